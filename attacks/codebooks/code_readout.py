@@ -52,7 +52,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
     example: ClassVar[Tables] = {"components": [{"name": "codebook", "at": ["2"], "codes": 40, "active": 2}]}
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
         return {"max_iterations": gradients}
 
@@ -76,7 +76,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         if self.config.inversion == _NAME:
             raise NotApplicable("attack 'code-readout': 'inversion' names this attack itself; choose another")
         method = registry.get("attack", self.config.inversion)
-        settings = cast("type[Attack[Any]]", method.make).within(self.config.max_iterations)
+        settings = cast("type[Attack[Any]]", method.make).settings_for_budget(self.config.max_iterations)
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
 
 

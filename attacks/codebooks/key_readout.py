@@ -78,7 +78,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
     }
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
         return {"max_iterations": gradients}
 

@@ -19,9 +19,9 @@ from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.matching.comparison import Comparison
-from attacks.core.matching.descent import Pace, Search, descend
+from attacks.core.matching.descent import Descent, DescentSettings, Search, VictimGroup, descend
 from attacks.core.matching.ghost import fastest
-from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.pixels import pixel_box
@@ -124,18 +124,17 @@ class GuessJudge:
     ) -> tuple[Tensor, Masks]:
         unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
         search = Search(unknowns, lambda _victim, _generator: inputs, _no_prior)
-        pace = Pace(self._iterations, rate, schedule="cosine")
-        box = pixel_box(self._observation)
-        silent = [lambda _step: None]
-        (row,) = descend(self._comparison, search, [self._labels], 1, pace, box, [generator], silent)
+        settings = DescentSettings(self._iterations, rate, schedule="cosine")
+        victim = VictimGroup([self._observation], [self._labels], [generator], [lambda _step: None])
+        (row,) = descend(Descent(self._comparison, search, victim, settings, pixel_box(self._observation)))
         return row.inputs, row.masks
 
     @cached_property
     def _comparison(self) -> Comparison:
         observation = self._observation
-        setting = replace(setting_of(observation, observation.sites, True), names=tuple(self._fitted))
+        client = replace(simulated_client(observation, observation.sites, True), names=tuple(self._fitted))
         shapes = tuple(torch.ones(site.shape) for site in observation.sites)
-        return fastest(setting, [observation], len(self._labels), shapes, torch.Generator().manual_seed(0))
+        return fastest(client, [observation], len(self._labels), shapes, torch.Generator().manual_seed(0))
 
     @cached_property
     def _unknowns(self) -> Unknowns:

@@ -195,7 +195,7 @@ class Auto(Attack[AutoConfig]):
             for name, method in known.items():
                 kind = cast("type[Attack[Any]]", method.make)
                 if kind.effort == effort and kind.undoes is undoing:
-                    settings = kind.within(self.config.max_iterations)
+                    settings = kind.settings_for_budget(self.config.max_iterations)
                     group.append((name, method.make(method.config.model_validate(settings))))
             yield from sorted(group, key=lambda one: attempts.price(*one))
 

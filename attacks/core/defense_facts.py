@@ -33,11 +33,11 @@ class Wire(NamedTuple):
         """Whether whole gradients are compared unchanged."""
         return not (self.only_sent or self.only_signs)
 
-    def target(self, observed: Tensor) -> Tensor:
+    def as_compared(self, observed: Tensor) -> Tensor:
         """Return an observed tensor in the form in which it is compared."""
         return observed.sign() if self.only_signs else observed
 
-    def dummy(self, gradient: Tensor, observed: Tensor) -> Tensor:
+    def as_sent(self, gradient: Tensor, observed: Tensor) -> Tensor:
         """Return a dummy's gradient in the same form: entries that were sent; for signs tanh(c g / mean |g|)."""
         if self.only_signs:
             gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(TINY)).tanh()

@@ -65,8 +65,8 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
         masks: one per site.
     """
     wire, gradient = wire_of(observation), client_gradient(observation, inputs, labels, masks)
-    theirs = [wire.target(observation.update.tensors[name]) for name in gradient]
-    ours = [wire.dummy(our, their) for our, their in zip(gradient.values(), theirs, strict=True)]
+    theirs = [wire.as_compared(observation.update.tensors[name]) for name in gradient]
+    ours = [wire.as_sent(our, their) for our, their in zip(gradient.values(), theirs, strict=True)]
     return cosine_distance(ours, theirs)
 
 

@@ -22,10 +22,10 @@ from attacks.core.matching.attack import best_of
 from attacks.core.matching.comparison import GeneralComparison, squared
 from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.optimizers import RELATIVE_IMPROVEMENT
-from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
 from attacks.core.matching.unknown_masks import unknown_masks
-from attacks.core.matching.unknowns import MASKS, Moment, Unknowns, Values, each, flat
+from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
@@ -86,7 +86,7 @@ class LbfgsAttack(Attack[ConfigT]):
         return one_gradient_only(observation)
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return no restarts, and as many iterations as the inner steps allow."""
         return {"max_iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
 
@@ -94,16 +94,16 @@ class LbfgsAttack(Attack[ConfigT]):
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return the labels (B,), or None when they are unknowns of the search."""
 
-    def penalty(self, setting: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
+    def penalty(self, client: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
         """Return what the attack adds to the squared distance, for one row."""
         return 0.0
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Restart until a start does not diverge, and return the best."""
-        setting = setting_of(observation, observation.sites, True)
+        client = simulated_client(observation, observation.sites, True)
         problem = _Problem(
-            setting,
-            GeneralComparison(setting, [observation]),
+            client,
+            GeneralComparison(client, [observation]),
             unknown_masks(searched_sites(observation), weight=0.0, rate=1.0, begin="mean", relaxation="sigmoid"),
             self.known_labels(observation),
             self.penalty,
@@ -155,7 +155,7 @@ class _Variables:
 
 @dataclass(frozen=True)
 class _Problem:
-    setting: SimulatedClient
+    client: SimulatedClient
     comparison: GeneralComparison
     unknowns: Unknowns
     labels: Tensor | None
@@ -163,7 +163,7 @@ class _Problem:
 
     def masks(self, variables: _Variables) -> Masks:
         """Return the masks of a forward pass, shape (1, *site.shape) each."""
-        return self.unknowns.relaxed(variables.unknowns, Moment()).get(MASKS, ())
+        return self.unknowns.forward_values(variables.unknowns, SearchProgress()).get(MASKS, ())
 
     def values(self, variables: _Variables) -> tuple[Tensor, Tensor]:
         """Return the objective, and the squared distance as a share of |g*|^2; both scalars."""
@@ -173,7 +173,7 @@ class _Problem:
         labels = labels.to(variables.inputs.device)
         gradients = self.comparison.gradients(variables.inputs[None], masks, labels[None], [0])
         distance = squared(gradients)[0]
-        penalty = self.penalty(self.setting, variables.inputs, tuple(mask[0] for mask in masks), labels)
+        penalty = self.penalty(self.client, variables.inputs, tuple(mask[0] for mask in masks), labels)
         return distance + penalty, distance.detach() / gradients.observed().sum()
 
     def answer(self, variables: _Variables) -> Tensor:
@@ -263,8 +263,8 @@ def _has_kinks(observation: Observation) -> bool:
     """Whether a forward pass uses an activation that is piecewise linear."""
     like = next(observation.model.parameters())
     example = torch.zeros((2, *observation.spec.shape), dtype=like.dtype, device=like.device)
-    setting = setting_of(observation, observation.sites, True)
-    nodes = [setting.outputs(example.requires_grad_(), (), {}).grad_fn]
+    client = simulated_client(observation, observation.sites, True)
+    nodes = [client.outputs(example.requires_grad_(), (), {}).grad_fn]
     seen: set[object] = set()
     while nodes:
         node = nodes.pop()

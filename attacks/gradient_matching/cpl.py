@@ -46,10 +46,10 @@ class Cpl(LbfgsAttack[CplConfig]):
         """Return granted or inferred labels."""
         return labels_of(observation, self.config.label_rule)
 
-    def penalty(self, setting: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
+    def penalty(self, client: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
         """Return a |F(x) - onehot(y)|^2 under the masks of the search."""
         if self.config.label_weight == 0.0:
             return 0.0
-        probabilities = setting.outputs(inputs, masks, {}).softmax(1)
+        probabilities = client.outputs(inputs, masks, {}).softmax(1)
         wanted = F.one_hot(labels, probabilities.shape[1]).to(probabilities)
         return self.config.label_weight * (probabilities - wanted).square().sum()

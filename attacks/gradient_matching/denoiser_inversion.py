@@ -98,15 +98,15 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the general comparison: a step's targets depend on the dummy."""
-        return GeneralComparison(self.setting(observations[0], search), observations)
+        return GeneralComparison(self.simulated_client(observations[0], search), observations)
 
-    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
-        """Return the setting whose outputs are the client's loss."""
-        plain, task = super().setting(observation, search), observation.task
+    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+        """Return the client whose outputs are the client's loss."""
+        plain, task = super().simulated_client(observation, search), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
         granted = observation.draws[0] if observation.draws else {}
         changes = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
-        return _DenoisingSetting(**{**vars(plain), **changes, "loss": lambda value, _labels: value})
+        return _DenoisingClient(**{**vars(plain), **changes, "loss": lambda value, _labels: value})
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -121,7 +121,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
 
 
 @dataclass(frozen=True)
-class _DenoisingSetting(SimulatedClient):
+class _DenoisingClient(SimulatedClient):
     """A step of a denoising client.
 
     Attributes:
@@ -138,8 +138,8 @@ class _DenoisingSetting(SimulatedClient):
 
     def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
         """Return the loss of the step, a scalar."""
-        assert self.task is not None, "given when the setting is built"
-        assert self.labels is not None, "given when the setting is built"
+        assert self.task is not None, "given when the client is built"
+        assert self.labels is not None, "given when the client is built"
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
         def model(*arguments: Tensor, **given: Any) -> Tensor:
@@ -151,7 +151,7 @@ class _DenoisingSetting(SimulatedClient):
     def _draws(self, others: Values) -> Draws:
         if self.granted:
             return self.granted
-        assert self.task is not None, "given when the setting is built"
+        assert self.task is not None, "given when the client is built"
         draws = {_TASK + "noise": others[_NOISE][0], _TASK + "level": _level(others[_LEVEL][0], self.task)}
         if self.task.config.classes:
             draws[_TASK + "unlabelled"] = torch.zeros(len(draws[_TASK + "level"]), dtype=torch.bool)

@@ -18,19 +18,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from attacks.core.mask_readout_rules import read_masks
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.comparison import Comparison
-from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row
+from attacks.core.matching.descent import Descent, RestartResult, Search, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
-from attacks.core.progress import continued
 from fedsim.core.registry import attack
-from fedsim.core.types import DropoutSite, Observation, OnStep, View
+from fedsim.core.types import DropoutSite, Observation, View
 
 
 class DropoutInversionConfig(MatchingConfig):
@@ -72,7 +68,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return settings that need about a tenth of the paper's iterations where masks can be read off."""
         return {
             "max_iterations": gradients,
@@ -89,31 +85,18 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         masks = (self._masks(observations, sites),) if sites else ()
         return Search(Unknowns(masks), self.first(observations), self.smoothness, sites=sites)
 
-    def ends(
-        self,
-        comparison: Comparison,
-        search: Search,
-        labels: Sequence[Tensor],
-        box: tuple[Tensor, Tensor] | None,
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> list[RestartResult]:
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend, then polish the best row of each victim if the settings ask for it."""
-        rows = super().ends(comparison, search, labels, box, generators, on_steps)
+        rows, search, victims = descend(descent), descent.search, descent.victims
         if not self.config.polish or not search.unknowns.blocks:
             return rows
-        bests = [
-            min((row for row in rows if row.victim == victim), key=lambda row: row.objective)
-            for victim in range(len(labels))
-        ]
+        bests = [best_row([row for row in rows if row.victim == victim]) for victim in range(len(victims.labels))]
         masks = tuple(tuple(mask.round() for mask in best.masks) for best in bests)
         known = Unknowns((GivenMasks(given=masks),))
         fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
         done = self.config.max_iterations
-        later = [
-            continued(on_step, restarts=self.config.restarts, done=done, iterations=2 * done) for on_step in on_steps
-        ]
-        polished = descend(comparison, fixed, labels, 1, self.pace(), box, generators, later)
+        later = victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
+        polished = descend(replace(descent, search=fixed, victims=later, restarts=1))
         for row, best, row_masks in zip(polished, bests, masks, strict=True):
             row.start, row.masks = self.config.restarts, row_masks
             if row.objective >= best.objective - float(

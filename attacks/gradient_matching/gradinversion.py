@@ -23,7 +23,7 @@ from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule, labels_of
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from attacks.core.matching.comparison import Gradients, squared
-from attacks.core.matching.descent import Pace, ScheduleName, Search
+from attacks.core.matching.descent import DescentSettings, ScheduleName, Search
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.regularizers import StatisticsDistance, group_distance, running_statistics
 from attacks.core.matching.unknown_masks import unknown_masks
@@ -94,13 +94,13 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
         return Search(masks, self.first(observations), prior, self._distance)
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return two seeds, and half as many iterations each."""
         return {"max_iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
 
-    def pace(self) -> Pace:
-        """Return the pace of the settings, with Langevin noise."""
-        return super().pace()._replace(langevin=self.config.langevin)
+    def descent_settings(self) -> DescentSettings:
+        """Return how rows descend, with Langevin noise."""
+        return super().descent_settings()._replace(langevin=self.config.langevin)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Say when there are no statistics to match."""

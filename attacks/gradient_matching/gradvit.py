@@ -24,18 +24,17 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row, has_failed
-from attacks.core.matching.comparison import Comparison, Gradients
-from attacks.core.matching.descent import Pace, Prior, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.comparison import Gradients
+from attacks.core.matching.descent import Descent, DescentSettings, Prior, RestartResult, ScheduleName, Search, descend
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.regularizers import StatisticsDistance, running_statistics
 from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.patches import Patches, patch_projection
-from attacks.core.progress import continued
 from attacks.core.tolerances import TINY
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, OnStep
+from fedsim.core.types import Masks, Observation
 
 _LATER = 0.5  # weight of the gradient in the second stage
 
@@ -102,25 +101,17 @@ class GradVit(MatchingAttack[GradVitConfig]):
         masks = unknown_masks(sites, len(observations), weight=config.mask_weight, rate=config.learning_rate)
         return _Staged(masks, self.first(observations), prior, _norms, later=later)
 
-    def pace(self) -> Pace:
-        """Return the pace of one stage."""
-        return super().pace()._replace(iterations=max(1, self.config.max_iterations // 2))
+    def descent_settings(self) -> DescentSettings:
+        """Return how rows descend in one stage."""
+        return super().descent_settings()._replace(iterations=max(1, self.config.max_iterations // 2))
 
     def at_once(self, observation: Observation) -> int:
         """Return one: the second stage begins where the best row of the first one ended."""
         return 1
 
-    def ends(
-        self,
-        comparison: Comparison,
-        search: Search,
-        labels: Sequence[Tensor],
-        box: tuple[Tensor, Tensor] | None,
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> list[RestartResult]:
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend from every start, then go on from the best end with all priors."""
-        rows = super().ends(comparison, search, labels, box, generators, on_steps)
+        rows, search = descend(descent), descent.search
         if has_failed(rows) or not isinstance(search, _Staged) or search.later is None:
             return rows
         best = best_row(rows)
@@ -132,9 +123,9 @@ class GradVit(MatchingAttack[GradVitConfig]):
             prior=search.later,
             distance=lambda gradients: _LATER * _norms(gradients),
         )
-        done = self.pace().iterations
-        steps = [continued(one, restarts=self.config.restarts, done=done, iterations=2 * done) for one in on_steps]
-        [last] = descend(comparison, second, labels, 1, self.pace(), box, generators, steps)
+        done = descent.settings.iterations
+        later = descent.victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
+        [last] = descend(replace(descent, search=second, victims=later, restarts=1))
         for row in rows:
             row.objective = math.inf  # its iterations count, but it cannot win
         last.start = self.config.restarts

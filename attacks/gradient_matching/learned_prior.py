@@ -19,10 +19,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
-from attacks.core.matching.descent import Prior, RestartResult, Search, descend
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import Descent, Prior, RestartResult, Search, descend
 from attacks.core.matching.unknowns import Unknowns
-from attacks.core.progress import continued
 from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort
@@ -68,20 +67,18 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         """Optimise the inputs alone."""
         return Search(Unknowns(), self.first(observations), self.smoothness)
 
-    def run_plan(self, searched: Searched, search: Search) -> tuple[list[RestartResult], str]:
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend once at each level, each time from the ends before."""
-        observations, labels, generators, on_steps = searched
-        config, spec = self.config, observations[0].spec
-        comparison, box = self.comparison(observations, search), self.box(observations[0])
+        config, spec = self.config, descent.victims.observations[0].spec
         denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser, _TRAINABLE)), spec)
         each = max(1, config.max_iterations // len(config.levels))
-        pace, stage, rows = self.pace()._replace(iterations=each), search, list[RestartResult]()
+        settings, stage, rows = descent.settings._replace(iterations=each), descent.search, list[RestartResult]()
         for number, level in enumerate(config.levels):
-            stage = replace(stage, prior=_with_prior(search.prior, denoise, level, config.prior_weight / level))
-            shifted = [continued(on_step, done=number * each, iterations=config.max_iterations) for on_step in on_steps]
-            rows = descend(comparison, stage, labels, config.restarts, pace, box, generators, shifted)
+            stage = replace(stage, prior=_with_prior(descent.search.prior, denoise, level, config.prior_weight / level))
+            part = descent.victims.in_part(done=number * each, iterations=config.max_iterations)
+            rows = descend(replace(descent, search=stage, victims=part, settings=settings))
             stage = replace(stage, first=_in_turn(rows))
-        return rows, comparison.name
+        return rows
 
 
 Denoise = Callable[[Tensor, float], Tensor]  # normalised images (N, C, H, W) and a level to images without noise

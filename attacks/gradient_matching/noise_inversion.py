@@ -89,9 +89,9 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         )
         return Search(Unknowns((noise, *masks.blocks)), self.first(observations), self.smoothness, sites=sites)
 
-    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
-        """Return the setting with noise among the unknowns, and penalties in the loss."""
-        plain = super().setting(observation, search)
+    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+        """Return the client with noise among the unknowns, and penalties in the loss."""
+        plain = super().simulated_client(observation, search)
         penalties = {n: p for effect in observation.effects(Penalties) for n, p in effect.functions.items()}
         added: list[Tensor] = []
 
@@ -100,11 +100,11 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
 
         modules = _noise_modules(observation)
         noisy = {"loss": loss, "modules": modules, "penalties": penalties, "added": added}
-        return _NoisySetting(**{**vars(plain), **noisy})
+        return _NoisyClient(**{**vars(plain), **noisy})
 
 
 @dataclass(frozen=True)
-class _NoisySetting(SimulatedClient):
+class _NoisyClient(SimulatedClient):
     """Forward passes in which modules return the noise that is searched.
 
     Attributes:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
-from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.descent import RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Tables
@@ -56,7 +56,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     example: ClassVar[Tables] = {"components": [{"name": "nested-dropout", "eta": 4.0}]}
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return the settings with which DIA needs the fewest iterations."""
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
@@ -72,11 +72,14 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
         return self._with(observations, [read_prefixes(observation) for observation in observations])
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Find the prefixes of every victim, then descend with them."""
-        victims = zip(searched.observations, searched.labels, searched.generators, strict=True)
-        known = [self._known_of(*victim) for victim in victims]
-        return self.run_plan(searched, self._with(searched.observations, known))
+        known = [
+            self._known_of(*victim)
+            for victim in zip(victims.observations, victims.labels, victims.generators, strict=True)
+        ]
+        descent = self.descent(victims, self._with(victims.observations, known))
+        return self.run_descent(descent), descent.comparison.name
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -107,15 +110,15 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         guesses = list(_guesses(observation, read_prefixes(observation)))
         if len(guesses) == 1:
             return guesses[0]
-        seed, pace = generator.initial_seed(), self.pace()._replace(iterations=self.config.tried_for)
+        seed, settings = generator.initial_seed(), self.descent_settings()._replace(iterations=self.config.tried_for)
         objectives: list[float] = []
         size = self.at_once(observation)
         for chunk in (guesses[start : start + size] for start in range(0, len(guesses), size)):
             copies = [observation] * len(chunk)
             starts = [torch.Generator().manual_seed(seed) for _ in chunk]  # the same dummy under every k
-            search = self._with(copies, chunk)
-            comparison, silent = self.comparison(copies, search), [_silent] * len(chunk)
-            rows = descend(comparison, search, [labels] * len(chunk), 1, pace, self.box(observation), starts, silent)
+            victims = VictimGroup(copies, [labels] * len(chunk), starts, [_silent] * len(chunk))
+            descent = self.descent(victims, self._with(copies, chunk))
+            rows = descend(replace(descent, settings=settings, restarts=1))
             objectives += [row.objective for row in rows]
         return guesses[min(range(len(guesses)), key=objectives.__getitem__)]
 

@@ -74,15 +74,15 @@ class SurrogateComparison:
 
     name = "surrogate"
 
-    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], path: Path) -> None:
+    def __init__(self, client: SimulatedClient, observations: Sequence[Observation], path: Path) -> None:
         """Keep the changes of the weights, and the target of the match in units of one gradient."""
-        self._setting = setting
-        self._bends = [bend_of(name) for name in setting.names] if path == "quadratic" else []
-        self.like = next(iter(setting.parameters.values()))
+        self._client = client
+        self._bends = [bend_of(name) for name in client.names] if path == "quadratic" else []
+        self.like = next(iter(client.parameters.values()))
         device = self.like.device
-        self._changes = [[o.update.tensors[n].to(device) for n in setting.names] for o in observations]
+        self._changes = [[o.update.tensors[n].to(device) for n in client.names] for o in observations]
         mean = [as_gradient(observation).update.tensors for observation in observations]
-        self._targets = [[tensors[name].to(device) for name in setting.names] for tensors in mean]
+        self._targets = [[tensors[name].to(device) for name in client.names] for tensors in mean]
         self._norms = squared_norms(self._targets)
 
     def gradients(
@@ -118,9 +118,9 @@ class SurrogateComparison:
             height = 2.0 * place * (1.0 - place)
             scaled = (bend * mean_square(tensor) ** 0.5 for bend, tensor in zip(bends, change, strict=True))
             moved = [line + height * bend for line, bend in zip(moved, scaled, strict=True)]
-        received = self._setting.parameters.items()
+        received = self._client.parameters.items()
         weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
-        loss = self._setting.loss(self._setting.outputs(inputs, masks, weights), labels)
+        loss = self._client.loss(self._client.outputs(inputs, masks, weights), labels)
         return tuple(gradient_of(loss, weights, create_graph=True).values())
 
 

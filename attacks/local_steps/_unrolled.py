@@ -13,7 +13,7 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from attacks.core.matching.comparison import ExplicitGradients, Gradients, as_sent, squared_norms
+from attacks.core.matching.comparison import ExplicitGradients, Gradients, rows_as_sent, squared_norms
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Values, of_row
 from attacks.core.mean_gradient import as_gradient, gradient_weight
@@ -72,7 +72,7 @@ class UnrolledComparison:
 
     def __init__(
         self,
-        setting: SimulatedClient,
+        client: SimulatedClient,
         observations: Sequence[Observation],
         steps: Sequence[SimulatedStep],
         checkpointed: bool,
@@ -80,24 +80,24 @@ class UnrolledComparison:
         """Keep references to the observed tensors.
 
         Args:
-            setting: model and loss; its `names` are the compared parameters.
+            client: model and loss; its `names` are the compared parameters.
             observations: victims with the same local training.
             steps: steps of the simulated client.
             checkpointed: keep only the weights between steps, and repeat each step in the backward pass.
         """
         first = observations[0]
-        self._compared = setting.names
+        self._compared = client.names
         self._trained = tuple(n for n, p in first.model.named_parameters() if p.requires_grad)
-        self._setting = replace(setting, names=self._trained)
+        self._client = replace(client, names=self._trained)
         self._steps = steps
         self._step_size = 1.0 if first.update.kind == "gradient" else first.learning_rate
         self._momentum = float(first.optimizer_settings.get("momentum", 0.0))
         self._weight = gradient_weight(first) / self._step_size
         self._checkpointed = checkpointed
-        self.like = next(iter(self._setting.parameters.values()))
+        self.like = next(iter(self._client.parameters.values()))
         mean = [as_gradient(observation).update.tensors for observation in observations]
         self._targets = [
-            [setting.wire.target(tensors[name].to(self.like.device)) for name in self._compared] for tensors in mean
+            [client.wire.as_compared(tensors[name].to(self.like.device)) for name in self._compared] for tensors in mean
         ]
         self._norms = squared_norms(self._targets)
 
@@ -123,10 +123,10 @@ class UnrolledComparison:
             for row in range(len(inputs))
         ]
         targets = [self._targets[victim] for victim in victims]
-        return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
+        return ExplicitGradients(rows_as_sent(self._client.wire, rows, targets), targets, self._norms[list(victims)])
 
     def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        total = velocity = tuple(torch.zeros_like(p) for p in self._setting.parameters.values())
+        total = velocity = tuple(torch.zeros_like(p) for p in self._client.parameters.values())
         given = iter(masks)
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
@@ -155,7 +155,7 @@ class UnrolledComparison:
         """Return the sum of velocities and the velocity after one step of SGD."""
         weights = {
             name: (received - self._step_size * moved).requires_grad_()
-            for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
+            for (name, received), moved in zip(self._client.parameters.items(), total, strict=True)
         }
         gradient = tuple(torch.zeros_like(moved) for moved in total)
         if len(inputs):  # a step on an empty Poisson batch has no loss
@@ -168,5 +168,5 @@ class UnrolledComparison:
         self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
         """Return the loss of a step at given weights. Override it for clients that change the batch."""
-        setting = replace(self._setting, sites=step.sites)
-        return setting.loss(setting.outputs(inputs, masks, weights), labels)
+        client = replace(self._client, sites=step.sites)
+        return client.loss(client.outputs(inputs, masks, weights), labels)

@@ -23,13 +23,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
-from attacks.core.matching.attack import Searched
-from attacks.core.matching.comparison import Distance, cosine, squared
-from attacks.core.matching.descent import RestartResult, Search, descend
+from attacks.core.matching.comparison import Comparison, Distance, cosine, squared
+from attacks.core.matching.descent import Descent, RestartResult, Search, descend
 from attacks.core.matching.starts import first_inputs
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.mean_gradient import as_gradient
-from attacks.core.progress import continued
 from attacks.local_steps._multistep import (
     MultiStepAttack,
     MultiStepConfig,
@@ -38,7 +36,7 @@ from attacks.local_steps._multistep import (
 )
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, OnStep, Reconstruction
+from fedsim.core.types import Masks, Observation, Reconstruction
 
 _DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
 _CHECKPOINTED = 100_000_000  # weights in all steps of all rows; from here on memory is saved at the cost of time
@@ -92,31 +90,32 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         arranged = dealt(labels, observation) if observation.local_steps > 1 else labels
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
-        """First treat the update as one gradient; then continue every start through all steps."""
-        observations, labels, generators, on_steps = searched
-        observation, plan = observations[0], self.plan(observations)
-        comparison = UnrolledComparison(
-            self.setting(observation, plan),
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Compare changes of weights over all steps."""
+        observation = observations[0]
+        return UnrolledComparison(
+            self.simulated_client(observation, search),
             observations,
             local_steps(observation),
             checkpointed=self._weights(observation) > _CHECKPOINTED,
         )
-        pace, box = self.pace(), self.box(observation)
-        warm = round(self.config.warm_start * pace.iterations) if observation.local_steps > 1 else 0
+
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
+        """First treat the update as one gradient; then continue every start through all steps."""
+        observation, settings = descent.victims.observations[0], descent.settings
+        warm = round(self.config.warm_start * settings.iterations) if observation.local_steps > 1 else 0
         if not warm:
-            rows = descend(comparison, plan, labels, self.config.restarts, pace, box, generators, on_steps)
-            return rows, comparison.name
-        rows = []
-        rest = pace._replace(iterations=pace.iterations - warm)
-        for early in self._as_one_gradient(observation, labels[0], warm, generators, on_steps):
-            shifted = [continued(on_steps[0], restarts=early.start, done=warm, iterations=pace.iterations)]
-            later = self._continued(observation, plan, early)
-            (row,) = descend(comparison, later, labels, 1, rest, box, generators, shifted)
+            return descend(descent)
+        rows: list[RestartResult] = []
+        rest = settings._replace(iterations=settings.iterations - warm)
+        for early in self._as_one_gradient(descent, warm):
+            part = descent.victims.in_part(restarts=early.start, done=warm, iterations=settings.iterations)
+            later = self._continued(observation, descent.search, early)
+            (row,) = descend(replace(descent, search=later, victims=part, settings=rest, restarts=1))
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
             rows.append(row)
-        return rows, comparison.name
+        return rows
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -128,15 +127,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         inputs = average(best.inputs, labels, examples)
         return replace(best, inputs=inputs, labels=labels[:examples].clone(), masks=masks)
 
-    def _as_one_gradient(
-        self,
-        observation: Observation,
-        labels: Tensor,
-        iterations: int,
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> list[RestartResult]:
+    def _as_one_gradient(self, descent: Descent, iterations: int) -> list[RestartResult]:
         """Return the ends of a search for N examples whose one gradient is the mean gradient of all steps."""
+        observation = descent.victims.observations[0]
         examples = examples_of(observation)
         shape = (examples, *observation.spec.shape)
         sites = sites_for(observation, examples)
@@ -147,11 +140,11 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
             sites=sites,
         )
         single = replace(as_gradient(observation), batch_size=examples)
-        comparison = self.comparison([single], plan)
-        pace = self.pace()._replace(iterations=iterations)
-        shifted = [continued(on_steps[0], iterations=self.config.max_iterations)]
-        box, trials = self.box(observation), self.config.restarts
-        return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, shifted)
+        comparison = super().comparison([single], plan)
+        settings = descent.settings._replace(iterations=iterations)
+        labels = [descent.victims.labels[0][:examples]]
+        part = descent.victims.in_part(iterations=self.config.max_iterations)._replace(labels=labels)
+        return descend(replace(descent, comparison=comparison, search=plan, victims=part, settings=settings))
 
     def _weights(self, observation: Observation) -> int:
         weights = sum(parameter.numel() for parameter in observation.model.parameters())

@@ -98,7 +98,7 @@ class Sme(MultiStepAttack[SmeConfig]):
         """Compare gradients on the path, or at the received weights for one step."""
         if observations[0].local_steps == 1:
             return super().comparison([as_gradient(observation) for observation in observations], search)
-        return SurrogateComparison(self.setting(observations[0], search), observations, self.config.path)
+        return SurrogateComparison(self.simulated_client(observations[0], search), observations, self.config.path)
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str

@@ -16,18 +16,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast, final
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
-from attacks.core.matching.attack import Searched, best_row
-from attacks.core.matching.descent import Pace, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.attack import best_row
+from attacks.core.matching.comparison import Comparison
+from attacks.core.matching.descent import Descent, RestartResult, ScheduleName, Search, descend
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import Values
-from attacks.core.progress import continued
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assemble
@@ -45,7 +44,7 @@ from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.boxes import Pasted, name_pasted_maps
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruction
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
 
 _IMAGE = 3
@@ -79,7 +78,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     }
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return two restarts with half as many iterations each."""
         return {"max_iterations": max(1, gradients // 2), "restarts": 2}
 
@@ -107,29 +106,30 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         labels = super().labels(observation)
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Compare the changes that the client's composites make."""
+        return self._through(self._steps(observations[0]), observations[0], search)
+
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
-        observations, labels, generators, on_steps = searched
-        observation, steps = observations[0], self._steps(observations[0])
-        exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
-        pace, context = self.pace(), (observation, exact, generators, on_steps)
+        observation, settings = descent.victims.observations[0], descent.settings
+        like = next(observation.model.parameters())
+        exact = F.one_hot(descent.victims.labels[0], observation.spec.classes).to(like)
+        victims = descent.victims._replace(labels=[exact])
+        descent = replace(descent, victims=victims)
         if not _shows_composites(observation):
-            return self._from(steps, self._plan(observation, steps), self.config.restarts, pace, *context)
-        early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
-        rows, path = self._from(steps, self._plan(observation, steps), self.config.restarts, early, *context)
+            return descend(descent)
+        early = settings._replace(iterations=max(1, round(_FOR_COMPOSITES * settings.iterations)))
+        rows = descend(replace(descent, settings=early))
         best = best_row(rows)
         start = None if _has_own_boxes(observation) else self._take_apart(observation, best, exact)
-        if start is None or pace.iterations == early.iterations:
-            return rows, path
+        if start is None or settings.iterations == early.iterations:
+            return rows
         inputs, later = start
-        plan = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
-        rest = pace._replace(iterations=pace.iterations - early.iterations)
-        shifted = [
-            continued(on_step, restarts=best.start, done=early.iterations, iterations=pace.iterations)
-            for on_step in on_steps
-        ]
-        rows, path = self._from(later, plan, 1, rest, observation, exact, generators, shifted)
-        return rows, path
+        search = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
+        rest = settings._replace(iterations=settings.iterations - early.iterations)
+        part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
+        return descend(Descent(self._through(later, observation, search), search, part, rest, descent.box))
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -147,22 +147,8 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
 
-    def _from(
-        self,
-        steps: Sequence[PastingStep],
-        plan: Search,
-        starts: int,
-        pace: Pace,
-        observation: Observation,
-        labels: Tensor,
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[RestartResult], str]:
-        """Descend through the given steps."""
-        comparison = compare(self.setting(observation, plan), observation, steps)
-        given = [labels.to(comparison.like)]
-        rows = descend(comparison, plan, given, starts, pace, self.box(observation), generators, on_steps)
-        return rows, comparison.name
+    def _through(self, steps: Sequence[PastingStep], observation: Observation, search: Search) -> UnrolledComparison:
+        return compare(self.simulated_client(observation, search), observation, steps)
 
     def _plan(self, observation: Observation, steps: Sequence[PastingStep]) -> Search:
         masks = self.masks(observation, tuple(site for step in steps for site in step.sites))
@@ -201,12 +187,12 @@ def pasting_of(observation: Observation, step: int) -> Pasting:
     return _search(observation, examples)
 
 
-def compare(setting: SimulatedClient, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
+def compare(client: SimulatedClient, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
     """Return the simulation of a client that pastes images, or the maps behind a layer."""
     layer = _layer_of(observation)
     if layer is None:
-        return PastedComparison(setting, [observation], steps, checkpointed=False)
-    return MapComparison(setting, observation, steps, layer)
+        return PastedComparison(client, [observation], steps, checkpointed=False)
+    return MapComparison(client, observation, steps, layer)
 
 
 def _search(observation: Observation, examples: int) -> SearchedPasting:

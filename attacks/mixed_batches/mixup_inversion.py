@@ -102,7 +102,7 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         first = observations[0]
-        plain = self.setting(first, search)
+        plain = self.simulated_client(first, search)
         identity = torch.eye(len(self._partners)).to(next(plain.model.parameters()))
         weights: list[Tensor] = []
 
@@ -110,12 +110,12 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
             return plain.loss(outputs, weights[-1] @ F.one_hot(labels, first.spec.classes).to(outputs))
 
         changes = {"loss": loss, "identity": identity, "partners": identity[list(self._partners)], "weights": weights}
-        mixed = _MixedSetting(**{**vars(plain), **changes})
+        mixed = _MixedClient(**{**vars(plain), **changes})
         return GeneralComparison(mixed, observations)
 
 
 @dataclass(frozen=True)
-class _MixedSetting(SimulatedClient):
+class _MixedClient(SimulatedClient):
     """Forward passes of inputs mixed by the row's weight l that is searched.
 
     Attributes:

@@ -82,7 +82,7 @@ class _Through(MatchingAttack[TransformInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         return TransformInversion(self.config).plan(observations)
 
-    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
-        plain = super().setting(observation, search)
+    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+        plain = super().simulated_client(observation, search)
         plain.model.register_forward_pre_hook(lambda _module, inputs: (self._transform(inputs[0]), *inputs[1:]))
         return plain

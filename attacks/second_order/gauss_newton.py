@@ -106,7 +106,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         return None
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return one start, or a few of a small problem, and no Jacobian that takes minutes to square."""
         products = max(1, gradients // (2 * _FEW))
         return {"repeated": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}

@@ -121,9 +121,9 @@ class VectorComparison(GeneralComparison):
 
     name = "vectors"
 
-    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
+    def __init__(self, client: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
         """Take the loss of next words."""
-        super().__init__(setting, observations)
+        super().__init__(client, observations)
         self._words = words
 
     def at(self, temperature: float) -> VectorComparison:
@@ -133,7 +133,7 @@ class VectorComparison(GeneralComparison):
         return other
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        outputs = self._setting.outputs(inputs[:, :-1], masks, self._weights, others)
+        outputs = self._client.outputs(inputs[:, :-1], masks, self._weights, others)
         loss = self._words.loss(outputs, inputs[:, 1:], labels)
         return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 
@@ -143,9 +143,9 @@ class VectorGhostComparison(GhostComparison):
 
     name = "ghosts of vectors"
 
-    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
+    def __init__(self, client: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
         """Take the loss of next words."""
-        super().__init__(setting, observations)
+        super().__init__(client, observations)
         self._words = words
 
     def at(self, temperature: float) -> VectorGhostComparison:

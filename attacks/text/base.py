@@ -20,9 +20,9 @@ from torch import Tensor
 from attacks.core.defense_facts import searched_sites
 from attacks.core.matching.attack import best_of, has_failed
 from attacks.core.matching.comparison import Comparison, GeneralComparison
-from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.ghost import GhostComparison
-from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
@@ -88,7 +88,7 @@ class TextProblem:
     """
 
     observation: Observation
-    setting: SimulatedClient
+    client: SimulatedClient
     comparison: Comparison
     exact: Comparison
     unknowns: Unknowns
@@ -100,6 +100,10 @@ class TextProblem:
     places: int
     scale: float
     usual: float
+
+    def victim(self, generator: torch.Generator, on_step: OnStep) -> VictimGroup:
+        """Return the observation as the only victim of a descent."""
+        return VictimGroup([self.observation], [self.labels], [generator], [on_step])
 
     def tokens(self, vectors: Tensor) -> Tensor:
         """Return the nearest tokens of vectors (B, places, d), -1 behind the ends, shape (B, T)."""
@@ -191,20 +195,20 @@ class TextMatching(Attack[ConfigT]):
         observation = as_gradient(observation)
         words, lengths = _known_words(observation), lengths_of(observation)
         sites = self._sites(observation)
-        setting = setting_of(observation, sites, True)
-        table = setting.model.get_submodule(name).get_parameter("weight").detach()
-        setting = replace(
-            setting, names=tuple(layer_name for layer_name in setting.names if layer_name != f"{name}.weight")
+        client = simulated_client(observation, sites, True)
+        table = client.model.get_submodule(name).get_parameter("weight").detach()
+        client = replace(
+            client, names=tuple(layer_name for layer_name in client.names if layer_name != f"{name}.weight")
         )
-        read_vectors(setting.model, name)
+        read_vectors(client.model, name)
         labels = torch.tensor(lengths) if observation.labels is None else observation.labels
         following = torch.arange(len(table)) if words.following is None else words.following
         next_words = NextWords(table, following.to(table.device), self.config.temperature)
-        comparison = self._comparison(observation, setting, next_words, labels)
+        comparison = self._comparison(observation, client, next_words, labels)
         is_soft = isinstance(comparison, VectorComparison | VectorGhostComparison)
         return TextProblem(
             observation=observation,
-            setting=setting,
+            client=client,
             comparison=comparison,
             exact=comparison.at(_ONE_TOKEN) if is_soft else comparison,
             unknowns=self._unknowns(observation, sites),
@@ -219,23 +223,23 @@ class TextMatching(Attack[ConfigT]):
         )
 
     def _comparison(
-        self, observation: Observation, setting: SimulatedClient, words: NextWords, labels: Tensor
+        self, observation: Observation, client: SimulatedClient, words: NextWords, labels: Tensor
     ) -> Comparison:
         """Return the faster comparison of gradients if it is usable and two random dummies confirm it."""
         only, is_granted = [observation], observation.labels is not None
-        general = GeneralComparison(setting, only) if is_granted else VectorComparison(setting, only, words)
-        if self.reads_entries or not setting.wire.is_plain:
+        general = GeneralComparison(client, only) if is_granted else VectorComparison(client, only, words)
+        if self.reads_entries or not client.wire.is_plain:
             return general
         generator = torch.Generator().manual_seed(0)
         length = observation.spec.shape[0] + (not is_granted)
         shape = (2, len(labels), length, words.table.shape[1])
         spread = words.table.square().mean().sqrt()
         inputs = spread * torch.randn(shape, generator=generator).to(words.table)
-        masks = tuple(torch.rand((2, *site.shape), generator=generator).to(inputs) for site in setting.sites)
+        masks = tuple(torch.rand((2, *site.shape), generator=generator).to(inputs) for site in client.sites)
         probe = (inputs, masks, torch.stack([labels] * 2).to(inputs.device))
         if is_granted:
-            return faster(general, lambda: GhostComparison(setting, only), probe)
-        return faster(general, lambda: VectorGhostComparison(setting, only, words), probe)
+            return faster(general, lambda: GhostComparison(client, only), probe)
+        return faster(general, lambda: VectorGhostComparison(client, only, words), probe)
 
     def _sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         if observation.masks is not None:

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.matching.comparison import Comparison, Gradients
-from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.progress import continued
 from attacks.core.tolerances import EXACT_TEXT, TINY
@@ -87,7 +87,7 @@ class Lamp(TextMatching[LampConfig]):
     }
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return settings with about this number of gradients in descent, drafts and moves, without the last search."""
         turns = 10
         iterations = max(1, gradients // 3)
@@ -141,10 +141,10 @@ class Lamp(TextMatching[LampConfig]):
             lambda _victim, _generator: place.inputs,
             lambda inputs, _masks, _victims: self.prior(task, inputs),
             self.distance,
-            sites=task.setting.sites,
+            sites=task.client.sites,
         )
-        pace = Pace(count, self.config.learning_rate * task.scale * decay)
-        (row,) = descend(task.comparison, search, [task.labels], 1, pace, None, [generator], [on_step])
+        settings = DescentSettings(count, self.config.learning_rate * task.scale * decay)
+        (row,) = descend(Descent(task.comparison, search, task.victim(generator, on_step), settings))
         return row
 
     def _draft(self, task: TextProblem, generator: torch.Generator) -> _Place:
@@ -224,10 +224,10 @@ class Lamp(TextMatching[LampConfig]):
             lambda _victim, _generator: inputs,
             lambda rows, _masks, _victims: rows.new_zeros(len(rows)),
             self.distance,
-            sites=task.setting.sites,
+            sites=task.client.sites,
         )
-        pace = Pace(_MASK_ITERATIONS, 0.0, schedule="cosine")
-        (row,) = descend(task.exact, search, [task.labels], 1, pace, None, [generator], [lambda _step: None])
+        settings = DescentSettings(_MASK_ITERATIONS, 0.0, schedule="cosine")
+        (row,) = descend(Descent(task.exact, search, task.victim(generator, lambda _step: None), settings))
         return row.masks
 
     def _move(self, task: TextProblem, place: _Place, generator: torch.Generator) -> _Place:
@@ -254,7 +254,7 @@ class Lamp(TextMatching[LampConfig]):
         labels = torch.cat((tokens[:, 1:], tokens.new_full((len(tokens), 1), -1)), 1)
         labels[labels < 0] = IGNORED
         with without_dropout():
-            outputs = task.setting.model(tokens.clamp_min(0))
+            outputs = task.client.model(tokens.clamp_min(0))
         losses = torch.stack([cross_entropy(o[None], la[None]) for o, la in zip(outputs, labels, strict=True)])
         says = (1.0 - losses[0] / math.log(vocabulary)).clamp_min(0.0)
         return (self.config.language_weight * says * losses).tolist()

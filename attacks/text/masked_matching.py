@@ -22,9 +22,9 @@ from torch import Tensor
 
 from attacks.core.matching.attack import best_of, best_row, has_failed
 from attacks.core.matching.comparison import GeneralComparison, Gradients
-from attacks.core.matching.descent import Pace, RestartResult, Search, descend
-from attacks.core.matching.simulated_client import SimulatedClient, setting_of
-from attacks.core.matching.unknowns import Bounded, Logits, Moment, Unknowns, Values
+from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
+from attacks.core.matching.unknowns import Bounded, Logits, SearchProgress, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
@@ -76,7 +76,7 @@ class _Draws(NamedTuple):
 class _Places(Logits):
     """Whether places are masked: logits, which a forward pass gets as odds."""
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return the odds."""
         return tuple(variable.sigmoid() for variable in variables)
 
@@ -86,14 +86,14 @@ class _MaskedComparison(GeneralComparison):
 
     name = "masked vectors"
 
-    def __init__(self, setting: SimulatedClient, observation: Observation, mask: Tensor, words: NextWords) -> None:
-        super().__init__(setting, [observation])
+    def __init__(self, client: SimulatedClient, observation: Observation, mask: Tensor, words: NextWords) -> None:
+        super().__init__(client, [observation])
         self._mask, self._words = mask, words
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
         (masked,), (rate,) = others[_MASKED], others[_RATE]
         read = torch.lerp(inputs, self._mask.expand_as(inputs), masked[..., None])
-        outputs = self._setting.outputs(read, masks, self._weights)
+        outputs = self._client.outputs(read, masks, self._weights)
         weights = masked / (rate[:, None] * masked.shape[1])
         loss = self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean()
         return tuple(gradient_of(loss, self._weights, create_graph=True).values())
@@ -126,10 +126,13 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
             _relative,
             sites=(),
         )
-        pace = Pace(self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine")
-        labels, starts = torch.zeros(size, dtype=torch.long), self.config.restarts
+        settings = DescentSettings(
+            self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine"
+        )
+        labels = torch.zeros(size, dtype=torch.long)
         decoded = [lambda step: on_step(replace(step, guess=task.tokens(step.guess, task.surely_masked(step.guess))))]
-        rows = descend(task.comparison, search, [labels], starts, pace, None, [generator], decoded)
+        victim = VictimGroup([observation], [labels], [generator], decoded)
+        rows = descend(Descent(task.comparison, search, victim, settings, restarts=self.config.restarts))
         best = best_of(rows, labels, task.comparison.name)
         if has_failed(rows):
             return replace(best, inputs=no_examples(observation))
@@ -189,16 +192,16 @@ class _Task:
         """Prepare the observation; the observed model is not changed."""
         name, _ = embedding_of(observation)
         mask, words = mask_token(observation.model), words_of(observation)
-        setting = setting_of(observation, (), True)
-        rows = setting.model.get_submodule(name).get_parameter("weight").detach()
-        setting = replace(
-            setting, names=tuple(layer_name for layer_name in setting.names if layer_name != f"{name}.weight")
+        client = simulated_client(observation, (), True)
+        rows = client.model.get_submodule(name).get_parameter("weight").detach()
+        client = replace(
+            client, names=tuple(layer_name for layer_name in client.names if layer_name != f"{name}.weight")
         )
-        read_vectors(setting.model, name)
+        read_vectors(client.model, name)
         table = rows[:mask]
         following = torch.arange(len(table)) if words.following is None else words.following
         fill_in = NextWords(table, following, config.temperature)
-        return cls(_MaskedComparison(setting, observation, rows[mask], fill_in), fill_in, words.read, table, draws)
+        return cls(_MaskedComparison(client, observation, rows[mask], fill_in), fill_in, words.read, table, draws)
 
     @property
     def scale(self) -> float:

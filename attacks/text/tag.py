@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.matching.comparison import ExplicitGradients, Gradients
-from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
 from attacks.text._examples import LISTS
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables
@@ -51,7 +51,7 @@ class Tag(TextMatching[TagConfig]):
     example: ClassVar[Tables] = {**LISTS, "attacks": [{"max_iterations": 10}]}
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
         return {"max_iterations": gradients}
 
@@ -62,14 +62,15 @@ class Tag(TextMatching[TagConfig]):
             lambda _victim, source: task.draw(source),
             lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
             self.distance,
-            sites=task.setting.sites,
+            sites=task.client.sites,
         )
-        pace = Pace(
+        settings = DescentSettings(
             self.config.max_iterations,
             self.config.learning_rate * task.scale,
             schedule="cosine",
         )
-        return descend(task.comparison, search, [task.labels], self.config.restarts, pace, None, [generator], [on_step])
+        victim = task.victim(generator, on_step)
+        return descend(Descent(task.comparison, search, victim, settings, restarts=self.config.restarts))
 
     def distance(self, gradients: Gradients) -> Tensor:
         """Return the weighted sum of squared and absolute differences, shape (R,)."""

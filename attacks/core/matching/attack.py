@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -18,13 +18,21 @@ from torch import Tensor
 
 from attacks.core.labels import LabelRule, labels_of
 from attacks.core.matching.comparison import Comparison, GeneralComparison
-from attacks.core.matching.descent import Pace, RestartResult, ScheduleName, Search, descend
+from attacks.core.matching.descent import (
+    Descent,
+    DescentSettings,
+    RestartResult,
+    ScheduleName,
+    Search,
+    VictimGroup,
+    descend,
+)
 from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.regularizers import total_variation
-from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
-from attacks.core.matching.unknowns import MASKS, Moment, each, without_masks
+from attacks.core.matching.unknowns import MASKS, SearchProgress, each, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
@@ -87,15 +95,6 @@ class MatchingConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
 
-class Searched(NamedTuple):
-    """The victims of one computation, all of one model and shape: one entry each."""
-
-    observations: Sequence[Observation]
-    labels: Sequence[Tensor]
-    generators: Sequence[torch.Generator]
-    on_steps: Sequence[OnStep]
-
-
 class MatchingAttack(Attack[ConfigT]):
     """An attack that matches one gradient. Authors write `plan`.
 
@@ -121,7 +120,7 @@ class MatchingAttack(Attack[ConfigT]):
         """Return what this attack adds to the search, for observations of one model and shape."""
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
         return {"max_iterations": gradients}
 
@@ -143,10 +142,10 @@ class MatchingAttack(Attack[ConfigT]):
             results.update(zip(group, self._match(chosen, *of_group), strict=True))
         return [results[index] for index in range(len(observations))]
 
-    def pace(self) -> Pace:
+    def descent_settings(self) -> DescentSettings:
         """Return how rows descend, from the settings; an attack may change it."""
         config = self.config
-        return Pace(
+        return DescentSettings(
             iterations=config.max_iterations,
             rate=config.learning_rate,
             sign=config.sign,
@@ -169,17 +168,9 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the weighted total variation, shape (R,)."""
         return self.config.total_variation * total_variation(inputs)
 
-    def ends(
-        self,
-        comparison: Comparison,
-        search: Search,
-        labels: Sequence[Tensor],
-        box: tuple[Tensor, Tensor] | None,
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> list[RestartResult]:
+    def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Return the ends of all rows, victim by victim; an attack may extend the descent."""
-        return descend(comparison, search, labels, self.config.restarts, self.pace(), box, generators, on_steps)
+        return descend(descent)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Return notes for the record about this attack on this observation."""
@@ -189,7 +180,7 @@ class MatchingAttack(Attack[ConfigT]):
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
-        rows, path = self.run_search(Searched(observations, labels, generators, on_steps))
+        rows, path = self.run_search(VictimGroup(observations, labels, generators, on_steps))
         reconstructions: list[Reconstruction] = []
         for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
             results = [row for row in rows if row.victim == victim]
@@ -202,16 +193,15 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the labels of the dummies, granted or inferred."""
         return labels_of(observation, self.config.label_rule)
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Return the ends of all rows, and the name of the path that compared their gradients."""
-        return self.run_plan(searched, self.plan(searched.observations))
+        descent = self.descent(victims, self.plan(victims.observations))
+        return self.run_descent(descent), descent.comparison.name
 
-    def run_plan(self, searched: Searched, search: Search) -> tuple[list[RestartResult], str]:
-        """Return the same for a search that is planned already."""
-        observations, labels, generators, on_steps = searched
-        comparison = self.comparison(observations, search)
-        rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
-        return rows, comparison.name
+    def descent(self, victims: VictimGroup, search: Search) -> Descent:
+        """Return the descent of a search, as the settings say."""
+        first, comparison = victims.observations[0], self.comparison(victims.observations, search)
+        return Descent(comparison, search, victims, self.descent_settings(), self.box(first), self.config.restarts)
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -223,22 +213,22 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the pixel range, if the settings keep dummies in it."""
         return pixel_box(observation) if self.config.boxed else None
 
-    def setting(self, observation: Observation, search: Search) -> SimulatedClient:
-        """Return the setting of a search, with its own copy of the model; the observed model is not changed."""
+    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+        """Return the client as a search simulates it, with a copy of the model; the observed model is not changed."""
         sites = observation.sites if search.sites is None else search.sites
-        return setting_of(observation, sites, self._uses_batch_statistics())
+        return simulated_client(observation, sites, self._uses_batch_statistics())
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the comparison of gradients that the settings and the search ask for."""
-        first, setting = observations[0], self.setting(observations[0], search)
+        first, client = observations[0], self.simulated_client(observations[0], search)
         if self.config.engine == "general" or search.is_explicit:
-            return GeneralComparison(setting, observations)
+            return GeneralComparison(client, observations)
         probe = torch.Generator().manual_seed(0)
         one_row = each(search.unknowns.first(probe), lambda variable: variable[None])
-        values = search.unknowns.relaxed(one_row, Moment([0], [probe] * len(observations)))
+        values = search.unknowns.forward_values(one_row, SearchProgress([0], [probe] * len(observations)))
         shapes = each(values, lambda value: value[0].detach())
         examples = search.unknowns.draws * (first.batch_size or 1)
-        chosen = fastest(setting, observations, examples, shapes.get(MASKS, ()), probe, without_masks(shapes))
+        chosen = fastest(client, observations, examples, shapes.get(MASKS, ()), probe, without_masks(shapes))
         if self.config.engine == "compiled" and isinstance(chosen, GhostComparison):
             return CompiledComparison(chosen)
         return chosen

@@ -87,13 +87,13 @@ class GeneralComparison:
 
     name = "general"
 
-    def __init__(self, setting: SimulatedClient, observations: Sequence[Observation]) -> None:
+    def __init__(self, client: SimulatedClient, observations: Sequence[Observation]) -> None:
         """Keep references to the observed tensors; nothing is copied."""
-        self._setting = setting
-        self._weights = {name: p.clone().requires_grad_() for name, p in setting.parameters.items()}
-        self.like = next(iter(setting.parameters.values()))
-        arrived = [[o.update.tensors[name].to(self.like.device) for name in setting.names] for o in observations]
-        self._targets = [[setting.wire.target(tensor) for tensor in tensors] for tensors in arrived]
+        self._client = client
+        self._weights = {name: p.clone().requires_grad_() for name, p in client.parameters.items()}
+        self.like = next(iter(client.parameters.values()))
+        arrived = [[o.update.tensors[name].to(self.like.device) for name in client.names] for o in observations]
+        self._targets = [[client.wire.as_compared(tensor) for tensor in tensors] for tensors in arrived]
         self._norms = squared_norms(self._targets)
 
     def gradients(
@@ -110,20 +110,20 @@ class GeneralComparison:
             for row in range(len(inputs))
         ]
         targets = [self._targets[victim] for victim in victims]
-        return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
+        return ExplicitGradients(rows_as_sent(self._client.wire, rows, targets), targets, self._norms[list(victims)])
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        outputs = self._setting.outputs(inputs, masks, self._weights, others)
-        loss = self._setting.loss(outputs, labels)
+        outputs = self._client.outputs(inputs, masks, self._weights, others)
+        loss = self._client.loss(outputs, labels)
         return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 
 
-def as_sent(wire: Wire, rows: list[tuple[Tensor, ...]], targets: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
+def rows_as_sent(wire: Wire, rows: list[tuple[Tensor, ...]], targets: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
     """Return the rows' gradients as the known defenses would have sent them."""
     if wire.is_plain:
         return rows
     pairs = zip(rows, targets, strict=True)
-    return [tuple(wire.dummy(g, t) for g, t in zip(row, target, strict=True)) for row, target in pairs]
+    return [tuple(wire.as_sent(g, t) for g, t in zip(row, target, strict=True)) for row, target in pairs]
 
 
 def squared_norms(targets: list[list[Tensor]]) -> Tensor:

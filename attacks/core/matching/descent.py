@@ -29,15 +29,16 @@ from attacks.core.matching.optimizers import (
     along_rows,
     signed,
 )
-from attacks.core.matching.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
+from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.core.pixels import median_filtered
-from fedsim.core.types import DropoutSite, Masks, OnStep, Step
+from attacks.core.progress import continued
+from fedsim.core.types import DropoutSite, Masks, Observation, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
 Prior = Callable[[Tensor, Masks, Sequence[int]], Tensor]
 
 
-class Pace(NamedTuple):
+class DescentSettings(NamedTuple):
     """How rows descend, and when they stop.
 
     Attributes:
@@ -88,6 +89,51 @@ class Search:
     distance: Distance = cosine
     sites: tuple[DropoutSite, ...] | None = None
     is_explicit: bool = False
+
+
+class VictimGroup(NamedTuple):
+    """The victims of one computation, all of one model and shape: one entry each.
+
+    Attributes:
+        labels: labels of each victim, shape (B,) or (B, K).
+        generators: give each victim's starts and noise.
+        on_steps: called in every iteration of a victim, with the row of the lowest objective in it.
+    """
+
+    observations: Sequence[Observation]
+    labels: Sequence[Tensor]
+    generators: Sequence[torch.Generator]
+    on_steps: Sequence[OnStep]
+
+    def in_part(self, *, restarts: int = 0, done: int = 0, iterations: int | None = None) -> VictimGroup:
+        """Return the same victims, whose steps count as those of a part of a search; see `continued`."""
+        shifted = [continued(one, restarts=restarts, done=done, iterations=iterations) for one in self.on_steps]
+        return self._replace(on_steps=shifted)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """All that a descent needs.
+
+    Attributes:
+        comparison: computes and compares gradients.
+        search: what the attack adds.
+        victims: whose inputs are searched.
+        settings: how rows descend, and when they stop.
+        box: least and greatest value of the inputs, or None.
+        restarts: rows of each victim.
+    """
+
+    comparison: Comparison
+    search: Search
+    victims: VictimGroup
+    settings: DescentSettings
+    box: tuple[Tensor, Tensor] | None = None
+    restarts: int = 1
+
+    def progress(self, rows: _Rows, iteration: int) -> SearchProgress:
+        """Return where the search stands in an iteration, from 1."""
+        return SearchProgress(rows.victims, self.victims.generators, (iteration - 1) / self.settings.iterations)
 
 
 @dataclass
@@ -148,53 +194,31 @@ class _Rows:
 _STILL_WINDOW = 100
 
 
-def descend(
-    comparison: Comparison,
-    search: Search,
-    labels: Sequence[Tensor],
-    starts: int,
-    pace: Pace,
-    box: tuple[Tensor, Tensor] | None,
-    generators: Sequence[torch.Generator],
-    on_steps: Sequence[OnStep],
-) -> list[RestartResult]:
-    """Descend from `starts` dummies for each victim, all at once.
-
-    Args:
-        comparison: computes and compares gradients.
-        search: what the attack adds.
-        labels: labels of each victim, shape (B,) or (B, K).
-        starts: rows of each victim.
-        pace: how rows descend, and when they stop.
-        box: least and greatest value of the inputs, or None.
-        generators: one for each victim.
-        on_steps: called in every iteration of a victim, with the row of the lowest objective in it.
-
-    Returns:
-        One result for each row, victim by victim.
-    """
-    rows = _first_rows(search, labels, starts, generators, comparison)
+def descend(descent: Descent) -> list[RestartResult]:
+    """Descend from all starts of all victims at once; return one result for each row, victim by victim."""
+    settings = descent.settings
+    rows = _first_rows(descent)
     everything = list(rows.results)
     adam = RowAdam(rows.all())
-    schedule = _schedule(pace, rows.inputs)
+    schedule = _schedule(settings, rows.inputs)
     earlier = rows.inputs.detach().clone()
-    for iteration in range(1, pace.iterations + 1):
-        objectives = _objectives(comparison, search, rows, iteration, pace, generators)
-        _note(rows, objectives.detach(), iteration, search, pace, generators)
-        _report(rows, iteration, pace.iterations, on_steps)
-        going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, pace)]
-        if not going or iteration == pace.iterations:
+    for iteration in range(1, settings.iterations + 1):
+        objectives = _objectives(descent, rows, iteration)
+        _note(descent, rows, objectives.detach(), iteration)
+        _report(descent, rows, iteration)
+        going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, settings)]
+        if not going or iteration == settings.iterations:
             break
         gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
         factors = schedule.factors(iteration, objectives.detach())
-        rates = [pace.rate * factors, *(step * factors for step in _steps(search, rows))]
-        move = signed(gradients[0], pace.sign)
-        if pace.langevin:
-            move = move + along_rows(pace.langevin * rates[0], move) * _noise(rows, generators)
+        rates = [settings.rate * factors, *(step * factors for step in _steps(descent.search, rows))]
+        move = signed(gradients[0], settings.sign)
+        if settings.langevin:
+            move = move + along_rows(settings.langevin * rates[0], move) * _noise(rows, descent.victims.generators)
         adam.step(rows.all(), [move, *gradients[1:]], rates)
-        _project(rows, search, iteration, pace, box)
-        if pace.still and iteration % _STILL_WINDOW == 0:
-            going = _still_moving(rows, earlier, going, pace.still)
+        _project(descent, rows, iteration)
+        if settings.still and iteration % _STILL_WINDOW == 0:
+            going = _still_moving(rows, earlier, going, settings.still)
             earlier = rows.inputs.detach().clone()
         if len(going) < len(rows.results):
             if not going:
@@ -208,20 +232,14 @@ def descend(
     return everything
 
 
-def _first_rows(
-    search: Search,
-    labels: Sequence[Tensor],
-    starts: int,
-    generators: Sequence[torch.Generator],
-    comparison: Comparison,
-) -> _Rows:
+def _first_rows(descent: Descent) -> _Rows:
+    search, victims, like = descent.search, descent.victims, descent.comparison.like
     results: list[RestartResult] = []
     firsts: list[Values] = []
-    for victim, generator in enumerate(generators):
-        for start in range(starts):
+    for victim, generator in enumerate(victims.generators):
+        for start in range(descent.restarts):
             results.append(RestartResult(victim, start, search.first(victim, generator), ()))
             firsts.append(search.unknowns.first(generator))
-    like = comparison.like
     inputs = torch.stack([row.inputs for row in results]).to(like).requires_grad_()
     variables = {
         name: tuple(
@@ -230,7 +248,7 @@ def _first_rows(
         )
         for name in firsts[0]
     }
-    every = torch.stack([labels[row.victim] for row in results]).to(like.device)
+    every = torch.stack([victims.labels[row.victim] for row in results]).to(like.device)
     best = each(variables, lambda variable: variable.detach().clone())
     return _Rows(results, inputs, variables, every, inputs.detach().clone(), best)
 
@@ -241,29 +259,21 @@ def _steps(search: Search, rows: _Rows) -> list[float]:
     return [rates[name] for name, tensors in rows.variables.items() for _ in tensors]
 
 
-def _objectives(
-    comparison: Comparison,
-    search: Search,
-    rows: _Rows,
-    iteration: int,
-    pace: Pace,
-    generators: Sequence[torch.Generator],
-) -> Tensor:
+def _objectives(descent: Descent, rows: _Rows, iteration: int) -> Tensor:
+    search, like = descent.search, descent.comparison.like
     victims, draws = rows.victims, search.unknowns.draws
-    moment = Moment(victims, generators, (iteration - 1) / pace.iterations)
-    values = each(search.unknowns.relaxed(rows.variables, moment), lambda value: value.to(comparison.like))
+    values = search.unknowns.forward_values(rows.variables, descent.progress(rows, iteration))
+    values = each(values, lambda value: value.to(like))
     masks, others = values.get(MASKS, ()), without_masks(values)
     repeated = [1] * (rows.inputs.ndim - 2)
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
     labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
-    distance = search.distance(comparison.gradients(inputs, masks, labels, victims, others))
+    distance = search.distance(descent.comparison.gradients(inputs, masks, labels, victims, others))
     return distance + search.prior(rows.inputs, masks, victims) + search.unknowns.prior(values)
 
 
 @torch.no_grad()
-def _note(
-    rows: _Rows, objectives: Tensor, iteration: int, search: Search, pace: Pace, generators: Sequence[torch.Generator]
-) -> None:
+def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> None:
     """Keep every row's best inputs and values."""
     values = objectives.tolist()
     better = [
@@ -275,8 +285,7 @@ def _note(
         rows.results[index].objective, rows.results[index].iteration = values[index], iteration
     if not better:
         return
-    moment = Moment(rows.victims, generators, (iteration - 1) / pace.iterations)
-    values = search.unknowns.searched(rows.variables, moment)
+    values = descent.search.unknowns.reported_values(rows.variables, descent.progress(rows, iteration))
     every, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
     if len(better) == len(rows.results):
         torch._foreach_copy_(every, now)
@@ -286,7 +295,7 @@ def _note(
         kept[index] = present[index]
 
 
-def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnStep]) -> None:
+def _report(descent: Descent, rows: _Rows, iteration: int) -> None:
     leading: dict[int, int] = {}
     best: dict[int, float] = {}
     for index, row in enumerate(rows.results):
@@ -296,17 +305,17 @@ def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnS
     guesses = rows.inputs.detach()
     for victim, index in leading.items():
         row = rows.results[index]
-        step = Step(row.start, iteration, iterations, row.objectives[-1], best[victim], guesses[index])
-        on_steps[victim](step)
+        step = Step(row.start, iteration, descent.settings.iterations, row.objectives[-1], best[victim], guesses[index])
+        descent.victims.on_steps[victim](step)
 
 
-def _has_ended(row: RestartResult, iteration: int, pace: Pace) -> bool:
+def _has_ended(row: RestartResult, iteration: int, settings: DescentSettings) -> bool:
     value = row.objectives[-1]
     if math.isnan(value):
         row.stopped = "objective is not a number"
-    elif value < pace.threshold:
+    elif value < settings.threshold:
         row.stopped = "objective below threshold"
-    elif iteration - row.iteration >= pace.stall:
+    elif iteration - row.iteration >= settings.stall:
         row.stopped = "no improvement"
     else:
         return False
@@ -322,12 +331,13 @@ def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], still: float) 
 
 
 @torch.no_grad()
-def _project(rows: _Rows, search: Search, iteration: int, pace: Pace, box: tuple[Tensor, Tensor] | None) -> None:
-    if pace.median_every and iteration % pace.median_every == 0:
+def _project(descent: Descent, rows: _Rows, iteration: int) -> None:
+    settings, box = descent.settings, descent.box
+    if settings.median_every and iteration % settings.median_every == 0:
         rows.inputs.copy_(median_filtered(rows.inputs))
     if box is not None:
         rows.inputs.clamp_(*(bound.to(rows.inputs) for bound in box))
-    search.unknowns.project(rows.variables)
+    descent.search.unknowns.project(rows.variables)
 
 
 def _noise(rows: _Rows, generators: Sequence[torch.Generator]) -> Tensor:
@@ -335,11 +345,11 @@ def _noise(rows: _Rows, generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack([torch.randn(shape, generator=generators[victim]) for victim in rows.victims]).to(rows.inputs)
 
 
-def _schedule(pace: Pace, inputs: Tensor) -> Schedule:
-    if pace.schedule == "plateau":
-        return Plateau(len(inputs), pace.patience, pace.factor, inputs.detach())
-    if pace.schedule == "steps":
-        return Steps(pace.iterations)
-    if pace.schedule == "cosine":
-        return Cosine(pace.iterations, pace.warm_up)
+def _schedule(settings: DescentSettings, inputs: Tensor) -> Schedule:
+    if settings.schedule == "plateau":
+        return Plateau(len(inputs), settings.patience, settings.factor, inputs.detach())
+    if settings.schedule == "steps":
+        return Steps(settings.iterations)
+    if settings.schedule == "cosine":
+        return Cosine(settings.iterations, settings.warm_up)
     return Constant()

@@ -34,24 +34,24 @@ class GhostComparison:
     name = "ghost"
 
     def __init__(
-        self, setting: SimulatedClient, observations: Sequence[Observation], second: frozenset[str] = frozenset()
+        self, client: SimulatedClient, observations: Sequence[Observation], second: frozenset[str] = frozenset()
     ) -> None:
         """Factor the observed gradients that have low rank.
 
         Args:
-            setting: model, loss and sites.
+            client: model, loss and sites.
             observations: the victims.
             second: parameters whose calls see the examples in the second dimension, flattened or not.
         """
-        self._setting = setting
+        self._client = client
         self._second = second
-        self._names = {id(setting.model.get_parameter(name)): name for name in setting.names}
-        self._adds_up = _adds_up(setting.loss, observations[0].spec.classes)
-        self.like = next(iter(setting.parameters.values()))
+        self._names = {id(client.model.get_parameter(name)): name for name in client.names}
+        self._adds_up = _adds_up(client.loss, observations[0].spec.classes)
+        self.like = next(iter(client.parameters.values()))
         tensors = [o.update.tensors for o in observations]
-        self._targets = {n: target_of([t[n].to(self.like) for t in tensors]) for n in setting.names}
+        self._targets = {n: target_of([t[n].to(self.like) for t in tensors]) for n in client.names}
         self._layouts: dict[tuple[bool, ...], GhostLayout] = {}
-        norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
+        norms = [[float(t[n].double().square().sum()) for n in client.names] for t in tensors]
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
     def gradients(
@@ -72,16 +72,14 @@ class GhostComparison:
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
-        with watch, self._setting.dropping(rows, each(others, lambda value: value.flatten(0, 1))):
+        with watch, self._client.dropping(rows, each(others, lambda value: value.flatten(0, 1))):
             dummies = inputs.flatten(0, 1)
-            outputs = (
-                functional_call(self._setting.model, copies, (dummies,)) if copies else self._setting.model(dummies)
-            )
+            outputs = functional_call(self._client.model, copies, (dummies,)) if copies else self._client.model(dummies)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
         is_descent = any(tensor.requires_grad for tensor in (inputs, *masks, *flat(others)))
         deltas = torch.autograd.grad(loss, wanted, create_graph=is_descent, materialize_grads=True)
-        parts: dict[str, list[Part]] = {name: [] for name in self._setting.names}
+        parts: dict[str, list[Part]] = {name: [] for name in self._client.names}
         for call, delta in zip(watch.calls, deltas, strict=False):
             for name, part in call.parts(delta).items():
                 parts[name].append(part)
@@ -93,14 +91,14 @@ class GhostComparison:
         """Copies, one for each example, of parameters whose first dimension is 1, such as position embeddings."""
         return {
             name: parameter.expand(examples, *parameter.shape[1:]).requires_grad_()
-            for name, parameter in self._setting.parameters.items()
+            for name, parameter in self._client.parameters.items()
             if parameter.ndim > 1 and parameter.shape[0] == 1
         }
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self._adds_up:
-            return self._setting.loss(outputs.flatten(0, 1), labels.flatten(0, 1)) * len(outputs)
-        return torch.vmap(self._setting.loss)(outputs, labels).sum()
+            return self._client.loss(outputs.flatten(0, 1), labels.flatten(0, 1)) * len(outputs)
+        return torch.vmap(self._client.loss)(outputs, labels).sum()
 
 
 class CompiledComparison(GhostComparison):
@@ -135,7 +133,7 @@ class CompiledComparison(GhostComparison):
 
 
 def fastest(
-    setting: SimulatedClient,
+    client: SimulatedClient,
     observations: Sequence[Observation],
     examples: int,
     masks: Masks,
@@ -147,15 +145,15 @@ def fastest(
     Parameters whose figures differ are tried with the examples in the second dimension.
 
     Args:
-        setting: model, loss and sites.
+        client: model, loss and sites.
         observations: the victims.
         examples: number of examples in one row.
         masks: any masks of one row; only their shapes are used.
         generator: for the probe.
         others: some values of other unknowns of one row, whose shapes count.
     """
-    general = GeneralComparison(setting, observations)
-    if not setting.wire.is_plain:
+    general = GeneralComparison(client, observations)
+    if not client.wire.is_plain:
         return general
     first = observations[0]
     like = general.like
@@ -167,14 +165,14 @@ def fastest(
     second: frozenset[str] = frozenset()
     for _ in range(2):
         try:
-            ghost = GhostComparison(setting, observations, second)
+            ghost = GhostComparison(client, observations, second)
             ours = ghost.gradients(inputs, random_masks, labels, [0, 0], further)
         except Exception:  # whatever an unusual model raises here, the general path handles it
             return general
         differing = _differing(ours, theirs)
         if not bool(differing.any()):
             return ghost
-        second = frozenset(name for name, differs in zip(setting.names, differing.tolist(), strict=True) if differs)
+        second = frozenset(name for name, differs in zip(client.names, differing.tolist(), strict=True) if differs)
     return general
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from attacks.core.matching.attack import ConfigT, MatchingAttack, Searched
-from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.attack import ConfigT, MatchingAttack
+from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.known_defense import InformedAttack
-from attacks.core.progress import continued
 from fedsim.core.types import Observation
 
 
@@ -18,21 +17,19 @@ class HypothesesAttack(InformedAttack[ConfigT]):
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
         """Return the searches to run, each with the settings of this attack."""
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Search under every hypothesis.
 
         A row of hypothesis i gets the start number i * trials + its trial.
         """
         rows: list[RestartResult] = []
         path, trials, iterations = "", self.config.restarts, self.config.max_iterations
-        hypotheses = self.hypotheses(searched.observations[0])
+        hypotheses = self.hypotheses(victims.observations[0])
         every = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
-            earlier, done = index * trials, index * iterations
-            on_steps = [
-                continued(on_step, restarts=earlier, done=done, iterations=every) for on_step in searched.on_steps
-            ]
-            results, path = hypothesis.run_search(searched._replace(on_steps=on_steps))
+            earlier = index * trials
+            part = victims.in_part(restarts=earlier, done=index * iterations, iterations=every)
+            results, path = hypothesis.run_search(part)
             for row in results:
                 row.start += earlier
             rows += results

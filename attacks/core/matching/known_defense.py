@@ -14,6 +14,6 @@ class InformedAttack(MatchingAttack[ConfigT]):
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations, with steps that shrink."""
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}

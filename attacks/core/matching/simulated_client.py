@@ -62,8 +62,10 @@ class SimulatedClient:
         return tuple(replace(site, rate=0.0) for site in self.sites)
 
 
-def setting_of(observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool) -> SimulatedClient:
-    """Return the setting of a search, with its own copy of the model; the observed model is not changed.
+def simulated_client(
+    observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool
+) -> SimulatedClient:
+    """Return the client as a search simulates it, with a copy of the model; the observed model is not changed.
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
     """

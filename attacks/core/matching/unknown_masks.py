@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from attacks.core.matching.unknowns import MASKS, Block, Moment, Unknowns
+from attacks.core.matching.unknowns import MASKS, Block, SearchProgress, Unknowns
 from fedsim.core.masks import draw_masks, expected_mask
 from fedsim.core.types import DropoutSite, Masks
 
@@ -34,9 +34,9 @@ class GivenMasks(Block):
     name: str = MASKS
     given: tuple[Masks, ...] = ()
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return each row's victim's masks."""
-        return tuple(mask[list(moment.victims)] for mask in self._stack)
+        return tuple(mask[list(progress.victims)] for mask in self._stack)
 
     @cached_property
     def _stack(self) -> Masks:
@@ -61,9 +61,9 @@ class DrawnMasks(Block):
         """Every set has its own place in the batch."""
         return self.sets
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Draw for each row from its victim's generator; one after the other along the batch."""
-        rows = [self._row(moment.generators[victim]) for victim in moment.victims]
+        rows = [self._row(progress.generators[victim]) for victim in progress.victims]
         return tuple(torch.stack(site) for site in zip(*rows, strict=True))
 
     def _row(self, generator: torch.Generator) -> Masks:
@@ -118,10 +118,10 @@ class OptimisedMasks(Block):
             return tuple(mask.clone() for mask in masks)
         return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in masks)
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return relaxed masks with the known entries in place."""
-        rows = list(moment.victims)
-        soft = (self._soft(variable, moment.done) for variable in variables)
+        rows = list(progress.victims)
+        soft = (self._soft(variable, progress.done) for variable in variables)
         return tuple(
             mask
             if known is None

@@ -23,7 +23,7 @@ Values = Mapping[str, tuple[Tensor, ...]]
 NOTHING: Values = MappingProxyType({})
 
 
-class Moment(NamedTuple):
+class SearchProgress(NamedTuple):
     """Where a search stands when a forward pass asks for values.
 
     Attributes:
@@ -58,7 +58,7 @@ class Block:
         """Return start values of one row's variables, without the dimension of rows; empty when there are none."""
         return ()
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return what a forward pass gets, differentiable in the variables (R, ...)."""
         return variables
 
@@ -128,11 +128,11 @@ class Logits(Block):
         """Return the start."""
         return self.start or (torch.randn(self.shape, generator=generator),)
 
-    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+    def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return them as hard as they are by now."""
         if self.coldest == 1.0:
             return variables
-        return tuple(variable / self.coldest**moment.done for variable in variables)
+        return tuple(variable / self.coldest**progress.done for variable in variables)
 
     def starting_at(self, values: Masks) -> Self:
         """Return the same from there."""
@@ -196,14 +196,14 @@ class Unknowns:
         firsts = {block.name: block.first(generator) for block in self.blocks}
         return {name: variables for name, variables in firsts.items() if variables}
 
-    def relaxed(self, variables: Values, moment: Moment) -> dict[str, Masks]:
+    def forward_values(self, variables: Values, progress: SearchProgress) -> dict[str, Masks]:
         """Return what a forward pass gets of every block."""
-        return {block.name: block.relaxed(variables.get(block.name, ()), moment) for block in self.blocks}
+        return {block.name: block.forward_values(variables.get(block.name, ()), progress) for block in self.blocks}
 
-    def searched(self, variables: Values, moment: Moment) -> dict[str, Masks]:
+    def reported_values(self, variables: Values, progress: SearchProgress) -> dict[str, Masks]:
         """Return what a forward pass gets of the blocks that have variables."""
         by_name = {block.name: block for block in self.blocks}
-        return {name: by_name[name].relaxed(values, moment) for name, values in variables.items()}
+        return {name: by_name[name].forward_values(values, progress) for name, values in variables.items()}
 
     def prior(self, values: Values) -> Tensor | float:
         """Return the sum of all regularisers, shape (R,), or 0."""

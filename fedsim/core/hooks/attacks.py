@@ -135,7 +135,7 @@ class Attack(Configured[ConfigT]):
         """
 
     @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return the settings that make the most of about so many gradients; none where it computes few anyway."""
         return {}
 

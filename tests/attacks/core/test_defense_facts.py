@@ -128,12 +128,12 @@ def test_the_soft_sign_of_the_truth_points_where_the_signs_do(watched: Watched) 
 def test_the_soft_sign_does_not_depend_on_the_scale_and_has_slopes() -> None:
     wire = Wire(only_signs=True)
     gradient = torch.randn(50, dtype=torch.float64).requires_grad_()
-    soft = wire.dummy(gradient, gradient.sign())
-    assert torch.allclose(soft, wire.dummy(1e-6 * gradient, gradient.sign()))
+    soft = wire.as_sent(gradient, gradient.sign())
+    assert torch.allclose(soft, wire.as_sent(1e-6 * gradient, gradient.sign()))
     assert torch.equal(soft.sign(), gradient.sign())
     assert bool(torch.autograd.grad(soft.sum(), gradient)[0].any())
-    assert not wire.dummy(torch.zeros(3), torch.ones(3)).any()
-    assert torch.equal(wire.target(torch.tensor([-0.3, 0.0, 2.0])), torch.tensor([-1.0, 0.0, 1.0]))
+    assert not wire.as_sent(torch.zeros(3), torch.ones(3)).any()
+    assert torch.equal(wire.as_compared(torch.tensor([-0.3, 0.0, 2.0])), torch.tensor([-1.0, 0.0, 1.0]))
 
 
 def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> None:

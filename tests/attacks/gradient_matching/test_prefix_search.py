@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
-from attacks.core.matching.unknowns import Moment
+from attacks.core.matching.unknowns import SearchProgress
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
@@ -95,11 +95,11 @@ def test_lengths_of_several_examples_are_not_read(
 
 def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
     observation, truth, _ = watched(model={"dropout": 0.0}, **NESTED)
-    setting = SimulatedClient(observation.model, observation.loss, (), observation.sites)
+    client = SimulatedClient(observation.model, observation.loss, (), observation.sites)
     inputs, masks = truth.batches[0].inputs, truth.masks[0]
     with inject_masks(observation.sites, masks):
         expected = observation.model(inputs)
-    assert torch.equal(setting.outputs(inputs, masks, {}), expected)
+    assert torch.equal(client.outputs(inputs, masks, {}), expected)
 
 
 @pytest.mark.parametrize("first", ["bernoulli", "mean"])
@@ -108,7 +108,7 @@ def test_masks_of_a_prefix_start_from_their_expectation(first: FirstMasks, watch
     sites = dropout_sites(observation.model, observation.spec.shape, 1)
     unknown = OptimisedMasks(sites=tuple(sites), begin=first, relaxation="sigmoid", weight=1.0)
     variables: tuple[Tensor, ...] = unknown.first(torch.Generator().manual_seed(0))
-    (plain, cut) = unknown.relaxed(tuple(v[None] for v in variables), Moment())
+    (plain, cut) = unknown.forward_values(tuple(v[None] for v in variables), SearchProgress())
     assert torch.isfinite(plain).all()
     assert torch.allclose(cut[0], expected_mask(sites[1]).clamp(0.018, 0.982), atol=1e-3)
     assert torch.isfinite(torch.as_tensor(unknown.prior((plain, cut)))).all()

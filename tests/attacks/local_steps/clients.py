@@ -24,7 +24,7 @@ def mlp(dropout: float) -> nn.Module:
         return nn.Sequential(*layers).double()
 
 
-def setting_of(observation: Observation) -> SimulatedClient:
+def client_of(observation: Observation) -> SimulatedClient:
     return SimulatedClient(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
 
 
@@ -51,4 +51,4 @@ def found(
 
 
 def unrolled(observation: Observation, checkpointed: bool = False) -> UnrolledComparison:
-    return UnrolledComparison(setting_of(observation), [observation], local_steps(observation), checkpointed)
+    return UnrolledComparison(client_of(observation), [observation], local_steps(observation), checkpointed)

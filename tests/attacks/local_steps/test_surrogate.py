@@ -13,7 +13,7 @@ from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Truth
-from tests.attacks.local_steps.clients import setting_of
+from tests.attacks.local_steps.clients import client_of
 
 Toy = Callable[..., tuple[Observation, Truth]]
 
@@ -60,17 +60,17 @@ def test_at_the_received_weights_it_is_plain_matching(observation: Observation, 
     inputs, masks, labels = unknowns(observation)
     bent = bends_of(observation) if path == "quadratic" else ()
     place = torch.zeros(1, dtype=torch.float64)
-    ours = SurrogateComparison(setting_of(observation), [observation], path)
-    plain = GeneralComparison(setting_of(observation), [observation])
+    ours = SurrogateComparison(client_of(observation), [observation], path)
+    plain = GeneralComparison(client_of(observation), [observation])
     here = cosine(ours.gradients(inputs, masks, labels, [0], on_path(observation, place, bent)))
     assert here.item() == pytest.approx(cosine(plain.gradients(inputs, masks, labels, [0])).item(), rel=1e-6)
 
 
 def test_the_place_moves_the_weights_towards_the_trained_ones(observation: Observation) -> None:
     inputs, masks, labels = unknowns(observation)
-    ours = SurrogateComparison(setting_of(observation), [observation], "linear")
+    ours = SurrogateComparison(client_of(observation), [observation], "linear")
     there = cosine(ours.gradients(inputs, masks, labels, [0], on_path(observation, torch.ones(1).double())))
-    moved = replace(setting_of(observation), model=trained(observation))
+    moved = replace(client_of(observation), model=trained(observation))
     plain = cosine(GeneralComparison(moved, [observation]).gradients(inputs, masks, labels, [0]))
     assert there.item() == pytest.approx(plain.item(), rel=1e-6)
 
@@ -80,7 +80,7 @@ def test_gradients_of_every_unknown_agree_with_finite_differences(observation: O
     inputs, masks, labels = unknowns(observation)
     bent = bends_of(observation) if path == "quadratic" else ()
     place = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
-    ours = SurrogateComparison(setting_of(observation), [observation], path)
+    ours = SurrogateComparison(client_of(observation), [observation], path)
     curve = bends(observation.update.tensors, 0.1, 1e-3) if path == "quadratic" else ()
     unknown = Unknowns((on_the_path(0.4, 1e-3), *curve))
 

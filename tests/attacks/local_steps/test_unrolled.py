@@ -13,7 +13,7 @@ from attacks.core.matching.comparison import GeneralComparison, cosine, squared
 from attacks.local_steps._unrolled import dealt, local_steps
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
-from tests.attacks.local_steps.clients import SGD, mlp, setting_of, small, unrolled
+from tests.attacks.local_steps.clients import SGD, client_of, mlp, small, unrolled
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -38,7 +38,7 @@ def test_one_step_on_the_whole_batch_is_the_gradient_attack(toy: Toy, distance: 
     inputs = torch.randn((2, 3, 3, 2, 2), generator=generator, dtype=torch.float64)
     masks = tuple(torch.rand((2, *site.shape), generator=generator).double() for site in gradient.sites)
     labels = torch.stack([gradient.labels] * 2)  # type: ignore[list-item]
-    plain = GeneralComparison(setting_of(gradient), [gradient]).gradients(inputs, masks, labels, [0, 0])
+    plain = GeneralComparison(client_of(gradient), [gradient]).gradients(inputs, masks, labels, [0, 0])
     simulated = unrolled(step).gradients(inputs, masks, labels, [0, 0])
     assert torch.allclose(distance(simulated), distance(plain), rtol=1e-12)
 

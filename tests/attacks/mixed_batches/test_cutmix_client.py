@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from attacks.core.matching.comparison import cosine
-from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
 from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
@@ -43,7 +43,7 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
         assert pasted is not None
         steps.append(PastingStep(step.examples, (), number=number, pasting=GrantedPasting(pasted, 28, 28)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = PastedComparison(setting_of(observation, (), True), [observation], steps, checkpointed=False)
+    comparison = PastedComparison(simulated_client(observation, (), True), [observation], steps, checkpointed=False)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -83,7 +83,7 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
         assert draws["feature-cutmix.weights"].min() < 1.0
         steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = compare(setting_of(observation, (), True), observation, steps)
+    comparison = compare(simulated_client(observation, (), True), observation, steps)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -103,7 +103,7 @@ def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watche
         "boxes of step 1": (4, 4),
         "partners of step 1": (4, 4),
     }
-    comparison = compare(setting_of(observation, (), True), observation, [step])
+    comparison = compare(simulated_client(observation, (), True), observation, [step])
     edges = draws["feature-cutmix.map-boxes"] / 14.0
     partners = SURE * F.one_hot(draws["feature-cutmix.partners"], 4).float()
     labels = F.one_hot(originals.labels, 10).float()[None]

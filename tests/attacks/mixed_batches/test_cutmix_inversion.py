@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from attacks.core.matching.comparison import cosine
-from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.simulated_client import simulated_client
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from attacks.mixed_batches._cutmix_client import PastingStep
 from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compare, pasting_of
@@ -37,13 +37,13 @@ def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, 
 
 def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> None:
     observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
-    setting, step, pasting = (
-        setting_of(observation, (), True),
+    client, step, pasting = (
+        simulated_client(observation, (), True),
         local_steps(observation)[0],
         pasting_of(observation, 0),
     )
-    theirs = compare(setting, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
-    plain = UnrolledComparison(setting, [observation], [step], checkpointed=False)
+    theirs = compare(client, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
+    plain = UnrolledComparison(client, [observation], [step], checkpointed=False)
     inputs = torch.randn_like(truth.private[0].inputs)[None].requires_grad_()
     labels = F.one_hot(truth.private[0].labels, 10).float()[None]
     empty = pasted(torch.full((4, 4), 0.5), torch.zeros(4, 4))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.matching.unknowns import MASKS, Moment
+from attacks.core.matching.unknowns import MASKS, SearchProgress
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
@@ -32,7 +32,7 @@ def test_the_objective_is_zero_at_the_truth(
     attack = attack_named(name, temperature=0.05)
     assert isinstance(attack, TextMatching)
     task = attack.prepare(in_double(observation, truth))
-    masks = task.unknowns.relaxed({}, Moment()).get(MASKS, ())
+    masks = task.unknowns.forward_values({}, SearchProgress()).get(MASKS, ())
     gradients = task.comparison.gradients(true_vectors(task, truth)[None], masks, task.labels[None], [0])
     assert attack.distance(gradients).item() < 1e-9  # type: ignore[attr-defined]
     assert torch.equal(task.tokens(true_vectors(task, truth)), in_order(truth)[0])

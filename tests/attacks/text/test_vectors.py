@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.core.matching.unknowns import MASKS, Moment
+from attacks.core.matching.unknowns import MASKS, SearchProgress
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
@@ -85,7 +85,7 @@ def test_the_fast_comparison_is_the_general_one(
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)
     vectors = torch.stack([tasks[0].draw(generator) for _ in range(2)]).requires_grad_()
-    own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
+    own = tasks[0].unknowns.forward_values({}, SearchProgress()).get(MASKS, ())
     masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
     figures, slopes = [], []
     for task in tasks:

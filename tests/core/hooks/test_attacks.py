@@ -117,7 +117,7 @@ def test_a_class_without_an_outlook_is_as_slow_as_its_effort_says() -> None:
         effort = "second-order"
 
     assert Quick(Config()).outlook(None).seconds < Slow(Config()).outlook(None).seconds  # type: ignore[arg-type]
-    assert Plain.within(100) == {}
+    assert Plain.settings_for_budget(100) == {}
 
 
 Spoil = Callable[[dict[str, Tensor]], Any]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks.core.matching.comparison import Comparison, GeneralComparison, cosine
 from attacks.core.matching.ghost import GhostComparison
 from attacks.core.matching.regularizers import total_variation
-from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknown_masks import OptimisedMasks, mask_prior
 from attacks.core.pixels import pixel_box
 from fedsim.core import seeding
@@ -74,8 +74,8 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
 
 
 def compared(path: type[Comparison], observation: Observation, sites: tuple[DropoutSite, ...] | None = None) -> Any:
-    setting = setting_of(observation, observation.sites if sites is None else sites, True)
-    return path(setting, [observation])  # type: ignore[call-arg]
+    client = simulated_client(observation, observation.sites if sites is None else sites, True)
+    return path(client, [observation])  # type: ignore[call-arg]
 
 
 def distance(comparison: Comparison, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor:

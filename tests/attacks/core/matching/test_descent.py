@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from attacks.core.matching.comparison import squared
-from attacks.core.matching.descent import Pace, RestartResult, Search, descend
+from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import NOTHING, Unknowns, Values
 from fedsim.core import registry, seeding
 from fedsim.core.types import DropoutSite, Masks, Observation, Step
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
-PACE = Pace(iterations=50, rate=0.1, patience=10, stall=10_000)
+SETTINGS = DescentSettings(iterations=50, rate=0.1, patience=10, stall=10_000)
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,21 @@ def normal(_victim: int, generator: torch.Generator) -> Tensor:
 
 def found(
     bowls: Bowls,
-    pace: Pace,
+    settings: DescentSettings,
     starts: int = 1,
     search: Search | None = None,
     box: tuple[Tensor, Tensor] | None = None,
     on_step: Callable[[Step], None] = lambda _s: None,
 ) -> list[RestartResult]:
     victims = len(bowls.targets)
-    return descend(
-        bowls,
-        search or Search(Unknowns(), normal, nothing, squared),
+    group = VictimGroup(
+        [],
         [torch.zeros(1, dtype=torch.long)] * victims,
-        starts,
-        pace,
-        box,
         [seeding.generator(victim, "attack") for victim in range(victims)],
         [on_step] * victims,
     )
+    search = search or Search(Unknowns(), normal, nothing, squared)
+    return descend(Descent(bowls, search, group, settings, box, starts))
 
 
 def bowls(victims: int = 1) -> Bowls:
@@ -91,7 +89,7 @@ def bowls(victims: int = 1) -> Bowls:
 
 def test_every_row_finds_its_own_victims_lowest_point() -> None:
     where = bowls(3)
-    rows = found(where, PACE._replace(iterations=400), starts=2)
+    rows = found(where, SETTINGS._replace(iterations=400), starts=2)
     assert [(row.victim, row.start) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     for row in rows:
         assert torch.allclose(row.inputs, where.targets[row.victim], atol=0.02)
@@ -99,14 +97,14 @@ def test_every_row_finds_its_own_victims_lowest_point() -> None:
 
 def test_starts_are_rows_of_one_computation() -> None:
     where = bowls()
-    rows = found(where, PACE._replace(iterations=20), starts=5)
+    rows = found(where, SETTINGS._replace(iterations=20), starts=5)
     assert where.rows == [5] * 20
     assert len({row.objectives[0] for row in rows}) == 5
 
 
 def test_each_row_keeps_its_recorded_minimum() -> None:
     where = bowls(2)
-    for row in found(where, PACE._replace(rate=2.0), starts=2):
+    for row in found(where, SETTINGS._replace(rate=2.0), starts=2):
         assert row.objective == min(row.objectives)
         assert row.iteration == 1 + row.objectives.index(row.objective)
         again = (row.inputs - where.targets[row.victim]).square().sum().item()
@@ -116,12 +114,12 @@ def test_each_row_keeps_its_recorded_minimum() -> None:
 def test_rows_leave_when_they_have_ended_and_the_others_go_on_as_before() -> None:
     where = bowls(2)
     where.targets[0] = normal(0, seeding.generator(0, "attack"))
-    rows = found(where, PACE._replace(threshold=1e-3, iterations=300))
+    rows = found(where, SETTINGS._replace(threshold=1e-3, iterations=300))
     assert [row.stopped for row in rows] == ["objective below threshold"] * 2
     assert len(rows[0].objectives) == 1
     assert where.rows == [2] + [1] * (len(rows[1].objectives) - 1)
     both = Bowls(where.targets[[1, 1]])
-    assert found(both, PACE._replace(threshold=1e-3, iterations=300))[1].objectives == pytest.approx(
+    assert found(both, SETTINGS._replace(threshold=1e-3, iterations=300))[1].objectives == pytest.approx(
         rows[1].objectives, rel=1e-5
     )
 
@@ -129,7 +127,7 @@ def test_rows_leave_when_they_have_ended_and_the_others_go_on_as_before() -> Non
 def test_a_row_that_is_not_a_number_ends_and_its_neighbour_does_not() -> None:
     where = bowls(2)
     where.targets[0] = torch.nan
-    rows = found(where, PACE)
+    rows = found(where, SETTINGS)
     assert rows[0].stopped == "objective is not a number"
     assert rows[0].iteration == 0
     assert rows[1].stopped == "iterations used up"
@@ -137,22 +135,22 @@ def test_a_row_that_is_not_a_number_ends_and_its_neighbour_does_not() -> None:
 
 
 def test_rows_that_stand_still_end() -> None:
-    rows = found(bowls(2), PACE._replace(iterations=3000, still=1e-3))
+    rows = found(bowls(2), SETTINGS._replace(iterations=3000, still=1e-3))
     assert {row.stopped for row in rows} == {"inputs stand still"}
     assert {len(row.objectives) % 100 for row in rows} == {0}
-    never = found(bowls(2), PACE._replace(iterations=300, still=0.0))
+    never = found(bowls(2), SETTINGS._replace(iterations=300, still=0.0))
     assert {row.stopped for row in never} == {"iterations used up"}
 
 
 def test_a_row_without_a_new_best_ends() -> None:
-    rows = found(bowls(), PACE._replace(rate=100.0, stall=3))
+    rows = found(bowls(), SETTINGS._replace(rate=100.0, stall=3))
     assert rows[0].stopped == "no improvement"
     assert len(rows[0].objectives) == rows[0].iteration + 3
 
 
 def test_the_leading_row_of_a_victim_is_reported() -> None:
     steps: list[Step] = []
-    rows = found(bowls(), PACE._replace(iterations=30), starts=4, on_step=steps.append)
+    rows = found(bowls(), SETTINGS._replace(iterations=30), starts=4, on_step=steps.append)
     assert [step.iteration for step in steps] == list(range(1, 31))
     for step in steps:
         now = [row.objectives[step.iteration - 1] for row in rows]
@@ -164,7 +162,7 @@ def test_the_leading_row_of_a_victim_is_reported() -> None:
 def test_dummies_stay_in_their_box() -> None:
     seen: list[Tensor] = []
     box = torch.full((1, 1, 1), -0.1), torch.full((1, 1, 1), 0.2)
-    found(bowls(), PACE, box=box, on_step=lambda step: seen.append(step.guess.clone()))
+    found(bowls(), SETTINGS, box=box, on_step=lambda step: seen.append(step.guess.clone()))
     inside = torch.stack(seen[1:])
     assert float(inside.min()) == pytest.approx(-0.1)
     assert float(inside.max()) == pytest.approx(0.2)
@@ -174,10 +172,9 @@ def test_langevin_noise_has_the_stated_size() -> None:
     """With gradients of zero and one step, Adam moves against the sign of the noise; without noise it stays."""
     flat = Search(Unknowns(), normal, nothing, lambda g: 0.0 * g.difference().sum(1))
     seen: list[Tensor] = []
-    found(bowls(), PACE._replace(iterations=2), search=flat, on_step=lambda s: seen.append(s.guess.clone()))
-    found(
-        bowls(), PACE._replace(iterations=2, langevin=0.5), search=flat, on_step=lambda s: seen.append(s.guess.clone())
-    )
+    for noise in (0.0, 0.5):
+        settings = SETTINGS._replace(iterations=2, langevin=noise)
+        found(bowls(), settings, search=flat, on_step=lambda s: seen.append(s.guess.clone()))
     generator = seeding.generator(0, "attack")
     start = normal(0, generator)
     noise = torch.randn(start.shape, generator=generator)
@@ -189,10 +186,10 @@ def test_langevin_noise_has_the_stated_size() -> None:
 def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     site = DropoutSite(0, "site", 0.5, (1, 9))
     masks = Unknowns((OptimisedMasks(sites=(site,), begin="mean"),))
-    still = found(bowls(), PACE, search=Search(masks.at_rate(0.0), normal, nothing, squared))[0]
+    still = found(bowls(), SETTINGS, search=Search(masks.at_rate(0.0), normal, nothing, squared))[0]
     assert torch.equal(still.masks[0], torch.full((1, 9), 0.5))
     search = Search(masks.at_rate(0.5), normal, nothing, squared)
-    moved = found(bowls(), PACE._replace(rate=0.0, iterations=200), search=search)[0]
+    moved = found(bowls(), SETTINGS._replace(rate=0.0, iterations=200), search=search)[0]
     assert torch.equal(moved.inputs, normal(0, seeding.generator(0, "attack")))
     assert float(moved.masks[0].min()) == 0.0
     assert float(moved.masks[0].max()) <= 1.0

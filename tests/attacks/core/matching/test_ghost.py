@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 from attacks.core.matching.comparison import Comparison, Distance, GeneralComparison, cosine
 from attacks.core.matching.comparison import squared as squared_distance
 from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
-from attacks.core.matching.simulated_client import SimulatedClient, setting_of
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet
@@ -192,7 +192,7 @@ def observed(toy: Toy, build: Callable[[], nn.Module], shape: tuple[int, ...], d
 
 
 def own(observation: Observation) -> SimulatedClient:
-    return setting_of(observation, observation.sites, True)
+    return simulated_client(observation, observation.sites, True)
 
 
 def chosen(observations: Sequence[Observation]) -> Comparison:
@@ -219,10 +219,10 @@ def dummies(observation: Observation, victims: list[int], seed: int = 3) -> tupl
 
 def compare(observation: Observation, rows: int, seed: int) -> None:
     """Hold both paths to the same figures in double precision."""
-    setting, victims = own(observation), [0] * rows
+    client, victims = own(observation), [0] * rows
     inputs, masks, labels = dummies(observation, victims, seed)
-    ours, slopes = figures(GhostComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
-    theirs, others = figures(GeneralComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
+    ours, slopes = figures(GhostComparison(client, [observation]), cosine, inputs, masks, labels, victims)
+    theirs, others = figures(GeneralComparison(client, [observation]), cosine, inputs, masks, labels, victims)
     assert torch.allclose(ours, theirs, atol=1e-9)
     for slope, other in zip(slopes, others, strict=True):
         assert torch.allclose(slope, other, rtol=1e-6, atol=1e-8)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig, Searched
+from attacks.core.matching.attack import MatchingAttack, MatchingConfig, VictimGroup
 from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.hypotheses import HypothesesAttack
 from fedsim.core.types import Observation, Step
@@ -19,8 +19,8 @@ class Told:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def run_search(self, searched: Searched) -> tuple[list[RestartResult], str]:
-        searched.on_steps[0](Step(0, 1, ITERATIONS, 1.0, 1.0, torch.zeros(0)))
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
+        victims.on_steps[0](Step(0, 1, ITERATIONS, 1.0, 1.0, torch.zeros(0)))
         return [RestartResult(0, start, torch.zeros(1), (), stopped=self.path) for start in range(TRIALS)], self.path
 
 
@@ -36,7 +36,7 @@ def test_rows_of_every_hypothesis_carry_its_number() -> None:
     attack = Two(MatchingConfig(restarts=TRIALS, max_iterations=ITERATIONS))
     steps: list[Step] = []
     observation = cast("Observation", SimpleNamespace())
-    rows, path = attack.run_search(Searched([observation], [torch.zeros(1)], [torch.Generator()], [steps.append]))
+    rows, path = attack.run_search(VictimGroup([observation], [torch.zeros(1)], [torch.Generator()], [steps.append]))
     assert [row.start for row in rows] == [0, 1, 2, 3]
     assert [attack.hypothesis_of(row) for row in rows] == [0, 0, 1, 1]
     assert [row.stopped for row in rows] == ["one", "one", "other", "other"]

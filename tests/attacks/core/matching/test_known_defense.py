@@ -13,5 +13,5 @@ NAMES = [n for n, own in ATTACKS if isinstance(own.make, type) and issubclass(ow
 def test_it_needs_the_defenses_and_its_budget_is_a_setting(name: str) -> None:
     method = registry.get("attack", name)
     assert "defenses" in method.make.needs
-    config = method.config.model_validate(method.make.within(7))
+    config = method.config.model_validate(method.make.settings_for_budget(7))
     assert (config.max_iterations, config.schedule, config.sign) == (7, "cosine", "soft")

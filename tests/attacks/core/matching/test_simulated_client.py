@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from attacks.core.matching.simulated_client import setting_of
+from attacks.core.matching.simulated_client import simulated_client
 from fedsim.core.types import Observation, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -18,7 +18,7 @@ def with_dropout() -> nn.Module:
 
 def test_under_the_clients_masks_its_loss_is_the_clients(toy: Toy) -> None:
     observation, truth = toy(with_dropout(), (2, 2, 2), 3)
-    client, batch = setting_of(observation, observation.sites, True), truth.batches[0]
+    client, batch = simulated_client(observation, observation.sites, True), truth.batches[0]
     loss = client.loss(client.outputs(batch.inputs, truth.masks[0], {}), batch.labels)
     assert float(loss) == observation.update.loss
     assert float(client.loss(client.outputs(batch.inputs, (), {}), batch.labels)) != observation.update.loss
@@ -26,7 +26,7 @@ def test_under_the_clients_masks_its_loss_is_the_clients(toy: Toy) -> None:
 
 def test_replaced_weights_count_and_the_observed_model_stays_as_it_was(toy: Toy) -> None:
     observation, truth = toy(with_dropout(), (2, 2, 2), 3)
-    client = setting_of(observation, observation.sites, False)
+    client = simulated_client(observation, observation.sites, False)
     silent = {"4.weight": torch.zeros(4, 16).double(), "4.bias": torch.zeros(4).double()}
     assert not client.outputs(truth.batches[0].inputs, (), silent).any()
     assert client.names == tuple(observation.update.tensors)

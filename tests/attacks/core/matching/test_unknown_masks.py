@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attacks.core.matching.unknown_masks import OptimisedMasks, Relaxation, mask_prior
-from attacks.core.matching.unknowns import Moment
+from attacks.core.matching.unknowns import SearchProgress
 from fedsim.core.masks import draw_masks
 from fedsim.core.types import (
     DropoutSite,
@@ -40,7 +40,7 @@ def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_n
     sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
     known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
     unknown = OptimisedMasks(sites=sites, begin="ones", weight=1.0, known=(known,))
-    masks = unknown.relaxed(tuple(site[None] for site in unknown.first(torch.Generator())), Moment())
+    masks = unknown.forward_values(tuple(site[None] for site in unknown.first(torch.Generator())), SearchProgress())
     assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
     assert float(torch.as_tensor(unknown.prior(masks))) == 0.0
 
@@ -65,7 +65,7 @@ def test_relaxations(relaxation: Relaxation, annealed: bool, done: float, expect
     site = DropoutSite(0, "site", 0.25, (1, 3))
     unknown = OptimisedMasks(sites=(site,), begin="mean", relaxation=relaxation, annealed=annealed)
     variables = torch.tensor([[[0.0, 0.2, 0.7]]], requires_grad=True)
-    (mask,) = unknown.relaxed((variables,), Moment(done=done))
+    (mask,) = unknown.forward_values((variables,), SearchProgress(done=done))
     assert mask.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     (slope,) = torch.autograd.grad(mask.sum(), variables)
     temperature = 0.1**done if annealed else 1.0
@@ -80,7 +80,7 @@ def test_first_masks(relaxation: Relaxation, first: Any) -> None:
     site = DropoutSite(0, "site", 0.25, (1, 4000))
     unknown = OptimisedMasks(sites=(site,), begin=first, relaxation=relaxation)
     variables = unknown.first(torch.Generator().manual_seed(0))
-    (mask,) = unknown.relaxed(tuple(v[None] for v in variables), Moment())
+    (mask,) = unknown.forward_values(tuple(v[None] for v in variables), SearchProgress())
     expected = 1.0 if first == "ones" or (relaxation, first) == ("straight-through", "mean") else 0.75
     assert float(mask.mean()) == pytest.approx(expected, abs=0.03)
     assert bool(((mask >= 0) & (mask <= 1)).all())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.matching.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks, unknown_masks
-from attacks.core.matching.unknowns import Block, Bounded, Gaussian, Logits, Moment, Unknowns, UnknownWeight
+from attacks.core.matching.unknowns import Block, Bounded, Gaussian, Logits, SearchProgress, Unknowns, UnknownWeight
 from attacks.local_steps._surrogate import bends, on_the_path
 from attacks.mixed_batches._cutmix_client import Boxes
 from fedsim.core.types import DropoutSite, Masks
@@ -91,7 +91,7 @@ def test_a_projection_brings_variables_into_their_range_and_leaves_those_inside(
 @pytest.mark.parametrize("done", [0.0, 0.5, 1.0])
 def test_values_and_their_prior_are_finite_row_by_row_and_differentiable(kind: Kind, drawn: Drawn, done: float) -> None:
     variables = drawn(kind)
-    values = kind.block.relaxed(variables, Moment([0, 0], [], done))
+    values = kind.block.forward_values(variables, SearchProgress([0, 0], [], done))
     assert [own.shape for own in values] == [own.shape for own in variables]
     prior = row_by_row(values, kind)
     assert prior.shape == (2,)
@@ -113,9 +113,9 @@ def test_it_steps(kind: Kind) -> None:
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("noise", "no noise", "bend")])
 def test_values_become_a_start(name: str, drawn: Drawn) -> None:
     kind = KINDS[name]
-    values = kind.block.relaxed(drawn(kind), Moment([0, 0]))
+    values = kind.block.forward_values(drawn(kind), SearchProgress([0, 0]))
     other = kind.block.starting_at(tuple(own[1].detach() for own in values))
-    again = other.relaxed(tuple(own[None] for own in other.first(torch.Generator())), Moment())
+    again = other.forward_values(tuple(own[None] for own in other.first(torch.Generator())), SearchProgress())
     for one, own in zip(again, values, strict=True):
         assert torch.allclose(one[0], own[1], atol=0.02)  # logits of sure masks end at 0.018
 
@@ -131,19 +131,21 @@ def test_the_prior_of_noise_is_that_of_a_normal_law() -> None:
 def test_logits_harden_as_the_search_goes_on() -> None:
     logits = Logits("order", shape=(2,), coldest=0.1)
     variables = (torch.tensor([[1.0, -2.0]]),)
-    assert logits.relaxed(variables, Moment())[0].tolist() == [[1.0, -2.0]]
-    assert logits.relaxed(variables, Moment(done=1.0))[0].flatten().tolist() == pytest.approx([10.0, -20.0])
+    assert logits.forward_values(variables, SearchProgress())[0].tolist() == [[1.0, -2.0]]
+    assert logits.forward_values(variables, SearchProgress(done=1.0))[0].flatten().tolist() == pytest.approx(
+        [10.0, -20.0]
+    )
 
 
 def test_known_masks_are_their_victims_and_drawn_ones_their_generators() -> None:
     masks = [(torch.zeros(2, 4),), (torch.ones(2, 4),)]
     given = GivenMasks(given=tuple(masks))
     assert given.first(torch.Generator()) == ()
-    assert given.relaxed((), Moment([1, 0, 1]))[0].mean((1, 2)).tolist() == [1.0, 0.0, 1.0]
+    assert given.forward_values((), SearchProgress([1, 0, 1]))[0].mean((1, 2)).tolist() == [1.0, 0.0, 1.0]
     fresh = DrawnMasks(sites=SITES[:1], sets=3)
     assert fresh.draws == 3
     rows = [
-        fresh.relaxed((), Moment([0, 1], [torch.Generator().manual_seed(seed) for seed in seeds]))[0]
+        fresh.forward_values((), SearchProgress([0, 1], [torch.Generator().manual_seed(seed) for seed in seeds]))[0]
         for seeds in ((1, 2), (1, 3))
     ]
     assert rows[0].shape == (2, 6, 4)
