@@ -26,8 +26,9 @@ TRANSFORMER: Settings = {
     "sign": "soft",
     "max_iterations": 300,
 }
-LENET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2, "max_iterations": 1000}
-RESNET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2}
+SMOOTH = [{"name": "total-variation", "weight": 1e-2}]
+LENET: Settings = {"sign": "soft", "schedule": "cosine", "priors": SMOOTH, "max_iterations": 1000}
+RESNET: Settings = {"sign": "soft", "schedule": "cosine", "priors": SMOOTH}
 # Settings of inverting-gradients beside breaching.
 INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "max_iterations": 400}
 

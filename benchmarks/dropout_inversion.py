@@ -38,7 +38,7 @@ def transformer_on_cifar10() -> list[Row]:
         'arms={"model.name"=["vit-small"],"model.dropout"=[0.25]}',
         "attacks.1.max_iterations=5000",
         "attacks.2.max_iterations=1500",  # after the 600 of the scenario it still rises
-        *(f"attacks.{index}.total_variation=1e-5" for index in range(3)),
+        *(f"attacks.{index}.priors.0.weight=1e-5" for index in range(3)),
         *(f"attacks.{index}.plateau_patience=800" for index in range(3)),
     ]
     attacks = _attacked("10_dropout_vs_inversion.toml", overrides)

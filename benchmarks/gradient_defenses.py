@@ -38,7 +38,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "slice-clipping": [{"norm": norm} for norm in (1e-3, 1e-2, 1e-1)],
 }
 MODEL = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
-SEARCH = {"max_iterations": 400, "schedule": "steps", "total_variation": 1e-4}
+SEARCH = {"max_iterations": 400, "schedule": "steps", "priors": [{"name": "total-variation", "weight": 1e-4}]}
 
 
 @experiment("gradient-defenses", minutes=20, page="defenses/README")

@@ -138,8 +138,11 @@ def settings_of(network: Network, iterations: int) -> Mapping[str, Sequence[tupl
     pace = {"max_iterations": iterations, "schedule": "cosine"}
     prior = {"max_iterations": iterations, "schedule": "constant", "denoiser": str(trained(network.denoiser).folder)}
     return {
-        "no prior": [("inverting-gradients", {**pace, "total_variation": 0.0})],
-        "total variation": [("inverting-gradients", {**pace, "total_variation": weight}) for weight in WEIGHTS],
+        "no prior": [("inverting-gradients", {**pace, "priors": []})],
+        "total variation": [
+            ("inverting-gradients", {**pace, "priors": [{"name": "total-variation", "weight": weight}]})
+            for weight in WEIGHTS
+        ],
         "`map`": [("map", pace)],
         "`learned-prior`": [("learned-prior", prior)],
     }

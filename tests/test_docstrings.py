@@ -46,6 +46,8 @@ def test_headings_in_another_order_are_named() -> None:
 
 HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
     "attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
+    "distance": ("Idea", "Equation", "Fails", "Source"),
+    "prior": ("Idea", "Equation", "Fails", "Source"),
     "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "attribute": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "trace": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),

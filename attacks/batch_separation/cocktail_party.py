@@ -25,7 +25,7 @@ from attacks.core.gradient_distance import verdict
 from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import peel
 from attacks.core.matching.optimizers import BETAS, EPSILON
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_zeros, no_guess

@@ -24,7 +24,7 @@ from attacks.codebooks._features_from_keys import coarseness, group, solve_point
 from attacks.core.fired_rows import find_fired_rows, noise_variance
 from attacks.core.labels import count_labels
 from attacks.core.matching.optimizers import Cosine, RowAdam
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only

@@ -20,8 +20,10 @@ from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import Descent, DescentSettings, Search, VictimGroup, descend
+from attacks.core.matching.distances.cosine import CosineDistance
 from attacks.core.matching.ghost import fastest
 from attacks.core.matching.simulated_client import simulated_client
+from attacks.core.matching.terms import DistanceConfig, no_prior
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.pixels import pixel_box
@@ -123,7 +125,7 @@ class GuessJudge:
         self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
     ) -> tuple[Tensor, Masks]:
         unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
-        search = Search(unknowns, lambda _victim, _generator: inputs, _no_prior)
+        search = Search(unknowns, lambda _victim, _generator: inputs, no_prior, CosineDistance(DistanceConfig()))
         settings = DescentSettings(self._iterations, rate, schedule="cosine")
         victim = VictimGroup([self._observation], [self._labels], [generator], [lambda _step: None])
         (row,) = descend(Descent(self._comparison, search, victim, settings, pixel_box(self._observation)))
@@ -148,7 +150,3 @@ class GuessJudge:
             begin="mean" if knows_rates(observation) else "ones",
         )
         return Unknowns((masks,))
-
-
-def _no_prior(inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
-    return inputs.new_zeros(len(inputs))

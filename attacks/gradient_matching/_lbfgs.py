@@ -19,17 +19,20 @@ from torch import Tensor
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule
 from attacks.core.matching.attack import best_of
-from attacks.core.matching.comparison import GeneralComparison, squared
+from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.distances.squared import SquaredDistance
 from attacks.core.matching.optimizers import RELATIVE_IMPROVEMENT
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
+from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
+_DISTANCE = SquaredDistance(DistanceConfig())
 _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")
 
 
@@ -172,7 +175,7 @@ class _Problem:
         assert labels is not None
         labels = labels.to(variables.inputs.device)
         gradients = self.comparison.gradients(variables.inputs[None], masks, labels[None], [0])
-        distance = squared(gradients)[0]
+        distance = _DISTANCE(gradients)[0]
         penalty = self.penalty(self.client, variables.inputs, tuple(mask[0] for mask in masks), labels)
         return distance + penalty, distance.detach() / gradients.observed().sum()
 

@@ -19,20 +19,16 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks.core.defense_facts import noise_of, searched_sites
-from attacks.core.matching.attack import MatchingConfig
-from attacks.core.matching.descent import Search
+from attacks.core.defense_facts import noise_of
+from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.known_defense import InformedAttack
-from attacks.core.matching.unknown_masks import unknown_masks
 from fedsim.core.compensation import without_noise
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
-_MASK_WEIGHT = 1e-4
 
-
-class CompensationConfig(MatchingConfig):
+class CompensationConfig(MaskSearchConfig):
     """Settings of the search behind the compensation."""
 
 
@@ -55,12 +51,6 @@ class Compensation(InformedAttack[CompensationConfig]):
     ) -> list[Reconstruction]:
         """Compensate each update, then search."""
         return super().search_together([_without_noise(one) for one in observations], generators, on_steps)
-
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, and masks where their rates are known."""
-        sites = searched_sites(observations[0])
-        masks = unknown_masks(sites, len(observations), weight=_MASK_WEIGHT, rate=self.config.learning_rate)
-        return Search(masks, self.first(observations), self.smoothness, sites=sites)
 
 
 def _without_noise(observation: Observation) -> Observation:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_of, best_row
-from attacks.core.matching.comparison import Comparison, GeneralComparison, cosine, squared
+from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import RestartResult, Search
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
@@ -43,9 +43,6 @@ class DenoiserInversionConfig(MatchingConfig):
     level_weight: float = Field(default=1e-4, ge=0, description="weight l_z of the level's prior")
     noise_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step for the noise, in its deviations")
     level_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step for z, which makes s")
-    compare: Literal["cosine", "squared"] = Field(
-        default="cosine", description="distance of gradients; squared: their length counts, which tells the level too"
-    )
 
 
 @final
@@ -80,29 +77,24 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
             return observation.labels
         return torch.zeros(observation.batch_size or 1, dtype=torch.long)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise images, noise and level together, or the images alone where draws are granted."""
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search noise and level too, unless draws are granted."""
         (observation,) = observations
         config, count = self.config, observation.batch_size or 1
-        blocks = () if observation.draws else (
-            Gaussian(
-                _NOISE,
-                rate=config.noise_learning_rate,
-                shapes=((count, *observation.spec.shape),),
-                weight=config.noise_weight,
-            ),
-            Gaussian(_LEVEL, rate=config.level_learning_rate, shapes=((count,),), weight=config.level_weight),
-        )  # fmt: skip
-        distance = squared if config.compare == "squared" else cosine
-        return Search(Unknowns(blocks), self.first(observations), self.smoothness, distance)
+        if observation.draws:
+            return Unknowns()
+        shapes, rate = ((count, *observation.spec.shape),), config.noise_learning_rate
+        noise = Gaussian(_NOISE, rate=rate, shapes=shapes, weight=config.noise_weight)
+        level = Gaussian(_LEVEL, rate=config.level_learning_rate, shapes=((count,),), weight=config.level_weight)
+        return Unknowns((noise, level))
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the general comparison: a step's targets depend on the dummy."""
-        return GeneralComparison(self.simulated_client(observations[0], search), observations)
+        return GeneralComparison(self.simulated_client(observations[0]), observations)
 
-    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+    def simulated_client(self, observation: Observation) -> SimulatedClient:
         """Return the client whose outputs are the client's loss."""
-        plain, task = super().simulated_client(observation, search), observation.task
+        plain, task = super().simulated_client(observation), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
         granted = observation.draws[0] if observation.draws else {}
         changes = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row
-from attacks.core.matching.descent import Descent, RestartResult, Search, descend
+from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from fedsim.core.registry import attack
@@ -79,11 +79,16 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             "sign": "soft",
         }
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs and masks together."""
-        sites = self._sites(observations[0])
-        masks = (self._masks(observations, sites),) if sites else ()
-        return Search(Unknowns(masks), self.first(observations), self.smoothness, sites=sites)
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search the masks."""
+        sites = self.sites(observations[0])
+        return Unknowns((self._masks(observations, sites),) if sites else ())
+
+    def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
+        """Return the sites with their rates, or with the assumed one."""
+        if "dropout-rates" in observation.threat.knows:
+            return observation.sites
+        return tuple(replace(site, rate=self.config.assumed_rate) for site in observation.sites)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend, then polish the best row of each victim if the settings ask for it."""
@@ -116,8 +121,3 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             annealed=self.config.annealed,
             weight=self.config.mask_weight,
         )
-
-    def _sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
-        if "dropout-rates" in observation.threat.knows:
-            return observation.sites
-        return tuple(replace(site, rate=self.config.assumed_rate) for site in observation.sites)

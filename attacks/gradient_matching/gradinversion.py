@@ -13,33 +13,30 @@ Source: Yin et al. 2021, arXiv 2104.07586.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, final
 
 from pydantic import Field
-from torch import Tensor
 
-from attacks.core.defense_facts import searched_sites
-from attacks.core.labels import LabelRule, labels_of
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.comparison import Gradients, squared
-from attacks.core.matching.descent import DescentSettings, ScheduleName, Search
+from attacks.core.labels import LabelRule
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
+from attacks.core.matching.descent import DescentSettings, ScheduleName
 from attacks.core.matching.optimizers import Sign
-from attacks.core.matching.regularizers import StatisticsDistance, group_distance, running_statistics
-from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation
 
 _FEWEST_SEEDS = 2
 
 
-class GradInversionConfig(MatchingConfig):
+class GradInversionConfig(MaskSearchConfig):
     """Settings of GradInversion. Seeds are `restarts`."""
 
     sign: Sign = Field(
         default="off", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
     )
-    total_variation: float = Field(default=1e-4, ge=0, description="weight of the anisotropic total variation (means)")
+    distance: DistanceChoice = distance_setting("squared")
+    priors: tuple[PriorChoice, ...] = prior_settings(
+        {"total-variation": 1e-4, "squared-norm": 1e-6, "group-consistency": 0.01, "batch-statistics": 0.1}
+    )
     schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
@@ -53,18 +50,9 @@ class GradInversionConfig(MatchingConfig):
     restarts: int = Field(
         default=8, ge=1, description="seeds, run at once and pulled together; the lowest objective wins"
     )
-    gradient_weight: float = Field(
-        default=1.0,
-        gt=0,
-        description="weight a_g of the squared distance; 1e-4 in the paper, for ResNet-50 on ImageNet",
-    )
-    norm_weight: float = Field(default=1e-6, ge=0, description="weight a_l2 of the squared norm of the images")
-    statistics_weight: float = Field(default=0.1, ge=0, description="weight a_bn of the distance to running statistics")
-    group_weight: float = Field(default=0.01, ge=0, description="weight a_grp of the distance to the mean of the seeds")
     langevin: float = Field(
         default=0.01, ge=0, description="standard deviation of the noise on the gradient, in steps; 0.2 in the paper"
     )
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the masks' distance to their rates")
 
 
 @final
@@ -74,24 +62,8 @@ class GradInversionConfig(MatchingConfig):
     paper="2104.07586",
     aliases=("see-through-gradients",),
 )
-class GradInversion(MatchingAttack[GradInversionConfig]):
+class GradInversion(MaskSearchAttack[GradInversionConfig]):
     """Runs the seeds as rows of one computation, so that each is compared with the others."""
-
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, and the dropout masks of known rates."""
-        config, first = self.config, observations[0]
-        labels = [labels_of(observation, config.label_rule) for observation in observations]
-        statistics = self._statistics(first)
-
-        def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
-            terms = self.smoothness(inputs, masks, victims) + config.norm_weight * inputs.square().flatten(1).sum(1)
-            if config.restarts > 1:
-                terms = terms + config.group_weight * group_distance(inputs, victims, labels)
-            return terms if statistics is None else terms + config.statistics_weight * statistics(inputs, masks)
-
-        sites, victims = searched_sites(first), len(observations)
-        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
-        return Search(masks, self.first(observations), prior, self._distance)
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
@@ -101,17 +73,3 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
     def descent_settings(self) -> DescentSettings:
         """Return how rows descend, with Langevin noise."""
         return super().descent_settings()._replace(langevin=self.config.langevin)
-
-    def remarks(self, observation: Observation) -> tuple[str, ...]:
-        """Say when there are no statistics to match."""
-        if running_statistics(observation.model):
-            return ()
-        return ("the model keeps no running statistics: that prior is left out",)
-
-    def _distance(self, gradients: Gradients) -> Tensor:
-        return self.config.gradient_weight * squared(gradients)
-
-    def _statistics(self, observation: Observation) -> StatisticsDistance | None:
-        if not self.config.statistics_weight or not running_statistics(observation.model):
-            return None
-        return StatisticsDistance(observation, observation.sites)

@@ -16,7 +16,6 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import Search
 from attacks.core.matching.unknown_masks import DrawnMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort
@@ -38,8 +37,7 @@ class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloCo
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise the inputs alone."""
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Draw S sets of masks."""
         sites = observations[0].sites
-        masks = (DrawnMasks(sites=sites, sets=self.config.draws),) if sites else ()
-        return Search(Unknowns(masks), self.first(observations), self.smoothness)
+        return Unknowns((DrawnMasks(sites=sites, sets=self.config.draws),) if sites else ())

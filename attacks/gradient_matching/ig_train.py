@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import Search
 from attacks.core.matching.unknown_masks import DrawnMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort
@@ -34,8 +33,7 @@ class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise the inputs alone."""
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Draw masks."""
         sites = observations[0].sites
-        masks = (DrawnMasks(sites=sites),) if sites else ()
-        return Search(Unknowns(masks), self.first(observations), self.smoothness)
+        return Unknowns((DrawnMasks(sites=sites),) if sites else ())

@@ -11,14 +11,11 @@ Source: Geiping et al. 2020, arXiv 2003.14053, equation 4; schedule and stop rul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import Search
-from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, View
+from fedsim.core.types import View
 
 
 class InvertingGradientsConfig(MatchingConfig):
@@ -34,7 +31,3 @@ class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     training_mode: ClassVar[bool] = False
-
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise the inputs alone."""
-        return Search(Unknowns(), self.first(observations), self.smoothness)

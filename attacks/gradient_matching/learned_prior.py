@@ -20,8 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import Descent, Prior, RestartResult, Search, descend
-from attacks.core.matching.unknowns import Unknowns
+from attacks.core.matching.descent import Descent, Regulariser, RestartResult, descend
 from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort
@@ -63,10 +62,6 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
             return f"the denoiser '{self.config.denoiser}' reads images {known}, and an example is {shape}"
         return super().not_applicable(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise the inputs alone."""
-        return Search(Unknowns(), self.first(observations), self.smoothness)
-
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend once at each level, each time from the ends before."""
         config, spec = self.config, descent.victims.observations[0].spec
@@ -103,7 +98,7 @@ def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _with_prior(plain: Prior, denoise: Denoise, level: float, weight: float) -> Prior:
+def _with_prior(plain: Regulariser, denoise: Denoise, level: float, weight: float) -> Regulariser:
     """Return a regulariser whose slope is that of RED: weight times what a denoiser would take away."""
 
     def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:

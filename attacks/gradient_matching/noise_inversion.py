@@ -23,13 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.defense_facts import searched_sites
 from attacks.core.layers import run
-from attacks.core.matching.attack import MatchingConfig
-from attacks.core.matching.descent import Search
+from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.known_defense import InformedAttack
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
 from fedsim.core.hooks import Tables
 from fedsim.core.layer_calls import layer_outputs
@@ -41,7 +38,7 @@ from fedsim.core.types.effects import NoiseModules, Penalties
 _NOISE = "noise"
 
 
-class NoiseInversionConfig(MatchingConfig):
+class NoiseInversionConfig(MaskSearchConfig):
     """Settings of noise inversion."""
 
     noise: Literal["joint", "expectation"] = Field(
@@ -51,7 +48,6 @@ class NoiseInversionConfig(MatchingConfig):
     noise_learning_rate: float = Field(
         default=0.1, gt=0, description="Adam's step for the noise, in standard deviations"
     )
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
 
 
 @final
@@ -74,24 +70,21 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         """Search on many victims at once, including the tensors that other attacks leave out as unreliable."""
         return super().search_together([_whole(observation) for observation in observations], generators, on_steps)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, masks and noise together."""
-        first = observations[0]
-        sites = searched_sites(first)
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search noise and masks."""
         config, is_joint = self.config, self.config.noise == "joint"
-        masks = unknown_masks(sites, len(observations), weight=config.mask_weight, rate=config.learning_rate)
         noise = Gaussian(
             _NOISE,
             rate=config.noise_learning_rate * is_joint,
-            shapes=_shapes(first),
+            shapes=_shapes(observations[0]),
             weight=config.noise_weight,
             is_zero=not is_joint,
         )
-        return Search(Unknowns((noise, *masks.blocks)), self.first(observations), self.smoothness, sites=sites)
+        return Unknowns((noise, *super().unknowns(observations).blocks))
 
-    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+    def simulated_client(self, observation: Observation) -> SimulatedClient:
         """Return the client with noise among the unknowns, and penalties in the loss."""
-        plain = super().simulated_client(observation, search)
+        plain = super().simulated_client(observation)
         penalties = {n: p for effect in observation.effects(Penalties) for n, p in effect.functions.items()}
         added: list[Tensor] = []
 

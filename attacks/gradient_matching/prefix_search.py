@@ -25,7 +25,7 @@ from torch import Tensor
 from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import RestartResult, Search, VictimGroup, descend
+from attacks.core.matching.descent import Descent, RestartResult, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Tables
@@ -68,9 +68,9 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             return "every example of the batch has a k of its own; the gradient shows only the longest"
         return super().not_applicable(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
-        return self._with(observations, [read_prefixes(observation) for observation in observations])
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search masks that are not known, with the prefixes that can be read."""
+        return self._masks(observations[0], [read_prefixes(observation) for observation in observations])
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Find the prefixes of every victim, then descend with them."""
@@ -78,7 +78,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             self._known_of(*victim)
             for victim in zip(victims.observations, victims.labels, victims.generators, strict=True)
         ]
-        descent = self.descent(victims, self._with(victims.observations, known))
+        descent = self._knowing(victims, known)
         return self.run_descent(descent), descent.comparison.name
 
     def report(
@@ -100,10 +100,13 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             extras={f"nested-dropout.{name}": length for name, length in lengths.items()},
         )
 
-    def _with(self, observations: Sequence[Observation], known: Sequence[Known]) -> Search:
-        sites, config = observations[0].sites, self.config
-        masks = OptimisedMasks(rate=config.learning_rate, sites=sites, known=tuple(known), weight=config.mask_weight)
-        return Search(Unknowns((masks,)), self.first(observations), self.smoothness, sites=sites)
+    def _masks(self, observation: Observation, known: Sequence[Known]) -> Unknowns:
+        rate, weight = self.config.learning_rate, self.config.mask_weight
+        return Unknowns((OptimisedMasks(rate=rate, sites=observation.sites, known=tuple(known), weight=weight),))
+
+    def _knowing(self, victims: VictimGroup, known: Sequence[Known]) -> Descent:
+        search = replace(self.plan(victims), unknowns=self._masks(victims.observations[0], known))
+        return self.descent(victims, search)
 
     def _known_of(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
         """Return the masks of all prefixes: as read, or those under which a short descent gets furthest."""
@@ -117,8 +120,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             copies = [observation] * len(chunk)
             starts = [torch.Generator().manual_seed(seed) for _ in chunk]  # the same dummy under every k
             victims = VictimGroup(copies, [labels] * len(chunk), starts, [_silent] * len(chunk))
-            descent = self.descent(victims, self._with(copies, chunk))
-            rows = descend(replace(descent, settings=settings, restarts=1))
+            rows = descend(replace(self._knowing(victims, chunk), settings=settings, restarts=1))
             objectives += [row.objective for row in rows]
         return guesses[min(range(len(guesses)), key=objectives.__getitem__)]
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import ClassVar, final
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import Search
 from attacks.core.matching.unknown_masks import GivenMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort
@@ -40,8 +39,7 @@ class Wiig(MatchingAttack[WiigConfig]):
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise the inputs alone."""
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Take the granted masks."""
         granted = tuple(observation.masks[0] for observation in observations if observation.masks)
-        masks = (GivenMasks(given=granted),) if observations[0].sites else ()
-        return Search(Unknowns(masks), self.first(observations), self.smoothness)
+        return Unknowns((GivenMasks(given=granted),) if observations[0].sites else ())

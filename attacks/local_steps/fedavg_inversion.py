@@ -23,10 +23,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
-from attacks.core.matching.comparison import Comparison, Distance, cosine, squared
-from attacks.core.matching.descent import Descent, RestartResult, Search, descend
+from attacks.core.matching.comparison import Comparison
+from attacks.core.matching.descent import Descent, RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.starts import first_inputs
-from attacks.core.matching.unknowns import MASKS
+from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.mean_gradient import as_gradient
 from attacks.local_steps._multistep import (
     MultiStepAttack,
@@ -38,16 +38,12 @@ from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
-_DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
 _CHECKPOINTED = 100_000_000  # weights in all steps of all rows; from here on memory is saved at the cost of time
 
 
 class FedAvgInversionConfig(MultiStepConfig):
     """Settings of the inversion of federated averaging."""
 
-    distance: Literal["cosine", "squared"] = Field(
-        default="cosine", description="distance of changes of weights, in units of one gradient"
-    )
     dummies: Literal["shared", "separate"] = Field(
         default="shared",
         description="shared: the same in every pass; separate: each pass has its own, averaged at the end",
@@ -68,17 +64,19 @@ class FedAvgInversionConfig(MultiStepConfig):
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     """Matches the update through the client's whole local training."""
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise dummies and the masks of all steps."""
+    def plan(self, victims: VictimGroup) -> Search:
+        """Add the distance between the means of the passes."""
+        search, examples = super().plan(victims), examples_of(victims.observations[0])
+
+        def prior(inputs: Tensor, masks: Masks, rows: Sequence[int]) -> Tensor:
+            return search.prior(inputs, masks, rows) + self.config.agreement * disagreement(inputs, examples)
+
+        return replace(search, prior=prior)
+
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search the masks of all steps."""
         sites = tuple(site for step in local_steps(observations[0]) for site in step.sites)
-        examples = examples_of(observations[0])
-
-        def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
-            return self.smoothness(inputs, masks, victims) + self.config.agreement * disagreement(inputs, examples)
-
-        return Search(
-            self.masks(observations[0], sites), self.first(observations), prior, _DISTANCES[self.config.distance]
-        )
+        return self.masks(observations[0], sites)
 
     def dummies(self, observation: Observation) -> int:
         """Return N, or the number of visits in all passes."""
@@ -94,7 +92,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         """Compare changes of weights over all steps."""
         observation = observations[0]
         return UnrolledComparison(
-            self.simulated_client(observation, search),
+            self.simulated_client(observation),
             observations,
             local_steps(observation),
             checkpointed=self._weights(observation) > _CHECKPOINTED,
@@ -133,13 +131,12 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         examples = examples_of(observation)
         shape = (examples, *observation.spec.shape)
         sites = sites_for(observation, examples)
-        plan = Search(
-            self.masks(observation, sites),
-            lambda _v, g: first_inputs(self.config.start, shape, self.config.pattern, g),
-            self.smoothness,
-            sites=sites,
+        plan = replace(
+            super().plan(descent.victims),
+            unknowns=self.masks(observation, sites),
+            first=lambda _v, g: first_inputs(self.config.start, shape, self.config.pattern, g),
         )
-        single = replace(as_gradient(observation), batch_size=examples)
+        single = replace(as_gradient(observation), batch_size=examples, sites=sites)
         comparison = super().comparison([single], plan)
         settings = descent.settings._replace(iterations=iterations)
         labels = [descent.victims.labels[0][:examples]]

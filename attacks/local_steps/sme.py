@@ -24,6 +24,7 @@ from attacks.core.labels import examples_of
 from attacks.core.matching.attack import best_row
 from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, sites_for
 from attacks.local_steps._surrogate import (
@@ -36,7 +37,7 @@ from attacks.local_steps._surrogate import (
     place_of,
 )
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, Reconstruction, Tensors
+from fedsim.core.types import DropoutSite, Observation, Reconstruction, Tensors
 
 
 class SmeConfig(MultiStepConfig):
@@ -81,24 +82,25 @@ class Sme(MultiStepAttack[SmeConfig]):
         """Return N, the number of distinct examples."""
         return examples_of(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise dummies, one mask per example, and the place on the path."""
+    def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
+        """Return those of all distinct examples."""
+        return sites_for(observation, examples_of(observation))
+
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search one mask per example, and the place on the path."""
         observation = observations[0]
-        sites = sites_for(observation, examples_of(observation))
-        masks = self.masks(observation, sites)
-        search = Search(masks, self.first(observations), self.smoothness, sites=sites)
+        masks = self.masks(observation, self.sites(observation))
         if observation.local_steps == 1:
-            return search
+            return masks
         config, change = self.config, _change(observation)
         bent = bends(change, config.bend_weight, config.bend_learning_rate) if config.path == "quadratic" else ()
-        place = on_the_path(config.place, config.place_learning_rate)
-        return replace(search, unknowns=masks.followed_by(place, *bent))
+        return masks.followed_by(on_the_path(config.place, config.place_learning_rate), *bent)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare gradients on the path, or at the received weights for one step."""
         if observations[0].local_steps == 1:
             return super().comparison([as_gradient(observation) for observation in observations], search)
-        return SurrogateComparison(self.simulated_client(observations[0], search), observations, self.config.path)
+        return SurrogateComparison(self.simulated_client(observations[0]), observations, self.config.path)
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str

@@ -17,7 +17,7 @@ from torch import Tensor
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.labels import labels_of
 from attacks.core.matching.optimizers import Cosine, RowAdam
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.pixels import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._unmixing import Encodings, UnmixedImages, mixed_labels, regress_together, unmix_pairs

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.layers import run
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.pixels import pixel_box
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import inject_masks

@@ -26,7 +26,7 @@ from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import Descent, RestartResult, ScheduleName, Search, descend
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknowns import Values
+from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assemble
@@ -93,9 +93,9 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
             return f"it needs images (channels, height, width), but an example has shape {observation.spec.shape}"
         return super().not_applicable(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise dummies, the masks of all steps, and the pasting of each step."""
-        return self._plan(observations[0], self._steps(observations[0]))
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search the masks of all steps, and the pasting of each step."""
+        return self._unknowns(observations[0], self._steps(observations[0]))
 
     def dummies(self, observation: Observation) -> int:
         """Return N, the number of distinct examples."""
@@ -108,7 +108,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare the changes that the client's composites make."""
-        return self._through(self._steps(observations[0]), observations[0], search)
+        return self._through(self._steps(observations[0]), observations[0])
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
@@ -126,10 +126,11 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         if start is None or settings.iterations == early.iterations:
             return rows
         inputs, later = start
-        search = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
+        unknowns = self._unknowns(observation, later)
+        search = replace(descent.search, unknowns=unknowns, first=lambda _victim, _generator: inputs)
         rest = settings._replace(iterations=settings.iterations - early.iterations)
         part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
-        return descend(Descent(self._through(later, observation, search), search, part, rest, descent.box))
+        return descend(Descent(self._through(later, observation), search, part, rest, descent.box))
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -147,13 +148,12 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
 
-    def _through(self, steps: Sequence[PastingStep], observation: Observation, search: Search) -> UnrolledComparison:
-        return compare(self.simulated_client(observation, search), observation, steps)
+    def _through(self, steps: Sequence[PastingStep], observation: Observation) -> UnrolledComparison:
+        return compare(self.simulated_client(observation), observation, steps)
 
-    def _plan(self, observation: Observation, steps: Sequence[PastingStep]) -> Search:
+    def _unknowns(self, observation: Observation, steps: Sequence[PastingStep]) -> Unknowns:
         masks = self.masks(observation, tuple(site for step in steps for site in step.sites))
-        pasted = (block for step in steps for block in step.unknowns(self.config.paste_learning_rate))
-        return Search(masks.followed_by(*pasted), self.first([observation]), self.smoothness)
+        return masks.followed_by(*(block for step in steps for block in step.unknowns(self.config.paste_learning_rate)))
 
     def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
         """Return the client's steps, with dropout sites where masks are searched."""

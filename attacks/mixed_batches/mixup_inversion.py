@@ -23,14 +23,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.defense_facts import searched_sites
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row
+from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_row
 from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import RestartResult, Search
 from attacks.core.matching.hypotheses import HypothesesAttack
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknown_masks import unknown_masks
-from attacks.core.matching.unknowns import NOTHING, UnknownWeight, Values
+from attacks.core.matching.unknowns import NOTHING, Unknowns, UnknownWeight, Values
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
@@ -40,14 +38,13 @@ _MIXED = 2
 _SHARE = "weight"
 
 
-class MixupInversionConfig(MatchingConfig):
+class MixupInversionConfig(MaskSearchConfig):
     """Settings of MixUp inversion."""
 
     share_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step for the weight l")
     pairings: int = Field(
         default=24, ge=1, description="most permutations that are searched; batches with more are refused"
     )
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
 
 
 @final
@@ -67,13 +64,10 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
             return f"the batch can be paired in {count} ways; `pairings` allows {self.config.pairings}"
         return super().not_applicable(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, masks and the weight together."""
-        sites = searched_sites(observations[0])
-        config, victims = self.config, len(observations)
-        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
-        unknowns = masks.followed_by(UnknownWeight(_SHARE, config.share_learning_rate))
-        return Search(unknowns, self.first(observations), self.smoothness, sites=sites)
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Search masks and the weight."""
+        share = UnknownWeight(_SHARE, rate=self.config.share_learning_rate)
+        return super().unknowns(observations).followed_by(share)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
         """Return one search for every pairing."""
@@ -97,12 +91,12 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
         super().__init__(config)
         self._partners = partners
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        return MixupInversion(self.config).plan(observations)
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        return MixupInversion(self.config).unknowns(observations)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         first = observations[0]
-        plain = self.simulated_client(first, search)
+        plain = self.simulated_client(first)
         identity = torch.eye(len(self._partners)).to(next(plain.model.parameters()))
         weights: list[Tensor] = []
 

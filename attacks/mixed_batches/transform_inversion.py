@@ -16,25 +16,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, final
 
-from pydantic import Field
 from torch import Tensor
 
-from attacks.core.defense_facts import searched_sites
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig
-from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig, MatchingAttack
+from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.hypotheses import HypothesesAttack
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction
 
 
-class TransformInversionConfig(MatchingConfig):
+class TransformInversionConfig(MaskSearchConfig):
     """Settings of transform inversion."""
-
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
 
 
 @final
@@ -51,13 +46,6 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
             return "no defense in use transforms the inputs in a known way"
         return super().not_applicable(observation)
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs and masks."""
-        sites = searched_sites(observations[0])
-        config, victims = self.config, len(observations)
-        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
-        return Search(masks, self.first(observations), self.smoothness, sites=sites)
-
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[TransformInversionConfig]]:
         """Return one search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
@@ -72,17 +60,14 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 
 
-class _Through(MatchingAttack[TransformInversionConfig]):
+class _Through(MaskSearchAttack[TransformInversionConfig]):
     """The search through one policy."""
 
     def __init__(self, config: TransformInversionConfig, transform: Transform) -> None:
         super().__init__(config)
         self._transform = transform
 
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        return TransformInversion(self.config).plan(observations)
-
-    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
-        plain = super().simulated_client(observation, search)
+    def simulated_client(self, observation: Observation) -> SimulatedClient:
+        plain = super().simulated_client(observation)
         plain.model.register_forward_pre_hook(lambda _module, inputs: (self._transform(inputs[0]), *inputs[1:]))
         return plain

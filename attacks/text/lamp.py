@@ -20,11 +20,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.matching.comparison import Comparison, Gradients
+from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
+from attacks.core.matching.distances.layer_cosine import LayerCosineDistance
+from attacks.core.matching.terms import DistanceConfig, no_prior
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.progress import continued
-from attacks.core.tolerances import EXACT_TEXT, TINY
+from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
@@ -38,6 +40,7 @@ from fedsim.core.types import Masks, OnStep
 _MASK_ITERATIONS = 60  # with fixed tokens
 _NEIGHBOURS = 8  # changes in one step, of which the best is taken
 _AT_ONCE = 25  # dummies that are compared together
+_DISTANCE = LayerCosineDistance(DistanceConfig())
 
 
 class LampConfig(TextMatchingConfig):
@@ -122,11 +125,6 @@ class Lamp(TextMatching[LampConfig]):
                 place = self._move(task, place, generator)
         return [self.finish(task, result, generator)]
 
-    def distance(self, gradients: Gradients) -> Tensor:
-        """Return 1 - the mean over tensors of their cosines, shape (R,); tensors with small gradients count fully."""
-        norms = gradients.squared().sqrt() * gradients.observed().sqrt()
-        return 1.0 - (gradients.inner() / norms.clamp_min(TINY)).mean(1)
-
     def prior(self, task: TextProblem, inputs: Tensor) -> Tensor:
         """Return the regulariser of the vectors' norms, shape (R,), for vectors (R, B, places, d)."""
         return self.config.norm_weight * (inputs.norm(dim=-1).mean((1, 2)) / task.usual - 1.0).square()
@@ -140,8 +138,7 @@ class Lamp(TextMatching[LampConfig]):
             unknowns,
             lambda _victim, _generator: place.inputs,
             lambda inputs, _masks, _victims: self.prior(task, inputs),
-            self.distance,
-            sites=task.client.sites,
+            _DISTANCE,
         )
         settings = DescentSettings(count, self.config.learning_rate * task.scale * decay)
         (row,) = descend(Descent(task.comparison, search, task.victim(generator, on_step), settings))
@@ -170,7 +167,7 @@ class Lamp(TextMatching[LampConfig]):
             many = tuple(mask.to(task.table).expand(rows, *mask.shape) for mask in masks)
             labels = task.labels.to(inputs.device).expand(rows, *task.labels.shape)
             gradients = comparison.gradients(inputs, many, labels, [0] * rows)
-            distances += self.distance(gradients).tolist()
+            distances += _DISTANCE(gradients).tolist()
         return distances
 
     def finish(self, task: TextProblem, result: RestartResult, generator: torch.Generator) -> RestartResult:
@@ -222,9 +219,8 @@ class Lamp(TextMatching[LampConfig]):
         search = Search(
             task.unknowns,
             lambda _victim, _generator: inputs,
-            lambda rows, _masks, _victims: rows.new_zeros(len(rows)),
-            self.distance,
-            sites=task.client.sites,
+            no_prior,
+            _DISTANCE,
         )
         settings = DescentSettings(_MASK_ITERATIONS, 0.0, schedule="cosine")
         (row,) = descend(Descent(task.exact, search, task.victim(generator, lambda _step: None), settings))

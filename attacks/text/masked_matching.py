@@ -21,9 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.matching.attack import best_of, best_row, has_failed
-from attacks.core.matching.comparison import GeneralComparison, Gradients
+from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
+from attacks.core.matching.distances.relative_squared import RelativeSquaredDistance
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
+from attacks.core.matching.terms import DistanceConfig, no_prior
 from attacks.core.matching.unknowns import Bounded, Logits, SearchProgress, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
@@ -122,9 +124,8 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         search = Search(
             task.unknowns(self.config, (size, observation.spec.shape[0])),
             lambda _victim, source: task.draw((size, observation.spec.shape[0]), source),
-            lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
-            _relative,
-            sites=(),
+            no_prior,
+            RelativeSquaredDistance(DistanceConfig()),
         )
         settings = DescentSettings(
             self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine"
@@ -140,12 +141,6 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         guess = task.tokens(best.inputs.to(task.table), masked)
         facts = {f"masking rate of text {number}": float(share) for number, share in enumerate(rate, 1)}
         return replace(best, inputs=guess, facts={**best.facts, "masked places": float(masked.sum()), **facts})
-
-
-def _relative(gradients: Gradients) -> Tensor:
-    """Return the mean over tensors of squared distances, in units of the observed tensors, (R,)."""
-    observed = gradients.observed()
-    return (gradients.difference() / observed.clamp_min(torch.finfo(observed.dtype).tiny)).mean(1)
 
 
 def _draws(observation: Observation, config: MaskedMatchingConfig, generator: torch.Generator) -> _Draws:

@@ -12,14 +12,14 @@ Source: Deng et al. 2021, arXiv 2103.06819, which attacks classifiers of given l
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
-from attacks.core.matching.comparison import ExplicitGradients, Gradients
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
+from attacks.core.matching.distances.l1 import L1Config, L1Distance
+from attacks.core.matching.terms import no_prior
 from attacks.text._examples import LISTS
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables
@@ -60,9 +60,9 @@ class Tag(TextMatching[TagConfig]):
         search = Search(
             task.unknowns,
             lambda _victim, source: task.draw(source),
-            lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
+            no_prior,
             self.distance,
-            sites=task.client.sites,
+            reads_entries=True,
         )
         settings = DescentSettings(
             self.config.max_iterations,
@@ -72,10 +72,8 @@ class Tag(TextMatching[TagConfig]):
         victim = task.victim(generator, on_step)
         return descend(Descent(task.comparison, search, victim, settings, restarts=self.config.restarts))
 
-    def distance(self, gradients: Gradients) -> Tensor:
-        """Return the weighted sum of squared and absolute differences, shape (R,)."""
-        built = cast("ExplicitGradients", gradients)
-        squared = built.difference()
-        absolute = built.absolute(squared.new_ones(len(squared)))
-        weights = self.config.depth_decay ** torch.arange(squared.shape[1], device=squared.device)
-        return ((squared + self.config.absolute_weight * absolute) * weights).sum(1)
+    @property
+    def distance(self) -> L1Distance:
+        """The weighted sum of squared and absolute differences."""
+        config = self.config
+        return L1Distance(L1Config(absolute_weight=config.absolute_weight, depth_decay=config.depth_decay))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from fedsim.core.choices import Choice
 from fedsim.core.hooks import ANYTHING, Configured
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
-from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, Start, start_here
 

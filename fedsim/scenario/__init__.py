@@ -4,7 +4,8 @@ TOML in, frozen pydantic models out. Every mistake is reported with the file, th
 valid name.
 """
 
-from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
+from fedsim.core.choices import Choice
+from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.generating import GenerationSettings, Prompts, TraceAttackChoice

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fedsim.core import registry
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import RUN_AFTERWARDS, Configured, Grants
 from fedsim.core.registry import Method
-from fedsim.scenario.choices import AttackChoice, Choice, crafts
+from fedsim.scenario.choices import AttackChoice, crafts
 from fedsim.scenario.tables import Scenario
 
 _TABLES = {

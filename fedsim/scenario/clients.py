@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedsim.core.choices import Choice
 from fedsim.core.types import Config
 from fedsim.data.label_noise import Scheme
-from fedsim.scenario.choices import Choice
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from fedsim.core import seeding
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import IMAGES
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.label_noise import noisy_labels
 from fedsim.data.partition import partition
-from fedsim.scenario.choices import Choice
 from fedsim.scenario.clients import Federation
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.tasks import task_of

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, TraceQuestion, TraceView
-from fedsim.scenario.choices import Choice
 
 
 class Prompts(Config):

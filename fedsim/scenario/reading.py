@@ -13,12 +13,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.core import registry
+from fedsim.core.choices import Choice, Settled, choices_in
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
-from fedsim.scenario.choices import Choice, Settled, choices_in
 from fedsim.scenario.combinations import expand
 from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario

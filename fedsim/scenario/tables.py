@@ -9,12 +9,13 @@ from typing import Any, cast
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from fedsim.core import registry
+from fedsim.core.choices import Choice
 from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.record.policy import Policy
-from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
+from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
 from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.hooks import IMAGES, Task
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth, Update
 from fedsim.metrics.success import USUAL
-from fedsim.scenario.choices import Choice
 from fedsim.scenario.tables import Scenario
 from fedsim.tasks.core.fitting import usual_task
 

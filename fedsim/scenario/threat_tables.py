@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from fedsim.core.choices import Choice
 from fedsim.core.types import Config, Knowledge, Server, View
 from fedsim.metrics.success import USUAL, Rule
-from fedsim.scenario.choices import Choice
 
 
 class Forgetting(Config):

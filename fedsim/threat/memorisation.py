@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fedsim.core import seeding
+from fedsim.core.choices import Choice
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Condition
 from fedsim.core.masked_places import mask_token
@@ -30,7 +31,6 @@ from fedsim.metrics.exposure import (
     log_perplexities,
 )
 from fedsim.metrics.likeliest import likeliest
-from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
 from fedsim.threat.emission import emissions
 from fedsim.threat.membership import count_training

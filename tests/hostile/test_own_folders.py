@@ -127,6 +127,24 @@ def test_a_file_of_the_folder_is_imported_when_its_method_is_named(folder: Path)
         registry.get("attack", "broken")
 
 
+DISTANCE = """
+from attacks.core.matching.terms import Distance, DistanceConfig
+from fedsim.core.registry import distance
+@distance("largest", summary="the largest difference")
+class Largest(Distance[DistanceConfig]):
+    def measure(self, gradients):
+        return gradients.difference().amax(1)
+"""
+
+
+@pytest.mark.usefixtures("undiscovered")
+def test_a_distance_in_the_folder_of_attacks_is_found_by_its_name(folder: Path) -> None:
+    (folder / "attacks" / "largest.py").write_text(DISTANCE)
+    assert registry.get("distance", "largest").module == "attacks.largest"
+    with pytest.raises(FedsimError, match="there is no distance 'smallest'"):
+        registry.get("distance", "smallest")
+
+
 @pytest.mark.usefixtures("undiscovered")
 def test_a_method_that_computes_its_name_is_found(folder: Path) -> None:
     (folder / "attacks" / "later.py").write_text(METHOD.format(name="NAME"))

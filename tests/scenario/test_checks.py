@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from fedsim.core import registry
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.scenario import AttackChoice, Scenario, parse
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
-from fedsim.scenario.choices import Choice
 
 Build = Callable[..., Scenario]
 

@@ -1,13 +1,12 @@
 """Settings and base class of the attacks that match gradients: group the victims, descend, report the best row.
 
-The objective is J = 1 - <g, g*> / (||g|| ||g*|| + 1e-8) + tv TV(x) + prior(masks), with one cosine over all
-parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
+The objective is J = D(g(x, u), g*) + sum_i w_i P_i(x) + prior(u), with distance D and priors P_i of the settings, and
+unknowns u of the attack. By default it is 1 - cos(g, g*) + w TV(x) (arXiv 2003.14053, equation 4).
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule, labels_of
 from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import (
@@ -29,14 +29,15 @@ from attacks.core.matching.descent import (
 )
 from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
 from attacks.core.matching.optimizers import Sign
-from attacks.core.matching.regularizers import total_variation
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
-from attacks.core.matching.unknowns import MASKS, SearchProgress, each, without_masks
+from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
+from attacks.core.matching.unknown_masks import FirstMasks, unknown_masks
+from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, each, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
+from fedsim.core.types import Config, DropoutSite, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
 _ROWS_AT_ONCE = 32
@@ -54,7 +55,8 @@ class MatchingConfig(Config):
         default="hard", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
     )
     boxed: bool = Field(default=True, description="clamp the dummy to the pixel range after every step")
-    total_variation: float = Field(default=1e-5, ge=0, description="weight of the anisotropic total variation (means)")
+    distance: DistanceChoice = distance_setting("cosine")
+    priors: tuple[PriorChoice, ...] = prior_settings({"total-variation": 1e-5})
     schedule: ScheduleName = Field(
         default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
     )
@@ -96,7 +98,7 @@ ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
 
 class MatchingAttack(Attack[ConfigT]):
-    """An attack that matches one gradient. Authors write `plan`.
+    """An attack that matches one gradient. Authors write `unknowns`, where more than the inputs is searched.
 
     Attributes:
         training_mode: whether normalisation layers use batch statistics, unless the settings say otherwise.
@@ -115,9 +117,20 @@ class MatchingAttack(Attack[ConfigT]):
             )
         return one_gradient_only(observation)
 
-    @abstractmethod
-    def plan(self, observations: Sequence[Observation]) -> Search:
-        """Return what this attack adds to the search, for observations of one model and shape."""
+    def plan(self, victims: VictimGroup) -> Search:
+        """Return what is searched for victims of one model and shape, with the distance and priors of the settings."""
+        distance, priors = self.config.distance.make("distance"), sum_of(self.config.priors, victims)
+        distance.prepare(victims)
+        unknowns, first = self.unknowns(victims.observations), self.first(victims.observations)
+        return Search(unknowns, first, priors, distance, distance.reads_entries)
+
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Return what is searched beside the inputs, and which dropout masks forward passes use: nothing and none."""
+        return Unknowns()
+
+    def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
+        """Return where the model drops out; an attack may assume other rates."""
+        return observation.sites
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
@@ -164,17 +177,13 @@ class MatchingAttack(Attack[ConfigT]):
         shape = (observations[0].batch_size or 1, *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
-    def smoothness(self, inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
-        """Return the weighted total variation, shape (R,)."""
-        return self.config.total_variation * total_variation(inputs)
-
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Return the ends of all rows, victim by victim; an attack may extend the descent."""
         return descend(descent)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Return notes for the record about this attack on this observation."""
-        return ()
+        return left_out(self.config.priors, observation)
 
     def _match(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
@@ -195,7 +204,7 @@ class MatchingAttack(Attack[ConfigT]):
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Return the ends of all rows, and the name of the path that compared their gradients."""
-        descent = self.descent(victims, self.plan(victims.observations))
+        descent = self.descent(victims, self.plan(victims))
         return self.run_descent(descent), descent.comparison.name
 
     def descent(self, victims: VictimGroup, search: Search) -> Descent:
@@ -213,15 +222,14 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the pixel range, if the settings keep dummies in it."""
         return pixel_box(observation) if self.config.boxed else None
 
-    def simulated_client(self, observation: Observation, search: Search) -> SimulatedClient:
+    def simulated_client(self, observation: Observation) -> SimulatedClient:
         """Return the client as a search simulates it, with a copy of the model; the observed model is not changed."""
-        sites = observation.sites if search.sites is None else search.sites
-        return simulated_client(observation, sites, self._uses_batch_statistics())
+        return simulated_client(observation, self.sites(observation), self._uses_batch_statistics())
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the comparison of gradients that the settings and the search ask for."""
-        first, client = observations[0], self.simulated_client(observations[0], search)
-        if self.config.engine == "general" or search.is_explicit:
+        first, client = observations[0], self.simulated_client(observations[0])
+        if self.config.engine == "general" or search.reads_entries:
             return GeneralComparison(client, observations)
         probe = torch.Generator().manual_seed(0)
         one_row = each(search.unknowns.first(probe), lambda variable: variable[None])
@@ -242,6 +250,31 @@ class MatchingAttack(Attack[ConfigT]):
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
         rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
         return max(1, rows // self.config.restarts)
+
+
+class MaskSearchConfig(MatchingConfig):
+    """Settings of a search for inputs and dropout masks."""
+
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
+
+
+MaskSearchT = TypeVar("MaskSearchT", bound=MaskSearchConfig)
+
+
+class MaskSearchAttack(MatchingAttack[MaskSearchT]):
+    """A matching attack that searches dropout masks of known rates too; with unknown rates it ignores dropout.
+
+    Attributes:
+        first_masks: where masks start.
+    """
+
+    first_masks: ClassVar[FirstMasks] = "bernoulli"
+
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Return the masks, or nothing."""
+        sites, config = searched_sites(observations[0]), self.config
+        weight, rate = config.mask_weight, config.learning_rate
+        return unknown_masks(sites, len(observations), weight=weight, rate=rate, begin=self.first_masks)
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

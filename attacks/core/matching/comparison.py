@@ -19,8 +19,6 @@ from attacks.core.matching.unknowns import NOTHING, Values, of_row
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation
 
-_EPSILON = 1e-8
-
 
 class Gradients(Protocol):
     """Gradients of R rows and the observed ones, T tensors each; every figure has shape (R, T)."""
@@ -66,20 +64,6 @@ class Comparison(Protocol):
             others: values of the other unknowns, by the name of their block, shape (R, ...).
         """
         ...
-
-
-Distance = Callable[[Gradients], Tensor]
-
-
-def cosine(gradients: Gradients) -> Tensor:
-    """Return 1 - cosine of whole gradients, shape (R,), in [0, 2] (arXiv 2003.14053, equation 4)."""
-    norms = gradients.squared().sum(1).sqrt() * gradients.observed().sum(1).sqrt()
-    return 1.0 - gradients.inner().sum(1) / (norms + _EPSILON)
-
-
-def squared(gradients: Gradients) -> Tensor:
-    """Return the squared Euclidean distance of whole gradients, shape (R,) (arXiv 1906.08935, equation 4)."""
-    return gradients.difference().sum(1)
 
 
 class GeneralComparison:

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.core.matching.comparison import Comparison, Distance, cosine
+from attacks.core.matching.comparison import Comparison, Gradients
 from attacks.core.matching.optimizers import (
     Constant,
     Cosine,
@@ -32,10 +32,11 @@ from attacks.core.matching.optimizers import (
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.core.pixels import median_filtered
 from attacks.core.progress import continued
-from fedsim.core.types import DropoutSite, Masks, Observation, OnStep, Step
+from fedsim.core.types import Masks, Observation, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
-Prior = Callable[[Tensor, Masks, Sequence[int]], Tensor]
+Regulariser = Callable[[Tensor, Masks, Sequence[int]], Tensor]
+"""Figures (R,) of inputs (R, B, *shape) under masks (R, *site.shape), given the victim of each row."""
 
 
 class DescentSettings(NamedTuple):
@@ -77,18 +78,16 @@ class Search:
     Attributes:
         unknowns: what is searched beside the inputs, and which dropout masks forward passes use.
         first: draws the dummy (B, *shape) of a victim's next restart from its generator.
-        prior: regularisers of the inputs (R, B, *shape) under masks (R, *site.shape), given each row's victim; (R,).
-        distance: distance of a dummy's gradient from the observed one.
-        sites: where the model drops out, when the attack assumes other rates than were observed.
-        is_explicit: whether the distance needs the gradients themselves, entry by entry.
+        prior: what is added for the inputs alone.
+        distance: figures (R,) of the gradients of R rows, beside the observed ones.
+        reads_entries: whether the distance needs the gradients themselves, entry by entry.
     """
 
     unknowns: Unknowns
     first: Callable[[int, torch.Generator], Tensor]
-    prior: Prior
-    distance: Distance = cosine
-    sites: tuple[DropoutSite, ...] | None = None
-    is_explicit: bool = False
+    prior: Regulariser
+    distance: Callable[[Gradients], Tensor]
+    reads_entries: bool = False
 
 
 class VictimGroup(NamedTuple):

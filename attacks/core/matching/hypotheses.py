@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from attacks.core.matching.attack import ConfigT, MatchingAttack
+from attacks.core.matching.attack import MaskSearchT, MatchingAttack
 from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.known_defense import InformedAttack
 from fedsim.core.types import Observation
 
 
-class HypothesesAttack(InformedAttack[ConfigT]):
+class HypothesesAttack(InformedAttack[MaskSearchT]):
     """A matching attack that tries everything the client may have done to its batch. Authors write `hypotheses`."""
 
     @abstractmethod
-    def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchT]]:
         """Return the searches to run, each with the settings of this attack."""
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:

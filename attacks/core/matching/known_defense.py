@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attacks.core.matching.attack import ConfigT, MatchingAttack
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchT
 from fedsim.core.types import Knowledge
 
 
-class InformedAttack(MatchingAttack[ConfigT]):
+class InformedAttack(MaskSearchAttack[MaskSearchT]):
     """A matching attack that needs the description of the defenses."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
+    "distances": "distance",
+    "priors": "prior",
     "defenses": "defense",
     "components": "component",
     "aggregators": "aggregator",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -81,11 +81,18 @@ def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     properties = method.config.model_json_schema().get("properties", {})
     for name, field in method.config.model_fields.items():
-        default = (
-            "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
-        )
+        default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
         rows.append((name, default, _expected(properties.get(name, {})), field.description or ""))
     return rows
+
+
+def _written(value: Any) -> str:
+    """Return a default as JSON, tables as they stand in a scenario."""
+    from fedsim.core.types import Config
+
+    return json.dumps(
+        value, default=lambda part: part.model_dump(mode="json") if isinstance(part, Config) else str(part)
+    )
 
 
 def _expected(schema: dict[str, object]) -> str:

@@ -2,9 +2,9 @@
 
 A method is a class or function with a pydantic config. It is imported when it is named: what fedsim's own decorators
 say is read from their files. Third-party packages add theirs by an entry point in the group ``fedsim.attacks``,
-``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``,
-``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models``
-that names the module to import.
+``fedsim.distances``, ``fedsim.priors``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
+``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``,
+``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         component,
         dataset,
         defense,
+        distance,
         membership,
         metric,
         model,
+        prior,
         question,
         task,
         trace_attack,
@@ -45,6 +47,7 @@ __all__ = [
     "dataset",
     "declared",
     "defense",
+    "distance",
     "entries",
     "every_metric",
     "find",
@@ -54,6 +57,7 @@ __all__ = [
     "methods",
     "metric",
     "model",
+    "prior",
     "question",
     "task",
     "temporary",

@@ -37,6 +37,16 @@ def attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("attack", name, None, **about)
 
 
+def distance(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register a distance of gradients: a final subclass of `attacks.core.matching.terms.Distance`."""
+    return _register("distance", name, None, **about)
+
+
+def prior(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register a prior on inputs: a final subclass of `attacks.core.matching.terms.Prior`."""
+    return _register("prior", name, None, **about)
+
+
 def defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
     return _register("defense", name, None, **about)

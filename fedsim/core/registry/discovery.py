@@ -16,7 +16,7 @@ from types import ModuleType
 from fedsim.core import process
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.registry import index
-from fedsim.core.registry.index import FOLDERS, HOME
+from fedsim.core.registry.index import FOLDERS, HOME, USER_FOLDERS
 from fedsim.core.registry.method import Kind
 
 _entry_points = cache(entry_points)  # of every kind: to look for those of one alone takes as long
@@ -28,7 +28,7 @@ class _UserFolders(MetaPathFinder):
     Folders of that name elsewhere on the search path, as one in the working folder, add what ours does not have.
     """
 
-    names = frozenset(folder for folder in FOLDERS.values() if not folder.startswith("fedsim."))
+    names = frozenset(folder for folder in USER_FOLDERS.values() if not folder.startswith("fedsim."))
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -80,7 +80,7 @@ def add_others(kind: Kind) -> None:
         FedsimError: one cannot be imported.
     """
     for path in _files_of_others(kind):
-        _add(FOLDERS[kind], path)
+        _add(USER_FOLDERS[kind], path)
     for point in _entry_points().select(group=f"fedsim.{kind}s"):
         try:
             point.load()
@@ -99,7 +99,7 @@ def add_named(kind: Kind, name: str) -> None:
     """
     for path in _files_of_others(kind):
         if _may_have(path, kind, name):
-            _add(FOLDERS[kind], path)
+            _add(USER_FOLDERS[kind], path)
 
 
 def modules_below(package: str, folder: str) -> Iterator[str]:
@@ -123,9 +123,9 @@ def _import_package(name: str) -> ModuleType:
 
 def _files_of_others(kind: Kind) -> Iterator[Path]:
     """Yield the files in folders that are not fedsim's and may hold methods of a kind: those that name the registry."""
-    if FOLDERS[kind] not in _UserFolders.names:
+    if USER_FOLDERS[kind] not in _UserFolders.names:
         return
-    package = _import_package(FOLDERS[kind])
+    package = _import_package(USER_FOLDERS[kind])
     for folder in map(Path, package.__path__[1:]):
         if _is_of_a_copy(package.__name__, folder):
             continue

@@ -14,6 +14,8 @@ from fedsim.core.registry.method import Entry, Kind
 
 FOLDERS: dict[Kind, str] = {
     "attack": "attacks",
+    "distance": "attacks.core.matching.distances",
+    "prior": "attacks.core.matching.priors",
     "defense": "defenses",
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
@@ -27,6 +29,9 @@ FOLDERS: dict[Kind, str] = {
     "model": "fedsim.models",
 }
 """The package of each kind; its files are one method each."""
+
+USER_FOLDERS: dict[Kind, str] = {**FOLDERS, "distance": "attacks", "prior": "attacks"}
+"""The package of each kind that a folder of the user's may add to: what an attack compares stands beside the attack."""
 
 HOME = Path(__file__).resolve().parents[3]
 """The folder that fedsim's packages stand in."""

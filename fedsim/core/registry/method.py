@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Kind = Literal[
     "attack",
+    "distance",
+    "prior",
     "defense",
     "component",
     "aggregator",

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from fedsim.core import seeding
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.hooks import Configured
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
-from fedsim.scenario.choices import Choice
 
 
 def ignore_step(_step: Step) -> None:

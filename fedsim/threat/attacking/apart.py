@@ -15,10 +15,10 @@ from typing import IO, Any
 import torch
 
 from fedsim.core import keeper, landlock
+from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep
-from fedsim.scenario.choices import Choice
 from fedsim.threat.attacking import AtWork, ShouldStop, confining, frames, ignore_step
 
 _LOOK_UP_EVERY = 0.1

@@ -16,8 +16,8 @@ process.prepare()
 
 import torch  # noqa: E402
 
+from fedsim.core.choices import Choice  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.scenario.choices import Choice  # noqa: E402
 from fedsim.threat.attacking import Here, frames  # noqa: E402
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import OnStep
-from fedsim.scenario.choices import Choice
 from fedsim.threat.attacking import AtWork, ShouldStop, Start, ignore_step
 
 

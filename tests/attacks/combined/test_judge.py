@@ -85,7 +85,7 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     observation = replace(observation, update=replace(observation.update, tensors=pruned))
     told = replace(observation, public=(PublicKnowledge("pruning", (Kept(0.5),)),))
     method = registry.get("attack", "inverting-gradients")
-    attack = method.make(method.config.model_validate({"max_iterations": 300, "total_variation": 0.0}))
+    attack = method.make(method.config.model_validate({"max_iterations": 300, "priors": []}))
     naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))
     errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
     assert informed.objective < 0.1 * naive.objective

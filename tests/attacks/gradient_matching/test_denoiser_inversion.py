@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import alone
 
 from attacks.gradient_matching.denoiser_inversion import DenoiserInversion, DenoiserInversionConfig
 from attacks.gradient_matching.inverting_gradients import InvertingGradients, InvertingGradientsConfig
@@ -27,14 +28,14 @@ def step(count: int = 1, *, classes: bool = False, told: bool = False) -> Client
 
 
 def attack(**settings: Any) -> DenoiserInversion:
-    return DenoiserInversion(DenoiserInversionConfig(total_variation=0.0, **settings))
+    return DenoiserInversion(DenoiserInversionConfig(priors=(), **settings))
 
 
 @pytest.mark.parametrize("classes", [False, True])
 def test_at_the_truth_the_objective_vanishes(classes: bool) -> None:
     own = step(2, classes=classes)
     method = attack()
-    search = method.plan([own.observation])
+    search = method.plan(alone(own.observation))
     z = (own.draws["task.level"].log() + 0.5) / 1.2
     others = {"noise": (own.draws["task.noise"][None],), "level": (z[None],)}
     comparison = method.comparison([own.observation], search)
@@ -48,7 +49,7 @@ def test_at_the_truth_the_objective_vanishes(classes: bool) -> None:
 def test_granted_draws_are_no_unknowns_and_the_image_is_found() -> None:
     own = step(told=True)
     method = attack(max_iterations=100, schedule="cosine")
-    assert not method.plan([own.observation]).unknowns.blocks
+    assert not method.plan(alone(own.observation)).unknowns.blocks
     found = method(own.observation, seeding.generator(0, "attack"))
     error = (found.inputs - own.batch.inputs).square().mean().sqrt()
     # Pixels are spread by 0.58; a search that converges is far below a tenth of that.

@@ -114,7 +114,12 @@ def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -
 
 def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: Watched, attack_named: Named) -> None:
     observation, truth, world = watched(model=WIDE)
-    settings = {"max_iterations": 250, "schedule": "cosine", "sign": "off", "total_variation": 1e-7}
+    settings = {
+        "max_iterations": 250,
+        "schedule": "cosine",
+        "sign": "off",
+        "priors": [{"name": "total-variation", "weight": 1e-7}],
+    }
     steps: list[Step] = []
     rough = attacked(attack_named, observation, **settings)
     fine = attacked(attack_named, observation, steps.append, **settings, polish=True)

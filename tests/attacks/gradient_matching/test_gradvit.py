@@ -1,7 +1,8 @@
 import torch
+from tests.attacks.core.matching.measures import alone
 from torch import nn
 
-from attacks.gradient_matching.gradvit import border_differences
+from attacks.core.matching.terms import sum_of
 from fedsim.core import seeding
 from tests.attacks.solving import solve
 
@@ -30,29 +31,6 @@ def build(**settings: object) -> Transformer:
         return Transformer(**settings)
 
 
-def test_borders_are_those_between_patches_and_no_others():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn((2, 3, 1, 8, 12), generator=generator)
-    expected = torch.stack(
-        [
-            (image[:, :, 4] - image[:, :, 3]).norm()
-            + sum((image[..., column] - image[..., column - 1]).norm() for column in (4, 8))
-            for image in images
-        ]
-    )
-    torch.testing.assert_close(border_differences(images, [4], [4, 8]), expected)
-    flat = torch.ones(1, 1, 1, 8, 8)
-    flat[..., 1:3, 1:3] = 5.0
-    assert float(border_differences(flat, [4], [4])) < 1e-12
-
-
-def test_its_objective_at_the_truth_is_the_priors_alone(toy, attack_named):
-    observation, truth = toy(build(), (1, 8, 8), 1)
-    search = attack_named(NAME, total_variation=0.0, norm_weight=0.0, patch_weight=0.0).plan([observation])
-    assert float(search.prior(truth.batches[0].inputs[None], (), [0]).abs()) == 0.0
-    assert float(search.later(truth.batches[0].inputs[None], (), [0]).abs()) == 0.0
-
-
 def test_it_lowers_the_distance_in_both_stages(toy, attack_named):
     observation, truth = toy(build(rate=0.25), (1, 8, 8), 1, dtype=torch.float32)
     steps = []
@@ -74,9 +52,8 @@ def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_
     generator = torch.Generator().manual_seed(0)
     dummy = torch.randn((1, 2, 1, 8, 8), generator=generator, dtype=torch.float64)
     for observation, has in ((without, False), (with_statistics, True)):
-        search = attack_named(NAME).plan([observation])
-        apart = float(search.later(dummy, (), [0]) - search.prior(dummy, (), [0]))
-        assert (apart > 1e-6) is has
+        later = sum_of(attack_named(NAME).config.later_priors, alone(observation))
+        assert (float(later(dummy, (), [0])) > 1e-6) is has
     assert "no running statistics" in " ".join(solve(attack_named, NAME, without, max_iterations=4).notes)
 
 

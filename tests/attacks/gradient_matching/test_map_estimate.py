@@ -1,18 +1,12 @@
 """The most probable image under known noise: the likelihood, and that it beats the wrong one."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from torch import distributions
 
-from attacks.core.matching.comparison import ExplicitGradients, squared_norms
-from attacks.gradient_matching.map_estimate import _Likelihood
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Truth
-from fedsim.core.types.effects import AddedNoise
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from tests.attacks.solving import attacked
@@ -30,42 +24,6 @@ def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **set
         guess = attacked(name, observation, **SEARCH, **settings)
         values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
     return sum(values) / len(values)
-
-
-def gradients(rows: int = 2) -> tuple[ExplicitGradients, list[torch.Tensor]]:
-    """Rows of two tensors beside observed ones, in double precision; and the observed ones."""
-    numbers = torch.Generator().manual_seed(1)
-    draw = lambda: [torch.randn(s, generator=numbers, dtype=torch.float64) for s in ((4, 3), (5,))]  # noqa: E731
-    target = draw()
-    own = [tuple(draw()) for _ in range(rows)]
-    return ExplicitGradients(own, [target] * rows, squared_norms([target]).expand(rows, -1)), target
-
-
-@pytest.mark.parametrize("law", ["gaussian", "laplace"])
-@pytest.mark.parametrize("is_relative", [False, True])
-def test_the_distance_is_the_log_likelihood_of_torch(law: Any, is_relative: bool) -> None:
-    seen, target = gradients()
-    scales = [0.7] * 2
-    if is_relative:
-        scales = [0.7 * math.sqrt(float(t.square().mean()) / (1 + 0.7**2)) for t in target]
-    found = _Likelihood(AddedNoise(law, 0.7, is_relative), None, torch.tensor([12, 5]))(seen)
-    for row, value in zip(seen.rows, found.tolist(), strict=True):
-        total, constant = 0.0, 0.0
-        for g, t, scale in zip(row, target, scales, strict=True):
-            noise = distributions.Normal(g, scale) if law == "gaussian" else distributions.Laplace(g, scale / 2**0.5)
-            total -= float(noise.log_prob(t).sum())
-            constant -= float(noise.log_prob(g).sum())
-        assert value == pytest.approx((total - constant) / 17, rel=1e-6)
-
-
-@pytest.mark.parametrize("law", ["gaussian", "laplace"])
-def test_a_clipped_gradient_is_compared_with_clipped_ones(law: Any) -> None:
-    seen, target = gradients(1)
-    clipped = [g * (0.5 / torch.cat([g.flatten() for g in seen.rows[0]]).norm()) for g in seen.rows[0]]
-    whole = ExplicitGradients([tuple(clipped)], [target], seen.norms)
-    noise, sizes = AddedNoise(law, 0.3, False), torch.tensor([12, 5])
-    assert _Likelihood(noise, 0.5, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(whole), rel=1e-9)
-    assert _Likelihood(noise, 1e9, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(seen), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +51,7 @@ def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int
     observation, truth, world = watched(knows=KNOWN, **tables)
     worst: dict[str, float] = {}
     for name in ("inverting-gradients", "map"):
-        guess = attacked(name, observation, **{**SEARCH, "total_variation": 1e-4})
+        guess = attacked(name, observation, **{**SEARCH, "priors": [{"name": "total-variation", "weight": 1e-4}]})
         worst[name] = min(
             item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items
         )

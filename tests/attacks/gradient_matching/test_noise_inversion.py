@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import alone
 
 from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig
 from fedsim.core import seeding
@@ -63,7 +64,7 @@ def test_at_the_truth_the_objective_vanishes_for_the_true_noise_and_penalty(watc
         knows=ALL, model=MLP, defenses=[{"name": "precode", "beta": 1.0}], federation={"batch_size": 2}
     )
     attack = NoiseInversion(NoiseInversionConfig())
-    search = attack.plan([observation])
+    search = attack.plan(alone(observation))
     comparison = attack.comparison([observation], search)
     noise = torch.randn(2, 256, generator=seeding.generator(3, "defense 0 batch", 1, 0, 0))
     batch = truth.batches[0]

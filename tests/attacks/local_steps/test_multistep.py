@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import cosine
 
 from attacks.core.labels import infer_labels
-from attacks.core.matching.comparison import cosine
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import distinct

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import cosine
 from torch import Tensor, nn
 
-from attacks.core.matching.comparison import GeneralComparison, cosine
+from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.attacks.core.matching.measures import cosine
 
-from attacks.core.matching.comparison import cosine
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps

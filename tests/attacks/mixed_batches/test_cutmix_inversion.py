@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.attacks.core.matching.measures import cosine
 
-from attacks.core.matching.comparison import cosine
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from attacks.mixed_batches._cutmix_client import PastingStep

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import cosine
 from torch import Tensor, nn
 
-from attacks.core.matching.comparison import Comparison, GeneralComparison, cosine
+from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.ghost import GhostComparison
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknown_masks import OptimisedMasks, mask_prior
 from attacks.core.pixels import pixel_box
@@ -285,7 +286,7 @@ def test_the_scale_of_the_gradient_does_not_matter() -> None:
         flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
     observation = by_hand(flat, x, spec, scale=0.01)
-    found = attack("inverting-gradients", observation, max_iterations=400, total_variation=0.0)
+    found = attack("inverting-gradients", observation, max_iterations=400, priors=[])
     assert torch.allclose(found.inputs, x, atol=0.02)
 
 

@@ -1,45 +1,32 @@
-"""Distances of gradients by hand."""
+"""Gradients of rows that are built one after the other, beside torch's own."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import pytest
 import torch
-from torch import Tensor
+from torch import nn
 
-from attacks.core.matching.comparison import cosine, squared
-
-
-@dataclass
-class Pair:
-    """Two tensors of one row beside the observed ones."""
-
-    own: tuple[Tensor, Tensor]
-    seen: tuple[Tensor, Tensor]
-
-    def _figure(self, values: list[Tensor]) -> Tensor:
-        return torch.stack(values)[None]
-
-    def inner(self) -> Tensor:
-        return self._figure([(a * b).sum() for a, b in zip(self.own, self.seen, strict=True)])
-
-    def squared(self) -> Tensor:
-        return self._figure([a.square().sum() for a in self.own])
-
-    def difference(self) -> Tensor:
-        return self._figure([(a - b).square().sum() for a, b in zip(self.own, self.seen, strict=True)])
-
-    def observed(self) -> Tensor:
-        return self._figure([b.square().sum() for b in self.seen])
+from attacks.core.matching.comparison import GeneralComparison
+from attacks.core.matching.simulated_client import simulated_client
+from fedsim.core.types import Observation, Truth
 
 
-PAIR = Pair(
-    own=(torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0])),
-    seen=(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0])),
-)
-
-
-def test_distances_of_two_tensors_are_those_by_hand() -> None:
-    whole = 109.0 / (math.sqrt(25.0 + 10_000.0) * math.sqrt(9.0 + 2.0))
-    assert float(cosine(PAIR)) == pytest.approx(1.0 - whole)
-    assert float(squared(PAIR)) == pytest.approx(16.0 + 99.0**2 + 1.0)
+def test_figures_of_a_row_are_those_of_its_gradient(toy: Callable[..., tuple[Observation, Truth]]) -> None:
+    torch.manual_seed(0)
+    observation, truth = toy(nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)), (2, 2, 2), 3)
+    comparison = GeneralComparison(simulated_client(observation, (), True), [observation])
+    labels = truth.batches[0].labels
+    inputs = torch.stack([truth.batches[0].inputs, torch.zeros(3, 2, 2, 2).double()])
+    figures = comparison.gradients(inputs, (), torch.stack([labels] * 2), [0, 0])
+    observed = list(observation.update.tensors.values())
+    for row, dummy in enumerate(inputs):
+        loss = observation.loss(observation.model(dummy), labels)
+        gradient = torch.autograd.grad(loss, list(observation.model.parameters()))
+        pairs = list(zip(gradient, observed, strict=True))
+        for shown, expected in (
+            (figures.inner(), [(g * t).sum() for g, t in pairs]),
+            (figures.squared(), [(g * g).sum() for g, _ in pairs]),
+            (figures.difference(), [(g - t).square().sum() for g, t in pairs]),
+            (figures.observed(), [(t * t).sum() for _, t in pairs]),
+        ):
+            torch.testing.assert_close(shown[row], torch.stack(expected))
+    assert not figures.difference()[0].any()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.attacks.core.matching.measures import squared
 from torch import Tensor
 
-from attacks.core.matching.comparison import squared
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import NOTHING, Unknowns, Values

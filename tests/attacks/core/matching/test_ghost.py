@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
-from attacks.core.matching.comparison import Comparison, Distance, GeneralComparison, cosine
-from attacks.core.matching.comparison import squared as squared_distance
+from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from fedsim.core import seeding
@@ -21,7 +20,9 @@ from fedsim.models.lenet import LenetConfig, lenet
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.vit_small import VitSmallConfig, vit_small
+from tests.attacks.core.matching.measures import cosine, squared
 
+Measure = Callable[..., Tensor]
 Toy = Callable[..., tuple[Observation, Truth]]
 CLASSES = 4
 
@@ -201,7 +202,12 @@ def chosen(observations: Sequence[Observation]) -> Comparison:
 
 
 def figures(
-    comparison: Comparison, distance: Distance, inputs: Tensor, masks: Masks, labels: Tensor, victims: list[int]
+    comparison: Comparison,
+    distance: Measure,
+    inputs: Tensor,
+    masks: Masks,
+    labels: Tensor,
+    victims: list[int],
 ) -> tuple[Tensor, list[Tensor]]:
     leaves = [tensor.clone().requires_grad_() for tensor in (inputs, *masks)]
     values = distance(comparison.gradients(leaves[0], tuple(leaves[1:]), labels, victims))
@@ -243,9 +249,9 @@ def test_ghost_equals_general(toy: Toy, name: str) -> None:
         assert float((slope - other).norm()) <= 1e-4 * float(other.norm())
 
 
-@pytest.mark.parametrize("distance", [cosine, squared_distance])
+@pytest.mark.parametrize("distance", [cosine, squared])
 @pytest.mark.parametrize("name", ["mlp with biases", "convnet", "torchvision's transformer", "tied"])
-def test_every_distance_is_the_same_on_both_paths_in_double_precision(toy: Toy, distance: Distance, name: str) -> None:
+def test_every_distance_is_the_same_on_both_paths_in_double_precision(toy: Toy, distance: Measure, name: str) -> None:
     observations = observed(toy, *SUITED[name], torch.float64)
     ghost, victims = chosen(observations), [0, 1]
     assert ghost.name == "ghost"

@@ -1,11 +1,11 @@
-"""Priors on images, beside brute force."""
+"""Total variation, beside brute force."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.core.matching.regularizers import total_variation
+from attacks.core.matching.priors.total_variation import total_variation
 
 
 @given(st.integers(2, 5), st.integers(2, 5))

@@ -1,0 +1,86 @@
+"""likelihood: the negative log likelihood of noise of a known law.
+
+Idea: the best attack on noise of a known law takes the noise's likelihood as its distance.
+Equation: -log p(g* | g) per entry, up to a constant: |g - g*|^2 / (2 s^2) for Gaussian noise, sqrt(2) |g - g*|_1 / s
+    for Laplace noise. Relative noise has an s for each tensor, from rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. Noise on
+    unknown entries has a spike at 0: |g - g*|_1 is taken in its place. A gradient is clipped as the client's was.
+Fails: an attacker that was not told the law and the scale of the noise; changes of weights, whose noise is scaled.
+Source: Balunovic, Dimitrov, Staab, Vechev 2022, arXiv 2111.04706, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from attacks.core.defense_facts import bound_of, noise_of
+from attacks.core.matching.comparison import Gradients
+from attacks.core.matching.descent import VictimGroup
+from attacks.core.matching.terms import Distance, DistanceConfig
+from attacks.core.tolerances import TINY
+from fedsim.core.errors import NotApplicable
+from fedsim.core.registry import distance
+from fedsim.core.types import Observation
+from fedsim.core.types.effects import AddedNoise
+
+
+@final
+@distance("likelihood", summary="negative log likelihood of noise of a known law", related="2111.04706")
+class Likelihood(Distance[DistanceConfig]):
+    """Says how likely the noise is that a row leaves over."""
+
+    def prepare(self, victims: VictimGroup) -> None:
+        """Take the noise that a defense says it adds.
+
+        Raises:
+            NotApplicable: none says it, or the noise is not that of a gradient.
+        """
+        first = victims.observations[0]
+        noise = known_noise(first)
+        if isinstance(noise, str):
+            raise NotApplicable(noise)
+        names = [name for name, _ in first.model.named_parameters() if name in first.update.tensors]
+        self.take(noise, bound_of(first), torch.tensor([first.update.tensors[name].numel() for name in names]))
+
+    def take(self, noise: AddedNoise, bound: float | None, sizes: Tensor) -> None:
+        """Take the noise, the norm to which gradients were clipped, and the number of entries of every tensor."""
+        self._noise, self._bound, self._sizes = noise, bound, sizes
+        self.reads_entries = noise.law == "laplace" or noise.share < 1.0
+
+    def measure(self, gradients: Any) -> Tensor:
+        """Return -log p(g* | g) per entry, shape (R,)."""
+        factors, scales = self._factors(gradients), self._scales(gradients)
+        if self.reads_entries:
+            misfit = 2**0.5 * gradients.absolute(factors) / scales
+        else:
+            each = factors[:, None]
+            misfit = each.square() * gradients.squared() - 2.0 * each * gradients.inner() + gradients.observed()
+            misfit = misfit / (2.0 * scales.square())
+        return misfit.sum(1) / self._sizes.sum()
+
+    def _factors(self, gradients: Gradients) -> Tensor:
+        """Return the factor by which the client would have clipped each row's gradient, shape (R,)."""
+        norms = gradients.squared().sum(1).sqrt()
+        if self._bound is None:
+            return torch.ones_like(norms)
+        return (self._bound / norms.clamp_min(TINY)).clamp_max(1.0)
+
+    def _scales(self, gradients: Gradients) -> Tensor:
+        """Return the standard deviation of the noise in every tensor, shape (R, T)."""
+        scale, observed = self._noise.scale, gradients.observed()
+        if not self._noise.is_relative:
+            return torch.full_like(observed, scale)
+        clean = observed / self._sizes.to(observed.device) / (1.0 + scale**2)
+        return (scale * clean.sqrt()).clamp_min(TINY)
+
+
+def known_noise(observation: Observation) -> AddedNoise | str:
+    """Return the noise in an update whose likelihood is known, or why there is none."""
+    noise = noise_of(observation)
+    if noise is None:
+        return "no defense says the law and the scale of its noise"
+    if observation.update.kind != "gradient":
+        return "the update is a change of weights, but the scale of the noise is known for a gradient only"
+    return noise

@@ -1,0 +1,1 @@
+"""Priors on inputs, one a file."""

@@ -1,0 +1,82 @@
+"""batch-statistics: activations have the running statistics of batch normalisation.
+
+Idea: running statistics of batch normalisation tell what activations of the clients' images look like.
+Equation: sum over layers of |mean - running mean| + |variance - running variance|.
+Fails: untrained models, whose statistics say nothing yet; models that keep none.
+Source: Yin et al. 2021, arXiv 2104.07586, equation 7.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from attacks.core.layers import run
+from attacks.core.matching.descent import Regulariser, VictimGroup
+from attacks.core.matching.terms import Prior, PriorConfig
+from fedsim.core.layer_calls import layer_inputs
+from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.registry import prior
+from fedsim.core.types import DropoutSite, Masks, Observation
+
+_Norm = nn.modules.batchnorm._BatchNorm
+
+
+@final
+@prior("batch-statistics", summary="activations have the running statistics", related="2104.07586")
+class BatchStatistics(Prior[PriorConfig]):
+    """Compares with the statistics that the received model holds."""
+
+    def left_out(self, observation: Observation) -> str | None:
+        """Need running statistics."""
+        return None if running_statistics(observation.model) else "the model keeps no running statistics"
+
+    def of(self, victims: VictimGroup) -> Regulariser:
+        """Return the distance of statistics, under the masks of each row."""
+        first = victims.observations[0]
+        distance = StatisticsDistance(first, first.sites)
+        return lambda inputs, masks, _rows: distance(inputs, masks)
+
+
+class StatisticsDistance:
+    """Distance between the statistics of a row's activations and the running ones."""
+
+    def __init__(self, observation: Observation, sites: Sequence[DropoutSite]) -> None:
+        """Copy the model; the copy runs in training mode, as the client's does."""
+        self._model = copy.deepcopy(observation.model).train().requires_grad_(False)
+        self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
+        self._sites = sites
+
+    def __call__(self, inputs: Tensor, masks: Masks) -> Tensor:
+        """Return sum over layers of |mean - running mean| + |variance - running variance|, shape (R,).
+
+        Args:
+            inputs: shape (R, B, *shape).
+            masks: one per site, shape (R, *site.shape), or none for forward passes without dropout.
+        """
+        return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
+
+    def _of_row(self, inputs: Tensor, masks: Masks) -> Tensor:
+        dropping = inject_masks(self._sites, masks) if masks else without_dropout()
+        with layer_inputs(self._model, self._wanted) as calls, dropping:
+            run(self._model, inputs)
+        distances: list[Tensor] = []
+        for name, seen in calls:
+            others = [dimension for dimension in range(seen.ndim) if dimension != 1]
+            mean, variance = self._wanted[name]
+            distances.append((seen.mean(others) - mean).norm())
+            distances.append((seen.var(others, correction=0) - variance).norm())
+        return torch.stack(distances).sum()
+
+
+def running_statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (mean, variance) of every batch normalisation that keeps them, by name."""
+    return {
+        name: (module.running_mean, module.running_var)
+        for name, module in model.named_modules()
+        if isinstance(module, _Norm) and module.running_mean is not None and module.running_var is not None
+    }

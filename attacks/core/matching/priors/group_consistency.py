@@ -1,0 +1,63 @@
+"""group-consistency: restarts agree on what the gradient determines.
+
+Idea: several starts find the same where the gradient tells it, and their mean is nearer than most of them.
+Equation: |x - mean over restarts|^2; images of one label are first assigned to those of the first restart.
+Fails: a single restart, where it is 0; restarts that agree on what is wrong.
+Source: Yin et al. 2021, arXiv 2104.07586, equation 11, with assignment in place of optical flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from attacks.core.matching.descent import Regulariser, VictimGroup
+from attacks.core.matching.terms import Prior, PriorConfig
+from fedsim.core.registry import prior
+from fedsim.metrics.image import match
+
+
+@final
+@prior("group-consistency", summary="restarts agree, image by image", related="2104.07586")
+class GroupConsistency(Prior[PriorConfig]):
+    """Pulls the rows of a victim together."""
+
+    def of(self, victims: VictimGroup) -> Regulariser:
+        """Return the distance to the mean of each victim's rows."""
+        return lambda inputs, _masks, rows: group_distance(inputs, rows, victims.labels)
+
+
+def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tensor]) -> Tensor:
+    """Return each row's squared distance to the mean of its victim's rows, shape (R,).
+
+    Images of one label may be in different orders; they are first put into the order of the victim's first row.
+
+    Args:
+        inputs: shape (R, B, *shape).
+        victims: index of the victim of each row.
+        labels: labels of each victim, shape (B,).
+    """
+    if len(set(victims)) == len(victims):
+        return inputs.new_zeros(len(inputs))
+    wanted = torch.empty_like(inputs)
+    for victim in set(victims):
+        rows = [row for row, owner in enumerate(victims) if owner == victim]
+        images = inputs[rows].detach()
+        orders = [_order(row, images[0], labels[victim]) for row in images]
+        mean = torch.stack([row[order] for row, order in zip(images, orders, strict=True)]).mean(0)
+        for row, order in zip(rows, orders, strict=True):
+            wanted[row, order] = mean
+    return (inputs - wanted).square().flatten(1).sum(1)
+
+
+def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
+    """For each of `others` (B, ...), the index of the image of the same label that is assigned to it."""
+    order = torch.arange(len(labels))
+    for label, count in zip(*labels.unique(return_counts=True), strict=True):
+        if count > 1:
+            members = (labels == label).nonzero()[:, 0]
+            order[members] = members[match(images[members], others[members])]
+    return order

@@ -1,0 +1,46 @@
+"""total-variation: neighbouring pixels are alike.
+
+Idea: noise has large differences between neighbours, and images have few.
+Equation: mean |x_(i,j+1) - x_(i,j)| + mean |x_(i+1,j) - x_(i,j)|, anisotropic.
+Fails: fine texture, which it smooths; examples that are not images.
+Source: Rudin, Osher, Fatemi 1992, Physica D 60; Geiping et al. 2020, arXiv 2003.14053, section 4.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from attacks.core.matching.descent import Regulariser, VictimGroup
+from attacks.core.matching.terms import Prior, PriorConfig
+from fedsim.core.registry import prior
+from fedsim.core.types import Observation
+
+_IMAGE = 3  # dimensions of an example
+
+
+@final
+@prior("total-variation", summary="neighbouring pixels are alike", related="2003.14053")
+class TotalVariation(Prior[PriorConfig]):
+    """Adds differences of neighbours up."""
+
+    def left_out(self, observation: Observation) -> str | None:
+        """Need images."""
+        return None if len(observation.spec.shape) >= _IMAGE else "the examples are not images"
+
+    def of(self, victims: VictimGroup) -> Regulariser:
+        """Return the total variation."""
+        return lambda inputs, _masks, _rows: total_variation(inputs)
+
+
+def total_variation(inputs: Tensor) -> Tensor:
+    """Return the anisotropic total variation, shape (R,): mean absolute differences, both directions added.
+
+    0 for inputs that are not images.
+    """
+    if inputs.ndim < 5:  # noqa: PLR2004 - (R, B, C, H, W)
+        return inputs.new_zeros(len(inputs))
+    across = (inputs[..., :, 1:] - inputs[..., :, :-1]).abs().flatten(1).mean(1)
+    down = (inputs[..., 1:, :] - inputs[..., :-1, :]).abs().flatten(1).mean(1)
+    return across + down

@@ -1,0 +1,73 @@
+"""A method by name, with its settings beside the name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, cast, final
+
+from pydantic import BaseModel, Field, model_serializer, model_validator
+
+from fedsim.core import registry
+from fedsim.core.registry import Kind
+from fedsim.core.types import Config
+from fedsim.core.types.configured import Configured
+
+
+@final
+class Settled(dict[str, Any]):
+    """Settings with every default filled in, beside the config that was made when they were checked."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.model_dump(mode="json"))
+        self.config = config
+
+
+class Choice(Config):
+    """A method by name; its settings stand beside the name in the same table.
+
+    Attributes:
+        kind: of the methods that it may name, where that is always the same.
+        hooks: of components that it may name; empty: any.
+    """
+
+    kind: ClassVar[Kind | None] = None
+    hooks: ClassVar[tuple[str, ...]] = ()
+    name: str = Field(min_length=1, description="a name that `fedsim list` prints")
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, raw: Any) -> Any:
+        fields = set(cls.model_fields)
+        if not isinstance(raw, Mapping) or "settings" in raw:
+            return raw
+        table = cast("Mapping[str, Any]", raw)
+        return {
+            **{key: value for key, value in table.items() if key in fields},
+            "settings": {key: value for key, value in table.items() if key not in fields},
+        }
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        fields = {key: getattr(self, key) for key in type(self).model_fields if key != "settings"}
+        return {**fields, **self.settings}
+
+    def make(self, kind: Kind, *context: Any) -> Any:
+        """Build the method: a class gets its config, a function its config and `context`. A hook knows its name."""
+        method, settings = registry.get(kind, self.name), self.settings
+        config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
+        made = method.make(config, *context)
+        return cast("Configured[Any]", made).named(self.name) if isinstance(made, Configured) else made
+
+
+def choices_in(table: BaseModel, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Choice]]:
+    """Yield every choice of a table that says its kind, with its place in the table, the outer before the inner."""
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        parts = enumerate(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else [(None, value)]
+        for number, part in parts:
+            where = (*place, name) if number is None else (*place, name, number)
+            if isinstance(part, Choice) and part.kind is not None:
+                yield where, part
+            if isinstance(part, BaseModel):
+                yield from choices_in(part, where)
