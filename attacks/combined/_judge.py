@@ -23,7 +23,7 @@ from attacks.core.matching.descent import Descent, DescentSettings, Search, Vict
 from attacks.core.matching.distances.cosine import CosineDistance
 from attacks.core.matching.ghost import fastest
 from attacks.core.matching.simulated_client import simulated_client
-from attacks.core.matching.terms import DistanceConfig, no_prior
+from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.pixels import pixel_box
@@ -125,7 +125,7 @@ class GuessJudge:
         self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
     ) -> tuple[Tensor, Masks]:
         unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
-        search = Search(unknowns, lambda _victim, _generator: inputs, no_prior, CosineDistance(DistanceConfig()))
+        search = Search(unknowns, lambda _victim, _generator: inputs, CosineDistance(DistanceConfig()))
         settings = DescentSettings(self._iterations, rate, schedule="cosine")
         victim = VictimGroup([self._observation], [self._labels], [generator], [lambda _step: None])
         (row,) = descend(Descent(self._comparison, search, victim, settings, pixel_box(self._observation)))

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, final
 from pydantic import Field
 
 from attacks.core.mask_readout_rules import read_masks
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig, best_row
+from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_row
 from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
@@ -29,10 +29,9 @@ from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, View
 
 
-class DropoutInversionConfig(MatchingConfig):
+class DropoutInversionConfig(MaskSearchConfig):
     """Settings of DIA."""
 
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior")
     mask_learning_rate: float | None = Field(
         default=None, gt=0, description="Adam's step for the masks; the step for the inputs when absent"
     )

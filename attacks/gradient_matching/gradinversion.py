@@ -19,7 +19,7 @@ from pydantic import Field
 
 from attacks.core.labels import LabelRule
 from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
-from attacks.core.matching.descent import DescentSettings, ScheduleName
+from attacks.core.matching.descent import ScheduleName
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from fedsim.core.registry import attack
@@ -69,7 +69,3 @@ class GradInversion(MaskSearchAttack[GradInversionConfig]):
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return two seeds, and half as many iterations each."""
         return {"max_iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
-
-    def descent_settings(self) -> DescentSettings:
-        """Return how rows descend, with Langevin noise."""
-        return super().descent_settings()._replace(langevin=self.config.langevin)

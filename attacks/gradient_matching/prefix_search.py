@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import Descent, RestartResult, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
@@ -38,10 +38,9 @@ _UNLIKELY = 1e-6
 Known = dict[int, Tensor]
 
 
-class PrefixSearchConfig(MatchingConfig):
+class PrefixSearchConfig(MaskSearchConfig):
     """Settings of the search."""
 
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of masks of ordinary dropout")
     tried_for: int = Field(
         default=100, ge=1, description="iterations for every k that is tried, where k cannot be read"
     )

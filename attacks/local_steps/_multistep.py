@@ -5,25 +5,20 @@ A client that takes K steps of SGD sends D = theta_0 - theta_K, a sum of K gradi
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, TypeVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import ScheduleName
-from attacks.core.matching.starts import first_inputs
 from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.preconditions import gradient_steps_only
 from fedsim.core.types import DropoutSite, Knowledge, Observation
 
 
-class MultiStepConfig(MatchingConfig):
+class MultiStepConfig(MaskSearchConfig):
     """Settings of attacks on several local steps."""
 
     max_iterations: int = Field(default=1000, ge=1, description="most iterations of one restart")
@@ -34,7 +29,6 @@ class MultiStepConfig(MatchingConfig):
         default="optimised",
         description="optimised: unknown dropout masks are searched if their rates are known; expectation: no dropout",
     )
-    mask_weight: float = Field(default=1e-4, ge=0, description="for optimised: weight of the mask prior")
 
 
 ConfigT = TypeVar("ConfigT", bound=MultiStepConfig)
@@ -55,15 +49,6 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
     def at_once(self, observation: Observation) -> int:
         """Return 1: rows are computed one after the other, so several victims at once would not be faster."""
         return 1
-
-    @abstractmethod
-    def dummies(self, observation: Observation) -> int:
-        """Return the number of dummies in a row."""
-
-    def first(self, observations: Sequence[Observation]) -> Callable[[int, torch.Generator], Tensor]:
-        """Return the function that draws a victim's dummies as the settings say."""
-        shape = (self.dummies(observations[0]), *observations[0].spec.shape)
-        return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
     def masks(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         """Return the masking of forward passes at `sites`: masks as unknowns, or no dropout."""

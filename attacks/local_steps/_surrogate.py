@@ -7,15 +7,16 @@ theta(a) = (1 - a)^2 theta_0 + 2 a (1 - a) c + a^2 theta_T = theta_0 - a D - 2 a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attacks.core.matching.comparison import ExplicitGradients, Gradients, squared_norms
+from attacks.core.defense_facts import PLAIN
+from attacks.core.matching.comparison import RowComparison
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknowns import NOTHING, Block, Bounded, Values, of_row
+from attacks.core.matching.unknowns import Block, Bounded, Values
 from attacks.core.mean_gradient import as_gradient
 from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
@@ -69,58 +70,32 @@ def place_of(values: Values) -> Tensor:
     return values[_PLACE][0]
 
 
-class SurrogateComparison:
-    """Gradients at theta(a), one row after the other."""
+class SurrogateComparison(RowComparison):
+    """Gradients at theta(a), in units of one gradient; what is unknown of the path are a and u."""
 
     name = "surrogate"
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation], path: Path) -> None:
-        """Keep the changes of the weights, and the target of the match in units of one gradient."""
-        self._client = client
+        """Keep the changes of the weights. They are compared whole, whatever a defense says it sends."""
+        mean = [as_gradient(observation).update.tensors for observation in observations]
+        super().__init__(replace(client, wire=PLAIN), mean)
         self._bends = [bend_of(name) for name in client.names] if path == "quadratic" else []
-        self.like = next(iter(client.parameters.values()))
         device = self.like.device
         self._changes = [[o.update.tensors[n].to(device) for n in client.names] for o in observations]
-        mean = [as_gradient(observation).update.tensors for observation in observations]
-        self._targets = [[tensors[name].to(device) for name in client.names] for tensors in mean]
-        self._norms = squared_norms(self._targets)
 
-    def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
-    ) -> Gradients:
-        """Compute each row's gradient explicitly, differentiable also in its place on the path.
-
-        Args:
-            inputs: shape (R, N, *shape).
-            masks: of N examples.
-            labels: shape (R, N), or probabilities.
-            victims: index of the victim of each row.
-            others: a and u.
-        """
-        rows = [
-            self._gradient(
-                inputs[row],
-                tuple(mask[row] for mask in masks),
-                labels[row],
-                self._changes[victim],
-                of_row(others, row),
-            )
-            for row, victim in enumerate(victims)
-        ]
-        return ExplicitGradients(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
-
-    def _gradient(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, change: list[Tensor], path: Values
-    ) -> tuple[Tensor, ...]:
-        place, bends = place_of(path), [path[name][0] for name in self._bends]
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+        """Return the gradient at the place on the path, differentiable in that too."""
+        change, place = self._changes[victim], place_of(others)
         moved = [place * tensor for tensor in change]
-        if bends:
+        if self._bends:
             height = 2.0 * place * (1.0 - place)
-            scaled = (bend * mean_square(tensor) ** 0.5 for bend, tensor in zip(bends, change, strict=True))
-            moved = [line + height * bend for line, bend in zip(moved, scaled, strict=True)]
-        received = self._client.parameters.items()
+            bends = (
+                others[name][0] * mean_square(tensor) ** 0.5 for name, tensor in zip(self._bends, change, strict=True)
+            )
+            moved = [line + height * bend for line, bend in zip(moved, bends, strict=True)]
+        received = self.client.parameters.items()
         weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
-        loss = self._client.loss(self._client.outputs(inputs, masks, weights), labels)
+        loss = self.client.loss(self.client.outputs(inputs, masks, weights), labels)
         return tuple(gradient_of(loss, weights, create_graph=True).values())
 
 

@@ -13,9 +13,9 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from attacks.core.matching.comparison import ExplicitGradients, Gradients, rows_as_sent, squared_norms
+from attacks.core.matching.comparison import RowComparison
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknowns import NOTHING, Values, of_row
+from attacks.core.matching.unknowns import Values
 from attacks.core.mean_gradient import as_gradient, gradient_weight
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.gradients import gradient_of
@@ -62,7 +62,7 @@ def dealt(labels: Tensor, observation: Observation) -> Tensor:
     return arranged
 
 
-class UnrolledComparison:
+class UnrolledComparison(RowComparison):
     """Simulates K steps of SGD for one row after the other, and compares the change of the weights.
 
     Dummies are used in the order of the examples, and from the first again if there are fewer dummies than visits.
@@ -86,54 +86,32 @@ class UnrolledComparison:
             checkpointed: keep only the weights between steps, and repeat each step in the backward pass.
         """
         first = observations[0]
-        self._compared = client.names
-        self._trained = tuple(n for n, p in first.model.named_parameters() if p.requires_grad)
-        self._client = replace(client, names=self._trained)
+        super().__init__(client, [as_gradient(observation).update.tensors for observation in observations])
+        self._trained = replace(client, names=tuple(n for n, p in first.model.named_parameters() if p.requires_grad))
         self._steps = steps
         self._step_size = 1.0 if first.update.kind == "gradient" else first.learning_rate
         self._momentum = float(first.optimizer_settings.get("momentum", 0.0))
         self._weight = gradient_weight(first) / self._step_size
         self._checkpointed = checkpointed
-        self.like = next(iter(self._client.parameters.values()))
-        mean = [as_gradient(observation).update.tensors for observation in observations]
-        self._targets = [
-            [client.wire.as_compared(tensors[name].to(self.like.device)) for name in self._compared] for tensors in mean
-        ]
-        self._norms = squared_norms(self._targets)
 
-    def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
-    ) -> Gradients:
-        """Compare the mean gradients of all steps: the sum of velocities over its weight.
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+        """Return the mean gradient of all steps: the sum of velocities over its weight.
 
         Args:
-            inputs: shape (R, N or more, *shape).
-            masks: masks of step 1 in call order, then its further unknowns, then those of step 2, and so on; or none.
-            labels: shape (R, N or more), or probabilities.
-            victims: index of the victim of each row.
+            inputs: shape (N or more, *shape).
+            masks: masks of step 1 in call order, then those of step 2, and so on; or none.
+            labels: shape (N or more,), or probabilities.
             others: what else is unknown of the steps, for comparisons that use it.
+            victim: its index.
         """
-        rows = [
-            self._mean_gradient(
-                inputs[row],
-                tuple(mask[row] for mask in masks),
-                labels[row],
-                of_row(others, row),
-            )
-            for row in range(len(inputs))
-        ]
-        targets = [self._targets[victim] for victim in victims]
-        return ExplicitGradients(rows_as_sent(self._client.wire, rows, targets), targets, self._norms[list(victims)])
-
-    def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        total = velocity = tuple(torch.zeros_like(p) for p in self._client.parameters.values())
+        total = velocity = tuple(torch.zeros_like(p) for p in self._trained.parameters.values())
         given = iter(masks)
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
             step_masks = tuple(islice(given, len(step.sites)))
             total, velocity = self._run(step, inputs[chosen], labels[chosen], step_masks, others, total, velocity)
-        by_name = dict(zip(self._trained, total, strict=True))
-        return tuple(by_name[name] / self._weight for name in self._compared)
+        by_name = dict(zip(self._trained.names, total, strict=True))
+        return tuple(by_name[name] / self._weight for name in self.client.names)
 
     def _run(self, *step: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         if not self._checkpointed:
@@ -155,7 +133,7 @@ class UnrolledComparison:
         """Return the sum of velocities and the velocity after one step of SGD."""
         weights = {
             name: (received - self._step_size * moved).requires_grad_()
-            for (name, received), moved in zip(self._client.parameters.items(), total, strict=True)
+            for (name, received), moved in zip(self._trained.parameters.items(), total, strict=True)
         }
         gradient = tuple(torch.zeros_like(moved) for moved in total)
         if len(inputs):  # a step on an empty Poisson batch has no loss
@@ -168,5 +146,5 @@ class UnrolledComparison:
         self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
         """Return the loss of a step at given weights. Override it for clients that change the batch."""
-        client = replace(self._client, sites=step.sites)
+        client = replace(self._trained, sites=step.sites)
         return client.loss(client.outputs(inputs, masks, weights), labels)

@@ -18,7 +18,7 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig, MatchingAttack
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig, MatchingAttack, best_row
 from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.hypotheses import HypothesesAttack
 from attacks.core.matching.simulated_client import SimulatedClient
@@ -54,8 +54,7 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
         """Report the best row and its policy."""
-        best = min(rows, key=lambda row: row.objective)
-        policy = transforms_of(observation)[self.hypothesis_of(best)]
+        policy = transforms_of(observation)[self.hypothesis_of(best_row(rows))]
         result = super().report(observation, rows, labels, path)
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 

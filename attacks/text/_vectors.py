@@ -22,7 +22,6 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Values
 from attacks.text._words import embedding_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation
 
 Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, and labels (2, ...)
@@ -132,10 +131,10 @@ class VectorComparison(GeneralComparison):
         other._words = replace(self._words, temperature=temperature)
         return other
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        outputs = self._client.outputs(inputs[:, :-1], masks, self._weights, others)
-        loss = self._words.loss(outputs, inputs[:, 1:], labels)
-        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+        """Return the gradient of the loss of next words."""
+        outputs = self.client.outputs(inputs[:, :-1], masks, self.weights, others)
+        return self.of_loss(self._words.loss(outputs, inputs[:, 1:], labels))
 
 
 class VectorGhostComparison(GhostComparison):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.ghost import GhostComparison
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
+from attacks.core.matching.terms import Distance, DistanceChoice, DistanceConfig, distance_setting
 from attacks.core.matching.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
@@ -51,6 +53,7 @@ _ENDINGS = 16  # number of tokens that are tried behind a sentence
 class TextMatchingConfig(Config):
     """Settings of the search for a text."""
 
+    distance: DistanceChoice = distance_setting("layer-cosine")
     temperature: float = Field(
         default=0.3,
         gt=0,
@@ -142,14 +145,14 @@ class TextProblem:
 
 
 class TextMatching(Attack[ConfigT]):
-    """An attack that matches one gradient of a text. Authors write `rows`.
-
-    Attributes:
-        reads_entries: whether the distance needs the gradients themselves, entry by entry.
-    """
+    """An attack that matches one gradient of a text. Authors write `rows`."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
-    reads_entries: ClassVar[bool] = False
+
+    @cached_property
+    def distance(self) -> Distance[DistanceConfig]:
+        """The distance of the settings."""
+        return self.config.distance.make("distance")
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, models without an embedding of tokens, and labels that cannot be known."""
@@ -228,7 +231,7 @@ class TextMatching(Attack[ConfigT]):
         """Return the faster comparison of gradients if it is usable and two random dummies confirm it."""
         only, is_granted = [observation], observation.labels is not None
         general = GeneralComparison(client, only) if is_granted else VectorComparison(client, only, words)
-        if self.reads_entries or not client.wire.is_plain:
+        if self.distance.reads_entries or not client.wire.is_plain:
             return general
         generator = torch.Generator().manual_seed(0)
         length = observation.spec.shape[0] + (not is_granted)

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
-from attacks.core.matching.distances.layer_cosine import LayerCosineDistance
-from attacks.core.matching.terms import DistanceConfig, no_prior
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.progress import continued
 from attacks.core.tolerances import EXACT_TEXT
@@ -40,7 +38,6 @@ from fedsim.core.types import Masks, OnStep
 _MASK_ITERATIONS = 60  # with fixed tokens
 _NEIGHBOURS = 8  # changes in one step, of which the best is taken
 _AT_ONCE = 25  # dummies that are compared together
-_DISTANCE = LayerCosineDistance(DistanceConfig())
 
 
 class LampConfig(TextMatchingConfig):
@@ -137,8 +134,8 @@ class Lamp(TextMatching[LampConfig]):
         search = Search(
             unknowns,
             lambda _victim, _generator: place.inputs,
+            self.distance,
             lambda inputs, _masks, _victims: self.prior(task, inputs),
-            _DISTANCE,
         )
         settings = DescentSettings(count, self.config.learning_rate * task.scale * decay)
         (row,) = descend(Descent(task.comparison, search, task.victim(generator, on_step), settings))
@@ -167,7 +164,7 @@ class Lamp(TextMatching[LampConfig]):
             many = tuple(mask.to(task.table).expand(rows, *mask.shape) for mask in masks)
             labels = task.labels.to(inputs.device).expand(rows, *task.labels.shape)
             gradients = comparison.gradients(inputs, many, labels, [0] * rows)
-            distances += _DISTANCE(gradients).tolist()
+            distances += self.distance(gradients).tolist()
         return distances
 
     def finish(self, task: TextProblem, result: RestartResult, generator: torch.Generator) -> RestartResult:
@@ -216,12 +213,7 @@ class Lamp(TextMatching[LampConfig]):
         return best, least
 
     def _fitting_masks(self, task: TextProblem, inputs: Tensor, generator: torch.Generator) -> Masks:
-        search = Search(
-            task.unknowns,
-            lambda _victim, _generator: inputs,
-            no_prior,
-            _DISTANCE,
-        )
+        search = Search(task.unknowns, lambda _victim, _generator: inputs, self.distance)
         settings = DescentSettings(_MASK_ITERATIONS, 0.0, schedule="cosine")
         (row,) = descend(Descent(task.exact, search, task.victim(generator, lambda _step: None), settings))
         return row.masks

@@ -23,9 +23,8 @@ from torch import Tensor
 from attacks.core.matching.attack import best_of, best_row, has_failed
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
-from attacks.core.matching.distances.relative_squared import RelativeSquaredDistance
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
-from attacks.core.matching.terms import DistanceConfig, no_prior
+from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.core.matching.unknowns import Bounded, Logits, SearchProgress, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
@@ -35,7 +34,6 @@ from attacks.text._masked_places import masked_places
 from attacks.text._vectors import NextWords, nearest_tokens, no_vectors, read_vectors
 from attacks.text._words import embedding_of, words_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Attack, Tables
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
@@ -55,6 +53,7 @@ class MaskedMatchingConfig(Config):
         "places by the first attention's span and the rate by their share; of several, so for those that the second "
         "span shows, and the search begins there if it does not show all",
     )
+    distance: DistanceChoice = distance_setting("relative-squared")
     max_iterations: int = Field(default=600, ge=1, description="iterations of each restart")
     learning_rate: float = Field(
         default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
@@ -92,13 +91,12 @@ class _MaskedComparison(GeneralComparison):
         super().__init__(client, [observation])
         self._mask, self._words = mask, words
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
         (masked,), (rate,) = others[_MASKED], others[_RATE]
         read = torch.lerp(inputs, self._mask.expand_as(inputs), masked[..., None])
-        outputs = self._client.outputs(read, masks, self._weights)
+        outputs = self.client.outputs(read, masks, self.weights)
         weights = masked / (rate[:, None] * masked.shape[1])
-        loss = self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean()
-        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
+        return self.of_loss(self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean())
 
 
 @final
@@ -124,8 +122,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         search = Search(
             task.unknowns(self.config, (size, observation.spec.shape[0])),
             lambda _victim, source: task.draw((size, observation.spec.shape[0]), source),
-            no_prior,
-            RelativeSquaredDistance(DistanceConfig()),
+            self.config.distance.make("distance"),
         )
         settings = DescentSettings(
             self.config.max_iterations, self.config.learning_rate * task.scale, schedule="cosine"

@@ -18,8 +18,7 @@ import torch
 from pydantic import Field
 
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
-from attacks.core.matching.distances.l1 import L1Config, L1Distance
-from attacks.core.matching.terms import no_prior
+from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.text._examples import LISTS
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Tables
@@ -34,10 +33,7 @@ class TagConfig(TextMatchingConfig):
     learning_rate: float = Field(
         default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
     )
-    absolute_weight: float = Field(default=0.01, ge=0, description="weight a of the absolute differences")
-    depth_decay: float = Field(
-        default=1.0, gt=0, le=1, description="ratio of a tensor's weight to that of the tensor before it"
-    )
+    distance: DistanceChoice = distance_setting("l1")
     restarts: int = Field(default=1, ge=1, description="independent restarts; the lowest objective wins")
 
 
@@ -45,8 +41,6 @@ class TagConfig(TextMatchingConfig):
 @attack("tag", summary="text whose gradient is closest in L2 and L1 (TAG)", paper="2103.06819")
 class Tag(TextMatching[TagConfig]):
     """Descends from noise or from random words."""
-
-    reads_entries = True
 
     example: ClassVar[Tables] = {**LISTS, "attacks": [{"max_iterations": 10}]}
 
@@ -57,23 +51,8 @@ class Tag(TextMatching[TagConfig]):
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Descend in all restarts."""
-        search = Search(
-            task.unknowns,
-            lambda _victim, source: task.draw(source),
-            no_prior,
-            self.distance,
-            reads_entries=True,
-        )
-        settings = DescentSettings(
-            self.config.max_iterations,
-            self.config.learning_rate * task.scale,
-            schedule="cosine",
-        )
+        search = Search(task.unknowns, lambda _victim, source: task.draw(source), self.distance)
+        rate = self.config.learning_rate * task.scale
+        settings = DescentSettings(self.config.max_iterations, rate, schedule="cosine")
         victim = task.victim(generator, on_step)
         return descend(Descent(task.comparison, search, victim, settings, restarts=self.config.restarts))
-
-    @property
-    def distance(self) -> L1Distance:
-        """The weighted sum of squared and absolute differences."""
-        config = self.config
-        return L1Distance(L1Config(absolute_weight=config.absolute_weight, depth_decay=config.depth_decay))

@@ -65,6 +65,9 @@ class MatchingConfig(Config):
     )
     plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="for plateau: factor by which the step shrinks")
     warm_up: int = Field(default=0, ge=0, description="for cosine: iterations until the full step")
+    langevin: float = Field(
+        default=0.0, ge=0, description="standard deviation of noise on the inputs' gradient, in steps"
+    )
     start: Start = Field(
         default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
     )
@@ -122,7 +125,7 @@ class MatchingAttack(Attack[ConfigT]):
         distance, priors = self.config.distance.make("distance"), sum_of(self.config.priors, victims)
         distance.prepare(victims)
         unknowns, first = self.unknowns(victims.observations), self.first(victims.observations)
-        return Search(unknowns, first, priors, distance, distance.reads_entries)
+        return Search(unknowns, first, distance, priors, distance.reads_entries)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return what is searched beside the inputs, and which dropout masks forward passes use: nothing and none."""
@@ -166,6 +169,7 @@ class MatchingAttack(Attack[ConfigT]):
             patience=config.plateau_patience,
             factor=config.plateau_factor,
             warm_up=config.warm_up,
+            langevin=config.langevin,
             median_every=config.median_every,
             threshold=config.threshold,
             stall=config.patience,
@@ -173,13 +177,17 @@ class MatchingAttack(Attack[ConfigT]):
         )
 
     def first(self, observations: Sequence[Observation]) -> Callable[[int, torch.Generator], Tensor]:
-        """Return the function that draws a victim's dummy as the settings say."""
-        shape = (observations[0].batch_size or 1, *observations[0].spec.shape)
+        """Return the function that draws a victim's dummies as the settings say."""
+        shape = (self.dummies(observations[0]), *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Return the ends of all rows, victim by victim; an attack may extend the descent."""
         return descend(descent)
+
+    def dummies(self, observation: Observation) -> int:
+        """Return how many dummies a row has: as many as the batch."""
+        return observation.batch_size or 1
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Return notes for the record about this attack on this observation."""
@@ -255,7 +263,7 @@ class MatchingAttack(Attack[ConfigT]):
 class MaskSearchConfig(MatchingConfig):
     """Settings of a search for inputs and dropout masks."""
 
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior of DIA")
 
 
 MaskSearchT = TypeVar("MaskSearchT", bound=MaskSearchConfig)

@@ -6,6 +6,7 @@ weights is built explicitly, and only inputs and masks are differentiated a seco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,11 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from attacks.core.defense_facts import Wire
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Values, of_row
 from fedsim.core.gradients import gradient_of
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import Masks, Observation, Tensors
 
 
 class Gradients(Protocol):
@@ -66,48 +66,67 @@ class Comparison(Protocol):
         ...
 
 
-class GeneralComparison:
-    """Compares one row after the other, for any module, also for those that mix the examples of a batch."""
+class RowComparison(ABC):
+    """Builds the gradients of one row after the other. Authors write `gradient`.
+
+    Attributes:
+        client: the simulated client.
+    """
+
+    name: str
+
+    def __init__(self, client: SimulatedClient, observed: Sequence[Tensors]) -> None:
+        """Take the observed gradient of each victim; its tensors are kept, not copied."""
+        self.client = client
+        self.like = next(iter(client.parameters.values()))
+        device, wire = self.like.device, client.wire
+        self._targets = [[wire.as_compared(tensors[name].to(device)) for name in client.names] for tensors in observed]
+        self._norms = squared_norms(self._targets)
+
+    @abstractmethod
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+        """Return what the client would send of one row, a tensor for each of its names, differentiably.
+
+        Args:
+            inputs: shape (B, *shape).
+            masks: one per site, shape (*site.shape).
+            labels: classes (B,), or their probabilities (B, K).
+            others: values of the other unknowns.
+            victim: its index.
+        """
+
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
+        """Compare rows as `Comparison` says."""
+        wire, targets = self.client.wire, [self._targets[victim] for victim in victims]
+        rows = [
+            self.gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], of_row(others, row), victim)
+            for row, victim in enumerate(victims)
+        ]
+        if not wire.is_plain:
+            pairs = zip(rows, targets, strict=True)
+            rows = [tuple(wire.as_sent(g, t) for g, t in zip(row, target, strict=True)) for row, target in pairs]
+        return ExplicitGradients(rows, targets, self._norms[list(victims)])
+
+
+class GeneralComparison(RowComparison):
+    """The gradient of any module, also of those that mix the examples of a batch."""
 
     name = "general"
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation]) -> None:
         """Keep references to the observed tensors; nothing is copied."""
-        self._client = client
-        self._weights = {name: p.clone().requires_grad_() for name, p in client.parameters.items()}
-        self.like = next(iter(client.parameters.values()))
-        arrived = [[o.update.tensors[name].to(self.like.device) for name in client.names] for o in observations]
-        self._targets = [[client.wire.as_compared(tensor) for tensor in tensors] for tensors in arrived]
-        self._norms = squared_norms(self._targets)
+        super().__init__(client, [observation.update.tensors for observation in observations])
+        self.weights = {name: p.clone().requires_grad_() for name, p in client.parameters.items()}
 
-    def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
-    ) -> Gradients:
-        """Compute each row's gradient explicitly."""
-        rows = [
-            self._gradient(
-                inputs[row],
-                tuple(mask[row] for mask in masks),
-                labels[row],
-                of_row(others, row),
-            )
-            for row in range(len(inputs))
-        ]
-        targets = [self._targets[victim] for victim in victims]
-        return ExplicitGradients(rows_as_sent(self._client.wire, rows, targets), targets, self._norms[list(victims)])
+    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+        """Return the gradient of the client's loss."""
+        return self.of_loss(self.client.loss(self.client.outputs(inputs, masks, self.weights, others), labels))
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
-        outputs = self._client.outputs(inputs, masks, self._weights, others)
-        loss = self._client.loss(outputs, labels)
-        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
-
-
-def rows_as_sent(wire: Wire, rows: list[tuple[Tensor, ...]], targets: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
-    """Return the rows' gradients as the known defenses would have sent them."""
-    if wire.is_plain:
-        return rows
-    pairs = zip(rows, targets, strict=True)
-    return [tuple(wire.as_sent(g, t) for g, t in zip(row, target, strict=True)) for row, target in pairs]
+    def of_loss(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of a loss with respect to the weights."""
+        return tuple(gradient_of(loss, self.weights, create_graph=True).values())
 
 
 def squared_norms(targets: list[list[Tensor]]) -> Tensor:

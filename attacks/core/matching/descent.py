@@ -71,6 +71,11 @@ class DescentSettings(NamedTuple):
     still: float = 0.0
 
 
+def no_prior(inputs: Tensor, _masks: Masks, _rows: Sequence[int]) -> Tensor:
+    """Return zeros, shape (R,)."""
+    return inputs.new_zeros(len(inputs))
+
+
 @dataclass(frozen=True)
 class Search:
     """The part of a search in which attacks differ.
@@ -78,15 +83,15 @@ class Search:
     Attributes:
         unknowns: what is searched beside the inputs, and which dropout masks forward passes use.
         first: draws the dummy (B, *shape) of a victim's next restart from its generator.
-        prior: what is added for the inputs alone.
         distance: figures (R,) of the gradients of R rows, beside the observed ones.
+        prior: what is added for the inputs alone.
         reads_entries: whether the distance needs the gradients themselves, entry by entry.
     """
 
     unknowns: Unknowns
     first: Callable[[int, torch.Generator], Tensor]
-    prior: Regulariser
     distance: Callable[[Gradients], Tensor]
+    prior: Regulariser = no_prior
     reads_entries: bool = False
 
 

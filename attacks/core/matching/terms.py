@@ -6,12 +6,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, final
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from attacks.core.matching.comparison import Gradients
-from attacks.core.matching.descent import Regulariser, VictimGroup
+from attacks.core.matching.descent import Regulariser, VictimGroup, no_prior
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Masks, Observation
@@ -113,7 +112,7 @@ def sum_of(priors: Sequence[PriorChoice], victims: VictimGroup) -> Regulariser:
     terms = [(p.config.weight, p.of(victims)) for p in _used(priors) if p.left_out(victims.observations[0]) is None]
 
     def total(inputs: Tensor, masks: Masks, rows: Sequence[int]) -> Tensor:
-        return sum((weight * term(inputs, masks, rows) for weight, term in terms), inputs.new_zeros(len(inputs)))
+        return sum((weight * term(inputs, masks, rows) for weight, term in terms), no_prior(inputs, masks, rows))
 
     return total
 
@@ -127,8 +126,3 @@ def left_out(priors: Sequence[PriorChoice], observation: Observation) -> tuple[s
 def _used(priors: Sequence[PriorChoice]) -> Iterator[Prior[Any]]:
     made: Iterator[Prior[Any]] = (choice.make("prior") for choice in priors)
     return (prior for prior in made if prior.config.weight)
-
-
-def no_prior(inputs: Tensor, _masks: Masks, _rows: Sequence[int]) -> Tensor:
-    """Return zeros, shape (R,)."""
-    return torch.zeros(len(inputs), dtype=inputs.dtype, device=inputs.device)

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.core.matching.distances.relative_squared import RelativeSquaredDistance
+from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknowns import Logits
 from attacks.text import masked_matching
-from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _relative, _Task
+from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _Task
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -29,7 +31,8 @@ def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
     task = _Task.of(observation, MaskedMatchingConfig(temperature=0.02), given)
     vectors = task.table[truth.private[0].inputs]
     others = {"masked": (given.masked[None],), "rate": (given.rate[None],)}
-    return _relative(task.comparison.gradients(vectors[None], (), torch.zeros(1, 1), [0], others)).detach()
+    distance = RelativeSquaredDistance(DistanceConfig())
+    return distance(task.comparison.gradients(vectors[None], (), torch.zeros(1, 1), [0], others)).detach()
 
 
 def test_the_objective_is_zero_at_the_truth_and_nowhere_near_it_at_other_draws(masked_texts: Texts) -> None:

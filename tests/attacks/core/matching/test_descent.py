@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import squared
 from torch import Tensor
 
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
@@ -14,6 +13,7 @@ from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import NOTHING, Unknowns, Values
 from fedsim.core import registry, seeding
 from fedsim.core.types import DropoutSite, Masks, Observation, Step
+from tests.attacks.core.matching.measures import squared
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 SETTINGS = DescentSettings(iterations=50, rate=0.1, patience=10, stall=10_000)
@@ -56,10 +56,6 @@ class Bowls:
         return Distances(flat, self.targets[list(victims)].flatten(1))
 
 
-def nothing(inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
-    return inputs.new_zeros(len(inputs))
-
-
 def normal(_victim: int, generator: torch.Generator) -> Tensor:
     return torch.randn((1, 1, 3, 3), generator=generator)
 
@@ -79,7 +75,7 @@ def found(
         [seeding.generator(victim, "attack") for victim in range(victims)],
         [on_step] * victims,
     )
-    search = search or Search(Unknowns(), normal, nothing, squared)
+    search = search or Search(Unknowns(), normal, squared)
     return descend(Descent(bowls, search, group, settings, box, starts))
 
 
@@ -170,7 +166,7 @@ def test_dummies_stay_in_their_box() -> None:
 
 def test_langevin_noise_has_the_stated_size() -> None:
     """With gradients of zero and one step, Adam moves against the sign of the noise; without noise it stays."""
-    flat = Search(Unknowns(), normal, nothing, lambda g: 0.0 * g.difference().sum(1))
+    flat = Search(Unknowns(), normal, lambda g: 0.0 * g.difference().sum(1))
     seen: list[Tensor] = []
     for noise in (0.0, 0.5):
         settings = SETTINGS._replace(iterations=2, langevin=noise)
@@ -186,9 +182,9 @@ def test_langevin_noise_has_the_stated_size() -> None:
 def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     site = DropoutSite(0, "site", 0.5, (1, 9))
     masks = Unknowns((OptimisedMasks(sites=(site,), begin="mean"),))
-    still = found(bowls(), SETTINGS, search=Search(masks.at_rate(0.0), normal, nothing, squared))[0]
+    still = found(bowls(), SETTINGS, search=Search(masks.at_rate(0.0), normal, squared))[0]
     assert torch.equal(still.masks[0], torch.full((1, 9), 0.5))
-    search = Search(masks.at_rate(0.5), normal, nothing, squared)
+    search = Search(masks.at_rate(0.5), normal, squared)
     moved = found(bowls(), SETTINGS._replace(rate=0.0, iterations=200), search=search)[0]
     assert torch.equal(moved.inputs, normal(0, seeding.generator(0, "attack")))
     assert float(moved.masks[0].min()) == 0.0
