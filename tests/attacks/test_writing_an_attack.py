@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "writing-an-attack.md"
+_BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 
 
 def test_every_block_of_the_page_does_what_it_says(
@@ -13,15 +14,16 @@ def test_every_block_of_the_page_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = PAGE.read_text()
-    blocks = [(match.group(1), text[: match.start(1)].count("\n")) for match in
-              re.finditer(r"^```python\n(.*?)^```", text, flags=re.S | re.M)]  # fmt: skip
     names = {"__name__": __name__}
-    for block, line in blocks:
-        exec(compile("\n" * line + block, str(PAGE), "exec"), names)
+    for block in _BLOCK.finditer(text):
+        exec(compile("\n" * text[: block.start(1)].count("\n") + block.group(1), str(PAGE), "exec"), names)
     assert capsys.readouterr().out.startswith("Reconstruction(1 example of 1 x 8 x 8, labels [3]")
 
 
-def test_plain_dlg_takes_thirty_lines() -> None:
-    search = re.search(r"    def search\(.*?(?=\n\n    def labels)", PAGE.read_text(), flags=re.S)
-    assert search is not None
-    assert len([line for line in search.group(0).splitlines() if line.strip()]) <= 30
+@pytest.mark.parametrize("name", ["DLG", "IG", "DIA"])
+def test_each_paper_takes_thirty_lines_of_the_kernel(name: str) -> None:
+    _, section = PAGE.read_text().split(f"\n## {name}\n")
+    block = _BLOCK.search(section.partition("\n## ")[0])
+    assert block is not None
+    assert f"class My{name.capitalize()}(MatchingAttack[" in block.group(1)
+    assert len([line for line in block.group(1).splitlines() if line.strip()]) <= 30
