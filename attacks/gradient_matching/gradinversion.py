@@ -4,6 +4,7 @@ Idea: seeds agree on what the gradient determines. Running statistics of batch n
     like, so such layers help this attack; without them that term is left out, and the record says so.
 Equation: min over x of a_g |g - g*|^2 + a_tv TV(x) + a_l2 |x|^2 + a_bn sum over layers of (|mean - running mean| +
     |variance - running variance|) + a_grp |x - mean over seeds|^2. All terms count, so it is not zero at the truth.
+    a_g is the weight of `distance`, the others are those of `priors`.
 Assumes: honest-but-curious server, one gradient; granted labels are used, others inferred, no class twice. Seeds are
     registered by assigning images of one label to each other, not by optical flow as in the paper.
 Recovers: images, labels, and dropout masks of known rates, for each seed its own; unknown rates are ignored.

@@ -1,9 +1,8 @@
 """map: search the image of largest posterior probability under a known law of noise (MAP).
 
 Idea: the best attack on noise of a known law takes as its distance the noise's negative log likelihood.
-Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries, with -log p = |g - g*|^2 /
-    (2 s^2) for Gaussian noise, sqrt(2) |g - g*|_1 / s for Laplace noise. Relative noise has an s for each tensor, from
-    rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. Noise on unknown entries has a spike at 0: |g - g*|_1 is taken in its place.
+Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries; -log p is the distance
+    `likelihood`, and l_tv the weight of the prior `total-variation`.
 Assumes: honest-but-curious server, one gradient, granted the defenses. A clipped gradient is clipped on the dummy's
     side too.
 Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from fedsim.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
 from fedsim.metrics.evidence import reach
@@ -175,6 +176,18 @@ def attackers(record: RunRecord) -> tuple[Paragraph, ...]:
 
 
 def _attacker(attack: AttackFinding) -> Paragraph:
-    settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items()) or "none"
+    settings = ", ".join(f"{key} = {_setting(value)}" for key, value in attack.settings.items()) or "none"
     name = "" if attack.method == attack.label else f" ({attack.method})"
     return paragraph(Strong(attack.label), f"{name} knows {knowledge(attack)}. Settings: {settings}")
+
+
+def _setting(value: Any) -> str:
+    """Return a setting for people: a method that it names by its name, with that one's settings in brackets."""
+    match value:
+        case {"name": str(name), **more}:
+            settings = ", ".join(f"{key} {_setting(part)}" for key, part in more.items())
+            return f"{name} ({settings})" if settings else name
+        case [{}, *_]:
+            return " + ".join(map(_setting, value))
+        case _:
+            return str(value)

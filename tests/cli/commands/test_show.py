@@ -21,6 +21,13 @@ def test_show_gives_paper_settings_bounds_and_meaning(command: Say) -> None:
         assert expected in " ".join(told.split())  # the table cuts texts into lines
 
 
+def test_a_default_that_names_methods_stands_as_in_a_scenario(command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    told = " ".join(command("show", "map")[1].split())
+    assert '{"name": "likelihood"}' in told
+    assert '[{"name": "total-variation", "weight": 0.01}]' in told
+
+
 def test_show_says_what_an_attack_must_be_granted(command: Say) -> None:
     expected = "Needs the threat model to grant: dropout-rates (the dropout rates), masks (the dropout masks)\n"
     assert expected in command("show", "wiig")[1]
