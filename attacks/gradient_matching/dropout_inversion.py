@@ -79,9 +79,21 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         }
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search the masks."""
-        sites = self.sites(observations[0])
-        return Unknowns((self._masks(observations, sites),) if sites else ())
+        """Search the masks, but for those that are read off."""
+        sites, config = self.sites(observations[0]), self.config
+        if not sites:
+            return Unknowns()
+        can_read = config.read_out and sites[0].shape[0] == 1
+        masks = OptimisedMasks(
+            rate=config.mask_learning_rate or config.learning_rate,
+            sites=sites,
+            known=tuple(read_masks(observation) if can_read else {} for observation in observations),
+            begin=config.first_masks,
+            relaxation=config.relaxation,
+            annealed=config.annealed,
+            weight=config.mask_weight,
+        )
+        return Unknowns((masks,))
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         """Return the sites with their rates, or with the assumed one."""
@@ -108,15 +120,3 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             ):
                 row.objective = math.inf  # its iterations count, but it cannot win
         return [*rows, *polished]
-
-    def _masks(self, observations: Sequence[Observation], sites: tuple[DropoutSite, ...]) -> OptimisedMasks:
-        can_read = self.config.read_out and sites[0].shape[0] == 1
-        return OptimisedMasks(
-            rate=self.config.mask_learning_rate or self.config.learning_rate,
-            sites=sites,
-            known=tuple(read_masks(observation) if can_read else {} for observation in observations),
-            begin=self.config.first_masks,
-            relaxation=self.config.relaxation,
-            annealed=self.config.annealed,
-            weight=self.config.mask_weight,
-        )

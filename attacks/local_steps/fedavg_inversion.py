@@ -90,13 +90,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare changes of weights over all steps."""
-        observation = observations[0]
-        return UnrolledComparison(
-            self.simulated_client(observation),
-            observations,
-            local_steps(observation),
-            checkpointed=self._weights(observation) > _CHECKPOINTED,
-        )
+        client, steps = self.simulated_client(observations[0]), local_steps(observations[0])
+        weights = sum(p.numel() for p in observations[0].model.parameters()) * len(steps) * self.config.restarts
+        return UnrolledComparison(client, observations, steps, checkpointed=weights > _CHECKPOINTED)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """First treat the update as one gradient; then continue every start through all steps."""
@@ -142,10 +138,6 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         labels = [descent.victims.labels[0][:examples]]
         part = descent.victims.in_part(iterations=self.config.max_iterations)._replace(labels=labels)
         return descend(replace(descent, comparison=comparison, search=plan, victims=part, settings=settings))
-
-    def _weights(self, observation: Observation) -> int:
-        weights = sum(parameter.numel() for parameter in observation.model.parameters())
-        return weights * observation.local_steps * self.config.restarts
 
     def _continued(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
         """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""

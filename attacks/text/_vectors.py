@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from attacks.core.matching.comparison import Comparison, GeneralComparison, Gradients
 from attacks.core.matching.ghost import GhostComparison, agrees
-from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.unknowns import NOTHING, Values
 from attacks.text._words import embedding_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import DropoutSite, Masks, Observation
 
 Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, and labels (2, ...)
 
@@ -45,6 +45,14 @@ def read_vectors(model: nn.Module, embedding: str) -> None:
 
     model.register_forward_pre_hook(take)
     model.get_submodule(embedding).register_forward_hook(lambda _m, _i, output: given.pop() if given else output)
+
+
+def client_of_vectors(observation: Observation, sites: tuple[DropoutSite, ...]) -> tuple[SimulatedClient, Tensor]:
+    """Return a client that reads vectors, without the gradient of its embedding, and the embedding's weight (V, d)."""
+    name, client = embedding_of(observation)[0], simulated_client(observation, sites, True)
+    table = client.model.get_submodule(name).get_parameter("weight").detach()
+    read_vectors(client.model, name)
+    return replace(client, names=tuple(other for other in client.names if other != f"{name}.weight")), table
 
 
 def no_vectors(observation: Observation) -> str | None:

@@ -23,7 +23,7 @@ from attacks.core.matching.attack import best_of, has_failed
 from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.ghost import GhostComparison
-from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
+from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import Distance, DistanceChoice, DistanceConfig, distance_setting
 from attacks.core.matching.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.matching.unknowns import Unknowns
@@ -36,12 +36,12 @@ from attacks.text._vectors import (
     NextWords,
     VectorComparison,
     VectorGhostComparison,
+    client_of_vectors,
     faster,
     nearest_tokens,
     no_vectors,
-    read_vectors,
 )
-from attacks.text._words import Words, embedding_of, following_of, lengths_of, predicts_words, words_of
+from attacks.text._words import Words, following_of, lengths_of, predicts_words, words_of
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
@@ -194,16 +194,10 @@ class TextMatching(Attack[ConfigT]):
 
     def prepare(self, observation: Observation) -> TextProblem:
         """Return what a search needs; the observed model is not changed."""
-        name, _ = embedding_of(observation)
         observation = as_gradient(observation)
         words, lengths = _known_words(observation), lengths_of(observation)
         sites = self._sites(observation)
-        client = simulated_client(observation, sites, True)
-        table = client.model.get_submodule(name).get_parameter("weight").detach()
-        client = replace(
-            client, names=tuple(layer_name for layer_name in client.names if layer_name != f"{name}.weight")
-        )
-        read_vectors(client.model, name)
+        client, table = client_of_vectors(observation, sites)
         labels = torch.tensor(lengths) if observation.labels is None else observation.labels
         following = torch.arange(len(table)) if words.following is None else words.following
         next_words = NextWords(table, following.to(table.device), self.config.temperature)

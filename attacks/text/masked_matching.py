@@ -23,7 +23,7 @@ from torch import Tensor
 from attacks.core.matching.attack import best_of, best_row, has_failed
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
-from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
+from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.core.matching.unknowns import Bounded, Logits, SearchProgress, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
@@ -31,8 +31,8 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import masked_places
-from attacks.text._vectors import NextWords, nearest_tokens, no_vectors, read_vectors
-from attacks.text._words import embedding_of, words_of
+from attacks.text._vectors import NextWords, client_of_vectors, nearest_tokens, no_vectors
+from attacks.text._words import words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Tables
 from fedsim.core.masked_places import mask_token
@@ -182,14 +182,8 @@ class _Task:
     @classmethod
     def of(cls, observation: Observation, config: MaskedMatchingConfig, draws: _Draws) -> _Task:
         """Prepare the observation; the observed model is not changed."""
-        name, _ = embedding_of(observation)
         mask, words = mask_token(observation.model), words_of(observation)
-        client = simulated_client(observation, (), True)
-        rows = client.model.get_submodule(name).get_parameter("weight").detach()
-        client = replace(
-            client, names=tuple(layer_name for layer_name in client.names if layer_name != f"{name}.weight")
-        )
-        read_vectors(client.model, name)
+        client, rows = client_of_vectors(observation, ())
         table = rows[:mask]
         following = torch.arange(len(table)) if words.following is None else words.following
         fill_in = NextWords(table, following, config.temperature)
