@@ -32,6 +32,7 @@ from attacks.core.matching.optimizers import (
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.core.pixels import median_filtered
 from attacks.core.progress import continued
+from fedsim.core.deadline import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Masks, Observation, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
@@ -199,7 +200,10 @@ _STILL_WINDOW = 100
 
 
 def descend(descent: Descent) -> list[RestartResult]:
-    """Descend from all starts of all victims at once; return one result for each row, victim by victim."""
+    """Descend from all starts of all victims at once; return one result for each row, victim by victim.
+
+    Rows that a deadline ends return what they had at their lowest objective.
+    """
     settings = descent.settings
     rows = _first_rows(descent)
     everything = list(rows.results)
@@ -209,7 +213,12 @@ def descend(descent: Descent) -> list[RestartResult]:
     for iteration in range(1, settings.iterations + 1):
         objectives = _objectives(descent, rows, iteration)
         _note(descent, rows, objectives.detach(), iteration)
-        _report(descent, rows, iteration)
+        try:
+            _report(descent, rows, iteration)
+        except DeadlineReached:
+            for row in rows.results:
+                row.stopped = OUT_OF_TIME
+            break
         going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, settings)]
         if not going or iteration == settings.iterations:
             break

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import alone
 
 from attacks.gradient_matching.denoiser_inversion import DenoiserInversion, DenoiserInversionConfig
 from attacks.gradient_matching.inverting_gradients import InvertingGradients, InvertingGradientsConfig
@@ -15,6 +14,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Batch, Config, InputSpec
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
 from fedsim.tasks.classification import Classification
+from tests.attacks.core.matching.measures import alone
 
 SPEC = InputSpec((1, 8, 8), 4, (0.5,), (0.5,))
 

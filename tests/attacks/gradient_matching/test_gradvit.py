@@ -1,9 +1,9 @@
 import torch
-from tests.attacks.core.matching.measures import alone
 from torch import nn
 
 from attacks.core.matching.terms import sum_of
 from fedsim.core import seeding
+from tests.attacks.core.matching.measures import alone
 from tests.attacks.solving import solve
 
 NAME = "gradvit"

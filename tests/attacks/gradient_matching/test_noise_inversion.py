@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import alone
 
 from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig
 from fedsim.core import seeding
@@ -13,6 +12,7 @@ from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
+from tests.attacks.core.matching.measures import alone
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

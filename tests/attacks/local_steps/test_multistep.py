@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import cosine
 
 from attacks.core.labels import infer_labels
 from fedsim.core import seeding
@@ -22,6 +21,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import SGD, found, small, unrolled
 
 Named = Callable[..., Attack[Any]]

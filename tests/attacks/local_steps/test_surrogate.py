@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import cosine
 from torch import Tensor, nn
 
 from attacks.core.matching.comparison import GeneralComparison
@@ -14,6 +13,7 @@ from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Truth
+from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import client_of
 
 Toy = Callable[..., tuple[Observation, Truth]]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.attacks.core.matching.measures import cosine, squared
 
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.local_steps._unrolled import dealt, local_steps
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
+from tests.attacks.core.matching.measures import cosine, squared
 from tests.attacks.local_steps.clients import SGD, client_of, mlp, small, unrolled
 
 Toy = Callable[..., tuple[Observation, Truth]]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.attacks.core.matching.measures import cosine
 
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknowns import Unknowns, Values
@@ -14,6 +13,7 @@ from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedCompariso
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import distinct, numbers
+from tests.attacks.core.matching.measures import cosine
 from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
 
 SURE = 50.0

@@ -6,7 +6,6 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.attacks.core.matching.measures import cosine
 
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
@@ -20,6 +19,7 @@ from fedsim.core.types import Reconstruction
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
+from tests.attacks.core.matching.measures import cosine
 from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
 
 Named = Callable[..., Attack[Any]]

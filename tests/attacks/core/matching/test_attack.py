@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import cosine
 from torch import Tensor, nn
 
 from attacks.core.matching.comparison import Comparison, GeneralComparison
@@ -17,7 +16,8 @@ from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknown_masks import OptimisedMasks, mask_prior
 from attacks.core.pixels import pixel_box
-from fedsim.core import seeding
+from fedsim.core import registry, seeding
+from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import record_masks
 from fedsim.core.types import (
@@ -42,6 +42,7 @@ from fedsim.tasks.classification import Classification
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.core.matching.compared import Watched
+from tests.attacks.core.matching.measures import cosine
 from tests.attacks.solving import attacked
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
@@ -308,3 +309,14 @@ def test_a_gpu_descends_like_the_processor(watched: Watched, name: str) -> None:
     here, there = (attack(name, observation, max_iterations=20, device=device) for device in ("cpu", "cuda"))
     assert there.inputs.device.type == "cpu"
     assert there.objective == pytest.approx(here.objective, rel=0.1)
+
+
+def test_a_descent_that_its_deadline_ends_returns_labels_masks_and_its_best_iteration(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25})
+    method = registry.get("attack", "dropout-inversion")
+    attack = method.make(method.config.model_validate({"max_iterations": 10**9, "patience": 10**9}))
+    guess = attack(observation, seeding.generator(1, "attack"), seconds=0.3)
+    assert guess.stopped == OUT_OF_TIME
+    assert 0 < guess.best_iteration <= guess.iterations < 10**9
+    assert torch.equal(guess.labels, truth.batches[0].labels)
+    assert guess.masks is not None

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.attacks.core.matching.measures import alone
 from torch import distributions
 
 from attacks.core.matching.comparison import ExplicitGradients, squared_norms
@@ -15,6 +14,7 @@ from attacks.core.matching.terms import DistanceConfig
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation
 from fedsim.core.types.effects import AddedNoise
+from tests.attacks.core.matching.measures import alone
 from tests.attacks.solving import attacked
 
 
