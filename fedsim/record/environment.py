@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def environment(command: str) -> Environment:
     )
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)
