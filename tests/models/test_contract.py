@@ -26,7 +26,12 @@ LANGUAGE = {
 FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - DENOISING - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}
-CASES = [(name, shape) for name in FAMILIES for shape in SHAPES if (name, shape) not in REFUSES]
+CASES = [
+    pytest.param(name, shape, marks=pytest.mark.slow if name == "vit-b16" else ())  # 86 million parameters
+    for name in FAMILIES
+    for shape in SHAPES
+    if (name, shape) not in REFUSES
+]
 CASES += [("lenet", (1, 32, 32)), pytest.param("vit-b16", (1, 16, 16), marks=pytest.mark.slow)]
 
 

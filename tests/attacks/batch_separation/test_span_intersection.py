@@ -41,7 +41,9 @@ def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, ac
     assert guess.facts["examples found"] == guess.facts["numerical rank"] == batch_size
 
 
-@pytest.mark.parametrize(("size", "bias"), [(8, False), (8, True), (16, False), (32, True)])
+@pytest.mark.parametrize(
+    ("size", "bias"), [(8, False), (8, True), (16, False), pytest.param(32, True, marks=pytest.mark.slow)]
+)
 def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, size, bias):
     knows = ("batch-size", "dropout-rates", "input-statistics")
     observation, truth, world = watched(

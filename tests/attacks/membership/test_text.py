@@ -142,7 +142,9 @@ def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> 
     assert auc.low > 0.6
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "lira" else ()) for name in ATTACKS]
+)
 def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any) -> None:
     world, cases = memorising
     attack = made(name)

@@ -25,7 +25,11 @@ def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
 
 @pytest.mark.parametrize(
     ("name", "batch", "client"),
-    [("mixup", 2, 2), pytest.param("mixup", 4, 0, marks=pytest.mark.slow), ("instahide", 4, 2)],
+    [
+        pytest.param("mixup", 2, 2, marks=pytest.mark.slow),
+        pytest.param("mixup", 4, 0, marks=pytest.mark.slow),
+        ("instahide", 4, 2),
+    ],
 )
 def test_who_knows_that_images_were_mixed_has_them_back_unmixed(
     watched: Watched, name: str, batch: int, client: int

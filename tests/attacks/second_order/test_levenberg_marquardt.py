@@ -15,7 +15,7 @@ from attacks.second_order._levenberg_marquardt import solve as solve_from
 from tests.attacks.second_order.solved import Toy, distances, lenet, solve
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_matrix_free_and_dense_solutions_are_equal(toy: Toy, size: int) -> None:
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), size, classes=10)
     dense, free = solve(observation), solve(observation, dense=0)

@@ -71,6 +71,7 @@ def test_it_reports_tokens_in_order_and_returns_sentences(
     assert (guess.masks is not None) == searched
 
 
+@pytest.mark.slow  # tests/attacks/test_contract.py asks the same of its example
 @pytest.mark.parametrize("name", SEARCHES)
 def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
     name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]

@@ -89,6 +89,7 @@ def test_sentences_are_exact_also_through_known_masks(
     assert [step.iteration for step in steps] == sorted(step.iteration for step in steps)
 
 
+@pytest.mark.slow  # tests/attacks/test_contract.py asks the same of its example
 @pytest.mark.parametrize("name", GROWERS)
 def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
     name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
