@@ -67,6 +67,11 @@ def blank(width: float, height: float, dpi: float | None = None) -> Figure:
 
 def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: Rows) -> Picture:
     """Return a figure as a picture, with the data that it draws."""
+    return Picture(name, arm, alt, *printed(figure), columns, tuple(rows))
+
+
+def printed(figure: Figure) -> tuple[bytes, bytes]:
+    """Return a figure as PNG and as SVG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - as above
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - as above
 
@@ -74,7 +79,7 @@ def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str
     FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     figure.set_layout_engine("none")  # it is laid out already
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
+    return png.getvalue(), svg.getvalue()
 
 
 def utility_axis(metric: Metric | None) -> str:

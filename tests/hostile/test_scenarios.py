@@ -93,6 +93,7 @@ def test_a_listing_bears_whatever_lies_among_the_scenarios(tmp_path: Path) -> No
     assert "no regular file" in done.stdout
 
 
+@pytest.mark.draws
 def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_spreadsheet(
     tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.record.store import RunFolder
-from fedsim.report import build
+from fedsim.report import build, drawing
+from fedsim.report.drawing import printed
 
 
 def beside(name):
@@ -45,9 +46,21 @@ def report(tmp_path, records, page_of):
 
 
 @pytest.fixture(scope="session")
-def typical(tmp_path_factory, records, page_of):
+def drawn():
+    """Builds a report whose figures are drawn, whichever test asks for it first."""
+
+    def draw(build_, folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(drawing, "printed", printed)
+            return build_(folder)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def typical(tmp_path_factory, records, page_of, drawn):
     """A run with everything that most runs have: its record, its folder, its page."""
     record, arrays = records.with_arrays(records.typical())
     folder = records.save(tmp_path_factory.mktemp("run"), record, arrays)
-    build(folder)
+    drawn(build, folder)
     return record, folder, page_of((folder / "report.html").read_text(encoding="utf-8"))

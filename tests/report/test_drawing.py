@@ -7,6 +7,8 @@ import pytest
 from fedsim.core import registry
 from fedsim.report.drawing import SIZE, blank, canvas, picture, styled, utility_axis
 
+pytestmark = pytest.mark.draws
+
 
 @styled()
 def drawn(heights: list[float]):

@@ -1,7 +1,11 @@
 """Pictures of a report, each beside its data."""
 
+import pytest
+
 from fedsim.report import figures
 from tests.report.reading import read_csv
+
+pytestmark = pytest.mark.draws
 
 
 def test_each_picture_stands_beside_its_data(typical):

@@ -15,6 +15,8 @@ from fedsim.experiment.sweep.results import load
 from fedsim.record import ClientCost, RunRecord
 from fedsim.report import build
 
+pytestmark = pytest.mark.draws
+
 
 def test_sections_come_in_the_readers_order(typical):
     _, _, page = typical

@@ -224,6 +224,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, 
     assert arm.complete
 
 
+@pytest.mark.draws
 def test_the_report_shows_curves_with_their_data_and_no_rate_for_which_n_is_too_small(
     scenario: Build, tmp_path: Path
 ) -> None:

@@ -8,11 +8,11 @@ POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
 
 
 @pytest.fixture(scope="session")
-def typical(tmp_path_factory, records, sweeps, page_of):
+def typical(tmp_path_factory, records, sweeps, page_of, drawn):
     folder = tmp_path_factory.mktemp("sweep") / "s"
     runs = sweeps.typical(records)
     record, arrays = records.with_arrays(runs[0][2])
     runs = [(name, seed, records.with_arrays(one)[0]) for name, seed, one in runs]
     sweeps.save(folder, records, runs, policy=POLICY, arrays=arrays)
     assert record.arms
-    return folder, page_of(build(folder).read_text(encoding="utf-8"))
+    return folder, page_of(drawn(build, folder).read_text(encoding="utf-8"))

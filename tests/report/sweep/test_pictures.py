@@ -6,6 +6,8 @@ from fedsim.report.sweep import build
 from fedsim.report.sweep.pictures import blind, representatives
 from tests.report.sweep.estimating import estimated
 
+pytestmark = pytest.mark.draws
+
 
 def test_the_wall_shows_controls_and_the_most_median_and_least_of_each_family(tmp_path, records, sweeps):
     runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(8)))]
