@@ -17,7 +17,14 @@ def test_there_are_three() -> None:
     assert len(NOTEBOOKS) == 3
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # Its sweep takes ten seconds; tests/test_api.py makes, loads and tabulates a smaller one.
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "sweep_to_pareto" else ())
+        for path in NOTEBOOKS
+    ],
+)
 def test_a_notebook_runs_and_holds_no_output(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(api, "ProcessExecutor", Here)
