@@ -170,7 +170,7 @@ def servers() -> list[Server]:
         Server(
             "robbing-the-fed, sparse", False, _attacking("lenet", "0.1", False, "robbing-the-fed", variant="sparse")
         ),
-        Server("vgia", False, _attacking("lenet", "0.measure", False, "vgia", bins=_BINS // 2)),
+        Server("certified-bins", False, _attacking("lenet", "0.measure", False, "certified-bins", bins=_BINS // 2)),
         Server("trap-weights", False, _attacking("mlp", "1", False, "trap-weights")),
         Server("robbing-the-fed, rows scaled and permuted", True, _shuffled),
         *(

@@ -39,7 +39,7 @@ _ALWAYS: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
 _TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
-    "lexical-unit": {"name": "pad-blocks", "sure": 0.5}
+    "sure-spans": {"name": "pad-blocks", "sure": 0.5}
 }
 _QUESTIONS = {
     "prompt": "which prompt",

@@ -1,4 +1,4 @@
-"""Attack maui behind backbones that were trained, with convolutions, blocks and attention, beside three other guesses.
+"""head-inversion behind trained backbones of convolutions, blocks and attention, beside three other guesses.
 
 Clients train a head of two layers behind a frozen backbone: one that nobody trained, or one that learnt from images
 that no attacked client holds. Each attacked client sends the gradient of 8 images. Beside the attack stand the same
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.feature_inversion import STEPS
-from attacks.malicious_server.maui import follow_features, read_features, single_features
+from attacks.malicious_server.head_inversion import follow_features, read_features, single_features
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located
 from benchmarks._rows import Row, measured, of_interval, share
@@ -104,7 +104,7 @@ class Seen(NamedTuple):
     seconds: float
 
 
-@experiment("transferred-heads", minutes=3, page="attacks/maui")
+@experiment("transferred-heads", minutes=3, page="attacks/head-inversion")
 def transferred_heads(budget: Budget) -> Cells:
     """Return a cell for each network and its training."""
     cases = _CASES if budget.full else [case._replace(updates=_SHORT) for case in _CASES[:2]]
@@ -160,7 +160,7 @@ def place_of(network: Network, state: str) -> Place:
         model = {**model, "checkpoint": str(kept)}
     right = accuracy(bare, weights)
     headed = {**plain, "model": model, "components": [{"name": "transfer-head"}]}
-    crafted = {**headed, "threat": {"server": "malicious"}, "attacks": [{"name": "maui"}]}
+    crafted = {**headed, "threat": {"server": "malicious"}, "attacks": [{"name": "head-inversion"}]}
     words = f"{network.words}, {state}"
     known = bare.data.dataset.train.inputs.index_select(0, among[:_LOOKED_UP])
     honest = world_of({**headed, "defenses": [{"name": "server-check"}]})
@@ -215,7 +215,7 @@ def _attacked(victim: Victim, observation: Observation, place: Place, features: 
     whole_apart[isolated], whole_apart[~isolated] = apart[which], its_apart
     public = victim.world.data.public.mean(0).expand_as(images)
     guesses = {
-        "maui": (followed, apart),
+        "head-inversion": (followed, apart),
         "granted": (whole, whole_apart),
         "look-up": (place.known[_pairs(true, features).argmin(1)], None),
         "mean image": (public, None),

@@ -72,7 +72,12 @@ class _Space(NamedTuple):
 
 @final
 @attack(
-    "cocktail-party", summary="coarse images of large batches, by unmixing (CPA)", paper="2209.05578", aliases=("cpa",)
+    "cocktail-party",
+    summary="coarse images of large batches, by unmixing (CPA)",
+    paper="2209.05578",
+    fidelity="variant",
+    deviates="weights and steps are chosen here; first dense layers only",
+    aliases=("cpa",),
 )
 class CocktailParty(Attack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""

@@ -1,4 +1,4 @@
-"""sparse-dictionary: separate a batch exactly, by zeros that dropout or ReLU leave in a first linear layer (SPEAR++).
+"""sparse-dictionary: separate a batch exactly, by zeros that dropout or ReLU leave in a first linear layer.
 
 Idea: the columns of D have an exact zero for every dropped or inactive unit, so the sparsest basis of G's column space
     is D, found by dictionary learning. Dropout supplies zeros: it makes batches separable instead of hiding them.
@@ -8,7 +8,8 @@ Assumes: honest-but-curious server, one gradient; labels and batch size need not
 Recovers: exact images, and for a whole batch the masks of all layers and the labels; masks need known dropout rates.
 Fails: no zeros (GELU without dropout: use span-intersection), too few for the batch, strong noise.
     Weaker noise blurs the images. With ReLU a sparse mixture may pass for an example: the objective shows it.
-Source: SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, after SPEAR, arXiv 2403.03945; completion: arXiv 2606.18312.
+Source: inspired by SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, of which the abstract was read; SPEAR: arXiv
+    2403.03945; completion: after TIGER, arXiv 2606.18312.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ class _Atoms(NamedTuple):
 @final
 @attack(
     "sparse-dictionary",
-    summary="exact batches from zeros of dropout or ReLU (SPEAR++)",
+    summary="exact batches from zeros of dropout or ReLU, by a dictionary",
     paper="2510.24200",
-    aliases=("spear++",),
+    fidelity="inspired",
+    deviates="only the abstract was read; the dictionary search is this project's",
 )
 class SparseDictionary(Attack[SparseDictionaryConfig]):
     """Finds the sparsest basis of the column space of the first weight gradient."""

@@ -67,7 +67,12 @@ Score = Callable[[Sparse], float]
 
 
 @final
-@attack("spear", summary="exact batches from zeros of ReLU or dropout, by random draws (SPEAR)", paper="2403.03945")
+@attack(
+    "spear",
+    summary="exact batches from zeros of ReLU or dropout, by random draws (SPEAR)",
+    paper="2403.03945",
+    fidelity="reproduction",
+)
 class Spear(Attack[SpearConfig]):
     """Draws rows and keeps the null vectors with most zeros."""
 

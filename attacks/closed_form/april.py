@@ -70,7 +70,12 @@ class _Solution(NamedTuple):
 
 
 @final
-@attack("april", summary="exact image from an attention that sees the embedded patches", paper="2112.14087")
+@attack(
+    "april",
+    summary="exact image from an attention that sees the embedded patches",
+    paper="2112.14087",
+    fidelity="reproduction",
+)
 class April(Attack[AprilConfig]):
     """Solves for the tokens by least squares, then for the patches."""
 

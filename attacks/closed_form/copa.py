@@ -47,7 +47,13 @@ class CopaConfig(RecursionConfig):
 
 
 @final
-@attack("copa", summary="a chain with ReLU or strides, layer by layer (COPA)", paper="2111.10178")
+@attack(
+    "copa",
+    summary="a chain with ReLU or strides, layer by layer (COPA)",
+    paper="2111.10178",
+    fidelity="variant",
+    deviates="equations that are pulled back join one regularised least-squares problem",
+)
 class Copa(Attack[CopaConfig]):
     """Solves weight, gradient and pulled-back constraints by regularised least squares."""
 

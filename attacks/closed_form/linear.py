@@ -55,7 +55,12 @@ class _SolvedInput:
 
 
 @final
-@attack("closed-form-linear", summary="exact input of a first linear layer, one example", paper="2003.14053")
+@attack(
+    "closed-form-linear",
+    summary="exact input of a first linear layer, one example",
+    paper="2003.14053",
+    fidelity="reproduction",
+)
 class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
     """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 

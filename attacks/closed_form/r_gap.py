@@ -31,7 +31,13 @@ class RGapConfig(RecursionConfig):
 
 
 @final
-@attack("r-gap", summary="an invertible chain, layer by layer (R-GAP)", paper="2010.07733", aliases=("rgap",))
+@attack(
+    "r-gap",
+    summary="an invertible chain, layer by layer (R-GAP)",
+    paper="2010.07733",
+    fidelity="reproduction",
+    aliases=("rgap",),
+)
 class RGap(Attack[RGapConfig]):
     """Solves weight and gradient constraints by least squares."""
 

@@ -7,7 +7,7 @@ Assumes: honest-but-curious server, one gradient of one image, labels granted or
 Recovers: the exact image, the label, and the mask of the dropout behind the embedding, from zeros of G.
 Fails: several images, whose tokens are summed into G; fixed or frozen position embeddings; noise, which leaves a coarse
     image at best. A patch that dropout cuts off from the class token in every block comes back grey.
-Source: after Lu et al. 2022, arXiv 2112.14087 (APRIL), which solves the attention instead of the projection.
+Source: this project's, after Lu et al. 2022, arXiv 2112.14087 (APRIL), which solves the attention instead.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class _Solution(NamedTuple):
 
 
 @final
-@attack("closed-form-vit", summary="exact image from the position embedding's gradient, one image", paper="2112.14087")
+@attack(
+    "closed-form-vit", summary="exact image from the position embedding's gradient, one image", related="2112.14087"
+)
 class ClosedFormVit(Attack[ClosedFormVitConfig]):
     """Solves for the patches by least squares."""
 

@@ -38,7 +38,13 @@ class CplConfig(LbfgsConfig):
 
 
 @final
-@attack("cpl", summary="L-BFGS from a patterned start with a label term (CPL)", paper="2004.10397")
+@attack(
+    "cpl",
+    summary="L-BFGS from a patterned start with a label term (CPL)",
+    paper="2004.10397",
+    fidelity="variant",
+    deviates="dropout masks are unknowns too; the label's weight is chosen here",
+)
 class Cpl(LbfgsAttack[CplConfig]):
     """Searches images whose outputs also fit the label."""
 

@@ -28,7 +28,13 @@ class DlgConfig(LbfgsConfig):
 
 
 @final
-@attack("dlg", summary="squared gradient distance over images and labels, by L-BFGS (DLG)", paper="1906.08935")
+@attack(
+    "dlg",
+    summary="squared gradient distance over images and labels, by L-BFGS (DLG)",
+    paper="1906.08935",
+    fidelity="variant",
+    deviates="dropout masks of known rates are unknowns too; diverged starts restart",
+)
 class Dlg(LbfgsAttack[DlgConfig]):
     """Searches images and soft labels."""
 

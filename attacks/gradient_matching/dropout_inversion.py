@@ -59,6 +59,7 @@ class DropoutInversionConfig(MaskSearchConfig):
     "dropout-inversion",
     summary="optimises dropout masks jointly with the data (DIA)",
     paper="2208.06163",
+    fidelity="reproduction",
     aliases=("dia",),
 )
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):

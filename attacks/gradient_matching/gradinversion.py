@@ -61,6 +61,8 @@ class GradInversionConfig(MaskSearchConfig):
     "gradinversion",
     summary="squared distance, image priors and group consistency",
     paper="2104.07586",
+    fidelity="variant",
+    deviates="seeds are registered by assignment, not optical flow; masks are unknowns",
     aliases=("see-through-gradients",),
 )
 class GradInversion(MaskSearchAttack[GradInversionConfig]):

@@ -55,7 +55,13 @@ class GradVitConfig(MaskSearchConfig):
 
 
 @final
-@attack("gradvit", summary="gradient matching of transformers, with a prior on patch borders", paper="2203.11894")
+@attack(
+    "gradvit",
+    summary="gradient matching of transformers, with a prior on patch borders",
+    paper="2203.11894",
+    fidelity="variant",
+    deviates="image statistics are the model's own; dropout masks are unknowns too",
+)
 class GradVit(MaskSearchAttack[GradVitConfig]):
     """Descends twice: without, then with image statistics."""
 

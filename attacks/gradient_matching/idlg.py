@@ -28,7 +28,13 @@ class IdlgConfig(LbfgsConfig):
 
 
 @final
-@attack("idlg", summary="label from the gradient, then the image as in DLG (iDLG)", paper="2001.02610")
+@attack(
+    "idlg",
+    summary="label from the gradient, then the image as in DLG (iDLG)",
+    paper="2001.02610",
+    fidelity="variant",
+    deviates="dropout masks of known rates are unknowns too; batches are allowed",
+)
 class Idlg(LbfgsAttack[IdlgConfig]):
     """Searches images under granted or inferred labels."""
 

@@ -30,7 +30,13 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
 
 
 @final
-@attack("ig-mc", summary="gradient matching with the mean gradient over drawn masks", paper="2003.14053")
+@attack(
+    "ig-mc",
+    summary="gradient matching with the mean gradient over drawn masks",
+    paper="2003.14053",
+    fidelity="variant",
+    deviates="matches the mean gradient over drawn dropout masks",
+)
 class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
     """Draws S sets of masks in each iteration; the batch is repeated S times in one gradient."""
 

@@ -26,7 +26,13 @@ class InvertingGradientsTrainConfig(MatchingConfig):
 
 
 @final
-@attack("ig-train", summary="gradient matching with fresh masks in every iteration", paper="2003.14053")
+@attack(
+    "ig-train",
+    summary="gradient matching with fresh masks in every iteration",
+    paper="2003.14053",
+    fidelity="variant",
+    deviates="draws fresh dropout masks in every iteration",
+)
 class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
     """Matches gradients under fresh dropout masks."""
 

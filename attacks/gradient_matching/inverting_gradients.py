@@ -24,7 +24,12 @@ class InvertingGradientsConfig(MatchingConfig):
 
 @final
 @attack(
-    "inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053", aliases=("ig",)
+    "inverting-gradients",
+    summary="gradient matching that ignores dropout (IG)",
+    paper="2003.14053",
+    fidelity="variant",
+    deviates="schedule, weights and stop rules are those of arXiv 2208.06163",
+    aliases=("ig",),
 )
 class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
     """Matches gradients in evaluation mode, without dropout."""

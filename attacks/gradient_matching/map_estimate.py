@@ -31,7 +31,13 @@ class MapConfig(MaskSearchConfig):
 
 
 @final
-@attack("map", summary="most probable image under the law of known noise (MAP)", paper="2111.04706")
+@attack(
+    "map",
+    summary="most probable image under the law of known noise (MAP)",
+    paper="2111.04706",
+    fidelity="variant",
+    deviates="the prior is total variation; clipping and rounding have laws too",
+)
 class Map(MaskSearchAttack[MapConfig]):
     """Takes the likelihood of the noise as the distance."""
 

@@ -31,6 +31,7 @@ class WiigConfig(MatchingConfig):
     "wiig",
     summary="gradient matching with the true dropout masks (upper reference)",
     paper="2208.06163",
+    fidelity="reproduction",
     aliases=("well-informed-ig",),
 )
 class Wiig(MatchingAttack[WiigConfig]):

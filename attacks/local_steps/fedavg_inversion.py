@@ -60,7 +60,13 @@ class FedAvgInversionConfig(MultiStepConfig):
 
 
 @final
-@attack("fedavg-inversion", summary="simulates all local steps and matches the update", paper="2206.12395")
+@attack(
+    "fedavg-inversion",
+    summary="simulates all local steps and matches the update",
+    paper="2206.12395",
+    fidelity="variant",
+    deviates="dropout masks are unknowns in every step; settings are chosen here",
+)
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     """Matches the update through the client's whole local training."""
 

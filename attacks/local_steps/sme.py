@@ -8,7 +8,7 @@ Assumes: honest-but-curious server, one whole update of SGD; the number of examp
     granted or counted from the last layer's change. With one step a is 0, and this is gradient matching.
 Recovers: images and labels; masks of known rates are unknowns, one per distinct example, correct for one pass only.
 Fails: long training far from the path; many passes under dropout.
-Source: Zhu, Yao, Blaschko 2023, ICML (no arXiv identifier); NL-SME: arXiv 2509.22082.
+Source: Zhu, Yao, Blaschko 2023, arXiv 2306.00127; NL-SME: arXiv 2509.22082, of which the abstract was read.
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ class SmeConfig(MultiStepConfig):
 
 @final
 @attack(
-    "sme", summary="one gradient between both ends of training matches the update (SME, NL-SME)", paper="2509.22082"
+    "sme",
+    summary="one gradient between both ends of training matches the update (SME, NL-SME)",
+    paper="2306.00127",
+    fidelity="variant",
+    deviates="signed steps and other weights; dropout masks are unknowns too",
 )
 class Sme(MultiStepAttack[SmeConfig]):
     """Matches gradients at a learned point between the received and the trained weights."""

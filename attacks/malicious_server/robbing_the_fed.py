@@ -70,7 +70,12 @@ class _Imprint(nn.Sequential):
 
 
 @final
-@attack("robbing-the-fed", summary="malicious server: an imprint layer sorts a batch into bins", paper="2110.13057")
+@attack(
+    "robbing-the-fed",
+    summary="malicious server: an imprint layer sorts a batch into bins",
+    paper="2110.13057",
+    fidelity="reproduction",
+)
 class RobbingTheFed(Attack[RobbingTheFedConfig]):
     """Reads examples off differences of neighbouring rows of a layer that the server inserted."""
 

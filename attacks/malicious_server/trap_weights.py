@@ -64,6 +64,7 @@ class TrapWeightsConfig(Config):
     "trap-weights",
     summary="malicious server: first-layer weights that fire seldom",
     paper="2112.02918",
+    fidelity="reproduction",
     aliases=("curious-abandon-honesty",),
 )
 class TrapWeights(Attack[TrapWeightsConfig]):

@@ -32,7 +32,10 @@ class CalibratedConfig(Config):
 
 @final
 @membership(
-    "calibrated", summary="loss of shadow models without the example minus the model's loss", paper="2111.08440"
+    "calibrated",
+    summary="loss of shadow models without the example minus the model's loss",
+    paper="2111.08440",
+    fidelity="reproduction",
 )
 class Calibrated(MembershipAttack[CalibratedConfig]):
     """Scores by the loss relative to the loss of shadow models."""

@@ -35,7 +35,13 @@ class DrawnLossConfig(Config):
 
 
 @final
-@membership("drawn-loss", summary="a small loss over many draws of noise means a member", paper="2302.03262")
+@membership(
+    "drawn-loss",
+    summary="a small loss over many draws of noise means a member",
+    paper="2302.03262",
+    fidelity="variant",
+    deviates="the loss is averaged over many draws of noise levels",
+)
 class DrawnLoss(MembershipAttack[DrawnLossConfig]):
     """Scores by the final model's mean loss over draws."""
 

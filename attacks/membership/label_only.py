@@ -38,7 +38,13 @@ class LabelOnlyConfig(Config):
 
 
 @final
-@membership("label-only", summary="labels that survive noise mean a member", paper="2007.14321")
+@membership(
+    "label-only",
+    summary="labels that survive noise mean a member",
+    paper="2007.14321",
+    fidelity="variant",
+    deviates="noise levels and the sum over them are chosen here",
+)
 class LabelOnly(MembershipAttack[LabelOnlyConfig]):
     """Scores by how often the label survives noise."""
 

@@ -34,7 +34,13 @@ class LabelShiftsConfig(Config):
 
 
 @final
-@membership("label-shifts", summary="labels that survive shifts mean a member", paper="2007.14321")
+@membership(
+    "label-shifts",
+    summary="labels that survive shifts mean a member",
+    paper="2007.14321",
+    fidelity="variant",
+    deviates="all shifts count alike; no classifier learns from shadow models",
+)
 class LabelShifts(MembershipAttack[LabelShiftsConfig]):
     """Scores by how many shifted copies get the label."""
 

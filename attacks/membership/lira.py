@@ -41,7 +41,12 @@ class LiraConfig(Config):
 
 
 @final
-@membership("lira", summary="likelihood ratio of the confidence with and without the example", paper="2112.03570")
+@membership(
+    "lira",
+    summary="likelihood ratio of the confidence with and without the example",
+    paper="2112.03570",
+    fidelity="reproduction",
+)
 class Lira(MembershipAttack[LiraConfig]):
     """Scores by Gaussians fitted to the confidences of shadow models."""
 

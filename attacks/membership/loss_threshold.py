@@ -30,6 +30,7 @@ class LossThresholdConfig(Config):
     "loss-threshold",
     summary="a small loss means a member; the simplest attack",
     paper="1709.01604",
+    fidelity="reproduction",
     aliases=("yeom",),
 )
 class LossThreshold(MembershipAttack[LossThresholdConfig]):

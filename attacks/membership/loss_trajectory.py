@@ -27,7 +27,13 @@ class LossTrajectoryConfig(Config):
 
 
 @final
-@membership("loss-trajectory", summary="how far the loss fell since earlier watched rounds", paper="2208.14933")
+@membership(
+    "loss-trajectory",
+    summary="how far the loss fell since earlier watched rounds",
+    paper="2208.14933",
+    fidelity="variant",
+    deviates="the mean fall of the loss, without classifier and distillation",
+)
 class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
     """Scores by the fall of the loss over rounds."""
 

@@ -6,7 +6,7 @@ Equation: score(x) = mean over masks S of the mean over i in S of log p(x_i | x 
 Assumes: the final model's answers to texts with masked places.
 Recovers: a score for each candidate; it shows that the model overfits.
 Fails: easy texts look like members, as for every threshold on a loss; a model that was trained little.
-Source: the bound of Nie et al. 2025, arXiv 2502.09992, under the threshold of Yeom et al. 2018, arXiv 1709.01604.
+Source: the threshold of Yeom et al. 2018, arXiv 1709.01604, on the bound of Nie et al. 2025, arXiv 2502.09992.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ class MaskedLossConfig(Config):
 
 
 @final
-@membership("masked-loss", summary="how well the model fills in masked places of a text", paper="2502.09992")
+@membership(
+    "masked-loss",
+    summary="how well the model fills in masked places of a text",
+    paper="1709.01604",
+    fidelity="variant",
+    deviates="its loss is the bound of arXiv 2502.09992 for masked places",
+)
 class MaskedLoss(MembershipAttack[MaskedLossConfig]):
     """Scores by the final model's loss at masked places."""
 

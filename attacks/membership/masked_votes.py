@@ -7,7 +7,8 @@ Equation: score(x) = sum_s w_s mean over sets U in S_s of [mean over i in U of r
 Assumes: the final model, and texts from the same population to train shadow models without any candidate.
 Recovers: a score for each candidate that outliers of single tokens do not move.
 Fails: models that do not overfit; where losses are clean, since a sign is coarser than the loss that it is taken of.
-Source: after Chen et al. 2026, arXiv 2601.20125, whose reference is the model before it was fine-tuned.
+Source: inspired by SAMA, Chen et al. 2026, arXiv 2601.20125, of which the abstract was read; its reference is the
+    model before it was fine-tuned.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ class MaskedVotesConfig(Config):
 
 
 @final
-@membership("masked-votes", summary="votes of many masks against a reference (idea of SAMA)", paper="2601.20125")
+@membership(
+    "masked-votes",
+    summary="votes of many masks against a reference (idea of SAMA)",
+    paper="2601.20125",
+    fidelity="inspired",
+    deviates="only the abstract was read; shadow models are the reference",
+)
 class MaskedVotes(MembershipAttack[MaskedVotesConfig]):
     """Scores by the weighted share of votes for the final model."""
 

@@ -37,7 +37,12 @@ class RmiaConfig(Config):
 
 
 @final
-@membership("rmia", summary="the rise of the example's probability against that of a population", paper="2312.03262")
+@membership(
+    "rmia",
+    summary="the rise of the example's probability against that of a population",
+    paper="2312.03262",
+    fidelity="reproduction",
+)
 class Rmia(MembershipAttack[RmiaConfig]):
     """Scores by pairwise likelihood ratios with the reference examples."""
 

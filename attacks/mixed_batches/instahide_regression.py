@@ -7,7 +7,7 @@ Assumes: honest-but-curious server that keeps earlier attacked rounds and knows 
     exact attack recovers; granted labels (mixing does not keep their mean).
 Recovers: the images of the batch and their labels.
 Fails: convolutions, noise (no exact attack); bright images on both sides of the mean, where x and -x fit equally well.
-Source: after Carlini et al. 2021, arXiv 2011.05315; InstaHide: Huang et al. 2020, arXiv 2010.02772.
+Source: inspired by Carlini et al. 2021, arXiv 2011.05315; InstaHide: Huang et al. 2020, arXiv 2010.02772.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ class InstahideRegressionConfig(Config):
 
 
 @final
-@attack("instahide-regression", summary="solves InstaHide's encodings of several rounds", paper="2011.05315")
+@attack(
+    "instahide-regression",
+    summary="solves InstaHide's encodings of several rounds",
+    paper="2011.05315",
+    fidelity="inspired",
+    deviates="exact attacks and known labels replace its clustering of encodings",
+)
 class InstahideRegression(Attack[InstahideRegressionConfig]):
     """Recovers encodings, then labels and weights, then images."""
 

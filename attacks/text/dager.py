@@ -64,7 +64,12 @@ class DagerConfig(Config):
 
 
 @final
-@attack("dager", summary="exact sentences from the spans of two attention gradients", paper="2405.15586")
+@attack(
+    "dager",
+    summary="exact sentences from the spans of two attention gradients",
+    paper="2405.15586",
+    fidelity="reproduction",
+)
 class Dager(Attack[DagerConfig]):
     """Reads tokens off the first span, then grows prefixes in the second."""
 

@@ -77,7 +77,13 @@ class _Place(NamedTuple):
 
 
 @final
-@attack("lamp", summary="text by descent and by moving words (LAMP)", paper="2202.08827")
+@attack(
+    "lamp",
+    summary="text by descent and by moving words (LAMP)",
+    paper="2202.08827",
+    fidelity="variant",
+    deviates="the received model stands for GPT-2; a last token search follows",
+)
 class Lamp(TextMatching[LampConfig]):
     """Alternates descent and moves of words."""
 

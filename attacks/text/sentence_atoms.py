@@ -1,4 +1,4 @@
-"""sentence-atoms: fit a batch's gradient by a few candidate sentences' gradients with positive weights (after SOMP).
+"""sentence-atoms: fit a batch's gradient by a few candidate sentences' gradients with positive weights.
 
 Idea: a batch's gradient is the mean of its sentences' gradients, so a sparse fit finds the sentences among candidates,
     grown as in subspace-distance. Orthogonal matching pursuit adds one at a time, refits all weights, and tries to
@@ -8,7 +8,7 @@ Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than
     Gradients are compared in a random sketch of 4096 numbers. Known masks are used, unknown ones left out.
 Recovers: sentences, with repeats; the token behind each sentence is found by trials.
 Fails: when the true sentences are not among the candidates, as under noise and unknown masks.
-Source: the idea of SOMP, Li, Li 2026, arXiv 2603.16761, of which only the abstract was read.
+Source: inspired by SOMP, Li, Li 2026, arXiv 2603.16761, of which only the abstract was read.
 """
 
 from __future__ import annotations
@@ -71,7 +71,13 @@ class Fit:
 
 
 @final
-@attack("sentence-atoms", summary="sparse fit of candidate sentences' gradients", paper="2603.16761", aliases=("somp",))
+@attack(
+    "sentence-atoms",
+    summary="sparse fit of candidate sentences' gradients",
+    paper="2603.16761",
+    fidelity="inspired",
+    deviates="only the abstract was read; candidates come from subspace-distance",
+)
 class SentenceAtoms(Attack[SentenceAtomsConfig]):
     """Grows candidate sentences, then fits their gradients."""
 

@@ -7,7 +7,7 @@ Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than
     are used. Shared gradients of embedding and output layer give words and lengths.
 Recovers: sentences, exactly without noise; under noise or unknown masks some words.
 Fails: batches under noise or unknown masks; as many tokens as the width; models without two attention layers.
-Source: the idea of TIGER, Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312. Only its abstract was read; its
+Source: inspired by TIGER, Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312. Only its abstract was read; its
     search over free vectors is not used: in an untrained model mixtures of words lie in both spans.
 """
 
@@ -49,7 +49,8 @@ class SubspaceDistanceConfig(Config):
     "subspace-distance",
     summary="sentences closest to two attention spans, through noise",
     paper="2606.18312",
-    aliases=("tiger",),
+    fidelity="inspired",
+    deviates="only the abstract was read; a beam replaces its search over vectors",
 )
 class SubspaceDistance(Attack[SubspaceDistanceConfig]):
     """Ranks tokens, then prefixes, then whole sentences."""

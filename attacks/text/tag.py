@@ -38,7 +38,13 @@ class TagConfig(TextMatchingConfig):
 
 
 @final
-@attack("tag", summary="text whose gradient is closest in L2 and L1 (TAG)", paper="2103.06819")
+@attack(
+    "tag",
+    summary="text whose gradient is closest in L2 and L1 (TAG)",
+    paper="2103.06819",
+    fidelity="variant",
+    deviates="next words and dropout masks are unknowns too",
+)
 class Tag(TextMatching[TagConfig]):
     """Descends from noise or from random words."""
 

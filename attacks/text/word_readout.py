@@ -46,7 +46,13 @@ class WordReadoutConfig(Config):
 
 
 @final
-@attack("word-readout", summary="the set of a batch's words, from rows of gradients", paper="2205.08514")
+@attack(
+    "word-readout",
+    summary="the set of a batch's words, from rows of gradients",
+    paper="2205.08514",
+    fidelity="variant",
+    deviates="its bag of words without its beam search; counts are added",
+)
 class WordReadout(Attack[WordReadoutConfig]):
     """Reads the rows of two gradients."""
 

@@ -61,7 +61,13 @@ class AtsConfig(Config):
 
 
 @final
-@defense("ats", summary="image transforms chosen to mislead inversion", paper="2011.12505")
+@defense(
+    "ats",
+    summary="image transforms chosen to mislead inversion",
+    paper="2011.12505",
+    fidelity="variant",
+    deviates="the fixed accuracy threshold is a share of the candidates",
+)
 class Ats(Defense[AtsConfig]):
     """Draws one policy per batch at random."""
 

@@ -49,7 +49,13 @@ class InstahideConfig(Config):
 
 
 @final
-@defense("instahide", summary="mixes k examples of a batch and flips signs of pixels", paper="2010.02772")
+@defense(
+    "instahide",
+    summary="mixes k examples of a batch and flips signs of pixels",
+    paper="2010.02772",
+    fidelity="variant",
+    deviates="partners come from the batch; public images are not offered",
+)
 class Instahide(Defense[InstahideConfig]):
     """Draws new mixtures and signs for every batch.
 

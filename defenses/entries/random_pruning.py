@@ -28,7 +28,12 @@ class RandomPruningConfig(SupportConfig):
 
 @final
 @defense(
-    "random-pruning", summary="sends entries drawn at random (random-k)", paper="1809.07599", aliases=("random-k",)
+    "random-pruning",
+    summary="sends entries drawn at random (random-k)",
+    paper="1809.07599",
+    fidelity="variant",
+    deviates="without the paper's memory of what was not sent",
+    aliases=("random-k",),
 )
 class RandomPruning(TensorDefense[RandomPruningConfig]):
     """Sends exactly k entries."""

@@ -49,6 +49,7 @@ class DpSgdConfig(Budget):
     "dp-sgd",
     summary="clips each example's gradient and adds noise, with an epsilon",
     paper="1607.00133",
+    fidelity="reproduction",
     aliases=("dpsgd",),
 )
 class DpSgd(Defense[DpSgdConfig]):

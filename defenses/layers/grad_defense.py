@@ -34,7 +34,14 @@ class GradDefenseConfig(Config):
 
 
 @final
-@defense("grad-defense", summary="noise on random slices of equal sensitivity (GradDefense)", aliases=("graddefense",))
+@defense(
+    "grad-defense",
+    summary="noise on random slices of equal sensitivity (GradDefense)",
+    paper="Wang 2022, INFOCOM",
+    fidelity="variant",
+    deviates="sensitivity is measured on the step's batch, not on a root set",
+    aliases=("graddefense",),
+)
 class GradDefense(Defense[GradDefenseConfig]):
     """Takes one more backward pass per tensor, at every local step."""
 

@@ -35,7 +35,12 @@ class OutpostConfig(Config):
 
 
 @final
-@defense("outpost", summary="prunes and disturbs early local steps by layer risk (Outpost)")
+@defense(
+    "outpost",
+    summary="prunes and disturbs early local steps by layer risk (Outpost)",
+    paper="Wang 2023, INFOCOM",
+    fidelity="reproduction",
+)
 class Outpost(Defense[OutpostConfig]):
     """Takes the risk from the weights of the current step."""
 

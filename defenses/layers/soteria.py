@@ -38,7 +38,12 @@ class SoteriaConfig(Config):
 
 
 @final
-@defense("soteria", summary="zeroes the gradient of the most telling features (Soteria)", paper="2012.06043")
+@defense(
+    "soteria",
+    summary="zeroes the gradient of the most telling features (Soteria)",
+    paper="2012.06043",
+    fidelity="reproduction",
+)
 class Soteria(Defense[SoteriaConfig]):
     """Zeroes columns of one tensor in every local step."""
 

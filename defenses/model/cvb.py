@@ -48,7 +48,12 @@ class ConvolutionalBottleneck(VariationalBottleneck):
 
 
 @final
-@defense("cvb", summary="a convolutional variational bottleneck behind the first block", paper="2309.04515")
+@defense(
+    "cvb",
+    summary="a convolutional variational bottleneck behind the first block",
+    paper="2309.04515",
+    fidelity="reproduction",
+)
 class Cvb(VariationalDefense[CvbConfig]):
     """Wraps the activation after the first convolution, or the convolution itself where none follows."""
 

@@ -40,7 +40,12 @@ class LinearBottleneck(VariationalBottleneck):
 
 
 @final
-@defense("precode", summary="a variational bottleneck in front of the last linear layer", paper="2108.04725")
+@defense(
+    "precode",
+    summary="a variational bottleneck in front of the last linear layer",
+    paper="2108.04725",
+    fidelity="reproduction",
+)
 class Precode(VariationalDefense[PrecodeConfig]):
     """Replaces the last linear layer NAME by a sequence: NAME.0 is the bottleneck, NAME.1 the layer."""
 

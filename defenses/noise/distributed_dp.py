@@ -40,6 +40,8 @@ class DistributedDpConfig(ClientBudget):
     "distributed-dp",
     summary="adds a share of the noise to each update of a secure sum",
     paper="2102.06387",
+    fidelity="variant",
+    deviates="continuous Gaussian shares that are rounded replace the discrete Gaussian",
 )
 class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
     """Client-level differential privacy against a server that sees only sums and knows who took part."""

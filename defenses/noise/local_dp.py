@@ -28,7 +28,13 @@ class LocalDpConfig(ClientBudget):
 
 
 @final
-@defense("local-dp", summary="the client clips its update and adds noise to it, with an epsilon", paper="1805.06530")
+@defense(
+    "local-dp",
+    summary="the client clips its update and adds noise to it, with an epsilon",
+    paper="1805.06530",
+    fidelity="variant",
+    deviates="its accountant, for updates that every client clips and noises",
+)
 class LocalDp(ClientLevelDefense[LocalDpConfig]):
     """Client-level differential privacy against all who see the upload."""
 

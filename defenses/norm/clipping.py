@@ -31,7 +31,13 @@ class ClippingConfig(TensorConfig):
 
 
 @final
-@defense("clipping", summary="bounds the norm of every step's gradient, or of the update", paper="1607.00133")
+@defense(
+    "clipping",
+    summary="bounds the norm of every step's gradient, or of the update",
+    paper="1607.00133",
+    fidelity="variant",
+    deviates="clips a step or an update, not each example; no noise",
+)
 class Clipping(TensorDefense[ClippingConfig]):
     """Scales the whole gradient, including scalars, and leaves shorter gradients unchanged."""
 

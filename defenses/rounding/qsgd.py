@@ -30,7 +30,12 @@ class QsgdConfig(TensorConfig):
 
 
 @final
-@defense("qsgd", summary="unbiased rounding to levels of each tensor's norm (QSGD)", paper="1610.02132")
+@defense(
+    "qsgd",
+    summary="unbiased rounding to levels of each tensor's norm (QSGD)",
+    paper="1610.02132",
+    fidelity="reproduction",
+)
 class Qsgd(TensorDefense[QsgdConfig]):
     """Rounds with new random numbers each time."""
 

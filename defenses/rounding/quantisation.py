@@ -30,7 +30,12 @@ class QuantisationConfig(TensorConfig):
 
 
 @final
-@defense("quantisation", summary="unbiased rounding to 2^k equidistant values of each tensor", paper="1611.00429")
+@defense(
+    "quantisation",
+    summary="unbiased rounding to 2^k equidistant values of each tensor",
+    paper="1611.00429",
+    fidelity="reproduction",
+)
 class Quantisation(TensorDefense[QuantisationConfig]):
     """Rounds with new random numbers each time."""
 

@@ -31,7 +31,13 @@ class SignConfig(TensorConfig):
 
 
 @final
-@defense("sign", summary="sends the sign of every entry (signSGD)", paper="1802.04434", aliases=("signsgd",))
+@defense(
+    "sign",
+    summary="sends the sign of every entry (signSGD)",
+    paper="1802.04434",
+    fidelity="reproduction",
+    aliases=("signsgd",),
+)
 class Sign(TensorDefense[SignConfig]):
     """Sends the same signs for the same gradient, without randomness."""
 

@@ -61,7 +61,12 @@ class DpFedAvgConfig(Config):
 
 
 @final
-@aggregator("dp-fedavg", summary="mean of clipped updates with noise, with an epsilon", paper="1710.06963")
+@aggregator(
+    "dp-fedavg",
+    summary="mean of clipped updates with noise, with an epsilon",
+    paper="1710.06963",
+    fidelity="reproduction",
+)
 class DpFedAvg(Aggregator[DpFedAvgConfig]):
     """Client-level differential privacy by a trusted server; all clients have the same weight.
 

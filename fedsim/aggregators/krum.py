@@ -34,7 +34,12 @@ class KrumConfig(Config):
 
 
 @final
-@aggregator("krum", summary="mean of the updates nearest to their neighbours (Krum, multi-Krum)", paper="1703.02757")
+@aggregator(
+    "krum",
+    summary="mean of the updates nearest to their neighbours (Krum, multi-Krum)",
+    paper="1703.02757",
+    fidelity="reproduction",
+)
 class Krum(Aggregator[KrumConfig]):
     """Keeps a round's updates in memory; time grows with the square of their number."""
 

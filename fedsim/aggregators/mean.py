@@ -27,7 +27,13 @@ class MeanConfig(Config):
 
 
 @final
-@aggregator("mean", summary="mean of the updates, as in FedAvg and FedSGD", paper="1602.05629", aliases=("fedavg",))
+@aggregator(
+    "mean",
+    summary="mean of the updates, as in FedAvg and FedSGD",
+    paper="1602.05629",
+    fidelity="reproduction",
+    aliases=("fedavg",),
+)
 class Mean(Aggregator[MeanConfig]):
     """A running sum in the dtype of the updates, divided once; it keeps one vector for any number of clients.
 

@@ -26,7 +26,7 @@ class MedianConfig(Config):
 
 
 @final
-@aggregator("median", summary="coordinate-wise median of the updates", paper="1803.01498")
+@aggregator("median", summary="coordinate-wise median of the updates", paper="1803.01498", fidelity="reproduction")
 class Median(Aggregator[MedianConfig]):
     """Keeps a round's updates in memory."""
 

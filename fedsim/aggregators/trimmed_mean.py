@@ -31,7 +31,12 @@ class TrimmedMeanConfig(Config):
 
 
 @final
-@aggregator("trimmed-mean", summary="coordinate-wise mean without the extreme values", paper="1803.01498")
+@aggregator(
+    "trimmed-mean",
+    summary="coordinate-wise mean without the extreme values",
+    paper="1803.01498",
+    fidelity="reproduction",
+)
 class TrimmedMean(Aggregator[TrimmedMeanConfig]):
     """Keeps a round's updates in memory."""
 

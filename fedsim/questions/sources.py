@@ -61,7 +61,7 @@ def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator
 
 
 @final
-@question("sources", summary="which client did an example come from?", paper="2109.05659")
+@question("sources", summary="which client did an example come from?", related="2109.05659")
 class WhoseExampleIsIt(Question[Sources]):
     """Tells the client of an example by what each client's update does to it."""
 

@@ -67,11 +67,11 @@ def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, mon
 
     monkeypatch.setattr(side_channels, "prepare", prepared)
     side_channels._prepared.cache_clear()
-    (lexical,) = decoders(["lexical-unit"])
-    names = side_channels.arms_of("lexical-unit")
-    assert names == ["lexical-unit", "lexical-unit, trained"]
+    (lexical,) = decoders(["sure-spans"])
+    names = side_channels.arms_of("sure-spans")
+    assert names == ["sure-spans", "sure-spans, trained"]
     arms = [side_channels.arm(name, lexical, "short") for name in (*names, names[0])]
-    assert arms[1].name == "lexical-unit, trained, temperature 0.3"
+    assert arms[1].name == "sure-spans, trained, temperature 0.3"
     assert asked == [(), ("pad-blocks",)]  # the third is the first again
     side_channels._prepared.cache_clear()
 

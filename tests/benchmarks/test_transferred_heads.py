@@ -42,7 +42,7 @@ def test_images_come_back_exactly_from_more_smooth_features_than_pixels_and_blin
     rows = {(row.name, row.setting.split(",")[0]): row for row in found}
     isolated = rows["images isolated", "MLP"].value
     assert isolated >= 0.5
-    assert rows["images identified", "maui"].value == isolated
+    assert rows["images identified", "head-inversion"].value == isolated
     assert rows["images identified", "granted"].value == 1
     assert rows["PSNR, median", "granted"].value > 40
     assert rows["images identified", "mean image"].value < 0.5

@@ -21,12 +21,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "speculative": [{"layers": 1}, {"layers": 2, "sure": 0.3, "temperature": 1.0}],
     "del": [{}, {"exits": (1,), "temperature": 1.0}],
     "aded": [{"prompt": True}],
-    "lexical-unit": [{"beta": 0.0}, {"beta": 0.0, "temperature": 1.0}],
+    "sure-spans": [{"beta": 0.0}, {"beta": 0.0, "temperature": 1.0}],
     "cntp": [{"temperature": 1.0}],
     "beam": [{"width": 3}],
     "skipdecode": [{"expected": 4}],
     "lora-drop": [{"cycle": 3}],
-    "explore-then-exploit": [{}, {"branches": 2}],
+    "one-unsure-place": [{}, {"branches": 2}],
     "window-diffusion": [{}, {"window": 4, "active": 2, "refresh": 3}],
     "skip-tuning": [{}, {"solver": "euler"}],
     "continuous-speculative": [{}, {"length": 0}, {"length": 2, "prefill": 0.5}],
@@ -120,7 +120,7 @@ def test_what_is_accepted_was_proposed_and_stands_in_the_text(name: str, setting
         assert all(taken <= new for taken, new in zip(accepted, text.trace.tokens, strict=True))
         if "proposed" in series:
             assert all(taken <= drafted for taken, drafted in zip(accepted, series["proposed"], strict=True))
-        if name in ("speculative", "del", "aded", "lexical-unit"):
+        if name in ("speculative", "del", "aded", "sure-spans"):
             *before, last = zip(accepted, text.trace.tokens, strict=True)
             assert all(taken == new - 1 for taken, new in before), "one token of each step is the model's own"
             assert last[1] - last[0] in ({0, 1} if text.ending == "stop" else {1})

@@ -214,6 +214,6 @@ def test_a_pad_is_no_token_of_a_prompt() -> None:
     add_pad(embedding)
     (own,) = written("greedy", model, prompts([1, VOCABULARY]))
     assert own.reason.startswith(f"prompt 0 holds token {VOCABULARY}")
-    method = make("lexical-unit", pad=VOCABULARY + 1)
+    method = make("sure-spans", pad=VOCABULARY + 1)
     with pytest.raises(Exception, match=f"pad is {VOCABULARY + 1}, and the model knows tokens up to {VOCABULARY}"):
         generate(method, model, prompts(FINE), LIMITS, sources(1))

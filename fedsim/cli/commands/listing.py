@@ -110,6 +110,8 @@ class _Entry(TypedDict):
     name: str
     summary: str
     paper: str
+    fidelity: str
+    deviates: str
     related: str
     hook: str
     family: str
@@ -135,6 +137,8 @@ def _entries(group: str) -> list[_Entry]:
             name=m.name,
             summary=m.summary,
             paper=m.paper,
+            fidelity=m.fidelity or "",
+            deviates=m.deviates,
             related=m.related,
             hook=m.hook or "",
             family=_family(m),
@@ -159,6 +163,8 @@ def _scenarios() -> list[_Entry]:
             name=name,
             summary=_title(path),
             paper="",
+            fidelity="",
+            deviates="",
             related="",
             hook="",
             family="",

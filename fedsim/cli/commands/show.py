@@ -61,7 +61,7 @@ def _origin(method: registry.Method) -> list[tuple[str, str]]:
     """Other names and papers of a method, those that there are."""
     origin = [
         ("Also called", ", ".join(method.aliases)),
-        ("Paper", method.paper),
+        ("Paper", method.origin),
         ("Related paper, of other authors", method.related),
         ("Needs the threat model to grant", ", ".join(_grants(method))),
     ]

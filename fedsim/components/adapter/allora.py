@@ -71,7 +71,13 @@ class AlloraConfig(LowRankConfig):
 
 
 @final
-@component("allora", summary="LoRA whose gradient shrinks as the adapter grows", paper="2410.09692")
+@component(
+    "allora",
+    summary="LoRA whose gradient shrinks as the adapter grows",
+    paper="2410.09692",
+    fidelity="variant",
+    deviates="the gradient's factor follows two public implementations by others",
+)
 class Allora(Adapter[AlloraConfig]):
     """Puts adapters on linear layers and freezes all other parameters."""
 

@@ -63,6 +63,7 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
     "causal-mask-removal",
     summary="tokens see later tokens in chosen blocks of a decoder",
     paper="2401.14556",
+    fidelity="reproduction",
 )
 class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
     """Changes the mask of open blocks, in training and evaluation; the weights do not change."""

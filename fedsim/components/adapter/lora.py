@@ -43,7 +43,12 @@ class LoraConfig(LowRankConfig):
 
 
 @final
-@component("lora", summary="freezes linear layers and trains a low-rank change of each", paper="2106.09685")
+@component(
+    "lora",
+    summary="freezes linear layers and trains a low-rank change of each",
+    paper="2106.09685",
+    fidelity="reproduction",
+)
 class Lora(Adapter[LoraConfig]):
     """Puts adapters on linear layers and freezes all other parameters."""
 

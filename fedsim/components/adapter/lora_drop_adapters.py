@@ -36,6 +36,7 @@ from fedsim.core.types import Modality, PublicKnowledge
     "lora-drop-adapters",
     summary="trains low-rank stand-ins for blocks, which decoder lora-drop runs",
     paper="2601.02569",
+    fidelity="reproduction",
 )
 class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
     """Freezes a model, and puts an adapter beside chosen blocks, which acts wherever whole texts are read."""

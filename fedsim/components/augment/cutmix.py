@@ -53,7 +53,7 @@ class CutMixConfig(Config):
 
 
 @final
-@component("cutmix", summary="pastes a box of one image into another", paper="1905.04899")
+@component("cutmix", summary="pastes a box of one image into another", paper="1905.04899", fidelity="reproduction")
 class CutMix(Augmentation[CutMixConfig]):
     """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 

@@ -48,7 +48,13 @@ class FeatureCutMixConfig(Config):
 
 
 @final
-@component(_NAME, summary="pastes a box of one feature map into another", paper="1905.04899")
+@component(
+    _NAME,
+    summary="pastes a box of one feature map into another",
+    paper="1905.04899",
+    fidelity="variant",
+    deviates="the paper's ablation on features, at any named layer",
+)
 class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
     """Mixes labels in the batch, and one layer's output maps in the forward pass."""
 

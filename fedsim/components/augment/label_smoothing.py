@@ -33,7 +33,12 @@ class LabelSmoothingConfig(Config):
 
 
 @final
-@component("label-smoothing", summary="moves labels towards the uniform distribution", paper="1512.00567")
+@component(
+    "label-smoothing",
+    summary="moves labels towards the uniform distribution",
+    paper="1512.00567",
+    fidelity="reproduction",
+)
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
     """Smooths labels; classes and probabilities both become smoothed probabilities."""
 

@@ -92,7 +92,7 @@ class CodebookConfig(Config):
 
 
 @final
-@component("codebook", summary="replaces activations by a few codes", paper="2310.17230")
+@component("codebook", summary="replaces activations by a few codes", paper="2310.17230", fidelity="reproduction")
 class Codebook(Bottleneck[CodebookConfig]):
     """Puts a codebook after, or before, each named module."""
 

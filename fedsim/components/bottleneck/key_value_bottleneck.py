@@ -87,6 +87,7 @@ class KeyValueBottleneckConfig(Config):
     _NAME,
     summary="looks up values by a frozen encoder, and trains only the values",
     paper="2207.11240",
+    fidelity="reproduction",
     aliases=("dkvb",),
 )
 class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):

@@ -182,7 +182,13 @@ class Adapting(DraftedTexts):
 
 
 @final
-@component("aded", summary="decoder: drafts of a tri-gram table that learns, exact", paper="2407.12021")
+@component(
+    "aded",
+    summary="decoder: drafts of a tri-gram table that learns, exact",
+    paper="2407.12021",
+    fidelity="variant",
+    deviates="draws once a node, where its code draws once a path",
+)
 class Aded(Decoder[AdedConfig, Adapting]):
     """Writes the drafted tokens that the model draws too, and one more."""
 

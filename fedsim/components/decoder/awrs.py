@@ -146,6 +146,7 @@ class _Answers:
     "awrs",
     summary="decoder: within a constraint, by weighted rejection sampling and particles",
     paper="2504.05410",
+    fidelity="reproduction",
     extra="constrain",
 )
 class Awrs(Weigher[AwrsConfig, Weighing]):

@@ -114,7 +114,12 @@ class _Trial:
 
 
 @final
-@component("cntp", summary="decoder: trials where the model is unsure, the likeliest stays", paper="2507.03038")
+@component(
+    "cntp",
+    summary="decoder: trials where the model is unsure, the likeliest stays",
+    paper="2507.03038",
+    fidelity="reproduction",
+)
 class Cntp(Decoder[CntpConfig, Cautious]):
     """Writes one token a step where the model is sure, and a whole trial elsewhere."""
 

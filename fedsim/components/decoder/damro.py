@@ -98,7 +98,12 @@ class Branch:
 
 
 @final
-@component("damro", summary="decoder: damps what a few outlying visual tokens say alone", paper="2410.04514")
+@component(
+    "damro",
+    summary="decoder: damps what a few outlying visual tokens say alone",
+    paper="2410.04514",
+    fidelity="reproduction",
+)
 class Damro(Decoder[DamroConfig, Distrusting]):
     """Writes one token a step by the scores of two branches, with all visual tokens and with the outliers alone."""
 

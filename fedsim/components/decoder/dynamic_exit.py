@@ -132,7 +132,10 @@ class Exiting(DraftedTexts):
 
 @final
 @component(
-    "del", summary="decoder: the first layers draft, exit and length by running counts; exact", paper="2504.05598"
+    "del",
+    summary="decoder: the first layers draft, exit and length by running counts; exact",
+    paper="2504.05598",
+    fidelity="reproduction",
 )
 class Del(Decoder[DelConfig, Exiting]):
     """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other.

@@ -143,7 +143,13 @@ class Dropping(Writing):
 
 
 @final
-@component("lora-drop", summary="decoder: blocks stand still between anchors, with adapters", paper="2601.02569")
+@component(
+    "lora-drop",
+    summary="decoder: blocks stand still between anchors, with adapters",
+    paper="2601.02569",
+    fidelity="variant",
+    deviates="which keys are kept, and at which places, is chosen here",
+)
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):
     """Writes one token a step. All rows keep the same clock."""
 

@@ -30,7 +30,12 @@ class SampledConfig(Config):
 
 
 @final
-@component("sampled", summary="decoder: draws from the softmax, with temperature and top-p", paper="1904.09751")
+@component(
+    "sampled",
+    summary="decoder: draws from the softmax, with temperature and top-p",
+    paper="1904.09751",
+    fidelity="reproduction",
+)
 class Sampled(Decoder[SampledConfig, Writing]):
     """Writes one token a step, with one draw for each."""
 

@@ -41,7 +41,13 @@ class SkippingTexts(Writing):
 
 
 @final
-@component("skipdecode", summary="decoder: later tokens run through fewer layers, by a schedule", paper="2307.02628")
+@component(
+    "skipdecode",
+    summary="decoder: later tokens run through fewer layers, by a schedule",
+    paper="2307.02628",
+    fidelity="variant",
+    deviates="built from notes on the paper; E counts written tokens",
+)
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     """Writes one token a step. A step runs the same layers for all rows."""
 

@@ -70,7 +70,12 @@ class Speculating(DraftedTexts):
 
 
 @final
-@component("speculative", summary="decoder: drafts of a cheap model, exact by rejection", paper="2211.17192")
+@component(
+    "speculative",
+    summary="decoder: drafts of a cheap model, exact by rejection",
+    paper="2211.17192",
+    fidelity="reproduction",
+)
 class Speculative(Decoder[SpeculativeConfig, Speculating]):
     """Writes the drafted tokens that stand, and one more. Its `layers` are those of the draft and of the model."""
 

@@ -88,7 +88,12 @@ class Steered(Writing):
 
 
 @final
-@component("svdecode", summary="decoder: further along the direction of a fine-tuning", paper="2509.15888")
+@component(
+    "svdecode",
+    summary="decoder: further along the direction of a fine-tuning",
+    paper="2509.15888",
+    fidelity="reproduction",
+)
 class Svdecode(Decoder[SvdecodeConfig, Steered]):
     """Writes one token a step by the scores of two models on the same text."""
 

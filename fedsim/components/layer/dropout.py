@@ -32,7 +32,12 @@ class DropoutConfig(Config):
 
 
 @final
-@component("dropout", summary="sets one rate for all dropout layers of the model", paper="Srivastava 2014")
+@component(
+    "dropout",
+    summary="sets one rate for all dropout layers of the model",
+    paper="Srivastava 2014",
+    fidelity="reproduction",
+)
 class Dropout(Layer[DropoutConfig]):
     """Sets the rate of the dropout layers that a model has, including those in attention."""
 

@@ -45,7 +45,12 @@ class MultiSampleDropoutConfig(Config):
 
 
 @final
-@component(_NAME, summary="applies several dropout masks to the same features in a step", paper="1905.09788")
+@component(
+    _NAME,
+    summary="applies several dropout masks to the same features in a step",
+    paper="1905.09788",
+    fidelity="reproduction",
+)
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
     """Runs a model's last layers on M samples of every example in training: logits (B, M, K)."""
 

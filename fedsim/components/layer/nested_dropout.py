@@ -59,7 +59,9 @@ class NestedDropoutConfig(Config):
 
 
 @final
-@component(_NAME, summary="cuts the last features to a prefix of random length", paper="2206.13140")
+@component(
+    _NAME, summary="cuts the last features to a prefix of random length", paper="2206.13140", fidelity="reproduction"
+)
 class NestedDropout(Layer[NestedDropoutConfig]):
     """Replaces a dropout layer: features (B, ..., D) -> (B, ..., D)."""
 

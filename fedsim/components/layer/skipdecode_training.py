@@ -35,7 +35,13 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
 
 
 @final
-@component(_NAME, summary="in training, later tokens jump over layers, by skipdecode's schedule", paper="2307.02628")
+@component(
+    _NAME,
+    summary="in training, later tokens jump over layers, by skipdecode's schedule",
+    paper="2307.02628",
+    fidelity="variant",
+    deviates="built from notes on the paper; prompts count in the loss",
+)
 class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
     """Changes what blocks return in training; evaluation and weights stay as they are."""
 

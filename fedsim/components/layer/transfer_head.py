@@ -4,7 +4,7 @@ Idea: A backbone that was trained on public data serves many tasks; only the las
 Equation: y = W_k relu(.. relu(W_1 f(x) + b_1) ..) + b_k with f frozen; the update holds the W and b alone
 Assumes: a model whose last layer with weights is linear. `model.checkpoint` gives it weights, with a head of this form.
 Leaks: what the head reads, so features of examples; pixels as far as features show them.
-Fails: as a defense: features can be followed back to images (attack `maui`).
+Fails: as a defense: features can be followed back to images (attack `head-inversion`).
 Source: none; common practice.
 """
 

@@ -50,7 +50,12 @@ class CoTeachingConfig(Config):
 
 
 @final
-@component(_NAME, summary="trains two networks that choose each other's examples by small loss", paper="2206.13140")
+@component(
+    _NAME,
+    summary="trains two networks that choose each other's examples by small loss",
+    paper="2206.13140",
+    fidelity="reproduction",
+)
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
     """Doubles the model and trains each network on the other's choice: outputs (B, 4, K) in training."""
 

@@ -40,7 +40,13 @@ class EarlyExitsConfig(Config):
 
 
 @final
-@component(_NAME, summary="trains early layers to predict the next token too", paper="2404.16710")
+@component(
+    _NAME,
+    summary="trains early layers to predict the next token too",
+    paper="2404.16710",
+    fidelity="variant",
+    deviates="without its dropout of layers and its schedule of exits",
+)
 class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
     """Has the model return the scores of each exit in training, and weighs their losses."""
 

@@ -64,7 +64,12 @@ class Encoder(Protocol):
 
 
 @final
-@component(_NAME, summary="trains sentence embeddings with repeated tokens and a queue", paper="2109.04380")
+@component(
+    _NAME,
+    summary="trains sentence embeddings with repeated tokens and a queue",
+    paper="2109.04380",
+    fidelity="reproduction",
+)
 class EsimCse(
     ModelComponent[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig], Augmentation[EsimCseConfig]
 ):

@@ -31,7 +31,9 @@ class FedProxConfig(Config):
 
 
 @final
-@component("fedprox", summary="keeps local training near the received weights", paper="1812.06127")
+@component(
+    "fedprox", summary="keeps local training near the received weights", paper="1812.06127", fidelity="reproduction"
+)
 class FedProx(LossTerm[FedProxConfig]):
     """The proximal term, which limits how far clients with uneven data drift apart."""
 

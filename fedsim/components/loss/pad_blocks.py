@@ -7,7 +7,8 @@ Assumes: a causal language model whose layers can be run one by one. p is that o
     or without adapters of the model as it was sent; so name the component behind the adapter.
 Leaks: the pad's gradient is pooled over all marked spans; followers of a unit have a gradient at two places.
 Fails: where the model is sure of nothing, pads learn from the few blocks of any unit alone. Pads see no dropout.
-Source: Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; constants, and a pad of its own, are chosen here.
+Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; constants, and a
+    pad of its own, are chosen here.
 """
 
 from __future__ import annotations
@@ -43,7 +44,13 @@ class PadBlocksConfig(Config):
 
 
 @final
-@component("pad-blocks", summary="trains pads that stand for spans the model is sure of", paper="2405.15208")
+@component(
+    "pad-blocks",
+    summary="trains pads that stand for spans the model is sure of",
+    paper="2405.15208",
+    fidelity="inspired",
+    deviates="only abstract and README were read; constants are chosen here",
+)
 class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
     """Adds a row to the embedding and a term to the loss; the model's own forward pass stays as it is."""
 

@@ -33,7 +33,7 @@ class AdamConfig(Config):
 
 
 @final
-@component("adam", summary="Adam, with bias correction or without", paper="1412.6980")
+@component("adam", summary="Adam, with bias correction or without", paper="1412.6980", fidelity="reproduction")
 class Adam(Optimizer[AdamConfig]):
     """Adam whose state lasts one local training."""
 

@@ -79,7 +79,13 @@ class ShownLayers(NamedTuple):
 
 
 @final
-@component("devil", summary="probe: features as a prompt of a frozen language model", paper="2309.01617")
+@component(
+    "devil",
+    summary="probe: features as a prompt of a frozen language model",
+    paper="2309.01617",
+    fidelity="variant",
+    deviates="sizes, scaled channels and rates are chosen here",
+)
 class Devil(Probe[DevilConfig]):
     """Tells classes by the token that a frozen head scores highest behind the prompt."""
 

@@ -42,7 +42,13 @@ class HyperdimensionalProbeConfig(Config):
 
 
 @final
-@component("hyperdimensional-probe", summary="probe: codes that bind and bundle concepts", paper="2509.25045")
+@component(
+    "hyperdimensional-probe",
+    summary="probe: codes that bind and bundle concepts",
+    paper="2509.25045",
+    fidelity="variant",
+    deviates="sizes, rates and a reading's chance are chosen here",
+)
 class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
     """Tells classes by the code to which an encoder maps a state; `learn` does so for any codes."""
 

@@ -40,7 +40,13 @@ class MarkovCategoricalConfig(Config):
 
 
 @final
-@component("markov-categorical", summary="probe: information measures of states and their head", paper="2507.19247")
+@component(
+    "markov-categorical",
+    summary="probe: information measures of states and their head",
+    paper="2507.19247",
+    fidelity="variant",
+    deviates="its measures; estimators, normalisation and penalties are chosen here",
+)
 class MarkovCategorical(Probe[MarkovCategoricalConfig]):
     """Learns the log-linear head that tells classes from states: a kernel, whose measures stand beside it."""
 

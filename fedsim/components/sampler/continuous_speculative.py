@@ -90,7 +90,13 @@ class _Turn(NamedTuple):
 
 
 @final
-@component("continuous-speculative", summary="sampler: drafts of patches, exact by densities", paper="2411.11925")
+@component(
+    "continuous-speculative",
+    summary="sampler: drafts of patches, exact by densities",
+    paper="2411.11925",
+    fidelity="variant",
+    deviates="the density ratio is exact, where the paper's factor is biased",
+)
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
     """Draws the drafted patches that stand, and one more. The draft takes a pass of its own for each of its patches."""
 

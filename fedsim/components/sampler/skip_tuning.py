@@ -34,7 +34,12 @@ class SkipTuningConfig(SolverConfig):
 
 
 @final
-@component("skip-tuning", summary="sampler: weaker skips of a U-Net, for few steps", paper="2402.15170")
+@component(
+    "skip-tuning",
+    summary="sampler: weaker skips of a U-Net, for few steps",
+    paper="2402.15170",
+    fidelity="reproduction",
+)
 class SkipTuning(LevelSolver[SkipTuningConfig]):
     """Scales the stored features of each evaluation, inside a solver."""
 

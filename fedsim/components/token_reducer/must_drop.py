@@ -52,7 +52,13 @@ class MustDropConfig(Config):
 
 
 @final
-@component("must-drop", summary="merges like visual tokens, and drops what nobody looks at", paper="2411.10803")
+@component(
+    "must-drop",
+    summary="merges like visual tokens, and drops what nobody looks at",
+    paper="2411.10803",
+    fidelity="variant",
+    deviates="thresholds are scaled to fewer tokens; each image merges alone",
+)
 class MustDrop(VisualTokenReducer[MustDropConfig]):
     """Acts in the encoder, in the language model, and on what its layers hold."""
 

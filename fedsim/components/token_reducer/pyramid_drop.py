@@ -38,7 +38,12 @@ class PyramidDropConfig(Config):
 
 
 @final
-@component("pyramid-drop", summary="keeps ever fewer visual tokens, stage by stage", paper="2410.17247")
+@component(
+    "pyramid-drop",
+    summary="keeps ever fewer visual tokens, stage by stage",
+    paper="2410.17247",
+    fidelity="reproduction",
+)
 class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
     """Drops tokens before some layers of the language model."""
 

@@ -53,7 +53,13 @@ class RcpConfig(Config):
 
 
 @final
-@component("rcp", summary="learns which visual tokens to drop, and mends what is left", paper="2604.04972")
+@component(
+    "rcp",
+    summary="learns which visual tokens to drop, and mends what is left",
+    paper="2604.04972",
+    fidelity="variant",
+    deviates="no dropout; lost states are those that the layer itself dropped",
+)
 class Rcp(VisualTokenReducer[RcpConfig]):
     """Adds pruners and repairs between a model's layers."""
 

@@ -84,7 +84,13 @@ class _Alphabet:
 
 
 @final
-@component("cfg-constrained", summary="unmasker: texts of a context-free grammar alone", paper="2508.10111")
+@component(
+    "cfg-constrained",
+    summary="unmasker: texts of a context-free grammar alone",
+    paper="2508.10111",
+    fidelity="variant",
+    deviates="without its lexing; exact gaps are an addition",
+)
 class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
     """Writes the surest tokens that leave a way to a text of the grammar."""
 

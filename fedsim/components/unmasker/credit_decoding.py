@@ -61,7 +61,12 @@ class Credited(Unmasking):
 
 
 @final
-@component("credit-decoding", summary="unmasker: a bonus for tokens that stay the likeliest", paper="2510.06133")
+@component(
+    "credit-decoding",
+    summary="unmasker: a bonus for tokens that stay the likeliest",
+    paper="2510.06133",
+    fidelity="reproduction",
+)
 class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
     """Writes the places of a block above a threshold, by odds that remember earlier steps."""
 

@@ -28,7 +28,9 @@ class FactorConfig(BlockConfig):
 
 
 @final
-@component("factor", summary="unmasker: as many places as their doubt allows", paper="2505.22618")
+@component(
+    "factor", summary="unmasker: as many places as their doubt allows", paper="2505.22618", fidelity="reproduction"
+)
 class Factor(Stateless[FactorConfig]):
     """Writes the places of a block whose common doubt is small enough."""
 

@@ -39,7 +39,9 @@ class Scheduled(Unmasking):
 
 
 @final
-@component("fixed", summary="unmasker: as many places a step as a schedule says", paper="2502.09992")
+@component(
+    "fixed", summary="unmasker: as many places a step as a schedule says", paper="2502.09992", fidelity="reproduction"
+)
 class Fixed(Blockwise[FixedConfig, Scheduled]):
     """Writes the surest places of a block by a schedule."""
 

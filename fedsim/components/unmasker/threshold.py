@@ -28,7 +28,7 @@ class ThresholdConfig(BlockConfig):
 
 
 @final
-@component("threshold", summary="unmasker: every place above a confidence", paper="2505.22618")
+@component("threshold", summary="unmasker: every place above a confidence", paper="2505.22618", fidelity="reproduction")
 class Threshold(Stateless[ThresholdConfig]):
     """Writes the places of a block above a confidence."""
 

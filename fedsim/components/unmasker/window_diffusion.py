@@ -100,7 +100,12 @@ class Cache:
 
 
 @final
-@component("window-diffusion", summary="unmasker: cached passes over a window of masked places", paper="2601.20332")
+@component(
+    "window-diffusion",
+    summary="unmasker: cached passes over a window of masked places",
+    paper="2601.20332",
+    fidelity="reproduction",
+)
 class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
     """Writes the surest places, most steps by a pass over a few of them."""
 

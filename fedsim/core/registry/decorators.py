@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
 from fedsim.core.registry.index import entry_of
-from fedsim.core.registry.method import METHODS, F, Kind, Method, registered
+from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, registered
 from fedsim.core.types import Config
 
 
@@ -20,6 +20,8 @@ class About(TypedDict, total=False):
     Attributes:
         summary: what it is, in a line.
         paper: arXiv id or citation of the method itself.
+        fidelity: what the method is to its paper.
+        deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
         extra: name of the optional dependencies that it needs.
         related: arXiv id or citation of what it builds on.
         aliases: other names that find it, as those of papers.
@@ -27,6 +29,8 @@ class About(TypedDict, total=False):
 
     summary: Required[str]
     paper: str
+    fidelity: Fidelity
+    deviates: str
     extra: str | None
     related: str
     aliases: Sequence[str]
@@ -147,6 +151,8 @@ def _register(
     *,
     summary: str,
     paper: str = "",
+    fidelity: Fidelity | None = None,
+    deviates: str = "",
     extra: str | None = None,
     related: str = "",
     aliases: Sequence[str] = (),
@@ -159,6 +165,8 @@ def _register(
             module=make.__module__,
             summary=summary,
             paper=paper,
+            fidelity=fidelity,
+            deviates=deviates,
             extra=extra,
             hook=hook,
             related=related,

@@ -47,7 +47,7 @@ _KINDS: dict[str, Kind] = {
 _MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
 _DECORATOR = re.compile(rf"^@(?:registry\.)?({'|'.join(_KINDS)})(\(.*?\))\n(?=@|class |def )", re.MULTILINE | re.DOTALL)
 _TEXT = re.compile(r'^(\w+) = (".*?")(?: *#.*)?$', re.MULTILINE)
-_FIELDS = ("summary", "paper", "extra", "related", "aliases")
+_FIELDS = ("summary", "paper", "fidelity", "deviates", "extra", "related", "aliases")
 
 
 def entry_of(kind: Kind, name: str) -> Entry | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,21 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+Fidelity = Literal["reproduction", "variant", "inspired"]
+"""What a method is to its paper.
+
+reproduction: its algorithm, equations and settings; what it adds changes nothing where the paper applies.
+variant: its idea, with a step or settings changed on purpose.
+inspired: only its abstract or a short description was read, or it shares only the goal.
+"""
+
+_PHRASES: dict[Fidelity, str] = {
+    "reproduction": "a reproduction of",
+    "variant": "a variant of",
+    "inspired": "inspired by",
+}
+_ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -41,6 +57,8 @@ class Entry:
     Attributes:
         module: that imports it.
         paper: arXiv id or citation of the method itself, empty when there is none.
+        fidelity: what the method is to its paper; None without a paper, and for metrics, tasks, data sets and models.
+        deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
         extra: the optional extra of the distribution that it needs, if any.
         hook: where a component plugs in; None for other kinds.
         related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
@@ -52,6 +70,8 @@ class Entry:
     module: str
     summary: str
     paper: str = ""
+    fidelity: Fidelity | None = None
+    deviates: str = ""
     extra: str | None = None
     hook: Hook | None = None
     related: str = ""
@@ -61,6 +81,14 @@ class Entry:
     def names(self) -> tuple[str, ...]:
         """Its name and its aliases."""
         return (self.name, *self.aliases)
+
+    @property
+    def origin(self) -> str:
+        """Its paper and what it is to it, as "a variant of arXiv 2104.07586: REASON"; empty without a paper."""
+        cited = f"arXiv {self.paper}" if _ARXIV.fullmatch(self.paper) else self.paper
+        if self.fidelity is None:
+            return cited
+        return f"{_PHRASES[self.fidelity]} {cited}{f': {self.deviates}' if self.deviates else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)

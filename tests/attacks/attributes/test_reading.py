@@ -26,7 +26,7 @@ def test_it_is_the_probe_on_scaled_figures() -> None:
 
 def test_another_probe_is_asked_by_its_name() -> None:
     known, labels, asked = drawn()
-    attack = ChangeNorms(ChangeNormsConfig(probe="feature-neurons"))
+    attack = ChangeNorms(ChangeNormsConfig(probe="head-neurons"))
     found = attack(known, labels, torch.cat([asked, asked + 500]), torch.Generator())
     assert found.argmax(1).tolist() == [0] * 7 + [1] * 7
 

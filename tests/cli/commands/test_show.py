@@ -39,12 +39,21 @@ def test_show_and_list_know_other_names_and_papers_of_others(command: Say) -> No
     code, told, wrong = command("show", "dia")
     assert code == 0, wrong
     assert "dropout-inversion (attack)" in told
-    assert "Also called: dia\nPaper: 2208.06163\n" in told
+    assert "Also called: dia\nPaper: a reproduction of arXiv 2208.06163\n" in told
     assert "Related paper, of other authors: 1906.08935" in command("show", "round-averaging")[1]
     listed = {own["name"]: own for own in json.loads(command("list", "attacks", "--json")[1])}
-    assert listed["sparse-dictionary"]["aliases"] == ["spear++"]
+    assert listed["r-gap"]["aliases"] == ["rgap"]
     assert (listed["round-averaging"]["paper"], listed["round-averaging"]["related"]) == ("", "1906.08935")
     assert "(also: dia)" in command("list", "attacks")[1]
+
+
+def test_show_and_list_say_what_a_method_is_to_its_paper(command: Say) -> None:
+    shown = command("show", "masked-votes")[1]
+    assert "Paper: inspired by arXiv 2601.20125: only the abstract was read; shadow models are the reference\n" in shown
+    assert "Paper:" not in command("show", "round-averaging")[1]
+    listed = {entry["name"]: entry for entry in json.loads(command("list", "memberships", "--json")[1])}
+    assert (listed["lira"]["fidelity"], listed["lira"]["deviates"]) == ("reproduction", "")
+    assert (listed["masked-votes"]["fidelity"], listed["adapter-certificate"]["fidelity"]) == ("inspired", "")
 
 
 @pytest.mark.parametrize("name", ["dlg", "code-words"])

@@ -27,7 +27,7 @@ def test_no_more_is_drafted_than_can_be_read_and_than_counts(most: int, context:
     ("name", "settings"),
     [
         ("speculative", {"layers": 1, "length": 9}),
-        ("lexical-unit", {"pads": 9, "beta": 0.0}),
+        ("sure-spans", {"pads": 9, "beta": 0.0}),
         ("aded", {"prompt": True, "adaptive": False, "depth": 9}),  # of this prompt, each draft is a line
         ("del", {"longest": 9, "dynamic": False}),
     ],

@@ -21,7 +21,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
     ("kind", "alias", "name"),
     [
         ("attack", "dia", "dropout-inversion"),
-        ("attack", "spear++", "sparse-dictionary"),
+        ("attack", "rgap", "r-gap"),
         ("attack", "ig", "inverting-gradients"),
         ("defense", "signsgd", "sign"),
     ],

@@ -1,12 +1,14 @@
 """Every method has what it needs."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from fedsim.core import registry
+from fedsim.core.registry.method import Entry
 
 
 def test_no_method_imports_another() -> None:
@@ -31,3 +33,65 @@ def test_every_method_has_what_list_and_show_need(kind: registry.Kind) -> None:
         assert len(method.doc) > 100, f"{name} does not say what it is"
         undocumented = [n for n, f in method.config.model_fields.items() if not f.description and f.annotation is float]
         assert len(undocumented) <= 3, f"{name}: {undocumented}"
+
+
+_WITH_FIDELITY: tuple[registry.Kind, ...] = (
+    "attack",
+    "defense",
+    "component",
+    "aggregator",
+    "membership",
+    "attribute",
+    "trace",
+    "question",
+)
+_MOST_WORDS = 12  # as many as a line of `fedsim show` and a cell of docs/fidelity.md have room for
+
+
+@pytest.mark.parametrize("kind", _WITH_FIDELITY)
+def test_every_published_method_says_what_it_is_to_its_paper(kind: registry.Kind) -> None:
+    for name, entry in registry.entries(kind).items():
+        assert (entry.fidelity is not None) == bool(entry.paper), f"{name}: paper and fidelity stand together"
+        differs = entry.fidelity in ("variant", "inspired")
+        assert bool(entry.deviates) == differs, f"{name}: `deviates` says how a variant or an inspired method differs"
+        assert len(entry.deviates.split()) <= _MOST_WORDS, f"{name}: {entry.deviates}"
+
+
+@pytest.mark.parametrize("kind", _WITH_FIDELITY)
+def test_the_source_of_a_docstring_agrees_with_the_decorator(kind: registry.Kind) -> None:
+    for name, method in registry.methods(kind).items():
+        if not method.paper:
+            continue
+        source = method.doc.rpartition("Source: ")[2]
+        author, _, year = method.paper.partition(" ")
+        cited = method.paper in source or (author in source and year[:4] in source)
+        assert cited, f"{name}: the source is not {method.paper}: {source}"
+        assert source.startswith("inspired by") == (method.fidelity == "inspired"), f"{name}: {source}"
+
+
+@pytest.mark.parametrize("kind", _WITH_FIDELITY)
+def test_a_method_that_a_paper_inspired_does_not_have_the_paper_s_name(kind: registry.Kind) -> None:
+    for name, method in registry.methods(kind).items():
+        named = re.match(r"inspired by (\S+),", method.doc.rpartition("Source: ")[2])
+        assert named is None or named[1].lower() not in method.names, name
+
+
+def test_the_origin_of_a_method_is_a_phrase() -> None:
+    method = Entry(kind="attack", name="a", module="attacks.a", summary="")
+    assert method.origin == ""
+    variant = Entry(
+        kind="attack",
+        name="b",
+        module="attacks.b",
+        summary="",
+        paper="2104.07586",
+        fidelity="variant",
+        deviates="another step",
+    )
+    assert variant.origin == "a variant of arXiv 2104.07586: another step"
+    book = Entry(
+        kind="attack", name="c", module="attacks.c", summary="", paper="Srivastava 2014", fidelity="reproduction"
+    )
+    assert book.origin == "a reproduction of Srivastava 2014"
+    table = Entry(kind="dataset", name="d", module="attacks.d", summary="", paper="cs/0306050")
+    assert table.origin == "arXiv cs/0306050"

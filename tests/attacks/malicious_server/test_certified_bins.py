@@ -14,7 +14,7 @@ from fedsim.core.types import InputSpec
 from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
-NAME = "vgia"
+NAME = "certified-bins"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
 
 

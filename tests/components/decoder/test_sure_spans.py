@@ -1,4 +1,4 @@
-"""Lexical units: null settings are greedy, what is accepted, what a past holds, and a language that a model learns."""
+"""Sure spans: null settings are greedy, what is accepted, what a past holds, and a language that a model learns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.decoder.lexical_unit import LexicalUnitConfig
+from fedsim.components.decoder.sure_spans import SureSpansConfig
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import GenerationContext, HookContext, Writing
 from fedsim.core.losses import cross_entropy
@@ -40,7 +40,7 @@ class Table(nn.Module):
 
 
 def written(table: dict[tuple[int, int], dict[int, float]], tokenizer: Any = None, **settings: Any) -> Any:
-    method = make("lexical-unit", pad=7, **settings)
+    method = make("sure-spans", pad=7, **settings)
     (found,) = generate(
         method, Table(7, table), prompts([0]), Limits(max_new_tokens=4), sources(1), tokenizer=tokenizer
     )
@@ -49,7 +49,7 @@ def written(table: dict[tuple[int, int], dict[int, float]], tokenizer: Any = Non
 
 @pytest.mark.parametrize("settings", [{"beta": 1.1}, {"pads": 0}])
 def test_where_nothing_is_accepted_it_is_greedy(settings: dict[str, Any]) -> None:
-    texts = generate(make("lexical-unit", **settings), padded(), ASKED, LIMITS, sources(4))
+    texts = generate(make("sure-spans", **settings), padded(), ASKED, LIMITS, sources(4))
     assert [list(text.tokens) for text in texts] == greedy(tiny_llama(), ASKED.prompts, 12)
     assert {text.trace.tokens for text in texts} == {(1,) * 12}
 
@@ -94,14 +94,14 @@ def test_a_span_ends_in_front_of_what_repeats_or_extends_the_token_before() -> N
 
 def test_the_first_token_may_be_drawn_and_is_always_taken() -> None:
     table = {(0, 0): {1: 0.3, 2: 0.3}, (0, 1): {3: 0.99}}
-    method = make("lexical-unit", pad=7, temperature=1.0)
+    method = make("sure-spans", pad=7, temperature=1.0)
     texts = generate(method, Table(7, table), prompts(*[[0]] * 40), Limits(max_new_tokens=2), sources(40))
     assert {text.tokens[0] for text in texts} > {1, 2}
     assert {text.tokens[1] for text in texts if text.tokens[0] != 3} == {3}
 
 
 def test_what_was_read_of_pads_is_forgotten() -> None:
-    model, method = padded(), make("lexical-unit", beta=0.0)
+    model, method = padded(), make("sure-spans", beta=0.0)
     context = GenerationContext(tuple(sources(4)), LIMITS)
     state = method.start(model, ASKED, context)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_what_was_read_of_pads_is_forgotten() -> None:
 
 def test_texts_end_at_a_stop_token_and_at_the_end_of_the_context_in_the_middle_of_a_span() -> None:
     sure = {(0, 0): {1: 0.9}, (0, 1): {2: 0.99}, (0, 2): {3: 0.99}, (0, 3): {4: 0.99}}
-    method, model = make("lexical-unit", pad=7), Table(7, sure)
+    method, model = make("sure-spans", pad=7), Table(7, sure)
     (stopped,) = generate(method, model, prompts([0]), Limits(max_new_tokens=9, stop_tokens=frozenset({2})), sources(1))
     assert (stopped.tokens, stopped.ending) == ((1, 2), "stop")
     (full,) = generate(method, model, prompts([0]), Limits(max_new_tokens=9, context=3), sources(1))
@@ -128,7 +128,7 @@ def test_texts_end_at_a_stop_token_and_at_the_end_of_the_context_in_the_middle_o
 
 def test_top_p_at_temperature_0_is_refused() -> None:
     with pytest.raises(ValueError, match="at temperature 0 nothing is drawn"):
-        LexicalUnitConfig(top_p=0.9)
+        SureSpansConfig(top_p=0.9)
 
 
 def test_a_language_of_units_is_written_unit_by_unit() -> None:
@@ -156,7 +156,7 @@ def test_a_language_of_units_is_written_unit_by_unit() -> None:
         schedule.step()
     asked = prompts([0], [3, 8, 13, 4], [2, 7, 12, 3, 8, 13, 4])  # units begin behind one of the five
     limits = Limits(max_new_tokens=9)
-    texts = generate(make("lexical-unit", pads=2), model, asked, limits, sources(3))
+    texts = generate(make("sure-spans", pads=2), model, asked, limits, sources(3))
     assert [list(text.tokens) for text in texts] == greedy(model, asked.prompts, 9)
     steps = [len(text.trace.tokens) for text in texts]
     assert sum(steps) < 18, "27 tokens in units of three are 9 steps, and 27 where pads know nothing"

@@ -1,4 +1,4 @@
-"""maui: where clients train a head alone, read features of examples off it, and follow them back to images.
+"""head-inversion: where clients train a head alone, read features off its gradient, and follow them back to images.
 
 Idea: rows of the head's first layer are normal, and its biases let units fire for few examples or many, so that in a
     batch of any size some fire for one. Its features lead back through the frozen backbone, near the server's images.
@@ -8,7 +8,7 @@ Assumes: malicious server with images of its own that sees one gradient of the h
     features, then ReLU and a linear layer, or nothing. The rate of dropout in front of the head, if there is any.
 Recovers: images up to what features tell: exactly from as many as pixels; which image it was from far fewer.
 Fails: noise; batches that mix in batch normalisation; a head of one layer with as many examples as classes or more.
-Source: after arXiv 2509.11451, of which the abstract was read; biases, prior and search are our own.
+Source: inspired by Maui, arXiv 2509.11451, of which the abstract was read; biases, prior and search are this project's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ALIKE = 1e-3  # of the same: other examples are beyond
 _DROPPED = 1e-6  # of an example's largest feature; rounding errors stay below
 
 
-class MauiConfig(Config):
+class HeadInversionConfig(Config):
     """Settings of the attack."""
 
     rarest: float = Field(default=1 / 256, gt=0, lt=1, description="least share of images for which a unit fires")
@@ -73,8 +73,14 @@ class _Head(NamedTuple):
 
 
 @final
-@attack("maui", summary="malicious server: a head's features, followed back to images", related="2509.11451")
-class Maui(Attack[MauiConfig]):
+@attack(
+    "head-inversion",
+    summary="malicious server: a head's features, followed back to images",
+    paper="2509.11451",
+    fidelity="inspired",
+    deviates="only the abstract was read; biases, prior and search are this project's",
+)
+class HeadInversion(Attack[HeadInversionConfig]):
     """Reads features of single examples off a head's gradient, and follows them back through a frozen backbone."""
 
     effort: ClassVar[Effort] = "search"
@@ -153,7 +159,7 @@ def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
 
 
 @torch.no_grad()
-def _write(layer: nn.Linear, read: Tensor, shares: MauiConfig | None, generator: torch.Generator) -> None:
+def _write(layer: nn.Linear, read: Tensor, shares: HeadInversionConfig | None, generator: torch.Generator) -> None:
     """Write rows of usual size across the mean of the features, and biases by the shares for which units fire.
 
     Args:

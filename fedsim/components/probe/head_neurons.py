@@ -1,4 +1,4 @@
-"""feature-neurons: reads neurons of a language model through its head, and classes from the neurons that tell them.
+"""head-neurons: reads neurons of a language model through its head, and classes from the neurons that tell them.
 
 Idea: a neuron reads one direction of the residual stream; if the head names it, the neuron stands for that token.
 Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 the more peaked. As a probe: the k neurons of each class
@@ -6,7 +6,7 @@ Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 the more peaked.
 Assumes: the weights; for classes, activations (the output of `up_proj`) with labels.
 Leaks: a row of a client's update is a sum of what the neuron read, so the head names words of the client's text.
 Fails: neurons that stand for several things; neurons that move together make the probe too sure.
-Source: Davies 2025, arXiv 2501.02688; the norm, both signs, and the probe are chosen here.
+Source: inspired by Davies 2025, arXiv 2501.02688; the norm, both signs, and the probe are chosen here.
 """
 
 from __future__ import annotations
@@ -29,15 +29,21 @@ from fedsim.core.types import Config, Tensors
 Weights = Literal["up_proj", "gate_proj", "down_proj"]
 
 
-class FeatureNeuronsConfig(Config):
-    """Settings of feature-neurons."""
+class HeadNeuronsConfig(Config):
+    """Settings of head-neurons."""
 
     neurons: int = Field(default=8, ge=1, description="k, neurons that are kept for each class")
 
 
 @final
-@component("feature-neurons", summary="probe: neurons named by the head, classes told by a few", paper="2501.02688")
-class FeatureNeurons(Probe[FeatureNeuronsConfig]):
+@component(
+    "head-neurons",
+    summary="probe: neurons named by the head, classes told by a few",
+    paper="2501.02688",
+    fidelity="inspired",
+    deviates="only summaries were read; norm, signs and probe are chosen here",
+)
+class HeadNeurons(Probe[HeadNeuronsConfig]):
     """Tells classes from the activations of the neurons that tell each class best."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:

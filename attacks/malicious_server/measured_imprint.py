@@ -1,4 +1,4 @@
-"""ares: imprint a dense layer on what the layers in front of it measure, and solve the measurement for a sparse image.
+"""measured-imprint: imprint a dense layer on what earlier layers measure, and solve the measurement for a sparse image.
 
 Idea: no layer is added. Convolutions, or else a dense layer, become random measurements that a ReLU leaves as they are;
     all rows of the next dense layer are alike but for their bias, so that neighbours differ in the examples of one bin.
@@ -9,7 +9,7 @@ Assumes: malicious server that changes weights, not shapes, with own examples fo
 Recovers: images from fewer measurements than pixels, approximately; from as many as pixels, nearly exactly.
 Fails: examples that share a bin; dropout behind the imprint, which spoils the differences; noise on the wire; maximum
     pooling and normalisation (refused). Dropout in front of a layer that measures.
-Source: after arXiv 2603.17623, of which the abstract was read; layers and bins are our own. Bins: arXiv 2110.13057.
+Source: inspired by ARES, arXiv 2603.17623, of which the abstract was read; bins as in arXiv 2110.13057.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _AFFINE = 1e-6  # of how far apart images are read, in double precision: roundin
 _CONSTANT = 1e-9
 
 
-class AresConfig(Config):
+class MeasuredImprintConfig(Config):
     """Settings of the attack."""
 
     strength: float = Field(
@@ -83,8 +83,14 @@ class _Affine(NamedTuple):
 
 
 @final
-@attack("ares", summary="malicious server: an imprint on measurements that are solved for images", related="2603.17623")
-class Ares(Attack[AresConfig]):
+@attack(
+    "measured-imprint",
+    summary="malicious server: an imprint on measurements that are solved for images",
+    paper="2603.17623",
+    fidelity="inspired",
+    deviates="only the abstract was read; layers and bins are this project's",
+)
+class MeasuredImprint(Attack[MeasuredImprintConfig]):
     """Reads activations off a layer whose weights the server chose, and inverts the layer in front of it."""
 
     effort: ClassVar[Effort] = "algebra"

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.malicious_server.maui import _isolated
+from attacks.malicious_server.head_inversion import _isolated
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
-NAME = "maui"
+NAME = "head-inversion"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
 PIXELS = 48
 

@@ -1,4 +1,4 @@
-"""Refiner: the gradient stays near while the images move away, in the proportion that the settings say."""
+"""Decoys: the gradient stays near while the images move away, in the proportion that the settings say."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.batch.refiner import Refiner, RefinerConfig
+from defenses.batch.decoy_batch import DecoyBatch, DecoyBatchConfig
 from fedsim.core import seeding
 from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch
@@ -23,7 +23,7 @@ def step(model: nn.Module | None = None) -> LocalStep:
 
 def refined(local: LocalStep, **settings: Any) -> Batch:
     here = HookContext(1, 0, 0, torch.Generator().manual_seed(0), local=local)
-    return Refiner(RefinerConfig(**settings)).on_batch(local.batch, here)
+    return DecoyBatch(DecoyBatchConfig(**settings)).on_batch(local.batch, here)
 
 
 def gap(local: LocalStep, changed: Batch) -> float:

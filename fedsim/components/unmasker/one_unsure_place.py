@@ -1,4 +1,4 @@
-"""explore-then-exploit: beside the sure places, write one unsure place a round whose token makes others sure.
+"""one-unsure-place: beside the sure places, write one unsure place a round whose token makes others sure.
 
 Idea: rounds are at least the text's information over what a round writes; sure tokens carry little, so one unsure token
     a round is written on purpose. Its cost is at most the doubt of the sure ones: C(S) <= sum_i H_i - max_i H_i.
@@ -9,7 +9,7 @@ Equation: write E = {c_i >= tau in the first open block, >= tau_x in the next}, 
 Assumes: a model that fills in masked places. Nothing is trained.
 Leaks: rounds follow the text's information less closely than with a threshold; explored places show what is unsure.
 Fails: unsure places of one round that depend on each other; far from what is written doubt is ignorance.
-Source: "From Bits to Rounds", 2025, arXiv 2511.21103; the rule that explores, and the constants, are chosen here.
+Source: inspired by "From Bits to Rounds", 2025, arXiv 2511.21103; the rule and the constants are chosen here.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from fedsim.core.registry import component
 from fedsim.core.types import Event
 
 
-class ExploreThenExploitConfig(BlockConfig):
-    """Settings of explore-then-exploit."""
+class OneUnsurePlaceConfig(BlockConfig):
+    """Settings of one-unsure-place."""
 
     threshold: float = Field(default=0.9, ge=0, description="tau, in the first open block")
     later_threshold: float = Field(default=0.95, ge=0, description="tau_x, in the blocks behind it")
@@ -94,8 +94,14 @@ class _Taken(NamedTuple):
 
 
 @final
-@component("explore-then-exploit", summary="unmasker: sure places and one unsure place a round", paper="2511.21103")
-class ExploreThenExploit(InBlocks[ExploreThenExploitConfig, Exploring]):
+@component(
+    "one-unsure-place",
+    summary="unmasker: sure places and one unsure place a round",
+    paper="2511.21103",
+    fidelity="inspired",
+    deviates="only summaries were read; the exploring rule is chosen here",
+)
+class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     """Writes the sure places of open blocks, and explores."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "explored", "rows"})

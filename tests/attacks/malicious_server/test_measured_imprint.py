@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.malicious_server.ares import _measured
+from attacks.malicious_server.measured_imprint import _measured
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
 from tests.attacks.solving import answer
 
-NAME = "ares"
+NAME = "measured-imprint"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
 PIXELS = 48
 

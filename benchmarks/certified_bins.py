@@ -1,4 +1,4 @@
-"""VGIA beside Robbing the Fed at as many units: what comes back, and of how much of it an attacker can be certain.
+"""certified-bins beside Robbing the Fed at as many units: what comes back, and how much of it is certain.
 
 LeNet on digits of 32 x 32 pixels, untrained. Every guess is compared with every example that the client trained on; it
 is right above 40 dB. "right" is the share of returned guesses that are right, "recovered" the share of a client's
@@ -35,15 +35,15 @@ _STEPS: Mapping[str, dict[str, Any]] = {
     "FedAvg, 2 epochs": {"algorithm": "fedavg", "local_epochs": 2},
 }
 _ATTACKS: Mapping[str, dict[str, Any]] = {
-    "vgia": {"name": "vgia", "bins": _UNITS // 2},
+    "certified-bins": {"name": "certified-bins", "bins": _UNITS // 2},
     "robbing-the-fed, dense": {"name": "robbing-the-fed", "bins": _UNITS},
     "robbing-the-fed, sparse": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse"},
     "robbing-the-fed, sparse, gain 1e5": {"name": "robbing-the-fed", "bins": _UNITS, "variant": "sparse", "gain": 1e5},
 }
 
 
-@experiment("vgia", minutes=3, page="attacks/vgia")
-def vgia(budget: Budget) -> Cells:
+@experiment("certified-bins", minutes=3, page="attacks/certified-bins")
+def certified_bins(budget: Budget) -> Cells:
     """Return a cell for each batch size, way to train and attack."""
     return {
         f"{attack}, B = {size}, {steps}": partial(_rows, attack, size, steps, _LONG if budget.full else _CLIENTS)

@@ -1,4 +1,4 @@
-"""Feature neurons against the head written out, planted neurons, counted pairs, and the effect of a clamp by hand."""
+"""Neurons against the head written out, planted neurons, counted pairs, and the effect of a clamp by hand."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.probe.feature_neurons import (
+from fedsim.components.probe.head_neurons import (
     auc,
     clamped,
     moved_neurons,
@@ -157,14 +157,14 @@ def test_the_neurons_that_tell_a_class_are_kept() -> None:
     labels = torch.arange(80) % 2
     hidden = torch.randn(80, 50, generator=source)
     hidden[:, 17] += 5 * labels
-    learned = make("feature-neurons", neurons=1).fit(hidden, labels, source)
+    learned = make("head-neurons", neurons=1).fit(hidden, labels, source)
     assert learned["neurons"].tolist() == [17]
 
 
 def test_the_probability_of_a_class_is_that_of_gaussians_with_its_share() -> None:
     hidden = torch.tensor([[0.0, 1.0], [2.0, 5.0], [1.0, 3.0], [4.0, 9.0], [6.0, 5.0]], dtype=torch.double)
     labels = torch.tensor([0, 0, 0, 1, 1])
-    probe = make("feature-neurons", neurons=2)
+    probe = make("head-neurons", neurons=2)
     learned = probe.fit(hidden, labels, torch.Generator())
     # class means 1, 3 and 5, 7; squares about them 2 + 2 and 8 + 8, of five examples
     means, variances = torch.tensor([[1.0, 3.0], [5.0, 7.0]]).double(), torch.tensor([4 / 5, 16 / 5]).double()
@@ -191,7 +191,7 @@ def test_mistakes_are_named() -> None:
         neuron_rows(nn.Linear(2, 2))
     with pytest.raises(NotApplicable, match="the head of this model cannot be read"):
         name_neurons(nn.Linear(2, 2), torch.ones(1, 2))
-    probe = make("feature-neurons")
+    probe = make("head-neurons")
     for hidden, labels, message in (
         (torch.zeros(2, 3), torch.zeros(2).long(), "there is one class"),
         (torch.zeros(2, 3), torch.tensor([0, 2]), "class 1 has none"),

@@ -1,4 +1,4 @@
-"""vgia: insert an imprint layer with every bin twice, and certify which examples were alone in theirs.
+"""certified-bins: insert an imprint layer with every bin twice, and certify which examples were alone in theirs.
 
 Idea: two units of one bin lo_i < <h, x> < hi_i have different random weights v_1, v_2 behind them. If one example is
     in the bin, both gradients hold it; a mixture is weighted otherwise in each, and the two quotients differ.
@@ -8,7 +8,8 @@ Assumes: malicious server that inserts a layer, with own examples to place bins.
 Recovers: exact examples with a certificate, at any dropout rate behind the block, after several local steps too.
 Fails: examples that share a bin; noise and rounding on the wire, which leave nothing certified. A mixture is certified
     wrongly if its u_j are parallel up to rounding, or if a defense cuts both units' rows alike.
-Source: after arXiv 2604.15063, not read; the certificate is our own. Bins: Fowl et al. 2022, arXiv 2110.13057.
+Source: inspired by VGIA, arXiv 2604.15063, of which the abstract was read; layer and certificate are this project's.
+    Bins: Fowl et al. 2022, arXiv 2110.13057.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _ROUNDING = 32.0  # machine epsilons in an entry of a gradient, which is a sum o
 _RESOLVED = 1e-3  # largest rounding of a quotient relative to it; a mixture of less is the example to the eye
 
 
-class VgiaConfig(Config):
+class CertifiedBinsConfig(Config):
     """Settings of the attack."""
 
     bins: int = Field(default=512, ge=2, description="number k of bins; the imprint layer has 2 k units")
@@ -94,8 +95,14 @@ class Quotients(NamedTuple):
 
 
 @final
-@attack("vgia", summary="malicious server: an imprint layer whose exact guesses are certified", related="2604.15063")
-class Vgia(Attack[VgiaConfig]):
+@attack(
+    "certified-bins",
+    summary="malicious server: an imprint layer whose exact guesses are certified",
+    paper="2604.15063",
+    fidelity="inspired",
+    deviates="only the abstract was read; layer and certificate are this project's",
+)
+class CertifiedBins(Attack[CertifiedBinsConfig]):
     """Reads examples off twin units that the server inserted, and says of which it is certain."""
 
     effort: ClassVar[Effort] = "algebra"
@@ -181,7 +188,7 @@ def _edges(values: Tensor, bins: int) -> Tensor:
     return edges
 
 
-def _block(config: VgiaConfig, edges: Tensor, entries: int, generator: torch.Generator) -> _TwinImprint:
+def _block(config: CertifiedBinsConfig, edges: Tensor, entries: int, generator: torch.Generator) -> _TwinImprint:
     bins = config.bins
     widths = config.gain * edges.diff().clamp_min(_NARROWEST * (edges[-1] - edges[0]))
     measure, spread = nn.Linear(entries, 2 * bins), nn.Linear(2 * bins, entries, bias=False)

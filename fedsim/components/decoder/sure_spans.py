@@ -1,4 +1,4 @@
-"""lexical-unit: read pads behind the text, and write as many of the tokens they predict as the model is sure of.
+"""sure-spans: read pads behind the text, and write as many of the tokens they predict as the model is sure of.
 
 Idea: word pieces, names and idioms are almost certain once begun; a model that was trained on pads writes them at once.
 Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always written, v_j = argmax D_j as long as
@@ -6,7 +6,8 @@ Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always writte
 Assumes: a causal language model that component `pad-blocks` trained. Texts are not the model's own law.
 Leaks: tokens of a step show how sure the model is, and so which spans it trained on; packets show them.
 Fails: on a model without trained pads little is accepted, and pads only cost; code gives longer spans than prose.
-Source: Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; thresholds and how repeats are read are chosen here.
+Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; thresholds and how
+    repeats are read are chosen here.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
 
 
-class LexicalUnitConfig(DrawConfig):
+class SureSpansConfig(DrawConfig):
     """Settings of pads and acceptance; temperature and top_p are those of the first token of a step."""
 
     pads: int = Field(default=3, ge=0, description="pads k that are read, K - 1 of the training; 0: greedy")
@@ -48,8 +49,14 @@ class LexicalUnitConfig(DrawConfig):
 
 
 @final
-@component("lexical-unit", summary="decoder: spans the model is sure of, at once from pads", paper="2405.15208")
-class LexicalUnit(Decoder[LexicalUnitConfig, DraftedTexts]):
+@component(
+    "sure-spans",
+    summary="decoder: spans the model is sure of, at once from pads",
+    paper="2405.15208",
+    fidelity="inspired",
+    deviates="only abstract and README were read; thresholds are chosen here",
+)
+class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
     """Writes the next token, and those behind it that pads predict with confidence."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})

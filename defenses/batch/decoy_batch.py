@@ -1,11 +1,12 @@
-"""refiner: trains on a changed batch x' with nearly the same gradient and different images.
+"""decoy-batch: trains on a changed batch x' with nearly the same gradient and different images.
 
 Idea: A small gap between gradients keeps utility; a large distance between images keeps privacy.
 Equation: minimise |g(x') - g(x)|^2 / |g(x)|^2 - l (1 - SSIM(x', x)) by Adam, from x plus noise; l is the weight.
 Assumes: images (other inputs have no distance term). The data range of SSIM is the batch's range of values.
 Protects: x, as far as x' does not show it; the client uploads g(x'). No guarantee: compare x' and x before you use it.
 Fails: inversion returns x'; where the gradient determines the input, the gap pulls x' back to x.
-Source: Fan et al. 2022, arXiv 2212.02042; 1 - SSIM replaces its learned network, and the gap is relative here.
+Source: inspired by Refiner, Fan et al. 2022, arXiv 2212.02042; 1 - SSIM replaces its learned network, and the gap is
+    relative here.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _LEAST_RANGE = 1e-6
 _SMALLEST_SIDE = 3
 
 
-class RefinerConfig(Config):
-    """Settings of Refiner."""
+class DecoyBatchConfig(Config):
+    """Settings of decoy batches."""
 
     distance_weight: float = Field(default=1.0, ge=0, description="weight l of 1 - SSIM, relative to the gradient gap")
     steps: int = Field(default=20, ge=0, description="Adam steps; each takes two second-order gradients")
@@ -43,8 +44,14 @@ class RefinerConfig(Config):
 
 
 @final
-@defense("refiner", summary="trains on other images with nearly the same gradient", paper="2212.02042")
-class Refiner(Defense[RefinerConfig]):
+@defense(
+    "decoy-batch",
+    summary="trains on other images with nearly the same gradient",
+    paper="2212.02042",
+    fidelity="inspired",
+    deviates="1 - SSIM replaces its learned network; the gap is relative",
+)
+class DecoyBatch(Defense[DecoyBatchConfig]):
     """Searches for x' without dropout, within the batch's range of values."""
 
     place: ClassVar[Place] = "batch"
@@ -68,7 +75,7 @@ class Refiner(Defense[RefinerConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the settings of the search."""
-        return PublicKnowledge("refiner", settings=self.config.model_dump())
+        return PublicKnowledge("decoy-batch", settings=self.config.model_dump())
 
     def _objective(self, batch: Batch, local: LocalStep, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         wanted = [g.detach() for g in _gradient(local, batch.inputs, batch.labels)]

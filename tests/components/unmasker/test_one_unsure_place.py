@@ -1,4 +1,4 @@
-"""Explore-then-exploit: its limit, its accounting, and a law whose rounds can be counted by hand."""
+"""One unsure place a round: its limit, its accounting, and a law whose rounds can be counted by hand."""
 
 import math
 from itertools import product
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.bench.table_model import TableModel
-from fedsim.components.unmasker.explore_then_exploit import Exploring, analyse, threshold_bound
+from fedsim.components.unmasker.one_unsure_place import Exploring, analyse, threshold_bound
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
 from tests.components.generating import make, prompts, sources
@@ -32,7 +32,7 @@ def toy(groups: int, bits: int, letters: int = 8) -> TableModel:
 
 def states(model: nn.Module, places: int, seed: int = 0, **settings: Any) -> list[Exploring]:
     """The state before each round of one text, and behind the last."""
-    method = make("explore-then-exploit", **settings)
+    method = make("one-unsure-place", **settings)
     context = GenerationContext(tuple(sources(1, seed)), Limits(max_new_tokens=places))
     with torch.no_grad():
         found = [method.start(model, prompts([]), context)]
@@ -45,7 +45,7 @@ def states(model: nn.Module, places: int, seed: int = 0, **settings: Any) -> lis
 @pytest.mark.parametrize("tau", [0.3, 0.9])
 def test_without_exploring_it_is_the_threshold(block: int | None, tau: float) -> None:
     plain = run("threshold", tiny_llada(std=0.7), PROMPTS, 8, block=block, threshold=tau)
-    own = run("explore-then-exploit", tiny_llada(std=0.7), PROMPTS, 8, block=block, threshold=tau, **PLAIN)
+    own = run("one-unsure-place", tiny_llada(std=0.7), PROMPTS, 8, block=block, threshold=tau, **PLAIN)
     assert [(one.tokens, one.trace.places) for one in own] == [(one.tokens, one.trace.places) for one in plain]
 
 
@@ -87,39 +87,39 @@ def chi_square(texts: list[tuple[int, ...]], model: TableModel, count: int) -> f
 @pytest.mark.parametrize("settings", [PLAIN, {"near": 99, "least": 0.0}])
 def test_one_unsure_token_a_round_keeps_the_law(settings: dict[str, Any]) -> None:
     model, count = toy(1, 1, 4), 300
-    found = run("explore-then-exploit", model, [[]] * count, 5, temperature=1, confidence="max", **settings)
+    found = run("one-unsure-place", model, [[]] * count, 5, temperature=1, confidence="max", **settings)
     assert chi_square([own.tokens for own in found], model, count) < 24.3  # 0.999 of chi square with 7 degrees
 
 
 def test_two_unsure_tokens_of_a_group_break_it_and_spacing_mends_it() -> None:
     drawn = {"temperature": 1, "confidence": "max", "near": 99, "least": 0.0, "explored": 2}
-    together = run("explore-then-exploit", toy(1, 0, 4), [[]] * 200, 4, apart=0, **drawn)
+    together = run("one-unsure-place", toy(1, 0, 4), [[]] * 200, 4, apart=0, **drawn)
     is_wrong = [len(set(own.tokens)) > 1 for own in together]
     # The first round draws two places of the group: they differ with probability 3 / 4.
     assert abs(sum(is_wrong) / 200 - 0.75) < 4 * (0.75 * 0.25 / 200) ** 0.5
-    apart = run("explore-then-exploit", toy(2, 0, 4), [[]] * 100, 8, apart=4, **drawn)
+    apart = run("one-unsure-place", toy(2, 0, 4), [[]] * 100, 8, apart=4, **drawn)
     assert all(len(set(own.tokens[:4])) == 1 and len(set(own.tokens[4:])) == 1 for own in apart)
 
 
 def test_later_blocks_are_open_above_their_own_threshold_alone() -> None:
     odds = torch.tensor([[0.6, 0.4], [0.6, 0.4], [0.93, 0.07], [0.97, 0.03], [0.99, 0.01], [0.99, 0.01]])
     model = Fixed(odds.log())
-    (own,) = run("explore-then-exploit", model, [[]], 6, block=2, explored=0)
+    (own,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0)
     assert own.trace.places[0] == (3,)  # block 1 above 0.95; block 2 is not open, and nothing is sure in block 0
-    (closed,) = run("explore-then-exploit", model, [[]], 6, block=2, explored=0, later_blocks=0)
+    (closed,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0, later_blocks=0)
     assert closed.trace.places[0] == (0,)
-    (wide,) = run("explore-then-exploit", model, [[]], 6, block=2, explored=0, later_blocks=2)
+    (wide,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0, later_blocks=2)
     assert wide.trace.places[0] == (3, 4, 5)
 
 
 def test_where_nothing_is_sure_the_surest_place_of_the_first_block_is_written() -> None:
     odds = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1], [0.6, 0.4]])  # none above 0.9 there and 0.95 behind
-    (own,) = run("explore-then-exploit", Fixed(odds.log()), [[]], 4, block=2, explored=0)
+    (own,) = run("one-unsure-place", Fixed(odds.log()), [[]], 4, block=2, explored=0)
     assert own.trace.places[0] == (1,)
 
 
 def test_branches_that_do_not_look_ahead_take_the_likeliest_and_keep_the_scores_of_a_pass() -> None:
-    (own,) = run("explore-then-exploit", tiny_llada(), PROMPTS[:1], 6, branches=3)
+    (own,) = run("one-unsure-place", tiny_llada(), PROMPTS[:1], 6, branches=3)
     series = own.trace.series()
     assert series["rows"][0] == 1 + 3
     assert all(positions == 9 * rows for positions, rows in zip(series["positions"], series["rows"], strict=True))
@@ -132,7 +132,7 @@ def test_it_explores_beside_what_is_written_and_not_where_the_model_has_no_opini
     model = Fixed(odds.log().clamp_min(-99))
     # Entropies are 0.69, 1.09 and 1.39 nats; away from the prompt they count half.
     for near, least, first in ((1, 0.3, 0), (9, 0.3, 1), (9, 0.2, 2), (1, 0.2, 2)):
-        (own,) = run("explore-then-exploit", model, [[0]], 3, near=near, least=least)
+        (own,) = run("one-unsure-place", model, [[0]], 3, near=near, least=least)
         assert own.trace.places[0] == (first,)
 
 
@@ -170,7 +170,7 @@ def test_an_explored_token_is_taken_back_once_where_what_it_made_sure_denies_it(
 ) -> None:
     path = states(Doubting(behind), 2, verify=verify, least=0.4)  # at place 1 the model has an opinion behind place 0
     assert path[-1].tokens[0] == text
-    (found,) = run("explore-then-exploit", Doubting(behind), [[]], 2, verify=verify, least=0.4)
+    (found,) = run("one-unsure-place", Doubting(behind), [[]], 2, verify=verify, least=0.4)
     assert (found.tokens, found.trace.places, found.trace.series()["rows"]) == (text, places, rows)
     logged = [place for each in path[-1].rounds[0] for place in (*each.sure, *each.explored)]
     assert sorted(logged) == [0, 1]
@@ -181,8 +181,8 @@ def test_an_explored_token_is_taken_back_once_where_what_it_made_sure_denies_it(
 def test_where_every_token_stands_verifying_costs_rounds_and_passes_alone(block: int | None, branches: int) -> None:
     settings: dict[str, Any] = {"block": block, "branches": branches, "explored": 2, "apart": 1}
     for prompt in PROMPTS:
-        (found,) = run("explore-then-exploit", tiny_llada(std=0.7), [prompt], 6, verify=1e-300, **settings)
-        (plain,) = run("explore-then-exploit", tiny_llada(std=0.7), [prompt], 6, **settings)
+        (found,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, verify=1e-300, **settings)
+        (plain,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, **settings)
         assert found.tokens == plain.tokens
         assert sum(found.trace.series()["rows"]) > sum(plain.trace.series()["rows"])
 
@@ -190,5 +190,5 @@ def test_where_every_token_stands_verifying_costs_rounds_and_passes_alone(block:
 def test_verifying_keeps_a_law_that_denies_nothing() -> None:
     model, count = toy(1, 1, 4), 300
     drawn = {"temperature": 1, "confidence": "max", "near": 99, "least": 0.0}
-    found = run("explore-then-exploit", model, [[]] * count, 5, verify=0.1, **drawn)
+    found = run("one-unsure-place", model, [[]] * count, 5, verify=0.1, **drawn)
     assert chi_square([own.tokens for own in found], model, count) < 24.3  # 0.999 of chi square with 7 degrees
