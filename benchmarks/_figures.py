@@ -1,6 +1,6 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
-``<!-- figures: NAME: CELL -->`` shows one cell of an experiment.
+``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks import _papers
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+_PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> Iterator[Path]:
@@ -24,7 +26,7 @@ def pages() -> Iterator[Path]:
 
 
 def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
-    """Return a page's text with the tables of the results that lie in a folder.
+    """Return a page's text with the tables of the results that lie in a folder, and of the methods' papers.
 
     Raises:
         FedsimError: results or a cell are missing.
@@ -42,6 +44,7 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
         rows = result.cells[cell] if cell else result.rows
         return f"{match[1]}\n{as_table(rows)}\n\n{origin(result, cell)}\n\n{match[4]}"
 
+    text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
     return _BLOCK.sub(block, text)
 
 

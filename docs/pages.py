@@ -34,7 +34,13 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "attacks/memorisation.md",
         "benchmarks",
     ),
-    "Reference": ("scenarios.md", "reference/scenario.md", "reference/methods.md", "reference/python.md"),
+    "Reference": (
+        "scenarios.md",
+        "fidelity.md",
+        "reference/scenario.md",
+        "reference/methods.md",
+        "reference/python.md",
+    ),
     "Develop": (
         "contributing.md",
         "writing-an-attack.md",

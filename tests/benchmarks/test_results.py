@@ -8,7 +8,9 @@ from benchmarks import _figures, _results
 from benchmarks._experiments import find
 from benchmarks._results import Result, as_json, moved, read, write
 from benchmarks._rows import Row
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.registry.index import entries_of
 
 
 def result(*rows: Row) -> Result:
@@ -83,6 +85,16 @@ def test_a_page_shows_a_result_or_a_cell_of_it_between_its_marks(tmp_path: Path)
     assert _figures.rendered(text, "page.md", tmp_path) == text
     with pytest.raises(FedsimError, match="page.md: .* no cell 'ones'. Did you mean 'one'"):
         _figures.rendered("<!-- figures: toy: ones -->\n<!-- end -->", "page.md", tmp_path)
+
+
+def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
+    lines = _figures.rendered("<!-- papers -->\nold\n<!-- end -->\n", "page.md").splitlines()
+    listed = sorted(line.split("`")[1] for line in lines if line.startswith("| `"))
+    published = [entry for kind in registry.KINDS for entry in entries_of(kind).values() if entry.fidelity]
+    assert listed == sorted(entry.name for entry in published)
+    assert "| `lira` | [2112.03570](https://arxiv.org/abs/2112.03570) | reproduction |  |" in lines
+    assert "| `dropout` | Srivastava 2014 | reproduction |  |" in lines
+    assert "old" not in lines
 
 
 def test_pages_say_what_the_results_say() -> None:
