@@ -7,7 +7,7 @@ Assumes: a dropout layer, and later layers that treat samples like examples.
 Leaks: the gradient approaches that without dropout, like 1 / sqrt(M), so an attacker that ignores masks gains; one that
     estimates masks has M times as many to find.
 Fails: as a defense, with many samples.
-Source: Inoue 2019, arXiv 1905.09788.
+Source: Inoue 2019, arXiv 1905.09788, without its flips and pooling offsets of features.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class MultiSampleDropoutConfig(Config):
     _NAME,
     summary="applies several dropout masks to the same features in a step",
     paper="1905.09788",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="masks alone differ, without the paper's flips and pooling offsets",
 )
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
     """Runs a model's last layers on M samples of every example in training: logits (B, M, K)."""
