@@ -36,7 +36,13 @@ class UpdateAlignmentConfig(Config):
 
 
 @final
-@membership("update-alignment", summary="how well a client's update agrees with the example's gradient")
+@membership(
+    "update-alignment",
+    summary="how well a client's update agrees with the example's gradient",
+    paper="2402.06289",
+    fidelity="variant",
+    deviates="the cosine alone, without its comparison with other clients",
+)
 class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
     """Scores by the agreement of a candidate's gradient with one client's updates."""
 

@@ -40,7 +40,13 @@ class SliceClippingConfig(Config):
 
 
 @final
-@defense("slice-clipping", summary="bounds every example in every slice of the gradient (GradDefense)")
+@defense(
+    "slice-clipping",
+    summary="bounds every example in every slice of the gradient (GradDefense)",
+    paper="Wang 2022, INFOCOM",
+    fidelity="variant",
+    deviates="sensitivity is measured on the step's batch, not on a root set",
+)
 class SliceClipping(Defense[SliceClippingConfig]):
     """Stores every example's gradient, and takes one more backward pass per tensor."""
 

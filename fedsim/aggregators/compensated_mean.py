@@ -32,7 +32,12 @@ class CompensatedMeanConfig(Config):
 
 
 @final
-@aggregator("compensated-mean", summary="mean of noisy updates, without directions of noise (GradDefense)")
+@aggregator(
+    "compensated-mean",
+    summary="mean of noisy updates, without directions of noise (GradDefense)",
+    paper="Wang 2022, INFOCOM",
+    fidelity="reproduction",
+)
 class CompensatedMean(Aggregator[CompensatedMeanConfig]):
     """The unweighted mean without directions of noise; without noise it is the plain mean."""
 
