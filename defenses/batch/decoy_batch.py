@@ -46,6 +46,7 @@ class DecoyBatchConfig(Config):
 @final
 @defense(
     "decoy-batch",
+    aliases=("refiner",),
     summary="trains on other images with nearly the same gradient",
     paper="2212.02042",
     fidelity="inspired",

@@ -51,6 +51,7 @@ class SureSpansConfig(DrawConfig):
 @final
 @component(
     "sure-spans",
+    aliases=("lexical-unit",),
     summary="decoder: spans the model is sure of, at once from pads",
     paper="2405.15208",
     fidelity="inspired",

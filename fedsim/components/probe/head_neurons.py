@@ -38,6 +38,7 @@ class HeadNeuronsConfig(Config):
 @final
 @component(
     "head-neurons",
+    aliases=("feature-neurons",),
     summary="probe: neurons named by the head, classes told by a few",
     paper="2501.02688",
     fidelity="inspired",

@@ -96,6 +96,7 @@ class _Taken(NamedTuple):
 @final
 @component(
     "one-unsure-place",
+    aliases=("explore-then-exploit",),
     summary="unmasker: sure places and one unsure place a round",
     paper="2511.21103",
     fidelity="inspired",
