@@ -2,9 +2,9 @@
 
 Clients hold one image each that the denoiser of `fedsim bench model` never saw, and send its gradient at fresh weights.
 The attacker knows labels and defenses. `learned-prior` stands beside the same search without a prior, with total
-variation (the better of two weights, which the attacker could not know), and beside `map` where a defense says the law
-of its noise; DP-SGD of one example is told to `map` as the clipping and the noise that it is. PSNR in dB, means with
-95 % intervals over images.
+variation (the better of two weights, which the attacker could not know), and beside `map-estimate` where a defense
+says the law of its noise; DP-SGD of one example is told to `map-estimate` as the clipping and the noise that it is.
+PSNR in dB, means with 95 % intervals over images.
 
 A search has converged where its guess explains the gradient as the image does, up to 1 % of what a grey image leaves
 unexplained; others are undecided. The control: the public image that is nearest to the guess of `learned-prior`, which
@@ -104,7 +104,9 @@ def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]
     """Attack every victim at once; None where the attack does not apply."""
     method = registry.get("attack", name)
     attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).named(name)
-    observations = [_as_clipping(victim.observation) if name == "map" else victim.observation for victim in victims]
+    observations = [
+        _as_clipping(victim.observation) if name == "map-estimate" else victim.observation for victim in victims
+    ]
     sources = [seeding.generator(number, "attack") for number in range(len(victims))]
     try:
         answers = attack.together(observations, sources, [lambda _step: None] * len(victims))
@@ -143,7 +145,7 @@ def settings_of(network: Network, iterations: int) -> Mapping[str, Sequence[tupl
             ("inverting-gradients", {**pace, "priors": [{"name": "total-variation", "weight": weight}]})
             for weight in WEIGHTS
         ],
-        "`map`": [("map", pace)],
+        "`map-estimate`": [("map-estimate", pace)],
         "`learned-prior`": [("learned-prior", prior)],
     }
 

@@ -30,7 +30,7 @@ from fedsim.threat.observe_trace import observe_trace
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, judge
 from fedsim.threat.trace_study import Speaker, Tokens
 
-_LEAKING = ("speculative", "aded", "del", "cntp", "awrs", "sure-spans")
+_LEAKING = ("speculative", "aded", "dynamic-exit", "cntp", "awrs", "sure-spans")
 _VIEWS: tuple[TraceView, ...] = ("counts", "work")
 _SLOWEST = 0.99
 

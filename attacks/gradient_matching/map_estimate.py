@@ -1,4 +1,4 @@
-"""map: search the image of largest posterior probability under a known law of noise (MAP).
+"""map-estimate: search the image of largest posterior probability under a known law of noise (MAP).
 
 Idea: the best attack on noise of a known law takes as its distance the noise's negative log likelihood.
 Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries; -log p is the distance
@@ -32,8 +32,9 @@ class MapConfig(MaskSearchConfig):
 
 @final
 @attack(
-    "map",
-    summary="most probable image under the law of known noise (MAP)",
+    "map-estimate",
+    summary="most probable image for noise of a known law",
+    aliases=("map",),
     paper="2111.04706",
     fidelity="variant",
     deviates="the prior is total variation; clipping and rounding have laws too",

@@ -14,12 +14,12 @@ from tests.components.generating import denoiser_for, make, names, prompts, sour
 from tests.components.unmasking import tiny_llada
 from tests.models.vlms import examples, small_vlm
 
-LONG = [1 + place % 20 for place in range(40)]  # behind which 'del' takes a pass of its own
+LONG = [1 + place % 20 for place in range(40)]  # behind which 'dynamic-exit' takes a pass of its own
 TEXTS = ([1, 2], [5, 6, 7] * 4, LONG)
 DEPTH = 3
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "speculative": [{"layers": 1}, {"layers": 2, "sure": 0.3, "temperature": 1.0}],
-    "del": [{}, {"exits": (1,), "temperature": 1.0}],
+    "dynamic-exit": [{}, {"exits": (1,), "temperature": 1.0}],
     "aded": [{"prompt": True}],
     "sure-spans": [{"beta": 0.0}, {"beta": 0.0, "temperature": 1.0}],
     "cntp": [{"temperature": 1.0}],
@@ -120,7 +120,7 @@ def test_what_is_accepted_was_proposed_and_stands_in_the_text(name: str, setting
         assert all(taken <= new for taken, new in zip(accepted, text.trace.tokens, strict=True))
         if "proposed" in series:
             assert all(taken <= drafted for taken, drafted in zip(accepted, series["proposed"], strict=True))
-        if name in ("speculative", "del", "aded", "sure-spans"):
+        if name in ("speculative", "dynamic-exit", "aded", "sure-spans"):
             *before, last = zip(accepted, text.trace.tokens, strict=True)
             assert all(taken == new - 1 for taken, new in before), "one token of each step is the model's own"
             assert last[1] - last[0] in ({0, 1} if text.ending == "stop" else {1})

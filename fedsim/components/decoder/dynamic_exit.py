@@ -1,4 +1,4 @@
-"""del: the first layers of the model draft, all of them verify, and running counts choose how many layers and tokens.
+"""dynamic-exit: first layers of the model draft, all verify, and running counts choose how many layers and tokens.
 
 Idea: every layer's own prediction at positions that are verified anyway tells how often it agrees with the whole model.
 Equation: alpha_l = m_l / (m_l + f_l), decayed counts of agreement and not; exit l and length g of the next draft have
@@ -132,7 +132,8 @@ class Exiting(DraftedTexts):
 
 @final
 @component(
-    "del",
+    "dynamic-exit",
+    aliases=("del",),
     summary="decoder: the first layers draft, exit and length by running counts; exact",
     paper="2504.05598",
     fidelity="reproduction",
@@ -293,7 +294,7 @@ def _stack(model: nn.Module) -> LayerStack:
     stack = stack_of(model)
     if stack is None:
         raise FedsimError(
-            "decoder 'del' runs single layers, and those of this model are not known. Use model 'tiny-llama', or a "
-            "checkpoint of Llama's kind without token reducers."
+            "decoder 'dynamic-exit' runs single layers, and those of this model are not known. Use model 'tiny-llama', "
+            "or a checkpoint of Llama's kind without token reducers."
         )
     return stack

@@ -1,7 +1,7 @@
 """early-exits: a client trains the model to predict the next token after some of its layers, and not after all alone.
 
 Idea: what leaves an early layer goes through the last norm and the output layer too, and its loss counts. So first
-    layers can draft (decoders `del`, `speculative`) what all layers would write.
+    layers can draft (decoders `dynamic-exit`, `speculative`) what all layers would write.
 Equation: L = (1 - s) CE(head(h_L)) + s sum_l (l / sum_k k) CE(head(h_l)), over the exits l, later ones weigh more.
 Assumes: a language model of Llama's kind; next tokens as labels.
 Leaks: more terms from the same tokens; the first layers' gradients hold what the exits say.

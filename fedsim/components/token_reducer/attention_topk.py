@@ -30,7 +30,10 @@ class AttentionTopKConfig(KeptConfig):
 
 @final
 @component(
-    "attention-topk", summary="keeps the visual tokens that the prompt's last token attends to", related="2403.06764"
+    "attention-topk",
+    summary="keeps the visual tokens that the prompt's last token attends to",
+    paper="2403.06764",
+    aliases=("fastv",),
 )
 class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):
     """Keeps what the last token of the prompt looks at."""

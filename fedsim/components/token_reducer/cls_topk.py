@@ -22,7 +22,12 @@ from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 
 @final
-@component("cls-topk", summary="keeps the visual tokens that the class token attends to", related="2412.01818")
+@component(
+    "cls-topk",
+    summary="keeps the visual tokens that the class token attends to",
+    paper="2412.01818",
+    aliases=("fastervlm",),
+)
 class ClsTopK(VisualTokenReducer[KeptConfig]):
     """Keeps what the class token looks at."""
 

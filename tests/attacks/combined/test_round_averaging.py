@@ -118,5 +118,5 @@ def test_mistakes_are_one_clear_sentence(noisy: Noisy) -> None:
 
     with pytest.raises(NotApplicable, match="names this attack itself"):
         attacked(attack="round-averaging")
-    with pytest.raises(FedsimError, match="settings of 'map'"):
-        attacked(attack="map", options={"max_iterations": 0})
+    with pytest.raises(FedsimError, match="settings of 'map-estimate'"):
+        attacked(attack="map-estimate", options={"max_iterations": 0})

@@ -38,7 +38,7 @@ def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **set
 )
 def test_it_sees_more_than_an_attacker_who_matches_directions(watched: Watched, noise: dict[str, Any]) -> None:
     defenses = [{"name": "gradient-noise", **noise}]
-    assert mean_psnr(watched, "map", defenses) > mean_psnr(watched, "inverting-gradients", defenses) + 1.0
+    assert mean_psnr(watched, "map-estimate", defenses) > mean_psnr(watched, "inverting-gradients", defenses) + 1.0
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
@@ -50,19 +50,19 @@ def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int
     }
     observation, truth, world = watched(knows=KNOWN, **tables)
     worst: dict[str, float] = {}
-    for name in ("inverting-gradients", "map"):
+    for name in ("inverting-gradients", "map-estimate"):
         guess = attacked(name, observation, **{**SEARCH, "priors": [{"name": "total-variation", "weight": 1e-4}]})
         worst[name] = min(
             item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items
         )
     assert worst["inverting-gradients"] < 20
-    assert worst["map"] > 40
+    assert worst["map-estimate"] > 40
 
 
 def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched) -> None:
     defenses = [{"name": "clipping", "norm": 0.3}, {"name": "gradient-noise", "scale": 3e-3}]
     observation, truth, world = watched(knows=KNOWN, model=PLAIN, defenses=defenses)
-    guess = attacked("map", observation, **SEARCH)
+    guess = attacked("map-estimate", observation, **SEARCH)
     assert score_items(guess, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 18.0
     assert guess.objective < 1.0
 
@@ -84,4 +84,4 @@ def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched
 def test_what_it_cannot_model_it_refuses(watched: Watched, tables: dict[str, Any], reason: str) -> None:
     observation, _, _ = watched(knows=KNOWN, **tables)
     with pytest.raises(NotApplicable, match=reason):
-        attacked("map", observation, max_iterations=2)
+        attacked("map-estimate", observation, max_iterations=2)

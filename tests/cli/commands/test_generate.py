@@ -63,7 +63,10 @@ def test_the_same_seed_writes_the_same() -> None:
             (*TINY, "--decoder", "speculative", "--set", "top_p=0.9"),
             "top_p is 0.9, but at temperature 0 nothing is drawn",
         ),
-        ((*TINY, "--decoder", "del", "--set", "exits=[9]"), "exits = [9], expected numbers of layers from 1 to 1"),
+        (
+            (*TINY, "--decoder", "dynamic-exit", "--set", "exits=[9]"),
+            "exits = [9], expected numbers of layers from 1 to 1",
+        ),
         ((*TINY, "--decoder", "awrs", "--set", "regex=["), "regex: '[' is no regular expression"),
     ],
 )

@@ -29,7 +29,7 @@ def test_no_more_is_drafted_than_can_be_read_and_than_counts(most: int, context:
         ("speculative", {"layers": 1, "length": 9}),
         ("sure-spans", {"pads": 9, "beta": 0.0}),
         ("aded", {"prompt": True, "adaptive": False, "depth": 9}),  # of this prompt, each draft is a line
-        ("del", {"longest": 9, "dynamic": False}),
+        ("dynamic-exit", {"longest": 9, "dynamic": False}),
     ],
 )
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -45,7 +45,7 @@ def test_no_decoder_drafts_tokens_that_cannot_count(name: str, settings: dict[st
 
 
 def test_a_model_whose_layers_are_not_known_is_refused_even_where_nothing_is_drafted() -> None:
-    for name in ("speculative", "del"):
+    for name in ("speculative", "dynamic-exit"):
         with pytest.raises(FedsimError, match="single layers, and those of this model are not known"):
             generate(make(name), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=1), sources(1))
 
@@ -54,5 +54,5 @@ def test_no_layer_runs_for_a_draft_that_cannot_count() -> None:
     model, calls = tiny_llama().eval(), list[int]()
     for number in range(2):
         model.get_submodule(f"layers.{number}").register_forward_hook(lambda *_: calls.append(1))
-    generate(make("del"), model, prompts([1, 2, 3]), Limits(max_new_tokens=1), sources(1))
+    generate(make("dynamic-exit"), model, prompts([1, 2, 3]), Limits(max_new_tokens=1), sources(1))
     assert len(calls) == 2

@@ -44,7 +44,7 @@ def silenced(model: nn.Module, first: int) -> nn.Module:
 
 def rounds(model: nn.Module, text: list[int], count: int, **settings: object) -> Iterator[Exiting]:
     """Yield the states of one text."""
-    method, (source,) = make("del", **settings), sources(1)
+    method, (source,) = make("dynamic-exit", **settings), sources(1)
     context = GenerationContext((source,), Limits(max_new_tokens=1000))
     with torch.no_grad():
         state = method.start(model, prompts(text), context)
@@ -54,7 +54,7 @@ def rounds(model: nn.Module, text: list[int], count: int, **settings: object) ->
 
 
 def check_greedy(model: nn.Module, asked: list[list[int]], dynamic: bool) -> None:
-    method, limits = make("del", dynamic=dynamic), Limits(max_new_tokens=8)
+    method, limits = make("dynamic-exit", dynamic=dynamic), Limits(max_new_tokens=8)
     texts = generate(method, model, prompts(*asked), limits, sources(len(asked)), at_once=len(asked))
     assert [list(text.tokens) for text in texts] == greedy(model, asked, 8)
 
@@ -77,7 +77,7 @@ def test_twenty_texts_are_greedys(model: nn.Module, asked: list[list[int]], dyna
 
 def check_law(vocabulary: int, draws: int, top_p: float) -> None:
     model, prompt = tiny_llama(vocabulary, blocks=3).eval(), [1, 2]
-    method = make("del", temperature=1.0, top_p=top_p, longest=3)
+    method = make("dynamic-exit", temperature=1.0, top_p=top_p, longest=3)
     texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
     expected = law(model, prompt, vocabulary, 3, DrawConfig(temperature=1.0, top_p=top_p))
     assert follows([text.tokens for text in texts], expected)
@@ -187,7 +187,7 @@ def test_a_step_counts_the_layers_that_ran(model: nn.Module) -> None:
     calls: list[int] = []
     for number in range(DEPTH):
         model.get_submodule(f"layers.{number}").register_forward_hook(lambda *_: calls.append(1))
-    (found,) = generate(make("del"), model, prompts([1, 2]), Limits(max_new_tokens=9), sources(1))
+    (found,) = generate(make("dynamic-exit"), model, prompts([1, 2]), Limits(max_new_tokens=9), sources(1))
     series = found.trace.series()
     assert len(calls) == sum(series["layers"])
     for drafted, layers, exit_ in zip(series["proposed"], series["layers"], series["exit"], strict=True):
@@ -197,6 +197,6 @@ def test_a_step_counts_the_layers_that_ran(model: nn.Module) -> None:
 def test_exits_that_the_model_does_not_have_are_refused(model: nn.Module) -> None:
     for exits in ((0,), (DEPTH,)):
         with pytest.raises(FedsimError, match=r"expected numbers of layers from 1 to 3: the model has 4"):
-            generate(make("del", exits=exits), model, prompts([1]), Limits(max_new_tokens=1), sources(1))
+            generate(make("dynamic-exit", exits=exits), model, prompts([1]), Limits(max_new_tokens=1), sources(1))
     with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
-        generate(make("del"), nn.Sequential(model), prompts([1]), Limits(max_new_tokens=1), sources(1))
+        generate(make("dynamic-exit"), nn.Sequential(model), prompts([1]), Limits(max_new_tokens=1), sources(1))

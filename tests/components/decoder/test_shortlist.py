@@ -57,7 +57,7 @@ def test_where_more_than_a_product_is_done_all_tokens_are_scored() -> None:
 
 
 @pytest.mark.parametrize("shortlist", [1, 5])
-@pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 2}), ("del", {"exits": (1, 2)})])
+@pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 2}), ("dynamic-exit", {"exits": (1, 2)})])
 def test_the_text_is_greedys_whatever_is_on_the_list(name: str, settings: dict[str, object], shortlist: int) -> None:
     model = tiny_llama(blocks=3)
     method = make(name, shortlist=shortlist, **settings)
@@ -65,7 +65,7 @@ def test_the_text_is_greedys_whatever_is_on_the_list(name: str, settings: dict[s
     assert [list(text.tokens) for text in texts] == greedy(model, ASKED, 12)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 1}), ("del", {"longest": 3})])
+@pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 1}), ("dynamic-exit", {"longest": 3})])
 def test_texts_follow_the_law_of_the_model_whatever_is_on_the_list(name: str, settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(4, blocks=2).eval(), [1, 2], 300
     method = make(name, temperature=1.0, shortlist=1, **settings)

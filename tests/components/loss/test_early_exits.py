@@ -66,7 +66,7 @@ def test_evaluation_stays_and_copies_have_exits_of_their_own() -> None:
 
 def test_decoders_run_the_layers_of_a_model_with_exits() -> None:
     limits = Limits(max_new_tokens=6)
-    (found,) = generate(make("del"), prepared(), prompts([1, 2, 3]), limits, sources(1))
+    (found,) = generate(make("dynamic-exit"), prepared(), prompts([1, 2, 3]), limits, sources(1))
     assert list(found.tokens) == greedy(tiny_llama(blocks=DEPTH), [[1, 2, 3]], 6)[0]
 
 

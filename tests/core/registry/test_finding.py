@@ -23,7 +23,11 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
         ("attack", "dia", "dropout-inversion"),
         ("attack", "rgap", "r-gap"),
         ("attack", "ig", "inverting-gradients"),
+        ("attack", "map", "map-estimate"),
         ("defense", "signsgd", "sign"),
+        ("component", "del", "dynamic-exit"),
+        ("component", "fastv", "attention-topk"),
+        ("component", "fastervlm", "cls-topk"),
     ],
 )
 def test_the_name_of_a_paper_finds_the_method(kind: registry.Kind, alias: str, name: str) -> None:
