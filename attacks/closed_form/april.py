@@ -81,7 +81,7 @@ class April(Attack[AprilConfig]):
 
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {
-        "model": {"name": "benchmarks._family_models:attention", "dropout": 0.25},
+        "model": {"name": "patch-attention", "dropout": 0.25},
         "federation": {"batch_size": 1},
     }
 

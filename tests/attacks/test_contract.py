@@ -159,6 +159,22 @@ def test_it_fits_its_example_with_what_that_grants(name: str) -> None:
     assert short(name).fits(granted) == (True, "")
 
 
+def texts(table: Any) -> Iterator[str]:
+    """Every text in tables and lists, at any depth."""
+    if isinstance(table, str):
+        yield table
+    elif isinstance(table, dict | list | tuple):
+        for part in table.values() if isinstance(table, dict) else table:
+            yield from texts(part)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_its_example_names_no_module_that_a_wheel_lacks(name: str) -> None:
+    """A scenario names a function as `module:function`."""
+    modules = {text.partition(":")[0].partition(".")[0] for text in texts(example_of(ATTACKS[name])) if ":" in text}
+    assert modules <= {"fedsim", "attacks", "defenses"}
+
+
 @pytest.mark.parametrize("name", [n for n, m in ATTACKS.items() if m.make.needs])  # type: ignore[attr-defined]
 def test_it_refuses_to_run_without_the_knowledge_it_needs(name: str) -> None:
     observation = seen(name, sizes(name)[0])
