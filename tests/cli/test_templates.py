@@ -1,16 +1,19 @@
-"""What `fedsim new attack` writes, at work in a run."""
+"""What `fedsim new` writes, imported and at work in a run."""
 
 import sys
 import tomllib
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args
 
 import pytest
 
 import fedsim
-from fedsim.cli.templates import write_new
+from fedsim.cli.templates import Like, NewKind, families, write_new
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.record import VictimRecord
 
@@ -23,6 +26,17 @@ TABLES: dict[str, Any] = {
 }
 
 
+def imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import a file under its own name, for one test."""
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> Callable[..., VictimRecord]:
     """Write an attack, register it, and return what it made of a client of a small scenario."""
@@ -30,12 +44,7 @@ def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -
     def attacked(like: Any, **tables: Any) -> VictimRecord:
         (tmp_path / "fedsim").mkdir()
         (tmp_path / "fedsim" / "__init__.py").touch()
-        spec = spec_from_file_location("my_own", write_new("attack", "my-own", tmp_path, None, like))
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "my_own", module)
-        spec.loader.exec_module(module)
+        imported(write_new("attack", "my-own", tmp_path, None, like)[0], monkeypatch)
         (arm,) = fedsim.run({**TABLES, **tables}, out=tmp_path / "run").record.arms
         return arm.attacks[0].victims[0]
 
@@ -76,17 +85,39 @@ def test_the_reader_of_text_finds_the_tokens(victim: Callable[..., VictimRecord]
     assert found.facts["tokens found"] >= 5
 
 
-@pytest.mark.parametrize(("kind", "family"), [("attack", None), ("defense", "noise"), ("component", "decoder")])
-def test_outside_of_a_checkout_a_package_is_written_around_the_method(
-    kind: Any, family: str | None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("kind", "family", "like"),
+    [
+        *(("attack", None, like) for like in get_args(Like)),
+        *(("defense", family.name, None) for family in families("defense")),
+        *(("component", family.name, None) for family in families("component")),
+        ("metric", None, None),
+        ("question", None, None),
+    ],
+)
+@pytest.mark.usefixtures("own_methods")
+def test_outside_of_a_checkout_a_package_is_written_around_the_method_and_its_test(
+    kind: NewKind, family: str | None, like: Like | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_new(kind, f"my-{kind}", tmp_path, family)
-    assert path == tmp_path / f"my-{kind}" / f"fedsim_my_{kind}.py"
-    compile(path.read_text(), str(path), "exec")
-    about = tomllib.loads((path.parent / "pyproject.toml").read_text())
-    assert about["project"]["entry-points"] == {f"fedsim.{kind}s": {f"my-{kind}": f"fedsim_my_{kind}"}}
-    with pytest.raises(FedsimError, match="exists already. Choose another name"):
-        write_new(kind, f"my-{kind}", tmp_path, family)
+    method, test = write_new(kind, "my-own", tmp_path, family, like)
+    assert (method, test) == (tmp_path / "my-own" / "fedsim_my_own.py", tmp_path / "my-own/tests/test_my_own.py")
+    about = tomllib.loads((method.parent / "pyproject.toml").read_text())
+    name = "my_own" if kind == "metric" else "my-own"
+    assert about["project"]["entry-points"] == {f"fedsim.{kind}s": {name: "fedsim_my_own"}}
+    imported(method, monkeypatch)
+    assert registry.entries(kind)[name].module == "fedsim_my_own"
+    tests = [made for key, made in vars(imported(test, monkeypatch)).items() if key.startswith("test_")]
+    assert tests
+    for quick in (made for made in tests if not signature(made).parameters):
+        quick()
+    with pytest.raises(FedsimError, match="is there already"):
+        write_new(kind, "my-own", tmp_path, family, like)
+
+
+def test_a_package_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    write_new("defense", "my-defense", tmp_path)
+    with pytest.raises(FedsimError, match="my-defense exists already. Choose another name"):
+        write_new("defense", "my-defense", tmp_path, "noise")
 
 
 def test_a_family_that_is_none_leaves_no_package_behind(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
     scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None
 ) -> None:
     (tmp_path / "fedsim").mkdir()
-    spec = spec_from_file_location("grey", templates.write_new("attack", "grey", tmp_path))
+    spec = spec_from_file_location("grey", templates.write_new("attack", "grey", tmp_path)[0])
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

@@ -12,7 +12,9 @@ from fedsim.cli.commands._console import command, say
 
 @command(epilog="Example: fedsim new attack my-attack --family closed_form")
 def new(
-    kind: Annotated[Literal["attack", "defense", "component"], typer.Argument(help="what to add")],
+    kind: Annotated[
+        Literal["attack", "defense", "component", "metric", "question"], typer.Argument(help="what to add")
+    ],
     name: Annotated[str, typer.Argument(help="lower-case words joined by hyphens")],
     family: Annotated[
         str | None,
@@ -20,25 +22,32 @@ def new(
             "--family",
             "--hook",
             help="folder of the method: the family of an attack, the place of a defense, the hook of a component; "
-            "gradient_matching, norm or augment when absent",
+            "gradient_matching, norm or augment when absent; metrics and questions have none",
         ),
     ] = None,
     like: Annotated[
-        Literal["matching", "closed-form", "text"] | None,
+        Literal["matching", "closed-form", "text", "malicious"] | None,
         typer.Option(
-            help="kind of an attack: search for inputs, solve for them, or read text; absent: that of its family"
+            help="kind of an attack: search for inputs, solve for them, read text, or change the model that clients "
+            "get; absent: that of its family"
         ),
     ] = None,
 ) -> None:
-    """Write the file of a new method, ready to run and to change; outside of a checkout a package around it."""
-    from fedsim.cli.templates import families, is_checkout, usual_family, write_new
+    """Write a new method, ready to run and to change, and a test of it.
 
-    path = write_new(kind, name, Path.cwd(), family, like).relative_to(Path.cwd())
+    In a checkout the file goes to attacks/FAMILY, defenses/FAMILY, fedsim/components/FAMILY, fedsim/metrics or
+    fedsim/questions, and its test to the same place in tests/; elsewhere a package is written around both.
+    """
+    from fedsim.cli.templates import families, is_checkout, registered_name, usual_family, write_new
+
+    method, test = (path.relative_to(Path.cwd()) for path in write_new(kind, name, Path.cwd(), family, like))
     if is_checkout(Path.cwd()):
-        say(f"Wrote {path}. It is listed already: fedsim show {name}")
+        say(f"Wrote {method} and {test}. It is listed already: fedsim show {registered_name(kind, name)}")
+        say(f"Its test passes: python -m pytest {test}")
     else:
-        say(f"Wrote {path} and the package around it. Install it, and it is listed:")
-        say(f"  pip install --editable ./{path.parent}\n  fedsim show {name}")
-    if family is None:
-        others = [one.name for one in families(kind) if one.name != usual_family(kind, like)]
+        say(f"Wrote {method}, {test} and the package around them. Install it, and it is listed:")
+        say(f"  pip install --editable ./{method.parent}\n  fedsim show {registered_name(kind, name)}")
+        say(f"Its test passes: python -m pytest {method.parent}")
+    others = [one.name for one in families(kind) if one.name != usual_family(kind, like)]
+    if family is None and others:
         say(f"Other families, for --family: {', '.join(others)}")

@@ -1,4 +1,4 @@
-"""Write the file of `fedsim new`: a working method to change, in a checkout or in a package of one's own."""
+"""Write the files of `fedsim new`: a working method to change and its test, in a checkout or in a package."""
 
 from __future__ import annotations
 
@@ -13,15 +13,38 @@ from typing import Literal
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, nearest
 
-NewKind = Literal["attack", "defense", "component"]
-Like = Literal["matching", "closed-form", "text"]
+NewKind = Literal["attack", "defense", "component", "metric", "question"]
+Like = Literal["matching", "closed-form", "text", "malicious"]
 
 _HERE = Path(__file__).parent
-_PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
-_FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
+_PACKAGES: dict[NewKind, str] = {
+    "attack": "attacks",
+    "defense": "defenses",
+    "component": "fedsim.components",
+    "metric": "fedsim.metrics",
+    "question": "fedsim.questions",
+}
+_FAMILY_OF: dict[Like, str] = {
+    "matching": "gradient_matching",
+    "closed-form": "closed_form",
+    "text": "text",
+    "malicious": "malicious_server",
+}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
 _NO_FAMILIES = ("attributes", "core", "generation", "membership")  # code shared by methods; methods of another kind
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
+_OUTCOMES: dict[NewKind, str] = {
+    "attack": "Recovers: what comes out, as inputs, tokens, labels or masks.",
+    "defense": "Protects: what the attacker no longer gets; and the guarantee, or: no guarantee.",
+    "component": "Leaks: the privacy question of this method.",
+}
+_EXACT = ("the_image_is_exact", 'victim.scores[0].values["psnr"] > 60  # dB: rounding alone is left')
+_CLAIMS: dict[str, tuple[str, str]] = {
+    "attack-matching": ("the_search_comes_closer_than_its_start", "victim.objective < victim.history[0][1]"),
+    "attack-closed-form": _EXACT,
+    "attack-text": ("tokens_are_read", 'victim.facts["tokens found"] > 0'),
+    "attack-malicious": _EXACT,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +56,9 @@ class Family:
 
 
 def families(kind: NewKind) -> list[Family]:
-    """Return the families that a new method may belong to, sorted."""
+    """Return the families that a new method may belong to, sorted; none where all of a kind lie in one folder."""
+    if kind not in _USUAL:
+        return []
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     packages = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
@@ -41,14 +66,31 @@ def families(kind: NewKind) -> list[Family]:
 
 
 def usual_family(kind: NewKind, like: Like | None) -> str:
-    """Return the family of a new method for which none was named."""
-    return _FAMILY_OF[like] if like else _USUAL[kind]
+    """Return the family of a new method for which none was named; empty for a kind without families."""
+    return _FAMILY_OF[like] if like else _USUAL.get(kind, "")
 
 
-def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, like: Like | None = None) -> Path:
-    """Write the file of a new method into `root`, and return its path.
+def registered_name(kind: NewKind, name: str) -> str:
+    """Return the name that a new method is listed under: metrics are words joined by underscores."""
+    return name.replace("-", "_") if kind == "metric" else name
 
-    In a checkout the file is all that is needed; elsewhere a package to install is written around it.
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a new method goes: its module, its file, the file of its test, and the folder of a package around both."""
+
+    module: str
+    method: Path
+    test: Path
+    folders: tuple[Path, ...] = ()
+
+
+def write_new(
+    kind: NewKind, name: str, root: Path, family: str | None = None, like: Like | None = None
+) -> tuple[Path, Path]:
+    """Write the file of a new method and its test into `root`, and return the paths of both.
+
+    In a checkout these are all that is needed; elsewhere a package to install is written around them.
 
     Args:
         kind: kind of the method.
@@ -58,31 +100,33 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
         like: kind of an attack; absent: that of its family.
 
     Raises:
-        FedsimError: the name or the family is invalid, or the name or the file is taken.
+        FedsimError: the name or the family is invalid, or the name or a file is taken.
     """
+    _check_name(kind, name)
+    if like is not None and kind != "attack":
+        raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
+    family = family or usual_family(kind, like)
+    _check_family(kind, family)
+    template = _template(kind, family, like)
+    place = _in_checkout(kind, family, name, root) if is_checkout(root) else _in_package(name, root)
+    taken = next((path for path in (*place.folders, place.method, place.test) if path.exists()), None)
+    if taken is not None:
+        raise FedsimError(f"{taken} exists already. Choose another name.")
+    words = _words(kind, name, family, template) | {"module": place.module}
+    _write(place.method, template, words)
+    _write(place.test, f"test-{_tested_as(template)}", words)
+    for folder in place.folders:
+        _write(folder / "pyproject.toml", "package", words)
+    return place.method, place.test
+
+
+def _check_name(kind: NewKind, name: str) -> None:
     words = name.split("-")
     if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):
         raise FedsimError(
             f"'{name}' is not a name for a method: use lower-case words joined by hyphens, like my-{kind}."
         )
-    _check_is_free(kind, name)
-    if like is not None and kind != "attack":
-        raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
-    family = family or usual_family(kind, like)
-    _check_family(kind, family)
-    text = _filled(kind, name, family, like)
-    if not is_checkout(root):
-        return _write_package(kind, name, root, text)
-    folder = root.joinpath(*_PACKAGES[kind].split("."), family)
-    path = folder / f"{'_'.join(words)}.py"
-    if path.exists():
-        raise FedsimError(f"{path} exists already. Choose another name.")
-    folder.mkdir(parents=True, exist_ok=True)
-    package = folder / "__init__.py"
-    if not package.exists():
-        package.write_text(f'"""Hook {family}."""\n', encoding="utf-8")
-    path.write_text(text, encoding="utf-8")
-    return path
+    _check_is_free(kind, registered_name(kind, name))
 
 
 def _check_is_free(kind: NewKind, name: str) -> None:
@@ -98,39 +142,52 @@ def is_checkout(root: Path) -> bool:
     return (root / "fedsim" / "__init__.py").exists()
 
 
-def _write_package(kind: NewKind, name: str, root: Path, text: str) -> Path:
-    """Write a package that adds the method to an installed fedsim, and return the path of its module."""
-    folder = root / name
-    module = f"fedsim_{name.replace('-', '_')}"
-    if folder.exists():
-        raise FedsimError(f"{folder} exists already. Choose another name.")
-    about = (_HERE / "package.txt").read_text(encoding="utf-8")
-    folder.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(
-        Template(about).substitute(name=name, module=module, kind=kind), encoding="utf-8"
-    )
-    path = folder / f"{module}.py"
-    path.write_text(text, encoding="utf-8")
-    return path
+def _in_checkout(kind: NewKind, family: str, name: str, root: Path) -> _Place:
+    """Return the place beside the shipped methods; tests mirror it without the level `fedsim`."""
+    stem = name.replace("-", "_")
+    folders = [*_PACKAGES[kind].split("."), *([family] if family else [])]
+    rooms = [folder for folder in folders if folder != "fedsim"]
+    method, test = root.joinpath(*folders, f"{stem}.py"), root.joinpath("tests", *rooms, f"test_{stem}.py")
+    return _Place(".".join([*folders, stem]), method, test)
 
 
-def _filled(kind: NewKind, name: str, family: str, like: Like | None) -> str:
-    """Return the text of a new method."""
-    words = name.split("-")
-    text = (_HERE / f"{_template(kind, family, like)}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(
-        name=name,
-        camel="".join(word.capitalize() for word in words),
-        title=name.replace("-", " ").capitalize(),
-        place=family,
-        base=_BASES.get(family, ""),
-        hooks=", ".join(sorted(("PublicFederation", _BASES.get(family, "")))),
-    )
+def _in_package(name: str, root: Path) -> _Place:
+    """Return the place in a package that adds the method to an installed fedsim."""
+    stem, folder = name.replace("-", "_"), root / name
+    return _Place(f"fedsim_{stem}", folder / f"fedsim_{stem}.py", folder / "tests" / f"test_{stem}.py", (folder,))
+
+
+def _write(path: Path, template: str, filled: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = (_HERE / f"{template}.txt").read_text(encoding="utf-8")
+    path.write_text(Template(text).substitute(filled), encoding="utf-8")
+
+
+def _words(kind: NewKind, name: str, family: str, template: str) -> dict[str, str]:
+    """Return what stands for the placeholders of the templates."""
+    base = _BASES.get(family, "")
+    outcome = {"name": name, "outcome": _OUTCOMES.get(kind, "")}
+    claim, shown = _CLAIMS.get(template, ("", ""))
+    return {
+        "name": registered_name(kind, name),
+        "words": name.replace("-", "_"),
+        "camel": "".join(word.capitalize() for word in name.split("-")),
+        "title": name.replace("-", " ").capitalize(),
+        "kind": kind,
+        "place": family,
+        "base": base,
+        "hooks": ", ".join(sorted(("PublicFederation", base))),
+        "docstring": Template((_HERE / "method.txt").read_text(encoding="utf-8")).substitute(outcome).rstrip(),
+        "claim": claim,
+        "shown": shown,
+    }
 
 
 def _check_family(kind: NewKind, family: str) -> None:
     known = families(kind)
-    if family in [one.name for one in known]:
+    if not known and family:
+        raise FedsimError(f"a {kind} has no family: leave --family out.")
+    if not known or family in [one.name for one in known]:
         return
     hint = nearest(family, [one.name for one in known])
     listed = "".join(f"\n  {one.name:<20}{one.holds}" for one in known)
@@ -142,7 +199,12 @@ def _template(kind: NewKind, family: str, like: Like | None) -> str:
         return f"attack-{like or next((method for method, name in _FAMILY_OF.items() if name == family), 'matching')}"
     if kind == "defense":
         return f"defense-{family if family in ('received', 'batch', 'model', 'examples') else 'gradient'}"
-    return f"component-{'model' if family in _BASES else family}"
+    return f"component-{'model' if family in _BASES else family}" if kind == "component" else kind
+
+
+def _tested_as(template: str) -> str:
+    """Return the template of the test: attacks share one, and so do methods that prepare a model."""
+    return "attack" if template in _CLAIMS else "model" if template.endswith("-model") else template
 
 
 def _sentence(package: Path) -> str:

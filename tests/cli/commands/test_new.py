@@ -1,4 +1,4 @@
-"""`fedsim new` writes one file that is listed and passes its contract."""
+"""`fedsim new` writes a method that is listed and passes its contract, and a test that passes."""
 
 import json
 import os
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from fedsim.cli.templates import families as known_families
-from fedsim.cli.templates import write_new
+from fedsim.cli.templates import registered_name, write_new
 from fedsim.core.errors import FedsimError
 from tests.cli.typed import ROOT, Say, fresh
+from tests.mirror import mirrored
 
 
 def families(kind: str, *names: str) -> list[tuple[str, tuple[str, ...], str]]:
@@ -26,13 +27,42 @@ NEW = [
     ("attack", ("--like", "closed-form"), "closed_form"),
     ("attack", ("--like", "text"), "text"),
     ("attack", ("--like", "text", "--family", "codebooks"), "codebooks"),
+    ("attack", ("--like", "malicious"), "malicious_server"),
     ("attack", ("--family", "local_steps"), "local_steps"),
     ("defense", (), "norm"),
-    *families("defense", "batch", "model", "examples", "noise"),
+    *families("defense", "batch", "model", "examples", "received", "noise"),
     ("component", (), "augment"),
     *families("component", "layer", "adapter", "bottleneck", "token_reducer", "loss", "optimizer"),
-    *families("component", "decoder", "sampler", "probe", "unmasker"),
+    *families("component", "decoder", "sampler", "probe", "unmasker", "mitigation", "unlearning"),
+    ("metric", (), ""),
+    ("question", (), ""),
 ]
+PLACES = {
+    "attack": "attacks",
+    "defense": "defenses",
+    "component": "fedsim/components",
+    "metric": "fedsim/metrics",
+    "question": "fedsim/questions",
+}
+
+
+def listed_name(kind: str, number: int) -> str:
+    """The name of a method by its place in `NEW`."""
+    return registered_name(kind, f"my-{kind}-n{number}")  # type: ignore[arg-type]
+
+
+def run_tests(checkout: Path, *arguments: str) -> None:
+    """Run tests of a checkout in one process of their own; they must pass."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "passed" in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -53,41 +83,45 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind",
     [pytest.param("attack", marks=pytest.mark.slow), "defense", pytest.param("component", marks=pytest.mark.slow)],
 )
-def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: str, checkout: Path) -> None:
-    mine = [(f"my-{own}-n{n}", family) for n, (own, _, family) in enumerate(NEW) if own == kind]
-    listed = fresh("list", f"{kind}s", "--json", cwd=checkout, path=checkout)
-    assert {name for name, _ in mine} <= {entry["name"] for entry in json.loads(listed.stdout)}
-    above = "fedsim/components" if kind == "component" else f"{kind}s"
-    for name, family in mine:
-        assert (checkout / above / family / f"{name.replace('-', '_')}.py").exists()
-    contract = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            *map(str, (checkout / "tests" / f"{kind}s").glob("test_*contract.py")),
-            "-k",
-            "my-",
-            "-p",
-            "no:cacheprovider",
-        ],
+def test_a_new_method_is_one_file_that_passes_its_contract(kind: str, checkout: Path) -> None:
+    for number, (kind_of_method, _, family) in enumerate(NEW):
+        if kind_of_method == kind:
+            assert (checkout / PLACES[kind] / family / f"my_{kind}_n{number}.py").exists()
+    contracts = (checkout / "tests" / f"{kind}s").rglob("test_*contract.py")
+    run_tests(checkout, *map(str, contracts), "tests/test_docstrings.py", "-k", f"my-{kind}")
+
+
+@pytest.mark.slow
+def test_what_was_written_is_listed_and_shown_and_the_test_beside_it_passes(checkout: Path) -> None:
+    names = [listed_name(kind, number) for number, (kind, _, _) in enumerate(NEW)]
+    listed = fresh("list", "--json", cwd=checkout, path=checkout)
+    assert set(names) <= {entry["name"] for entry in json.loads(listed.stdout)}
+    script = "import sys; from fedsim.cli.commands.show import show; [show(name) for name in sys.argv[1:]]"
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
+    shown = subprocess.run(
+        [sys.executable, "-c", script, *names],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        env=environment,
         capture_output=True,
-        check=False,
+        check=True,
         text=True,
     )
-    assert contract.returncode == 0, contract.stdout[-2000:]
-    assert "passed" in contract.stdout
+    assert all(f"{name} ({kind}" in shown.stdout for name, (kind, _, _) in zip(names, NEW, strict=True))
+    tests = [mirrored(path.relative_to(checkout)) for path in written(checkout)]
+    assert len(tests) == len(NEW)
+    run_tests(checkout, *map(str, tests))
+
+
+def written(checkout: Path) -> list[Path]:
+    """The files of methods that were written into the checkout by its fixture."""
+    return [path for place in PLACES.values() for path in (checkout / place).rglob("my_*_n*.py")]
 
 
 def test_new_files_are_as_the_linter_wants_them(checkout: Path) -> None:
-    folders = (checkout / name for name in ("attacks", "defenses", "fedsim"))
-    written = [str(path) for folder in folders for path in folder.rglob("my_*.py")]
-    assert len(written) == len(NEW)
+    files = [str(path) for path in (*written(checkout), *(checkout / "tests").rglob("test_my_*_n*.py"))]
+    assert len(files) == 2 * len(NEW)
     for command in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *command, *written]
+        ruff = [sys.executable, "-m", "ruff", *command, *files]
         done = subprocess.run(ruff, cwd=checkout, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
@@ -99,7 +133,7 @@ def test_the_command_says_what_it_wrote_and_the_other_families(
     monkeypatch.setenv("COLUMNS", "200")
     code, told, wrong = command("new", "attack", "another")
     assert code == 0, wrong
-    assert "Wrote attacks/gradient_matching/another.py" in told
+    assert "Wrote attacks/gradient_matching/another.py and tests/attacks/gradient_matching/test_another.py." in told
     assert "Other families, for --family: batch_separation, closed_form" in told
     code, _, wrong = command("new", "attack", "another")
     assert code == 2
@@ -142,3 +176,19 @@ def test_a_component_is_written_for_its_hook(checkout: Path, command: Say, monke
 def test_like_is_for_attacks() -> None:
     with pytest.raises(FedsimError, match="--like chooses among attacks. A defense is written for its family"):
         write_new("defense", "my-defense", ROOT, None, "text")
+
+
+def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(
+    checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, told, wrong = command("new", "metric", "another-error")
+    assert code == 0, wrong
+    assert "Wrote fedsim/metrics/another_error.py and tests/metrics/test_another_error.py." in told
+    assert "fedsim show another_error\n" in told
+    assert "families" not in told
+    with pytest.raises(FedsimError, match="a metric has no family: leave --family out"):
+        write_new("metric", "my-metric", ROOT, "image")
+    with pytest.raises(FedsimError, match="metric 'mse_normalised' is there already"):
+        write_new("metric", "mse-normalised", ROOT)
