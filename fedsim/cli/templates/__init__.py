@@ -165,14 +165,15 @@ def _write(path: Path, template: str, filled: dict[str, str]) -> None:
 
 def _words(kind: NewKind, name: str, family: str, template: str) -> dict[str, str]:
     """Return what stands for the placeholders of the templates."""
-    base = _BASES.get(family, "")
+    base, phrase = _BASES.get(family, ""), name.replace("-", " ")
     outcome = {"name": name, "outcome": _OUTCOMES.get(kind, "")}
     claim, shown = _CLAIMS.get(template, ("", ""))
     return {
         "name": registered_name(kind, name),
         "words": name.replace("-", "_"),
         "camel": "".join(word.capitalize() for word in name.split("-")),
-        "title": name.replace("-", " ").capitalize(),
+        "phrase": phrase,
+        "title": phrase.capitalize(),
         "kind": kind,
         "place": family,
         "base": base,

@@ -109,7 +109,7 @@ def test_what_was_written_is_listed_and_shown_and_the_test_beside_it_passes(chec
     assert all(f"{name} ({kind}" in shown.stdout for name, (kind, _, _) in zip(names, NEW, strict=True))
     tests = [mirrored(path.relative_to(checkout)) for path in written(checkout)]
     assert len(tests) == len(NEW)
-    run_tests(checkout, *map(str, tests))
+    run_tests(checkout, "tests/test_words.py", *map(str, tests))
 
 
 def written(checkout: Path) -> list[Path]:
@@ -183,11 +183,11 @@ def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(
 ) -> None:
     monkeypatch.chdir(checkout)
     monkeypatch.setenv("COLUMNS", "200")
-    code, told, wrong = command("new", "metric", "another-error")
+    code, printed, wrong = command("new", "metric", "another-error")
     assert code == 0, wrong
-    assert "Wrote fedsim/metrics/another_error.py and tests/metrics/test_another_error.py." in told
-    assert "fedsim show another_error\n" in told
-    assert "families" not in told
+    assert "Wrote fedsim/metrics/another_error.py and tests/metrics/test_another_error.py." in printed
+    assert "fedsim show another_error\n" in printed
+    assert "families" not in printed
     with pytest.raises(FedsimError, match="a metric has no family: leave --family out"):
         write_new("metric", "my-metric", ROOT, "image")
     with pytest.raises(FedsimError, match="metric 'mse_normalised' is there already"):
