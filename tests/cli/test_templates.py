@@ -93,6 +93,7 @@ def test_the_reader_of_text_finds_the_tokens(victim: Callable[..., VictimRecord]
         *(("component", family.name, None) for family in families("component")),
         ("metric", None, None),
         ("question", None, None),
+        ("task", None, None),
     ],
 )
 @pytest.mark.usefixtures("own_methods")

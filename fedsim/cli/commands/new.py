@@ -13,7 +13,7 @@ from fedsim.cli.commands._console import command, say
 @command(epilog="Example: fedsim new attack my-attack --family closed_form")
 def new(
     kind: Annotated[
-        Literal["attack", "defense", "component", "metric", "question"], typer.Argument(help="what to add")
+        Literal["attack", "defense", "component", "metric", "question", "task"], typer.Argument(help="what to add")
     ],
     name: Annotated[str, typer.Argument(help="lower-case words joined by hyphens")],
     family: Annotated[
@@ -22,7 +22,7 @@ def new(
             "--family",
             "--hook",
             help="folder of the method: the family of an attack, the place of a defense, the hook of a component; "
-            "gradient_matching, norm or augment when absent; metrics and questions have none",
+            "gradient_matching, norm or augment when absent; other kinds have none",
         ),
     ] = None,
     like: Annotated[
@@ -35,8 +35,9 @@ def new(
 ) -> None:
     """Write a new method, ready to run and to change, and a test of it.
 
-    In a checkout the file goes to attacks/FAMILY, defenses/FAMILY, fedsim/components/FAMILY, fedsim/metrics or
-    fedsim/questions, and its test to the same place in tests/; elsewhere a package is written around both.
+    In a checkout the file goes to attacks/FAMILY, defenses/FAMILY, fedsim/components/FAMILY, fedsim/metrics,
+    fedsim/questions or fedsim/tasks, and its test to the same place in tests/; elsewhere a package is written around
+    both.
     """
     from fedsim.cli.templates import families, is_checkout, registered_name, usual_family, write_new
 

@@ -13,7 +13,7 @@ from typing import Literal
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, nearest
 
-NewKind = Literal["attack", "defense", "component", "metric", "question"]
+NewKind = Literal["attack", "defense", "component", "metric", "question", "task"]
 Like = Literal["matching", "closed-form", "text", "malicious"]
 
 _HERE = Path(__file__).parent
@@ -23,6 +23,7 @@ _PACKAGES: dict[NewKind, str] = {
     "component": "fedsim.components",
     "metric": "fedsim.metrics",
     "question": "fedsim.questions",
+    "task": "fedsim.tasks",
 }
 _FAMILY_OF: dict[Like, str] = {
     "matching": "gradient_matching",

@@ -36,6 +36,7 @@ NEW = [
     *families("component", "decoder", "sampler", "probe", "unmasker", "mitigation", "unlearning"),
     ("metric", (), ""),
     ("question", (), ""),
+    ("task", (), ""),
 ]
 PLACES = {
     "attack": "attacks",
@@ -43,6 +44,7 @@ PLACES = {
     "component": "fedsim/components",
     "metric": "fedsim/metrics",
     "question": "fedsim/questions",
+    "task": "fedsim/tasks",
 }
 
 
@@ -81,7 +83,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param("attack", marks=pytest.mark.slow), "defense", pytest.param("component", marks=pytest.mark.slow)],
+    [
+        pytest.param("attack", marks=pytest.mark.slow),
+        "defense",
+        pytest.param("component", marks=pytest.mark.slow),
+        "task",
+    ],
 )
 def test_a_new_method_is_one_file_that_passes_its_contract(kind: str, checkout: Path) -> None:
     for number, (kind_of_method, _, family) in enumerate(NEW):
