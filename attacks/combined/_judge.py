@@ -27,6 +27,7 @@ from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.pixels import pixel_box
+from fedsim.core.deadline import BestStep
 from fedsim.core.hooks import IMAGES
 from fedsim.core.types import Masks, Modality, Observation
 
@@ -127,7 +128,8 @@ class GuessJudge:
         unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
         search = Search(unknowns, lambda _victim, _generator: inputs, CosineDistance(DistanceConfig()))
         settings = DescentSettings(self._iterations, rate, schedule="cosine")
-        victim = VictimGroup([self._observation], [self._labels], [generator], [lambda _step: None])
+        ends = BestStep(lambda _step: None)  # at the deadline, as what is watched
+        victim = VictimGroup([self._observation], [self._labels], [generator], [ends])
         (row,) = descend(Descent(self._comparison, search, victim, settings, pixel_box(self._observation)))
         return row.inputs, row.masks
 

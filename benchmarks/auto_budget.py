@@ -1,0 +1,83 @@
+"""What `auto` makes of ten foreign networks within a stated time: what comes back, which attack won, what was left out.
+
+Labels are inferred, masks unknown, weights untrained; digits of 8 x 8 pixels, batches of one and of four. `auto` gets
+so many processor seconds an update. Without ``--full``: one update a network and batch size. With it: five.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache, partial
+
+import torch
+from torch.nn.functional import cross_entropy
+
+import fedsim
+from benchmarks._budget import are_exact, worst_psnr
+from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._foreign_networks import NETWORKS
+from benchmarks._rows import Row, measured, share
+from fedsim.core import seeding
+from fedsim.core.types import Dataset, Reconstruction
+from fedsim.data.digits import DigitsConfig, digits
+from fedsim.metrics.image import score_items
+from fedsim.metrics.missing import complete
+
+_SIZES = (1, 4)
+
+
+@experiment("auto-budget", minutes=10, page="attacks/auto", seconds=30)
+def auto_budget(budget: Budget) -> Cells:
+    """Return a cell for each network and batch size."""
+    updates, seconds = 5 if budget.full else 1, budget.seconds or 0.0
+    return {f"{name}, B = {size}": partial(_rows, name, size, updates, seconds) for name in NETWORKS for size in _SIZES}
+
+
+@cache
+def _digits() -> Dataset:
+    return digits(DigitsConfig())
+
+
+def _rows(name: str, size: int, updates: int, budget: float) -> Iterator[Row]:
+    setting, exact, worst, labels, seconds, ends = f"{name}, B = {size}", [], [], [], [], Counter[str]()
+    data = _digits()
+    for number in range(updates):
+        batch = data.train.taken(torch.arange(size * number, size * (number + 1)))
+        with seeding.isolate_randomness(number):
+            model = NETWORKS[name]().train()
+            gradients = torch.autograd.grad(cross_entropy(model(batch.inputs), batch.labels), list(model.parameters()))
+        begin = time.process_time()
+        guess = fedsim.reconstruct(
+            model,
+            cross_entropy,
+            gradients,
+            shape=data.spec.shape,
+            classes=data.spec.classes,
+            batch_size=size,
+            mean=data.spec.mean,
+            std=data.spec.std,
+            seed=number,
+            seconds=budget,
+        )
+        seconds.append(time.process_time() - begin)
+        scored = score_items(complete(guess, size), batch, data.spec)
+        exact.append(float(are_exact(scored.items)))
+        worst.append(worst_psnr(scored.items))
+        labels.append(float(all(item.guessed_label == item.label for item in scored.items)))
+        ends[_how_it_ended(guess)] += 1
+    notes = "; ".join(words if updates == 1 else f"{count} of {updates}: {words}" for words, count in ends.items())
+    yield share("images exact", setting, exact)._replace(note=notes)
+    yield share("labels right", setting, labels)
+    yield measured("worst PSNR", setting, worst, "dB", "")
+    yield measured("processor seconds", setting, seconds, "s", "")
+
+
+def _how_it_ended(guess: Reconstruction) -> str:
+    """Return which attack won, and how many had no time or not enough of it."""
+    ended = sum("was ended by its share" in note for note in guess.notes)
+    left = sum("was left out" in note for note in guess.notes)
+    won = next((note.removeprefix("won: ") for note in guess.notes if note.startswith("won: ")), guess.stopped)
+    time_words = [f"{ended} ended by the clock"] * bool(ended) + [f"{left} left out"] * bool(left)
+    return ", ".join([won, *time_words])
