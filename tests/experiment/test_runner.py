@@ -98,6 +98,8 @@ def test_an_arm_makes_each_method_and_its_model_once_and_checks_no_settings_anew
         "attack dlg": 4,
         "attack inverting-gradients": 2,
         "attack closed-form-linear": 2,
+        "distance cosine": 2,
+        "prior total-variation": 6,  # of the three attacks that descend
         "question attacks": 2,
         "question sources": 2,
     }

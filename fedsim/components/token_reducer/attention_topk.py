@@ -33,6 +33,8 @@ class AttentionTopKConfig(KeptConfig):
     "attention-topk",
     summary="keeps the visual tokens that the prompt's last token attends to",
     paper="2403.06764",
+    fidelity="variant",
+    deviates="a number of tokens in place of a share",
     aliases=("fastv",),
 )
 class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):

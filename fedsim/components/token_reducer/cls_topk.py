@@ -26,6 +26,8 @@ from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
     "cls-topk",
     summary="keeps the visual tokens that the class token attends to",
     paper="2412.01818",
+    fidelity="variant",
+    deviates="a number of tokens in place of a share",
     aliases=("fastervlm",),
 )
 class ClsTopK(VisualTokenReducer[KeptConfig]):
