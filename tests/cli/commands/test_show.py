@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.cli.commands._console import screen
 from fedsim.scenario import load
 from tests.cli.typed import Say
 
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(screen, "_width", 400)  # set when it is made, which another test may have done
 
 
 def test_show_gives_paper_settings_bounds_and_meaning(command: Say) -> None:
@@ -21,8 +22,7 @@ def test_show_gives_paper_settings_bounds_and_meaning(command: Say) -> None:
         assert expected in " ".join(told.split())  # the table cuts texts into lines
 
 
-def test_a_default_that_names_methods_stands_as_in_a_scenario(command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+def test_a_default_that_names_methods_stands_as_in_a_scenario(command: Say) -> None:
     told = " ".join(command("show", "map")[1].split())
     assert '{"name": "likelihood"}' in told
     assert '[{"name": "total-variation", "weight": 0.01}]' in told
