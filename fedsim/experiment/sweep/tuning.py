@@ -21,6 +21,7 @@ from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.metrics.success import Rule
 from fedsim.record.store import RunFolder, make_folder
 from fedsim.scenario import Scenario, Span, Tune, arms, parse
+from fedsim.scenario.combinations import put
 
 if TYPE_CHECKING:
     import optuna
@@ -110,11 +111,21 @@ def _check(scenario: Scenario) -> Tune:
         raise ScenarioError(
             f"tune.attack: no attack is '{scenario.tune.attack}'.{nearest(scenario.tune.attack, labels)}"
         )
-    settings = labels[scenario.tune.attack].settings
-    for name in scenario.tune.space:
-        if name not in settings:
-            raise ScenarioError(f"tune.space: the attack has no setting '{name}'.{nearest(name, settings)}")
+    settings = labels[scenario.tune.attack].model_dump(mode="json")
+    for place in scenario.tune.space:
+        try:
+            _at(settings, place)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            near = nearest(place, settings)
+            raise ScenarioError(f"tune.space: the attack has no setting '{place}'.{near}") from error
     return scenario.tune
+
+
+def _at(settings: Any, place: str) -> Any:
+    """Return what stands at a place inside settings, as `priors.0.weight`."""
+    for part in place.split("."):
+        settings = settings[int(part) if isinstance(settings, list) else part]
+    return settings
 
 
 def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> Any:
@@ -129,8 +140,10 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, 
     """Return what was scored of the attack with these settings and its mean, on victims of another seed."""
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
     attack = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
+    for place, value in settings.items():
+        put(attack, place.split("."), value)
     seed = seeding.derive(arm.seed, "tune victims") % 2**31
-    single = parse({**raw, "seed": seed, "attacks": [{**attack, **settings}]}, "tune")
+    single = parse({**raw, "seed": seed, "attacks": [attack]}, "tune")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)

@@ -61,12 +61,20 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
     [
         ({"attack": "GI"}, "tune.attack: no attack is 'GI'. Known: IG"),
         ({"space": {"learning_rat": [1]}}, "Did you mean 'learning_rate'"),
+        ({"space": {"priors.0.wieght": [1]}}, "the attack has no setting 'priors.0.wieght'"),
+        ({"space": {"priors.1.weight": [1]}}, "the attack has no setting 'priors.1.weight'"),
         ({"space": {"max_iterations": {"low": 3, "high": 2}}}, "expected low below high"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         tune(parse(raw(**changed), "test"), tmp_path)
+
+
+def test_a_place_inside_a_setting_is_tuned(tmp_path: Path) -> None:
+    (tuned,) = tune(parse(raw(space={"priors.0.weight": [10.0, 20.0]}, trials=2), "test"), tmp_path)
+    assert tuned.settings.keys() <= {"priors.0.weight"}
+    assert tuned.failed == 0
 
 
 class Seen(Exception):
