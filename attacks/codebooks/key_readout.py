@@ -29,8 +29,8 @@ from attacks.core.mean_gradient import gradient_weight
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
-from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
+from fedsim.components.core.key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack

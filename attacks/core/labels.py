@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.mean_gradient import gradient_weight
-from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
+from fedsim.components.core.key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import keep_masks

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.tolerances import TINY
-from fedsim.components.adapter._low_rank import LowRankLinear
+from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack

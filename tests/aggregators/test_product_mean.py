@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedsim.aggregators.product_mean import ProductMean, ProductMeanConfig
-from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.components.adapter.lora import Lora, LoraConfig
+from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import ServerRound
 from fedsim.core.types import Contribution, Tensors

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.loss._pads import add_pad, embedding_of
+from fedsim.components.core.pads import add_pad, embedding_of
 from fedsim.core import registry
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, GenerationContext

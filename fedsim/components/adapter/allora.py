@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt
+from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt
 from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.types import Modality, PublicKnowledge, Tensors

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt
+from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt
 from fedsim.core.hooks import ANYTHING, Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Modality

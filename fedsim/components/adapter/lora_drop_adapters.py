@@ -17,7 +17,7 @@ from typing import ClassVar, final
 import torch
 from torch import nn
 
-from fedsim.components.adapter._drop_adapter import (
+from fedsim.components.core.drop_adapter import (
     NAME,
     DropAdapter,
     LoraDropAdaptersConfig,

@@ -19,7 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.bottleneck._key_value import (
+from fedsim.components.bottleneck._widths import width_of
+from fedsim.components.core.key_value import (
     KeyLookup,
     KeyValueModel,
     LinearDecoder,
@@ -28,7 +29,6 @@ from fedsim.components.bottleneck._key_value import (
     VotingDecoder,
     centre,
 )
-from fedsim.components.bottleneck._widths import width_of
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.registry import component

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.adapter._drop_adapter import (
+from fedsim.components.core.drop_adapter import (
     DropAdapter,
     LoraDropAdaptersConfig,
     Reuse,

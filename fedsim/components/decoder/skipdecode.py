@@ -19,9 +19,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from fedsim.components.core.layer_schedule import LayerSchedule, ScheduleConfig
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
-from fedsim.components.decoder._schedule import LayerSchedule, ScheduleConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, stack_of

@@ -19,10 +19,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.pads import embedding_of, pad_of
 from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
-from fedsim.components.loss._pads import embedding_of, pad_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankLinear, adapters_off
+from fedsim.components.core.low_rank import LowRankLinear, adapters_off
 from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError

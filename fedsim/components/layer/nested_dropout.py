@@ -21,7 +21,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
+from fedsim.components.core.feature_prefix import Alternating, Prefix, prefixes
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.masks import dropout_sites, without_dropout

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._schedule import LayerSchedule, ScheduleConfig
+from fedsim.components.core.layer_schedule import LayerSchedule, ScheduleConfig
 from fedsim.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Layer

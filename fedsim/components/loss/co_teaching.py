@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import Alternating, prefixes
+from fedsim.components.core.feature_prefix import Alternating, prefixes
 from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, PublicFederation
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import without_dropout

@@ -20,8 +20,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.components.adapter._low_rank import adapters_off
-from fedsim.components.loss._pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
+from fedsim.components.core.low_rank import adapters_off
+from fedsim.components.core.pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, PublicFederation
 from fedsim.core.losses import IGNORED, cross_entropy

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankLinear, merged
 from fedsim.components.adapter.allora import Allora, AlloraConfig, AlloraLinear, product_norms
 from fedsim.components.adapter.lora import LoraConfig, LoraLinear
+from fedsim.components.core.low_rank import LowRankLinear, merged
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError

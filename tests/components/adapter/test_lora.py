@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import merged
 from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear
+from fedsim.components.core.low_rank import merged
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import dropout_sites

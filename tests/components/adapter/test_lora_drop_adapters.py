@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.adapter._drop_adapter import adapters_of
+from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import without_dropout

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.bottleneck._key_value import KeyValueModel
 from fedsim.components.bottleneck.key_value_bottleneck import (
     KeyValueBottleneck,
     KeyValueBottleneckConfig,
     bottleneck_of,
 )
+from fedsim.components.core.key_value import KeyValueModel
 
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:

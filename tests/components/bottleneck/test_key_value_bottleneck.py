@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.components.bottleneck import _key_value
-from fedsim.components.bottleneck._key_value import KeyValueModel, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import (
     bottleneck_of,
     cells_of,
 )
+from fedsim.components.core import key_value
+from fedsim.components.core.key_value import KeyValueModel, nearest
 from fedsim.core.errors import NotApplicable, ScenarioError
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import check
@@ -178,7 +178,7 @@ def test_memory_grows_with_the_batch_times_the_keys_of_one_codebook(monkeypatch:
     monkeypatch.setattr(torch, "baddbmm", noted)
     for batch in (64, 128):
         nearest(drawn(40, batch, 4), drawn(40, 200, 4), 1)
-        assert largest <= max(_key_value._AT_ONCE, batch * 200)
+        assert largest <= max(key_value._AT_ONCE, batch * 200)
 
 
 @pytest.mark.parametrize(

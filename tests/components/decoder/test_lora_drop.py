@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.adapter._drop_adapter import adapters_of
+from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.masks import without_dropout

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._schedule import LayerSchedule
+from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core.errors import FedsimError
 from fedsim.core.past import Past

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedsim.components.adapter._low_rank import adapters_off
+from fedsim.components.core.low_rank import adapters_off
 from fedsim.components.decoder._steering import (
     places,
     steered,

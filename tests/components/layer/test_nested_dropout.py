@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import Prefix, prefix_odds, prefixes
+from fedsim.components.core.feature_prefix import Prefix, prefix_odds, prefixes
 from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fedsim.components.loss._pads import PadBlock, add_pad, embedding_of, pack, pad_of, read
+from fedsim.components.core.pads import PadBlock, add_pad, embedding_of, pack, pad_of, read
 from fedsim.core.losses import IGNORED
 from fedsim.core.past import stack_of
 from fedsim.core.types import Batch

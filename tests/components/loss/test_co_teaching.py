@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import Prefix
+from fedsim.components.core.feature_prefix import Prefix
 from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, small_losses
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError

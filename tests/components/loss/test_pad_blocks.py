@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.components.core.pads import units
 from fedsim.components.loss import pad_blocks
-from fedsim.components.loss._pads import units
 from fedsim.components.loss.pad_blocks import sure_of
 from fedsim.core import registry
 from fedsim.core.hooks import HookContext

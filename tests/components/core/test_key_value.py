@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.bottleneck import _key_value
-from fedsim.components.bottleneck._key_value import MovingAverages, centre, nearest
+from fedsim.components.core import key_value
+from fedsim.components.core.key_value import MovingAverages, centre, nearest
 from tests.components.bottleneck.keys import drawn, prepared
 
 
@@ -28,7 +28,7 @@ def moved_then_unread(resets: bool, sums: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("at_once", [1, 1 << 18])
 def test_nearest_keys_agree_with_brute_force_in_ascending_order(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_key_value, "_AT_ONCE", at_once)
+    monkeypatch.setattr(key_value, "_AT_ONCE", at_once)
     heads, keys = drawn(3, 11, 4), drawn(3, 7, 4, seed=2)
     for count in (1, 3, 7):
         found = nearest(heads, keys, count)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fedsim.components.layer._prefix import prefix_odds
+from fedsim.components.core.feature_prefix import prefix_odds
 
 
 @pytest.mark.parametrize(("channels", "eta"), [(12, 2.0), (512, 10.0), (512, 100.0)])

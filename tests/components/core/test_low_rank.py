@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt, merged
+from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt, merged
 from fedsim.core.errors import NotApplicable
 
 

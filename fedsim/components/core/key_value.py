@@ -88,6 +88,7 @@ class LinearDecoder(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, values: Tensor) -> Tensor:
+        """Return scores (B, K) of values (B, C, J, n, m) that were read."""
         return values.mean(3).flatten(1) @ self.weight.mT
 
 
@@ -95,6 +96,7 @@ class VotingDecoder(nn.Module):
     """Values are logits: summed over the keys of a codebook, averaged over codebooks and positions."""
 
     def forward(self, values: Tensor) -> Tensor:
+        """Return scores (B, K) of values that were read."""
         return values.sum(2).mean((1, 2))
 
 
@@ -115,11 +117,13 @@ class KeyValueModel(nn.Module):
         self.skips_unread = skips_unread
 
     def train(self, mode: bool = True) -> KeyValueModel:
+        """Set the mode of what is trained; the encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return scores (B, K) of inputs (B, *shape)."""
         return self.decoder(self.table(self.read(inputs)))
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 import random
 from itertools import pairwise
 
-from fedsim.components.decoder._schedule import LayerSchedule, budgets
+from fedsim.components.core.layer_schedule import LayerSchedule, budgets
 
 
 def drawn_schedules(count: int) -> list[LayerSchedule]:

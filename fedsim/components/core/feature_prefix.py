@@ -40,6 +40,7 @@ class Prefix(nn.Module):
         leader._is_followed = True
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return features of which those behind the prefix are zero; all of them where nothing is cut."""
         if not self.training:
             if self.kept is None:
                 return features
@@ -74,6 +75,7 @@ class Alternating(nn.Module):
         self._coin: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return features, cut where the coin says so; in evaluation all of them are."""
         if not self.training:
             return self.prefix(features)
         cut = self.prefix(features)

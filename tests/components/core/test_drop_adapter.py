@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.components.adapter._drop_adapter import (
+from fedsim.components.core.drop_adapter import (
     DropAdapter,
     LoraDropAdaptersConfig,
     check_blocks,
