@@ -1,0 +1,36 @@
+"""gaussian-kernel: 1 - the Gaussian kernel of each tensor's difference, averaged over tensors.
+
+Idea: a kernel saturates, so tensors that are far off do not drown those that are near; each has a width of its own.
+Equation: mean over tensors l of 1 - exp(-|g_l - g*_l|^2 / (w |g*_l|^2)), in [0, 1], with w = `width`.
+Fails: where every tensor is far off the kernel is flat, and nothing descends.
+Source: inspired by the abstract of Wang et al. 2020, arXiv 2009.06228 (SAPAG); the widths are chosen here.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.matching.comparison import Gradients
+from attacks.core.matching.terms import Distance, DistanceConfig
+from attacks.core.tolerances import TINY
+from fedsim.core.registry import distance
+
+
+class GaussianKernelConfig(DistanceConfig):
+    """Settings of the distance."""
+
+    width: float = Field(default=1.0, gt=0, description="squared width w of the kernel, in squared norms of a tensor")
+
+
+@final
+@distance("gaussian-kernel", summary="1 - Gaussian kernel of each tensor's difference", related="2009.06228")
+class GaussianKernelDistance(Distance[GaussianKernelConfig]):
+    """Compares tensor by tensor, and ignores what is far off."""
+
+    def measure(self, gradients: Gradients) -> Tensor:
+        """Return the mean over tensors, shape (R,)."""
+        squares = gradients.difference() / gradients.observed().clamp_min(TINY)
+        return (1.0 - (-squares / self.config.width).exp()).mean(1)
