@@ -18,7 +18,7 @@ from benchmarks import _figures, _results  # noqa: E402
 from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
 from benchmarks._results import Done, Result  # noqa: E402
 from benchmarks._rows import Row  # noqa: E402
-from fedsim.core.errors import FedsimError  # noqa: E402
+from fedsim.core.errors import FedsimError, nearest  # noqa: E402
 
 QUICK = 4.0  # minutes of an experiment that `--check` runs again
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.figures:
             return _write_figures()
         if chosen.check:
-            return _check()
+            return _check(chosen.name)
         if not chosen.name:
             raise FedsimError("name an experiment; python -m benchmarks --list shows all")
         return _run(chosen)
@@ -57,7 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     others.add_argument("--list", action="store_true", help="show all experiments and what they take")
     others.add_argument("--stale", action="store_true", help="show results that are older than the code they measure")
     others.add_argument("--figures", action="store_true", help="write the tables of results into the pages")
-    others.add_argument("--check", action="store_true", help=f"rerun results of up to {QUICK:g} minutes, and compare")
+    others.add_argument(
+        "--check",
+        action="store_true",
+        help=f"rerun the result that is named, or all of up to {QUICK:g} minutes, and compare",
+    )
     return parser
 
 
@@ -88,10 +92,14 @@ def _write_figures() -> int:
     return 0
 
 
-def _check() -> int:
+def _check(chosen: str | None) -> int:
+    """Rerun the result that is named, or all that are quick, and say what moved."""
+    known = _results.results()
+    if chosen is not None and chosen not in known:
+        raise FedsimError(f"there is no result of '{chosen}'.{nearest(chosen, known)}")
     has_moved = False
-    for name, before in _results.results().items():
-        if before.minutes > QUICK:
+    for name, before in known.items():
+        if name != (chosen or name) or (chosen is None and before.minutes > QUICK):
             continue
         after = _results.result_of(name, list(measure(find(name).cells(before.budget), before.budget).values()))
         lines = list(_results.moved(before, after))

@@ -143,3 +143,6 @@ def test_a_check_measures_quick_results_again_and_exits_with_1_where_a_figure_mo
     monkeypatch.setattr(_results, "results", lambda: {"toy": moved, "slow": before.model_copy(update={"minutes": 9.0})})
     assert runner.main(["--check"]) == 1
     assert "first, first, figure: 2.5 [2, 3] x before, 1 [0.5, 1.5] x now" in capsys.readouterr().out
+    assert runner.main(["toy", "--check"]) == 1
+    assert runner.main(["tyo", "--check"]) == 2
+    assert "there is no result of 'tyo'. Did you mean 'toy'?" in capsys.readouterr().err
