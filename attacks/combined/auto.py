@@ -96,9 +96,9 @@ class _Attempts:
         self.ran = True
         self.passed.append(f"{name} was left out: no time was left")
 
-    def succeed(self, name: str, candidate: Attack[Any], left: int) -> bool:
-        """Use an attack in every way, within its share of the time; it is one of so many that are left."""
-        with limited(seconds_left() / left):
+    def succeed(self, name: str, candidate: Attack[Any], seconds: float) -> bool:
+        """Use an attack in every way, within so many processor seconds."""
+        with limited(seconds):
             ways = _ways(self._observation, name, candidate, tuple(self.tried))
             return any(self.ends_with(words, partial(way, self._generator, self._counted)) for words, way in ways)
 
@@ -178,12 +178,12 @@ class Auto(Attack[AutoConfig]):
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
         attempts = _Attempts(observation, generator, counted)
-        candidates = [one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one)]
+        fitting = (one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one))
         with limited(_FOR_SEARCHES * seconds_left()):
-            for number, (name, candidate) in enumerate(candidates):
-                if not seconds_left():
+            for name, candidate, share in _with_shares(fitting):
+                if not share:
                     attempts.leave_out(name)
-                elif attempts.succeed(name, candidate, len(candidates) - number):
+                elif attempts.succeed(name, candidate, share):
                     return attempts.tried, attempts.passed, True
         return attempts.tried, attempts.passed, attempts.ran
 
@@ -271,6 +271,19 @@ class Auto(Attack[AutoConfig]):
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {winners}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _report(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
+
+
+def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
+    """Yield candidates with the processor seconds of each: an equal share of what is left when it begins.
+
+    Without a deadline nothing is shared, and whether a later one fits is not asked before an earlier one has failed.
+    """
+    if math.isinf(seconds_left()):
+        yield from ((*one, math.inf) for one in candidates)
+        return
+    every = list(candidates)
+    for number, one in enumerate(every):
+        yield *one, seconds_left() / (len(every) - number)
 
 
 def _ways(

@@ -311,3 +311,17 @@ def test_inputs_that_equations_of_their_own_prove_end_the_search(
     others = returning(monkeypatch, inverting_gradients=proven, gradinversion=found(truth.batches[0], [2]))
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gradinversion"))
     assert guess.notes[0].endswith("whose equations hold for these inputs alone; labels and masks are not proven")
+
+
+def test_whether_later_attacks_fit_is_not_asked_behind_an_exact_one_without_a_deadline(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, _, _ = watched(knows=UNKNOWN_LABELS)
+    later = registry.get("attack", "inverting-gradients").make
+    observations: list[Observation] = []
+    monkeypatch.setattr(later, "not_applicable", lambda _self, one: observations.append(one))
+    attack = auto()
+    assert "closed-form-linear" in attack(observation, seeding.generator(1, "attack")).notes[0]
+    assert not observations
+    attack(observation, seeding.generator(1, "attack"), seconds=60.0)
+    assert observations  # shares depend on how many there are
