@@ -40,8 +40,8 @@ class Outcome(NamedTuple):
         return self.guess.stopped == OUT_OF_TIME
 
 
-def attack_within(seconds: float, attack: Attack[Any], victim: Victim, number: int) -> Outcome:
-    """Attack one update, the `number`-th of several; an image that was not returned counts as a grey one.
+def attack_within(seconds: float | None, attack: Attack[Any], victim: Victim, number: int) -> Outcome:
+    """Attack one update, the `number`-th of several, in so many processor seconds; None: as many as it takes.
 
     Raises:
         NotApplicable: the attack does not fit the update.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,12 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks._budget import EXACT, are_exact, items_of, worst_psnr
+from benchmarks._budget import EXACT, attack_within
 from benchmarks._experiments import Cells, Measure
 from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
-from fedsim.core import registry, seeding
-from fedsim.core.deadline import OUT_OF_TIME
+from fedsim.core import registry
 from fedsim.core.types import Knowledge
 
 _IMAGES = 20  # of the data set
@@ -158,15 +156,13 @@ def _attack(case: Case, victim: Victim, number: int, budget: float) -> _Outcome:
     made = method.make(method.config.model_validate(settings))
     if not made.applicable(victim.observation).holds:
         return _Outcome(0.0, False, 0.0, 0.0, 0.0, "refused")
-    begin = time.process_time()
-    guess = made(victim.observation, seeding.generator(1, "attack", number), seconds=budget)
-    seconds = time.process_time() - begin
-    items = items_of(guess, victim)
+    outcome = attack_within(budget, made, victim, number)
+    guess = outcome.guess
     tokens = guess.facts.get("tokens", 0.0)
     separated = guess.facts["tokens separated"] / tokens if "tokens separated" in guess.facts else 0.0
     placed = _placed(guess.inputs, victim.batch.inputs, case.setting.patch)
-    end = f"stopped after {budget:g} s" if guess.stopped == OUT_OF_TIME else "not exact"
-    return _Outcome(worst_psnr(items), are_exact(items), placed, separated, seconds, end)
+    end = f"stopped after {budget:g} s" if outcome.is_stopped else "not exact"
+    return _Outcome(outcome.worst, outcome.is_exact, placed, separated, outcome.seconds, end)
 
 
 def _placed(patches: Tensor, wanted: Tensor, patch: int) -> float:

@@ -6,20 +6,17 @@ so many processor seconds an update. Without ``--full``: one update a network an
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache, partial
 
 import torch
-from torch.nn.functional import cross_entropy
 
-import fedsim
 from benchmarks._budget import are_exact, worst_psnr
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._foreign_networks import NETWORKS
+from benchmarks._reconstructing import reconstructed
 from benchmarks._rows import Row, measured, share
-from fedsim.core import seeding
 from fedsim.core.types import Dataset, Reconstruction
 from fedsim.data.digits import DigitsConfig, digits
 from fedsim.metrics.image import score_items
@@ -45,23 +42,8 @@ def _rows(name: str, size: int, updates: int, budget: float) -> Iterator[Row]:
     data = _digits()
     for number in range(updates):
         batch = data.train.taken(torch.arange(size * number, size * (number + 1)))
-        with seeding.isolate_randomness(number):
-            model = NETWORKS[name]().train()
-            gradients = torch.autograd.grad(cross_entropy(model(batch.inputs), batch.labels), list(model.parameters()))
-        begin = time.process_time()
-        guess = fedsim.reconstruct(
-            model,
-            cross_entropy,
-            gradients,
-            shape=data.spec.shape,
-            classes=data.spec.classes,
-            batch_size=size,
-            mean=data.spec.mean,
-            std=data.spec.std,
-            seed=number,
-            seconds=budget,
-        )
-        seconds.append(time.process_time() - begin)
+        guess, taken = reconstructed(NETWORKS[name], batch, data.spec, number, budget)
+        seconds.append(taken)
         scored = score_items(complete(guess, size), batch, data.spec)
         exact.append(float(are_exact(scored.items)))
         worst.append(worst_psnr(scored.items))

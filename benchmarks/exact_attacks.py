@@ -6,18 +6,15 @@ digits and 10 batches.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks._budget import EXACT, are_exact, items_of, worst_psnr
+from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, least, measured, share
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
-from fedsim.core import registry, seeding
-from fedsim.core.hooks import Attack
-from fedsim.record import ItemScore
+from fedsim.core import registry
 
 _RATES = (0.0, 0.1, 0.25, 0.5)
 _MODELS = {
@@ -45,8 +42,8 @@ def exact_attacks(budget: Budget) -> Cells:
 def _single_images(name: str, data: Mapping[str, Any], victims: int) -> Iterator[Row]:
     images = "CIFAR-10" if data is PHOTOGRAPHS else "MNIST"
     for rate in _RATES:
-        results = list(_attacked("auto", victims_of(data, {**_MODELS[name], "dropout": rate}, victims)))
-        psnr, seconds = [worst_psnr(items) for items, _ in results], [1000.0 * taken for _, taken in results]
+        outcomes = _attacked("auto", victims_of(data, {**_MODELS[name], "dropout": rate}, victims))
+        psnr, seconds = [one.worst for one in outcomes], [1000.0 * one.seconds for one in outcomes]
         setting = f"auto, {name}, {images}, p = {rate:g}, B = 1"
         yield measured("PSNR", setting, psnr, "dB", f"> {_MEDIAN:g}")
         yield least("worst PSNR", setting, psnr, "dB", f"> {_WORST:g}")
@@ -74,19 +71,13 @@ def _batches_without_dropout(victims: int) -> Iterator[Row]:
 def _batch_rows(
     attack: str, model: Mapping[str, Any], size: int, setting: str, seconds: str, victims: int, must: str = ">= 0.9"
 ) -> Iterator[Row]:
-    results = list(_attacked(attack, victims_of(DIGITS, model, victims, batch_size=size)))
+    outcomes = _attacked(attack, victims_of(DIGITS, model, victims, batch_size=size))
     setting = f"{attack}, {setting}"
-    yield share(EXACT, setting, [float(are_exact(items)) for items, _ in results], must)
-    yield measured("worst PSNR of an update", setting, [worst_psnr(items) for items, _ in results], "dB")
-    yield measured("processor time of a batch", setting, [taken for _, taken in results], "s", seconds)
+    yield share(EXACT, setting, [float(one.is_exact) for one in outcomes], must)
+    yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB")
+    yield measured("processor time of a batch", setting, [one.seconds for one in outcomes], "s", seconds)
 
 
-def _attacked(name: str, victims: Iterable[Victim]) -> Iterator[tuple[tuple[ItemScore, ...], float]]:
-    """Yield the scores of each victim's images, and the seconds that its attack took."""
+def _attacked(name: str, victims: Iterable[Victim]) -> list[Outcome]:
     method = registry.get("attack", name)
-    for number, victim in enumerate(victims):
-        attack: Attack[Any] = method.make(method.config())
-        begin = time.process_time()
-        guess = attack(victim.observation, seeding.generator(1, "attack", number))
-        seconds = time.process_time() - begin
-        yield items_of(guess, victim), seconds
+    return [attack_within(None, method.make(method.config()), one, number) for number, one in enumerate(victims)]

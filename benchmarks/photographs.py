@@ -5,16 +5,13 @@ Without ``--full``: 2 of foolbox's ImageNet photographs. With it: 10. Untrained 
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 import torch
-from torch.nn.functional import cross_entropy
 
-import fedsim
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._reconstructing import reconstructed
 from benchmarks._rows import Row, measured, share
-from fedsim.core import seeding
 from fedsim.data.foolbox_samples import FoolboxSamplesConfig, foolbox_samples
 from fedsim.metrics.image import exact_pixels, psnr, to_pixels
 from fedsim.models.vit_b16 import VitB16Config, vit_b16
@@ -32,25 +29,13 @@ def _rows(photographs: int) -> list[Row]:
     data = foolbox_samples(FoolboxSamplesConfig(collection="imagenet"))
     exact, close, right, seconds = [], [], [], []
     for number in range(photographs):
-        image, label = data.train.inputs[number, None], data.train.labels[number, None]
-        with seeding.isolate_randomness(number):
-            model = vit_b16(VitB16Config(), data.spec).train()
-            gradients = torch.autograd.grad(cross_entropy(model(image), label), list(model.parameters()))
-        start = time.process_time()
-        guess = fedsim.reconstruct(
-            model,
-            cross_entropy,
-            gradients,
-            shape=data.spec.shape,
-            classes=data.spec.classes,
-            mean=data.spec.mean,
-            std=data.spec.std,
-        )
-        seconds.append(time.process_time() - start)
-        pixels, original = to_pixels(guess.inputs, data.spec), to_pixels(image, data.spec)
+        batch = data.train.taken(torch.tensor([number]))
+        guess, taken = reconstructed(partial(vit_b16, VitB16Config(), data.spec), batch, data.spec, number)
+        seconds.append(taken)
+        pixels, original = to_pixels(guess.inputs, data.spec), to_pixels(batch.inputs, data.spec)
         close.append(float(psnr(pixels, original)))
         exact.append(float(exact_pixels(pixels, original)))
-        right.append(float(bool((guess.labels == label).all())))
+        right.append(float(bool((guess.labels == batch.labels).all())))
     return [
         share("exact", SETTING, exact, ">= 0.9"),
         share("label right", SETTING, right, ">= 0.9"),
