@@ -181,10 +181,12 @@ def _read_added(deltas: Tensor, gradient: Tensor, inputs: Callable[[Tensor], Ten
     Returns:
         None where no mask explains the gradient of the next layer.
     """
-    mask = _split_at_widest_gap(deltas)
-    if _left(inputs(mask), gradient) >= EXACT:
-        added = inputs(torch.zeros_like(mask))
-        mask = _corrected(mask, inputs(torch.ones_like(mask)) - added, gradient, added)
+    by_gap = _split_at_widest_gap(deltas)
+    read = inputs(by_gap)
+    if _left(read, gradient) < EXACT:
+        return by_gap, read
+    added = inputs(torch.zeros_like(by_gap))
+    mask = _corrected(by_gap, inputs(torch.ones_like(by_gap)) - added, gradient, added)
     read = inputs(mask)
     return (mask, read) if _left(read, gradient) < EXACT else None
 

@@ -15,13 +15,12 @@ from contextvars import ContextVar
 
 import torch
 
-from fedsim.core.types import Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import NO_LABEL, Observation, OnStep, Reconstruction, Step
 
 OUT_OF_TIME = "out of time"
 """Why a search stopped that its deadline ended."""
 
 _end: ContextVar[float] = ContextVar("end of the search, on the clock of the processor", default=math.inf)
-_UNKNOWN = -1
 
 
 class DeadlineReached(Exception):
@@ -84,5 +83,5 @@ def guess_of(observation: Observation, step: Step | None) -> Reconstruction:
         return Reconstruction.of(nothing, objective=math.inf, stopped=OUT_OF_TIME)
     inputs, granted = step.guess.detach().clone(), observation.labels
     is_known = granted is not None and len(granted) == len(inputs)
-    labels = granted if granted is not None and is_known else torch.full((len(inputs),), _UNKNOWN)
+    labels = granted if granted is not None and is_known else torch.full((len(inputs),), NO_LABEL)
     return Reconstruction.of(inputs, labels, objective=step.objective, iterations=step.iteration, stopped=OUT_OF_TIME)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Batch, InputSpec, Reconstruction
-from fedsim.metrics.missing import NO_LABEL
+from fedsim.core.types import NO_LABEL, Batch, InputSpec, Reconstruction
 from fedsim.record import ItemScore
 
 PSNR_CAP = 160.0

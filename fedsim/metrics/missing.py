@@ -7,9 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedsim.core.types import Reconstruction
-
-NO_LABEL = -1
+from fedsim.core.types import NO_LABEL, Reconstruction
 
 
 def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:

@@ -107,10 +107,10 @@ class VisualQuestionAnswering(ClassTask):
 def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
     """Return the shares of questions and of answers that were read right."""
     right = dict[str, float]()
-    true = ((questions_read, READ_QUESTION, examples.given[QUESTION]), (answers_read, READ_ANSWER, examples.labels))
-    for figure, key, originals in true:
+    true = (("questions_read", READ_QUESTION, examples.given[QUESTION]), ("answers_read", READ_ANSWER, examples.labels))
+    for name, key, originals in true:
         if key in guess.extras and order is not None:
-            right[figure.__name__] = figure(guess.extras[key], originals, order)
+            right[name] = share_read(guess.extras[key], originals, order)
     return right
 
 
@@ -123,11 +123,6 @@ def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[
     digits=0,
     statistics={"questions_read": "mean"},
 )
-def questions_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
-    """Return the share of questions (B, T) of which the guess (N, T') of that order (B,) holds each word."""
-    return _share_alike(guessed, originals, order)
-
-
 @registry.metric(
     "answers_read",
     title="answers read",
@@ -137,12 +132,7 @@ def questions_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
     digits=0,
     statistics={"answers_read": "mean"},
 )
-def answers_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
-    """Return the share of answers (B, T) of which the guess (N, T') of that order (B,) holds each word."""
-    return _share_alike(guessed, originals, order)
-
-
-def _share_alike(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
+def share_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
     """Return the share of originals (B, T) of which the guess (N, T') holds each word, `IGNORED` filling up."""
     wide = max(guessed.shape[1], originals.shape[1])
     answers, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))

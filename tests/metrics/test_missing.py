@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedsim.core.types import Batch, InputSpec, Reconstruction
+from fedsim.core.types import NO_LABEL, Batch, InputSpec, Reconstruction
 from fedsim.metrics.image import score_items
 from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.missing import NO_LABEL, complete, fill
+from fedsim.metrics.missing import complete, fill
 
 GREY = InputSpec((1, 12, 12), 10, (0.13,), (0.31,))
 BATCH = Batch(torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 5, 6]))

@@ -193,10 +193,8 @@ class Attack(Configured[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
                 drew from torch's global generator.
         """
-        with Stay(self._device(observation)) as there:
-            checked = self._check(there.take(observation))
-            with guard([checked]) as draws, limited(seconds):
-                return there.bring(self.search_in_time(checked, generator, draws.watched(there.outside(on_step))))
+        (guess,) = self.together([observation], [generator], [on_step], seconds)
+        return guess
 
     @final
     def search_in_time(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:

@@ -28,7 +28,7 @@ from fedsim.core.types.generation import (
     TraceView,
 )
 from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
-from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Step
+from fedsim.core.types.guesses import NO_LABEL, Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
@@ -37,6 +37,7 @@ from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, 
 
 __all__ = [
     "GRANTS",
+    "NO_LABEL",
     "Activations",
     "Adjacency",
     "Applicability",

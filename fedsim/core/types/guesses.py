@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 _POINTS = 200  # of a history
 _SHOWN = 8  # labels
-_SAVED = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
+_SAVED = (
+    "objective",
+    "iterations",
+    "best_iteration",
+    "stopped",
+    "notes",
+    "facts",
+    "is_exact",
+    "has_exact_inputs",
+    "history",
+)
+
+NO_LABEL = -1
+"""In place of a label that nobody guessed."""
 
 
 @dataclass(frozen=True)
