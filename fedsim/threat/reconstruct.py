@@ -81,11 +81,9 @@ def reconstruct(
     spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
     observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden), place)
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
-    purpose = f"attack {method.name}"
-    with seeding.isolate_randomness(
-        seeding.derive(seed, f"foreign to {purpose}")
-    ):  # some models are random in themselves
-        return chosen(observation, seeding.generator(seed, purpose), on_step, seconds)
+    # some models are random in themselves
+    with seeding.isolate_randomness(seeding.derive(seed, "foreign to an attack")):
+        return chosen(observation, seeding.generator(seed, "attack"), on_step, seconds)
 
 
 def _observation(

@@ -114,3 +114,25 @@ def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build
         originals = stored[f"{victim.arrays}/originals"]
         assert len({image.tobytes() for image in originals}) == len(originals) == 5
     assert report.build(tmp_path / "run").is_file()
+
+
+@pytest.mark.parametrize(
+    ("rate", "names"),
+    [
+        (0.0, ("inverting-gradients", "ig-train", "ig-mc", "wiig", "dropout-inversion")),
+        (0.25, ("ig-train", "ig-mc")),
+    ],
+)
+def test_attacks_that_are_one_search_give_one_guess(
+    scenario: Build, tmp_path: Path, rate: float, names: tuple[str, ...]
+) -> None:
+    """Starts are paired: without dropout five attacks are one, and ig-mc of one draw is ig-train."""
+    attacks = [{"name": name, "label": name, "max_iterations": 8, "restarts": 2} for name in names]
+    attacks[names.index("ig-mc")] |= {"draws": 1}
+    attacks.append({"name": "inverting-gradients", "label": "longer", "max_iterations": 9, "restarts": 2})
+    knows = ("labels", "batch-size", "dropout-rates", "masks")
+    built = scenario(model={"dropout": rate}, threat={"knows": knows}, attacks=attacks)
+    victims = attacks_of(run(built, tmp_path / "run"))
+    expected, other = victims[names[0]].scores[0].values, victims["longer"].scores[0].values
+    assert all(victims[name].scores[0].values == expected for name in names)
+    assert other != expected

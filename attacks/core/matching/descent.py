@@ -250,9 +250,10 @@ def _first_rows(descent: Descent) -> _Rows:
     results: list[RestartResult] = []
     firsts: list[Values] = []
     for victim, generator in enumerate(victims.generators):
-        for start in range(descent.restarts):
-            results.append(RestartResult(victim, start, search.first(victim, generator), ()))
-            firsts.append(search.unknowns.first(generator))
+        starts = range(descent.restarts)
+        # Inputs come before all that one attack alone searches, so that attacks on one update start at the same ones.
+        results += [RestartResult(victim, start, search.first(victim, generator), ()) for start in starts]
+        firsts += [search.unknowns.first(generator) for _ in starts]
     inputs = torch.stack([row.inputs for row in results]).to(like).requires_grad_()
     variables = {
         name: tuple(
