@@ -32,11 +32,11 @@ def beside_breaching(
     ratios: dict[str, list[float]] = {"auto": [], "inverting-gradients": []}
     attack_settings: Mapping[str, Mapping[str, Any]] = {"auto": {}, "inverting-gradients": settings}
     with stored(PHOTOGRAPHS, model, victims) as task, breaching() as theirs, engine() as ours:
-        theirs.ask(with_settings(task, max_iterations=2))
+        theirs.ask(with_settings(task.model_copy(update={"attack": "invertinggradients"}), max_iterations=2))
         for attack in ratios:
             ours.ask(with_settings(task.model_copy(update={"attack": attack}), max_iterations=2))
         for victim in range(victims):
-            one = task.model_copy(update={"victim": victim})
+            one = task.model_copy(update={"victim": victim, "attack": "invertinggradients"})
             peer = theirs.ask(with_settings(one, max_iterations=iterations))
             psnr.append(peer.psnr)
             seconds.append(peer.seconds)

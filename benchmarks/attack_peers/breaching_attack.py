@@ -1,4 +1,4 @@
-"""Inverting Gradients in breaching 0.1.2, with its own settings but for the iterations.
+"""Presets of breaching 0.1.2, which a task names as its attack, with their own settings but for the iterations.
 
 It runs in an environment of its own, and gets this project's process settings, which make it faster.
 """
@@ -31,9 +31,9 @@ class _Facts(dict[str, Any]):
 def answer(task: Task) -> Run:
     """Attack the one victim of a task."""
     (victim,) = task.victims()
-    payload, shared = _wire(victim.observation)
     overrides = [f"optim.max_iterations={task.settings['max_iterations']}"]
-    settings = breaching.get_attack_config("invertinggradients", overrides)
+    settings = breaching.get_attack_config(task.attack, overrides)
+    payload, shared = _wire(victim.observation, knows_labels=not settings.attack_type.startswith("joint"))
     with seeding.isolate_randomness(seeding.derive(1, "attack", task.victim)):
         watch = Watch(victim, None)
         attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
@@ -41,13 +41,14 @@ def answer(task: Task) -> Run:
         return ended(victim, watch, answer_of_peer["data"])
 
 
-def _wire(observation: Observation) -> tuple[dict[str, Any], dict[str, Any]]:
+def _wire(observation: Observation, *, knows_labels: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what breaching's server sent and what its user answered."""
+    labels = observation.labels if knows_labels else None
     spec, parameters = observation.spec, dict(observation.model.named_parameters())
-    about_data = _Facts(modality="vision", shape=spec.shape, classes=spec.classes, mean=spec.mean, std=spec.std)
-    about_user = _Facts(
-        num_data_points=observation.batch_size, labels=observation.labels, local_hyperparams=None, data_key="image"
+    about_data = _Facts(
+        modality="vision", task="classification", shape=spec.shape, classes=spec.classes, mean=spec.mean, std=spec.std
     )
+    about_user = _Facts(num_data_points=observation.batch_size, labels=labels, local_hyperparams=None, data_key="image")
     payload = {
         "parameters": [parameter.detach() for parameter in parameters.values()],
         "buffers": None,
