@@ -6,7 +6,7 @@ An audit bounds epsilon from below: more than is stated contradicts the guarante
 from __future__ import annotations
 
 from fedsim.core.registry import metric
-from fedsim.privacy.audit import Audit
+from fedsim.privacy.one_run import Shown
 from fedsim.record import Interval
 
 
@@ -16,8 +16,8 @@ from fedsim.record import Interval
     summary="the least epsilon under which so many guesses about canaries are right",
     over="finding",
     limits=(0.0, None),
-    related="2305.08846",
+    related="2410.22235",
 )
-def epsilon_shown(audit: Audit) -> Interval:
-    """Return the bound as an interval that is open above; n is the number of canaries."""
-    return Interval(value=audit.epsilon, low=audit.epsilon, high=None, n=audit.canaries)
+def epsilon_shown(shown: Shown) -> Interval:
+    """Return the bound as an interval that is open above; n is the number of canaries in all runs."""
+    return Interval(value=shown.epsilon, low=shown.epsilon, high=None, n=shown.plan.canaries * shown.plan.runs)

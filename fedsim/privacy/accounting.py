@@ -132,7 +132,7 @@ def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
         return Epsilon(math.inf, math.inf, "none")
     renyi = rdp_epsilon(merged, delta)
     if all(part.sampling_rate == 1 for part in merged):
-        return Epsilon(gaussian_epsilon(_mu(merged), delta), renyi, "exact")
+        return Epsilon(gaussian_epsilon(mu_of(merged), delta), renyi, "exact")
     tight = None if any(part.sampling_rate == 1 for part in merged) else _prv_epsilon(merged, delta, renyi)
     return Epsilon(renyi, renyi, "RDP") if tight is None or renyi < tight else Epsilon(tight, renyi, "PRV")
 
@@ -256,8 +256,9 @@ def _prv_bound(merged: Sequence[Spent], delta: float, error: float) -> float | N
     return max(0.0, bound) if math.isfinite(bound) else None
 
 
-def _mu(merged: Iterable[Spent]) -> float:
-    return math.sqrt(sum(part.steps / part.noise_multiplier**2 for part in merged))
+def mu_of(spent: Iterable[Spent]) -> float:
+    """Return sensitivity over standard deviation of steps together, in each of which every unit takes part."""
+    return math.sqrt(sum(part.steps / part.noise_multiplier**2 for part in spent))
 
 
 def _convert(order: float, divergence: float, delta: float) -> float:

@@ -2,29 +2,40 @@
 
 Canary i is an example of its own: one entry of the input stands out, all others are 0, so that the gradients of
 different canaries hardly overlap. Those that are in are all that the client owns, and take part in every step with the
-probability that the mechanism states. The training is the scenario's own, with all its defenses, at the first weights
-in every round: an adversary may choose both. Score: the inner product of all updates with the canary's normalised
-gradient, less the mean score of its class. The bound is that of `fedsim.privacy.audit`; an audit can contradict a
-claimed epsilon, and never prove one.
+probability that the mechanism states. The training is the scenario's own, with all its defenses, in every round from
+the same weights: an adversary may choose both. Of two kinds of weights it takes those at which canaries overlap less:
+the first ones, and the same with a small first layer and large later ones. Score: the inner product of all updates with
+the canary's normalised gradient, less the mean score of its class. Bounds are those of `fedsim.privacy.one_run`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.types import Batch, Memory
+from fedsim.core.errors import Refused
+from fedsim.core.types import Batch, Memory, Tensors
 from fedsim.federation.client import local_training
-from fedsim.privacy.audit import Audit, audit, coins
+from fedsim.privacy.accounting import Spent
+from fedsim.privacy.audit import coins
+from fedsim.privacy.claims import Claim
+from fedsim.privacy.one_run import Shown, planned, shown
 from fedsim.record import GuaranteeRecord
 from fedsim.scenario.data import Data
 from fedsim.scenario.world import World
 
 _STANDS_OUT = 20.0  # normalised input units, far above any pixel
+_FIRST, _LATER = (
+    0.01,
+    5.0,
+)  # factors on weights: what later layers see of a canary is then little, and their slopes large
+_COMPARED = 30  # canaries
 
 
 def can_audit(world: World, guarantee: GuaranteeRecord) -> bool:
@@ -34,13 +45,30 @@ def can_audit(world: World, guarantee: GuaranteeRecord) -> bool:
 
 
 def audit_guarantee(
-    world: World, guarantee: GuaranteeRecord, *, canaries: int, guesses: int, client: int, confidence: float
-) -> Audit:
+    world: World,
+    guarantee: GuaranteeRecord,
+    *,
+    canaries: int,
+    guesses: int | None,
+    runs: int,
+    client: int,
+    confidence: float,
+) -> Shown:
     """Return what canaries in a client's training show about a guarantee that `can_audit`."""
+    seed, purpose = world.scenario.seed, f"audit {guarantee.source}"
+    spent = Spent(guarantee.noise_multiplier, guarantee.sampling_rate, guarantee.steps)
+    claim = Claim((spent,), guarantee.delta)
+    simulated = np.random.default_rng(seeding.derive(seed, f"{purpose}, simulated"))
+    plan = planned(claim, canaries, runs, confidence, simulated, guesses)
     rounds = max(1, guarantee.steps // world.facts.client_mechanisms[guarantee.source].steps)
-    included = coins(canaries, seeding.generator(world.scenario.seed, f"audit {guarantee.source}"))
-    scores = _scores(*_with_canaries(world, included, guarantee.sampling_rate), rounds, client)
-    return audit(included, scores, guesses, guarantee.delta, confidence)
+    included = [coins(canaries, seeding.generator(seed, purpose, run)) for run in range(runs)]
+    scores = [
+        _scores(
+            *_with_canaries(world, who, guarantee.sampling_rate, seeding.derive(seed, purpose, run)), rounds, client
+        )
+        for run, who in enumerate(included)
+    ]
+    return shown(claim, plan, torch.stack(included).numpy(), torch.stack(scores).double().numpy())
 
 
 @dataclass(frozen=True)
@@ -61,15 +89,15 @@ class _Canaries(Data):
             yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
 
 
-def _with_canaries(world: World, included: Tensor, rate: float) -> tuple[World, Batch]:
-    """Return the world in which canaries are trained on, and all canaries, those left out among them."""
+def _with_canaries(world: World, included: Tensor, rate: float, seed: int) -> tuple[World, Batch]:
+    """Return the world in which canaries are trained on, with randomness of a seed, and all canaries, in and out."""
     train, spec = world.data.dataset.train, world.data.dataset.spec
     canaries = _canaries(len(included), spec.shape, spec.classes)
     longer = Batch(torch.cat((train.inputs, canaries.inputs)), torch.cat((train.labels, canaries.labels)))
     dataset = replace(world.data.dataset, train=longer, users=None)
     numbers = len(train) + included.nonzero()[:, 0]
     data = _Canaries(dataset, world.data.shares, world.data.federation, world.data.seed, numbers, rate)
-    return replace(world, data=data), canaries
+    return replace(world, data=data, scenario=world.scenario.model_copy(update={"seed": seed})), canaries
 
 
 def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
@@ -82,21 +110,59 @@ def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
 
 def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     """Return how much each canary seems to have taken part, shape (canaries,)."""
-    memory: Memory = {}
-    total: dict[str, Tensor] = {}
-    for round_ in range(1, rounds + 1):
-        update, _ = local_training(world, world.models.first_weights, round_, client, memory)
-        total = {name: total.get(name, 0.0) + tensor for name, tensor in update.tensors.items()}
     model = world.models.new().eval()
-    parameters = {name: p for name, p in model.named_parameters() if name in total}
-    scores: list[float] = []
+    for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _at(weights, model), canaries)):
+        with suppress(Refused):  # a client that checks what it receives may refuse crafted weights
+            total = _sum_of_updates(world, weights, rounds, client)
+            along = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
+            return _beside_their_class(torch.tensor(along), canaries.labels)
+    raise Refused("the audited client trains neither on the first weights nor on others, so it cannot be audited")
+
+
+def _weights(model: nn.Module) -> Iterator[Tensors]:
+    """Yield weights to audit at: those of a model, and the same with a small first layer and large later ones."""
+    first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    yield first
+    layers = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
+    factors = {name: _LATER if number else _FIRST for number, name in enumerate(layers)}
+    yield {name: factors[name] * tensor if name in factors else tensor for name, tensor in first.items()}
+
+
+def _at(weights: Tensors, model: nn.Module) -> nn.Module:
+    model.load_state_dict(weights)
+    return model
+
+
+def _sum_of_updates(world: World, weights: Tensors, rounds: int, client: int) -> Tensors:
+    memory: Memory = {}
+    total: Tensors = {}
+    for round_ in range(1, rounds + 1):
+        update, _ = local_training(world, weights, round_, client, memory)
+        total = {name: total.get(name, 0.0) + tensor for name, tensor in update.tensors.items()}
+    return total
+
+
+def _slopes(world: World, model: nn.Module, canaries: Batch) -> Iterator[Tensors]:
+    """Yield the normalised gradient of each canary."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for example, label in zip(canaries.inputs, canaries.labels, strict=True):
         loss = world.task.loss(model(example[None]), label[None])
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-        products = ((total[name] * slope).sum() for name, slope in zip(parameters, gradients, strict=True))
-        norm = torch.stack([slope.square().sum() for slope in gradients]).sum().sqrt().clamp_min(1e-12)
-        scores.append(float(sum(products) / norm))
-    return _beside_their_class(torch.tensor(scores), canaries.labels)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().clamp_min(1e-12)
+        yield {name: gradient / norm for name, gradient in zip(parameters, gradients, strict=True)}
+
+
+def _product(one: Tensors, other: Tensors) -> float:
+    return sum(float((tensor * other[name]).sum()) for name, tensor in one.items() if name in other)
+
+
+def _overlap(world: World, model: nn.Module, canaries: Batch) -> float:
+    """Return the mean product of gradients of different canaries of one class, in [0, 1]; less is better."""
+    of_a_class = canaries.labels == canaries.labels[0]
+    few = Batch(canaries.inputs[of_a_class][:_COMPARED], canaries.labels[of_a_class][:_COMPARED])
+    slopes = [torch.cat([tensor.flatten() for tensor in slope.values()]) for slope in _slopes(world, model, few)]
+    products = torch.stack(slopes) @ torch.stack(slopes).T
+    return float((products - products.diag().diag()).abs().mean())
 
 
 def _beside_their_class(scores: Tensor, labels: Tensor) -> Tensor:

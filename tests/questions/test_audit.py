@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedsim.core.errors import ScenarioError
-from fedsim.privacy.audit import Audit
+from fedsim.privacy.one_run import Plan, Shown
 from fedsim.questions import Evidence, Work
 from fedsim.questions import audit as asking
 from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
@@ -25,13 +25,19 @@ FOR_CLIENTS = STATED.model_copy(update={"source": "t", "unit": "client"})
 SETTINGS = AuditSettings(canaries=10, guesses=8, client=2, confidence=0.9)
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, shown: float, *guarantees: GuaranteeRecord) -> tuple[list[Finding], Any]:
+def asked(
+    monkeypatch: pytest.MonkeyPatch,
+    shown: float,
+    *guarantees: GuaranteeRecord,
+    power: float = 0.9,
+    apart: float | None = 0.75,
+) -> tuple[list[Finding], Any]:
     """Return findings where canaries show this epsilon, and what was shown of the work; records are audited alone."""
     steps: list[Any] = []
 
-    def audit_guarantee(_world: object, guarantee: GuaranteeRecord, **settings: Any) -> Audit:
-        assert settings == {"canaries": 10, "guesses": 8, "client": 2, "confidence": 0.9}
-        return Audit(canaries=9, guesses=8, correct=7, delta=guarantee.delta, confidence=0.95, epsilon=shown)
+    def audit_guarantee(_world: object, guarantee: GuaranteeRecord, **settings: Any) -> Shown:
+        assert settings == {"canaries": 10, "guesses": 8, "runs": 1, "client": 2, "confidence": 0.9}
+        return Shown(Plan(9, 8, 1, 0.95, power, 2.5), right=7, epsilon=shown, apart=apart, gap=1.0)
 
     monkeypatch.setattr(asking, "can_audit", lambda _world, guarantee: guarantee.unit == "record")
     monkeypatch.setattr(asking, "audit_guarantee", audit_guarantee)
@@ -52,12 +58,20 @@ def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
     assert own.value is not None
     assert (own.value.value, own.value.low, own.value.high) == (shown, shown, None)
     assert bool(own.alarm) is (state == "recovered")
-    assert own.about == {"guesses": 8, "right": 7, "canaries": 9, "delta": 1e-5}
+    about = {"guesses": 8, "right": 7, "canaries": 9, "runs": 1, "delta": 1e-5, "at_most": 2.5, "power": 0.9}
+    assert own.about == about
     assert own.note == (
         "s states epsilon 1 at delta 1e-05; an audit with 9 canaries (7 of 8 guesses right) shows at least "
-        f"{shown:.3g} (confidence 95%)."
+        f"{shown:.3g} (confidence 95%) of 2.5 that it could show at most. If noise is drawn apart for each canary, at "
+        "least 0.75. Half of the stated noise would have been contradicted with a chance of 90%."
     )
     assert steps == [("audit of s", 1, 1)]
+
+
+def test_an_audit_that_could_show_little_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    (own,), _ = asked(monkeypatch, 0.5, STATED, power=0.79, apart=None)
+    assert "drawn apart" not in own.note
+    assert own.note.endswith("79%. This audit is too weak for this claim: take more canaries, or more runs.")
 
 
 def test_the_alarm_says_what_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:

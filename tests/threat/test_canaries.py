@@ -10,10 +10,12 @@ from typer.testing import CliRunner
 
 from fedsim.cli.main import app
 from fedsim.core import registry
+from fedsim.core.errors import Refused
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
+from fedsim.experiment.guaranteeing import guarantees
 from fedsim.questions import Evidence, Work
-from fedsim.record import Finding
+from fedsim.record import Finding, RoundRecord
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -61,12 +63,12 @@ TABLES: dict[str, Any] = {
 }
 
 
-def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> list[Finding]:
-    from fedsim.experiment.runner import guarantees
-    from fedsim.record import RoundRecord
+ONE_ROUND = [RoundRecord.model_construct(cohort=(0, 1, 2, 3))]
 
+
+def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> list[Finding]:
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
-    stated = guarantees(world, [RoundRecord.model_construct(cohort=(0, 1, 2, 3))])
+    stated = guarantees(world, ONE_ROUND)
     (question,) = world.questions
     return list(question.ask(Evidence(world, None, guarantees=stated), Work()))  # type: ignore[arg-type]
 
@@ -89,7 +91,8 @@ def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> Non
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
-    with_canaries, _ = canaries._with_canaries(world, included, 1.0)
+    with_canaries, _ = canaries._with_canaries(world, included, 1.0, seed=5)
+    assert with_canaries.scenario.seed == 5
     assert with_canaries.facts.federation == world.facts.federation
     (drawn,) = list(with_canaries.data.numbers_of(1, 0))
     assert torch.equal(drawn, len(world.data.dataset.train) + included.nonzero()[:, 0])
@@ -112,6 +115,40 @@ def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: P
     assert arm.findings[0].alarm
     assert "An audit contradicts a guarantee. forgetful states" in " ".join(result.output.split())
     assert "An audit contradicts a guarantee" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("own_methods")
+def test_a_client_that_refuses_crafted_weights_is_audited_at_the_first_ones(scenario: Callable[..., Scenario]) -> None:
+    refusals: list[bool] = []
+
+    @registry.defense("wary", summary="trains on weights of no layer that is scaled down")
+    class Wary(Defense[ForgetfulConfig]):
+        place: ClassVar[Any] = "received"
+
+        def on_received(self, received: Tensors, here: HookContext) -> None:
+            weight = next(tensor for tensor in received.values() if tensor.dim() > 1)
+            refusals.append(is_crafted := bool(weight.std() < 1e-3))
+            if is_crafted:
+                raise Refused("crafted")
+
+        def adaptive_view(self) -> PublicKnowledge:
+            return PublicKnowledge("wary")
+
+    defenses = [{"name": "dp-sgd", "noise_multiplier": 2.0}, {"name": "wary"}]
+    world = worlds.build(scenario(defenses=defenses, **TABLES))
+    settings = {"canaries": CANARIES, "guesses": GUESSES, "runs": 1, "client": 0, "confidence": 0.95}
+    outcome = canaries.audit_guarantee(world, guarantees(world, ONE_ROUND)[0], **settings)
+    assert outcome.plan.guesses == GUESSES
+    assert refusals == [True, False]
+
+
+def test_canaries_overlap_less_at_crafted_weights(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
+    spec = world.data.dataset.spec
+    some = canaries._canaries(CANARIES, spec.shape, spec.classes)
+    model = world.models.new().eval()
+    as_is, crafted = (canaries._overlap(world, canaries._at(each, model), some) for each in canaries._weights(model))
+    assert crafted < as_is / 4
 
 
 def test_scores_are_taken_beside_their_class() -> None:
