@@ -12,6 +12,7 @@ process.prepare()
 from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     audit,
     bench,
+    check_mechanism,
     compare,
     demo,
     doctor,

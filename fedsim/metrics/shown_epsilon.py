@@ -6,7 +6,7 @@ An audit bounds epsilon from below: more than is stated contradicts the guarante
 from __future__ import annotations
 
 from fedsim.core.registry import metric
-from fedsim.privacy.one_run import Shown
+from fedsim.privacy.one_run import AuditResult
 from fedsim.record import Interval
 
 
@@ -18,6 +18,6 @@ from fedsim.record import Interval
     limits=(0.0, None),
     related="2410.22235",
 )
-def epsilon_shown(shown: Shown) -> Interval:
+def epsilon_shown(shown: AuditResult) -> Interval:
     """Return the bound as an interval that is open above; n is the number of canaries in all runs."""
     return Interval(value=shown.epsilon, low=shown.epsilon, high=None, n=shown.plan.canaries * shown.plan.runs)

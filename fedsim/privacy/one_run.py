@@ -56,7 +56,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Shown:
+class AuditResult:
     """What runs showed of a claim.
 
     Attributes:
@@ -74,7 +74,7 @@ class Shown:
     gap: float
 
 
-def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> Shown:
+def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> AuditResult:
     """Return what coins and scores show of a claim, both (runs, canaries).
 
     Scores of canaries that are in are higher, and a mean between both kinds tells nothing of a single coin.
@@ -86,7 +86,7 @@ def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray
         epsilon = max(epsilon, epsilon_of_runs(claim, accuracies.tolist(), plan.risk))
     wrong = plan.canaries - round(float(accuracies[0]) * plan.canaries)
     apart = None if claim.samples else epsilon_if_apart(claim, wrong, plan.canaries, 1.0 - plan.confidence)
-    return Shown(plan, right, epsilon, apart, _gap(included[0], scores[0]))
+    return AuditResult(plan, right, epsilon, apart, _gap(included[0], scores[0]))
 
 
 def planned(

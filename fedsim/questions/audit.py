@@ -6,7 +6,7 @@ stated epsilon, and never prove one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, final
 
 from pydantic import Field, model_validator
@@ -16,11 +16,13 @@ from fedsim.core.hooks import IMAGES
 from fedsim.core.registry import question
 from fedsim.core.types import Config
 from fedsim.metrics.shown_epsilon import epsilon_shown
-from fedsim.privacy.one_run import Plan, Shown
+from fedsim.privacy.coupled import Coupled
+from fedsim.privacy.one_run import AuditResult, Plan
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario.world import World
 from fedsim.threat.canaries import audit_guarantee, can_audit
+from fedsim.threat.neighbours import try_neighbours
 
 _ENOUGH = 0.8  # power below which an audit says little
 
@@ -79,20 +81,23 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
         for guarantee in evidence.guarantees:
             if can_audit(evidence.world, guarantee):
                 work.progress(f"audit of {guarantee.source}", 1, 1)
-                yield _finding(guarantee, audit_guarantee(evidence.world, guarantee, **dict(self.config)))
+                tried = try_neighbours(evidence.world, guarantee, self.config.client)
+                yield _finding(guarantee, audit_guarantee(evidence.world, guarantee, **dict(self.config)), tried)
 
 
-def _finding(guarantee: GuaranteeRecord, shown: Shown) -> Finding:
+def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | None) -> Finding:
     plan, stated = shown.plan, f"{guarantee.source} states epsilon {guarantee.epsilon:.3g} at delta {guarantee.delta:g}"
     runs = f" in the first of {plan.runs} runs" if plan.runs > 1 else ""
     figure = (
         f"{stated}; an audit with {plan.canaries} canaries ({shown.right} of {plan.guesses} guesses right{runs}) shows "
         f"at least {shown.epsilon:.3g} (confidence {plan.confidence:.0%}) of {plan.most:.3g} that it could show at most"
     )
-    is_contradicted = shown.epsilon > guarantee.epsilon
+    faults = tried.faults if tried else ()
+    is_contradicted = shown.epsilon > guarantee.epsilon or bool(faults)
     alarm = (
-        f"An audit contradicts a guarantee. {figure}. The mechanism is not what it is said to be: look for missing "
-        "noise, a batch clipped as a whole, or a sensitivity that is too small. No epsilon of that arm counts."
+        f"An audit contradicts a guarantee. {figure}. {_faults(faults)}The mechanism is not what it is said to be: "
+        "look for missing noise, a batch clipped as a whole, or a sensitivity that is too small. No epsilon of that "
+        "arm counts."
     )
     return Finding(
         question="audit",
@@ -105,16 +110,33 @@ def _finding(guarantee: GuaranteeRecord, shown: Shown) -> Finding:
             "delta": guarantee.delta,
             "at_most": plan.most,
             "power": plan.power,
+            "neighbours": tried.neighbours if tried else 0,
         },
         metric="epsilon_shown",
         value=epsilon_shown(shown),
         chance=guarantee.epsilon,
-        note=f"{figure}. {_if_apart(shown)}{_power(plan)}",
+        note=f"{figure}. {_if_apart(shown)}{_power(plan)} {_neighbours(tried)}",
         alarm=alarm if is_contradicted else "",
     )
 
 
-def _if_apart(shown: Shown) -> str:
+def _faults(faults: Sequence[str]) -> str:
+    return "".join(f"With equal randomness, {fault}. " for fault in faults)
+
+
+def _neighbours(tried: Coupled | None) -> str:
+    """Say what neighbouring batches showed."""
+    if tried is None:
+        return "Neighbouring batches were not compared: a round holds several private steps."
+    if tried.faults:
+        return _faults(tried.faults).rstrip()
+    return (
+        f"With equal randomness, {tried.neighbours} pairs of neighbouring batches differ by at most "
+        f"{tried.distance:.3g} deviations of the noise; stated are {tried.stated:.3g}."
+    )
+
+
+def _if_apart(shown: AuditResult) -> str:
     if shown.apart is None:
         return ""
     return f"If noise is drawn apart for each canary, at least {shown.apart:.3g}. "

@@ -53,9 +53,11 @@ class World:
         """What makes the clients' model."""
         return ModelSource(self.scenario, self.data, self.stack, self.task, self.own_model)
 
-    def with_data(self, data: Data) -> World:
-        """Return a world with other examples of the same form, and with the models of this one."""
-        return self._with_models(data=data)
+    def with_data(self, data: Data, seed: int | None = None) -> World:
+        """Return a world with other examples of the same form, the models of this one, and where given another seed."""
+        if seed is None:
+            return self._with_models(data=data)
+        return self._with_models(data=data, scenario=self.scenario.model_copy(update={"seed": seed}))
 
     def again(self, shares: Sequence[Tensor], seed: int, batch_size: int | None = None) -> World:
         """Return a world with the models of this one, whose clients own other examples and draw all anew."""

@@ -25,7 +25,7 @@ from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.audit import coins
 from fedsim.privacy.claims import Claim
-from fedsim.privacy.one_run import Shown, planned, shown
+from fedsim.privacy.one_run import AuditResult, planned, shown
 from fedsim.record import GuaranteeRecord
 from fedsim.scenario.data import Data
 from fedsim.scenario.world import World
@@ -53,8 +53,10 @@ def audit_guarantee(
     runs: int,
     client: int,
     confidence: float,
-) -> Shown:
+) -> AuditResult:
     """Return what canaries in a client's training show about a guarantee that `can_audit`."""
+    spec = world.data.dataset.spec
+    examples = _canaries(canaries, spec.shape, spec.classes)
     seed, purpose = world.scenario.seed, f"audit {guarantee.source}"
     spent = Spent(guarantee.noise_multiplier, guarantee.sampling_rate, guarantee.steps)
     claim = Claim((spent,), guarantee.delta)
@@ -62,18 +64,17 @@ def audit_guarantee(
     plan = planned(claim, canaries, runs, confidence, simulated, guesses)
     rounds = max(1, guarantee.steps // world.facts.client_mechanisms[guarantee.source].steps)
     included = [coins(canaries, seeding.generator(seed, purpose, run)) for run in range(runs)]
+    rate, seeds = guarantee.sampling_rate, [seeding.derive(seed, purpose, run) for run in range(runs)]
     scores = [
-        _scores(
-            *_with_canaries(world, who, guarantee.sampling_rate, seeding.derive(seed, purpose, run)), rounds, client
-        )
-        for run, who in enumerate(included)
+        _scores(training_on(world, examples, who, rate, of_run), examples, rounds, client)
+        for who, of_run in zip(included, seeds, strict=True)
     ]
     return shown(claim, plan, torch.stack(included).numpy(), torch.stack(scores).double().numpy())
 
 
 @dataclass(frozen=True)
-class _Canaries(Data):
-    """Data whose clients train on canaries in place of their own examples; all that is public about it stays.
+class _Examples(Data):
+    """Data whose clients train on examples that are given; all that is public about it stays.
 
     Attributes:
         included: numbers of those that are in, among the training examples.
@@ -89,15 +90,20 @@ class _Canaries(Data):
             yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
 
 
-def _with_canaries(world: World, included: Tensor, rate: float, seed: int) -> tuple[World, Batch]:
-    """Return the world in which canaries are trained on, with randomness of a seed, and all canaries, in and out."""
-    train, spec = world.data.dataset.train, world.data.dataset.spec
-    canaries = _canaries(len(included), spec.shape, spec.classes)
-    longer = Batch(torch.cat((train.inputs, canaries.inputs)), torch.cat((train.labels, canaries.labels)))
-    dataset = replace(world.data.dataset, train=longer, users=None)
-    numbers = len(train) + included.nonzero()[:, 0]
-    data = _Canaries(dataset, world.data.shares, world.data.federation, world.data.seed, numbers, rate)
-    return replace(world, data=data, scenario=world.scenario.model_copy(update={"seed": seed})), canaries
+def training_on(world: World, examples: Batch, included: Tensor, rate: float, seed: int) -> World:
+    """Return the world whose clients train on examples in place of their own, each in a step with the chance `rate`.
+
+    Args:
+        world: all that is public about its data stays.
+        examples: of the same shape.
+        included: which of them clients have, boolean (N,).
+        rate: in [0, 1].
+        seed: of the training's randomness.
+    """
+    dataset = replace(world.data.dataset, train=examples, users=None)
+    numbers = included.nonzero()[:, 0]
+    data = _Examples(dataset, world.data.shares, world.data.federation, world.data.seed, numbers, rate)
+    return world.with_data(data, seed)
 
 
 def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:

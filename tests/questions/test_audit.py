@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from fedsim.core.errors import ScenarioError
-from fedsim.privacy.one_run import Plan, Shown
+from fedsim.privacy.coupled import Coupled
+from fedsim.privacy.one_run import AuditResult, Plan
 from fedsim.questions import Evidence, Work
 from fedsim.questions import audit as asking
 from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
@@ -22,6 +23,7 @@ STATED = GuaranteeRecord(
     noise_multiplier=1.0, sampling_rate=0.01, steps=100, composition="100 steps", against="the server",
 )  # fmt: skip
 FOR_CLIENTS = STATED.model_copy(update={"source": "t", "unit": "client"})
+NEAR = Coupled(neighbours=81, distance=0.98, stated=1.0, faults=())
 SETTINGS = AuditSettings(canaries=10, guesses=8, client=2, confidence=0.9)
 
 
@@ -31,16 +33,18 @@ def asked(
     *guarantees: GuaranteeRecord,
     power: float = 0.9,
     apart: float | None = 0.75,
+    tried: Coupled | None = NEAR,
 ) -> tuple[list[Finding], Any]:
     """Return findings where canaries show this epsilon, and what was shown of the work; records are audited alone."""
     steps: list[Any] = []
 
-    def audit_guarantee(_world: object, guarantee: GuaranteeRecord, **settings: Any) -> Shown:
+    def audit_guarantee(_world: object, guarantee: GuaranteeRecord, **settings: Any) -> AuditResult:
         assert settings == {"canaries": 10, "guesses": 8, "runs": 1, "client": 2, "confidence": 0.9}
-        return Shown(Plan(9, 8, 1, 0.95, power, 2.5), right=7, epsilon=shown, apart=apart, gap=1.0)
+        return AuditResult(Plan(9, 8, 1, 0.95, power, 2.5), right=7, epsilon=shown, apart=apart, gap=1.0)
 
     monkeypatch.setattr(asking, "can_audit", lambda _world, guarantee: guarantee.unit == "record")
     monkeypatch.setattr(asking, "audit_guarantee", audit_guarantee)
+    monkeypatch.setattr(asking, "try_neighbours", lambda *_: tried)
     work = Work(on_progress=lambda *about: steps.append(about))
     evidence = Evidence(None, None, guarantees=guarantees)  # type: ignore[arg-type]
     return list(IsTheGuaranteeKept(SETTINGS).ask(evidence, work)), steps
@@ -58,20 +62,40 @@ def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
     assert own.value is not None
     assert (own.value.value, own.value.low, own.value.high) == (shown, shown, None)
     assert bool(own.alarm) is (state == "recovered")
-    about = {"guesses": 8, "right": 7, "canaries": 9, "runs": 1, "delta": 1e-5, "at_most": 2.5, "power": 0.9}
+    about = {
+        "guesses": 8,
+        "right": 7,
+        "canaries": 9,
+        "runs": 1,
+        "delta": 1e-5,
+        "at_most": 2.5,
+        "power": 0.9,
+        "neighbours": 81,
+    }
     assert own.about == about
     assert own.note == (
         "s states epsilon 1 at delta 1e-05; an audit with 9 canaries (7 of 8 guesses right) shows at least "
         f"{shown:.3g} (confidence 95%) of 2.5 that it could show at most. If noise is drawn apart for each canary, at "
-        "least 0.75. Half of the stated noise would have been contradicted with a chance of 90%."
+        "least 0.75. Half of the stated noise would have been contradicted with a chance of 90%. With equal "
+        "randomness, 81 pairs of neighbouring batches differ by at most 0.98 deviations of the noise; stated are 1."
     )
     assert steps == [("audit of s", 1, 1)]
 
 
 def test_an_audit_that_could_show_little_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    (own,), _ = asked(monkeypatch, 0.5, STATED, power=0.79, apart=None)
+    (own,), _ = asked(monkeypatch, 0.5, STATED, power=0.79, apart=None, tried=None)
     assert "drawn apart" not in own.note
-    assert own.note.endswith("79%. This audit is too weak for this claim: take more canaries, or more runs.")
+    assert "79%. This audit is too weak for this claim: take more canaries, or more runs. " in own.note
+    assert own.note.endswith("Neighbouring batches were not compared: a round holds several private steps.")
+
+
+def test_neighbours_that_differ_too_much_are_an_alarm_though_canaries_show_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    far = Coupled(neighbours=3, distance=2.0, stated=1.0, faults=("one record: it moves too much",))
+    (own,), _ = asked(monkeypatch, 0.0, STATED, tried=far)
+    assert "With equal randomness, one record: it moves too much. " in own.alarm
+    assert own.note.endswith("With equal randomness, one record: it moves too much.")
 
 
 def test_the_alarm_says_what_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,35 @@
+"""`fedsim check-mechanism`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedsim.cli.commands._console import command, complain, say
+
+_Target = Annotated[
+    str,
+    typer.Argument(
+        help="package.module:function or folder/file.py:function; it returns (step, (inputs, labels), noise multiplier)"
+    ),
+]
+
+
+@command("check-mechanism", epilog="Example: fedsim check-mechanism my_pkg/private.py:step")
+def check_mechanism(target: _Target) -> None:
+    """Compare what a private step sends of neighbouring batches, with the same randomness."""
+    from fedsim.audit.private_steps import check_target
+
+    outcome = check_target(target)
+    tried = f"{outcome.neighbours} pairs of neighbouring batches were tried"
+    if not outcome.faults:
+        say(
+            f"Nothing was noticed: {tried}; one record moves what is sent by at most {outcome.distance:.3g} deviations "
+            f"of the noise, stated are {outcome.stated:.3g}. That proves nothing beyond these pairs."
+        )
+        return
+    complain(f"The step does not keep its noise multiplier: {tried}.")
+    for fault in outcome.faults:
+        complain(f"- {fault}.")
+    raise typer.Exit(1)

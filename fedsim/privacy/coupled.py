@@ -1,0 +1,191 @@
+"""Test a private step as whoever holds its code can: neighbouring batches, with the same randomness.
+
+The noise of both is then the same, and what is left is what one record moves. Noise is measured between seeds, tensor
+by tensor. A record may move all tensors together by
+
+    sqrt(sum over tensors of (distance / deviation of the noise)^2) <= 1 / noise multiplier,
+
+whatever the sensitivity and the scale of what is sent. A pass proves nothing beyond the neighbours that were tried.
+The idea is that of Re:cord-play (arXiv 2602.17454), of whom the abstract was read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import in_a_line
+from fedsim.core.types import Batch, Tensors
+
+Release = Callable[[Batch, int, int], Tensors]
+"""Return all that a step sends of a batch: with the seed of its randomness, and the number of the step."""
+
+_SIZES = (1, 4, 8)
+_SCALES = (0.1, 3.0, 10.0, 1000.0)
+_BROKEN = (math.nan, math.inf, 1e30)
+_PAIRS, _FEWER = 64, 16  # of seeds
+_STANDARD_ERRORS = 6.0  # false alarms once in a billion
+_ROUNDING = 1e-5  # of the largest entry: float32 adds up in another order, or where noise is large
+_MOST_FAULTS = 5  # more say nothing new
+_FEWEST = 16  # entries of tensors whose noise is compared
+
+
+@dataclass(frozen=True)
+class Coupled:
+    """What neighbours showed of a step.
+
+    Attributes:
+        neighbours: pairs that were tried.
+        distance: the largest between two neighbours, in deviations of the noise.
+        stated: the largest that is allowed.
+        faults: a sentence each; none where nothing was noticed.
+    """
+
+    neighbours: int
+    distance: float
+    stated: float
+    faults: tuple[str, ...]
+
+
+def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: int = 2) -> Coupled:
+    """Return what neighbouring batches show of a step that states a noise multiplier.
+
+    Args:
+        release: the step. All that it sends counts: a loss, or a number of examples, is a tensor of one entry.
+        batch: records to make neighbours of, two at least.
+        noise_multiplier: deviation of the noise over the largest distance of neighbours that add or remove a record.
+        steps: how many numbers of a step there are; noise must differ between all of them.
+    """
+    stated = 1.0 / noise_multiplier
+    few = _part(batch, 0, 1)
+    if not _are_equal(release(few, 0, 0), release(few, 0, 0)):
+        return Coupled(
+            0, math.inf, stated, ("the same batch and seed give other bits: derive all randomness from the seed",)
+        )
+    noise = [
+        [_between(release, few, pair, step) for pair in range(_PAIRS if not step else _FEWER)] for step in range(steps)
+    ]
+    deviations = {name: _deviation([one[name] for one in noise[0]]) for name in noise[0][0]}
+    distances, faults = [0.0], list(_reused(noise))
+    for base, neighbours in _neighbours(batch):
+        first = _sent(release, base)
+        for name, other in neighbours:
+            moved = _moved(first, _sent(release, other))
+            if isinstance(moved, str):
+                faults.append(f"{name}: {moved}")
+                continue
+            distances.append(_distance(moved, deviations))
+            if distances[-1] > stated * (1.0 + _ROUNDING):
+                far = f"{distances[-1]:.4g} deviations of the noise, stated are {stated:.4g}"
+                faults.append(f"{name}: one record moves what is sent by {far}")
+        if len(faults) >= _MOST_FAULTS:
+            break
+    return Coupled(len(distances) - 1, max(distances), stated, tuple(dict.fromkeys(faults)))
+
+
+def _neighbours(batch: Batch) -> Iterator[tuple[Batch, list[tuple[str, Batch]]]]:
+    """Yield batches, each with names and batches of one record more."""
+    first, last = _part(batch, 0, 1), _part(batch, len(batch) - 1, len(batch))
+    unlike = (batch.labels != batch.labels[0]).flatten().nonzero()
+    opposed = replace(first, labels=batch.labels[unlike[0]]) if len(unlike) else last
+    for size in (size for size in _SIZES if size < len(batch)):
+        base, copies = _part(batch, 0, size), Batch.joined([first] * size)
+        yield base, [(f"{size} records and {name}", Batch.joined([base, one])) for name, one in _records(last)]
+        records = [*_records(opposed), ("the same again", first)]
+        yield copies, [(f"{size} equal records and {name}", Batch.joined([copies, one])) for name, one in records]
+
+
+def _records(record: Batch) -> Iterator[tuple[str, Batch]]:
+    """Yield records that one can send: larger ones, broken ones."""
+    yield "one", record
+    if not record.inputs.is_floating_point():
+        return
+    for scale in _SCALES:
+        yield f"one, {scale:g} times as large", replace(record, inputs=scale * record.inputs)
+        yield f"one, {-scale:g} times as large", replace(record, inputs=-scale * record.inputs)
+    for value in (0.0, *_BROKEN):
+        yield f"one of {value:g} alone", replace(record, inputs=torch.full_like(record.inputs, value))
+
+
+def _part(batch: Batch, begin: int, end: int) -> Batch:
+    return batch.taken(torch.arange(begin, end))
+
+
+def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] | str) -> Tensors | str:
+    """Return by how much a record moves each tensor, or what is wrong."""
+    if isinstance(first, str) or isinstance(more, str):
+        both = isinstance(first, str) and isinstance(more, str)
+        failed = first if isinstance(first, str) else more
+        return f"the step fails ({failed}), {'on both neighbours' if both else 'on one of two neighbours alone'}"
+    if first[0].keys() != more[0].keys():
+        return "other tensors are sent"
+    moved = [
+        {name: after[name].double() - before[name].double() for name in before}
+        for before, after in zip(first, more, strict=True)
+    ]
+    for name, tensor in moved[0].items():
+        largest = max(float(sent[name].abs().max()) for sent in (*first, *more) if sent[name].numel())
+        if not bool(torch.isfinite(tensor).all()):
+            return f"'{name}' is not finite, which all can see"
+        if float((tensor - moved[1][name]).abs().max()) > _ROUNDING * largest:
+            return f"the noise of '{name}' depends on the records, its size or what divides it"
+    return moved[0]
+
+
+def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
+    """Return what two seeds send, or why the step fails."""
+    try:
+        return release(batch, 0, 0), release(batch, 1, 0)
+    except Exception as error:  # foreign code
+        return in_a_line(error)
+
+
+def _between(release: Release, batch: Batch, pair: int, step: int) -> Tensors:
+    one, other = release(batch, 2 * pair, step), release(batch, 2 * pair + 1, step)
+    return {name: (one[name].double() - other[name].double()) / math.sqrt(2) for name in one}
+
+
+def _deviation(noise: Sequence[Tensor]) -> float:
+    """Return the largest deviation that the noise of a tensor can have by what was measured."""
+    every = torch.stack(list(noise)).flatten()
+    if not len(every):
+        return 0.0
+    return float(every.square().mean().sqrt()) * (1.0 + _STANDARD_ERRORS / math.sqrt(2 * len(every)))
+
+
+def _distance(moved: Tensors, deviations: dict[str, float]) -> float:
+    total = 0.0
+    for name, tensor in moved.items():
+        length = float(tensor.norm())
+        if length > 0.0:
+            total += (length / deviations[name]) ** 2 if deviations.get(name) else math.inf
+    return math.sqrt(total)
+
+
+def _reused(noise: Sequence[Sequence[Tensors]]) -> Iterator[str]:
+    """Yield where noise of two steps, or of two tensors of a step, is alike."""
+    names = [name for name, tensor in noise[0][0].items() if tensor.numel() >= _FEWEST]
+    for one, other in combinations(range(len(noise)), 2):
+        for name in names:
+            if _alike([pair[name] for pair in noise[one]], [pair[name] for pair in noise[other]]):
+                yield f"the noise of '{name}' is used again in another step"
+    for one, other in combinations(names, 2):
+        if _alike([pair[one] for pair in noise[0]], [pair[other] for pair in noise[0]]):
+            yield f"the noise of '{one}' is used again in '{other}'"
+
+
+def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    count = min(one[0].numel(), other[0].numel())
+    first = torch.stack([tensor.flatten()[:count] for tensor in one[:_FEWER]]).flatten()
+    second = torch.stack([tensor.flatten()[:count] for tensor in other[:_FEWER]]).flatten()
+    scale = float(first.norm() * second.norm())
+    return scale > 0.0 and abs(float(first @ second)) / scale * math.sqrt(len(first)) > _STANDARD_ERRORS
+
+
+def _are_equal(one: Tensors, other: Tensors) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,40 @@
+"""A client's private step on neighbouring batches, with the same randomness: `fedsim.privacy.coupled` of a scenario."""
+
+from __future__ import annotations
+
+import torch
+
+from fedsim.core.types import Batch, Tensors
+from fedsim.federation.client import local_training
+from fedsim.privacy.coupled import Coupled, check_step
+from fedsim.record import GuaranteeRecord
+from fedsim.scenario.world import World
+from fedsim.threat.canaries import training_on
+
+_RECORDS = 9
+
+
+def try_neighbours(world: World, guarantee: GuaranteeRecord, client: int) -> Coupled | None:
+    """Return what neighbours show of a guarantee for a record; None where a round holds several private steps.
+
+    Of several steps, later ones start at weights that the record has moved, and nothing bounds how far these lead.
+
+    Args:
+        world: of the scenario.
+        guarantee: one that can be audited.
+        client: whose first examples are the records.
+    """
+    if world.facts.client_mechanisms[guarantee.source].steps != 1:
+        return None
+    places = [(1, client), (2, client), (1, (client + 1) % world.scenario.federation.clients)]
+
+    def release(batch: Batch, seed: int, step: int) -> Tensors:
+        everybody = torch.ones(len(batch), dtype=torch.bool)
+        training = training_on(world, batch, everybody, 1.0, seed)
+        update, _ = local_training(training, world.models.first_weights, *places[step])
+        about = {"number of examples": update.examples, "loss": update.loss}
+        sent = {name: torch.tensor([float(value)]).nan_to_num(-1.0) for name, value in about.items()}
+        return {**update.tensors, **update.buffers, **sent}
+
+    records = world.data.dataset.train.taken(world.data.shares[client][:_RECORDS])
+    return check_step(release, records, guarantee.noise_multiplier, steps=len(places))

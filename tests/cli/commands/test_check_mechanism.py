@@ -1,0 +1,56 @@
+"""`fedsim check-mechanism`: the page's example passes, a lie ends with 1, and a mistake with 2 and one sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.typed import Say
+
+PAGE = Path(__file__).parents[3] / "docs" / "accounting.md"
+EXAMPLE = "import torch\n\n" + re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
+
+
+def written(tmp_path: Path, name: str, text: str) -> str:
+    file = tmp_path / f"{name}.py"
+    file.write_text(text)
+    return f"{file}:describe"
+
+
+def test_the_example_of_the_page_passes(command: Say, tmp_path: Path) -> None:
+    code, told, said = command("check-mechanism", written(tmp_path, "kept_step", EXAMPLE))
+    assert (code, said) == (0, "")
+    assert "Nothing was noticed: 81 pairs of neighbouring batches were tried" in " ".join(told.split())
+
+
+def test_half_of_the_noise_is_noticed(command: Say, tmp_path: Path) -> None:
+    target = written(tmp_path, "quiet_step", EXAMPLE.replace("2.0 * torch", "1.0 * torch"))
+    code, told, said = command("check-mechanism", target)
+    assert (code, told) == (1, "")
+    assert "The step does not keep its noise multiplier" in said
+    assert "one record moves what is sent by" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("two_values", (", 2.0\n", "\n"), "returned (function, tuple), expected a tuple (step, (inputs, labels)"),
+        ("no_step", ("return step, (", "return 3, ("), "whose step is a function of inputs"),
+        ("no_pair", ("(torch.randn(9, 20), torch.zeros(9))", "torch.randn(9, 20)"), "no pair (inputs, labels)"),
+        ("one_record", ("(torch.randn(9, 20), torch.zeros(9))", "(torch.ones(1, 2), torch.ones(1))"), "expected 2 at"),
+        ("no_noise", (", 2.0\n", ", 0\n"), "the noise multiplier is 0, expected a number above 0"),
+        ("raises", ("    return step", "    raise ValueError('none')\n    return step"), "failed: ValueError: none"),
+        ("a_list", ('return {"sum": total', 'return [total'), "failed"),
+        ("no_function", ("def describe():\n    return ", "describe = "), "is of type tuple, expected a function"),
+        ("absent", ("def describe", "def describes"), "has no 'describe'. Did you mean 'describes'?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_ends_with_one_sentence(
+    command: Say, tmp_path: Path, name: str, change: tuple[str, str], sentence: str
+) -> None:
+    changed = EXAMPLE.replace(*change).replace("source)}", "source)]" if name == "a_list" else "source)}")
+    assert changed != EXAMPLE
+    code, told, said = command("check-mechanism", written(tmp_path, name, changed))
+    assert (code, told) == (2, "")
+    assert sentence in " ".join(said.split())
+    assert "Traceback" not in said
