@@ -177,7 +177,7 @@ def rdp(spent: Iterable[Spent], order: float) -> float:
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:
     """Return the epsilon of the RDP accountant: the minimum over `ORDERS`."""
-    return max(0.0, min(_convert(order, rdp(spent, order), delta) for order in ORDERS))
+    return max(0.0, min(epsilon_of_order(order, rdp(spent, order), delta) for order in ORDERS))
 
 
 @cache
@@ -261,7 +261,8 @@ def mu_of(spent: Iterable[Spent]) -> float:
     return math.sqrt(sum(part.steps / part.noise_multiplier**2 for part in spent))
 
 
-def _convert(order: float, divergence: float, delta: float) -> float:
+def epsilon_of_order(order: float, divergence: float, delta: float) -> float:
+    """Return the epsilon at `delta` of a Renyi divergence of an order above 1."""
     return divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from fedsim.document import Banner, Check, Statement
 from fedsim.metrics.evidence import held
-from fedsim.record import Interval
+from fedsim.privacy.accounting import Spent
+from fedsim.privacy.choosing import epsilon_of_all
+from fedsim.record import GuaranteeRecord, Interval
 from fedsim.record.policy import Policy
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
@@ -159,7 +161,7 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         least = min(points, key=lambda p: (_risk(p), -_utility(p)))
         text = f" Least was recovered under {least.name}: it {sentence(least)}"
         strong = "No thresholds are stated, so nothing is judged."
-        return Statement(subject, strong, after=text, caveat=_caveat(least))
+        return Statement(subject, strong, after=text, caveat=_caveat(least, points))
     judged = [judge(point, policy) for point in points]
     within = [one for one in judged if not one.broken]
     if not within:
@@ -176,7 +178,7 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         f"{best.point.name} {verb} every threshold.",
         level,
         after=f" It {sentence(best.point)}{doubt}{rest}",
-        caveat=_caveat(best.point),
+        caveat=_caveat(best.point, points),
         checks=best.checks,
     )
 
@@ -201,12 +203,26 @@ def _some(names: Sequence[str], most: int = 6) -> str:
     return shown if len(names) <= most else f"{shown}; and {len(names) - most} more"
 
 
-def _caveat(point: Point) -> str:
+def _caveat(point: Point, points: Sequence[Point]) -> str:
     if point.guarantee is None or not math.isfinite(point.epsilon):
         return "Not a guarantee: the attacks that were tried failed, another may succeed."
     stated = point.guarantee
     whom = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
-    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.against}.{whom}"
+    price = _of_choice(stated, points)
+    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.against}.{whom}{price}"
+
+
+def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
+    """Say what the choice among all private runs costs, each of which read the same data."""
+    cells = (cell for point in points for cell in point.setting.cells)
+    every = [one for cell in cells for one in cell.guarantees if one.unit == stated.unit]
+    if len(every) < 2:  # noqa: PLR2004 - nothing was chosen
+        return ""
+    spent = [[Spent(one.noise_multiplier, one.sampling_rate, one.steps)] for one in every]
+    return (
+        f" That is the price of one run. Chosen among {len(every)} private runs on the same data it is epsilon "
+        f"{epsilon_of_all(spent, stated.delta):.3g}, since their number is known and all of them count."
+    )
 
 
 def _risk(point: Point) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
+from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.report.sweep import build
 from fedsim.report.sweep.curves import average_roc
 from fedsim.report.sweep.guarantees import floors
@@ -19,6 +20,22 @@ def test_a_guarantee_is_stated_with_whom_it_holds_against(tmp_path, records, swe
     verdict, _ = judged(folder)
     assert verdict.strong == "dp 2.0 keeps every threshold."
     assert verdict.caveat.startswith("Guaranteed: epsilon 1.84 at delta 1e-05")
+
+
+def test_the_price_of_choosing_among_private_runs_stands_beside_that_of_one(tmp_path, records, sweeps):
+    """Two settings of two seeds with equal steps: four times as many steps were spent on the same data."""
+    stated = records.guarantee(noise_multiplier=4.0, sampling_rate=1.0, steps=1, epsilon=0.93)
+    runs = [
+        (name, seed, sweeps.run(records, name, seed, records.missed(8), guarantees=(stated,)))
+        for name, seed in itertools.product(("gradient-noise 1.0", "gradient-noise 2.0"), (1, 2))
+    ]
+    folder = sweeps.save(
+        tmp_path, records, [*sweeps.typical(records, seeds=(1, 2)), *runs], policy={"max_epsilon": 2.0}
+    )
+    verdict, _ = judged(folder)
+    composed = epsilon([Spent(4.0, 1.0, 4)], stated.delta).value
+    assert "That is the price of one run. Chosen among 4 private runs on the same data" in verdict.caveat
+    assert f"it is epsilon {composed:.3g}, since their number is known" in verdict.caveat
 
 
 def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps):
