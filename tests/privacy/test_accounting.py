@@ -3,6 +3,7 @@
 import math
 
 import dp_accounting
+import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
@@ -93,6 +94,23 @@ def test_a_second_library_agrees_and_never_finds_more(setting) -> None:
     spent = steps(q, sigma, number)
     other, found = second_opinion(spent, delta), epsilon(spent, delta).value
     assert other - 1e-6 <= found <= 1.01 * other + 1.5e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_second_library_agrees_on_200_random_settings() -> None:
+    """Both are upper bounds: ours may be above by its stated error, and below by theirs."""
+    source = np.random.default_rng(0)
+    departs: list[tuple[float, ...]] = []
+    for number in range(200):
+        q = 1.0 if number % 5 == 0 else float(np.exp(source.uniform(np.log(1e-3), np.log(0.5))))
+        sigma, count = float(source.uniform(0.6, 8.0)), int(np.exp(source.uniform(0.0, np.log(1000))))
+        delta = float(10 ** source.uniform(-7, -3))
+        spent = steps(q, sigma, count)
+        other, ours = second_opinion(spent, delta), epsilon(spent, delta).value
+        if not 0.99 * other - 1.5e-3 <= ours <= 1.01 * other + 1.5e-3:
+            departs.append((q, sigma, count, delta, ours, other))
+    assert not departs
 
 
 def test_several_kinds_of_steps_are_composed_together() -> None:
