@@ -65,5 +65,11 @@ def test_less_noise_than_is_stated_is_noticed(scenario: Build) -> None:
     assert "one record moves what is sent by" in outcome.faults[0]
 
 
+def test_a_client_that_is_alone_is_compared_with_its_own_rounds(scenario: Build) -> None:
+    outcome = tried(scenario, {"name": "dp-sgd", "noise_multiplier": 2.0}, clients=1)
+    assert outcome is not None
+    assert outcome.faults == ()
+
+
 def test_several_private_steps_of_a_round_are_not_compared(scenario: Build) -> None:
     assert tried(scenario, {"name": "dp-sgd"}, algorithm="fedavg", local_steps=2) is None
