@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedsim.audit import members
 from fedsim.audit.book import AuditJournal
-from fedsim.audit.clock import OutOfTime
+from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import AuditArm
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.worlds import check, world_of
+from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership import Cases, MembershipChoice
+from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
@@ -77,6 +79,18 @@ class ArmAuditor:
         trained = train(world, rounds, seconds)
         stated = guarantees(world, trained.evidence.journal.rounds)
         return arm.model_copy(update={"training": trained.summary, "guarantees": stated}), trained
+
+    def test_guarantees(self, arm: AuditArm, trained: TrainedClient, seconds: float) -> AuditArm:
+        """Have canaries test what a training guarantees, where it guarantees anything and its examples allow them."""
+        question = Choice(name="audit").make("question")
+        try:
+            question.check(trained.evidence.world)
+            with limit(seconds):
+                evidence = replace(trained.evidence, guarantees=arm.guarantees)
+                findings = list(question.ask(evidence, self.book.work(arm)))
+        except (FedsimError, OutOfTime):
+            return arm
+        return self.book.note(arm.with_findings(findings, {}))
 
     def judge_members(
         self, arm: AuditArm, trained: TrainedClient, attacks: Sequence[MembershipChoice]

@@ -20,7 +20,7 @@ from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough
-from fedsim.audit.record import SUGGESTS, AuditArm, AuditPlan, AuditRecord
+from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS, world_of
@@ -34,6 +34,7 @@ from fedsim.threat.observe import describe_any_round
 _FOR_UPDATES = 0.4  # share of the time, where defenses follow
 _FOR_SECRETS = 0.4  # share of the time that is left then
 _FOR_THE_TRAINING = 0.125  # and of that
+_FOR_CANARIES = 0.2  # and of what is left then, where the client states an epsilon
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
@@ -61,6 +62,9 @@ def run(
     torch.set_num_threads(1)
     sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
+    for note in subject.notes:
+        if note.startswith(UNDERSTOOD):
+            tell(note)
     record = AuditRecord(
         plan=plan,
         policy=policy,
@@ -100,7 +104,8 @@ def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
     end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.left
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
-        auditor, arm = ArmAuditor.of(book, subject), AuditArm(name=f"batch {size}", batch_size=size)
+        auditor, sampling = ArmAuditor.of(book, subject), subject.subject.sampling
+        arm = AuditArm(name=f"batch {size}", batch_size=size, sampling=sampling)
         auditor.attempt(arm, partial(_attack, auditor, seconds=seconds))
     if all(arm.failure for arm in book.record.client):
         reasons = "; ".join(f"{arm.name}: {arm.failure}" for arm in book.record.client)
@@ -147,6 +152,7 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
     world = world_of(subject, book.plan, arm.batch_size)
     arm, trained = auditor.train(arm, world, ROUNDS, book.clock.left * _FOR_THE_TRAINING)
     arm, cases = auditor.judge_members(book.put(arm), trained, members.attacks())
+    arm = auditor.test_guarantees(book.put(arm), trained, _FOR_CANARIES * book.clock.left)
     compared: list[Finding] = []
     for groups in subject.groups:
         compared += compare_recovered(book.record, groups)

@@ -14,8 +14,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fedsim.audit.loading import load
 from fedsim.audit.record import AuditPlan
-from fedsim.audit.subject import Checked, load
+from fedsim.audit.subject import Checked
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
 from fedsim.core.tensor_files import read_npz
@@ -76,7 +77,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
     if plan.weights is not None:
         subject = replace(subject, model=_load(subject, plan.weights))
-    gradients = read_tensors(path)
+    gradients = _renamed(subject, read_tensors(path))
     trained = {name: p for name, p in subject.model.named_parameters() if p.requires_grad}
     _check_names(gradients, trained, path)
     _check_values(gradients, trained, path)
@@ -87,8 +88,10 @@ def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
 
 
 def _load(subject: Checked, path: Path) -> torch.nn.Module:
-    model, weights = subject.new_model(), read_tensors(path)
+    model, weights = subject.new_model(), _renamed(subject, read_tensors(path))
     known = model.state_dict()
+    if subject.subject.names:  # such a file holds what is trained, and the model holds the rest
+        weights = {**known, **weights}
     _check_values({name: tensor for name, tensor in weights.items() if name in known}, known, path)
     try:
         model.load_state_dict(weights)
@@ -96,6 +99,11 @@ def _load(subject: Checked, path: Path) -> torch.nn.Module:
         why = " ".join(str(error).split()).rstrip(".")
         raise FedsimError(f"{path} does not fit the model of the factory: {why}.") from error
     return model
+
+
+def _renamed(subject: Checked, tensors: Tensors) -> Tensors:
+    """Return tensors by the names of their parameters."""
+    return {subject.subject.names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def _check_names(gradients: Tensors, trained: Mapping[str, Tensor], path: Path) -> None:

@@ -15,7 +15,7 @@ from fedsim.core import process
 
 process.prepare()
 
-from fedsim.audit import auditing, subject  # noqa: E402
+from fedsim.audit import auditing, loading  # noqa: E402
 from fedsim.audit.clock import AuditClock  # noqa: E402
 from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
@@ -37,7 +37,7 @@ def serve() -> None:
     tell(f"calls {plan.target}")
     try:
         with own_models.staying(f"'{plan.target}'"):
-            audited = subject.made(subject.load(plan.target), plan.target)
+            audited = loading.made(loading.load(plan.target), plan.target)
             auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")

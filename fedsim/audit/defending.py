@@ -56,7 +56,8 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
     bare = world_of(subject, book.plan, worst)
     iterations = auditor.inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
     defender = _Defender(auditor, without, book.plan.updates or most, iterations)
-    control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst)
+    sampling = subject.subject.sampling
+    control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
     book.put(auditor.attack(control, bare, defender.most, iterations, seconds))
     for arm in fitting:
         if book.clock.left < _LEAST_SECONDS:
@@ -79,6 +80,7 @@ def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tupl
             try:
                 settings = Choice(name=name, settings=options).make("defense").config.model_dump(mode="json")
                 arm = AuditArm(kind="defense", name=label, defense=name, settings=settings, batch_size=size)
+                arm = arm.model_copy(update={"sampling": auditor.subject.subject.sampling})
                 arm, world = _sample(auditor, arm)
             except Exception as error:
                 unfit.append((label, reason(error)))

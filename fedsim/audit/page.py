@@ -51,6 +51,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
         Section("What updates give away", (*updates_table(record), *_walls(shown[1:])), "updates"),
         Section("Texts and guesses", tuple(_texts(record)), "texts"),
         _members(record),
+        _guarantees(record),
         _secrets(record),
         *(_groups(record, by) for by in (CLASS, record.group)),
         _defenses(record, pictures),
@@ -224,6 +225,18 @@ def _members(record: AuditRecord) -> Section:
         *(note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
     )
     return Section("Who was a member", blocks if findings else (), "members")
+
+
+def _guarantees(record: AuditRecord) -> Section:
+    findings = record.of("audit")
+    rows = [wording.guarantee_cells(finding) for finding in findings]
+    how = note(
+        "Stated for the training of this audit, and the least epsilon that guesses about canaries in it show (95 %). "
+        "More shown than stated contradicts the guarantee; less proves nothing."
+    )
+    shown = table("Epsilon, stated and shown", ("of", "stated", "shown, at least", "right guesses"), rows)
+    alarms = (Verdict("broken", finding.alarm) for finding in findings if finding.alarm)
+    return Section("What its epsilon is worth", (*alarms, shown, how) if findings else (), "guarantees")
 
 
 def _secrets(record: AuditRecord) -> Section:

@@ -28,6 +28,7 @@ from fedsim.scenario import Scoring
 RECORD = "audit.json"
 ARRAYS = "audit.npz"
 SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
+UNDERSTOOD = "Understood: "  # how the note begins that says what an adapter was given
 PAGE = "audit.html"
 GROUPS = "groups"  # the question whose findings compare groups of examples
 PROJECT = "pyproject.toml"  # default file of the policy

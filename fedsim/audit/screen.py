@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fedsim.audit import page
-from fedsim.audit.record import SUGGESTS, AuditRecord
+from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditRecord
 from fedsim.document import Fold, to_terminal
 
 
@@ -36,7 +36,7 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
         def tell(what: str, left: float) -> None:
             nonlocal latest
             line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
-            if what.startswith(SUGGESTS):
+            if what.startswith((SUGGESTS, UNDERSTOOD)):
                 console.print(Text(what), soft_wrap=True)
             elif console.is_terminal:
                 status.update(line)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,8 +16,9 @@ from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
-from fedsim.core import process, seeding
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.audit.record import Sampling
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
@@ -62,6 +59,10 @@ class Subject:
         tokenizer: of texts, with ``decode``, for showing them; without it tokens are shown as numbers.
         group: whose risk is compared beside that of classes: a key of the loader's mappings, the number of a table's
             column, or a function from what the loader yields to one value for each example.
+        sampling: how batches are drawn: passes over the data, or by Poisson sampling.
+        names: parameters by the names that their tensors have in files of captured gradients and weights; those that
+            are not here have their own.
+        notes: what a reader must know of the subject, as sentences.
     """
 
     model: nn.Module
@@ -78,6 +79,9 @@ class Subject:
     shape: tuple[int, ...] | None = None
     tokenizer: Any = None
     group: Grouping | None = None
+    sampling: Sampling = "passes"
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,83 +124,6 @@ class Checked:
         return len(self.dataset.train) > 0
 
 
-def load(target: str) -> Any:
-    """Return the object of ``package.module:name``, or of ``folder/file.py:name``.
-
-    Raises:
-        FedsimError: the module cannot be imported, or has no such name.
-    """
-    module_name, colon, attribute = target.rpartition(":")
-    if not colon or not module_name or not attribute:
-        raise FedsimError(
-            f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
-            "my_pkg.train:make."
-        )
-    if module_name.endswith(".py"):
-        module_name = _reachable(Path(module_name), target)
-    process.find_own_modules(module_name)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise FedsimError(
-            f"cannot import '{module_name}' for '{target}': {error}. Run from the folder that holds it, or install it."
-        ) from error
-    except Exception as error:
-        raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
-    names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
-    if attribute not in names:
-        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}")
-    return getattr(module, attribute)
-
-
-def _reachable(file: Path, target: str) -> str:
-    """Put a file's folder where imports look first, as Python does with a script's, and return the module's name."""
-    if not file.is_file():
-        raise FedsimError(f"there is no file {file} for '{target}', seen from {Path.cwd().name or '/'}.")
-    sys.path.insert(0, str(file.resolve().parent))
-    loaded = sys.modules.get(file.stem)
-    if loaded is not None and getattr(loaded, "__file__", None) != str(file.resolve()):
-        raise FedsimError(
-            f"{file} has the name of module '{file.stem}', which is loaded already. Rename the file, or name it as "
-            "package.module."
-        )
-    return file.stem
-
-
-def made(factory: Callable[[], Any], name: str) -> Subject:
-    """Call a factory and return its subject.
-
-    Raises:
-        FedsimError: it is not a function, raises, or returns something else.
-    """
-    if not callable(factory):
-        raise FedsimError(f"'{name}' is of type {type(factory).__name__}, expected a function without arguments.")
-    if needed := _needed(factory):
-        raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
-    try:
-        with seeding.isolate_randomness(0):
-            returned = factory()
-    except Exception as error:
-        raise FedsimError(f"'{name}' failed: {reason(error)}.") from error
-    if isinstance(returned, Subject):
-        return returned
-    if isinstance(returned, tuple) and len(cast("tuple[Any, ...]", returned)) == 3:  # noqa: PLR2004 - as the message says
-        return Subject(*cast("tuple[Any, Any, Any]", returned))
-    is_tuple = isinstance(returned, tuple)
-    kind = f"{len(cast('tuple[Any, ...]', returned))} values" if is_tuple else type(returned).__name__
-    raise FedsimError(f"'{name}' returned {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.")
-
-
-def _needed(factory: Callable[..., Any]) -> list[str]:
-    """Return the parameters of a function that have no default; none where it does not say so."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # some built-in functions
-        return []
-    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in spread]
-
-
 def checked(subject: Subject, name: str) -> Checked:
     """Copy the model, read the data, and try one step.
 
@@ -216,7 +143,7 @@ def checked(subject: Subject, name: str) -> Checked:
     if subject.group is not None and values:
         examples = Batch.joined([dataset.train, dataset.test])
         groups = (CLASSES, group_examples(subject.group, values, examples))
-    return Checked(subject, model, loss, dataset, (*modes(model), *notes, *guessed), groups)
+    return Checked(subject, model, loss, dataset, (*subject.notes, *modes(model), *notes, *guessed), groups)
 
 
 def _numbers(

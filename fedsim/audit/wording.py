@@ -108,6 +108,13 @@ def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, 
     )
 
 
+def guarantee_cells(finding: Finding) -> tuple[str, str, str, str]:
+    """Return what stands of a guarantee: whose, the epsilon that it states, what canaries show, and right guesses."""
+    about, shown = finding.about, finding.value
+    stated = "" if finding.chance is None else f"{finding.chance:.3g}"
+    return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{about['right']} of {about['guesses']}"
+
+
 def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:
     """Return what was measured of a group: what, of whom, of how many, the value, and p."""
     value = interval(finding.value, 1, 2) if finding.value else ""

@@ -30,7 +30,7 @@ def world_of(
     plan: AuditPlan,
     batch_size: int,
     further: Sequence[Mapping[str, Any]] = (),
-    sampling: Sampling = "passes",
+    sampling: Sampling | None = None,
 ) -> World:
     """Return the world of one client that owns all the subject's examples.
 
@@ -39,7 +39,7 @@ def world_of(
         plan: holds the attacker's knowledge.
         batch_size: examples per step, at most as many as the client owns; under Poisson sampling the expectation.
         further: defenses beside those of the subject's client, as tables of a scenario.
-        sampling: how batches are drawn; some private mechanisms need Poisson sampling.
+        sampling: how batches are drawn; absent: as the subject says. Some private mechanisms need Poisson sampling.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
@@ -50,7 +50,7 @@ def world_of(
             f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
             "loader yield more."
         )
-    scenario = _scenario(subject, plan, batch_size, further, sampling)
+    scenario = _scenario(subject, plan, batch_size, further, sampling or subject.subject.sampling)
     return World(
         scenario=scenario,
         data=Data(subject.dataset, (torch.arange(max(owned, batch_size)),), scenario.federation, scenario.seed),

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import auditing, members
+from fedsim.audit import auditing, members, page
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS
+from fedsim.document import Table
 from fedsim.questions import Work
 from fedsim.record.policy import Policy
 from tests.audit.clocks import StoppedClock
@@ -86,3 +87,20 @@ def test_members_are_judged_in_a_share_of_the_time(
 def test_too_few_examples_have_no_members_to_judge(auditor: ArmAuditor) -> None:
     arm, cases = auditor.judge_members(ARM, train(world(auditor.subject), 2, 60.0), members.attacks())
     assert (arm, cases) == (ARM, None), "four test examples are too few"
+
+
+def test_canaries_test_what_a_private_training_states_and_nothing_else(auditor: ArmAuditor, tmp_path: Path) -> None:
+    plain, trained = auditor.train(ARM, auditor.world(ARM), 2, 60.0)
+    assert auditor.test_guarantees(plain, trained, 60.0).of("audit") == ()
+    private = small(defenses=({"name": "dp-sgd", "noise_multiplier": 2.0},), sampling="poisson")
+    auditor = ArmAuditor.of(auditor.book, private)
+    arm = ARM.model_copy(update={"sampling": "poisson"})
+    arm, trained = auditor.train(arm, auditor.world(arm), 2, 60.0)
+    arm = auditor.test_guarantees(arm, trained, 60.0)
+    (finding,) = arm.of("audit")
+    assert finding.chance == arm.guarantees[0].epsilon
+    assert finding.value is not None
+    assert finding.value.value <= finding.chance
+    assert not finding.alarm
+    (table,) = [block for block in page._guarantees(auditor.book.record).blocks if isinstance(block, Table)]
+    assert table.rows[0].cells[1].text == f"{finding.chance:.3g}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.audit import audit, subject
+from fedsim.audit import audit, loading, subject
 from fedsim.audit.record import AuditPlan
 from fedsim.audit.worlds import world_of
 from fedsim.federation.client import local_training
@@ -22,7 +22,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(name: str) -> subject.Subject:
     import foreign
 
-    return subject.made(getattr(foreign, name), name)
+    return loading.made(getattr(foreign, name), name)
 
 
 @pytest.mark.parametrize("name", FACTORIES)

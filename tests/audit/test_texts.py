@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.audit import AuditPlan, subject, texts, worlds
+from fedsim.audit import AuditPlan, loading, subject, texts, worlds
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
@@ -26,7 +26,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(name: str) -> subject.Checked:
     import foreign
 
-    return subject.checked(subject.made(getattr(foreign, name), name), name)
+    return subject.checked(loading.made(getattr(foreign, name), name), name)
 
 
 def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:

@@ -1,0 +1,153 @@
+"""Adapters: each takes one kind of thing that engineers have, and gives the subject of an audit.
+
+A kind is one file in this folder with one class below `@adapter`. A package of your own adds a kind by an entry point
+in the group ``fedsim.adapters`` that names the module to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from fedsim.audit.record import UNDERSTOOD
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError, describe_exception
+from fedsim.core.registry.discovery import modules_below
+
+GROUP = "fedsim.adapters"
+_PARTS = 3  # model, loss, loader
+
+
+class SubjectAdapter(ABC):
+    """Takes one kind of thing.
+
+    Attributes:
+        thing: what was given, of the kind.
+        name: of the target, for errors.
+    """
+
+    def __init__(self, thing: Any, name: str) -> None:
+        self.thing = thing
+        self.name = name
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether a thing is of the kind, or was meant to be; imports no heavy library for that."""
+
+    @abstractmethod
+    def subject(self) -> Subject:
+        """Return the subject: model, loss, batches and what is sent.
+
+        Raises:
+            FedsimError: something is missing or does not fit; one sentence says what to do.
+        """
+
+    @abstractmethod
+    def understood(self) -> str:
+        """Return in one line, without full stop, what was given and what of it is sent; called after `subject`."""
+
+
+AdapterT = TypeVar("AdapterT", bound=type[SubjectAdapter])
+_ADAPTERS: list[type[SubjectAdapter]] = []
+
+
+def adapter(kind: AdapterT) -> AdapterT:
+    """Register a kind."""
+    _ADAPTERS.append(kind)
+    return kind
+
+
+def adapters() -> tuple[type[SubjectAdapter], ...]:
+    """Return every kind: fedsim's, then those of installed packages.
+
+    Raises:
+        FedsimError: one of another package cannot be imported.
+    """
+    _discover()
+    return tuple(_ADAPTERS)
+
+
+def adapter_of(thing: Any) -> type[SubjectAdapter] | None:
+    """Return the kind that recognises a thing; None where none does."""
+    return next((kind for kind in adapters() if kind.recognises(thing)), None)
+
+
+def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
+    """Return the subject of a thing, with a note of what was understood.
+
+    Raises:
+        FedsimError: something is missing or does not fit; one sentence says what to do.
+    """
+    one = kind(thing, name)
+    try:
+        subject = one.subject()
+    except FedsimError:
+        raise
+    except Exception as error:
+        raise FedsimError(f"'{name}' was taken for {kind.__name__}, but {describe_exception(error)}.") from error
+    return replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
+
+
+def parts_of(thing: Any) -> tuple[Any, ...]:
+    """Return what a tuple or list holds, or the thing itself as the only part."""
+    return tuple(cast("tuple[Any, ...]", thing)) if isinstance(thing, tuple | list) else (thing,)
+
+
+def is_a(thing: Any, name: str, *packages: str) -> bool:
+    """Say whether a thing is of a class of this name in one of these packages, without importing them."""
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
+
+
+def with_model(thing: Any, name: str) -> Subject:
+    """Return a subject, or the tuple (model, loss, loader) as one.
+
+    Raises:
+        FedsimError: it is neither.
+    """
+    if isinstance(thing, Subject):
+        return thing
+    parts = parts_of(thing)
+    if len(parts) == _PARTS:
+        return Subject(*parts)
+    raise FedsimError(f"'{name}' gives {_listed(parts)}, expected (model, loss, loader). Add what is missing.")
+
+
+def model_of(thing: Any) -> nn.Module | None:
+    """Return the model of a subject, of a tuple that begins with one, or the thing itself where it is one."""
+    first = thing.model if isinstance(thing, Subject) else next(iter(parts_of(thing)), None)
+    return first if isinstance(first, nn.Module) else None
+
+
+def tensors_are(count: int, which: str = "") -> str:
+    """Return how many tensors, up to the verb."""
+    return f"{count} tensor{'s' if count != 1 else ''}{which} {'are' if count != 1 else 'is'}"
+
+
+def _listed(parts: tuple[Any, ...]) -> str:
+    return ", ".join(type(part).__name__ for part in parts) or "nothing"
+
+
+@cache
+def _discover() -> None:
+    for module in modules_below(__name__, __path__[0]):
+        importlib.import_module(module)
+    for point in _points():
+        try:
+            point.load()
+        except Exception as error:
+            raise FedsimError(
+                f"the adapter '{point.name}' of another package cannot be imported: {error!r}. Repair or uninstall "
+                "that package."
+            ) from error
+
+
+def _points() -> Iterator[Any]:
+    yield from entry_points(group=GROUP)

@@ -1,0 +1,118 @@
+"""What `PrivacyEngine.make_private` of Opacus returns: model, optimizer and loader."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Iterable
+from typing import Any, cast, final
+
+from torch.utils.data import DataLoader
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError
+
+_DELTA = 1e-5  # the default of dp-sgd, so that both epsilons are of one delta
+_FLAT = {
+    "DPOptimizer",
+    "DPOptimizerFastGradientClipping",
+    "DistributedDPOptimizer",
+    "DistributedDPOptimizerFastGradientClipping",
+    "FSDPOptimizerFastGradientClipping",
+}
+_RETURN = "Return what make_private returned: (model, optimizer, loader)."
+
+
+@final
+@adapter
+class OpacusTriple(SubjectAdapter):
+    """Model, optimizer and loader of `make_private`; the loss is cross-entropy unless it stands beside them."""
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether one of the parts is of Opacus."""
+        return any(
+            is_a(part, "AbstractGradSampleModule", "opacus")
+            or is_a(part, "DPOptimizer", "opacus")
+            or is_a(part, "PrivacyEngine", "opacus")
+            for part in parts_of(thing)
+        )
+
+    def subject(self) -> Subject:
+        """Return the unwrapped model with `dp-sgd` at the optimizer's clip and noise."""
+        parts = parts_of(self.thing)
+        wrapped = self._part("GradSampleModule", "model", parts)
+        optimizer = self._part("DPOptimizer", "optimizer", parts)
+        loader = next((part for part in parts if isinstance(part, DataLoader)), None)
+        if loader is None:
+            raise FedsimError(f"'{self.name}' gives no loader beside the model and optimizer of Opacus. {_RETURN}")
+        self._check(optimizer, loader)
+        self._batch = optimizer.expected_batch_size
+        self._privacy = {"clip": float(optimizer.max_grad_norm), "noise_multiplier": float(optimizer.noise_multiplier)}
+        # A copy, since unwrapping takes the hooks away from the user's own model.
+        model = copy.deepcopy(wrapped).to_standard_module()
+        self._sent = sum(p.requires_grad for p in model.parameters())
+        plain = DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn)
+        losses: list[Any] = [part for part in parts if callable(part) and part is not wrapped]
+        return Subject(
+            model,
+            getattr(losses[0], "criterion", losses[0]) if losses else None,
+            plain,
+            optimizer="adam" if "Adam" in type(optimizer.original_optimizer).__name__ else "sgd",
+            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            defenses=({"name": "dp-sgd", "delta": _DELTA, **self._privacy},),
+            sampling="poisson",
+            notes=(_claim(optimizer, len(loader)),),
+        )
+
+    def understood(self) -> str:
+        """Say which mechanism the client has."""
+        return (
+            f"Opacus, {tensors_are(self._sent)} sent; each example is clipped at {self._privacy['clip']:g}, noise "
+            f"multiplier {self._privacy['noise_multiplier']:g}, Poisson sampling of {self._batch} examples a step "
+            f"(--batch {self._batch} attacks such steps)"
+        )
+
+    def _part(self, kind: str, what: str, parts: Iterable[Any]) -> Any:
+        base = f"Abstract{kind}" if what == "model" else kind
+        known = next((part for part in parts if is_a(part, base, "opacus")), None)
+        if known is None:
+            given = ", ".join(type(part).__name__ for part in parts)
+            raise FedsimError(f"'{self.name}' gives {given}, but no {kind} of Opacus as {what}. {_RETURN}")
+        return known
+
+    def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:
+        kind = type(optimizer).__name__
+        if kind not in _FLAT:
+            raise FedsimError(
+                f"'{self.name}' clips with {kind}, which has more than one bound. Call make_private with "
+                "clipping='flat' to audit it."
+            )
+        if not is_a(loader, "DPDataLoader", "opacus"):
+            raise FedsimError(
+                f"'{self.name}' has a {type(loader).__name__} in place of the DPDataLoader, so batches are no Poisson "
+                "samples and the epsilon of Opacus does not hold. Return the loader of make_private, called with "
+                "poisson_sampling=True."
+            )
+
+
+def _claim(optimizer: Any, steps_a_pass: int) -> str:
+    """Return what the accountant of Opacus says, which hangs on the optimizer by a function alone."""
+    known = inspect.getclosurevars(optimizer.step_hook).nonlocals if optimizer.step_hook else {}
+    accountant, rate = known.get("self"), known.get("sample_rate")
+    if accountant is None or rate is None:
+        return "No accountant of Opacus is attached to the optimizer, so it claims no epsilon."
+    accountant = copy.deepcopy(accountant)
+    taken = sum(int(steps) for *_, steps in cast("list[tuple[float, float, int]]", accountant.history))
+    for _ in range(0 if taken else steps_a_pass):
+        accountant.step(noise_multiplier=optimizer.noise_multiplier, sample_rate=rate)
+    steps = f"the {taken} steps that were taken" if taken else f"one pass of {steps_a_pass} steps"
+    name = f"Opacus ({accountant.mechanism()})"
+    if not optimizer.noise_multiplier:
+        return f"{name} claims no finite epsilon, since the noise multiplier is 0."
+    with warnings.catch_warnings():  # of an order at the end of its range, and of a short series
+        warnings.simplefilter("ignore")
+        epsilon = float(accountant.get_epsilon(_DELTA))
+    return f"{name} claims epsilon {epsilon:.3g} at delta {_DELTA:g} for {steps}."

@@ -1,0 +1,115 @@
+"""A model of peft: LoRA, DoRA, IA3, prompt tuning and others. What is trainable is what is sent."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, model_of, tensors_are, with_model
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError
+
+_SPOKEN: dict[str, str] = {
+    "LORA": "LoRA",
+    "PROMPT_TUNING": "prompt tuning",
+    "P_TUNING": "p-tuning",
+    "PREFIX_TUNING": "prefix tuning",
+}
+_BEFORE_THE_TEXT = {"PROMPT_TUNING", "P_TUNING"}  # their virtual tokens get scores of their own
+_LOGITS_OF_TOKENS = 3  # dimensions
+
+
+@final
+@adapter
+class PeftClient(SubjectAdapter):
+    """A model of peft with its loss and loader, as a tuple or a `Subject`."""
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether the model is one of peft."""
+        return is_a(model_of(thing), "PeftModel", "peft")
+
+    def subject(self) -> Subject:
+        """Return the subject with the names that tensors have in files of peft."""
+        given = with_model(self.thing, self.name)
+        self._model: Any = given.model
+        self._config: Any = self._model.active_peft_config
+        self._trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+        self._check()
+        return replace(
+            given,
+            logits=given.logits or self._logits(),
+            names=_names_in_files(self._model, self._trained),
+            notes=(*given.notes, *self._untrained()),
+        )
+
+    def understood(self) -> str:
+        """Say what is sent and what stays."""
+        rank = getattr(self._config, "r", None)
+        others = [name for name in self._trained if f".{self._model.active_adapter}" not in name]
+        what = tensors_are(len(self._trained) - len(others), f" of rank {rank}" if rank else "")
+        rest = f"{tensors_are(len(others), ' of the base')} sent too" if others else "base frozen"
+        return f"peft {self._kind}, {what} sent; {rest}"
+
+    @property
+    def _kind(self) -> str:
+        kind: str = self._config.peft_type.value
+        return "DoRA" if getattr(self._config, "use_dora", False) else _SPOKEN.get(kind, kind)
+
+    def _check(self) -> None:
+        if getattr(self._model.get_base_model(), "quantization_method", None) is not None:
+            raise FedsimError(
+                f"the base of '{self.name}' is quantised, and attacks need its second derivatives. Load it without "
+                "quantization_config to audit it."
+            )
+        merged = [name for name, module in self._model.named_modules() if getattr(module, "merged", False)]
+        if merged:
+            raise FedsimError(
+                f"the adapter of '{self.name}' is merged into '{merged[0]}', so it is not what is trained. Call "
+                "model.unmerge_adapter() first."
+            )
+        if not self._trained:
+            raise FedsimError(
+                f"the adapter of '{self.name}' is frozen, so a client would send nothing. Load it with "
+                "PeftModel.from_pretrained(..., is_trainable=True), or with inference_mode=False in its config."
+            )
+
+    def _logits(self) -> Callable[[Any], Tensor] | None:
+        if self._config.peft_type.value not in _BEFORE_THE_TEXT:
+            return None
+        return partial(_without_virtual, int(self._config.num_virtual_tokens))
+
+    def _untrained(self) -> tuple[str, ...]:
+        """Return a sentence where every B of LoRA is still 0, which hides what an update of A would tell."""
+        seconds = [p for name, p in self._trained.items() if "lora_B" in name]
+        if not seconds or any(bool(p.any()) for p in seconds):
+            return ()
+        return (
+            "Every lora_B is 0, as before the first round, so every lora_A has a gradient of 0. Load a trained adapter "
+            "to audit a later round, which may give more away.",
+        )
+
+
+def _without_virtual(tokens: int, output: Any) -> Tensor:
+    """Return the scores of the text's tokens, without those of the virtual tokens before it."""
+    logits: Tensor = output.logits
+    return logits[:, tokens:] if logits.ndim == _LOGITS_OF_TOKENS else logits
+
+
+def _names_in_files(model: Any, trained: Mapping[str, nn.Parameter]) -> dict[str, str]:
+    """Return the parameter that each tensor of a saved adapter is, by its name in the file."""
+    saved: dict[str, Tensor] = importlib.import_module("peft").get_peft_model_state_dict(model)
+    places = {p.data_ptr(): name for name, p in trained.items()}
+    names = {name: places[tensor.data_ptr()] for name, tensor in saved.items() if tensor.data_ptr() in places}
+    copied = [name for name, tensor in saved.items() if name not in names and _is_one(tensor, trained)]
+    left = [name for name in trained if name not in names.values()]
+    return {**names, **(dict(zip(copied, left, strict=True)) if len(copied) == len(left) == 1 else {})}
+
+
+def _is_one(tensor: Tensor, trained: Mapping[str, nn.Parameter]) -> bool:
+    return any(tensor.shape == p.shape for p in trained.values())

@@ -1,0 +1,112 @@
+"""What a user names, as a subject: a function, what it returns, or a thing that an adapter takes as it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from fedsim.audit.adapters import adapted, adapter_of
+from fedsim.audit.foreign import reason
+from fedsim.audit.subject import Subject
+from fedsim.core import process, seeding
+from fedsim.core.errors import FedsimError, nearest
+
+KINDS = "docs/audit.md lists what else can be audited as it is."
+
+
+def load(target: str) -> Any:
+    """Return the object of ``package.module:name``, or of ``folder/file.py:name``.
+
+    Raises:
+        FedsimError: the module cannot be imported, or has no such name.
+    """
+    module_name, colon, attribute = target.rpartition(":")
+    if not colon or not module_name or not attribute:
+        raise FedsimError(
+            f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
+            "my_pkg.train:make."
+        )
+    if module_name.endswith(".py"):
+        module_name = _reachable(Path(module_name), target)
+    process.find_own_modules(module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FedsimError(
+            f"cannot import '{module_name}' for '{target}': {error}. Run from the folder that holds it, or install it."
+        ) from error
+    except Exception as error:
+        raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
+    names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
+    if attribute not in names:
+        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}")
+    return getattr(module, attribute)
+
+
+def _reachable(file: Path, target: str) -> str:
+    """Put a file's folder where imports look first, as Python does with a script's, and return the module's name."""
+    if not file.is_file():
+        raise FedsimError(f"there is no file {file} for '{target}', seen from {Path.cwd().name or '/'}.")
+    sys.path.insert(0, str(file.resolve().parent))
+    loaded = sys.modules.get(file.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) != str(file.resolve()):
+        raise FedsimError(
+            f"{file} has the name of module '{file.stem}', which is loaded already. Rename the file, or name it as "
+            "package.module."
+        )
+    return file.stem
+
+
+def made(thing: Any, name: str) -> Subject:
+    """Return the subject of a thing that an adapter takes, of a subject or its tuple, or of what a function returns.
+
+    Raises:
+        FedsimError: the thing is none of these, a function raises or returns something else, or an adapter misses
+            something.
+    """
+    kind = adapter_of(thing)
+    if kind is None and callable(thing) and not isinstance(thing, nn.Module):
+        thing = _called(thing, name)
+        kind = adapter_of(thing)
+        return _plain(thing, f"'{name}' returned") if kind is None else adapted(kind, thing, name)
+    if kind is not None:
+        return adapted(kind, thing, name)
+    if not isinstance(thing, tuple | Subject | nn.Module):
+        raise FedsimError(f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {KINDS}")
+    return _plain(thing, f"'{name}' is")
+
+
+def _called(factory: Callable[[], Any], name: str) -> Any:
+    if needed := _needed(factory):
+        raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
+    try:
+        with seeding.isolate_randomness(0):
+            return factory()
+    except Exception as error:
+        raise FedsimError(f"'{name}' failed: {reason(error)}.") from error
+
+
+def _plain(thing: Any, what: str) -> Subject:
+    if isinstance(thing, Subject):
+        return thing
+    if isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3:  # noqa: PLR2004 - as the message says
+        return Subject(*cast("tuple[Any, Any, Any]", thing))
+    is_tuple = isinstance(thing, tuple)
+    kind = f"{len(cast('tuple[Any, ...]', thing))} values" if is_tuple else type(thing).__name__
+    raise FedsimError(f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject. {KINDS}")
+
+
+def _needed(factory: Callable[..., Any]) -> list[str]:
+    """Return the parameters of a function that have no default; none where it does not say so."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:  # some built-in functions
+        return []
+    spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in spread]

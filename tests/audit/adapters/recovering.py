@@ -1,0 +1,24 @@
+"""Attack what an adapter made of a thing."""
+
+from fedsim.audit import AuditPlan
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import KNOWS
+from fedsim.audit.subject import Subject, checked
+from fedsim.audit.worlds import world_of
+from fedsim.questions import Work
+from fedsim.record import AttackFinding
+
+SECONDS = 60.0  # far more than these attacks take: the clock decides nothing
+
+
+def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 10) -> AttackFinding:
+    """Attack updates of a subject's client with a short search after the exact attacks."""
+    world = world_of(checked(subject, "test"), AuditPlan(target="test"), batch)
+    return Inspector(KNOWS, lambda _line: None).inspect(world, updates(world), Work(), most, iterations, SECONDS)
+
+
+def share(subject: Subject, batch: int = 1) -> float:
+    """Return which share of the examples behind updates came back."""
+    value = attacked(subject, batch).value
+    assert value is not None
+    return value.value

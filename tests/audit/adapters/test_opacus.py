@@ -1,0 +1,115 @@
+"""What make_private returns is audited as it is: unwrapped, with its clip, noise and sampling."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from opacus import PrivacyEngine
+from opacus.accountants import create_accountant
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from fedsim.audit.loading import made
+from fedsim.core.errors import FedsimError
+from tests.audit.adapters.recovering import share
+
+BATCH, EXAMPLES = 8, 40
+pytestmark = pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning")
+
+
+def private(noise: float = 1.0, clip: float = 0.5, engine: PrivacyEngine | None = None, **more: Any) -> tuple[Any, ...]:
+    """Return what a project has that calls make_private."""
+    torch.manual_seed(0)
+    source = torch.Generator().manual_seed(5)
+    coarse = torch.rand(EXAMPLES, 1, 4, 4, generator=source)
+    images = nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
+    data = TensorDataset(images, torch.randint(4, (EXAMPLES,), generator=source))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
+    return (engine or PrivacyEngine()).make_private(
+        module=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+        data_loader=DataLoader(data, batch_size=BATCH),
+        noise_multiplier=noise,
+        max_grad_norm=clip,
+        **more,
+    )
+
+
+def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer() -> None:
+    triple = private()
+    subject = made(triple, "train:private")
+    assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.0},)
+    assert (subject.sampling, subject.optimizer, subject.learning_rate) == ("poisson", "sgd", 0.05)
+    assert subject.notes[0] == (
+        "Understood: Opacus, 4 tensors are sent; each example is clipped at 0.5, noise multiplier 1, Poisson sampling "
+        "of 8 examples a step (--batch 8 attacks such steps)."
+    )
+    names = dict(subject.model.named_parameters())
+    assert list(names) == ["1.weight", "1.bias", "3.weight", "3.bias"], "not those of the wrapper"
+    wrapped = triple[0]
+    wrapped(torch.rand(2, 1, 8, 8, requires_grad=True)).sum().backward()
+    assert wrapped._module[1].weight.grad_sample is not None, "the user's own model keeps its hooks"
+
+
+def test_every_example_of_the_data_is_read_once() -> None:
+    triple = private()
+    subject = made(triple, "train:private")
+    assert subject.loader is not None
+    rows = torch.cat([images for images, _ in subject.loader])
+    assert torch.equal(rows, triple[2].dataset.tensors[0])
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+def test_the_claimed_epsilon_is_that_of_its_accountant(accountant: str) -> None:
+    triple = private(engine=PrivacyEngine(accountant=accountant))
+    other = create_accountant(accountant)
+    for _ in range(EXAMPLES // BATCH):
+        other.step(noise_multiplier=1.0, sample_rate=BATCH / EXAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an accountant says so where its orders end
+        expected = other.get_epsilon(1e-5)
+    claim = made(triple, "train:private").notes[1]
+    assert claim == f"Opacus ({accountant}) claims epsilon {expected:.3g} at delta 1e-05 for one pass of 5 steps."
+
+
+def test_steps_that_were_taken_are_what_is_claimed() -> None:
+    engine = PrivacyEngine()
+    triple = private(engine=engine)
+    engine.accountant.history = [(1.0, 0.2, 3)]
+    assert made(triple, "train:private").notes[1].endswith("for the 3 steps that were taken.")
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (lambda: private()[0], "gives GradSampleModule, but no DPOptimizer of Opacus as optimizer. Return what"),
+        (lambda: private()[:2], "gives no loader beside the model and optimizer of Opacus. Return what"),
+        (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no GradSampleModule of Opacus as model"),
+        (lambda: private()[1:], "but no GradSampleModule of Opacus as model"),
+        (
+            lambda: private(clip=[0.5] * 4, clipping="per_layer"),  # type: ignore[arg-type]
+            "clips with DPPerLayerOptimizer, which has more than one bound. Call make_private with clipping='flat'",
+        ),
+        (
+            lambda: private(poisson_sampling=False),
+            "has a DataLoader in place of the DPDataLoader, so batches are no Poisson samples",
+        ),
+    ],
+)
+def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
+    with pytest.raises(FedsimError, match=message) as raised:
+        made(thing(), "train:private")
+    assert "\n" not in str(raised.value)
+    assert "train:private" in str(raised.value)
+
+
+def test_ghost_clipping_brings_its_loss() -> None:
+    quadruple = private(grad_sample_mode="ghost", criterion=nn.CrossEntropyLoss())
+    subject = made(quadruple, "train:private")
+    assert isinstance(subject.loss, nn.CrossEntropyLoss)
+
+
+def test_one_example_comes_back_without_noise_and_not_with_it() -> None:
+    assert share(made(private(noise=0.0, clip=1e6), "train:private")) == 1.0
+    assert share(made(private(noise=8.0), "train:private")) == 0.0
