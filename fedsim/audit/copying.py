@@ -69,8 +69,15 @@ def modes(model: nn.Module) -> tuple[str, ...]:
 
 def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
     """Return the scores in a model's output; a forward hook."""
-    if logits is not None:
-        return logits(output)
+    return scores_in(output) if logits is None else logits(output)
+
+
+def scores_in(output: Any) -> Tensor:
+    """Return the scores in what a model returned: a tensor, or an object or mapping with them as ``logits``.
+
+    Raises:
+        TypeError: it has none.
+    """
     if isinstance(output, Tensor):
         return output
     inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

@@ -93,7 +93,9 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
         raise
     except Exception as error:
         raise FedsimError(f"'{name}' was taken for {kind.__name__}, but {describe_exception(error)}.") from error
-    return replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
+    subject = replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
+    inner = adapter_of(subject)  # as of a peft model in a Trainer
+    return subject if inner in (None, kind) else adapted(inner, subject, name)
 
 
 def parts_of(thing: Any) -> tuple[Any, ...]:

@@ -1,0 +1,39 @@
+"""A loss that stands in a training step of foreign code, which calls a model first.
+
+The step runs with scores in place of what its model would return, so that an audit has the loss of scores and labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Loss
+
+_CLOSE = 1e-4  # relative; both compute the same in float32, in another order
+
+
+def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], Tensor], what: str) -> None:
+    """Check that a loss of scores and labels is the one of the whole step, on one batch.
+
+    Args:
+        loss: of scores and labels.
+        scores: what the model returns on the batch, of any shape that `loss` takes.
+        labels: of the batch.
+        whole: runs the step as it is, with its model, on the same batch.
+        what: whose step, at the end of a sentence.
+
+    Raises:
+        FedsimError: the step's loss is another: it depends on more than scores and labels.
+    """
+    with torch.no_grad():
+        replayed, actual = float(loss(scores, labels)), float(whole())
+    if abs(replayed - actual) > _CLOSE * max(1.0, abs(actual)):
+        raise FedsimError(
+            f"the loss of {what} is {actual:.5g} on the first batch, but its scores and labels alone give "
+            f"{replayed:.5g}: it depends on more. Return (model, loss, loader), with the loss as a function of scores "
+            "and labels."
+        )

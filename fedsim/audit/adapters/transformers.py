@@ -1,0 +1,145 @@
+"""A `Trainer` of transformers: its model, collator, data and loss."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters._replaying import check_same
+from fedsim.audit.copying import scores_in
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Loss
+
+_TOKENS = 2  # dimensions of labels of every token
+
+
+@final
+@adapter
+class TrainerClient(SubjectAdapter):
+    """What a `Trainer` trains, as one step of plain gradient: what a client sends that trains like it."""
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether it is a Trainer, or its settings."""
+        return any(
+            is_a(part, kind, "transformers") for part in parts_of(thing) for kind in ("Trainer", "TrainingArguments")
+        )
+
+    def subject(self) -> Subject:
+        """Return a copy of the model in training mode, with the trainer's loaders and loss."""
+        trainer = next((part for part in parts_of(self.thing) if is_a(part, "Trainer", "transformers")), None)
+        if trainer is None:
+            raise FedsimError(f"'{self.name}' gives the arguments of a Trainer alone. Return the Trainer itself.")
+        self._trainer: Any = trainer
+        self._check()
+        model = copy.deepcopy(trainer.model).cpu()
+        if getattr(model, "is_activation_checkpointing", False):
+            model.gradient_checkpointing_disable()  # it keeps nothing for second derivatives
+        self._model: nn.Module = model.train()
+        train = trainer.get_train_dataloader()
+        test = trainer.get_eval_dataloader() if is_one_set(trainer.eval_dataset) else None
+        return Subject(
+            self._model,
+            self._loss(next(iter(train))),
+            train,
+            test,
+            optimizer="adam" if "adam" in str(trainer.args.optim).lower() else "sgd",
+            learning_rate=trainer.args.learning_rate,
+            tokenizer=trainer.processing_class if hasattr(trainer.processing_class, "decode") else None,
+            notes=self._notes(),
+        )
+
+    def understood(self) -> str:
+        """Say what is trained, and by which loss."""
+        args, sent = self._trainer.args, sum(p.requires_grad for p in self._model.parameters())
+        batch = args.train_batch_size * args.gradient_accumulation_steps
+        return (
+            f"transformers Trainer of {type(self._model).__name__}, {tensors_are(sent)} sent after one step; loss: "
+            f"{self._what}; it takes {batch} examples a step (--batch {batch} attacks such steps)"
+        )
+
+    def _check(self) -> None:
+        config: Any = getattr(self._trainer.model, "config", None)
+        if self._trainer.train_dataset is None:
+            raise FedsimError(f"the Trainer '{self.name}' has no train_dataset. Give it the client's data.")
+        if getattr(config, "is_encoder_decoder", False):
+            raise FedsimError(
+                f"the Trainer '{self.name}' trains an encoder with a decoder. What can be audited are classifiers and "
+                "causal language models: return one of these."
+            )
+        if getattr(config, "problem_type", None) not in (None, "single_label_classification"):
+            raise FedsimError(
+                f"the Trainer '{self.name}' trains for {config.problem_type}, expected one class for each example or "
+                "next tokens. Leave problem_type out, or return (model, loss, loader) with integer labels."
+            )
+
+    def _loss(self, batch: Mapping[str, Any]) -> Loss | None:
+        """Return the loss of scores and labels, checked on a batch; None is cross-entropy."""
+        trainer = self._trainer
+        is_plain = type(trainer).compute_loss.__module__.startswith("transformers.")
+        smoothing = trainer.args.label_smoothing_factor
+        self._what = "cross-entropy" if is_plain else f"that of {type(trainer).__name__}.compute_loss"
+        if is_plain and trainer.compute_loss_func is not None:
+            self._what = "its compute_loss_func"
+        elif is_plain and not smoothing:
+            return None
+        elif is_plain:
+            self._what = f"cross-entropy with label smoothing of {smoothing:g}"
+            return partial(_smoothed, smoothing)
+        loss = partial(_as_the_trainer, trainer)
+        labels, model = batch["labels"], copy.deepcopy(trainer.model).eval()
+        with torch.no_grad():
+            scores = scores_in(model(**{key: value for key, value in batch.items() if key != "labels"}))
+        if labels.ndim == _TOKENS:
+            scores, labels = scores[:, :-1], labels[:, 1:]
+        whole = partial(trainer.compute_loss, model, dict(batch))
+        check_same(loss, scores.cpu(), labels.cpu(), whole, f"the Trainer '{self.name}'")
+        return loss
+
+    def _notes(self) -> tuple[str, ...]:
+        if not hasattr(self._model, "lm_head"):
+            return ()
+        return ("Texts of one batch count alike, whatever their length; a Trainer counts tokens alike.",)
+
+
+def is_one_set(dataset: Any) -> bool:
+    """Say whether a trainer has one evaluation set, not none or several by name."""
+    return dataset is not None and not isinstance(dataset, Mapping)
+
+
+def _smoothed(smoothing: float, scores: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+
+
+class _Scored(nn.Module):
+    """Stands in for the trainer's model, and returns scores that are known."""
+
+    def __init__(self, scores: Tensor, config: Any) -> None:
+        super().__init__()
+        self.scores, self.config = scores, config
+
+    def forward(self, **_inputs: Any) -> Any:
+        """Return the scores as a model of transformers does."""
+        outputs = cast("Any", sys.modules["transformers.utils"]).ModelOutput
+        return outputs(logits=self.scores)
+
+
+def _as_the_trainer(trainer: Any, scores: Tensor, labels: Tensor) -> Tensor:
+    """Return what a trainer's own loss makes of scores; it moves next tokens itself, so these are moved back."""
+    if labels.ndim == _TOKENS:
+        scores = torch.cat([scores, scores[:, -1:].detach()], 1)
+        labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels], 1)
+    model = _Scored(scores, getattr(trainer.model, "config", None))
+    if trainer.compute_loss_func is not None:
+        return trainer.compute_loss_func(model(), labels, num_items_in_batch=None)
+    return trainer.compute_loss(model, {"labels": labels})

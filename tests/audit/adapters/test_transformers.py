@@ -1,0 +1,182 @@
+"""A Trainer is audited as it is: its model, data and loss."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, Trainer, TrainingArguments
+
+from fedsim.audit.loading import made
+from fedsim.audit.subject import checked
+from fedsim.core.errors import FedsimError
+from tests.audit.adapters.recovering import share
+
+
+class Net(nn.Module):
+    """An image classifier as a Trainer wants it: it takes names, and returns loss and scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 24), nn.Linear(24, 4)
+        self.config = PreTrainedConfig()  # a Trainer with label smoothing reads it
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(torch.relu(self.first(pixel_values.flatten(1))))
+        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def pictures(count: int = 24) -> list[dict[str, Any]]:
+    source = torch.Generator().manual_seed(5)
+    coarse = torch.rand(count, 1, 4, 4, generator=source)
+    images = F.interpolate(coarse, size=(8, 8), mode="bilinear")
+    labels = torch.randint(4, (count,), generator=source).tolist()
+    return [{"pixel_values": image, "label": label} for image, label in zip(images, labels, strict=True)]
+
+
+def trainer(folder: Path, model: Any = None, kind: Any = Trainer, data: Any = None, **more: Any) -> Any:
+    torch.manual_seed(0)
+    settings = {key: more.pop(key) for key in ("label_smoothing_factor", "optim", "learning_rate") if key in more}
+    args = TrainingArguments(
+        str(folder),
+        use_cpu=True,
+        report_to=[],
+        per_device_train_batch_size=6,
+        gradient_accumulation_steps=2,
+        **settings,
+    )
+    return kind(model or Net(), args, train_dataset=pictures() if data is None else data, **more)
+
+
+def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> None:
+    subject = made(trainer(tmp_path, eval_dataset=pictures(8), learning_rate=0.02, optim="sgd"), "train:trainer")
+    assert subject.notes == (
+        "Understood: transformers Trainer of Net, 4 tensors are sent after one step; loss: cross-entropy; it takes 12 "
+        "examples a step (--batch 12 attacks such steps).",
+    )
+    assert (subject.optimizer, subject.learning_rate, subject.loss) == ("sgd", 0.02, None)
+    sound = checked(subject, "train:trainer")
+    assert (len(sound.dataset.train), len(sound.dataset.test), sound.dataset.spec.classes) == (24, 8, 4)
+    assert sound.model.training
+
+
+def test_one_example_comes_back_through_a_dense_layer(tmp_path: Path) -> None:
+    assert share(made(trainer(tmp_path), "train:trainer")) == 1.0
+
+
+class Weighted(Trainer):
+    """A trainer with a loss of its own, as its documentation shows one."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_more: Any) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = F.cross_entropy(outputs["logits"], labels, weight=torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        return (loss, outputs) if return_outputs else loss
+
+
+class Penalised(Weighted):
+    """A trainer whose loss needs more than scores."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+        penalty = inputs.get("pixel_values", torch.zeros(1)).sum()
+        return super().compute_loss(model, inputs, return_outputs, **more) + penalty
+
+
+def focal(outputs: Any, labels: Tensor, num_items_in_batch: int | None = None) -> Tensor:
+    return (F.cross_entropy(outputs["logits"], labels, reduction="none") ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kind": Weighted}, "that of Weighted.compute_loss"),
+        ({"compute_loss_func": focal}, "its compute_loss_func"),
+        ({"label_smoothing_factor": 0.1}, "cross-entropy with label smoothing of 0.1"),
+    ],
+)
+def test_the_loss_is_what_the_trainer_computes(tmp_path: Path, settings: Any, words: str) -> None:
+    one = trainer(tmp_path, **settings)
+    subject = made(one, "train:trainer")
+    assert f"loss: {words};" in subject.notes[0]
+    assert subject.loss is not None
+    inputs = one.data_collator(pictures(6))
+    scores, labels = one.model(inputs["pixel_values"])["logits"], inputs["labels"]
+    expected = one.compute_loss(one.model, dict(inputs))
+    assert torch.allclose(subject.loss(scores, labels), expected, rtol=1e-5)  # float32 in another order
+    (slope,) = torch.autograd.grad(subject.loss(scores, labels), scores)
+    assert bool(slope.any())
+
+
+def texts(folder: Path, **more: Any) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"n_embd": 24, "n_layer": 1, "n_head": 2, "n_positions": 16, "attn_pdrop": 0.0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=50, bos_token_id=0, eos_token_id=0, **shape))
+    rows = torch.randint(50, (12, 6), generator=torch.Generator().manual_seed(1))
+    return trainer(folder, model, data=[{"input_ids": row, "labels": row} for row in rows], **more)
+
+
+def tokens(outputs: Any, labels: Tensor, num_items_in_batch: int | None = None) -> Tensor:
+    return 2 * F.cross_entropy(outputs["logits"][:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+
+
+def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
+    one = texts(tmp_path, compute_loss_func=tokens)
+    subject = made(one, "train:trainer")
+    assert subject.notes[1] == "Texts of one batch count alike, whatever their length; a Trainer counts tokens alike."
+    sound = checked(subject, "train:trainer")
+    assert (sound.task.name, sound.dataset.spec.shape) == ("next-token", (5,))
+    assert subject.loss is not None
+    batch = sound.dataset.train.taken(torch.arange(2))
+    scores = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(2))
+    expected = 2 * F.cross_entropy(scores.flatten(0, 1), batch.labels.flatten())
+    assert torch.allclose(subject.loss(scores, batch.labels), expected)
+
+
+def test_a_model_of_peft_in_a_trainer_sends_what_is_trainable(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), LoraConfig(target_modules=["head"], r=2))  # type: ignore[arg-type]
+    subject = made(trainer(tmp_path, model), "train:trainer")
+    assert subject.notes[0] == "Understood: peft LoRA, 2 tensors of rank 2 are sent; base frozen."
+    assert subject.notes[1].startswith("Understood: transformers Trainer of PeftModel")
+
+
+def of_two_sentences(folder: Path) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    shape = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    return trainer(folder, T5ForConditionalGeneration(T5Config(vocab_size=20, **shape)))
+
+
+def of_numbers(folder: Path) -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = BertConfig(vocab_size=20, problem_type="regression", num_labels=1, **shape)
+    return trainer(folder, BertForSequenceClassification(config))
+
+
+def without_data(folder: Path) -> Any:
+    one = trainer(folder)
+    one.train_dataset = None
+    return one
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (lambda folder: trainer(folder).args, "gives the arguments of a Trainer alone. Return the Trainer itself."),
+        (without_data, "has no train_dataset. Give it the client's data."),
+        (of_two_sentences, "trains an encoder with a decoder. What can be audited are classifiers and causal"),
+        (of_numbers, "trains for regression, expected one class for each example or next tokens. Leave problem_type"),
+        (lambda folder: trainer(folder, kind=Penalised), "it depends on more. Return .model, loss, loader., with"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> None:
+    with pytest.raises(FedsimError, match=message) as raised:
+        made(thing(tmp_path), "train:trainer")
+    assert "\n" not in str(raised.value)
