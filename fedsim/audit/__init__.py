@@ -9,14 +9,14 @@ print(verdict.sentence(record))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedsim.audit import auditing, running, verdict
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load, made
 from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
 from fedsim.audit.subject import Subject
 from fedsim.core.callable_modules import call_module
@@ -28,7 +28,7 @@ __all__ = ["AuditPlan", "AuditRecord", "Subject", "audit", "verdict"]
 
 
 def audit(
-    factory: Callable[[], Any],
+    thing: Any,
     *,
     batches: Sequence[int] = (1, 4, 16),
     minutes: float = 5.0,
@@ -39,10 +39,11 @@ def audit(
     device: DeviceName = "cpu",
     updates: int | None = None,
 ) -> AuditRecord:
-    """Audit what a function returns, in this process: without a memory limit; the clock acts between operations.
+    """Audit a client, in this process: without a memory limit; the clock acts between operations.
 
     Args:
-        factory: returns (model, loss, loader), or a `Subject`.
+        thing: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
+            lists; a text names it, as on the command line.
         batches: batch sizes to attack.
         minutes: wall time of the whole audit.
         out: folder for record, pictures, page and tables; absent: nothing is kept.
@@ -53,11 +54,12 @@ def audit(
         updates: number of attacked updates per batch size and defense; absent: enough for a few images.
 
     Raises:
-        FedsimError: the factory raises or returns something else, nothing can be audited, or the device is absent.
+        FedsimError: the thing is of no kind that can be audited, a function raises, nothing can be audited, or the
+            device is absent.
     """
     find_device(device)
     clock = AuditClock(60.0 * minutes)
-    name = getattr(factory, "__qualname__", type(factory).__name__)
+    name = str(thing) if isinstance(thing, str | Path) else getattr(thing, "__qualname__", type(thing).__name__)
     command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
     plan = AuditPlan(
         target=name,
@@ -72,7 +74,9 @@ def audit(
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         running.prepare(folder)
-        record = auditing.run(made(factory, name), plan, policy or Policy(), folder, clock)
+        record = auditing.run(
+            made(load(thing) if isinstance(thing, str) else thing, name), plan, policy or Policy(), folder, clock
+        )
         return running.finished(record, folder)
 
 

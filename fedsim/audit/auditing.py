@@ -76,10 +76,11 @@ def run(
         noun=sound.task.noun,
         group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
         client_defenses=tuple(dict(defense) for defense in subject.defenses),
+        is_captured=plan.is_captured or subject.reply is not None,
         notes=sound.notes,
     )
     book = AuditJournal(folder, clock, record, tell)
-    if plan.is_captured:
+    if record.is_captured:
         _attack_captured(book, sound)
     else:
         largest = max(_attack_sizes(book, sound), key=lambda arm: arm.batch_size)
@@ -206,5 +207,5 @@ def _introduce(book: AuditJournal, world: World) -> None:
     """Describe the attacker once, for all batch sizes."""
     if book.record.threat_model:
         return
-    sizes = (world.scenario.federation.batch_size,) if book.plan.is_captured else book.plan.batches
+    sizes = (world.scenario.federation.batch_size,) if book.record.is_captured else book.plan.batches
     book.keep(threat_model=describe_any_round(world, sizes), dropout=tuple(site.rate for site in world.models.sites))

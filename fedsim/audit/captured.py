@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedsim.audit.loading import load
 from fedsim.audit.record import AuditPlan
-from fedsim.audit.subject import Checked
+from fedsim.audit.subject import Checked, ClientReply
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
 from fedsim.core.tensor_files import read_npz
@@ -35,7 +35,7 @@ class Captured:
 
 
 def read_update(subject: Checked, plan: AuditPlan) -> Captured:
-    """Return the update that the plan names.
+    """Return the update that the plan names, or that the subject brings.
 
     Raises:
         FedsimError: a file cannot be read or does not fit the model, or the ClientApp fails.
@@ -44,6 +44,8 @@ def read_update(subject: Checked, plan: AuditPlan) -> Captured:
         raise FedsimError("--knows masks: the dropout masks of a captured update are unknown. Leave it out.")
     if plan.client_app is not None:
         return _of_client_app(subject, plan, plan.client_app)
+    if subject.subject.reply is not None:
+        return _of_reply(subject, plan, subject.subject.reply)
     assert plan.gradients is not None
     return _of_files(subject, plan, plan.gradients)
 
@@ -128,6 +130,14 @@ def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> 
             )
         if expected.is_floating_point() and not tensor.is_floating_point():
             raise FedsimError(f"{path} holds '{name}' of type {tensor.dtype}, expected floating-point numbers.")
+
+
+def _of_reply(subject: Checked, plan: AuditPlan, reply: ClientReply) -> Captured:
+    examples = sum(map(len, reply.batches))
+    update = Update("delta", reply.moved, {}, examples, 0.0)
+    world = world_of(subject, plan, max(map(len, reply.batches)))
+    entry = WireEntry(1, 0, world.models.first_weights, update)
+    return Captured(Victim(world, entry, Truth(reply.batches, (), update, reply.batches)), plan.knows)
 
 
 def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:

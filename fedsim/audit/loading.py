@@ -21,16 +21,18 @@ KINDS = "docs/audit.md lists what else can be audited as it is."
 
 
 def load(target: str) -> Any:
-    """Return the object of ``package.module:name``, or of ``folder/file.py:name``.
+    """Return the object of ``package.module:name``, or of ``folder/file.py:name``, or the path of a Flower app.
 
     Raises:
         FedsimError: the module cannot be imported, or has no such name.
     """
+    if ":" not in target and (Path(target).is_dir() or target.endswith(".fab")):
+        return Path(target)
     module_name, colon, attribute = target.rpartition(":")
     if not colon or not module_name or not attribute:
         raise FedsimError(
             f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
-            "my_pkg.train:make."
+            "my_pkg.train:make, or the folder of a Flower app."
         )
     if module_name.endswith(".py"):
         module_name = _reachable(Path(module_name), target)

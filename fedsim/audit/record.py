@@ -158,6 +158,7 @@ class AuditRecord(Part):
     dropout: tuple[float, ...] = ()
     client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
+    is_captured: bool = Field(default=False, description="whether the attacked update was made elsewhere")
     notes: tuple[str, ...] = ()
     arms: tuple[AuditArm, ...] = ()
     unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")

@@ -36,6 +36,19 @@ _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
+class ClientReply:
+    """What a client of the user's own sent after a round, and what is behind it.
+
+    Attributes:
+        moved: received minus sent, by the name of each trained parameter.
+        batches: of every local step.
+    """
+
+    moved: Mapping[str, Tensor]
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True)
 class Subject:
     """What a user's factory returns; a tuple (model, loss, loader) is the same, with defaults for the rest.
 
@@ -62,6 +75,7 @@ class Subject:
         sampling: how batches are drawn: passes over the data, or by Poisson sampling.
         names: parameters by the names that their tensors have in files of captured gradients and weights; those that
             are not here have their own.
+        reply: what a client sent, where that is attacked in place of updates that the audit computes.
         notes: what a reader must know of the subject, as sentences.
     """
 
@@ -80,6 +94,7 @@ class Subject:
     tokenizer: Any = None
     group: Grouping | None = None
     sampling: Sampling = "passes"
+    reply: ClientReply | None = None
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 

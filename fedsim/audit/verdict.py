@@ -176,7 +176,7 @@ def sentence(record: AuditRecord) -> str:
 
 
 def _why_none(record: AuditRecord) -> str:
-    if record.plan.is_captured:
+    if record.is_captured:
         return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
     if not record.plan.defend:
         return "No defense was tried, as asked for."

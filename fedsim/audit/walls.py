@@ -34,7 +34,7 @@ def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     }
     for arm in record.client:
         rows = [_row(record, arm, pictures, kind, label) for kind, label in labels.items()]
-        title = "captured update" if record.plan.is_captured else f"batch {arm.batch_size}"
+        title = "captured update" if record.is_captured else f"batch {arm.batch_size}"
         yield from _wall(title, rows, arm, pictures)
 
 

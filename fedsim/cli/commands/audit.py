@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 
 _Target = Annotated[
-    str, typer.Argument(help="package.module:function or folder/file.py:function; it returns (model, loss, loader)")
+    str,
+    typer.Argument(
+        help="package.module:name or folder/file.py:name of a function that returns (model, loss, loader), or of what "
+        "docs/audit.md lists; or the folder or .fab file of a Flower app"
+    ),
 ]
 _ClientApp = Annotated[
     str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
@@ -73,7 +77,7 @@ def audit(
     from fedsim.record.policy import policy_of
     from fedsim.record.store import write_whole
 
-    folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
+    folder = out or Path("results") / f"audit-{Path(target.rpartition(':')[2]).resolve().stem}"
     plan = AuditPlan(
         target=target,
         batches=batches,

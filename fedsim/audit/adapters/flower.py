@@ -1,0 +1,202 @@
+"""A Flower app: its folder, or the archive that `flwr build` writes. One round of its own apps, in this process."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, cast, final
+
+from torch import Tensor, nn
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, tensors_are
+from fedsim.audit.adapters._fab import unpack
+from fedsim.audit.adapters._watching import WatchedClient
+from fedsim.audit.subject import ClientReply, Subject
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
+
+_ARCHIVE, _PROJECT = ".fab", "pyproject.toml"
+_FUNCTION = "Audit a function that returns (model, loss, loader) instead, with --client-app where a ClientApp has it."
+
+
+class _Apps(NamedTuple):
+    """Both apps, the client's mods by name, and the run configuration."""
+
+    client: Any
+    server: Any
+    mods: tuple[str, ...]
+    config: dict[str, Any]
+
+
+@final
+@adapter
+class FlowerApp(SubjectAdapter):
+    """The reply of the first client to the first message of the app's own server, with the app's mods in place."""
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether it is a folder, an archive, or an app without its folder."""
+        return isinstance(thing, Path) or is_a(thing, "ClientApp", "flwr") or is_a(thing, "ServerApp", "flwr")
+
+    def subject(self) -> Subject:
+        """Run the round, and return what trained, on what, and what was sent."""
+        if not isinstance(self.thing, Path):
+            raise FedsimError(
+                f"'{self.name}' is a {type(self.thing).__name__} alone, without the weights that a server sends. Name "
+                "the folder of its app, or give --client-app beside a function that returns (model, loss, loader)."
+            )
+        with _folder_of(self.thing) as folder, _importing(folder):
+            from fedsim.audit.adapters._round import first_round  # noqa: PLC0415 - Flower is slow to import
+
+            self._apps = _load(folder, self.name)
+            first, *others = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
+        self._client = first.training
+        model, batches = self._checked(first.training, first.examples)
+        self._moved = self._update(model, first.received, first.sent)
+        known = model.state_dict()
+        model.load_state_dict({**known, **{name: one for name, one in first.received.items() if name in known}})
+        rest = [(step.inputs, step.labels) for other in others for step in other.training.steps]
+        return Subject(
+            model,
+            self._client.losses[0],
+            [(step.inputs, step.labels) for step in batches],
+            test=rest or None,
+            optimizer="adam" if "Adam" in self._client.optimizer else "sgd",
+            learning_rate=self._client.learning_rate,
+            local_steps=len(batches),
+            reply=ClientReply(self._moved, batches),
+        )
+
+    def understood(self) -> str:
+        """Say what was sent after which training."""
+        steps, client = self._client.steps, self._client
+        sizes = sorted({len(step) for step in steps})
+        what = f"{len(steps)} step{'s' if len(steps) > 1 else ''} of {' or '.join(map(str, sizes))}"
+        what = f"{what} example{'s' if sizes != [1] else ''}"
+        mods = f"mods {', '.join(self._apps.mods)}" if self._apps.mods else "no mods"
+        loss = cast("Any", client.losses[0]).func.__name__
+        return (
+            f"Flower app, {tensors_are(len(self._moved))} sent by its ClientApp ({mods}) after {what}, "
+            f"{client.optimizer} at {client.learning_rate:g}, loss {loss}"
+        )
+
+    def _checked(self, client: WatchedClient, examples: int | None) -> tuple[nn.Module, tuple[Batch, ...]]:
+        why = client.not_seen
+        if client.model is None:
+            why = why or "it trains no torch model in this process"
+        if not client.steps:
+            why = why or "it trains without an optimizer of torch"
+        if why or client.model is None:
+            raise FedsimError(f"the ClientApp of '{self.name}' cannot be watched: {why}. {_FUNCTION}")
+        seen = sum(map(len, client.steps))
+        if examples and seen % examples and examples % seen:
+            raise FedsimError(
+                f"the ClientApp of '{self.name}' says that it trained on {examples} examples, but {seen} were seen. "
+                f"{_FUNCTION}"
+            )
+        return client.model.cpu(), tuple(client.steps)
+
+    def _update(
+        self, model: nn.Module, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return by how much each trained parameter moved."""
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        for name in trained:
+            if name not in received or name not in sent:
+                side = "the server sends" if name not in received else "the client answers with"
+                raise FedsimError(
+                    f"'{name}' is trained in the ClientApp of '{self.name}', but not among the arrays that {side}. "
+                    "Send ArrayRecord(model.state_dict()) of the model that trains."
+                )
+        return {name: received[name].float() - sent[name].float() for name in trained}
+
+
+@contextmanager
+def _folder_of(path: Path) -> Iterator[Path]:
+    """Give the folder of an app; that of an archive is gone afterwards."""
+    if path.is_dir():
+        yield path.resolve()
+        return
+    if path.suffix != _ARCHIVE or not path.is_file():
+        raise FedsimError(f"there is no folder or {_ARCHIVE} file {path}, seen from {Path.cwd().name or '/'}.")
+    with TemporaryDirectory(prefix="fedsim-app-") as folder:
+        unpack(path, Path(folder))
+        yield Path(folder).resolve()
+
+
+@contextmanager
+def _importing(folder: Path) -> Iterator[None]:
+    """Have modules found in a folder before all others."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _load(folder: Path, name: str) -> _Apps:
+    """Import both apps of a folder.
+
+    Raises:
+        FedsimError: the project names none, or one cannot be imported.
+    """
+    table = _table_of(folder, name)
+    components = table.get("components", {})
+    for kind in ("serverapp", "clientapp"):
+        if kind not in components:
+            raise FedsimError(
+                f"{_PROJECT} of '{name}' has no {kind} in [tool.flwr.app.components], expected one as "
+                f'{kind} = "package.module:app".'
+            )
+    server, client = (_app(components[kind], kind, folder, name) for kind in ("serverapp", "clientapp"))
+    from flwr.common.config import flatten_dict  # noqa: PLC0415 - Flower is slow to import
+
+    mods = tuple(getattr(mod, "__name__", type(mod).__name__) for mod in getattr(client, "_mods", ()))
+    return _Apps(client, server, mods, flatten_dict(table.get("config", {})))
+
+
+def _table_of(folder: Path, name: str) -> dict[str, Any]:
+    project = folder / _PROJECT
+    if not project.is_file():
+        raise FedsimError(
+            f"'{name}' holds no {_PROJECT}, so it is not the folder of a Flower app. Name the folder that `flwr run` "
+            "takes, or package.module:function."
+        )
+    try:
+        tables = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FedsimError(f"{project} is not TOML: {error}.") from error
+    table = tables.get("tool", {}).get("flwr", {}).get("app")
+    if table is None:
+        raise FedsimError(
+            f"{_PROJECT} of '{name}' has no [tool.flwr.app], so it is no Flower app. Name the app's folder."
+        )
+    return table
+
+
+def _app(reference: str, kind: str, folder: Path, name: str) -> Any:
+    module_name, _, attribute = str(reference).partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        app: Any = module
+        for part in attribute.split("."):
+            app = getattr(app, part)
+    except Exception as error:
+        raise FedsimError(
+            f"the {kind} '{reference}' of '{name}' cannot be loaded: {type(error).__name__}: {error}. Try `flwr run` "
+            "first, and install what it needs here."
+        ) from error
+    if not Path(str(module.__file__)).resolve().is_relative_to(folder):
+        raise FedsimError(
+            f"module '{module_name}' of '{name}' was loaded from {module.__file__} before. Audit each app in a process "
+            "of its own."
+        )
+    wanted = "ServerApp" if kind == "serverapp" else "ClientApp"
+    if not is_a(app, wanted, "flwr"):
+        raise FedsimError(f"the {kind} '{reference}' of '{name}' is of type {type(app).__name__}, expected a {wanted}.")
+    return app

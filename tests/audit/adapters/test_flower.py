@@ -1,0 +1,236 @@
+"""A Flower app is audited as it is: its own server and client, with its mods, as folder and as archive."""
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.cli.build import build_fab_from_disk
+
+from fedsim.audit import AuditPlan, auditing
+from fedsim.audit.captured import read_update
+from fedsim.audit.clock import AuditClock
+from fedsim.audit.loading import load, made
+from fedsim.audit.record import AuditRecord
+from fedsim.audit.subject import Subject, checked
+from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
+
+EXAMPLE = Path(__file__).parents[3] / "scenarios" / "45_audit_kinds" / "flower_app"
+MOD = """
+def halved(message, context, call_next):
+    reply = call_next(message, context)
+    received = message.content["arrays"].to_torch_state_dict()
+    sent = reply.content["arrays"].to_torch_state_dict()
+    half = {name: (received[name] + sent[name]) / 2 for name in sent}
+    reply.content["arrays"] = ArrayRecord(half)
+    return reply
+
+app = ClientApp(mods=[halved])
+"""
+
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # by flwr build
+
+
+class Apps:
+    """Copies of the example, each with a package of its own name, since Python keeps the modules of every app."""
+
+    number = 0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def make(self, *changes: tuple[str, str, str]) -> Path:
+        """Return the folder of a copy; a change is a file, a text in it and another text."""
+        Apps.number += 1
+        package, folder = f"digit_app_{Apps.number}", self.folder / f"app{Apps.number}"
+        shutil.copytree(EXAMPLE, folder)
+        (folder / "digit_app").rename(folder / package)
+        for name, old, new in changes:
+            file = next(folder.rglob(name))
+            text = file.read_text()
+            assert old in text
+            file.write_text(text.replace(old, new))
+        for file in [*folder.rglob("*.py"), folder / "pyproject.toml"]:
+            file.write_text(file.read_text().replace("digit_app", package))
+        return folder
+
+
+@pytest.fixture
+def apps(tmp_path: Path) -> Apps:
+    return Apps(tmp_path)
+
+
+def audited(path: Path, folder: Path) -> AuditRecord:
+    plan = AuditPlan(target="app")
+    folder.mkdir()
+    return auditing.run(made(path, "app"), plan, Policy(), folder, AuditClock(60.0))
+
+
+def moved(subject: Subject) -> torch.Tensor:
+    assert subject.reply is not None
+    return torch.cat([tensor.flatten() for tensor in subject.reply.moved.values()])
+
+
+def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: Path) -> None:
+    archive = tmp_path / "app.fab"
+    archive.write_bytes(build_fab_from_disk(apps.make()))
+    for number, path in enumerate((apps.make(), archive)):
+        record = audited(load(str(path)), tmp_path / str(number))
+        (arm,) = record.arms
+        assert record.is_captured
+        assert arm.recovered is not None
+        assert arm.recovered.value == 1.0
+        assert record.notes[0] == (
+            "Understood: Flower app, 4 tensors are sent by its ClientApp (no mods) after 1 step of 1 example, SGD at "
+            "0.1, loss cross_entropy."
+        )
+
+
+def test_steps_batches_and_settings_are_those_of_the_clients_own_loop(apps: Apps) -> None:
+    path = apps.make(("pyproject.toml", "examples = 1", "examples = 5"), ("pyproject.toml", "size = 1", "size = 2"))
+    subject = made(path, "app")
+    assert subject.reply is not None
+    assert [len(batch) for batch in subject.reply.batches] == [2, 2, 1]
+    assert (subject.local_steps, subject.learning_rate, subject.optimizer) == (3, 0.1, "sgd")
+    assert "after 3 steps of 1 or 2 examples, SGD at 0.1" in subject.notes[0]
+    victim = read_update(checked(subject, "app"), AuditPlan(target="app")).victim
+    weights = {name: p.clone().requires_grad_() for name, p in subject.model.named_parameters()}
+    for batch in victim.truth.batches:  # the client's loop by hand
+        scores = torch.func.functional_call(subject.model, weights, (batch.inputs,))
+        slopes = torch.autograd.grad(torch.nn.functional.cross_entropy(scores, batch.labels), list(weights.values()))
+        weights = {
+            n: (w - 0.1 * g).detach().requires_grad_() for (n, w), g in zip(weights.items(), slopes, strict=True)
+        }
+    for name, p in subject.model.named_parameters():
+        expected = p - weights[name]
+        assert torch.allclose(victim.entry.update.tensors[name], expected, atol=1e-6)  # float32
+
+
+def test_mods_are_in_place(apps: Apps) -> None:
+    plain = made(apps.make(), "app")
+    modded = made(apps.make(("client_app.py", "\napp = ClientApp()\n", MOD)), "app")
+    assert "by its ClientApp (mods halved) after" in modded.notes[0]
+    assert torch.allclose(moved(modded), moved(plain) / 2, atol=1e-7)  # float32
+
+
+def test_a_server_that_waits_for_more_clients_gets_them(apps: Apps) -> None:
+    changes = ("server_app.py", "FedAvg(", "FedAvg(min_available_nodes=8, ")
+    assert made(apps.make(changes), "app").reply is not None
+
+
+def test_a_loss_by_a_module_is_seen_as_one_by_a_function(apps: Apps) -> None:
+    changes = (
+        "task.py",
+        "nn.functional.cross_entropy(model(images), labels)",
+        "nn.CrossEntropyLoss()(model(images), labels)",
+    )
+    assert torch.equal(moved(made(apps.make(changes), "app")), moved(made(apps.make(), "app")))
+
+
+def test_an_evaluation_before_the_first_step_is_no_training(apps: Apps) -> None:
+    before = "    data = partition("
+    changes = (
+        "client_app.py",
+        before,
+        "    model.eval()(__import__('torch').rand(3, 1, 8, 8)); model.train()\n" + before,
+    )
+    subject = made(apps.make(changes), "app")
+    assert subject.reply is not None
+    assert [len(batch) for batch in subject.reply.batches] == [1]
+
+
+BY_HAND = "[p.data.sub_(learning_rate * p.grad) for p in model.parameters()]"
+BARE_LOSS = "model(images).square().mean()"
+OUTSIDE = "nn.functional.cross_entropy(2 * model(images), labels)"
+CROSS = "nn.functional.cross_entropy(model(images), labels)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            (("pyproject.toml", 'serverapp = "digit_app.server_app:app"', ""),),
+            r"has no serverapp in \[tool.flwr.app.components\]",
+        ),
+        (
+            (("pyproject.toml", 'clientapp = "digit_app.client_app:app"', ""),),
+            r"has no clientapp in .*, expected one as clientapp = \"package.module:app\"",
+        ),
+        ((("pyproject.toml", "[project]", "[project"),), "is not TOML"),
+        ((("pyproject.toml", "client_app:app", "client_app:ap"),), "cannot be loaded: AttributeError.* Try `flwr"),
+        ((("pyproject.toml", "client_app:app", "client_app:fit"),), "is of type function, expected a ClientApp"),
+        (
+            (("client_app.py", "from flwr.client", "import no_such_package\nfrom flwr.client"),),
+            "No module named 'no_such",
+        ),
+        ((("task.py", "lr=learning_rate", "lr=-1"),), "the ClientApp of 'app' failed: .*Invalid learning"),
+        ((("server_app.py", "torch.manual_seed(0)", "1 / 0"),), "the ServerApp of 'app' failed: ZeroDivisionError"),
+        (
+            (("server_app.py", "    FedAvg(", "    0 and FedAvg("),),
+            "ended without a message that asks a client to train",
+        ),
+        ((("task.py", "optimizer.step()", BY_HAND),), "cannot be watched: it trains without an optimizer of torch"),
+        ((("task.py", CROSS, BARE_LOSS),), "cannot be watched: it trains with a loss other than cross-entropy"),
+        ((("task.py", CROSS, OUTSIDE),), "cannot be watched: its loss is not one of what its model returns"),
+        (
+            (("client_app.py", "ArrayRecord(model.state_dict())", 'ArrayRecord({"1.bias": model[1].bias.data})'),),
+            "'1.weight' is trained in the ClientApp of 'app', but not among the arrays that the client answers with",
+        ),
+        (
+            (("client_app.py", '"arrays": ArrayRecord(', '"more": message.content["arrays"], "arrays": ArrayRecord('),),
+            "holds 2 array records, expected one",
+        ),
+        (
+            (("client_app.py", "len(data), ", "7, "), ("pyproject.toml", "examples = 1", "examples = 5")),
+            "says that it trained on 7 examples, but 5 were seen",
+        ),
+    ],
+)
+def test_a_mistake_in_an_app_is_one_sentence(apps: Apps, changes: Any, message: str) -> None:
+    path = apps.make(*changes)
+    with pytest.raises(FedsimError, match=message) as raised:
+        made(path, "app")
+    assert "\n" not in str(raised.value)
+
+
+def archive_of(name: str, mode: int = 0o644) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as packed:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        packed.writestr(info, "text")
+    return memory.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (archive_of("../outside.py"), "holds '../outside.py', a path that leaves its folder"),
+        (archive_of("/tmp/outside.py"), "holds '/tmp/outside.py', a path that leaves its folder"),
+        (archive_of("a/../../outside.py"), "a path that leaves its folder"),
+        (archive_of("link", 0o120777), "holds 'link', a link, which may leave its folder"),
+        (b"no archive", "cannot read .*app.fab: File is not a zip file. Build it again with `flwr build`."),
+        (archive_of("readme.md"), "'app' holds no pyproject.toml, so it is not the folder of a Flower app"),
+    ],
+)
+def test_an_archive_stays_in_its_folder(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "app.fab").write_bytes(content)
+    with pytest.raises(FedsimError, match=message):
+        made(tmp_path / "app.fab", "app")
+    assert [file.name for file in tmp_path.rglob("*")] == ["app.fab"]
+
+
+def test_what_is_no_app_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match=r"there is no folder or .fab file .*, seen from"):
+        made(tmp_path / "missing.fab", "app")
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    with pytest.raises(FedsimError, match=r"has no \[tool.flwr.app\], so it is no Flower app"):
+        made(tmp_path, "app")
+    from flwr.clientapp import ClientApp
+
+    with pytest.raises(FedsimError, match="is a ClientApp alone, without the weights that a server sends"):
+        made(ClientApp(), "app")
