@@ -32,7 +32,7 @@ _LEAST_SIDE = 3
 _LOGITS = 2
 _TRIED = 5  # examples on which a loss is compared with cross-entropy
 _IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
-_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
     if isinstance(item, Mapping):
         given = cast("Mapping[str, Any]", item)
         images = next((given[key] for key in _IMAGE_KEYS if key in given), None)
-        labels = next((given[key] for key in _LABEL_KEYS if key in given), None)
+        labels = next((given[key] for key in LABEL_KEYS if key in given), None)
     else:
         images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
     if not isinstance(images, Tensor) or not isinstance(labels, Tensor):

@@ -6,9 +6,11 @@ The step runs with scores in place of what its model would return, so that an au
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Loss
@@ -37,3 +39,28 @@ def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], T
             f"{replayed:.5g}: it depends on more. Return (model, loss, loader), with the loss as a function of scores "
             "and labels."
         )
+
+
+def called_modules(run: Callable[[], object]) -> list[nn.Module]:
+    """Return the modules with trainable parameters that a function calls itself, each once, in their order."""
+    known: list[nn.Module] = []
+    depth = 0
+
+    def enter(module: nn.Module, _inputs: Any) -> None:
+        nonlocal depth
+        depth += 1
+        is_model = depth == 1 and any(p.requires_grad for p in module.parameters())
+        if is_model and not any(module is one for one in known):
+            known.append(module)
+
+    def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        nonlocal depth
+        depth -= 1
+
+    hooks = (register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True))
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return known

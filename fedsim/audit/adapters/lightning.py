@@ -1,0 +1,208 @@
+"""A LightningModule with its DataModule or its loader: the loss is that of its training_step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters._replaying import called_modules, check_same
+from fedsim.audit.subject import LABEL_KEYS, Subject
+from fedsim.core.errors import FedsimError, describe_exception
+
+_PACKAGES = ("lightning", "pytorch_lightning")
+_PAIR = 2  # inputs and labels
+_RETURN = "Return (module, datamodule), or (module, train_dataloader)."
+
+
+@final
+@adapter
+class LightningClient(SubjectAdapter):
+    """The module that training_step calls, with what training_step makes of its scores as the loss."""
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether one of the parts is of Lightning."""
+        kinds = ("LightningModule", "LightningDataModule", "Trainer")
+        return any(is_a(part, kind, *_PACKAGES) for part in parts_of(thing) for kind in kinds)
+
+    def subject(self) -> Subject:
+        """Return a copy of that module, with the loaders of the data."""
+        parts = parts_of(self.thing)
+        module = next((part for part in parts if is_a(part, "LightningModule", *_PACKAGES)), None)
+        if module is None or len(parts) != _PAIR:
+            given = ", ".join(type(part).__name__ for part in parts)
+            raise FedsimError(f"'{self.name}' gives {given}, expected a LightningModule and its data. {_RETURN}")
+        if not module.automatic_optimization:
+            raise FedsimError(
+                f"'{self.name}' optimises by hand (automatic_optimization = False), so its steps are not known. "
+                "Return (model, loss, loader)."
+            )
+        train, test = self._loaders(next(part for part in parts if part is not module))
+        self._module: Any = _silent(copy.deepcopy(module))
+        batch = self._first(train)
+        self._core = self._called(batch)
+        loss = _StepLoss(self._module, self._core, batch)
+        self._check(loss, batch)
+        optimizer, rate, notes = self._optimizer()
+        return Subject(self._core, loss, train, test, optimizer=optimizer, learning_rate=rate, notes=notes)
+
+    def understood(self) -> str:
+        """Say what is trained, and by which loss."""
+        sent = sum(p.requires_grad for p in self._core.parameters())
+        which = "" if self._core is self._module else f" of its {type(self._core).__name__}"
+        return (
+            f"{type(self._module).__name__} of Lightning, {tensors_are(sent, which)} sent after one step; loss: that "
+            "of training_step"
+        )
+
+    def _loaders(self, data: Any) -> tuple[Iterable[Any], Iterable[Any] | None]:
+        if not is_a(data, "LightningDataModule", *_PACKAGES):
+            return data, None
+        try:
+            data.prepare_data()
+            data.setup("fit")
+            train = data.train_dataloader()
+        except Exception as error:
+            raise FedsimError(f"the DataModule of '{self.name}' failed: {describe_exception(error)}.") from error
+        try:
+            test = data.val_dataloader()
+        except Exception:  # it has none
+            return train, None
+        return train, test if is_a(test, "DataLoader", "torch") else None
+
+    def _first(self, train: Iterable[Any]) -> Any:
+        batch = next(iter(train), None)
+        is_pair = isinstance(batch, tuple | list) and len(cast("tuple[Any, ...]", batch)) == _PAIR
+        if not is_pair and not (isinstance(batch, Mapping) and _label_key(batch)):
+            given = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
+            raise FedsimError(
+                f"batches of '{self.name}' are {given}, expected (inputs, labels), or a mapping with labels. Return "
+                "(model, loss, loader) with such a loader."
+            )
+        return batch
+
+    def _called(self, batch: Any) -> nn.Module:
+        """Return the module that training_step calls.
+
+        Raises:
+            FedsimError: it calls none or several, or fails.
+        """
+        trial = copy.deepcopy(self._module)
+        try:
+            with torch.no_grad():
+                called = called_modules(lambda: _loss_of(trial.training_step(batch, 0)))
+        except Exception as error:
+            raise FedsimError(
+                f"training_step of '{self.name}' fails without a Trainer: {describe_exception(error)}. Return (model, "
+                "loss, loader) where it needs one."
+            ) from error
+        names = [name for name, module in trial.named_modules() if any(module is one for one in called)]
+        if len(called) != 1:
+            what = f"calls {' and '.join(names)} one after the other" if called else "calls no module that is trained"
+            raise FedsimError(
+                f"training_step of '{self.name}' {what}, expected one call that gives the scores. Put them into "
+                "forward, and call self(inputs)."
+            )
+        return self._module.get_submodule(names[0])
+
+    def _check(self, loss: _StepLoss, batch: Any) -> None:
+        trial = copy.deepcopy(self._module).eval()
+        names = {id(module): name for name, module in self._module.named_modules()}
+        core = trial.get_submodule(names[id(self._core)])
+        kept: list[Any] = []
+        hook = core.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        with torch.no_grad():
+            actual = _loss_of(trial.training_step(batch, 0))
+        hook.remove()
+        if not isinstance(kept[0], Tensor):
+            raise FedsimError(
+                f"what training_step of '{self.name}' calls returns {type(kept[0]).__name__}, expected scores. Let "
+                "forward return them alone."
+            )
+        check_same(loss, kept[0], _labels_of(batch), lambda: actual, f"training_step of '{self.name}'")
+
+    def _optimizer(self) -> tuple[str, float, tuple[str, ...]]:
+        try:
+            optimizer = _first_optimizer(self._module.configure_optimizers())
+        except Exception:
+            optimizer = None
+        if optimizer is None:
+            return "sgd", 0.1, ("configure_optimizers gave no optimizer without a Trainer, so SGD at 0.1 trains.",)
+        return "adam" if "Adam" in type(optimizer).__name__ else "sgd", float(optimizer.param_groups[0]["lr"]), ()
+
+
+class _StepLoss:
+    """The loss that training_step makes of scores and labels.
+
+    Attributes:
+        module: runs the step.
+        name: of the module whose scores are replaced.
+        batch: an example of what the step gets; its labels are replaced.
+    """
+
+    def __init__(self, module: Any, core: nn.Module, batch: Any) -> None:
+        self.module = copy.deepcopy(module)
+        self.name = next(name for name, one in module.named_modules() if one is core)
+        self.batch = batch
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss, a scalar."""
+        core = self.module.get_submodule(self.name)
+        cast("Any", core).forward = lambda *_inputs, **_settings: scores
+        return _loss_of(self.module.training_step(_with_labels(self.batch, labels), 0))
+
+
+def _silent(module: Any) -> Any:
+    """Let a module log nothing, since there is no Trainer to log to."""
+    module.log = module.log_dict = _nothing
+    return module
+
+
+def _nothing(*_what: Any, **_more: Any) -> None:
+    return None
+
+
+def _loss_of(output: Any) -> Tensor:
+    """Return the loss in what training_step returned.
+
+    Raises:
+        TypeError: it has none.
+    """
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"it returns {type(output).__name__}, expected a loss")
+    return loss
+
+
+def _label_key(batch: Mapping[str, Any]) -> str:
+    return next((key for key in LABEL_KEYS if key in batch), "")
+
+
+def _labels_of(batch: Any) -> Tensor:
+    return batch[_label_key(batch)] if isinstance(batch, Mapping) else batch[1]
+
+
+def _with_labels(batch: Any, labels: Tensor) -> Any:
+    """Return a batch with other labels, and as many inputs, which stand there for their shape alone."""
+    known = _labels_of(batch)
+    numbers = torch.zeros(len(labels), dtype=torch.long)
+    if isinstance(batch, Mapping):
+        like = {key: value[numbers] if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return {**like, _label_key(batch): labels.to(known.device)}
+    return type(batch)((batch[0][numbers], labels.to(known.device)))
+
+
+def _first_optimizer(configured: Any) -> Optimizer | None:
+    """Return the first optimizer of what configure_optimizers may return."""
+    if isinstance(configured, Optimizer):
+        return configured
+    parts = [configured.get("optimizer")] if isinstance(configured, Mapping) else configured
+    if not isinstance(parts, list | tuple):
+        return None
+    return next((one for one in map(_first_optimizer, cast("list[Any]", parts)) if one is not None), None)
