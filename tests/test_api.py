@@ -65,7 +65,7 @@ def test_audit_is_called_and_holds_modules() -> None:
         "except FedsimError as error: print(error)\n"
     )
     said = python(code)
-    assert said.startswith("['factory', 'batches'] AuditClock")
+    assert said.startswith("['client', 'batches'] AuditClock")
     assert "expected a tuple (model, loss, loader)" in said
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit.subject import checked, made
+from fedsim.audit.loading import made
+from fedsim.audit.subject import checked
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -28,7 +28,7 @@ __all__ = ["AuditPlan", "AuditRecord", "Subject", "audit", "verdict"]
 
 
 def audit(
-    thing: Any,
+    client: Any,
     *,
     batches: Sequence[int] = (1, 4, 16),
     minutes: float = 5.0,
@@ -42,7 +42,7 @@ def audit(
     """Audit a client, in this process: without a memory limit; the clock acts between operations.
 
     Args:
-        thing: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
+        client: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
             lists; a text names it, as on the command line.
         batches: batch sizes to attack.
         minutes: wall time of the whole audit.
@@ -54,12 +54,12 @@ def audit(
         updates: number of attacked updates per batch size and defense; absent: enough for a few images.
 
     Raises:
-        FedsimError: the thing is of no kind that can be audited, a function raises, nothing can be audited, or the
+        FedsimError: the client is of no kind that can be audited, a function raises, nothing can be audited, or the
             device is absent.
     """
     find_device(device)
     clock = AuditClock(60.0 * minutes)
-    name = str(thing) if isinstance(thing, str | Path) else getattr(thing, "__qualname__", type(thing).__name__)
+    name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
     command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
     plan = AuditPlan(
         target=name,
@@ -75,7 +75,7 @@ def audit(
         folder = out or Path(temporary)
         running.prepare(folder)
         record = auditing.run(
-            made(load(thing) if isinstance(thing, str) else thing, name), plan, policy or Policy(), folder, clock
+            made(load(client) if isinstance(client, str) else client, name), plan, policy or Policy(), folder, clock
         )
         return running.finished(record, folder)
 

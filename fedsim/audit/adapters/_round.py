@@ -20,7 +20,7 @@ _PATIENT_POLLS = 2  # a server may ask once to tell how many there are, and once
 _TRAIN, _EXAMPLES = "train", "num-examples"
 
 
-class Answered(NamedTuple):
+class AnsweredTraining(NamedTuple):
     """A client that trained: the arrays that it received and sent, the examples that it states, and its training."""
 
     received: dict[str, Tensor]
@@ -40,7 +40,7 @@ class _OneRoundGrid(LocalGrid):
         super().__init__(client_app, _CLIENTS, run_config)
         self._name = name
         self._polls = 0
-        self.answered: list[Answered] = []
+        self.answered: list[AnsweredTraining] = []
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the node ids; twice as many as before where the server waits for more."""
@@ -66,13 +66,13 @@ class _OneRoundGrid(LocalGrid):
                 "it in the same way."
             )
         sent = _arrays(reply, f"the reply of the ClientApp of '{self._name}'")
-        self.answered.append(Answered(received, sent, _stated(reply), training))
+        self.answered.append(AnsweredTraining(received, sent, _stated(reply), training))
         if len(self.answered) == _CLIENTS:
             raise _RoundIsOver
         return reply
 
 
-def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any], name: str) -> list[Answered]:
+def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any], name: str) -> list[AnsweredTraining]:
     """Have a server run until clients have answered what it asked them to train, at least one.
 
     Raises:
