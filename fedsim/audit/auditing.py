@@ -177,19 +177,20 @@ def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
 
 def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
     """Say before the first search how many minutes searches as long as the literature's would take."""
-    if any(note.startswith(SUGGESTS) for note in book.record.notes):
+    if book.record.needed_minutes is not None:
         return
     needed = (
         len(book.plan.batches) * inspector.seconds(world) / (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)
     )
     if needed <= 60.0 * book.plan.minutes:
         return
+    minutes = math.ceil(needed / 60)
     note = (
-        f"{SUGGESTS} {math.ceil(needed / 60)}: one search of {STRENGTH} iterations, as in the literature, for each "
+        f"{SUGGESTS} {minutes}: one search of {STRENGTH} iterations, as in the literature, for each "
         f"batch size takes so long. With {book.plan.minutes:g} minutes searches are shorter where exact attacks fail."
     )
     book.tell(note)
-    book.keep(notes=(*book.record.notes, note))
+    book.keep(notes=(*book.record.notes, note), needed_minutes=minutes)
 
 
 def _attack_captured(book: AuditJournal, subject: Checked) -> None:

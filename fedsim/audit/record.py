@@ -158,6 +158,9 @@ class AuditRecord(Part):
     dropout: tuple[float, ...] = ()
     client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
+    needed_minutes: int | None = Field(
+        default=None, description="for searches as long as in the literature, if too few"
+    )
     is_captured: bool = Field(default=False, description="whether the attacked update was made elsewhere")
     notes: tuple[str, ...] = ()
     arms: tuple[AuditArm, ...] = ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from fedsim.audit import evidence, thresholds
-from fedsim.audit.record import SUGGESTS, AuditArm, AuditRecord
+from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.metrics.evidence import recovered, state_of
 from fedsim.metrics.success import Rule
 from fedsim.record import State
@@ -38,22 +40,51 @@ def answer(record: AuditRecord) -> Answer:
     opened = [arm for arm, state in states if state == "recovered"]
     if opened:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
-    what = f"no {noun} came back from {_updates_of(arms, noun)}"
+    number = sum(len(arm.victims) for arm in arms)
+    updates = _updates_of(arms, noun) if number > 1 else _updates_of(arms, noun).replace("updates", "update", 1)
+    what = f"no {noun} came back from {number} {updates} in {_seconds(arms)} s"
     if any(state == "undecided" for _, state in states):
-        longer = next((f" {note}" for note in record.notes if note.startswith(SUGGESTS)), "")
-        return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could.{longer}")
-    return Answer("withstood", f"Withstood: {what}, and no longer search could find one. That is no guarantee.")
+        decides = _longer(record)
+        return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could; {decides}.")
+    more = "".join(f"; {text}" for text in _more(record, arms))
+    return Answer("withstood", f"Withstood: {what}, and no longer search could find one; that is no guarantee{more}.")
+
+
+def _seconds(arms: Sequence[AuditArm]) -> int:
+    """Return how long attacks took, rounded up."""
+    return max(1, math.ceil(sum(victim.seconds for arm in arms for victim in arm.victims)))
+
+
+def _longer(record: AuditRecord) -> str:
+    """Return what would decide where searches are no evidence."""
+    if record.needed_minutes is None:
+        return "an attack that succeeds, or a guarantee, would decide"
+    return f"--minutes {record.needed_minutes} allows searches as long as in the literature"
+
+
+def _more(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[str]:
+    """Yield how many more updates would decide about the policy, of the first batch size that needs more."""
+    limit, confidence = record.policy.max_recognisable, record.plan.scoring.confidence
+    if limit is not None:
+        needed = (
+            evidence.more(arm, limit, confidence)
+            for arm in arms
+            if evidence.may_change(arm, limit, record.plan.scoring.rule)
+        )
+        yield from islice(filter(None, needed), 1)
 
 
 def _what_comes_back(arms: Sequence[AuditArm], rule: Rule, noun: str) -> str:
     counts = [sum(recovered(victim, rule) for victim in arm.victims) for arm in arms]
     examples = [sum(len(victim.scores) for victim in arm.victims) for arm in arms]
     who = _updates_of(arms, noun).capitalize()
+    number = sum(len(arm.victims) for arm in arms)
+    effort = f"{number} update{'s were' if number > 1 else ' was'} attacked for {_seconds(arms)} s"
     if not any(counts):
-        return f"{who} give every word away, though not its place."
+        return f"{who} give every word away, though not its place: {effort}."
     what = f"the {noun}" if [arm.batch_size for arm in arms] == [1] else f"{noun}s"
     stated = "; ".join(f"{count} of {number}" for count, number in zip(counts, examples, strict=True))
-    return f"{who} give {what} back ({stated})."
+    return f"{who} give {what} back ({stated}): {effort}."
 
 
 def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
@@ -177,7 +208,10 @@ def sentence(record: AuditRecord) -> str:
 
 def _why_none(record: AuditRecord) -> str:
     if record.is_captured:
-        return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
+        return (
+            "A captured update cannot be defended afterwards: audit a function that returns (model, loss, loader) to "
+            "try defenses."
+        )
     if not record.plan.defend:
         return "No defense was tried, as asked for."
     if control_failed(record):
@@ -185,15 +219,36 @@ def _why_none(record: AuditRecord) -> str:
     closest = next(iter(rank(record)), None)
     if closest is None:
         return "Undecided: no defense was attacked and trained within the time. Give the audit more minutes."
+    return _none_helped(record) or _not_enough(record, closest)
+
+
+def _not_enough(record: AuditRecord, closest: AuditArm) -> str:
     if judged(record, closest) == "undecided":
         return (
             f"Undecided: no defense is recommended. {closest.name} comes closest, but "
             f"{'; '.join(undecided(record, closest))}."
         )
+    measured = _measure(record)
+    if len(measured) == 1:
+        return f"The only defense that was measured, {closest.name}, is not enough. {_cost(closest)}"
     return (
-        f"None of the {len(_measure(record))} defenses that were measured is enough. {closest.name} comes closest. "
+        f"None of the {len(measured)} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"
     )
+
+
+def _none_helped(record: AuditRecord) -> str:
+    """Return that with every defense as much was recovered as without, as a sentence; empty where with one less was."""
+    measured, without = _measure(record), record.control and record.control.recovered
+    shares = [arm.recovered.value for arm in measured if arm.recovered]
+    if without is None or not without.value or len(shares) < len(measured) or min(shares) < without.value:
+        return ""
+    share = thresholds.share_of(max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0))
+    if len(measured) == 1:
+        who = f"The only defense that was measured, {measured[0].name}, did not help: with it"
+    else:
+        who = f"None of the {len(measured)} defenses that were measured helped: with each of them"
+    return f"{who} as much was recovered as without, {share}."
 
 
 def _without_control(record: AuditRecord) -> str:

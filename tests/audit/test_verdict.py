@@ -27,42 +27,58 @@ from tests.audit.findings import (
 @pytest.mark.parametrize(
     ("client", "state", "sentence"),
     [
-        ([attacked(4)], "recovered", "Updates of one image give the image back (4 of 4)."),
+        (
+            [attacked(4)],
+            "recovered",
+            "Updates of one image give the image back (4 of 4): 4 updates were attacked for 8 s.",
+        ),
         (
             [attacked(3), attacked(0, batch=2), attacked(2, batch=16)],
             "recovered",
-            "Updates of 1 and 16 images give images back (3 of 4; 2 of 4).",
+            "Updates of 1 and 16 images give images back (3 of 4; 2 of 4): 8 updates were attacked for 16 s.",
         ),
         (
             [attacked(0), attacked(0, batch=4, converged=False)],
             "undecided",
-            "Not decided: no image came back from updates of 1 and 4 images, and the searches do not show that none "
-            "could.",
+            "Not decided: no image came back from 8 updates of 1 and 4 images in 16 s, and the searches do not show "
+            "that none could; an attack that succeeds, or a guarantee, would decide.",
         ),
         (
             [attacked(0)],
             "withstood",
-            "Withstood: no image came back from updates of one image, and no longer search could find one. That is no "
-            "guarantee.",
+            "Withstood: no image came back from 4 updates of one image in 8 s, and no longer search could find one; "
+            "that is no guarantee.",
         ),
         ([attacked(0, failure="diverged")], "undecided", "Not decided: no attack returned a guess."),
         (
             [attacked(0, values={EVERY_WORD: 1.0})],
             "recovered",
-            "Updates of one image give every word away, though not its place.",
+            "Updates of one image give every word away, though not its place: 4 updates were attacked for 8 s.",
         ),
     ],
 )
 def test_the_answer_is_one_sentence_about_the_batch_sizes_that_say_most(
     client: list[AuditArm], state: str, sentence: str
 ) -> None:
-    assert verdict.answer(record(Policy(), client=tuple(client))) == (state, sentence)
+    timed = [
+        of_victims([one.model_copy(update={"seconds": 2.0}) for one in arm.victims], arm.batch_size) for arm in client
+    ]
+    assert verdict.answer(record(Policy(), client=timed)) == (state, sentence)
 
 
 def test_where_searches_were_short_the_answer_says_how_many_minutes_would_do() -> None:
-    longer = "For stronger evidence give --minutes 12: one search of 4800 iterations takes so long."
-    short = record(Policy(), client=(attacked(0, converged=False),)).model_copy(update={"notes": (longer,)})
-    assert verdict.answer(short).sentence.endswith(f"none could. {longer}")
+    short = record(Policy(), client=(attacked(0, converged=False),), needed_minutes=12)
+    assert verdict.answer(short).sentence.endswith(
+        "none could; --minutes 12 allows searches as long as in the literature."
+    )
+
+
+def test_where_the_policy_needs_more_updates_the_answer_says_how_many() -> None:
+    few = record(Policy(max_recognisable=0.1), client=(attacked(0),))
+    assert verdict.answer(few).sentence.endswith(
+        "that is no guarantee; about 31 more updates and 1 more minute would decide, if the share stays the same "
+        "(--updates 35)."
+    )
 
 
 def test_without_a_policy_the_page_says_what_exit_code_0_means() -> None:
@@ -161,6 +177,27 @@ def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once()
     found = record(Policy(max_recognisable=0.1), tried=(late, defended("weak", 30, 0.0)))
     assert [arm.name for arm in verdict.rank(found)] == ["weak"]
     assert to_html(page.build(found, {})).count("undecided: its 3 s were not enough") == 1
+
+
+@pytest.mark.parametrize(
+    ("tried", "policy", "sentence"),
+    [
+        (
+            (defended("clipping", 40, 0.0),),
+            Policy(max_recognisable=0.1),
+            "The only defense that was measured, clipping, did not help: with it as much was recovered as without, "
+            "100 % (91 to 100).",
+        ),
+        (
+            (defended("clipping", 40, 0.0), defended("float16", 40, 0.0)),
+            Policy(),
+            "None of the 2 defenses that were measured helped: with each of them as much was recovered as without, "
+            "100 % (91 to 100).",
+        ),
+    ],
+)
+def test_where_none_helped_none_comes_closest(tried: tuple[AuditArm, ...], policy: Policy, sentence: str) -> None:
+    assert verdict.sentence(record(policy, tried=tried)) == sentence
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:

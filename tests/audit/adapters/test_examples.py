@@ -47,7 +47,9 @@ def test_one_example_through_a_dense_first_layer_comes_back(target: str) -> None
 
 def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
     record = audit("flower_app", minutes=1, policy=Policy(max_recognisable=0.05))
-    assert verdict.answer(record) == ("recovered", "Updates of one image give the image back (1 of 1).")
+    state, sentence = verdict.answer(record)
+    assert state == "recovered"
+    assert sentence.startswith("Updates of one image give the image back (1 of 1): 1 update was attacked for ")
 
 
 def test_private_steps_give_nothing_back() -> None:
