@@ -38,6 +38,7 @@ def audit(
     seed: int = 0,
     device: DeviceName = "cpu",
     updates: int | None = None,
+    defend: bool = True,
 ) -> AuditRecord:
     """Audit a client, in this process: without a memory limit; the clock acts between operations.
 
@@ -52,6 +53,7 @@ def audit(
         seed: seed of all draws.
         device: where the client trains and attacks search.
         updates: number of attacked updates per batch size and defense; absent: enough for a few images.
+        defend: whether defenses are tried.
 
     Raises:
         FedsimError: the client is of no kind that can be audited, a function raises, nothing can be audited, or the
@@ -69,6 +71,7 @@ def audit(
         device=device,
         knows=tuple(knows),
         updates=updates,
+        defend=defend,
         command=command,
     )
     with TemporaryDirectory() as temporary:

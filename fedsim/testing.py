@@ -1,0 +1,55 @@
+"""A fixture of pytest: a test that fails where updates of a client give away more than the policy allows.
+
+def test_a_client_keeps_the_policy(fedsim_audit):
+    fedsim_audit(make_client, batches=(1, 4), minutes=2)
+
+pytest loads this wherever fedsim is installed, so torch is loaded when a test audits, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from fedsim.audit import AuditRecord
+
+
+@pytest.fixture
+def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AuditRecord]:
+    """Return a function that audits a client, fails the test where the policy is not kept, and returns the record.
+
+    It takes what `fedsim.audit` takes. The policy is that of the project's pyproject.toml unless one is given. No
+    defenses are tried.
+    """
+
+    def audited(client: Any, **settings: Any) -> AuditRecord:
+        __tracebackhide__ = True
+        import torch  # noqa: PLC0415 - see above
+
+        from fedsim.audit import audit, verdict  # noqa: PLC0415
+        from fedsim.core.errors import FedsimError  # noqa: PLC0415
+        from fedsim.record.policy import policy_of  # noqa: PLC0415
+
+        project = pytestconfig.rootpath / "pyproject.toml"
+        settings = {"policy": policy_of(project), "out": tmp_path_factory.mktemp("audit"), "defend": False, **settings}
+        if settings["policy"].is_empty:
+            pytest.fail(
+                f"there is no threshold to keep: write [tool.fedsim.policy] into {project}, or give policy=Policy(...)",
+                pytrace=False,
+            )
+        threads = torch.get_num_threads()
+        try:
+            record = audit(client, **settings)
+        except FedsimError as error:
+            pytest.fail(str(error), pytrace=False)
+        finally:
+            torch.set_num_threads(threads)  # an audit takes one
+        if verdict.exit_code(record):
+            reasons = (verdict.answer(record).sentence, *verdict.broken(record), *verdict.unjudged(record))
+            pytest.fail("\n".join((*reasons, f"Page: {settings['out'] / 'audit.html'}")), pytrace=False)
+        return record
+
+    return audited
