@@ -152,8 +152,8 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
     book.tell("trains for a few rounds, without further defenses")
     world = world_of(subject, book.plan, arm.batch_size)
     arm, trained = auditor.train(arm, world, ROUNDS, book.clock.left * _FOR_THE_TRAINING)
-    arm, cases = auditor.judge_members(book.put(arm), trained, members.attacks())
     arm = auditor.test_guarantees(book.put(arm), trained, _FOR_CANARIES * book.clock.left)
+    arm, cases = auditor.judge_members(book.put(arm), trained, members.attacks())
     compared: list[Finding] = []
     for groups in subject.groups:
         compared += compare_recovered(book.record, groups)

@@ -160,6 +160,7 @@ def unused(record: AuditRecord) -> str:
     if record.status != "finished" or record.seconds >= _NEARLY * given:
         return ""
     tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
+    tried = "a captured update cannot be defended" if record.is_captured else tried
     return (
         f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
         f"the policy, and {tried}."

@@ -91,7 +91,7 @@ def test_too_few_examples_have_no_members_to_judge(auditor: ArmAuditor) -> None:
 
 def test_canaries_test_what_a_private_training_states_and_nothing_else(auditor: ArmAuditor, tmp_path: Path) -> None:
     plain, trained = auditor.train(ARM, auditor.world(ARM), 2, 60.0)
-    assert auditor.test_guarantees(plain, trained, 60.0).of("audit") == ()
+    assert auditor.test_guarantees(plain, trained, 60.0) == plain
     private = small(defenses=({"name": "dp-sgd", "noise_multiplier": 2.0},), sampling="poisson")
     auditor = ArmAuditor.of(auditor.book, private)
     arm = ARM.model_copy(update={"sampling": "poisson"})
@@ -102,5 +102,8 @@ def test_canaries_test_what_a_private_training_states_and_nothing_else(auditor: 
     assert finding.value is not None
     assert finding.value.value <= finding.chance
     assert not finding.alarm
+    late = auditor.test_guarantees(arm.model_copy(update={"findings": ()}), trained, 0.0)
+    assert late.findings == ()
+    assert auditor.book.record.notes[-1] == "The stated epsilon was not tested with canaries: its 0 s were not enough."
     (table,) = [block for block in page._guarantees(auditor.book.record).blocks if isinstance(block, Table)]
     assert table.rows[0].cells[1].text == f"{finding.chance:.3g}"

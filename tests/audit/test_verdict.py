@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fedsim.audit import page, tables, verdict, wording
-from fedsim.audit.record import AuditArm
+from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.thresholds import best_membership
 from fedsim.document import to_html
 from fedsim.metrics.text import EVERY_WORD
@@ -320,3 +320,9 @@ def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() ->
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(4, converged=False),))) == 3
     assert verdict.exit_code(record(Policy(), client=open_)) == 0
     assert Policy(undecided="pass").is_empty
+
+
+def test_time_that_is_left_is_explained() -> None:
+    early = {"seconds": 30.0, "plan": AuditPlan(target="a", minutes=1.0)}
+    assert verdict.unused(record(Policy(), **early)).endswith("and every defense that fits was tried.")
+    assert verdict.unused(record(Policy(), **early, is_captured=True)).endswith("and a captured update cannot be defended.")
