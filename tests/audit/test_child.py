@@ -37,7 +37,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
         }
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order) + "\n"))
         monkeypatch.setattr(child.process, "serve_parent", lambda: answers)
-        monkeypatch.setattr(child, "subject", SimpleNamespace(load=lambda name: name, made=lambda *_: None))
+        monkeypatch.setattr(child, "loading", SimpleNamespace(load=lambda name: name, made=lambda *_: None))
         monkeypatch.setattr(child.auditing, "run", run)
         child.serve()
         return [json.loads(line) for line in answers.getvalue().splitlines()]

@@ -18,6 +18,7 @@ from torch import nn
 
 from fedsim.audit.record import UNDERSTOOD
 from fedsim.audit.subject import Subject
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.registry.discovery import modules_below
 
@@ -88,7 +89,8 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
     """
     one = kind(thing, name)
     try:
-        subject = one.subject()
+        with seeding.isolate_randomness(0):
+            subject = one.subject()
     except FedsimError:
         raise
     except Exception as error:

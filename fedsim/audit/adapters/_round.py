@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,8 +22,9 @@ _TRAIN, _EXAMPLES = "train", "num-examples"
 
 
 class AnsweredTraining(NamedTuple):
-    """A client that trained: the arrays that it received and sent, the examples that it states, and its training."""
+    """A client that trained: its node, the arrays that it received and sent, the examples that it states, and its training."""
 
+    node: int
     received: dict[str, Tensor]
     sent: dict[str, Tensor]
     examples: int | None
@@ -34,29 +36,51 @@ class _RoundIsOver(BaseException):
 
 
 class _OneRoundGrid(LocalGrid):
-    """Keeps what the first clients receive, do and send, and ends the server's work then."""
+    """Keeps what the first clients receive, do and send, and ends the server's work then.
+
+    Older servers call clients from threads, and take what is raised there for a client's failure. So clients train one
+    after the other, and what went wrong is kept.
+    """
 
     def __init__(self, client_app: ClientApp, run_config: Mapping[str, Any], name: str) -> None:
         super().__init__(client_app, _CLIENTS, run_config)
         self._name = name
         self._polls = 0
+        self._has_asked = False
+        self._one_by_one = threading.Lock()
         self.answered: list[AnsweredTraining] = []
+        self.failure: FedsimError | None = None
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the node ids; twice as many as before where the server waits for more."""
         self._polls += 1
-        if self._polls > _PATIENT_POLLS and not self.answered:
+        if self._polls > _PATIENT_POLLS and not self._has_asked:
             self._clients *= 2
         if self._clients > _MOST:
-            raise FedsimError(
+            self.failure = FedsimError(
                 f"the ServerApp of '{self._name}' waits for more than {_MOST} clients. Lower min_available_nodes of "
                 "its strategy for the audit."
             )
+            raise self.failure
         return super().get_node_ids()
 
     def _answer(self, message: Message) -> Message:
-        if not message.metadata.message_type.startswith(_TRAIN):
+        if message.metadata.message_type.partition(".")[0] != _TRAIN:
             return super()._answer(message)
+        self._has_asked = True
+        with self._one_by_one:
+            if self.failure is not None or len(self.answered) == _CLIENTS:
+                raise _RoundIsOver
+            try:
+                reply = self._train(message)
+            except FedsimError as error:
+                self.failure = error
+                raise
+        if len(self.answered) == _CLIENTS:
+            raise _RoundIsOver
+        return reply
+
+    def _train(self, message: Message) -> Message:
         received = _arrays(message, f"the first message of the ServerApp of '{self._name}'")
         with watching() as training:
             reply = super()._answer(message)
@@ -66,9 +90,7 @@ class _OneRoundGrid(LocalGrid):
                 "it in the same way."
             )
         sent = _arrays(reply, f"the reply of the ClientApp of '{self._name}'")
-        self.answered.append(AnsweredTraining(received, sent, _stated(reply), training))
-        if len(self.answered) == _CLIENTS:
-            raise _RoundIsOver
+        self.answered.append(AnsweredTraining(message.metadata.dst_node_id, received, sent, _stated(reply), training))
         return reply
 
 
@@ -78,24 +100,26 @@ def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any],
     Raises:
         FedsimError: an app fails, or the server asks for no training, or waits for too many clients.
     """
-    grid = _OneRoundGrid(client, config, name)
+    grid, error = _OneRoundGrid(client, config, name), None
     try:
         grid.serve(server)
     except _RoundIsOver:
         pass
-    except FedsimError:
-        raise
-    except Exception as error:
+    except Exception as raised:
+        error = raised
+    if grid.failure is not None:
+        raise grid.failure
+    if grid.answered:
+        return sorted(grid.answered, key=lambda one: one.node)
+    if error is not None:
         raise FedsimError(
             f"the ServerApp of '{name}' failed: {type(error).__name__}: {in_a_line(error).rstrip('.')}. Try `flwr run` "
             "first: the audit starts it in the same way."
         ) from error
-    if not grid.answered:
-        raise FedsimError(
-            f"the ServerApp of '{name}' ended without a message that asks a client to train, expected one of type "
-            "'train' as strategies of flwr.serverapp send."
-        )
-    return grid.answered
+    raise FedsimError(
+        f"the ServerApp of '{name}' ended without a message that asks a client to train, expected one of type 'train' "
+        "as strategies of flwr.serverapp send."
+    )
 
 
 def _arrays(message: Message, whose: str) -> dict[str, Tensor]:

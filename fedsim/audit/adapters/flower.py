@@ -57,9 +57,10 @@ class FlowerApp(SubjectAdapter):
             first, *others = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
         self._client = first.training
         model, batches = self._checked(first.training, first.examples)
-        self._moved = self._update(model, first.received, first.sent)
+        received, sent = (_by_name(arrays, model) for arrays in (first.received, first.sent))
+        self._moved = self._update(model, received, sent)
         known = model.state_dict()
-        model.load_state_dict({**known, **{name: one for name, one in first.received.items() if name in known}})
+        model.load_state_dict({**known, **{name: one for name, one in received.items() if name in known}})
         rest = [(step.inputs, step.labels) for other in others for step in other.training.steps]
         return Subject(
             model,
@@ -114,6 +115,13 @@ class FlowerApp(SubjectAdapter):
                     "Send ArrayRecord(model.state_dict()) of the model that trains."
                 )
         return {name: received[name].float() - sent[name].float() for name in trained}
+
+
+def _by_name(arrays: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return arrays by the names that the model has for them, where they are numbered in its order."""
+    known = model.state_dict()
+    is_numbered = list(arrays) == [str(number) for number in range(len(known))]
+    return dict(zip(known, arrays.values(), strict=True)) if is_numbered else dict(arrays)
 
 
 @contextmanager

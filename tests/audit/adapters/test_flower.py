@@ -234,3 +234,53 @@ def test_what_is_no_app_is_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(FedsimError, match="is a ClientApp alone, without the weights that a server sends"):
         made(ClientApp(), "app")
+
+
+OLD_CLIENT = """
+import torch
+from flwr.client import ClientApp, NumPyClient
+
+from digit_app.task import make_model, partition, train
+
+
+class Client(NumPyClient):
+    def __init__(self, context):
+        self.node, self.model = context.node_config, make_model()
+
+    def fit(self, parameters, config):
+        for tensor, values in zip(self.model.state_dict().values(), parameters):
+            tensor.copy_(torch.tensor(values))
+        data = partition(int(self.node["partition-id"]), int(self.node["num-partitions"]), 1)
+        loss = train(self.model, data, 1, 0.1)
+        return [tensor.numpy() for tensor in self.model.state_dict().values()], len(data), {"loss": loss}
+
+
+app = ClientApp(client_fn=lambda context: Client(context).to_client())
+"""
+OLD_SERVER = """
+import torch
+from flwr.common import ndarrays_to_parameters
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+
+from digit_app.task import make_model
+
+
+def make(context):
+    torch.manual_seed(0)
+    first = ndarrays_to_parameters([tensor.numpy() for tensor in make_model().state_dict().values()])
+    strategy = FedAvg(fraction_evaluate=0.0, initial_parameters=first)
+    return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=2))
+
+
+app = ServerApp(server_fn=make)
+"""
+
+
+def test_an_app_of_the_old_style_with_numbered_arrays_and_threads_gives_the_same(apps: Apps) -> None:
+    """Its server calls both clients at once, from threads."""
+    client, server = ((EXAMPLE / "digit_app" / f"{kind}_app.py").read_text() for kind in ("client", "server"))
+    path = apps.make(("client_app.py", client, OLD_CLIENT), ("server_app.py", server, OLD_SERVER))
+    old, new = made(path, "app"), made(apps.make(), "app")
+    assert torch.equal(moved(old), moved(new))
+    assert [batch[0].tolist() for batch in old.loader or ()] == [batch[0].tolist() for batch in new.loader or ()]
