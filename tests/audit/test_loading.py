@@ -28,7 +28,7 @@ from fedsim.record.policy import Policy
         ("clients:parallel", "the model of 'clients:parallel' is wrapped in DataParallel"),
         (
             "clients:of_opacus",
-            r"but no DPOptimizer of Opacus as optimizer. Return what make_private returned: \(model, opt",
+            r"but no DPOptimizer of Opacus. Return what make_private returned: \(model, opt",
         ),
         ("clients:in_place", "the model of 'clients:in_place' changes its input in place"),
         (

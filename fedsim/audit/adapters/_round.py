@@ -22,7 +22,7 @@ _TRAIN, _EXAMPLES = "train", "num-examples"
 
 
 class AnsweredTraining(NamedTuple):
-    """A client that trained: its node, the arrays that it received and sent, the examples that it states, and its training."""
+    """A client that trained: its node, the arrays it received and sent, the examples it states, and its training."""
 
     node: int
     received: dict[str, Tensor]

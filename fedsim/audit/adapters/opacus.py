@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, cast, final
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
@@ -34,7 +35,7 @@ class OpacusTriple(SubjectAdapter):
     def recognises(cls, thing: Any) -> bool:
         """Say whether one of the parts is of Opacus."""
         return any(
-            is_a(part, "AbstractGradSampleModule", "opacus")
+            is_a(part, "AbstractGradSampleHooks", "opacus")
             or is_a(part, "DPOptimizer", "opacus")
             or is_a(part, "PrivacyEngine", "opacus")
             for part in parts_of(thing)
@@ -43,16 +44,17 @@ class OpacusTriple(SubjectAdapter):
     def subject(self) -> Subject:
         """Return the unwrapped model with `dp-sgd` at the optimizer's clip and noise."""
         parts = parts_of(self.thing)
-        wrapped = self._part("GradSampleModule", "model", parts)
-        optimizer = self._part("DPOptimizer", "optimizer", parts)
+        wrapped = self._part("AbstractGradSampleHooks", "wrapped model", parts)
+        optimizer = self._part("DPOptimizer", "DPOptimizer", parts)
         loader = next((part for part in parts if isinstance(part, DataLoader)), None)
         if loader is None:
             raise FedsimError(f"'{self.name}' gives no loader beside the model and optimizer of Opacus. {_RETURN}")
         self._check(optimizer, loader)
         self._batch = optimizer.expected_batch_size
         self._privacy = {"clip": float(optimizer.max_grad_norm), "noise_multiplier": float(optimizer.noise_multiplier)}
-        # A copy, since unwrapping takes the hooks away from the user's own model.
-        model = copy.deepcopy(wrapped).to_standard_module()
+        hooked = copy.deepcopy(wrapped)  # the user's own model keeps its hooks
+        hooked.cleanup()
+        model: nn.Module = hooked._module
         self._sent = sum(p.requires_grad for p in model.parameters())
         plain = DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn)
         losses: list[Any] = [part for part in parts if callable(part) and part is not wrapped]
@@ -76,11 +78,10 @@ class OpacusTriple(SubjectAdapter):
         )
 
     def _part(self, kind: str, what: str, parts: Iterable[Any]) -> Any:
-        base = f"Abstract{kind}" if what == "model" else kind
-        known = next((part for part in parts if is_a(part, base, "opacus")), None)
+        known = next((part for part in parts if is_a(part, kind, "opacus")), None)
         if known is None:
             given = ", ".join(type(part).__name__ for part in parts)
-            raise FedsimError(f"'{self.name}' gives {given}, but no {kind} of Opacus as {what}. {_RETURN}")
+            raise FedsimError(f"'{self.name}' gives {given}, but no {what} of Opacus. {_RETURN}")
         return known
 
     def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:

@@ -36,8 +36,9 @@ def private(noise: float = 1.0, clip: float = 0.5, engine: PrivacyEngine | None 
     )
 
 
-def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer() -> None:
-    triple = private()
+@pytest.mark.parametrize("more", [{}, {"wrap_model": False}, {"grad_sample_mode": "functorch"}])
+def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> None:
+    triple = private(**more)
     subject = made(triple, "train:private")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.0},)
     assert (subject.sampling, subject.optimizer, subject.learning_rate) == ("poisson", "sgd", 0.05)
@@ -48,7 +49,7 @@ def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer() -> None:
     names = dict(subject.model.named_parameters())
     assert list(names) == ["1.weight", "1.bias", "3.weight", "3.bias"], "not those of the wrapper"
     wrapped = triple[0]
-    wrapped(torch.rand(2, 1, 8, 8, requires_grad=True)).sum().backward()
+    wrapped._module(torch.rand(2, 1, 8, 8, requires_grad=True)).sum().backward()
     assert wrapped._module[1].weight.grad_sample is not None, "the user's own model keeps its hooks"
 
 
@@ -83,10 +84,10 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: private()[0], "gives GradSampleModule, but no DPOptimizer of Opacus as optimizer. Return what"),
+        (lambda: private()[0], "gives GradSampleModule, but no DPOptimizer of Opacus. Return what"),
         (lambda: private()[:2], "gives no loader beside the model and optimizer of Opacus. Return what"),
-        (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no GradSampleModule of Opacus as model"),
-        (lambda: private()[1:], "but no GradSampleModule of Opacus as model"),
+        (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no wrapped model of Opacus"),
+        (lambda: private()[1:], "but no wrapped model of Opacus"),
         (
             lambda: private(clip=[0.5] * 4, clipping="per_layer"),  # type: ignore[arg-type]
             "clips with DPPerLayerOptimizer, which has more than one bound. Call make_private with clipping='flat'",
