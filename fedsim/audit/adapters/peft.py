@@ -21,6 +21,7 @@ _SPOKEN: dict[str, str] = {
     "PREFIX_TUNING": "prefix tuning",
 }
 _BEFORE_THE_TEXT = {"PROMPT_TUNING", "P_TUNING"}  # their virtual tokens get scores of their own
+_WHOLE = "modules_to_save"
 _LOGITS_OF_TOKENS = 3  # dimensions
 
 
@@ -52,7 +53,9 @@ class PeftClient(SubjectAdapter):
         """Say what is sent and what stays."""
         rank = getattr(self._config, "r", None)
         others = [name for name in self._trained if f".{self._model.active_adapter}" not in name]
-        what = tensors_are(len(self._trained) - len(others), f" of rank {rank}" if rank else "")
+        whole = sum(_WHOLE in name for name in self._trained)
+        which = f"{f' of rank {rank}' if rank else ''}{f' and {whole} saved whole' if whole else ''}"
+        what = tensors_are(len(self._trained) - len(others) - whole, which)
         rest = f"{tensors_are(len(others), ' of the base')} sent too" if others else "base frozen"
         return f"peft {self._kind}, {what} sent; {rest}"
 

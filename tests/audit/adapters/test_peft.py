@@ -60,7 +60,7 @@ LORA = LoraConfig(target_modules=["head"], modules_to_save=["first"], r=2)
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        (LORA, "peft LoRA, 4 tensors of rank 2 are sent; base frozen"),
+        (LORA, "peft LoRA, 2 tensors of rank 2 and 2 saved whole are sent; base frozen"),
         (
             LoraConfig(target_modules=["first", "head"], r=8, use_dora=True),
             "peft DoRA, 6 tensors of rank 8 are sent; base frozen",
