@@ -11,13 +11,11 @@ from typing import Any, cast
 
 from torch import nn
 
-from fedsim.audit.adapters import adapted, adapter_of
+from fedsim.audit.adapters import adapted, adapter_of, what_is_taken
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding
 from fedsim.core.errors import FedsimError, nearest
-
-KINDS = "docs/audit.md lists what else can be audited as it is."
 
 
 def load(target: str) -> Any:
@@ -80,7 +78,9 @@ def made(thing: Any, name: str) -> Subject:
     if kind is not None:
         return adapted(kind, thing, name)
     if not isinstance(thing, tuple | Subject | nn.Module):
-        raise FedsimError(f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {KINDS}")
+        raise FedsimError(
+            f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {what_is_taken()}"
+        )
     return _plain(thing, f"'{name}' is")
 
 
@@ -101,7 +101,9 @@ def _plain(thing: Any, what: str) -> Subject:
         return Subject(*cast("tuple[Any, Any, Any]", thing))
     is_tuple = isinstance(thing, tuple)
     kind = f"{len(cast('tuple[Any, ...]', thing))} values" if is_tuple else type(thing).__name__
-    raise FedsimError(f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject. {KINDS}")
+    raise FedsimError(
+        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject. {what_is_taken()}"
+    )
 
 
 def _needed(factory: Callable[..., Any]) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from torch import nn
 
@@ -30,9 +30,12 @@ class SubjectAdapter(ABC):
     """Takes one kind of thing.
 
     Attributes:
+        takes: what is given, in a few words.
         thing: what was given, of the kind.
         name: of the target, for errors.
     """
+
+    takes: ClassVar[str]
 
     def __init__(self, thing: Any, name: str) -> None:
         self.thing = thing
@@ -74,6 +77,11 @@ def adapters() -> tuple[type[SubjectAdapter], ...]:
     """
     _discover()
     return tuple(_ADAPTERS)
+
+
+def what_is_taken() -> str:
+    """Return what every kind takes, in one sentence."""
+    return f"As it is, an audit also takes {'; '.join(kind.takes for kind in adapters())}."
 
 
 def adapter_of(thing: Any) -> type[SubjectAdapter] | None:

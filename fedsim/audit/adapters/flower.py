@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, cast, final
+from typing import Any, ClassVar, NamedTuple, cast, final
 
 from torch import Tensor, nn
 
@@ -37,6 +37,8 @@ class _Apps(NamedTuple):
 @adapter
 class FlowerApp(SubjectAdapter):
     """The reply of the first client to the first message of the app's own server, with the app's mods in place."""
+
+    takes: ClassVar[str] = "the folder or .fab file of a Flower app"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ _RETURN = "Return (module, datamodule), or (module, train_dataloader)."
 @adapter
 class LightningClient(SubjectAdapter):
     """The module that training_step calls, with what training_step makes of its scores as the loss."""
+
+    takes: ClassVar[str] = "(module, datamodule) of Lightning"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

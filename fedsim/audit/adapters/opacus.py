@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Iterable
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 from torch import nn
 from torch.utils.data import DataLoader
@@ -30,6 +30,8 @@ _RETURN = "Return what make_private returned: (model, optimizer, loader)."
 @adapter
 class OpacusTriple(SubjectAdapter):
     """Model, optimizer and loader of `make_private`; the loss is cross-entropy unless it stands beside them."""
+
+    takes: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 
@@ -29,6 +29,8 @@ _LOGITS_OF_TOKENS = 3  # dimensions
 @adapter
 class PeftClient(SubjectAdapter):
     """A model of peft with its loss and loader, as a tuple or a `Subject`."""
+
+    takes: ClassVar[str] = "(model, loss, loader) with a model of peft"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

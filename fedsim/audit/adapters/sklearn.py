@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 @adapter
 class SklearnClassifier(SubjectAdapter):
     """LogisticRegression, SGDClassifier, Perceptron or MLPClassifier, alone or at the end of a pipeline."""
+
+    takes: ClassVar[str] = "(estimator, X, y) of scikit-learn"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

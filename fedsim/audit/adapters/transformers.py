@@ -6,7 +6,7 @@ import copy
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ _TOKENS = 2  # dimensions of labels of every token
 @adapter
 class TrainerClient(SubjectAdapter):
     """What a `Trainer` trains, as one step of plain gradient: what a client sends that trains like it."""
+
+    takes: ClassVar[str] = "a Trainer of transformers"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:

@@ -26,6 +26,8 @@ class Recipe:
 
 @adapter
 class OfRecipes(SubjectAdapter):
+    takes = "a recipe"
+
     @classmethod
     def recognises(cls, thing):
         return isinstance(thing, Recipe)
@@ -74,6 +76,8 @@ def test_a_package_adds_a_kind_by_an_entry_point(installed: Path) -> None:
     assert subject.notes == ("Understood: a recipe of 2 layers.",)
     made_by_function = made(recipes.Recipe, "kitchen:make")
     assert made_by_function.notes == subject.notes
+    with pytest.raises(FedsimError, match=r"As it is, an audit also takes the folder .*; a recipe\."):
+        made(3, "kitchen:three")
 
 
 def test_an_adapter_that_fails_is_one_sentence(installed: Path) -> None:
