@@ -5,8 +5,10 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.subject import Subject, checked
 from fedsim.audit.worlds import world_of
+from fedsim.metrics.evidence import state_of
 from fedsim.questions import Work
-from fedsim.record import AttackFinding
+from fedsim.record import AttackFinding, State
+from fedsim.scenario import Scoring
 
 SECONDS = 60.0  # far more than these attacks take: the clock decides nothing
 
@@ -15,6 +17,13 @@ def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 
     """Attack updates of a subject's client with a short search after the exact attacks."""
     world = world_of(checked(subject, "test"), AuditPlan(target="test"), batch)
     return Inspector(KNOWS, lambda _line: None).inspect(world, updates(world), Work(), most, iterations, SECONDS)
+
+
+def answered(subject: Subject, batch: int) -> tuple[float, State]:
+    """Return which share of the examples behind updates came back, and what the audit says of these updates."""
+    finding = attacked(subject, batch, iterations=200)
+    assert finding.value is not None
+    return finding.value.value, state_of(finding.victims, Scoring().rule)
 
 
 def share(subject: Subject, batch: int = 1) -> float:

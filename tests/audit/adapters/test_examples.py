@@ -11,7 +11,7 @@ from fedsim.audit.loading import load, made
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-from tests.audit.adapters.recovering import share
+from tests.audit.adapters.recovering import answered
 from tests.cli.typed import fedsim
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def subject_of(target: str) -> Subject:
 def test_one_example_through_a_dense_first_layer_comes_back(target: str) -> None:
     subject = subject_of(target)
     assert subject.notes[0].startswith("Understood: ")
-    assert share(subject) == 1.0
+    assert answered(subject, 1) == (1.0, "recovered")
 
 
 def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
@@ -53,7 +53,7 @@ def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
 
 
 def test_private_steps_give_nothing_back() -> None:
-    assert share(subject_of("opacus_client.py:make_private"), batch=4) == 0.0
+    assert answered(subject_of("opacus_client.py:make_private"), 4) == (0.0, "withstood")
 
 
 def test_the_readme_names_every_example() -> None:
