@@ -6,6 +6,7 @@ in the group ``fedsim.adapters`` that names the module to import.
 
 from __future__ import annotations
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -102,7 +103,8 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
     except FedsimError:
         raise
     except Exception as error:
-        raise FedsimError(f"'{name}' was taken for {kind.__name__}, but {describe_exception(error)}.") from error
+        why = " ".join(describe_exception(error).split())
+        raise FedsimError(f"'{name}' was taken for {kind.takes}, but {why}.") from error
     subject = replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
     inner = adapter_of(subject)  # as of a peft model in a Trainer
     return subject if inner in (None, kind) else adapted(inner, subject, name)
@@ -116,6 +118,13 @@ def parts_of(thing: Any) -> tuple[Any, ...]:
 def is_a(thing: Any, name: str, *packages: str) -> bool:
     """Say whether a thing is of a class of this name in one of these packages, without importing them."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
+
+
+def unwrapped(model: Any) -> nn.Module:
+    """Return a copy of a model that Opacus has hooked, without the hooks, which the model keeps."""
+    hooked = copy.deepcopy(model)
+    hooked.cleanup()
+    return hooked._module
 
 
 def with_model(thing: Any, name: str) -> Subject:

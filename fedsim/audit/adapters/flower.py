@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +14,14 @@ from typing import Any, ClassVar, NamedTuple, cast, final
 
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, tensors_are, unwrapped
 from fedsim.audit.adapters._fab import unpack
 from fedsim.audit.adapters._watching import WatchedClient
 from fedsim.audit.subject import ClientReply, Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
+_OF_OPACUS = "_module."  # how names in a wrapped model begin
 _ARCHIVE, _PROJECT = ".fab", "pyproject.toml"
 _FUNCTION = "Audit a function that returns (model, loss, loader) instead, with --client-app where a ClientApp has it."
 
@@ -97,12 +99,13 @@ class FlowerApp(SubjectAdapter):
         if why or client.model is None:
             raise FedsimError(f"the ClientApp of '{self.name}' cannot be watched: {why}. {_FUNCTION}")
         seen = sum(map(len, client.steps))
-        if examples and seen % examples and examples % seen:
+        if examples and _is_missed(examples, client.steps):
             raise FedsimError(
                 f"the ClientApp of '{self.name}' says that it trained on {examples} examples, but {seen} were seen. "
                 f"{_FUNCTION}"
             )
-        return client.model.cpu(), tuple(client.steps)
+        model = unwrapped(client.model) if is_a(client.model, "AbstractGradSampleHooks", "opacus") else client.model
+        return model.cpu(), tuple(client.steps)
 
     def _update(
         self, model: nn.Module, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
@@ -119,11 +122,19 @@ class FlowerApp(SubjectAdapter):
         return {name: received[name].float() - sent[name].float() for name in trained}
 
 
+def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:
+    """Say whether less was seen than passes over all examples, each without less than a batch at its end."""
+    seen, largest = sum(map(len, steps)), max(map(len, steps))
+    passes = math.ceil(seen / examples)
+    return passes * examples - seen >= passes * largest
+
+
 def _by_name(arrays: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return arrays by the names that the model has for them, where they are numbered in its order."""
+    """Return arrays by the names that the model has for them, where they are numbered, or named as Opacus does."""
     known = model.state_dict()
+    arrays = {name.removeprefix(_OF_OPACUS): tensor for name, tensor in arrays.items()}
     is_numbered = list(arrays) == [str(number) for number in range(len(known))]
-    return dict(zip(known, arrays.values(), strict=True)) if is_numbered else dict(arrays)
+    return dict(zip(known, arrays.values(), strict=True)) if is_numbered else arrays
 
 
 @contextmanager

@@ -8,10 +8,9 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, cast, final
 
-from torch import nn
 from torch.utils.data import DataLoader
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are, unwrapped
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
@@ -54,9 +53,7 @@ class OpacusTriple(SubjectAdapter):
         self._check(optimizer, loader)
         self._batch = optimizer.expected_batch_size
         self._privacy = {"clip": float(optimizer.max_grad_norm), "noise_multiplier": float(optimizer.noise_multiplier)}
-        hooked = copy.deepcopy(wrapped)  # the user's own model keeps its hooks
-        hooked.cleanup()
-        model: nn.Module = hooked._module
+        model = unwrapped(wrapped)
         self._sent = sum(p.requires_grad for p in model.parameters())
         plain = DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn)
         losses: list[Any] = [part for part in parts if callable(part) and part is not wrapped]

@@ -284,3 +284,34 @@ def test_an_app_of_the_old_style_with_numbered_arrays_and_threads_gives_the_same
     old, new = made(path, "app"), made(apps.make(), "app")
     assert torch.equal(moved(old), moved(new))
     assert [batch[0].tolist() for batch in old.loader or ()] == [batch[0].tolist() for batch in new.loader or ()]
+
+
+def test_a_last_batch_that_is_left_out_is_no_reason_to_refuse(apps: Apps) -> None:
+    settings = (("pyproject.toml", "examples = 1", "examples = 5"), ("pyproject.toml", "size = 1", "size = 2"))
+    path = apps.make(*settings, ("task.py", "batch_size=batch_size)", "batch_size=batch_size, drop_last=True)"))
+    subject = made(path, "app")
+    assert subject.reply is not None
+    assert [len(batch) for batch in subject.reply.batches] == [2, 2]
+
+
+PRIVATE = """    from opacus import PrivacyEngine
+    loader = DataLoader(data, batch_size=len(data))
+    optimizer, loss = torch.optim.SGD(model.parameters(), lr=learning_rate), torch.zeros(())
+    model, optimizer, _ = PrivacyEngine().make_private(
+        module=model, optimizer=optimizer, data_loader=loader, noise_multiplier=0.0, max_grad_norm=0.001
+    )
+    for images, labels in loader:
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning", "ignore:Full backward hook is:UserWarning")
+def test_a_client_that_trains_with_opacus_is_unwrapped(apps: Apps) -> None:
+    plain = """    optimizer, loss = torch.optim.SGD(model.parameters(), lr=learning_rate), torch.zeros(())
+    for images, labels in DataLoader(data, batch_size=batch_size):
+"""
+    open_ = made(apps.make(), "app")
+    private = made(apps.make(("task.py", plain, PRIVATE)), "app")
+    assert "SGD at 0.1" in private.notes[0]
+    assert float(moved(private).norm()) == pytest.approx(0.1 * 0.001, rel=1e-3)  # Opacus adds 1e-6 to the norm
+    assert torch.allclose(moved(private) / moved(private).norm(), moved(open_) / moved(open_).norm(), atol=1e-3)
+    assert checked(private, "app").dataset.spec.classes == 10

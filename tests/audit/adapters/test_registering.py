@@ -86,7 +86,7 @@ def test_an_adapter_that_fails_is_one_sentence(installed: Path) -> None:
 
     recipe = recipes.Recipe()
     recipe.layers = 0
-    with pytest.raises(FedsimError, match="'kitchen:recipe' was taken for OfRecipes, but ZeroDivisionError") as raised:
+    with pytest.raises(FedsimError, match="'kitchen:recipe' was taken for a recipe, but ZeroDivisionError") as raised:
         made(recipe, "kitchen:recipe")
     assert "\n" not in str(raised.value)
 
