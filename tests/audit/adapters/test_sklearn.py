@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from fedsim.audit.loading import made
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
-from tests.audit.adapters.recovering import share
+from tests.audit.adapters.recovering import attacked, share
 
 RATE = 0.01
 
@@ -133,3 +133,10 @@ def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
         made(thing, "train:model")
     assert "\n" not in str(raised.value)
+
+
+def test_batches_of_two_classes_are_searched_without_a_failure() -> None:
+    x, y = rows(2)
+    (victim,) = attacked(made((LogisticRegression(), x, y), "train:model"), batch=4, most=1).victims
+    assert victim.failure is None
+    assert len(victim.scores) == 4

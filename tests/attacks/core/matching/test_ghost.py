@@ -167,6 +167,17 @@ class SharedPlaces(nn.Module):
         return self.head(torch.tanh(images.flatten(1) + self.places(torch.arange(6)).flatten()))
 
 
+class OneOutputAndZeros(nn.Module):
+    """Two classes by one score, in a model that tells apart more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(6, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.pad(self.score(images.flatten(1)), (0, CLASSES - 1))
+
+
 def between(*layers: nn.Module, features: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Tanh(), nn.Flatten(), nn.Linear(features, CLASSES))
 
@@ -180,6 +191,7 @@ UNSUITED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "grouped convolution": (lambda: between(nn.Conv2d(2, 4, 1, groups=2), features=24), (2, 2, 3)),
     "padding in words": (lambda: between(nn.Conv2d(1, 2, 3, padding="same"), features=12), (1, 2, 3)),
     "one output": (OneOutput, (1, 2, 3)),
+    "one output and zeros": (OneOutputAndZeros, (1, 2, 3)),
     "a user's in-place operation": (InPlace, (1, 2, 3)),
     "broadcast embedding": (SharedPlaces, (1, 2, 3)),
 }
