@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, cast, final
 
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, tensors_are, unwrapped
+from fedsim.audit.adapters import SubjectAdapter, adapted, adapter, adapter_of, is_a, tensors_are, unwrapped
 from fedsim.audit.adapters._fab import unpack
 from fedsim.audit.adapters._watching import WatchedClient
 from fedsim.audit.subject import ClientReply, Subject
@@ -61,7 +61,8 @@ class FlowerApp(SubjectAdapter):
             first, *others = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
         self._client = first.training
         model, batches = self._checked(first.training, first.examples)
-        received, sent = (_by_name(arrays, model) for arrays in (first.received, first.sent))
+        names = self._names_in(model)
+        received, sent = (_by_name(arrays, model, names) for arrays in (first.received, first.sent))
         self._moved = self._update(model, received, sent)
         known = model.state_dict()
         model.load_state_dict({**known, **{name: one for name, one in received.items() if name in known}})
@@ -107,6 +108,11 @@ class FlowerApp(SubjectAdapter):
         model = unwrapped(client.model) if is_a(client.model, "AbstractGradSampleHooks", "opacus") else client.model
         return model.cpu(), tuple(client.steps)
 
+    def _names_in(self, model: nn.Module) -> Mapping[str, str]:
+        """Return the parameters by the names of arrays, where the library of the model has others for them."""
+        inner = adapter_of(bare := Subject(model))
+        return {} if inner is None else adapted(inner, bare, self.name).names
+
     def _update(
         self, model: nn.Module, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -117,7 +123,7 @@ class FlowerApp(SubjectAdapter):
                 side = "the server sends" if name not in received else "the client answers with"
                 raise FedsimError(
                     f"'{name}' is trained in the ClientApp of '{self.name}', but not among the arrays that {side}. "
-                    "Send ArrayRecord(model.state_dict()) of the model that trains."
+                    "Send ArrayRecord(model.state_dict()) of the model that trains, or what its library saves."
                 )
         return {name: received[name].float() - sent[name].float() for name in trained}
 
@@ -129,10 +135,11 @@ def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:
     return passes * examples - seen >= passes * largest
 
 
-def _by_name(arrays: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _by_name(arrays: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
     """Return arrays by the names that the model has for them, where they are numbered, or named as Opacus does."""
     known = model.state_dict()
     arrays = {name.removeprefix(_OF_OPACUS): tensor for name, tensor in arrays.items()}
+    arrays = {names.get(name, name): tensor for name, tensor in arrays.items()}
     is_numbered = list(arrays) == [str(number) for number in range(len(known))]
     return dict(zip(known, arrays.values(), strict=True)) if is_numbered else arrays
 

@@ -224,6 +224,13 @@ def test_an_archive_stays_in_its_folder(tmp_path: Path, content: bytes, message:
     assert [file.name for file in tmp_path.rglob("*")] == ["app.fab"]
 
 
+def test_an_archive_of_any_size_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.audit.adapters._fab._MOST_BYTES", 3)
+    (tmp_path / "app.fab").write_bytes(archive_of("pyproject.toml"))
+    with pytest.raises(FedsimError, match="expected the sources of an app"):
+        made(tmp_path / "app.fab", "app")
+
+
 def test_what_is_no_app_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"there is no folder or .fab file .*, seen from"):
         made(tmp_path / "missing.fab", "app")
@@ -315,3 +322,21 @@ def test_a_client_that_trains_with_opacus_is_unwrapped(apps: Apps) -> None:
     assert float(moved(private).norm()) == pytest.approx(0.1 * 0.001, rel=1e-3)  # Opacus adds 1e-6 to the norm
     assert torch.allclose(moved(private) / moved(private).norm(), moved(open_) / moved(open_).norm(), atol=1e-3)
     assert checked(private, "app").dataset.spec.classes == 10
+
+
+def test_an_app_that_sends_an_adapter_of_peft_names_its_arrays_as_peft_does(apps: Apps) -> None:
+    bare = "return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))"
+    adapted = bare.replace("return nn.", "from peft import LoraConfig, get_peft_model\n    bare = nn.")
+    adapted += '\n    return get_peft_model(bare, LoraConfig(target_modules=["3"], modules_to_save=["1"], r=2))'
+    saved = "ArrayRecord(__import__('peft').get_peft_model_state_dict({}))"
+    path = apps.make(
+        ("task.py", bare, adapted),
+        ("server_app.py", "ArrayRecord(make_model().state_dict())", saved.format("make_model()")),
+        ("client_app.py", "ArrayRecord(model.state_dict())", saved.format("model")),
+        ("client_app.py", "model.load_state_dict(", "__import__('peft').set_peft_model_state_dict(model, "),
+    )
+    subject = made(path, "app")
+    assert subject.reply is not None
+    assert len(subject.reply.moved) == 4
+    assert subject.notes[0].startswith("Understood: peft LoRA, 2 tensors of rank 2 and 2 saved whole are sent")
+    assert subject.notes[1].startswith("Understood: Flower app, 4 tensors are sent by its ClientApp")
