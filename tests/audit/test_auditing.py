@@ -90,3 +90,11 @@ def test_secrets_are_planted_into_language_models_alone(tmp_path: Path, monkeypa
     assert asked == [2, 1]
     assert without.of("exposure") == ()
     assert "planted secrets were not measured: 0 s were not enough." in without.notes
+
+
+def test_what_an_adapter_understood_is_said_at_once(tmp_path: Path) -> None:
+    bare = Subject(small().subject.model, shape=(1, 4, 4), notes=("Understood: a thing.", "It has no loader."))
+    lines: list[str] = []
+    with pytest.raises(FedsimError, match="returned no loader"):
+        auditing.run(bare, plan(), Policy(), tmp_path, AuditClock(60), lines.append)
+    assert lines == ["loaded", "Understood: a thing."]

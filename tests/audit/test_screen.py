@@ -55,3 +55,11 @@ def test_the_time_left_is_one_line_a_step_where_there_is_no_terminal(is_terminal
     if not is_terminal:
         assert out.getvalue().splitlines() == ["2:05 left  loads", "1:01 left  attacks"]
     assert out.getvalue().count("left  loads\n") == (1 if lines else 0)
+
+
+def test_what_was_understood_stays_on_a_terminal() -> None:
+    out = io.StringIO()
+    with screen.counting(Console(file=out, force_terminal=True, width=80)) as tell:
+        tell("Understood: a peft model.", 60.0)
+        tell("attacks", 50.0)
+    assert "Understood: a peft model.\n" in out.getvalue()

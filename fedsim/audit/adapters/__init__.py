@@ -17,10 +17,11 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from torch import nn
 
+from fedsim.audit.foreign import reason
 from fedsim.audit.record import UNDERSTOOD
 from fedsim.audit.subject import Subject
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, describe_exception
+from fedsim.core.errors import FedsimError
 from fedsim.core.registry.discovery import modules_below
 
 GROUP = "fedsim.adapters"
@@ -95,6 +96,7 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
 
     Raises:
         FedsimError: something is missing or does not fit; one sentence says what to do.
+        MemoryError: there is too little of it.
     """
     one = kind(thing, name)
     try:
@@ -103,7 +105,7 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
     except FedsimError:
         raise
     except Exception as error:
-        why = " ".join(describe_exception(error).split())
+        why = " ".join(reason(error).split())
         raise FedsimError(f"'{name}' was taken for {kind.takes}, but {why}.") from error
     subject = replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
     inner = adapter_of(subject)  # as of a peft model in a Trainer

@@ -22,6 +22,7 @@ from fedsim.audit.subject import Subject
 
 class Recipe:
     layers = 2
+    error = ZeroDivisionError("no layer,\\nno recipe")
 
 
 @adapter
@@ -34,7 +35,7 @@ class OfRecipes(SubjectAdapter):
 
     def subject(self):
         if self.thing.layers < 1:
-            return 1 / 0
+            raise self.thing.error
         return Subject(nn.Linear(4, 2), None, [(torch.rand(8, 4), torch.arange(8) % 2)])
 
     def understood(self):
@@ -89,6 +90,9 @@ def test_an_adapter_that_fails_is_one_sentence(installed: Path) -> None:
     with pytest.raises(FedsimError, match="'kitchen:recipe' was taken for a recipe, but ZeroDivisionError") as raised:
         made(recipe, "kitchen:recipe")
     assert "\n" not in str(raised.value)
+    recipe.error = MemoryError()
+    with pytest.raises(MemoryError):
+        made(recipe, "kitchen:recipe")
 
 
 def test_a_package_that_cannot_be_imported_is_named(installed: Path) -> None:
