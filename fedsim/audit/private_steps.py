@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fedsim.audit.subject import load
+from fedsim.audit.loading import load
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Batch
 from fedsim.privacy.coupled import Coupled, Release, check_step
