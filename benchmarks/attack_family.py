@@ -75,7 +75,7 @@ def _rows_of(name: str) -> Iterator[Row]:
     scenario = scenario_of(name, case)
     size = "" if scenario.federation.local_epochs else f", B = {scenario.federation.batch_size}"
     for rate, arm in zip(RATES, arms_of(scenario), strict=True):
-        yield from _FIGURES[case.figure](f"{case.words}{size}, p = {rate:g}", arm.attacks[0].victims)
+        yield from _FIGURES[case.figure](f"{name}, {case.words}{size}, p = {rate:g}", arm.attacks[0].victims)
 
 
 def scenario_of(name: str, case: Case) -> Scenario:

@@ -4,11 +4,10 @@ Sentences of real news of up to 16 tokens; a victim is a client's first gradient
 after 600 steps of training on other sentences. With `--full` more victims, further conditions, and batches of four. The
 same victims, dropout masks and noise for every attack. Dropout masks are known, ignored (the attacker leaves dropout
 out), or estimated, searched along with the text; attacks that cannot search them have no such row. Figures are means
-over victims, with their 95 % interval by bootstrap: tokens right
-at their place, ROUGE-1, ROUGE-2 and ROUGE-L of words, exact sentences, and recall and precision of the set of tokens.
-An attack that does not apply counts as 0. Chance is what the sentence's own tokens in random order have right on
-average, the control is the same attack on the gradient of the next client's sentence. Last come differences between
-estimated and ignored masks, victim by victim.
+over victims, with their 95 % interval by bootstrap: tokens right at their place, exact sentences, and recall and
+precision of the set of tokens. An attack that does not apply counts as 0. Chance is what the sentence's own tokens in
+random order have right on average, the control is the same attack on the gradient of the next client's sentence. Last
+come differences between estimated and ignored masks, victim by victim.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from fedsim.threat.victim import Victim
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RIGHT = "tokens right"
-_FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
+_FIGURES = (_RIGHT, "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
     "tag": {"max_iterations": 100},
@@ -116,16 +115,16 @@ def compared(
             print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
             figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
             rows += [
-                averaged(f"{name}: {figure}", setting, [scores_of_victim[figure] for scores_of_victim in figures], "")
+                averaged(figure, f"{name}, {setting}", [of_victim[figure] for of_victim in figures], "share")
                 for figure in _FIGURES
             ]
             right[name, condition.name] = [figure[_RIGHT] for figure in figures]
             if name in SEARCHES and condition.name == "plain":
                 others = zip([*guesses[1:], guesses[0]], seen, strict=True)
                 control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
-                rows.append(averaged(f"{name} on another's gradient: {_RIGHT}", setting, control, ""))
+                rows.append(averaged(_RIGHT, f"{name} on another's gradient, {setting}", control, "share"))
         if condition.name == "plain" and LONG not in attacks:
-            rows.append(averaged(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen], ""))
+            rows.append(averaged(_RIGHT, f"chance, {setting}", [chance(truth) for _, truth, _ in seen], "share"))
     return [*rows, *_differences(weights, right, size)]
 
 
@@ -136,8 +135,8 @@ def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]],
         ignored = right.get((name, condition.replace("estimated", "ignored")), ())
         if condition.endswith("estimated"):
             gains = [value - other for value, other in zip(values, ignored, strict=True)]
-            setting = f"{weights}, {condition} minus ignored, batch {size}"
-            rows.append(averaged(f"{name}: {_RIGHT}", setting, gains, ""))
+            setting = f"{name}, {weights}, {condition} minus ignored, batch {size}"
+            rows.append(averaged(_RIGHT, setting, gains, "share"))
     return rows
 
 
@@ -197,10 +196,7 @@ def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) ->
     sentences = score_sentences(reconstruction, batch, world.data.dataset.tokenizer).sentences
     words = score_words(reconstruction, batch, world.data.dataset.tokenizer)
     return {
-        "tokens right": _mean([sentence.values["token_accuracy"] for sentence in sentences]),
-        "ROUGE-1": _mean([sentence.values["rouge_1"] for sentence in sentences]),
-        "ROUGE-2": _mean([sentence.values["rouge_2"] for sentence in sentences]),
-        "ROUGE-L": _mean([sentence.values["rouge_l"] for sentence in sentences]),
+        _RIGHT: _mean([sentence.values["token_accuracy"] for sentence in sentences]),
         "exact sentences": _mean([float(sentence.values["exact"]) for sentence in sentences]),
         "words found": words["words_found"],
         "found words right": words["words_right"],
