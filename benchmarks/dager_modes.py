@@ -65,7 +65,7 @@ def conditions() -> Iterator[Condition]:
             yield Condition(f"float16, {setting}", federation, defense={"name": "float16"})
             yield Condition(f"bfloat16, {setting}", federation, dtype=torch.bfloat16)
     for steps in (1, 2, 4):
-        for rate in (1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1.0):
+        for rate in (1e-5, 1e-4, 1e-2, 1.0):
             optimizer = {"name": "sgd", "learning_rate": rate}
             federation = {"batch_size": 1, "algorithm": "fedavg", "local_steps": steps, "optimizer": optimizer}
             yield Condition(f"{steps} local {'step' if steps == 1 else 'steps'} of {rate:g}", federation)
