@@ -46,7 +46,7 @@ class Condition(NamedTuple):
     dropout: float = 0.0
 
 
-@experiment("dager-modes", minutes=5, page="attacks/dager")
+@experiment("dager-modes", minutes=9, page="attacks/dager")
 def dager_modes(budget: Budget) -> Cells:
     """Return a cell for each condition; the long version has more victims."""
     reading = {one.name: partial(rows, one, 20 if budget.full else 6) for one in conditions()}
