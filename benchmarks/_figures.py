@@ -76,7 +76,9 @@ def _table(columns: Sequence[tuple[str, str]], lines: Sequence[tuple[str, Sequen
 
 
 def cell_of(row: Row) -> str:
-    """Return a figure with its interval, its bound, whether it keeps that, and its note."""
+    """Return a figure with its interval, its bound, whether it keeps that, and its note; of no unit, the note alone."""
+    if not row.n:
+        return row.note
     ends = "" if row.low is None or row.high is None else f" [{_number(row.low)}, {_number(row.high)}]"
     bound = f", asked {row.must}" if row.must else ""
     return (

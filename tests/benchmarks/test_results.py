@@ -73,6 +73,11 @@ def test_a_table_has_a_line_a_setting_and_says_which_bound_is_not_kept() -> None
     ]
 
 
+def test_what_was_not_measured_has_a_reason_in_place_of_a_figure() -> None:
+    refused = PSNR._replace(value=0.0, n=0, note="refused: several steps")
+    assert _figures.as_table([refused]).splitlines()[-1] == "| LeNet | refused: several steps | 0 |"
+
+
 def test_a_page_shows_a_result_or_a_cell_of_it_between_its_marks(tmp_path: Path) -> None:
     write(result(EXACT, PSNR), tmp_path)
     page = "Before\n<!-- figures: toy -->\nold\n<!-- end -->\n<!-- figures: toy: one -->\n<!-- end -->\nAfter\n"
