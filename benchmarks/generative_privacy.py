@@ -1,7 +1,7 @@
 """What a denoising client's step, and a trained denoiser, give away.
 
 Inversion: digits from one step of an untrained denoiser on one image, at several noise levels, by `denoiser-inversion`,
-with level and noise told, and searched. Members: which digits the denoiser of `fedsim bench model digits-unet` was
+with level and noise granted, and searched. Members: which digits the denoiser of `fedsim bench model digits-unet` was
 trained on, by its loss at single noise levels. Without ``--full`` 2 digits and 100 members, with it 4 and 300.
 """
 
@@ -85,7 +85,7 @@ def generative_privacy(budget: Budget) -> Cells:
 
 def _inversion(level: float, count: int) -> Iterator[Row]:
     data, setting = data_of(RECIPES["digits-unet"]), f"level {level:g}"
-    for name, known, iterations in (("told", True, GRANTED_ITERATIONS), ("searched", False, SEARCHED)):
+    for name, known, iterations in (("granted", True, GRANTED_ITERATIONS), ("searched", False, SEARCHED)):
         pairs = [invert(data, level, number, grants_draws=known, iterations=iterations) for number in range(count)]
         yield averaged(f"PSNR, draws {name}", setting, [close for close, _ in pairs], "dB")
         if not known:
