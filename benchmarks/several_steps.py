@@ -90,7 +90,7 @@ CASES = (
 )
 
 
-@experiment("several-steps", minutes=10, page="attacks/step-by-step")
+@experiment("several-steps", minutes=30, page="attacks/step-by-step")
 def several_steps(budget: Budget) -> Cells:
     """Return a cell for each client's training."""
     return {case.setting: partial(_rows, case, _ALL if budget.full else _FEW) for case in CASES}
