@@ -166,17 +166,30 @@ def public_changes(
         count = min(count, *map(len, pools.values()))
     held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
     pairs = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
+    changes = simulated_changes(world, entry, [share for _, share in pairs])
+    for number, (value, _) in enumerate(pairs):
+        on_change(number + 1, len(pairs))
+        yield value, next(changes)
+
+
+def simulated_changes(world: World, entry: WireEntry, shares: Sequence[Tensor]) -> Iterator[Tensors]:
+    """Yield what a client would send in the round of an entry that holds a share of the public examples.
+
+    Args:
+        world: the scenario made real.
+        entry: whose round and received weights count.
+        shares: numbers of public examples, one tensor a client.
+    """
     first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
     data = replace(
         world.data,
         dataset=replace(world.data.dataset, train=world.data.dataset.test),
-        shares=(*(torch.empty(0, dtype=torch.long),) * first, *(share for _, share in pairs)),
+        shares=(*(torch.empty(0, dtype=torch.long),) * first, *shares),
     )
     simulated = world.with_data(data)
-    for number, (value, _) in enumerate(pairs):
-        on_change(number + 1, len(pairs))
+    for number in range(len(shares)):
         update, _ = local_training(simulated, entry.received, entry.round, first + number)
-        yield value, update.tensors
+        yield update.tensors
 
 
 @dataclass(frozen=True)

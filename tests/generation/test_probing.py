@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
 from fedsim.core.types import Config, Tensors
 from fedsim.generation import hidden_states, probe
-from tests.components.generating import make
+from fedsim.generation.probing import layer_states
+from tests.components.generating import make, tiny_llama
 
 
 class Twice(nn.Module):
@@ -37,6 +38,23 @@ def test_states_of_several_tokens_are_averaged() -> None:
     found = probe(make("toy-nearest-mean"), model, "0", (inputs, labels), inputs, torch.Generator())
     assert found.shape == (8, 2)
     assert (found.argmax(1) == labels).all()
+
+
+def test_layers_one_by_one_return_what_they_do_in_a_forward_pass() -> None:
+    model = tiny_llama(blocks=3).train()
+    inputs = torch.randint(0, 23, (20, 6), generator=torch.Generator().manual_seed(0))
+    parts = list(layer_states(model, inputs, (0, 2)))
+    assert [part.shape[:3] for part in parts] == [(2, 16, 6), (2, 4, 6)]
+    for place, name in enumerate(("layers.0", "layers.2")):
+        whole = torch.cat([part[place] for part in parts])
+        torch.testing.assert_close(whole, hidden_states(model, name, inputs))
+        assert not whole.requires_grad
+    assert model.training
+
+
+def test_a_model_without_known_layers_is_refused() -> None:
+    with pytest.raises(NotApplicable, match="the layers of this model are not known"):
+        list(layer_states(nn.Sequential(), torch.zeros(1, 2).long(), (0,)))
 
 
 class Seen(Probe[Config]):

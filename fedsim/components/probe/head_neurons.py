@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import Probe
 from fedsim.core.masks import without_dropout
@@ -110,10 +111,15 @@ def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Ten
     Raises:
         NotApplicable: the model has no such module.
     """
-    rows = {name: module.get_parameter("weight").detach() for name, module in _modules(model, weights)}
+    rows = {name: _weight(module) for name, module in _modules(model, weights)}
     if not rows:
         raise NotApplicable(f"the model has no layer '{weights}'. It reads models of Llama's kind.")
     return {name: weight.T if weights == "down_proj" else weight for name, weight in rows.items()}
+
+
+def _weight(module: nn.Module) -> Tensor:
+    """Return a linear layer's weight, with the change of an adapter beside it."""
+    return (module.merged() if isinstance(module, LowRankLinear) else module).get_parameter("weight").detach()
 
 
 def name_neurons(

@@ -16,6 +16,7 @@ from fedsim.components.probe.markov_categorical import (
     fisher_metric,
     fisher_product,
     mutual_information,
+    network_surplus,
     renyi_entropy,
     spectral_alignment,
     table_surplus,
@@ -93,6 +94,21 @@ def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_state
     assert float((without - with_states).mean()) == pytest.approx(exact, abs=0.02)  # the sheet's, n = 6,000
     mixed = one_hot(5 * state[torch.randperm(9_000, generator=source)] + first, 20)
     without, with_states = estimated_surplus(context, mixed, second, texts, texts < 3_000)
+    assert abs(float((without - with_states).mean())) < 0.02
+
+
+def test_a_network_sees_the_product_that_a_log_linear_head_does_not() -> None:
+    """The later token is the exclusive or of token and state, so the surplus is ln 2 and no linear map sees it."""
+    source = torch.Generator().manual_seed(0)
+    first, state = torch.randint(0, 2, (2, 1_000), generator=source)
+    texts, second = torch.arange(1_000), first ^ state
+    setting = (one_hot(first, 2), one_hot(state, 2), second, texts, texts < 600)
+    without, with_states = estimated_surplus(*setting)
+    assert abs(float((without - with_states).mean())) < 0.02  # the sheet's
+    without, with_states = network_surplus(*setting, source)
+    assert float((without - with_states).mean()) == pytest.approx(math.log(2), abs=0.02)
+    mixed = one_hot(state[torch.randperm(1_000, generator=source)], 2)
+    without, with_states = network_surplus(setting[0], mixed, *setting[2:], source)
     assert abs(float((without - with_states).mean())) < 0.02
 
 

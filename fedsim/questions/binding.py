@@ -1,0 +1,188 @@
+"""binding: which value of one attribute belongs to a known value of another, in a text whose states are seen?
+
+Whoever sees hidden states, as in split learning, maps them to codes in which two values are bound, and takes the known
+one out again. It learns from public texts whose values it knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.probe.hyperdimensional_probe import (
+    HyperdimensionalProbe,
+    HyperdimensionalProbeConfig,
+    bind,
+    extract,
+    make_codebook,
+    pool_layers,
+)
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError, nearest, reason
+from fedsim.core.past import stack_of
+from fedsim.core.registry import question
+from fedsim.core.types import Attribute, Config
+from fedsim.generation.probing import layer_states
+from fedsim.metrics.attributes import share_read
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding
+from fedsim.scenario.world import World
+from fedsim.threat import states
+from fedsim.threat.attributes import permuted
+
+_PERMUTATIONS = 5
+
+
+class Binding(Config):
+    """Which two attributes are bound, and how states become codes."""
+
+    known: str = Field(min_length=1, description="attribute of a text whose value is known")
+    wanted: str = Field(min_length=1, description="attribute whose value is asked for")
+    means: int = Field(default=5, ge=1, description="k, means of the states of the upper half of the layers")
+    threshold: float = Field(default=0.1, ge=0, le=1, description="least cosine of a code that counts as an answer")
+    probe: HyperdimensionalProbeConfig = HyperdimensionalProbeConfig()
+
+
+class _Texts(NamedTuple):
+    """Pooled states (N, width), and the values of both attributes (N,)."""
+
+    pooled: Tensor
+    known: Tensor
+    wanted: Tensor
+
+
+@final
+@question("binding", summary="which value belongs to a known one, by states of a text?", related="2509.25045")
+class WhatBelongsTogether(Question[Binding]):
+    """Unbinds the known value from the code to which the state of a text's last token is mapped."""
+
+    title: ClassVar[str] = "What belongs together?"
+    summary: ClassVar[str] = (
+        "A hyperdimensional probe learns from public texts to map the states of the last token to the product of two "
+        "codes, of a known and of a wanted value. Of a client's text it is asked for the wanted value, by taking the "
+        "known one out of the product."
+    )
+    method: ClassVar[str] = (
+        "Each value counts alike; intervals are over clients. An answer is chosen by its cosine alone, and none is "
+        "wrong. The control learns from public texts whose wanted values were dealt out anew."
+    )
+
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is asked, and with what help."""
+        yield (
+            f"It sees the states of the last token of clients' texts in the upper half of the model's layers, knows "
+            f"their {self.config.known}, and asks for their {self.config.wanted}. It has both of the test set."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that both attributes are there, and that states can be read."""
+        states.check(world, "binding")
+        attributes = world.data.dataset.attributes
+        for key in ("known", "wanted"):
+            name = getattr(self.config, key)
+            if name not in attributes:
+                raise ScenarioError(
+                    f"binding.{key}: data '{world.scenario.data.name}' has no attribute '{name}'."
+                    f"{nearest(name, attributes) if attributes else ' It has none.'}"
+                )
+        if self.config.known == self.config.wanted:
+            raise ScenarioError(f"binding.wanted: '{self.config.wanted}' is known already. Ask for another attribute.")
+        upper = len(self._layers(world))
+        if self.config.means > upper:
+            raise ScenarioError(
+                f"binding.means: {self.config.means}, expected at most {upper}, the layers of the upper half."
+            )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield a finding, and its control."""
+        world, right, truth, clients = evidence.world, list[Tensor](), list[Tensor](), list[Tensor]()
+        finding = Finding(
+            question="binding",
+            label=f"{self.config.wanted} given {self.config.known}",
+            method="hyperdimensional-probe",
+            metric="read_right",
+        )
+        rounds = len({entry.round for entry in evidence.journal.entries})
+        try:
+            for number, shared in enumerate(states.shared_texts(world, evidence.journal.entries), 1):
+                work.progress("states of texts: round", number, rounds)
+                public, private, senders = self._read(world, shared)
+                right.append(self._extract(world, shared.number, public, private, work))
+                truth.append(private.wanted)
+                clients.append(senders)
+        except Exception as error:  # a method may raise anything
+            yield finding.model_copy(update={"failure": reason(error)})
+            return
+        scoring, every = world.scenario.scoring, torch.cat(truth)
+        about = {"public": int(_has_both(*(attribute.test for attribute in self._pair(world))).sum())}
+        known = finding.model_copy(update={"chance": 1 / len(every.unique()), "about": about})
+        rows = torch.cat(right, 1)
+        controls = {"label": f"{finding.label}, values permuted", "role": "chance"}
+        for share, more in ((rows[0], {}), (rows[1:].mean(0), controls)):
+            source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+            value = share_read(share, every, torch.cat(clients), source, scoring.confidence, scoring.resamples)
+            yield known.model_copy(update={**more, "value": value})
+
+    def _pair(self, world: World) -> tuple[Attribute, Attribute]:
+        attributes = world.data.dataset.attributes
+        return attributes[self.config.known], attributes[self.config.wanted]
+
+    def _layers(self, world: World) -> range:
+        stack = stack_of(world.models.workspace.model)
+        assert stack is not None
+        return range(stack.depth // 2, stack.depth)
+
+    def _read(self, world: World, shared: states.SharedTexts) -> tuple[_Texts, _Texts, Tensor]:
+        """Return public texts and those behind a round's updates that have both values, and who sent the latter."""
+        dataset, layers, pair = world.data.dataset, self._layers(world), self._pair(world)
+        source = seeding.generator(world.scenario.seed, "first means", shared.number)
+        starts = torch.randperm(len(layers), generator=source)[: self.config.means].tolist()
+
+        def read(inputs: Tensor, known: Tensor, wanted: Tensor) -> _Texts:
+            padding, pooled = dataset.spec.padding, list[Tensor]()
+            last = (inputs != padding).sum(1) - 1 if padding is not None else torch.full((len(inputs),), -1)
+            begin = 0
+            for part in layer_states(shared.model, inputs, layers):
+                of_last = part[:, torch.arange(part.shape[1]), last[begin : begin + part.shape[1]]]
+                pooled += [pool_layers(of_text, starts) for of_text in of_last.transpose(0, 1)]
+                begin += part.shape[1]
+            return _Texts(torch.stack(pooled), known, wanted)
+
+        is_public = _has_both(*(attribute.test for attribute in pair))
+        is_private = _has_both(*(attribute.train[shared.examples] for attribute in pair))
+        public = [dataset.test.inputs, *(attribute.test for attribute in pair)]
+        numbers = shared.examples[is_private]
+        private = [dataset.train.inputs[numbers], *(attribute.train[numbers] for attribute in pair)]
+        return read(*(part[is_public] for part in public)), read(*private), shared.clients[is_private]
+
+    def _extract(self, world: World, round_: int, public: _Texts, private: _Texts, work: Work) -> Tensor:
+        """Return whether each text's value was extracted, shape (1 + permutations, N): first of the true values."""
+        seed, values = world.scenario.seed, [len(attribute.values) for attribute in self._pair(world)]
+        source = seeding.generator(seed, "permuted bindings", round_)
+        taught = [public.wanted, *(permuted(public.wanted, source) for _ in range(_PERMUTATIONS))]
+        probe, rows = HyperdimensionalProbe(self.config.probe), list[Tensor]()
+        for wanted in taught:
+            work.look_up()
+            generator = seeding.generator(seed, "binding", round_)
+            book = make_codebook(sum(values), self.config.probe.dimension, generator)
+            codes = bind(book[public.known], book[values[0] + wanted])
+            codes = probe.encode(probe.learn(public.pooled, codes, generator), private.pooled)
+            answers = [
+                extract(code, book, [known], self.config.threshold).concept
+                for code, known in zip(codes, private.known.tolist(), strict=True)
+            ]
+            wrong = -1  # no answer
+            concepts = torch.tensor([wrong if answer is None else answer - values[0] for answer in answers])
+            rows.append((concepts == private.wanted).double())
+        return torch.stack(rows)
+
+
+def _has_both(known: Tensor, wanted: Tensor) -> Tensor:
+    return (known >= 0) & (wanted >= 0)

@@ -1,0 +1,208 @@
+"""neurons: which words does a model's head name of the neurons that a client's text moved?
+
+Each neuron of an MLP reads a direction, and the head says which token that direction stands for. The server asks it
+about the neurons whose rows moved most, compared with how they move for public texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import ClassVar, NamedTuple, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.core.low_rank import LowRankLinear
+from fedsim.components.probe.head_neurons import Weights, moved_neurons, name_neurons, neuron_rows
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.registry import metric, question
+from fedsim.core.types import Config, Tensors, WireEntry
+from fedsim.metrics.statistics import mean_interval
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding, Interval
+from fedsim.scenario.world import World
+from fedsim.threat import states
+from fedsim.threat.attributes import simulated_changes
+
+_FEWEST = 2  # texts, so that there is another's to compare with
+
+
+class Neurons(Config):
+    """Which neurons are looked at, and how many words are named."""
+
+    weights: Weights = Field(default="up_proj", description="layers whose neurons are looked at")
+    moved: int = Field(default=50, ge=1, description="neurons that moved most, of which names are taken")
+    words: int = Field(default=20, ge=1, description="tokens that are named of each update")
+    common: float = Field(
+        default=0.1, ge=0, le=1, description="share of public texts above which a token is too common to be named"
+    )
+    public: int = Field(default=6, ge=1, description="public texts that say how far each neuron moves anyway")
+
+
+@metric(
+    "words_named",
+    title="words named",
+    summary="share of the named tokens that stand in the text",
+    over="finding",
+    form="percent",
+    digits=1,
+    limits=(0.0, 1.0),
+)
+def words_named(
+    shares: Sequence[Sequence[float]], generator: np.random.Generator, confidence: float = 0.95
+) -> Interval:
+    """Return the mean share with its interval by bootstrap over clients.
+
+    Args:
+        shares: of each client's updates, the share of the named tokens that stand in its text.
+        generator: source of the resamples.
+        confidence: coverage of the interval.
+    """
+    return mean_interval(shares, generator, confidence)
+
+
+class _Named(NamedTuple):
+    """The tokens that were named of an update, who sent it, and the tokens behind it."""
+
+    words: list[int]
+    client: int
+    text: set[int]
+
+
+@final
+@question("neurons", summary="which words name the neurons that a client's text moved?", related="2501.02688")
+class WhichWordsNameMovedNeurons(Question[Neurons]):
+    """Asks the head about the neurons whose rows an update changed."""
+
+    title: ClassVar[str] = "Which words name the moved neurons?"
+    summary: ClassVar[str] = (
+        "The model's head names each neuron of its MLPs by the tokens whose output rows its weights resemble. The "
+        "server takes the names of the neurons that a client's update moved most, beyond how far public texts move "
+        "them, and leaves out tokens that are common."
+    )
+    method: ClassVar[str] = (
+        "A named token counts that stands in the client's text. Intervals are over clients. The control, which is "
+        "chance too, compares the same tokens with the texts of the other clients."
+    )
+
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is asked, and with what help."""
+        yield (
+            f"It names {self.config.words} tokens of every attacked update, and has computed the updates of "
+            f"{self.config.public} texts of the test set in each round."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that the head can be asked, that neurons move, and that single updates are seen."""
+        states.check(world, "neurons")
+        if world.scenario.threat.sees != "single-update":
+            raise ScenarioError("neurons: a sum has no single text. Expected threat.sees = 'single-update'.")
+        trained = {name: parameter.detach() for name, parameter in world.models.parameters.items()}
+        if not weight_changes(world.models.workspace.model, trained, self.config.weights):
+            raise ScenarioError(
+                f"neurons.weights: clients train no layer '{self.config.weights}'. Train one, or choose another."
+            )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield a finding and its control."""
+        world, named = evidence.world, list[_Named]()
+        for _, group in groupby(evidence.journal.entries, key=lambda entry: entry.round):
+            named += self._names_of(world, list(group), work)
+        finding = Finding(question="neurons", label="names of moved neurons", metric="words_named")
+        if len(named) < _FEWEST:
+            yield finding.model_copy(update={"failure": "there are not two updates whose texts could be compared"})
+            return
+        texts = [one.text for one in named]
+        others = [
+            float(np.mean([_share(one.words, text) for place, text in enumerate(texts) if place != number]))
+            for number, one in enumerate(named)
+        ]
+        known = finding.model_copy(update={"chance": float(np.mean(others)), "about": {"updates": len(named)}})
+        control = {"label": "the same names, other clients' texts", "role": "chance"}
+        for shares, more in (([_share(one.words, one.text) for one in named], {}), (others, control)):
+            source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+            by_client = [
+                [share for share, one in zip(shares, named, strict=True) if one.client == client]
+                for client in dict.fromkeys(one.client for one in named)
+            ]
+            value = words_named(by_client, source, world.scenario.scoring.confidence)
+            yield known.model_copy(update={**more, "value": value})
+
+    def _names_of(self, world: World, entries: Sequence[WireEntry], work: Work) -> Iterator[_Named]:
+        """Yield what is named of each update of a round."""
+        config, dataset, first = self.config, world.data.dataset, entries[0]
+        source = seeding.generator(world.scenario.seed, "public texts of neurons", first.round)
+        size = world.scenario.federation.batch_size
+        order = torch.randperm(len(dataset.test), generator=source)[: config.public * size]
+        usual: dict[str, Tensor] = {}
+        for number, change in enumerate(simulated_changes(world, first, order.split(size)), 1):
+            work.progress("neurons: public texts", number, config.public)
+            for name, moved in self._changes(world.models.holding(first.received), change).items():
+                sizes = moved.norm(dim=self._across, keepdim=True)
+                usual[name] = usual.get(name, torch.zeros_like(sizes)) + sizes
+        model, common = world.models.holding(first.received), self._common(world)
+        for entry in entries:
+            moved = self._changes(model, entry.update.tensors)
+            beyond = {name: torch.where(usual[name] > 0, rows / usual[name], 0.0) for name, rows in moved.items()}
+            numbers = torch.cat([batch.unique() for batch in world.data.numbers_of(entry.round, entry.client)])
+            text = set(dataset.train.inputs[numbers[numbers < len(dataset.train)]].flatten().tolist())
+            yield _Named(self._words(model, beyond, common), entry.client, text)
+
+    @property
+    def _across(self) -> int:
+        """The dimension of a neuron's weights."""
+        return 0 if self.config.weights == "down_proj" else 1
+
+    def _changes(self, model: nn.Module, change: Tensors) -> Tensors:
+        """Return how the layers' weights changed, by the names that parameters have."""
+        changes = weight_changes(model, change, self.config.weights)
+        return {f"{name}.weight": moved for name, moved in changes.items()}
+
+    def _words(self, model: nn.Module, beyond: Tensors, common: Tensor) -> list[int]:
+        """Return the tokens that stand for the neurons which moved most, by the sum of their probabilities."""
+        neurons = moved_neurons(beyond, self.config.weights)[: self.config.moved]
+        rows = neuron_rows(model, self.config.weights)
+        named = name_neurons(model, torch.stack([rows[name.removesuffix(".weight")][row] for name, row in neurons]))
+        votes = Counter[int]()
+        for tokens, shares in zip(named.tokens.tolist(), named.probabilities.tolist(), strict=True):
+            for token, share in zip(tokens, shares, strict=True):
+                votes[token] += share
+        return [token for token, _ in votes.most_common() if not common[token]][: self.config.words]
+
+    def _common(self, world: World) -> Tensor:
+        """Return whether each token stands in too many public texts, booleans (V,)."""
+        dataset = world.data.dataset
+        counts = torch.cat([text.unique() for text in dataset.test.inputs]).bincount(minlength=dataset.spec.classes)
+        return counts > self.config.common * len(dataset.test)
+
+
+def weight_changes(model: nn.Module, change: Tensors, weights: Weights) -> dict[str, Tensor]:
+    """Return how the weights (out, in) of layers change, by layer; of an adapter to first order, dB A + B dA.
+
+    Args:
+        model: holds the weights before.
+        change: by parameter, weights behind less weights before, or a gradient.
+        weights: the layers that are looked at.
+    """
+    changes: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] != weights:
+            continue
+        if f"{name}.weight" in change:
+            changes[name] = change[f"{name}.weight"]
+        if isinstance(module, LowRankLinear) and f"{name}.lora_b.weight" in change:
+            a, b = module.lora_a.weight.detach(), module.lora_b.weight.detach()
+            of_a = change.get(f"{name}.lora_a.weight", torch.zeros_like(a))
+            changes[name] = module.scale * (change[f"{name}.lora_b.weight"] @ a + b @ of_a)
+    return changes
+
+
+def _share(words: Sequence[int], text: set[int]) -> float:
+    return sum(word in text for word in words) / max(len(words), 1)

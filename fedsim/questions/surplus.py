@@ -1,0 +1,248 @@
+"""surplus: what do the states of a text say of its later tokens, beyond the next one?
+
+Whoever sees hidden states, as in split learning, sees more than the token that the head emits. A measure of it learns
+from public texts, and is taken of clients' texts, so it is known to the scorer alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, NamedTuple, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.probe.markov_categorical import estimated_surplus, network_surplus, spectral_alignment
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable, ScenarioError, reason
+from fedsim.core.past import stack_of
+from fedsim.core.past.stack import Weighted
+from fedsim.core.registry import metric, question
+from fedsim.core.types import Config
+from fedsim.generation.probing import layer_states
+from fedsim.metrics.statistics import mean_interval
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding, Interval
+from fedsim.scenario.world import World
+from fedsim.threat import states
+
+_PERMUTATIONS = 10
+Estimator = Literal["log-linear", "network"]
+
+
+class Surplus(Config):
+    """Which states are measured, and how."""
+
+    later: int = Field(default=1, ge=1, description="K - 1, tokens behind the next one that are asked about")
+    vocabulary: int = Field(default=50, ge=2, description="most frequent public tokens that are told apart")
+    directions: int = Field(default=32, ge=1, description="strongest directions of the states that are read")
+    estimators: tuple[Estimator, ...] = Field(default=("log-linear",), min_length=1, description="heads that estimate")
+
+
+@metric(
+    "surplus",
+    title="surplus",
+    summary="nats that a state says of later tokens, beyond the next token",
+    over="finding",
+    unit="nats",
+    digits=3,
+)
+def surplus(nats: Sequence[Sequence[float]], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+    """Return the mean over positions with its interval by bootstrap over clients.
+
+    Args:
+        nats: of each client's positions, the cost of later tokens without the state less that with it.
+        generator: source of the resamples.
+        confidence: coverage of the interval.
+    """
+    return mean_interval(nats, generator, confidence)
+
+
+@metric(
+    "alignment",
+    title="spectral alignment",
+    summary="share of what the next token varies by that whitened states hold",
+    over="finding",
+    form="percent",
+    digits=1,
+    limits=(0.0, 1.0),
+)
+def alignment(
+    hidden: Tensor, tokens: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95
+) -> Interval:
+    """Return the alignment, with its interval by bootstrap over the clients' jackknife values.
+
+    Args:
+        hidden: states, shape (N, width).
+        tokens: the next token of each, as features (N, V).
+        clients: whose each is, shape (N,).
+        generator: source of the resamples.
+        confidence: coverage of the interval.
+    """
+    whole, owners = spectral_alignment(hidden, tokens), clients.unique()
+    without = [spectral_alignment(hidden[clients != owner], tokens[clients != owner]) for owner in owners]
+    count = len(owners)
+    value = mean_interval([[count * whole - (count - 1) * part] for part in without], generator, confidence)
+    return value.model_copy(update={"value": whole})
+
+
+class _Positions(NamedTuple):
+    """Places of public and of clients' texts that have a state and all tokens that are asked about.
+
+    Attributes:
+        hidden: states (N, directions).
+        tokens: the next token and the later ones, of the reduced vocabulary (N, 1 + later).
+        texts: the number of each one's text (N,).
+        clients: whose the text is (N,), -1 of public ones.
+    """
+
+    hidden: Tensor
+    tokens: Tensor
+    texts: Tensor
+    clients: Tensor
+
+
+@final
+@question("surplus", summary="what do states say of tokens beyond the next one?", related="2507.19247")
+class WhatStatesSayOfLaterTokens(Question[Surplus]):
+    """Measures information surplus and spectral alignment of clients' states, each beside permuted states."""
+
+    title: ClassVar[str] = "What do states say beyond the next token?"
+    summary: ClassVar[str] = (
+        "Surplus is the information that the state in front of a text's next token holds of the tokens behind it, "
+        "given the next token; alignment is the share of what the next token varies by that states hold. States are "
+        "those that the head reads, of clients' texts at the weights that they received."
+    )
+    method: ClassVar[str] = (
+        "Heads learn from public texts; a surplus is a difference of two costs on clients' texts, so an estimate and "
+        "no bound. Intervals are over clients. Controls permute the states over positions, and must be at chance: 0 "
+        "for the surplus, and for the alignment what permuted states have."
+    )
+
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is seen, and with what help."""
+        yield "It sees the states of clients' texts that the model's head reads, and learns from those of the test set."
+
+    def check(self, world: World) -> None:
+        """Check that states and their head can be read.
+
+        Raises:
+            ScenarioError: they cannot, with the reason.
+        """
+        states.check(world, "surplus")
+        stack = stack_of(world.models.workspace.model)
+        if not isinstance(stack, Weighted) or stack.weight is None:
+            raise ScenarioError(
+                f"surplus: the head of model '{world.scenario.model.name}' does more than multiply states with a "
+                "matrix. Choose another model."
+            )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield a finding and its control for each estimator, and for the alignment."""
+        world = evidence.world
+        rounds = len({entry.round for entry in evidence.journal.entries})
+        some: list[_Positions] = []
+        for number, shared in enumerate(states.shared_texts(world, evidence.journal.entries), 1):
+            work.progress("states of texts: round", number, rounds)
+            some.append(self._read(world, shared))
+        for estimator in self.config.estimators:
+            work.look_up()
+            yield from self._measure(world, some, estimator)
+        yield from self._align(world, some[-1])  # each round has coordinates of its own
+
+    def _read(self, world: World, shared: states.SharedTexts) -> _Positions:
+        """Return the positions of public texts and of those behind a round's updates, as many as are asked about."""
+        dataset, stack = world.data.dataset, stack_of(shared.model)
+        assert stack is not None
+        assert isinstance(stack, Weighted)
+        inputs = torch.cat((dataset.test.inputs, dataset.train.inputs[shared.examples]))
+        public = len(dataset.test)
+        reduced = self._reduced(dataset.test.inputs, inputs, dataset.spec.padding)
+        texts, places = _places(inputs, dataset.spec.padding, 1 + self.config.later)
+        with torch.no_grad():
+            parts = layer_states(shared.model, inputs, [stack.depth - 1])
+            hidden = torch.cat([stack.norm(part[0]) for part in parts])[texts, places].double()
+        is_public = texts < public
+        centred = hidden - hidden[is_public].mean(0)
+        right = torch.linalg.svd(centred[is_public], full_matrices=False).Vh[: self.config.directions]
+        tokens = torch.stack([reduced[texts, places + step] for step in range(1, 2 + self.config.later)], 1)
+        owners = torch.cat((torch.full((public,), -1), shared.clients))
+        return _Positions(centred @ right.T, tokens, texts, owners[texts])
+
+    def _reduced(self, public: Tensor, inputs: Tensor, padding: int | None) -> Tensor:
+        """Return tokens by their rank among public ones, all rare ones as the last number."""
+        counts = public.flatten()[public.flatten() != padding].bincount(minlength=int(inputs.max()) + 1)
+        known = counts.topk(min(self.config.vocabulary, int((counts > 0).sum())) - 1).indices
+        numbers = torch.full_like(counts, len(known))
+        numbers[known] = torch.arange(len(known))
+        return numbers[inputs]
+
+    def _measure(self, world: World, some: Sequence[_Positions], estimator: Estimator) -> Iterator[Finding]:
+        finding = Finding(question="surplus", label=f"surplus, {estimator}", metric="surplus", chance=0.0)
+        for label, role in ((finding.label, "attack"), (f"{finding.label}, states permuted", "chance")):
+            known = finding.model_copy(update={"label": label, "role": role, "about": _about(some)})
+            try:
+                generator = seeding.generator(world.scenario.seed, label)
+                nats = [self._nats(positions, estimator, role == "chance", generator) for positions in some]
+            except NotApplicable as error:
+                yield known.model_copy(update={"failure": reason(error)})
+                continue
+            source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+            clients = torch.cat([positions.clients[positions.clients >= 0] for positions in some])
+            every = torch.cat(nats)
+            value = surplus([every[clients == owner].tolist() for owner in clients.unique()], source, _coverage(world))
+            yield known.model_copy(update={"value": value})
+
+    def _nats(
+        self, positions: _Positions, estimator: Estimator, is_control: bool, generator: torch.Generator
+    ) -> Tensor:
+        """Return the surplus of every position of clients' texts, summed over the later tokens."""
+        hidden, tokens, texts, clients = positions
+        if is_control:
+            hidden = hidden[torch.randperm(len(hidden), generator=generator)]
+        total = torch.zeros(int((clients >= 0).sum()), dtype=torch.double)
+        for step in range(1, 1 + self.config.later):
+            context = F.one_hot(tokens[:, :step], int(tokens.max()) + 1).flatten(1).double()
+            setting = (context, hidden, tokens[:, step], texts, clients < 0)
+            without, with_states = (
+                network_surplus(*setting, generator) if estimator == "network" else estimated_surplus(*setting)
+            )
+            total += without - with_states
+        return total
+
+    def _align(self, world: World, positions: _Positions) -> Iterator[Finding]:
+        is_private = positions.clients >= 0
+        hidden, clients = positions.hidden[is_private], positions.clients[is_private]
+        features = F.one_hot(positions.tokens[is_private, 0]).double()
+        finding = Finding(question="surplus", label="alignment", metric="alignment", about=_about([positions]))
+        generator = seeding.generator(world.scenario.seed, "permuted alignment")
+        mixed = [hidden[torch.randperm(len(hidden), generator=generator)] for _ in range(1 + _PERMUTATIONS)]
+        control = {"label": "alignment, states permuted", "role": "chance"}
+        try:
+            chance = float(np.mean([spectral_alignment(permuted, features) for permuted in mixed[1:]]))
+            for read, more in ((hidden, {}), (mixed[0], control)):
+                source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+                value = alignment(read, features, clients, source, _coverage(world))
+                yield finding.model_copy(update={**more, "value": value, "chance": chance})
+        except NotApplicable as error:
+            yield finding.model_copy(update={"failure": reason(error)})
+
+
+def _places(inputs: Tensor, padding: int | None, ahead: int) -> tuple[Tensor, Tensor]:
+    """Return text and place of every state that has so many tokens behind it, each of shape (N,)."""
+    is_token = inputs[:, ahead:] != padding if padding is not None else torch.ones_like(inputs[:, ahead:]).bool()
+    texts, places = is_token.nonzero(as_tuple=True)
+    return texts, places
+
+
+def _about(some: Sequence[_Positions]) -> dict[str, str | int | float]:
+    return {"positions": sum(int((positions.clients >= 0).sum()) for positions in some)}
+
+
+def _coverage(world: World) -> float:
+    return world.scenario.scoring.confidence

@@ -1,0 +1,70 @@
+"""From clients' texts to whoever sees hidden states of them, as the server of split learning does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import ScenarioError
+from fedsim.core.past import stack_of
+from fedsim.core.types import WireEntry
+from fedsim.scenario.world import World
+
+
+class SharedTexts(NamedTuple):
+    """The texts behind the watched updates of one round.
+
+    Attributes:
+        model: holds the weights that the clients received; the next round overwrites it.
+        number: of the round.
+        examples: numbers of the training examples (N,).
+        clients: whose each is (N,).
+    """
+
+    model: nn.Module
+    number: int
+    examples: Tensor
+    clients: Tensor
+
+
+def check(world: World, table: str) -> None:
+    """Check before the first round that clients have texts and a model whose layers can be read.
+
+    Args:
+        world: the scenario made real.
+        table: of the question, for messages.
+
+    Raises:
+        ScenarioError: they have not, with the reason.
+    """
+    dataset = world.data.dataset
+    if dataset.task != "next-token":
+        raise ScenarioError(
+            f"{table}: states of texts are read, and data '{world.scenario.data.name}' has none whose next token is "
+            'learned. Choose data of task next-token, as data.name = "named-news".'
+        )
+    if stack_of(world.models.workspace.model) is None:
+        raise ScenarioError(
+            f"{table}: the layers of model '{world.scenario.model.name}' are not known. Choose a model of Llama's "
+            'kind, as model.name = "tiny-llama".'
+        )
+    if torch.equal(dataset.train.inputs, dataset.test.inputs):
+        raise ScenarioError(
+            f"{table}: the test set of this data set is its training set, so nobody has texts to learn from. Choose "
+            "another data set."
+        )
+
+
+def shared_texts(world: World, entries: Sequence[WireEntry]) -> Iterator[SharedTexts]:
+    """Yield the texts of each watched round; planted ones, which stand behind the data set's, are left out."""
+    of_dataset = len(world.data.dataset.train)
+    for number, group in groupby(entries, key=lambda entry: entry.round):
+        some = list(group)
+        numbers = [torch.cat(list(world.data.numbers_of(number, entry.client))).unique() for entry in some]
+        numbers = [batch[batch < of_dataset] for batch in numbers]
+        clients = [torch.full_like(batch, entry.client) for batch, entry in zip(numbers, some, strict=True)]
+        yield SharedTexts(world.models.holding(some[0].received), number, torch.cat(numbers), torch.cat(clients))

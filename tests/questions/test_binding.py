@@ -1,0 +1,87 @@
+"""Bindings: states that hold a pair of values give the wanted one back, and states without meaning do not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import ScenarioError
+from fedsim.questions import Evidence, Work
+from fedsim.questions import binding as asking
+from fedsim.questions.binding import Binding, WhatBelongsTogether
+from fedsim.record import Finding
+from fedsim.scenario import world as worlds
+from tests.questions.texts import TEXTS, Build, evidence_of
+
+SMALL = {"dimension": 512, "width": 64, "epochs": 30}
+
+
+def ask(evidence: Evidence) -> list[Finding]:
+    config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, "probe": SMALL})
+    return list(WhatBelongsTogether(config).ask(evidence, Work()))
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, evidence: Evidence, *, is_meant: bool) -> None:
+    """Let states be a random vector of the pair of values that a text has, or of the text alone."""
+    dataset, source = evidence.world.data.dataset, torch.Generator().manual_seed(0)
+    topic, name = dataset.attributes["topic"], dataset.attributes["name"]
+    pairs = torch.randn(2, 8, 32, generator=source)
+    held = {
+        tuple(text): pairs[topic_number, name_number] if is_meant else torch.randn(32, generator=source)
+        for inputs, topics, names in (
+            (dataset.train.inputs, topic.train, name.train),
+            (dataset.test.inputs, topic.test, name.test),
+        )
+        for text, topic_number, name_number in zip(inputs.tolist(), topics, names, strict=True)
+    }
+
+    def states(_model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
+        of_texts = torch.stack([held[tuple(text)] for text in inputs.tolist()])
+        yield of_texts[None, :, None].expand(len(layers), -1, inputs.shape[1], -1)
+
+    monkeypatch.setattr(asking, "layer_states", states)
+
+
+def test_the_value_that_is_bound_to_the_known_one_is_extracted(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = evidence_of(scenario(**TEXTS))
+    plant(monkeypatch, evidence, is_meant=True)
+    read, control = ask(evidence)
+    assert (read.label, read.role, read.state) == ("name given topic", "attack", "recovered")
+    assert read.value is not None
+    assert read.value.value > 0.9  # equal states have equal codes; a pair that no public text has is all that fails
+    assert (control.role, control.state) == ("chance", "withstood")
+
+
+def test_states_that_hold_no_value_give_none_back(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence = evidence_of(scenario(**TEXTS))
+    plant(monkeypatch, evidence, is_meant=False)
+    read, _control = ask(evidence)
+    assert read.state == "withstood"
+    assert read.chance == pytest.approx(1 / 8)
+
+
+def test_a_real_model_is_read_in_its_upper_half(scenario: Build) -> None:
+    evidence = evidence_of(scenario(**TEXTS))
+    read, control = ask(evidence)
+    assert read.value is not None
+    assert control.value is not None
+    assert read.value.n == control.value.n == 32  # two texts of each of eight clients in two rounds
+    assert read.about == {"public": len(evidence.world.data.dataset.test)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wanted": "nam"}, r"binding.wanted: data 'named-news' has no attribute 'nam'.*'name'"),
+        ({"wanted": "topic"}, "'topic' is known already"),
+        ({"means": 2}, "binding.means: 2, expected at most 1"),
+    ],
+)
+def test_what_has_no_answer_is_refused_before_training(scenario: Build, settings: dict[str, Any], message: str) -> None:
+    config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, **settings})
+    with pytest.raises(ScenarioError, match=message):
+        WhatBelongsTogether(config).check(worlds.build(scenario(**TEXTS)))
