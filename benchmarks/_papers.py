@@ -1,4 +1,4 @@
-"""The table of what methods are to their papers, made of their decorators."""
+"""The tables of what methods are to their papers, and of the papers' steps, made of the methods' decorators."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from fedsim.core.registry.index import entries_of
-from fedsim.core.registry.method import Kind
+from fedsim.core.registry.method import KINDS, Entry, Kind
 
+_PACKAGES = ("attacks", "defenses", "fedsim")
 _HEADINGS: dict[Kind, str] = {
     "attack": "Attacks",
     "membership": "Membership attacks",
@@ -18,13 +19,39 @@ _HEADINGS: dict[Kind, str] = {
     "component": "Components",
 }
 _HEAD = ("| method | paper | fidelity | what differs |", "| --- | --- | --- | --- |")
+_HEAD_OF_STEPS = ("| method | step of the paper | code | oracle |", "| --- | --- | --- | --- |")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 
 
 def as_tables() -> str:
     """Return Markdown: a table for each kind that has methods of papers, sorted by name."""
     tables = ((heading, list(_lines(kind))) for kind, heading in _HEADINGS.items())
-    return "\n\n".join("\n".join((f"## {heading}", "", *_HEAD, *lines)) for heading, lines in tables if lines)
+    papers = "\n\n".join("\n".join((f"## {heading}", "", *_HEAD, *lines)) for heading, lines in tables if lines)
+    return "\n".join((papers, "", "## Step by step", "", *_HEAD_OF_STEPS, *_lines_of_steps()))
+
+
+def stepwise() -> list[Entry]:
+    """Return what methods say that name the steps of their papers, by kind and name."""
+    return [entry for kind in KINDS for _, entry in sorted(entries_of(kind).items()) if entry.paper_steps]
+
+
+def place_of(entry: Entry, code: str) -> str:
+    """Return the full name of a step's code."""
+    return code if "." in code and code.split(".", maxsplit=1)[0] in _PACKAGES else f"{entry.module}.{code}"
+
+
+def oracle_of(entry: Entry, test: str) -> str:
+    """Return the path of a step's test, as pytest takes it."""
+    if "::" in test:
+        return test
+    *rooms, name = entry.module.removeprefix("fedsim.").split(".")
+    return "/".join(("tests", *rooms, f"test_{name}.py")) + f"::{test}"
+
+
+def _lines_of_steps() -> Iterator[str]:
+    for entry in stepwise():
+        for step, code, test in entry.paper_steps:
+            yield f"| `{entry.name}` | {step} | `{place_of(entry, code)}` | `{oracle_of(entry, test)}` |"
 
 
 def _lines(kind: Kind) -> Iterator[str]:

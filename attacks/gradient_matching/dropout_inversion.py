@@ -61,6 +61,18 @@ class DropoutInversionConfig(MaskSearchConfig):
     paper="2208.06163",
     fidelity="reproduction",
     aliases=("dia",),
+    paper_steps=(
+        (
+            "joint search over inputs and masks",
+            "DropoutInversion.unknowns",
+            "test_every_relaxation_finds_masks_and_image",
+        ),
+        (
+            "price of masks away from the dropout rate",
+            "DropoutInversion.run_descent",
+            "test_dropout_fools_ig_and_not_dia_on_eight_digits",
+        ),
+    ),
 )
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     """Matches gradients under masks that it optimises."""

@@ -42,7 +42,33 @@ class ListOperationsConfig(Config):
         return self
 
 
-@dataset("list-operations", summary="operations on short lists of letters, for masked diffusion", paper="2510.04767")
+@dataset(
+    "list-operations",
+    summary="operations on short lists of letters, for masked diffusion",
+    paper="2510.04767",
+    paper_steps=(
+        (
+            "list operations with exact judges",
+            "list_operations",
+            "test_the_set_names_its_task_and_is_the_same_each_time",
+        ),
+        (
+            "bound by the total correlation",
+            "fedsim.bench.theory.total_correlation",
+            "tests/bench/test_theory.py::test_formulas_equal_enumeration",
+        ),
+        (
+            "accuracy of ideal models by places a step",
+            "fedsim.bench.theory.analyse",
+            "tests/bench/test_theory.py::test_the_table_of_eight_letters_is_the_published_one",
+        ),
+        (
+            "strategies of unmasking, measured",
+            "fedsim.bench.parallel.measure",
+            "tests/bench/test_parallel.py::test_drawn_in_random_order_the_accuracy_is_that_of_the_theory",
+        ),
+    ),
+)
 def list_operations(config: ListOperationsConfig) -> Dataset:
     """Draw the lists."""
     generator = seeding.generator(config.seed, "list operations")

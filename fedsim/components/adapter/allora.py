@@ -77,6 +77,23 @@ class AlloraConfig(LowRankConfig):
     paper="2410.09692",
     fidelity="variant",
     deviates="the gradient's factor follows two public implementations by others",
+    paper_steps=(
+        (
+            "factor of each row from the norm of its product",
+            "AlloraConfig.factors",
+            "test_factors_fall_with_the_norm_from_eta_on",
+        ),
+        (
+            "gradients of A and B with the factors, inputs without",
+            "_Weighed",
+            "test_gradients_are_those_of_the_formula",
+        ),
+        (
+            "no dropout and no scale",
+            "AlloraLinear.forward",
+            "test_without_a_power_it_trains_bit_by_bit_like_lora_with_scale_one",
+        ),
+    ),
 )
 class Allora(Adapter[AlloraConfig]):
     """Puts adapters on linear layers and freezes all other parameters."""

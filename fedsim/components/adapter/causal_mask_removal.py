@@ -64,6 +64,18 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
     summary="tokens see later tokens in chosen blocks of a decoder",
     paper="2401.14556",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "groups of blocks whose causal mask is taken off",
+            "configurations",
+            "test_groups_are_consecutive_and_hold_every_block_once",
+        ),
+        (
+            "open blocks see later tokens",
+            "CausalMaskRemoval.prepare",
+            "test_a_later_token_is_seen_above_the_lowest_open_block_and_nowhere_below",
+        ),
+    ),
 )
 class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
     """Changes the mask of open blocks, in training and evaluation; the weights do not change."""

@@ -37,6 +37,14 @@ from fedsim.core.types import Modality, PublicKnowledge
     summary="trains low-rank stand-ins for blocks, which decoder lora-drop runs",
     paper="2601.02569",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "training through dropped blocks",
+            "LoraDropAdapters.prepare",
+            "test_a_pass_is_what_blocks_anchors_and_adapters_give_token_by_token",
+        ),
+        ("adapters alone are trained", "LoraDropAdapters.prepare", "test_adapters_alone_are_trained"),
+    ),
 )
 class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
     """Freezes a model, and puts an adapter beside chosen blocks, which acts wherever whole texts are read."""

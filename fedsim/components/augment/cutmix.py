@@ -53,7 +53,24 @@ class CutMixConfig(Config):
 
 
 @final
-@component("cutmix", summary="pastes a box of one image into another", paper="1905.04899", fidelity="reproduction")
+@component(
+    "cutmix",
+    summary="pastes a box of one image into another",
+    paper="1905.04899",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "box of a Beta share, clipped at the border",
+            "CutMix.draw",
+            "test_rows_are_clipped_by_the_height_and_columns_by_the_width",
+        ),
+        (
+            "images pasted, labels by the share of pixels",
+            "CutMix.mixed",
+            "test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partners",
+        ),
+    ),
+)
 class CutMix(Augmentation[CutMixConfig]):
     """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 

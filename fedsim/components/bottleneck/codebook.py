@@ -92,7 +92,25 @@ class CodebookConfig(Config):
 
 
 @final
-@component("codebook", summary="replaces activations by a few codes", paper="2310.17230", fidelity="reproduction")
+@component(
+    "codebook",
+    summary="replaces activations by a few codes",
+    paper="2310.17230",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "the k codes of largest cosine replace the activation",
+            "_Quantised",
+            "test_the_output_is_the_mean_or_sum_of_the_most_similar_rows",
+        ),
+        (
+            "straight-through gradient and code loss",
+            "_Quantised",
+            "test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss",
+        ),
+        ("control by forcing codes", "force_codes", "test_codes_are_read_forced_and_disabled"),
+    ),
+)
 class Codebook(Bottleneck[CodebookConfig]):
     """Puts a codebook after, or before, each named module."""
 

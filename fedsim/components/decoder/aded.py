@@ -188,6 +188,19 @@ class Adapting(DraftedTexts):
     paper="2407.12021",
     fidelity="variant",
     deviates="draws once a node, where its code draws once a path",
+    paper_steps=(
+        (
+            "reduced tri-gram table that learns from drafts",
+            "TrigramTable.learned",
+            "test_the_table_learns_every_trigram_of_the_window_and_nothing_else",
+        ),
+        (
+            "tree search by PUCT with the table as prior",
+            "search",
+            "test_visits_follow_the_priors_and_the_weaker_way_is_visited_too",
+        ),
+        ("verification by draws of the model", "Aded.step", "test_texts_follow_the_law_of_the_model"),
+    ),
 )
 class Aded(Decoder[AdedConfig, Adapting]):
     """Writes the drafted tokens that the model draws too, and one more."""

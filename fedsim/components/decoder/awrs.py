@@ -148,6 +148,19 @@ class _Answers:
     paper="2504.05410",
     fidelity="reproduction",
     extra="constrain",
+    paper_steps=(
+        ("weight of a token by adaptive rejection", "draw_recursive", "test_evidence_and_weights_are_unbiased"),
+        (
+            "resampling of particles below a share of effective ones",
+            "Awrs._weigh",
+            "test_the_law_of_the_particles_is_the_model_given_the_constraint",
+        ),
+        (
+            "evidence of the constraint",
+            "Awrs.log_evidence",
+            "test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing",
+        ),
+    ),
 )
 class Awrs(Weigher[AwrsConfig, Weighing]):
     """Writes the tokens that all particles have in common, and at the end those of one that its weight chose.

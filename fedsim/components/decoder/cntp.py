@@ -119,6 +119,19 @@ class _Trial:
     summary="decoder: trials where the model is unsure, the likeliest stays",
     paper="2507.03038",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "number of trials from the entropy",
+            "trials_at",
+            "test_the_number_of_trials_grows_with_entropy_from_one_to_the_most",
+        ),
+        ("a trial ends at a sign", "Cntp._trials", "test_a_trial_ends_at_a_sign_a_stop_token_or_its_longest"),
+        (
+            "the trial of the smallest perplexity stays",
+            "Cntp.step",
+            "test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form",
+        ),
+    ),
 )
 class Cntp(Decoder[CntpConfig, Cautious]):
     """Writes one token a step where the model is sure, and a whole trial elsewhere."""

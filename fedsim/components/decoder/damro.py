@@ -103,6 +103,19 @@ class Branch:
     summary="decoder: damps what a few outlying visual tokens say alone",
     paper="2410.04514",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "outliers by the class token's attention",
+            "Damro.outliers",
+            "test_a_patch_with_the_class_tokens_query_as_its_key_is_an_outlier",
+        ),
+        ("contrast of all tokens with the outliers", "contrasted", "test_the_closed_form"),
+        (
+            "tokens below a share of the likeliest are left out",
+            "contrasted",
+            "test_what_is_drawn_is_plausible_with_all_visual_tokens",
+        ),
+    ),
 )
 class Damro(Decoder[DamroConfig, Distrusting]):
     """Writes one token a step by the scores of two branches, with all visual tokens and with the outliers alone."""

@@ -137,6 +137,23 @@ class Exiting(DraftedTexts):
     summary="decoder: the first layers draft, exit and length by running counts; exact",
     paper="2504.05598",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "decayed counts of agreement by layer",
+            "Agreement.updated",
+            "test_counts_are_those_of_a_pass_over_the_text_that_stands",
+        ),
+        (
+            "exit and length of the largest expected tokens per layer",
+            "choose",
+            "test_the_choice_is_the_best_of_the_grid_and_of_equals_the_smallest",
+        ),
+        (
+            "a draft ends where it is unsure",
+            "_Round._is_unsure",
+            "test_at_temperature_zero_it_is_greedy_whatever_is_chosen",
+        ),
+    ),
 )
 class Del(Decoder[DelConfig, Exiting]):
     """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other.

@@ -149,6 +149,19 @@ class Dropping(Writing):
     paper="2601.02569",
     fidelity="variant",
     deviates="which keys are kept, and at which places, is chosen here",
+    paper_steps=(
+        (
+            "adapters replace dropped blocks between anchors",
+            "LayerClock.read",
+            "test_a_fresh_adapter_returns_what_its_block_returned_at_the_anchor",
+        ),
+        (
+            "keys of the prompt and of anchors alone",
+            "LayerClock.layers",
+            "test_dropped_blocks_hold_the_keys_of_prompt_and_anchors_and_layers_are_counted",
+        ),
+        ("the clock of anchors", "LoraDrop.step", "test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text"),
+    ),
 )
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):
     """Writes one token a step. All rows keep the same clock."""

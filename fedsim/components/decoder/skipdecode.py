@@ -47,6 +47,18 @@ class SkippingTexts(Writing):
     paper="2307.02628",
     fidelity="variant",
     deviates="built from notes on the paper; E counts written tokens",
+    paper_steps=(
+        (
+            "layers of each token from the schedule",
+            "read_by_schedule",
+            "test_no_layer_is_called_for_a_token_outside_its_set",
+        ),
+        (
+            "kept keys serve later tokens",
+            "SkipDecode.step",
+            "test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text",
+        ),
+    ),
 )
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     """Writes one token a step. A step runs the same layers for all rows."""

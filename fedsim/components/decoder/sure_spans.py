@@ -56,6 +56,18 @@ class SureSpansConfig(DrawConfig):
     paper="2405.15208",
     fidelity="inspired",
     deviates="only abstract and README were read; thresholds are chosen here",
+    paper_steps=(
+        (
+            "pads predict followers, the sure prefix is written",
+            "SureSpans._unit",
+            "test_followers_are_a_prefix_of_those_the_model_is_sure_of",
+        ),
+        (
+            "without confidence it is decoding token by token",
+            "SureSpans.step",
+            "test_where_nothing_is_accepted_it_is_greedy",
+        ),
+    ),
 )
 class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
     """Writes the next token, and those behind it that pads predict with confidence."""

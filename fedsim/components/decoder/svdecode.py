@@ -93,6 +93,15 @@ class Steered(Writing):
     summary="decoder: further along the direction of a fine-tuning",
     paper="2509.15888",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "steering vector of the difference of both models",
+            "Svdecode.step",
+            "test_a_steered_text_is_that_of_the_steered_scores_token_by_token",
+        ),
+        ("strength from labelled text", "calibrate", "test_costs_are_those_of_one_pass_and_calibration_lowers_them"),
+        ("only sure tokens move", "costs", "test_costs_move_the_sure_tokens_alone_and_refuse_none"),
+    ),
 )
 class Svdecode(Decoder[SvdecodeConfig, Steered]):
     """Writes one token a step by the scores of two models on the same text."""

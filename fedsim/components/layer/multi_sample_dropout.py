@@ -51,6 +51,18 @@ class MultiSampleDropoutConfig(Config):
     paper="1905.09788",
     fidelity="variant",
     deviates="masks alone differ, without the paper's flips and pooling offsets",
+    paper_steps=(
+        (
+            "mean loss over masks of one shared feature",
+            "MultiSampleDropout.prepare",
+            "test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs",
+        ),
+        (
+            "one answer in evaluation",
+            "MultiSampleDropout.prepare",
+            "test_evaluation_has_one_answer_and_weights_travel_between_any_numbers_of_samples",
+        ),
+    ),
 )
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
     """Runs a model's last layers on M samples of every example in training: logits (B, M, K)."""

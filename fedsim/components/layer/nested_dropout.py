@@ -60,7 +60,22 @@ class NestedDropoutConfig(Config):
 
 @final
 @component(
-    _NAME, summary="cuts the last features to a prefix of random length", paper="2206.13140", fidelity="reproduction"
+    _NAME,
+    summary="cuts the last features to a prefix of random length",
+    paper="2206.13140",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "length of the prefix from a Gaussian law",
+            "fedsim.components.core.feature_prefix.prefix_odds",
+            "test_lengths_follow_the_odds",
+        ),
+        (
+            "channels behind the prefix are zero",
+            "NestedDropout.prepare",
+            "test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say",
+        ),
+    ),
 )
 class NestedDropout(Layer[NestedDropoutConfig]):
     """Replaces a dropout layer: features (B, ..., D) -> (B, ..., D)."""

@@ -41,6 +41,13 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
     paper="2307.02628",
     fidelity="variant",
     deviates="built from notes on the paper; prompts count in the loss",
+    paper_steps=(
+        (
+            "training with the decoder's schedule",
+            "SkipDecodeTraining.prepare",
+            "test_scores_in_training_are_those_of_the_decoder_step_by_step",
+        ),
+    ),
 )
 class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
     """Changes what blocks return in training; evaluation and weights stay as they are."""

@@ -55,6 +55,14 @@ class CoTeachingConfig(Config):
     summary="trains two networks that choose each other's examples by small loss",
     paper="2206.13140",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "each network learns from the other's small losses",
+            "CoTeaching.objective",
+            "test_a_step_is_that_of_the_reference",
+        ),
+        ("forget rate rises over the first rounds", "CoTeaching.rate", "test_the_forget_rate_ramps_up_in_even_steps"),
+    ),
 )
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
     """Doubles the model and trains each network on the other's choice: outputs (B, 4, K) in training."""

@@ -69,6 +69,24 @@ class Encoder(Protocol):
     summary="trains sentence embeddings with repeated tokens and a queue",
     paper="2109.04380",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "repetition of words as the second view",
+            "repeat",
+            "test_the_second_view_is_the_sentence_with_chosen_tokens_twice",
+        ),
+        (
+            "contrastive loss with queued negatives",
+            "contrast",
+            "test_the_loss_is_the_one_written_out_and_negatives_never_lower_it",
+        ),
+        ("momentum encoder", "followed", "test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps"),
+        (
+            "queue of earlier sentences",
+            "queued",
+            "test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them",
+        ),
+    ),
 )
 class EsimCse(
     ModelComponent[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig], Augmentation[EsimCseConfig]

@@ -50,6 +50,14 @@ class PadBlocksConfig(Config):
     paper="2405.15208",
     fidelity="inspired",
     deviates="only abstract and README were read; constants are chosen here",
+    paper_steps=(
+        (
+            "lexical units marked by the model's own confidence",
+            "sure_of",
+            "test_spans_are_marked_by_the_model_as_it_was_sent_while_the_client_trains_it",
+        ),
+        ("loss of tokens and of pads", "PadBlocks.loss", "test_a_packed_loss_is_that_of_separate_samples"),
+    ),
 )
 class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
     """Adds a row to the embedding and a term to the loss; the model's own forward pass stays as it is."""

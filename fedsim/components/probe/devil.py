@@ -85,6 +85,16 @@ class ShownLayers(NamedTuple):
     paper="2309.01617",
     fidelity="variant",
     deviates="sizes, scaled channels and rates are chosen here",
+    paper_steps=(
+        (
+            "pooled features of any layers to a prompt",
+            "fedsim.components.probe._translator.Translator",
+            "tests/components/probe/test_translator.py::test_a_hidden_layer_has_no_influence",
+        ),
+        ("training with places and layers left out", "Devil.train", "test_only_the_translator_learns"),
+        ("text of a single place", "see_places", "test_a_text_of_a_place_depends_on_its_vector_alone"),
+        ("open-vocabulary saliency map", "map_phrase", "test_a_phrase_is_found_in_its_cell"),
+    ),
 )
 class Devil(Probe[DevilConfig]):
     """Tells classes by the token that a frozen head scores highest behind the prompt."""

@@ -44,6 +44,24 @@ class HeadNeuronsConfig(Config):
     paper="2501.02688",
     fidelity="inspired",
     deviates="only summaries were read; norm, signs and probe are chosen here",
+    paper_steps=(
+        ("neurons named by the head", "name_neurons", "test_names_are_the_softmax_of_the_more_peaked_direction"),
+        (
+            "clamp of a neuron while the model writes",
+            "clamped",
+            "test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column",
+        ),
+        (
+            "share of names that tuning leaves",
+            "same_top",
+            "test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows",
+        ),
+        (
+            "names of the neurons that an update moved",
+            "fedsim.questions.neurons.WhichWordsNameMovedNeurons",
+            "tests/questions/test_neurons.py::test_a_planted_neuron_that_moved_names_its_token",
+        ),
+    ),
 )
 class HeadNeurons(Probe[HeadNeuronsConfig]):
     """Tells classes from the activations of the neurons that tell each class best."""

@@ -48,6 +48,25 @@ class HyperdimensionalProbeConfig(Config):
     paper="2509.25045",
     fidelity="variant",
     deviates="sizes, rates and a reading's chance are chosen here",
+    paper_steps=(
+        ("codes, binding and bundling", "bind", "test_unbinding_is_exact_for_one_pair_and_half_for_two"),
+        (
+            "states of the upper layers as a sum of means",
+            "pool_layers",
+            "test_pooled_layers_are_the_sum_of_the_means_of_the_best_partition",
+        ),
+        (
+            "encoder from states to codes",
+            "HyperdimensionalProbe.learn",
+            "test_an_encoder_reads_bundles_that_it_never_saw",
+        ),
+        ("unbinding queries over the known words", "extract", "test_a_true_code_gives_every_missing_word"),
+        (
+            "extraction from a model's states",
+            "fedsim.questions.binding.WhatBelongsTogether",
+            "tests/questions/test_binding.py::test_the_value_that_is_bound_to_the_known_one_is_extracted",
+        ),
+    ),
 )
 class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
     """Tells classes by the code to which an encoder maps a state; `learn` does so for any codes."""

@@ -96,6 +96,23 @@ class _Turn(NamedTuple):
     paper="2411.11925",
     fidelity="variant",
     deviates="the density ratio is exact, where the paper's factor is biased",
+    paper_steps=(
+        (
+            "acceptance of a draft by the ratio of densities",
+            "log_ratio",
+            "test_another_draft_is_accepted_in_part_and_the_trace_says_how_much",
+        ),
+        (
+            "draw from the rest of the density by rejection",
+            "residual",
+            "test_two_patches_have_the_joint_law_of_the_model",
+        ),
+        (
+            "shared noise of all steps but the last",
+            "ContinuousSpeculative._drafts",
+            "test_a_model_that_drafts_for_itself_accepts_every_patch",
+        ),
+    ),
 )
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
     """Draws the drafted patches that stand, and one more. The draft takes a pass of its own for each of its patches."""

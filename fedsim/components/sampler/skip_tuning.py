@@ -39,6 +39,15 @@ class SkipTuningConfig(SolverConfig):
     summary="sampler: weaker skips of a U-Net, for few steps",
     paper="2402.15170",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "ramp of factors on the skips",
+            "SkipTuning.factor",
+            "test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up",
+        ),
+        ("a factor of one is the solver", "SkipTuning.denoise", "test_a_rho_of_one_is_the_solver_bit_by_bit"),
+        ("window over noise levels", "SkipTuning.factor", "test_a_window_of_levels_is_the_identity_outside"),
+    ),
 )
 class SkipTuning(LevelSolver[SkipTuningConfig]):
     """Scales the stored features of each evaluation, inside a solver."""

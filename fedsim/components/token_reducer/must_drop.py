@@ -58,6 +58,15 @@ class MustDropConfig(Config):
     paper="2411.10803",
     fidelity="variant",
     deviates="thresholds are scaled to fewer tokens; each image merges alone",
+    paper_steps=(
+        ("merging of alike windows in the encoder", "merged", "test_windows_are_merged_from_the_stated_likeness_on"),
+        ("dropping by both attention criteria", "unneeded", "test_only_what_both_criteria_call_low_is_unneeded"),
+        (
+            "layers hold only survivors while they write",
+            "_MustDrop.after_prompt",
+            "test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them",
+        ),
+    ),
 )
 class MustDrop(VisualTokenReducer[MustDropConfig]):
     """Acts in the encoder, in the language model, and on what its layers hold."""

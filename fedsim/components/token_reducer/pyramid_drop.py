@@ -43,6 +43,19 @@ class PyramidDropConfig(Config):
     summary="keeps ever fewer visual tokens, stage by stage",
     paper="2410.17247",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "rank by the last token's attention in the next layer",
+            "_Pyramid.before_layer",
+            "test_tokens_are_ranked_by_the_row_that_the_next_layer_itself_computes",
+        ),
+        (
+            "shares of the image's tokens by stage",
+            "PyramidDrop.reducer",
+            "test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested",
+        ),
+        ("pruned training", "_Pyramid", "test_the_answers_loss_is_that_of_the_gathered_sequence"),
+    ),
 )
 class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
     """Drops tokens before some layers of the language model."""

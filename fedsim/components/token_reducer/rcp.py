@@ -59,6 +59,14 @@ class RcpConfig(Config):
     paper="2604.04972",
     fidelity="variant",
     deviates="no dropout; lost states are those that the layer itself dropped",
+    paper_steps=(
+        (
+            "pruning by attention, look and a network",
+            "RcpReducer.before_layer",
+            "test_later_masks_hold_no_token_that_an_earlier_one_dropped",
+        ),
+        ("repair of the lost states", "RcpReducer.after_layer", "test_only_places_that_predict_the_answer_are_mended"),
+    ),
 )
 class Rcp(VisualTokenReducer[RcpConfig]):
     """Adds pruners and repairs between a model's layers."""

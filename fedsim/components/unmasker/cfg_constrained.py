@@ -90,6 +90,23 @@ class _Alphabet:
     paper="2508.10111",
     fidelity="variant",
     deviates="without its lexing; exact gaps are an addition",
+    paper_steps=(
+        (
+            "a token is written if text and grammar share a completion",
+            "CfgConstrained._try",
+            "test_texts_written_in_random_order_are_all_valid",
+        ),
+        (
+            "rejected tokens are ruled out, the next surest is tried",
+            "CfgConstrained._write",
+            "test_a_model_that_wants_a_valid_text_is_never_refused",
+        ),
+        (
+            "completion by the grammar behind too many rejections",
+            "CfgConstrained._complete",
+            "test_behind_too_many_rejections_the_grammar_completes_the_text",
+        ),
+    ),
 )
 class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
     """Writes the surest tokens that leave a way to a text of the grammar."""

@@ -29,7 +29,17 @@ class FactorConfig(BlockConfig):
 
 @final
 @component(
-    "factor", summary="unmasker: as many places as their doubt allows", paper="2505.22618", fidelity="reproduction"
+    "factor",
+    summary="unmasker: as many places as their doubt allows",
+    paper="2505.22618",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "the largest number of places that the factor allows",
+            "Factor.choose",
+            "test_it_writes_the_largest_number_that_the_rule_allows",
+        ),
+    ),
 )
 class Factor(Stateless[FactorConfig]):
     """Writes the places of a block whose common doubt is small enough."""

@@ -101,6 +101,19 @@ class _Taken(NamedTuple):
     paper="2511.21103",
     fidelity="inspired",
     deviates="only summaries were read; the exploring rule is chosen here",
+    paper_steps=(
+        (
+            "all sure places and one unsure place a round",
+            "OneUnsurePlace.chosen",
+            "test_one_unsure_token_a_round_keeps_the_law",
+        ),
+        (
+            "lookahead over the likeliest tokens",
+            "OneUnsurePlace._look_ahead",
+            "test_branches_that_do_not_look_ahead_take_the_likeliest_and_keep_the_scores_of_a_pass",
+        ),
+        ("bounds on rounds by information", "analyse", "test_information_is_that_of_the_path_and_bounds_hold"),
+    ),
 )
 class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     """Writes the sure places of open blocks, and explores."""

@@ -28,7 +28,19 @@ class ThresholdConfig(BlockConfig):
 
 
 @final
-@component("threshold", summary="unmasker: every place above a confidence", paper="2505.22618", fidelity="reproduction")
+@component(
+    "threshold",
+    summary="unmasker: every place above a confidence",
+    paper="2505.22618",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "places above a confidence, or else the surest",
+            "Threshold.choose",
+            "test_those_above_go_together_and_else_the_surest_goes",
+        ),
+    ),
+)
 class Threshold(Stateless[ThresholdConfig]):
     """Writes the places of a block above a confidence."""
 

@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
 from fedsim.core.registry.index import entry_of
-from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, registered
+from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, Step, registered
 from fedsim.core.types import Config
 
 
@@ -22,6 +22,7 @@ class About(TypedDict, total=False):
         paper: arXiv id or citation of the method itself.
         fidelity: what the method is to its paper.
         deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
+        paper_steps: what the paper does, each step with its place in the code and the test that holds it to an oracle.
         extra: name of the optional dependencies that it needs.
         related: arXiv id or citation of what it builds on.
         aliases: other names that find it, as those of papers.
@@ -31,6 +32,7 @@ class About(TypedDict, total=False):
     paper: str
     fidelity: Fidelity
     deviates: str
+    paper_steps: Sequence[Step]
     extra: str | None
     related: str
     aliases: Sequence[str]
@@ -153,6 +155,7 @@ def _register(
     paper: str = "",
     fidelity: Fidelity | None = None,
     deviates: str = "",
+    paper_steps: Sequence[Step] = (),
     extra: str | None = None,
     related: str = "",
     aliases: Sequence[str] = (),
@@ -167,6 +170,7 @@ def _register(
             paper=paper,
             fidelity=fidelity,
             deviates=deviates,
+            paper_steps=tuple(paper_steps),
             extra=extra,
             hook=hook,
             related=related,

@@ -47,7 +47,7 @@ _KINDS: dict[str, Kind] = {
 _MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
 _DECORATOR = re.compile(rf"^@(?:registry\.)?({'|'.join(_KINDS)})(\(.*?\))\n(?=@|class |def )", re.MULTILINE | re.DOTALL)
 _TEXT = re.compile(r'^(\w+) = (".*?")(?: *#.*)?$', re.MULTILINE)
-_FIELDS = ("summary", "paper", "fidelity", "deviates", "extra", "related", "aliases")
+_FIELDS = ("summary", "paper", "fidelity", "deviates", "paper_steps", "extra", "related", "aliases")
 
 
 def entry_of(kind: Kind, name: str) -> Entry | None:
@@ -109,8 +109,8 @@ def _entry(kind: Kind, call: str, texts: dict[str, str], module: str, path: Path
             "text, or as a name that the file gives to a text of one line."
         ) from error
     hook = cast("Any", module.split(".")[2] if module.startswith("fedsim.components.") else None)
-    aliases = tuple(about.pop("aliases", ()))
-    return Entry(kind=kind, name=name, module=module, hook=hook, aliases=aliases, **about)
+    several = {field: tuple(about.pop(field, ())) for field in ("aliases", "paper_steps")}
+    return Entry(kind=kind, name=name, module=module, hook=hook, **several, **about)
 
 
 def _value(node: ast.expr, texts: dict[str, str]) -> Any:

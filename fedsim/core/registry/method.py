@@ -46,6 +46,10 @@ _PHRASES: dict[Fidelity, str] = {
 }
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
 
+Step = tuple[str, str, str]
+"""A step of a paper; where it is in the code, by a name of the method's own file or in full; and the test that holds it
+to something that does not depend on it, by a name of the method's own test file or as ``tests/...py::test_...``."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -59,6 +63,7 @@ class Entry:
         paper: arXiv id or citation of the method itself, empty when there is none.
         fidelity: what the method is to its paper; None without a paper, and for metrics, tasks, data sets and models.
         deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
+        paper_steps: what the paper does, one by one.
         extra: the optional extra of the distribution that it needs, if any.
         hook: where a component plugs in; None for other kinds.
         related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
@@ -72,6 +77,7 @@ class Entry:
     paper: str = ""
     fidelity: Fidelity | None = None
     deviates: str = ""
+    paper_steps: tuple[Step, ...] = ()
     extra: str | None = None
     hook: Hook | None = None
     related: str = ""
