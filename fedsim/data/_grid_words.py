@@ -59,7 +59,35 @@ class GridWords:
         """Return the kind of a question."""
         return next(kind for kind in KINDS if question[0] == self.beginning(kind)[0])
 
-    def text(self, tokens: Sequence[int]) -> str:
+    @property
+    def vocabulary(self) -> int:
+        """Number of words."""
+        return len(self.words)
+
+    @property
+    def padding(self) -> int:
+        """What fills up a short question or answer."""
+        return self.of("<pad>")
+
+    @property
+    def begin(self) -> None:
+        """Nothing: models put the beginning there themselves."""
+
+    @property
+    def end(self) -> int:
+        """What ends an answer."""
+        return self.of("<eos>")
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The same alone."""
+        return frozenset({self.end})
+
+    def encode(self, text: str) -> list[int]:
+        """Return the numbers of words with blanks between them."""
+        return [self.of(word) for word in text.split()]
+
+    def decode(self, tokens: Sequence[int]) -> str:
         """Return words with blanks, without what fills up and ends."""
         silent = {self.of(word) for word in ("<pad>", "<eos>")}
         return " ".join(self.words[token] for token in tokens if token >= 0 and token not in silent)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.registry import dataset
-from fedsim.core.types import Batch, Config, Dataset, InputSpec
+from fedsim.core.types import Attribute, Batch, Config, Dataset, InputSpec
 from fedsim.data._grid_questions import Stock, answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, GridWords, Kind
 
@@ -82,14 +82,34 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
     words = GridWords(config.cells)
     stock = stocks(config.source)
     train, digits = draw_grids(config, config.train, stock[0], seeding.generator(config.seed, "digit grids train"))
-    test, _ = draw_grids(config, config.test, stock[1], seeding.generator(config.seed, "digit grids test"))
+    test, digits_of_test = draw_grids(config, config.test, stock[1], seeding.generator(config.seed, "digit grids test"))
     spec = InputSpec(tuple(train.inputs.shape[1:]), len(words.words), (0.0,), (1.0,))
     if config.owners == "digit":
         shared = (digits[:, :, None] == torch.arange(DIGITS)).sum(1).argmax(1)
     else:
         shared = torch.tensor([KINDS.index(words.kind(question)) for question in train.given["question"].tolist()])
     users = shared * _USERS + torch.arange(len(shared)) % _USERS
-    return Dataset(train, test, spec, words.words, users=users, task="visual-question-answering")
+    return Dataset(
+        train,
+        test,
+        spec,
+        words.words,
+        users=users,
+        tokenizer=words,
+        attributes=_attributes(config, (train, digits), (test, digits_of_test)),
+        task="visual-question-answering",
+    )
+
+
+def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[str, Attribute]:
+    """Return the kind of an example's question, and whether its image has more digits than the middle number."""
+    words, middle = GridWords(config.cells), (config.fewest + config.most) / 2
+    kinds = [
+        torch.tensor([KINDS.index(words.kind(question)) for question in batch.given["question"].tolist()])
+        for batch, _ in parts
+    ]
+    filled = [((digits >= 0).sum(1) > middle).long() for _, digits in parts]
+    return {"kind": Attribute(KINDS, *kinds), "filling": Attribute(("sparse", "dense"), *filled)}
 
 
 def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:

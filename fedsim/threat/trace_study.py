@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Condition, Decoder, Unmasker
-from fedsim.core.types import Generated, Limits, Tokenizer, TraceQuestion
+from fedsim.core.types import Generated, Limits, Tensors, Tokenizer, TraceQuestion
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
@@ -49,6 +49,7 @@ class Material:
 
     Attributes:
         prompts: of questions prompt and bits.
+        given: what else the model reads with each prompt, as an image.
         repeats: texts of each prompt.
         members: sentences that were trained on.
         strangers: as many others.
@@ -57,6 +58,7 @@ class Material:
     """
 
     prompts: tuple[Tokens, ...] = ()
+    given: Tensors = field(default_factory=dict[str, Tensor])
     repeats: int = 6
     members: tuple[Tokens, ...] = ()
     strangers: tuple[Tokens, ...] = ()
@@ -80,26 +82,26 @@ class Speaker:
     limits: Limits
     seed: int = 0
 
-    def write(self, prompts: Sequence[Tokens], purpose: str) -> list[Generated]:
-        """Return a text behind each prompt, each with a seed of its own.
+    def write(self, prompts: Sequence[Tokens], purpose: str, given: Tensors | None = None) -> list[Generated]:
+        """Return a text behind each prompt, and what is given with it, each with a seed of its own.
 
         They are written in a random order: texts of one step share its seconds, and a machine may slow down.
         """
         shuffle = seeding.generator(self.seed, f"order of writing {purpose}")
         order = torch.randperm(len(prompts), generator=shuffle)
         sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in order.tolist()])
-        condition = Condition(tuple(prompts[number] for number in order.tolist()))
+        with_each = {name: rows[order] for name, rows in (given or {}).items()}
+        condition = Condition(tuple(prompts[number] for number in order.tolist()), with_each)
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
             texts = generate(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer)
         return [texts[place] for place in order.argsort().tolist()]
 
-    def begin(self, prompt: Tokens, purpose: str) -> Piece:
+    def begin(self, prompt: Tokens, purpose: str, given: Tensors | None = None) -> Piece:
         """Return what comes first behind a prompt: tokens, or why there are none."""
+        condition = Condition((prompt,), given or {})
         sources = seeding.generators(self.seed, f"generation {purpose}", [(0,)])
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):
-            return next(
-                stream(self.decoder, self.model, Condition((prompt,)), self.limits, sources, tokenizer=self.tokenizer)
-            )
+            return next(stream(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer))
 
     def speech(self, question: TraceQuestion, material: Material) -> Speech:
         """Return texts that answer a question.
@@ -118,7 +120,8 @@ class Speaker:
             first = tuple(place == 0 for secret in material.secrets for place in range(len(secret.halves)))
             return Speech(question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first)
         numbers = [number for number in range(len(material.prompts)) for _ in range(material.repeats)]
-        texts = self.write([material.prompts[number] for number in numbers], "prompt")
+        given = {name: rows[numbers] for name, rows in material.given.items()}
+        texts = self.write([material.prompts[number] for number in numbers], "prompt", given)
         is_asked = [place < round(material.repeats * 2 / 3) for place in range(material.repeats)]
         known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(numbers)
         return Speech(question, tuple(texts), tuple(numbers), tuple(known))
@@ -154,7 +157,7 @@ def study(
         if question not in speeches:
             speeches[question] = _speech(speaker, question, planted, speeches)
             findings += references(speaker, material, question, judging)
-            if question == "prompt":
+            if question == "prompt" and not material.given:
                 findings.append(_by_likelihood(speaker, material, speeches[question], judging))
         findings.append(judge(speeches[question], inquiry, judging))
         if (question, inquiry.attack.name) not in controlled:

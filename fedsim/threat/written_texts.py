@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import TraceAttack
+from fedsim.core.hooks import IMAGES, TraceAttack
 from fedsim.core.types import Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
@@ -20,6 +20,7 @@ from fedsim.metrics.exposure import alternatives, common_beginning, space_of
 from fedsim.record import Finding
 from fedsim.scenario.generating import GenerationSettings, TraceAttackChoice
 from fedsim.scenario.world import World
+from fedsim.tasks.core.fitting import QUESTION
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
 from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
@@ -33,12 +34,14 @@ def check(world: World) -> None:
         FedsimError: the decoder does not run on this model.
     """
     settings, dataset = generation_of(world), world.data.dataset
-    if dataset.tokenizer is None or not world.task.labels_are_inputs:
+    if dataset.tokenizer is None or not (world.task.labels_are_inputs or _asks_about_images(world)):
         raise ScenarioError(
             "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
             "and a model such as tiny-llama, or leave the generation out."
         )
     questions = {_question(attack) for attack in settings.attacks}
+    if _asks_about_images(world):
+        _check_images(settings, questions)
     if "planted" in questions and not any(secret.examples for secret in dataset.planted):
         raise ScenarioError(
             "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
@@ -57,7 +60,10 @@ def check(world: World) -> None:
             f"{len(dataset.test)} test sentences. Set it to at most {most}, or choose more data."
         )
     check_trained(world)
-    begun = _speaker_to_try(world).begin(max(_prompts(world), key=len), "check").generated
+    prompts = _prompts(world)
+    longest = max(range(len(prompts.tokens)), key=lambda number: len(prompts.tokens[number]))
+    given = {name: rows[[longest]] for name, rows in prompts.given.items()}
+    begun = _speaker_to_try(world).begin(prompts.tokens[longest], "check", given).generated
     if begun is not None and begun.ending == "failed":
         raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {begun.reason}")
 
@@ -179,8 +185,10 @@ def material_of(world: World, journal: Journal) -> Material:
         count = min(settings.candidates, len(trained), len(others))
         members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
     secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
+    prompts = _prompts(world)
     return Material(
-        prompts=tuple(_prompts(world)),
+        prompts=prompts.tokens,
+        given=prompts.given,
         repeats=settings.repeats,
         members=tuple(members),
         strangers=tuple(strangers),
@@ -189,8 +197,54 @@ def material_of(world: World, journal: Journal) -> Material:
     )
 
 
-def _prompts(world: World) -> list[Tokens]:
-    """Return different prompts.
+class _Prompts(NamedTuple):
+    """Prompts, and what the model reads with each."""
+
+    tokens: tuple[Tokens, ...]
+    given: Tensors
+
+
+def _asks_about_images(world: World) -> bool:
+    return QUESTION in world.data.dataset.train.given
+
+
+def _check_images(settings: GenerationSettings, questions: Collection[str]) -> None:
+    """Refuse decoders that read no images, and questions about sentences."""
+    decoder = settings.decoder.make("component")
+    if IMAGES.isdisjoint(decoder.modalities):
+        raise ScenarioError(
+            f"generation.decoder: '{decoder.name}' reads no images, and prompts are questions about images here. "
+            'Choose one that does, as generation.decoder = "damro".'
+        )
+    if settings.prompts.source not in ("clients", "test"):
+        raise ScenarioError(
+            f"generation.prompts.source is '{settings.prompts.source}', and prompts are questions about images here. "
+            "Expected 'clients' or 'test'."
+        )
+    if about_sentences := sorted(set(questions) - {"prompt", "bits"}):
+        raise ScenarioError(
+            f"generation.attacks: question '{about_sentences[0]}' is about sentences, and prompts are questions about "
+            "images here. Ask 'prompt' or 'bits'."
+        )
+
+
+def _prompts(world: World) -> _Prompts:
+    """Return different prompts; questions with their images, where clients learn to answer those.
+
+    Raises:
+        ScenarioError: there are fewer than two, or their file cannot be read.
+    """
+    if not _asks_about_images(world):
+        return _Prompts(tuple(_texts_to_prompt(world)), {})
+    settings, dataset = generation_of(world).prompts, world.data.dataset
+    asked = dataset.train if settings.source == "clients" else dataset.test
+    source = seeding.generator(world.scenario.seed, "generation prompts")
+    some = asked.taken(torch.randperm(len(asked), generator=source)[: settings.count])
+    return _Prompts(tuple(map(tuple, some.given[QUESTION].tolist())), {"image": some.inputs})
+
+
+def _texts_to_prompt(world: World) -> list[Tokens]:
+    """Return different beginnings of texts.
 
     Raises:
         ScenarioError: there are fewer than two, or their file cannot be read.

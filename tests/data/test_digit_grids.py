@@ -4,9 +4,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fedsim.core import registry
+from fedsim.core import registry, seeding
 from fedsim.data._grid_words import GridWords
-from fedsim.data.digit_grids import DigitGridsConfig, digit_grids, stocks
+from fedsim.data.digit_grids import DigitGridsConfig, digit_grids, draw_grids, stocks
 
 
 def small(**settings: object):
@@ -69,3 +69,19 @@ def test_training_and_test_images_share_no_digit(source) -> None:
 def test_mistakes_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DigitGridsConfig.model_validate(settings)
+
+
+def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
+    method = registry.get("dataset", "digit-grids")
+    data = method.make(method.config(source="digits", train=40, test=10))
+    words = GridWords(4)
+    kinds = [words.kind(question) for question in data.train.given["question"].tolist()]
+    assert [data.attributes["kind"].values[number] for number in data.attributes["kind"].train] == kinds
+    config = method.config(source="digits", train=40, test=10)
+    source = seeding.generator(config.seed, "digit grids train")
+    batch, digits = draw_grids(config, 40, stocks("digits")[0], source)
+    assert torch.equal(batch.inputs, data.train.inputs)
+    is_dense = [sum(digit >= 0 for digit in grid) > (config.fewest + config.most) / 2 for grid in digits.tolist()]
+    assert data.attributes["filling"].train.tolist() == [int(own) for own in is_dense]
+    assert {True, False} == set(is_dense)
+    assert len(data.attributes["kind"].test) == 10

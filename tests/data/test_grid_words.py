@@ -20,5 +20,12 @@ def test_a_kind_is_told_by_its_beginning() -> None:
 
 def test_text_has_no_fillers() -> None:
     words = GridWords(4)
-    assert words.text([words.of(own) for own in ("is", "there", "d7", "<pad>")]) == "is there d7"
-    assert words.text([words.of("yes"), words.of("<eos>"), -100]) == "yes"
+    assert words.decode([words.of(own) for own in ("is", "there", "d7", "<pad>")]) == "is there d7"
+    assert words.decode([words.of("yes"), words.of("<eos>"), -100]) == "yes"
+
+
+def test_words_are_a_tokenizer() -> None:
+    words = GridWords(4)
+    assert words.decode(words.encode("how many d7")) == "how many d7"
+    assert (words.vocabulary, words.words[words.padding], words.ends) == (len(words.words), "<pad>", {words.end})
+    assert words.begin is None

@@ -173,7 +173,7 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     dataset = world.data.dataset
     assert dataset.tokenizer is not None
     sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
-    assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world)} == sentences
+    assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world).tokens} == sentences
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
@@ -311,3 +311,58 @@ def test_what_cannot_work_is_refused_before_training(
         del tables["federation"]["local_epochs"]
     with pytest.raises((ScenarioError, FedsimError), match=message):
         written_texts.check(worlds.build(scenario(**tables)))
+
+
+IMAGES: dict[str, Any] = {
+    "data": {"name": "digit-grids", "source": "digits", "train": 8, "test": 8},
+    "model": {"name": "tiny-vlm", "width": 16, "blocks": 1, "hidden": 16},
+    "federation": {"clients": 2, "batch_size": 1},
+    "threat": {"victims": 1, "keep_updates": False},
+    "generation": {
+        "decoder": {"name": "damro", "temperature": 1.0},
+        "tokens": 3,
+        "ends": True,
+        "repeats": 3,
+        "prompts": {"count": 4},
+        "attacks": [{"name": "trace-mean", "question": "prompt"}],
+    },
+}
+
+
+def test_texts_about_images_are_those_of_their_image_and_question(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario(**IMAGES))
+    written_texts.check(world)
+    speaker = written_texts.speaker_of(world, world.models.first_weights)
+    material = written_texts.material_of(world, runner.train(worlds.build(scenario(**IMAGES)), lambda _round: None))
+    train = world.data.dataset.train
+    pairs = [
+        (tuple(q), image.tolist()) for q, image in zip(train.given["question"].tolist(), train.inputs, strict=True)
+    ]
+    prompted = zip(material.prompts, material.given["image"].tolist(), strict=True)
+    assert all(pair in pairs for pair in prompted)
+    greedy = written_texts.speaker_of(
+        worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], "decoder": "damro"}})),
+        world.models.first_weights,
+    )
+    together = greedy.write(material.prompts, "prompt", material.given)
+    for number, text in enumerate(together):
+        given = {"image": material.given["image"][[number]]}
+        (alone,) = greedy.write([material.prompts[number]], "alone", given)
+        assert alone.tokens == text.tokens
+    assert len(speaker.speech("prompt", material).texts) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder": "greedy"}, "generation.decoder: 'greedy' reads no images"),
+        ({"attacks": [{"name": "trace-mean", "question": "member"}]}, "question 'member' is about sentences"),
+        ({"prompts": {"source": "texts", "texts": ["a", "b"]}}, "generation.prompts.source is 'texts'"),
+    ],
+)
+def test_what_cannot_be_asked_about_images_is_refused(
+    scenario: Callable[..., Scenario], changes: dict[str, Any], message: str
+) -> None:
+    world = worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], **changes}}))
+    with pytest.raises(ScenarioError, match=message):
+        written_texts.check(world)

@@ -102,7 +102,8 @@ class Branch:
     "damro",
     summary="decoder: damps what a few outlying visual tokens say alone",
     paper="2410.04514",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="outliers keep the image's order; its layer is the projected one",
     paper_steps=(
         (
             "outliers by the class token's attention",

@@ -84,7 +84,7 @@ class ShownLayers(NamedTuple):
     summary="probe: features as a prompt of a frozen language model",
     paper="2309.01617",
     fidelity="variant",
-    deviates="sizes, scaled channels and rates are chosen here",
+    deviates="no neuron masks or class-token features; sizes, scaled channels, rates chosen here",
     paper_steps=(
         (
             "pooled features of any layers to a prompt",

@@ -57,7 +57,7 @@ class MustDropConfig(Config):
     summary="merges like visual tokens, and drops what nobody looks at",
     paper="2411.10803",
     fidelity="variant",
-    deviates="thresholds are scaled to fewer tokens; each image merges alone",
+    deviates="thresholds fit fewer tokens; images merge alone; merged tokens keep their place",
     paper_steps=(
         ("merging of alike windows in the encoder", "merged", "test_windows_are_merged_from_the_stated_likeness_on"),
         ("dropping by both attention criteria", "unneeded", "test_only_what_both_criteria_call_low_is_unneeded"),
