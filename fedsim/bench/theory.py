@@ -1,7 +1,8 @@
 """What is lost when tokens that depend on each other are drawn as if they did not: exact figures of list operations.
 
 Kang et al. 2025, arXiv 2510.04767. With the total correlation C(Y) = sum_i H(Y_i) - H(Y), no product of marginals comes
-nearer to the law of Y than KL = C(Y), and the product of its own marginals comes as near.
+nearer to the law of Y than KL = C(Y), and the product of its own marginals comes as near. Whoever draws the places in
+steps S_1 .. S_T loses at least the sum of E[C(S_t | S_<t)], and an exact model loses no more.
 """
 
 from __future__ import annotations
@@ -68,6 +69,48 @@ def accuracy(outcomes: Sequence[Outcome], at_once: int) -> float:
     return share(frozenset(outcomes), frozenset(range(len(outcomes[0]))))
 
 
+def steps_correlation(outcomes: Sequence[Outcome], at_once: int) -> float:
+    """Return the sum over steps of E[C(S_t | S_<t)] in nats, so many places a step, as a mean over random orders.
+
+    It is the least KL of the outcomes' law from what any model writes so. Outcomes are alike likely. All orders are
+    tried, so they must not be too many or too long.
+    """
+    known: dict[tuple[frozenset[Outcome], frozenset[int]], float] = {}
+
+    def nats(alive: frozenset[Outcome], masked: frozenset[int]) -> float:
+        if len(alive) == 1 or not masked:
+            return 0.0
+        if (alive, masked) not in known:
+            chosen = list(combinations(sorted(masked), min(at_once, len(masked))))
+            known[alive, masked] = sum(_from(alive, masked, places) for places in chosen) / len(chosen)
+        return known[alive, masked]
+
+    def _from(alive: frozenset[Outcome], masked: frozenset[int], places: tuple[int, ...]) -> float:
+        groups: dict[Outcome, set[Outcome]] = {}
+        for outcome in alive:
+            groups.setdefault(tuple(outcome[place] for place in places), set()).add(outcome)
+        later = sum(len(left) / len(alive) * nats(frozenset(left), masked - set(places)) for left in groups.values())
+        return total_correlation({tokens: float(len(left)) for tokens, left in groups.items()}) + later
+
+    return nats(frozenset(outcomes), frozenset(range(len(outcomes[0]))))
+
+
+def shuffle_correlation(n: int, at_once: int) -> float:
+    """Return the same for all orders of n letters, by its formula."""
+    steps = [(left, min(at_once, left)) for left in range(n, 0, -at_once)]
+    return sum(k * math.log(left) - math.log(math.perm(left, k)) for left, k in steps)
+
+
+def replace_correlation(n: int, at_once: int) -> float:
+    """Return the same for one of n letters replaced, by its formula."""
+    nats = 0.0
+    for left in range(n, 0, -at_once):
+        k = min(at_once, left)
+        law = entropy([1.0] * k + [float(left - k)])
+        nats += left / n * (k * entropy((1.0, left - 1.0)) - law)
+    return nats
+
+
 def shuffle_accuracy(n: int, at_once: int) -> float:
     """Return the same for all orders of n letters, by its formula."""
     left, odds = n, 1.0
@@ -90,11 +133,12 @@ def replace_accuracy(n: int, at_once: int) -> float:
 
 
 class Analysed(NamedTuple):
-    """An operation on a list of n letters: C in nats, and the accuracy at each number of places a step."""
+    """An operation on a list of n letters: C in nats, and accuracy and least loss in nats at each places a step."""
 
     operation: str
     correlation: float
     accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
 
 
 def analyse(n: int, at_once: Sequence[int]) -> list[Analysed]:
@@ -104,12 +148,17 @@ def analyse(n: int, at_once: Sequence[int]) -> list[Analysed]:
 
 def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
     if operation == "shuffle":
-        return Analysed(operation, n * math.log(n) - math.lgamma(n + 1), _each(shuffle_accuracy, n, at_once))
+        nats = n * math.log(n) - math.lgamma(n + 1)
+        formulas = (shuffle_accuracy, shuffle_correlation)
+        return Analysed(operation, nats, *(_each(formula, n, at_once) for formula in formulas))
     if operation == "replace-random":
-        return Analysed(operation, (n - 1) * math.log(n / (n - 1)), _each(replace_accuracy, n, at_once))
+        nats = (n - 1) * math.log(n / (n - 1))
+        formulas = (replace_accuracy, replace_correlation)
+        return Analysed(operation, nats, *(_each(formula, n, at_once) for formula in formulas))
     outcomes = list(sample_of(operation, tuple(range(n)), 0, n).answers())
     law = dict.fromkeys(outcomes, 1.0)
-    return Analysed(operation, total_correlation(law), tuple(accuracy(outcomes, count) for count in at_once))
+    accuracies, losses = (tuple(of(outcomes, count) for count in at_once) for of in (accuracy, steps_correlation))
+    return Analysed(operation, total_correlation(law), accuracies, losses)
 
 
 def mean_loss(outcome_sets: Sequence[Sequence[Outcome]]) -> tuple[float, float]:

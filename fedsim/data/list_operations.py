@@ -58,6 +58,11 @@ class ListOperationsConfig(Config):
             "tests/bench/test_theory.py::test_formulas_equal_enumeration",
         ),
         (
+            "bound over several steps",
+            "fedsim.bench.theory.steps_correlation",
+            "tests/bench/test_theory.py::test_what_steps_lose_is_the_divergence_over_all_orders",
+        ),
+        (
             "accuracy of ideal models by places a step",
             "fedsim.bench.theory.analyse",
             "tests/bench/test_theory.py::test_the_table_of_eight_letters_is_the_published_one",

@@ -12,7 +12,10 @@ from fedsim.bench.theory import (
     mean_loss,
     one_step_accuracy,
     replace_accuracy,
+    replace_correlation,
     shuffle_accuracy,
+    shuffle_correlation,
+    steps_correlation,
     total_correlation,
 )
 from fedsim.data._lists import sample_of
@@ -50,6 +53,45 @@ def test_formulas_equal_enumeration(n: int) -> None:
 def test_operations_with_one_answer_lose_nothing(operation: str, n: int) -> None:
     assert correlation(outcomes(operation, n)) == pytest.approx(0, abs=EXACT)
     assert one_step_accuracy(outcomes(operation, n)) == 1
+
+
+def divergence_by_hand(own: list[tuple[int, ...]], steps: list[tuple[int, ...]]) -> float:
+    """KL of the outcomes' law from the product of its conditional marginals, step by step, outcome by outcome."""
+    nats = 0.0
+    for outcome in own:
+        drawn, alive = 1.0, own
+        for places in steps:
+            for place in places:
+                drawn *= sum(other[place] == outcome[place] for other in alive) / len(alive)
+            alive = [other for other in alive if all(other[place] == outcome[place] for place in places)]
+        nats += math.log(1 / len(own) / drawn) / len(own)
+    return nats
+
+
+@pytest.mark.parametrize("operation", ["shuffle", "replace-random", "insert-random", "remove-random"])
+def test_what_steps_lose_is_the_divergence_over_all_orders(operation: str) -> None:
+    own = outcomes(operation, 4)
+    length = len(own[0])
+    losses = [steps_correlation(own, at_once) for at_once in range(1, length + 1)]
+    for at_once, nats in enumerate(losses, 1):
+        orders = [
+            [order[start : start + at_once] for start in range(0, length, at_once)]
+            for order in permutations(range(length))
+        ]
+        by_hand = sum(divergence_by_hand(own, steps) for steps in orders) / len(orders)
+        assert nats == pytest.approx(by_hand, abs=EXACT)
+    assert losses[0] == pytest.approx(0, abs=EXACT)
+    assert losses[-1] == pytest.approx(correlation(own), abs=EXACT)
+    assert losses[0] <= losses[1] <= losses[-1]  # steps of 3 and 1 may lose more than two of 2
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_formulas_of_what_steps_lose_equal_enumeration(n: int) -> None:
+    orders, replaced = list(permutations(range(n))), outcomes("replace-random", n)
+    for k in range(1, n + 1):
+        assert replace_correlation(n, k) == pytest.approx(steps_correlation(replaced, k), abs=EXACT)
+        if n < 5:
+            assert shuffle_correlation(n, k) == pytest.approx(steps_correlation(orders, k), abs=EXACT)
 
 
 PUBLISHED = {  # n: one-step accuracy, and C where it is given

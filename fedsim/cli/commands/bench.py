@@ -349,11 +349,16 @@ def _show_exact(longest: int, exact: Sequence[Any]) -> None:
     if not exact:
         return
     at_once = [places for places in _AT_ONCE if places <= longest]
-    table = Table("operation", "C in nats", *(f"{places} a step" for places in at_once), box=None)
+    columns = [f"{places} a step" for places in at_once]
+    right = Table("operation", "C in nats", *columns, box=None)
+    lost = Table("operation", *columns, box=None)
     for one in exact:
-        table.add_row(one.operation, f"{one.correlation:.3f}", *(f"{share:.4f}" for share in one.accuracies))
+        right.add_row(one.operation, f"{one.correlation:.3f}", *(f"{share:.4f}" for share in one.accuracies))
+        lost.add_row(one.operation, *(f"{nats:.3f}" for nats in one.losses))
     say(f"Exact model, {longest} letters, drawn in random order: total correlation and accuracy.")
-    screen.print(table)
+    screen.print(right)
+    say("The least that any model loses so, in nats.")
+    screen.print(lost)
 
 
 def _show_measured(operation: str, measured: Sequence[Measured]) -> None:
