@@ -2,22 +2,24 @@
 
 Idea: what leaves an early layer goes through the last norm and the output layer too, and its loss counts. So first
     layers can draft (decoders `dynamic-exit`, `speculative`) what all layers would write.
-Equation: L = (1 - s) CE(head(h_L)) + s sum_l (l / sum_k k) CE(head(h_l)), over the exits l, later ones weigh more.
+Equation: L = (1 - s) CE(head(h_L)) + s sum_l (l / sum_k k) CE(head(h_l)), over the exits l of the round, later ones
+    weigh more; a text skips layer l of 0 .. L - 1 with probability p (2^(l / (L - 1)) - 1).
 Assumes: a language model of Llama's kind; next tokens as labels.
 Leaks: more terms from the same tokens; the first layers' gradients hold what the exits say.
 Fails: a large share s, or very early exits, cost the whole model some loss.
-Source: Elhoushi et al. 2024, arXiv 2404.16710, section 4.1.2, without its dropout of layers and schedule of exits.
+Source: Elhoushi et al. 2024, arXiv 2404.16710, section 4.1; exits are chosen here, and rounds count for its steps.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, final
+from functools import partial
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.blocks import blocks_of, states_in
+from fedsim.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ModelComponent, Objective
 from fedsim.core.losses import cross_entropy
@@ -37,6 +39,20 @@ class EarlyExitsConfig(Config):
         min_length=1, description="numbers of layers behind which a token may leave", examples=[(1,), (2, 4)]
     )
     share: float = Field(default=0.5, ge=0, lt=1, description="weight s of the exits' losses; 0: the plain loss")
+    layer_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="p, chance that a text skips the last layer; earlier ones it skips less"
+    )
+    schedule: Literal["all", "rotating", "gradual"] = Field(
+        default="all", description="exits of a round: all; one after the other; or the last, and one more each time"
+    )
+    every: int = Field(default=1, ge=1, description="rounds after which the schedule goes on")
+
+    def active(self, round_: int) -> tuple[int, ...]:
+        """Return the exits whose losses count in a round, from 1."""
+        exits, turn = sorted(self.exits), (round_ - 1) // self.every
+        if self.schedule == "rotating":
+            return (exits[turn % len(exits)],)
+        return tuple(exits) if self.schedule == "all" else tuple(exits[-(turn + 1) :])
 
 
 @final
@@ -45,7 +61,20 @@ class EarlyExitsConfig(Config):
     summary="trains early layers to predict the next token too",
     paper="2404.16710",
     fidelity="variant",
-    deviates="without its dropout of layers and its schedule of exits",
+    deviates="exits are chosen; the schedule counts rounds; layer dropout does not ramp up",
+    paper_steps=(
+        (
+            "loss of every exit, later ones weigh more",
+            "EarlyExits.objective",
+            "test_the_loss_is_the_weighed_sum_of_the_exits_losses",
+        ),
+        (
+            "dropout of layers that grows with depth",
+            "skip_chances",
+            "test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none",
+        ),
+        ("curriculum of exits", "EarlyExitsConfig.active", "test_the_schedule_says_which_exits_count_in_a_round"),
+    ),
 )
 class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
     """Has the model return the scores of each exit in training, and weighs their losses."""
@@ -67,22 +96,46 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
         stack = stack_of(model)
         if stack is None:
             raise NotApplicable(f"component '{_NAME}': the model's last norm and output layer cannot be told.")
+        for block, chance in zip(blocks, skip_chances(len(blocks), self.config.layer_dropout), strict=True):
+            if chance:
+                block.register_forward_hook(partial(_skip, chance=chance))
         return Exits(model, stack, tuple(sorted(self.config.exits)))
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
-        """Return the weighed losses of exits (B, M, T, V), the whole model last; of plain scores (B, T, V) theirs."""
+        """Return the weighed losses of exits (B, M, T, V), the whole model last; of plain scores (B, T, V) theirs.
+
+        Args:
+            outputs: of all exits, also of those that do not count in this round.
+            labels: next tokens (B, T).
+            round_: of the federation, from 1.
+        """
         if outputs.dim() < _SEVERAL:
             return cross_entropy(outputs, labels)
         *early, last = outputs.unbind(1)
         loss = (1 - self.config.share) * cross_entropy(last, labels)
-        exits = sorted(self.config.exits)
-        for number, scores in zip(exits, early, strict=True):
-            loss = loss + self.config.share * number / sum(exits) * cross_entropy(scores, labels)
+        active = self.config.active(round_)
+        for number, scores in zip(sorted(self.config.exits), early, strict=True):
+            if number in active:
+                loss = loss + self.config.share * number / sum(active) * cross_entropy(scores, labels)
         return loss
 
     def public_view(self) -> PublicKnowledge:
         """Return the exits."""
         return PublicKnowledge(_NAME, settings=self.config.model_dump())
+
+
+def skip_chances(depth: int, most: float) -> tuple[float, ...]:
+    """Return the chance that a text skips each of so many layers: 0 of the first, `most` of the last."""
+    return tuple(most * (2 ** (layer / max(depth - 1, 1)) - 1) for layer in range(depth))
+
+
+def _skip(block: nn.Module, inputs: tuple[Any, ...], output: Any, *, chance: float) -> Any:
+    """Return the block's output in training, for texts that skip it its input; its masks are those of a dropout."""
+    if not block.training:
+        return None
+    before: Tensor = inputs[0]
+    runs = (1 - chance) * nn.functional.dropout(before.new_ones(len(before), 1, 1), chance)
+    return with_states(output, before + runs * (states_in(output) - before))
 
 
 @final

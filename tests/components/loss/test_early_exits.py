@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fedsim.components.loss.early_exits import skip_chances
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
+from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.types import Limits
 from fedsim.federation.client import local_training
 from fedsim.generation import generate
@@ -54,6 +55,56 @@ def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
     plain = make("early-exits", exits=EXITS, share=0.0)
     torch.testing.assert_close(plain.objective(outputs, LABELS, 1), whole, rtol=0, atol=ROUNDING)
     torch.testing.assert_close(plain.objective(outputs[:, -1], LABELS, 1), whole, rtol=0, atol=ROUNDING)
+
+
+def test_the_schedule_says_which_exits_count_in_a_round() -> None:
+    def active(schedule: str) -> list[tuple[int, ...]]:
+        config = make("early-exits", exits=(3, 1, 2), schedule=schedule, every=2).config
+        return [config.active(round_) for round_ in (1, 2, 3, 5, 7)]
+
+    assert active("all") == [(1, 2, 3)] * 5
+    assert active("rotating") == [(1,), (1,), (2,), (3,), (1,)]
+    assert active("gradual") == [(3,), (3,), (2, 3), (1, 2, 3), (1, 2, 3)]
+
+
+def test_exits_that_do_not_count_have_no_weight_and_the_others_share_it() -> None:
+    with torch.no_grad(), without_dropout():
+        outputs = prepared()(TOKENS)
+        early, late, whole = (F.cross_entropy(outputs[:, place].flatten(0, 1), LABELS.flatten()) for place in range(3))
+    rotating = make("early-exits", exits=EXITS, share=SHARE, schedule="rotating")
+    for round_, counted in ((1, early), (2, late), (3, early)):
+        expected = 0.6 * whole + 0.4 * counted
+        torch.testing.assert_close(rotating.objective(outputs, LABELS, round_), expected, rtol=0, atol=ROUNDING)
+
+
+def without_its_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        for name in ("p", "dropout_p", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none() -> None:
+    assert skip_chances(DEPTH, 0.5) == pytest.approx((0, 0.5 * (2 ** (1 / 3) - 1), 0.5 * (2 ** (2 / 3) - 1), 0.5))
+    llama = without_its_dropout(tiny_llama(blocks=DEPTH))
+    dropping = make("early-exits", exits=EXITS, layer_dropout=0.5).prepare(llama, torch.Generator()).train()
+    with torch.no_grad(), keep_masks(torch.Generator().manual_seed(4)) as masks:
+        scores = dropping(TOKENS)[:, -1]
+    runs = torch.stack([mask.flatten() > 0 for mask in masks])  # of the three layers that may be skipped
+    assert len({tuple(row) for row in runs.T.tolist()}) == len(TOKENS), "each text skips layers of its own"
+    assert runs.shape == (DEPTH - 1, len(TOKENS))
+    for row in range(len(TOKENS)):
+        short = tiny_llama(blocks=DEPTH).train()
+        blocks = short.get_submodule("layers")
+        assert isinstance(blocks, nn.ModuleList)
+        for layer in reversed(range(1, DEPTH)):
+            if not runs[layer - 1, row]:
+                del blocks[layer]
+        with torch.no_grad(), without_dropout():
+            torch.testing.assert_close(scores[[row]], short(TOKENS[[row]]), rtol=0, atol=ROUNDING)
+    with torch.no_grad():
+        assert torch.equal(dropping.eval()(TOKENS), tiny_llama(blocks=DEPTH).eval()(TOKENS))
 
 
 def test_evaluation_stays_and_copies_have_exits_of_their_own() -> None:
@@ -121,6 +172,19 @@ def test_a_client_trains_with_exits(scenario: Callable[..., Scenario]) -> None:
         losses.append(plain.task.loss(twin(batch.inputs), batch.labels).item())
     expected = 0.5 * losses[0] + 0.5 * (losses[1] / 3 + losses[2] * 2 / 3)
     assert update.loss == pytest.approx(expected, rel=1e-5)  # single precision
+
+
+def test_skipped_layers_are_masks_of_the_client(scenario: Callable[..., Scenario]) -> None:
+    tables = {
+        "data": {"name": "lee-news", "length": 8, "train": 40, "test": 20},
+        "model": {"name": "tiny-llama", "width": 16, "hidden": 16, "blocks": 3},
+        "federation": {"clients": 2, "batch_size": 2},
+    }
+    exits = {"name": "early-exits", "exits": [1], "layer_dropout": 0.5}
+    world = worlds.build(scenario(components=[exits], **tables))
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
+    (masks,) = truth.masks
+    assert [mask.shape for mask in masks] == [(2, 1, 1)] * 2
 
 
 def test_exits_that_the_model_does_not_have_are_refused() -> None:
