@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, final
 
 import torch
@@ -196,7 +195,8 @@ def network_surplus(
 ) -> tuple[Tensor, Tensor]:
     """Return the same two costs as `estimated_surplus`, by networks with one hidden layer, which see products too.
 
-    Each network learns until the checked texts, a quarter of the known ones, cost no less.
+    The second network adds to the scores of the first, from nothing, so states that say nothing cost nothing. Each
+    learns until the checked texts, a quarter of the known ones, cost no less.
 
     Args:
         context: the tokens in between as numbers, shape (N, C), for instance one-hot.
@@ -215,36 +215,45 @@ def network_surplus(
     blocks = _coordinates((_states(context), _states(hidden)), is_fitted, precision)
     classes = int(labels[is_known].max()) + 1
 
-    def costs(read: Tensor) -> Tensor:
-        weights = _fit_network(read.float(), labels, (is_fitted, is_checked), classes, generator)
-        return _costs(_scores_of(weights, read[~is_known].float()), labels[~is_known])
+    scores, parts = torch.zeros(len(labels), classes), (is_fitted, is_checked)
+    costs: list[Tensor] = []
+    for read in (blocks[0], torch.cat(blocks, 1)):
+        scores = scores + _fit_scores(read.float(), labels, parts, scores, generator)
+        costs.append(_costs(scores[~is_known], labels[~is_known]))
+    return costs[0], costs[1]
 
-    return costs(blocks[0]), costs(torch.cat(blocks, 1))
 
+def _fit_scores(
+    read: Tensor, labels: Tensor, parts: tuple[Tensor, Tensor], before: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return what a network adds to scores (N, classes); of all that it was while it learned, the least cost counts.
 
-def _fit_network(
-    read: Tensor, labels: Tensor, parts: tuple[Tensor, Tensor], classes: int, generator: torch.Generator
-) -> list[Tensor]:
-    """Return the weights of a network that cost least on the second part, of all that it had while it learned."""
-    (is_fitted, is_checked), sizes = parts, (read.shape[1], _HIDDEN_UNITS, classes)
-    weights: list[Tensor] = []
-    for entries, units in pairwise(sizes):
-        weights += [torch.randn(units, entries, generator=generator) / max(entries, 1) ** 0.5, torch.zeros(units)]
-    kept, least, since = weights, math.inf, 0
-    weights = [weight.clone().requires_grad_() for weight in weights]
+    Args:
+        read: what it reads (N, entries).
+        labels: classes (N,).
+        parts: positions that teach, and those whose cost counts, booleans (N,).
+        before: scores that it adds to; it begins with adding nothing.
+        generator: of first weights and batches.
+    """
+    (is_fitted, is_checked), entries, classes = parts, read.shape[1], before.shape[1]
+    first = torch.randn(_HIDDEN_UNITS, entries, generator=generator) / max(entries, 1) ** 0.5
+    kept = [first, torch.zeros(_HIDDEN_UNITS), torch.zeros(classes, _HIDDEN_UNITS), torch.zeros(classes)]
+    least, since = float(_costs(before[is_checked], labels[is_checked]).mean()), 0
+    weights = [weight.clone().requires_grad_() for weight in kept]
     search = torch.optim.AdamW(weights, lr=3e-3)
     teaching = is_fitted.nonzero()[:, 0]
     while since < _PATIENCE:
         for some in teaching[torch.randperm(len(teaching), generator=generator)].split(_BATCH):
             search.zero_grad()
             with torch.enable_grad():
-                _costs(_scores_of(weights, read[some]), labels[some]).mean().backward()
+                _costs(before[some] + _scores_of(weights, read[some]), labels[some]).mean().backward()
             search.step()
         now = [weight.detach().clone() for weight in weights]
-        cost, since = float(_costs(_scores_of(now, read[is_checked]), labels[is_checked]).mean()), since + 1
+        checked = before[is_checked] + _scores_of(now, read[is_checked])
+        cost, since = float(_costs(checked, labels[is_checked]).mean()), since + 1
         if cost < least:
             kept, least, since = now, cost, 0
-    return kept
+    return _scores_of(kept, read)
 
 
 def _scores_of(weights: Sequence[Tensor], read: Tensor) -> Tensor:
