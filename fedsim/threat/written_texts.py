@@ -12,18 +12,20 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import IMAGES, TraceAttack
-from fedsim.core.types import Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
+from fedsim.core.hooks import IMAGES, Decoder, TraceAttack
+from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
-from fedsim.record import Finding
+from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.generating import GenerationSettings, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.tasks.core.fitting import QUESTION
 from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
 from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
+
+_FITTED = 64  # texts that a decoder is fitted to, at most
 
 
 def check(world: World) -> None:
@@ -95,7 +97,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Gener
         FedsimError: the model cannot write.
     """
     scenario = world.scenario
-    speaker = speaker_of(world, trained_weights(world, journal))
+    speaker = speaker_of(world, trained_weights(world, journal), rounds=journal.rounds)
     material = material_of(world, journal)
     done = study(speaker, material, inquiries_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
@@ -121,8 +123,20 @@ def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
     return TraceInquiry(choice.make("trace"), choice.reported, choice.view, hidden)
 
 
-def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Speaker:
-    """Return the model with these weights and the scenario's decoder; absent `tokens` are those of the scenario."""
+def speaker_of(
+    world: World, weights: Tensors, tokens: int | None = None, rounds: Sequence[RoundRecord] = ()
+) -> Speaker:
+    """Return the model with these weights and the scenario's decoder, fitted to texts of clients.
+
+    Args:
+        world: of a scenario with a generation.
+        weights: of the model.
+        tokens: of a text, at most; absent: those of the scenario.
+        rounds: that were run; the decoder is fitted to texts that none of them trained on.
+
+    Raises:
+        FedsimError: no setting of the decoder fits.
+    """
     settings, tokenizer, model = generation_of(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
@@ -130,7 +144,17 @@ def speaker_of(world: World, weights: Tensors, tokens: int | None = None) -> Spe
     most = settings.tokens if tokens is None else tokens
     limits = Limits(max_new_tokens=most, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
+    if isinstance(decoder, Decoder):
+        decoder = decoder.fitted(model.eval(), _unseen(world, rounds))
     return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
+
+
+def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
+    """Return texts of clients that no round trained on, the first of a random order."""
+    train, uses = world.data.dataset.train, count_training(world, rounds)
+    unseen = torch.cat([share[uses[share] == 0] for share in world.data.shares])
+    source = seeding.generator(world.scenario.seed, "texts to fit a decoder")
+    return train.taken(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
 
 
 def _speaker_to_try(world: World) -> Speaker:

@@ -12,6 +12,7 @@ from rich.console import Console
 from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.components.decoder.speculative import Speculative
+from fedsim.components.decoder.svdecode import calibrate
 from fedsim.core.errors import CannotContinue, FedsimError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.document import to_terminal
@@ -366,3 +367,29 @@ def test_what_cannot_be_asked_about_images_is_refused(
     world = worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], **changes}}))
     with pytest.raises(ScenarioError, match=message):
         written_texts.check(world)
+
+
+def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    tables["federation"] |= {"local_epochs": None, "local_steps": 1, "clients": 2}
+    del tables["federation"]["local_epochs"]
+    tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
+    tables["generation"] = {"decoder": {"name": "svdecode", "strength": "calibrate"}, "tokens": 4, "repeats": 3}
+    world = worlds.build(scenario(**tables))
+    written_texts.check(world)
+    journal = runner.train(worlds.build(scenario(**tables)), lambda _round: None)
+    trained = [
+        number
+        for record in journal.rounds
+        for client in record.participants
+        for chosen in world.data.numbers_of(record.round, client)
+        for number in chosen.tolist()
+    ]
+    owned = torch.cat(list(world.data.shares)).tolist()
+    left = world.data.dataset.train.inputs[[number for number in owned if number not in trained]]
+    texts = written_texts._unseen(world, journal.rounds)
+    assert sorted(texts.inputs.tolist()) == sorted(left.tolist())
+    speaker = written_texts.speaker_of(world, journal.weights, rounds=journal.rounds)
+    config = speaker.decoder.config
+    assert config.strength == calibrate(speaker.model, texts, config, "mean")

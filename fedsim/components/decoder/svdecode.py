@@ -37,10 +37,12 @@ AT_ONCE = 8
 class SvdecodeConfig(Config):
     """Settings of steering vector decoding."""
 
-    strength: float = Field(
+    strength: float | Literal["calibrate"] = Field(
         examples=[0.0],
-        description="mu, from `calibrate`; 0: the tuned model alone, without its base, to compare with",
+        description="mu; calibrate: fitted to texts of clients that were not trained on; 0: the tuned model alone, "
+        "without its base, to compare with",
     )
+    mode: Mode = Field(default="mean", description="how places are combined in `calibrate`; the paper: mean")
     confidence: float = Field(
         default=0.1, ge=0, le=1, description="share a of the largest odds, from which tokens move"
     )
@@ -64,7 +66,16 @@ class SvdecodeConfig(Config):
 
     @property
     def towards_task(self) -> float:
-        """The strength along the direction of the tuning."""
+        """The strength along the direction of the tuning.
+
+        Raises:
+            FedsimError: it is to be calibrated, and there were no texts to do so.
+        """
+        if self.strength == "calibrate":
+            raise FedsimError(
+                "decoder 'svdecode': strength = 'calibrate' needs texts of clients, which a scenario's table "
+                "[generation] gives. Set strength to a number, as from `calibrate`."
+            )
         return self.strength if self.sign == "task" else -self.strength
 
 
@@ -108,8 +119,29 @@ class Svdecode(Decoder[SvdecodeConfig, Steered]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
+    def fitted(self, model: nn.Module, texts: Batch) -> Self:
+        """Return the decoder with the strength that fits texts, where it is to be calibrated.
+
+        Raises:
+            FedsimError: there are no texts, or see `calibrate`.
+        """
+        if self.config.strength != "calibrate":
+            return self
+        if not len(texts):
+            raise FedsimError(
+                "decoder 'svdecode': strength = 'calibrate' needs texts of clients that no round trained on, and all "
+                "were. Lower federation.rounds, or set the strength to a number."
+            )
+        strength = calibrate(model, texts, self.config, self.config.mode)
+        return type(self)(self.config.model_copy(update={"strength": strength})).named(self.name)
+
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Steered:
-        """Return the prompts."""
+        """Return the prompts.
+
+        Raises:
+            FedsimError: the strength is to be calibrated, and the decoder was not fitted.
+        """
+        _ = self.config.towards_task
         return Steered(condition.prompts)
 
     def step(self, model: nn.Module, state: Steered, context: GenerationContext) -> tuple[Steered, list[Event]]:

@@ -19,7 +19,7 @@ from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
 from fedsim.core.masked_places import mask_token, without_mask
 from fedsim.core.past import Past
-from fedsim.core.types import Event, Modality, Tensors
+from fedsim.core.types import Batch, Event, Modality, Tensors
 from fedsim.core.types.configured import IMAGES, ConfigT
 
 
@@ -212,6 +212,18 @@ class Decoder(Generation[ConfigT, WritingT]):
                 "masked places: its scores are not of the next token. Choose an unmasker, such as 'fixed' or "
                 "'threshold', or a model such as 'tiny-llama'."
             )
+
+    def fitted(self, model: nn.Module, texts: Batch) -> Self:
+        """Return the decoder with settings that fit a client's texts; it itself, where no setting asks for that.
+
+        Args:
+            model: that will write.
+            texts: that the model was not trained on: tokens (N, T), and the tokens that follow.
+
+        Raises:
+            FedsimError: no setting fits.
+        """
+        return self
 
     def finished(self, state: WritingT) -> Sequence[bool]:
         """Say that no text ends by itself."""

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fedsim.components.core.low_rank import adapters_off
 from fedsim.components.decoder._steering import (
+    Mode,
     places,
     steered,
     strength_of,
@@ -247,6 +248,30 @@ def test_a_strength_that_is_left_out_is_asked_for() -> None:
     config = registry.get("component", "svdecode").config
     with pytest.raises(ValueError, match="strength\n  Field required"):
         config.model_validate({"temperature": 0.3})
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_fitted_it_writes_with_the_strength_that_calibration_gives(mode: Mode) -> None:
+    model = pair()
+    texts = batch(model)
+    open_one = make("svdecode", strength="calibrate", mode=mode)
+    strength = calibrate(model, texts, open_one.config, mode)
+    assert strength != 0
+    fitted = open_one.fitted(model, texts)
+    assert (fitted.config.strength, fitted.name) == (strength, "svdecode")
+    stated = make("svdecode", strength=strength)
+    assert [own.tokens for own in generate(fitted, model, ASKED, LONG, sources(4))] == [
+        own.tokens for own in generate(stated, model, ASKED, LONG, sources(4))
+    ]
+    assert stated.fitted(model, texts) is stated
+
+
+def test_a_strength_to_calibrate_needs_texts() -> None:
+    with pytest.raises(FedsimError, match="needs texts of clients, which a scenario's table"):
+        generate(make("svdecode", strength="calibrate"), pair(), ASKED, LONG, sources(4))
+    nothing = Batch(torch.zeros(0, 4).long(), torch.zeros(0, 4).long())
+    with pytest.raises(FedsimError, match="texts of clients that no round trained on, and all were"):
+        make("svdecode", strength="calibrate").fitted(pair(), nothing)
 
 
 def test_steered_texts_do_not_depend_on_those_beside_them() -> None:
