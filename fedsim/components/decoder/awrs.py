@@ -72,6 +72,12 @@ class AwrsConfig(Config):
     max_rejects: int | None = Field(default=None, ge=1, description="rejections of a draw, at which its particle dies")
     temperature: float = Field(default=1.0, gt=0, description="T; the distribution that is constrained is that at T")
 
+    flatness: float = Field(
+        default=1.0,
+        gt=0,
+        description="of the proposal q, p^(1 / flatness) up to a factor, whose draws weigh p / q; 1: q is the model",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         chosen = [kind for kind in _KINDS if getattr(self, kind) is not None]
@@ -150,6 +156,7 @@ class _Answers:
     extra="constrain",
     paper_steps=(
         ("weight of a token by adaptive rejection", "draw_recursive", "test_evidence_and_weights_are_unbiased"),
+        ("a proposal other than the model", "Awrs._propose", "test_evidence_and_weights_are_unbiased"),
         (
             "resampling of particles below a share of effective ones",
             "Awrs._weigh",
@@ -274,13 +281,24 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
             if not particle.is_open:
                 particles.append(particle)
                 continue
-            choice = self._draw(next(log_odds), answers.accepts(particle.tokens), generator)
+            choice = self._propose(next(log_odds), answers.accepts(particle.tokens), generator)
             draws.append(choice)
             particles.append(_extended(particle, choice, answers))
         after = replace(population, particles=tuple(particles))
         if not any(other.is_living for other in particles):
             after = replace(after, failure=_failure(any(draw.is_spent for draw in draws), self.config.max_rejects))
         return after, len(draws)
+
+    def _propose(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
+        """Return a draw from the proposal, weighed so that it is one of the model: E[W p / q 1{X = t}] = p_t a(t)."""
+        if self.config.flatness == 1:
+            return self._draw(log_odds, accepts, generator)
+        proposal = (log_odds / self.config.flatness).log_softmax(-1)
+        choice = self._draw(proposal, accepts, generator)
+        if choice.token is None:
+            return choice
+        turned_back = float(log_odds[choice.token] - proposal[choice.token])
+        return choice._replace(log_weight=choice.log_weight + turned_back)
 
     def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
         config, most = self.config, self.config.max_rejects

@@ -92,6 +92,8 @@ def test_the_enumeration_is_of_a_law() -> None:
         {"estimator": "geometric", "accepts": 4},
         {"estimator": "two-loops"},
         {"max_rejects": 2},
+        {"flatness": 2.0},
+        {"flatness": 0.7, "estimator": "geometric", "accepts": 4},
         pytest.param({"particles": 1}, marks=pytest.mark.slow),
         pytest.param({"particles": 2, "share": 1.0}, marks=pytest.mark.slow),
     ],
@@ -106,6 +108,21 @@ def test_the_law_of_the_particles_is_the_model_given_the_constraint(settings: di
     found = populations(10_000, 1, **settings)
     check_exact(found, 0.005)
     assert distance(found) < 0.02
+
+
+def test_what_is_proposed_weighs_its_odds_over_those_of_the_proposal() -> None:
+    """Without a constraint a draw has weight 1 but for them, and the draws have the proposal's law."""
+    method, source = Awrs(AwrsConfig(flatness=3.0)), torch.Generator().manual_seed(2)
+    odds = Table().table[0, BEGIN].double().log_softmax(-1)
+    proposal = (odds / 3).softmax(-1)
+    drawn = [method._propose(odds, lambda _token: True, source) for _ in range(600)]
+    for choice in drawn:
+        assert choice.token is not None
+        ratio = float(odds[choice.token] - proposal[choice.token].log())
+        assert choice.log_weight == pytest.approx(ratio, abs=1e-9)
+    counts = torch.bincount(torch.tensor([choice.token for choice in drawn]), minlength=6)
+    statistic = float(((counts - 600 * proposal).square() / (600 * proposal)).sum())
+    assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
 
 
 @pytest.mark.slow
