@@ -38,8 +38,11 @@ class CoTeachingConfig(Config):
     """Settings of Co-teaching."""
 
     forget_rate: float = Field(default=0.2, ge=0, lt=1, description="share tau of the examples that are left out")
+    separate: int = Field(
+        default=0, ge=0, description="rounds of a first stage, in which each network learns from the whole batch"
+    )
     ramp: int = Field(
-        default=0, ge=0, description="rounds in which this share grows from 0 to tau; 0: tau from the start"
+        default=0, ge=0, description="rounds behind those in which this share grows from 0 to tau; 0: tau at once"
     )
     same_batch: bool = Field(
         default=False, description="both networks score and learn from the whole batch; else each from one half"
@@ -60,6 +63,11 @@ class CoTeachingConfig(Config):
             "each network learns from the other's small losses",
             "CoTeaching.objective",
             "test_a_step_is_that_of_the_reference",
+        ),
+        (
+            "first stage: two networks trained apart",
+            "CoTeaching.objective",
+            "test_in_the_first_stage_each_network_learns_from_all_examples",
         ),
         ("forget rate rises over the first rounds", "CoTeaching.rate", "test_the_forget_rate_ramps_up_in_even_steps"),
     ),
@@ -116,6 +124,8 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         if outputs.dim() == _ONE_ANSWER:
             return cross_entropy(outputs, labels)
         first, second, scores_1, scores_2 = outputs.unbind(1)
+        if round_ <= self.config.separate:
+            return cross_entropy(first, labels) + cross_entropy(second, labels)
         rate, middle = self.rate(round_), halves(len(outputs))[0]
         one, two = (slice(None), slice(None)) if self.config.same_batch else (slice(middle), slice(middle, None))
         chosen_1 = small_losses(scores_1[one], labels[one], rate)
@@ -124,8 +134,8 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return loss + _mean(second[one][chosen_1], labels[one][chosen_1])
 
     def rate(self, round_: int) -> float:
-        """Return tau of a round (from 1): `ramp` evenly spaced values from 0 to tau, then tau."""
-        ramp, epoch = self.config.ramp, round_ - 1
+        """Return tau of a round (from 1) of the second stage: `ramp` evenly spaced values from 0 to tau, then tau."""
+        ramp, epoch = self.config.ramp, round_ - 1 - self.config.separate
         return self.config.forget_rate if epoch >= ramp else self.config.forget_rate * epoch / max(1, ramp - 1)
 
 

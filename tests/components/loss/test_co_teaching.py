@@ -122,6 +122,20 @@ def test_each_network_learns_from_one_half_alone() -> None:
     assert not torch.allclose(second, other)
 
 
+def test_in_the_first_stage_each_network_learns_from_all_examples() -> None:
+    """Two plain cross-entropies on the whole batch; behind the stage it is co-teaching, whose ramp begins there."""
+    staged, plain = component(separate=2, ramp=3), component(ramp=3)
+    outputs = torch.randn(10, 4, CLASSES, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.arange(10) % CLASSES
+    apart = sum(-outputs[:, network].log_softmax(1)[torch.arange(10), labels].mean() for network in (0, 1))
+    for round_ in (1, 2):
+        torch.testing.assert_close(staged.objective(outputs, labels, round_), apart)
+    for round_ in range(3, 8):
+        expected = plain.objective(outputs, labels, round_ - 2)
+        assert torch.equal(staged.objective(outputs, labels, round_), expected)
+        assert staged.rate(round_) == plain.rate(round_ - 2)
+
+
 @pytest.mark.parametrize("same", [False, True])
 def test_a_record_that_nobody_chose_leaves_no_gradient(same: bool) -> None:
     own, batch = component(forget_rate=0.4, same_batch=same), data(10)
