@@ -73,7 +73,7 @@ def surplus(nats: Sequence[Sequence[float]], generator: np.random.Generator, con
 def alignment(
     hidden: Tensor, tokens: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
-    """Return the alignment, with its interval by bootstrap over the clients' jackknife values.
+    """Return the alignment, with its interval by bootstrap over what each client adds to it.
 
     Args:
         hidden: states, shape (N, width).
@@ -84,9 +84,8 @@ def alignment(
     """
     whole, owners = spectral_alignment(hidden, tokens), clients.unique()
     without = [spectral_alignment(hidden[clients != owner], tokens[clients != owner]) for owner in owners]
-    count = len(owners)
-    value = mean_interval([[count * whole - (count - 1) * part] for part in without], generator, confidence)
-    return value.model_copy(update={"value": whole})
+    added = (len(owners) - 1) * (np.mean(without) - np.array(without))  # jackknife, without its correction of a bias
+    return mean_interval([[whole + part] for part in added.tolist()], generator, confidence)
 
 
 class _Positions(NamedTuple):

@@ -261,9 +261,9 @@ def _prompts(world: World) -> _Prompts:
     if not _asks_about_images(world):
         return _Prompts(tuple(_texts_to_prompt(world)), {})
     settings, dataset = generation_of(world).prompts, world.data.dataset
-    asked = dataset.train if settings.source == "clients" else dataset.test
+    examples = dataset.train if settings.source == "clients" else dataset.test
     source = seeding.generator(world.scenario.seed, "generation prompts")
-    some = asked.taken(torch.randperm(len(asked), generator=source)[: settings.count])
+    some = examples.taken(torch.randperm(len(examples), generator=source)[: settings.count])
     return _Prompts(tuple(map(tuple, some.given[QUESTION].tolist())), {"image": some.inputs})
 
 

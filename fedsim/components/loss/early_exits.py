@@ -61,7 +61,7 @@ class EarlyExitsConfig(Config):
     summary="trains early layers to predict the next token too",
     paper="2404.16710",
     fidelity="variant",
-    deviates="exits are chosen; the schedule counts rounds; layer dropout does not ramp up",
+    deviates="exits are chosen; schedule counts rounds; layer dropout does not ramp up",
     paper_steps=(
         (
             "loss of every exit, later ones weigh more",
