@@ -30,6 +30,10 @@ class SkipTuningConfig(SolverConfig):
     top: float = Field(default=1.0, ge=0, description="rho of the skip at the highest resolution; the same: constant")
     above: float = Field(default=0.0, ge=0, description="rho is 1 at levels below this one")
     below: float | None = Field(default=None, ge=0, description="rho is 1 from this level on; absent: at none")
+    over_levels: Literal["constant", "fading"] = Field(
+        default="constant",
+        description="fading: rho is weakened by the share of the way from the last level to the first",
+    )
     solver: Literal["heun", "euler"] = "heun"
 
 
@@ -47,6 +51,7 @@ class SkipTuningConfig(SolverConfig):
         ),
         ("a factor of one is the solver", "SkipTuning.denoise", "test_a_rho_of_one_is_the_solver_bit_by_bit"),
         ("window over noise levels", "SkipTuning.factor", "test_a_window_of_levels_is_the_identity_outside"),
+        ("ramp over noise levels", "SkipTuning.factor", "test_a_fading_rho_falls_in_even_steps_of_the_solver"),
     ),
 )
 class SkipTuning(LevelSolver[SkipTuningConfig]):
@@ -89,8 +94,16 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
             level: shape (B,).
         """
         config = self.config
-        rho = config.bottom + number / max(1, count - 1) * (config.top - config.bottom)
+        rho = torch.full_like(level, config.bottom + number / max(1, count - 1) * (config.top - config.bottom))
+        if config.over_levels == "fading":
+            rho = 1 + self._height(level) * (rho - 1)
         is_inside = level >= config.above
         if config.below is not None:
             is_inside = is_inside & (level < config.below)
-        return torch.where(is_inside, rho, 1.0).to(level.dtype)
+        return torch.where(is_inside, rho, 1.0)
+
+    def _height(self, level: Tensor) -> Tensor:
+        """Return the place of levels (B,) on the solver's curve, 0 at the last one and 1 at the first."""
+        config = self.config
+        low, high, now = (value ** (1 / config.curve) for value in (config.least, config.most, level))
+        return ((now - low) / (high - low)).clamp(0, 1)

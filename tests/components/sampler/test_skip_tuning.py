@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsim.components.sampler._solver import levels
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
@@ -62,6 +63,15 @@ def test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up() -> No
 def test_a_window_of_levels_is_the_identity_outside() -> None:
     tuned = make("skip-tuning", bottom=0.5, top=0.5, above=1.0, below=10.0)
     assert tuned.factor(0, 2, torch.tensor([0.9, 1.0, 9.9, 10.0])).tolist() == [1.0, 0.5, 0.5, 1.0]
+
+
+def test_a_fading_rho_falls_in_even_steps_of_the_solver() -> None:
+    """Levels are even steps of their root, so rho of step j of N falls from its value to 1 in even steps too."""
+    fading = make("skip-tuning", bottom=0.5, top=0.5, over_levels="fading", steps=5)
+    steps = levels(fading.config)[:5]
+    expected = [0.5, 0.625, 0.75, 0.875, 1.0]
+    assert fading.factor(0, 3, steps).tolist() == pytest.approx(expected, abs=1e-5)  # single precision
+    assert fading.factor(0, 3, torch.tensor([0.0, 1e6])).tolist() == pytest.approx([1.0, 0.5])
 
 
 def test_a_denoiser_without_skips_is_refused() -> None:
