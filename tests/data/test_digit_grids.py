@@ -72,12 +72,11 @@ def test_mistakes_are_named(settings: dict[str, object], message: str) -> None:
 
 
 def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
-    method = registry.get("dataset", "digit-grids")
-    data = method.make(method.config(source="digits", train=40, test=10))
+    config = DigitGridsConfig(source="digits", train=40, test=10)
+    data = digit_grids(config)
     words = GridWords(4)
     kinds = [words.kind(question) for question in data.train.given["question"].tolist()]
     assert [data.attributes["kind"].values[number] for number in data.attributes["kind"].train] == kinds
-    config = method.config(source="digits", train=40, test=10)
     source = seeding.generator(config.seed, "digit grids train")
     batch, digits = draw_grids(config, 40, stocks("digits")[0], source)
     assert torch.equal(batch.inputs, data.train.inputs)
