@@ -33,6 +33,7 @@ _EXPLAINED = 0.02  # share of a squared column that is left when the right entry
 _SMOOTHINGS = torch.logspace(0, -6, 12, dtype=torch.float64)
 _FINEST = 1e-15  # of a row's norm, in double precision
 _ONE_CLASS = 0.1  # of the most negative entry: what others may be below zero if it tells the class
+_ABOVE_ROUNDING = 1e-2  # of the largest row; a vanished loss has far less
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ def _solved(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
     """Return the class of each example, from p - onehot, which is negative for its class alone.
 
-    Of an example whose loss has vanished only rounding is left; then the model's own answer is its class.
+    Of labels that are mixed of two classes it is most negative for the larger part, while a loss is above rounding. Of
+    an example whose loss has vanished only rounding is left; then the model's own answer is its class.
 
     Args:
         expected: the model's outputs without dropout, shape (B, K).
@@ -129,7 +131,8 @@ def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
     negative = deltas.clamp_max(0.0)
     lowest_value = negative.gather(1, lowest[:, None])[:, 0]
     is_clear = (lowest_value < 0.0) & (negative.sum(1) - lowest_value >= _ONE_CLASS * lowest_value)
-    return torch.where(is_clear, lowest, expected.argmax(1))
+    sizes = deltas.norm(dim=1)
+    return torch.where(is_clear | (sizes > _ABOVE_ROUNDING * sizes.max()), lowest, expected.argmax(1))
 
 
 def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.core.masks_by_layer import _decided, _read_added, _split_at_widest_gap, peel
+from attacks.core.masks_by_layer import _decided, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import Observation, Truth
@@ -89,3 +89,11 @@ def test_a_mask_in_front_of_a_sum_is_corrected_by_the_layer_behind() -> None:
     assert read is not None
     assert torch.equal(read[0], mask)
     assert _read_added(sizes, torch.randn((10, 64), generator=generator, dtype=torch.float64), inputs) is None
+
+
+def test_labels_that_are_mixed_give_the_larger_part_and_a_vanished_loss_the_models_answer() -> None:
+    outputs = torch.tensor([[0.1, 0.2, -0.1, 0.3], [5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 9.0, 0.0]], dtype=torch.float64)
+    mixed = torch.tensor([[0.35, 0.65, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    deltas = (outputs.softmax(1) - mixed) / 3
+    deltas[2] = torch.tensor([-1e-9, 1e-9, 2e-9, -2e-9])  # rounding alone
+    assert _labels(outputs, deltas).tolist() == [1, 1, 2]
