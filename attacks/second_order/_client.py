@@ -31,7 +31,7 @@ class Client:
         self.steps = observation.local_steps
         self.device = next(observation.model.parameters()).device
         self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
-        _write_no_statistics(self._model)
+        write_no_statistics(self._model)
         trained = {name for name, parameter in observation.model.named_parameters() if parameter.requires_grad}
         self._received = {name: parameter for name, parameter in self._model.named_parameters() if name in trained}
         self._sent = list(observation.update.tensors)
@@ -74,7 +74,7 @@ class Client:
         return self._sites if masks else ()
 
 
-def _write_no_statistics(model: nn.Module) -> None:
+def write_no_statistics(model: nn.Module) -> None:
     """Let batch normalisations write nothing in place; frozen ones and those with a forward of their own stay."""
     for module in list(model.modules()):
         if module.training and type(module).forward is _BatchNorm.forward:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.second_order._equations import Equations, Linearisation
+from attacks.second_order._equations import Linearisation
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
 _AGAIN = 0.25  # a matrix that is at hand is used again while it lowers the objective to this share
@@ -36,6 +36,8 @@ class SolverLimits(NamedTuple):
         converged: objective below which the equations hold up to rounding. Steps then go on until the next one would
             hardly change the unknowns: what only small equations tell may still be wrong.
         box: least and greatest values of pixels, or None for no such range.
+        damping: of the first step.
+        still: share of the objective that a step must leave at most, or it is the last one.
     """
 
     iterations: int
@@ -43,6 +45,8 @@ class SolverLimits(NamedTuple):
     dense: int
     converged: float
     box: tuple[Tensor, Tensor] | None = None
+    damping: float = _FIRST_DAMPING
+    still: float = _STILL
 
 
 class Solution(NamedTuple):
@@ -76,6 +80,48 @@ USED_UP = "iterations used up"
 Map = Callable[[Tensor], Tensor]
 
 
+class Unknowns(Protocol):
+    """Where the unknowns stand."""
+
+    @property
+    def size(self) -> int:
+        """Their number n."""
+        ...
+
+    def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return unknowns (n,) in their ranges."""
+        ...
+
+
+class System(Protocol):
+    """Equations that should be zero; `Equations` says what its members are."""
+
+    count: int
+    prior_mean: Tensor
+    prior_precision: Tensor
+
+    @property
+    def unknowns(self) -> Unknowns:
+        """Their layout."""
+        ...
+
+    def objective(self, residual: Tensor, values: Tensor) -> float:
+        """Return the sum of squares."""
+        ...
+
+    def residual(self, values: Tensor) -> Tensor:
+        """Return what is missing of each equation, shape (P,)."""
+        ...
+
+    def linearise(self, values: Tensor) -> Linearisation:
+        """Return the equations at a point."""
+        ...
+
+    def jacobian(self, values: Tensor) -> Tensor:
+        """Return the transposed Jacobian, shape (n, P)."""
+        ...
+
+
 class Normal(Protocol):
     """Solves damped normal equations at one point."""
 
@@ -91,7 +137,7 @@ class DenseNormal:
         scale: mean diagonal of J^T J, which is what damping is measured in.
     """
 
-    def __init__(self, equations: Equations, values: Tensor) -> None:
+    def __init__(self, equations: System, values: Tensor) -> None:
         """Compute the matrix."""
         self._matrix = square(equations.jacobian(values))
         self.scale = float(self._matrix.diagonal().mean())
@@ -113,7 +159,7 @@ class DenseNormal:
 class ProductNormal:
     """Solves by conjugate gradients with products of the Jacobian."""
 
-    def __init__(self, equations: Equations, here: Linearisation, products: int) -> None:
+    def __init__(self, equations: System, here: Linearisation, products: int) -> None:
         """Estimate the mean diagonal of J^T J by random signs."""
         self._here, self._prior, self._products = here, equations.prior_precision, products
         generator = torch.Generator().manual_seed(0)
@@ -138,7 +184,7 @@ class ProductNormal:
 class NearNormal:
     """Solves by conjugate gradients that the matrix of a point nearby preconditions."""
 
-    def __init__(self, equations: Equations, here: Linearisation, near: DenseNormal) -> None:
+    def __init__(self, equations: System, here: Linearisation, near: DenseNormal) -> None:
         """Allow so many iterations that forming the matrix anew would take about twice as long."""
         self._here, self._prior, self._near = here, equations.prior_precision, near
         self._iterations = max(1, equations.unknowns.size // _QUICK)
@@ -197,7 +243,7 @@ def square(rows: Tensor) -> Tensor:
 
 
 def solve(
-    equations: Equations, start: Tensor, limits: SolverLimits, tell: Callable[[int, float, Tensor], None]
+    equations: System, start: Tensor, limits: SolverLimits, tell: Callable[[int, float, Tensor], None]
 ) -> Solution:
     """Solve the equations from a start.
 
@@ -208,7 +254,7 @@ def solve(
         tell: gets iteration (from 1), objective and unknowns after every iteration.
     """
     is_dense = equations.count * equations.unknowns.size <= limits.dense
-    here, values, damping = equations.linearise(start), start, _FIRST_DAMPING
+    here, values, damping = equations.linearise(start), start, limits.damping
     objective, history, stopped = equations.objective(here.residual, values), [], USED_UP
     for iteration in range(1, limits.iterations + 1):
         normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
@@ -218,7 +264,7 @@ def solve(
             values, here, objective, damping = moved
         history.append(objective)
         tell(iteration, objective, values)
-        if objective > _STILL * before:
+        if objective > limits.still * before:
             stopped = STUCK
             break
         if objective < limits.converged and _is_settled(normal, here, damping):
@@ -244,7 +290,7 @@ class _Place(NamedTuple):
 
 
 class _Path(NamedTuple):
-    equations: Equations
+    equations: System
     normal: Normal
     box: tuple[Tensor, Tensor] | None
 

@@ -1,0 +1,158 @@
+"""From the head back to the image: the input of one stage after the other, each from its own equations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.core.results import NothingFound
+from attacks.second_order._closed_starts import closed_starts
+from attacks.second_order._levenberg_marquardt import Solution, SolverLimits, solve
+from attacks.second_order._stage_equations import SizePrior, StageEquations, StageOutput, through
+from attacks.second_order._stage_facts import StageFacts
+from fedsim.core.types import Tensors
+
+_SOLVED = 1e-6  # sum of squares; wrong minima stand far above
+_REFINED = 130  # unknowns up to which all equations behind sharpen an input
+_REFINEMENTS = 6
+_PRIORS = ((0.1, 30), (1e-3, 60))  # weights on the size of an input whose scale hardly shows, and steps with each
+_STEPS = 60
+_ITSELF = (math.inf,)
+_SHARPNESS = (3.0, 10.0, 30.0, 100.0, math.inf)  # of ReLUs, one after the other
+_FEW = 20  # steps with each
+_HOPELESS = 0.98  # a start whose steps leave more of the objective arrives nowhere in the steps that it has
+_DAMPING, _GAIN = 1e-10, 1e-3  # of the last steps: the contrast shows only without damping
+_EVERY = 10**12  # entries of a Jacobian: it is always formed
+
+Tell = Callable[[float, Tensor | None], None]
+"""Gets an objective after every step, and the images where they are what is solved for."""
+
+
+class LostStage(NothingFound):
+    """A stage whose input was not found."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a walk needs.
+
+    Attributes:
+        facts: of every stage, from the first to the last.
+        features: what is known behind the last one.
+        received: gradients by name, float64.
+        starts: most random starts of a stage.
+        generator: draws them.
+        tell: is told of every step.
+    """
+
+    facts: Sequence[StageFacts]
+    features: StageOutput
+    received: Tensors
+    starts: int
+    generator: torch.Generator
+    tell: Tell
+
+    def back(self) -> Solution:
+        """Return the images as unknowns (n,), from the last stage to the first and then by all equations at once.
+
+        Raises:
+            LostStage: no start led to the input of a stage.
+        """
+        output, inputs = self.features, self.features.values
+        for number in reversed(range(len(self.facts))):
+            inputs = self._input_of(number, output)
+            output = StageOutput(
+                inputs,
+                self._cotangent(number, inputs),
+                torch.ones_like(inputs, dtype=torch.bool),
+                self.facts[number].blind,
+            )
+        limits = SolverLimits(_STEPS, 1, _EVERY, 0.0, damping=_DAMPING, still=1.0 - _GAIN)
+        return self._solve(self._rest(0), inputs.flatten(), limits, is_image=True)
+
+    def _input_of(self, number: int, output: StageOutput) -> Tensor:
+        facts, best = self.facts[number], math.inf
+        for start, sharpness in self._starts(number, output):
+            misfit, inputs = self._solved(facts, output, start, sharpness)
+            best = min(best, misfit)
+            if misfit < _SOLVED:
+                return self._refined(number, inputs)
+        raise LostStage(
+            f"lost at the input of '{facts.stage.name}': no start brings the sum of squares of its equations below "
+            f"{best:.1e}; at most {facts.equations} of them tell its {facts.unknowns} unknowns"
+        )
+
+    def _starts(self, number: int, output: StageOutput) -> Iterator[tuple[Tensor, Sequence[float]]]:
+        """Yield starts, each with the sharpness of ReLUs: near the input they are at once themselves."""
+        facts = self.facts[number]
+        equations = self._equations(facts, output, None)
+
+        def judge(inputs: Tensor) -> float:
+            return equations.misfit(equations.unknowns.start(inputs))
+
+        is_positive = number > 0 and self.facts[number - 1].stage.is_gated
+        for start in closed_starts(facts, self.received, self.generator, judge, is_positive=is_positive):
+            yield start, _ITSELF
+        annealed = _SHARPNESS if facts.stage.relus() else _ITSELF
+        if output.values.shape == facts.shape:
+            yield output.values, annealed
+        for _ in range(self.starts):
+            yield self._noise(number), annealed
+
+    def _noise(self, number: int) -> Tensor:
+        """Return noise as the image, else what the stage before makes of noise."""
+        before = self.facts[max(0, number - 1)]
+        noise = torch.randn(before.shape, generator=self.generator, dtype=torch.float64)
+        if not number:
+            return noise
+        return before.stage.close(before.stage.apply(before.stage.weights(), noise))
+
+    def _solved(
+        self, facts: StageFacts, output: StageOutput, start: Tensor, sharpness: Sequence[float]
+    ) -> tuple[float, Tensor]:
+        """Return the sum of squares and the input to which a start leads, with ReLUs that become sharper."""
+        equations = self._equations(facts, output, None)
+        values = equations.unknowns.start(start)
+        for each in sharpness:
+            for relu in facts.stage.relus():
+                relu.sharpness = each
+            for weight, steps in _PRIORS if facts.blind.scales else ((None, _STEPS),):
+                prior = None if weight is None else SizePrior(weight, facts.size)
+                limits = SolverLimits(steps if math.isinf(each) else _FEW, 1, _EVERY, 0.0, still=_HOPELESS)
+                values = self._solve(self._equations(facts, output, prior), values, limits).values
+        return equations.misfit(values), equations.unknowns.split(values)[0]
+
+    def _refined(self, number: int, inputs: Tensor) -> Tensor:
+        """Sharpen an input by all equations behind it, unless they do not show its scale or it is large."""
+        facts = self.facts[number]
+        if facts.blind.scales or facts.unknowns > _REFINED:
+            return inputs
+        limits = SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)
+        return self._solve(self._rest(number), inputs.flatten(), limits).values.view(facts.shape)
+
+    def _rest(self, number: int) -> StageEquations:
+        behind = self.facts[number:]
+        return StageEquations([one.stage for one in behind], behind[0].shape, self.features, self.received)
+
+    def _equations(self, facts: StageFacts, output: StageOutput, prior: SizePrior | None) -> StageEquations:
+        return StageEquations([facts.stage], facts.shape, output, self.received, prior, facts.blind)
+
+    def _cotangent(self, number: int, inputs: Tensor) -> Tensor:
+        """Return the derivative of the loss by a stage's input."""
+        stages = [one.stage for one in self.facts[number:]]
+        weights = {name: weight for stage in stages for name, weight in stage.weights().items()}
+        point = inputs.detach().requires_grad_()
+        outputs = stages[-1].close(through(stages, weights, point))
+        return torch.autograd.grad((outputs * self.features.cotangent).sum(), point)[0]
+
+    def _solve(
+        self, equations: StageEquations, start: Tensor, limits: SolverLimits, *, is_image: bool = False
+    ) -> Solution:
+        def tell(_iteration: int, objective: float, values: Tensor) -> None:
+            self.tell(objective, values.view(equations.unknowns.shape) if is_image else None)
+
+        return solve(equations, start, limits, tell)

@@ -1,0 +1,116 @@
+"""Inputs of a stage up to a few numbers, from the patches that span the gradient of its first convolution.
+
+That gradient is a sum over places of derivatives times patches. With no more places than channels its rows span all
+patches, which are linear in the input; so the input solves linear equations without a right side. Where patches overlap
+it is known up to a factor; with stride 2, up to the sizes of its parts that no patch shares. Batch norm takes the mean
+from the derivatives, and so from the patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.core.tolerances import EXACT
+from attacks.second_order._stage_facts import StageFacts
+from fedsim.core.types import Tensors
+
+_NOTHING = 1e-3  # of the largest singular value: what rounding leaves where an input solves all equations
+_SCALES = torch.logspace(-1.0, 1.0, 41, dtype=torch.float64)
+_COMBINATIONS = 6
+_LARGEST = 1024  # entries of an input
+
+
+def closed_starts(
+    facts: StageFacts,
+    received: Tensors,
+    generator: torch.Generator,
+    judge: Callable[[Tensor], float],
+    *,
+    is_positive: bool,
+) -> Iterator[Tensor]:
+    """Yield inputs (B, ...), if the gradient tells them up to a few numbers.
+
+    Args:
+        facts: of the stage.
+        received: gradients by name.
+        generator: draws combinations.
+        judge: of an input, lower for a better one.
+        is_positive: whether the input is behind a ReLU.
+    """
+    basis = input_space(facts, received)
+    if basis is None:
+        return
+    if len(basis) == 1:
+        yield _scaled(basis[0].view(facts.shape), facts.size, judge)
+        return
+    sparse = _sparsest(basis, facts.shape) if is_positive else None
+    if sparse is not None:
+        yield _scaled(sparse, facts.size, judge)
+    for _ in range(_COMBINATIONS):
+        weights = torch.randn(len(basis), generator=generator, dtype=torch.float64)
+        yield _scaled((weights @ basis).view(facts.shape), facts.size, judge)
+
+
+def _scaled(direction: Tensor, size: float, judge: Callable[[Tensor], float]) -> Tensor:
+    """Return the best multiple of a direction, by either sign."""
+    unit = direction * (size / direction.square().mean()).sqrt()
+    return min((factor * unit for factor in torch.cat([_SCALES, -_SCALES])), key=judge)
+
+
+def _sparsest(basis: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Return the input of the least sum without negative entries whose first 2 x 2 places sum to 1, or None."""
+    from scipy.optimize import linprog  # noqa: PLC0415 - takes long to import
+
+    inputs = basis.view(-1, *shape)
+    first = inputs[..., :2, :2].flatten(1).sum(1)
+    free = [(None, None)] * len(basis)
+    solved = linprog(
+        basis.sum(1), A_ub=-basis.T, b_ub=torch.zeros(basis.shape[1]), A_eq=first[None], b_eq=[1.0], bounds=free
+    )
+    return torch.einsum("q,q...->...", torch.as_tensor(solved.x), inputs) if solved.success else None
+
+
+def input_space(facts: StageFacts, received: Tensors) -> Tensor | None:
+    """Return an orthonormal basis (q, n) of the inputs whose patches lie in the gradient's rows, or None."""
+    convolution = _first_convolution(facts)
+    if convolution is None or facts.unknowns > _LARGEST:
+        return None
+    name, layer = convolution
+    gradient = received[f"{name}.weight"].flatten(1)
+    patches = _patches(layer, facts.shape)  # (n, patch, places)
+    places = patches.shape[2]
+    if places > min(len(gradient), gradient.shape[1] - 1):
+        return None
+    if facts.centres:
+        patches = patches - patches.mean(2, keepdim=True)
+    _, sizes, rows = torch.linalg.svd(gradient)
+    rank = int((sizes > EXACT * sizes[0]).sum())
+    outside = torch.einsum("rk,nkp->rpn", rows[min(rank, places) :], patches).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(outside.T @ outside)
+    is_free = values < _NOTHING**2 * values[-1]
+    return vectors.T[is_free] if bool(is_free.any()) else None
+
+
+def _first_convolution(facts: StageFacts) -> tuple[str, nn.Conv2d] | None:
+    """Return the convolution of the largest kernel that reads the input, if its gradient is received."""
+    module = facts.stage.module
+    (source,) = (node for node in module.graph.nodes if node.op == "placeholder")
+    names = [str(user.target) for user in source.users if user.op == "call_module"]
+    layers = [(name, layer) for name in names if isinstance(layer := module.get_submodule(name), nn.Conv2d)]
+    plain = [one for one in layers if one[1].groups == 1 and not isinstance(one[1].padding, str)]
+    fitting = [one for one in plain if one[1].padding_mode == "zeros" and f"{one[0]}.weight" in facts.stage.names]
+    return max(fitting, key=lambda one: one[1].weight[0].numel(), default=None)
+
+
+def _patches(layer: nn.Conv2d, shape: tuple[int, ...]) -> Tensor:
+    """Return the patches of every unit input, shape (n, patch, places of the batch)."""
+    size = torch.Size(shape).numel()
+    units = torch.eye(size, dtype=torch.float64).view(-1, *shape[1:])
+    conv: Any = layer
+    cut = F.unfold(units, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    return cut.view(size, shape[0], *cut.shape[1:]).transpose(1, 2).flatten(2)

@@ -1,0 +1,68 @@
+"""What the last linear layer read of each example, and the derivative of the loss by it, from that layer's gradient."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from attacks.core.head_features import features_of
+from attacks.core.mean_gradient import as_gradient
+from attacks.second_order._stage_equations import StageOutput
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Masks, Observation
+
+_DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones stay below
+
+
+class HeadReading(NamedTuple):
+    """The features as output of the stages in front, and masks of a dropout between them and the head."""
+
+    output: StageOutput
+    masks: Masks
+
+
+def read_head(
+    observation: Observation, name: str, shape: tuple[int, ...], labels: Tensor, generator: Generator
+) -> HeadReading:
+    """Read the features, in the shape in which the last stage returns them, and the derivative of the loss by them.
+
+    The gradient of the bias is the derivative by the scores of a single example; so rounding of a small loss does no
+    harm. Zeros are what dropout took: nothing is known of those.
+
+    Raises:
+        NotApplicable: the layer's gradient does not tell its batch apart.
+    """
+    features, errors = _features_and_errors(observation, name, labels, generator)
+    is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)
+    cotangent = errors @ _of(observation, f"{name}.weight")
+    if not observation.sites:
+        known = torch.ones(shape, dtype=torch.bool)
+        return HeadReading(StageOutput(features.view(shape), cotangent.view(shape), known), ())
+    (site,) = observation.sites
+    kept, share = is_kept.to(features), 1.0 - site.rate
+    values, cotangent = share * features * kept, cotangent * kept / share
+    output = StageOutput(values.view(shape), cotangent.view(shape), is_kept.view(shape))
+    return HeadReading(output, (kept.view(site.shape),))
+
+
+def _features_and_errors(
+    observation: Observation, name: str, labels: Tensor, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    tensors = as_gradient(observation).update.tensors
+    if len(labels) == 1 and f"{name}.bias" in tensors:
+        errors = tensors[f"{name}.bias"].cpu().double()[None]
+        return errors @ tensors[f"{name}.weight"].cpu().double() / errors.square().sum(), errors
+    separated = features_of(observation, labels, generator)
+    if separated is None:
+        raise NotApplicable("the head's gradient does not tell what it read of each example")
+    scores = separated.features @ _of(observation, f"{name}.weight").T
+    if f"{name}.bias" in tensors:
+        scores = scores + _of(observation, f"{name}.bias")
+    return separated.features, (scores.softmax(1) - F.one_hot(labels.cpu(), scores.shape[1])) / len(labels)
+
+
+def _of(observation: Observation, name: str) -> Tensor:
+    return observation.model.get_parameter(name).detach().cpu().double()

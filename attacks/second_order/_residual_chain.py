@@ -1,0 +1,241 @@
+"""A residual network as a chain of stages, cut at the tensors from which several paths start.
+
+The model's forward pass is traced. At a place where a single tensor carries everything on, the network can be cut; a
+residual block starts where that tensor is read more than once. So the stages are the stem, the blocks, and the rest,
+which ends in front of the head.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.func import functional_call
+
+from attacks.second_order._client import write_no_statistics
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import without_dropout
+from fedsim.core.output_layer import output_layer
+from fedsim.core.types import Observation
+
+_RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+_ADDS = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
+
+
+class SmoothRelu(nn.Module):
+    """ReLU, or z sigmoid(b z), which tends to it as b grows.
+
+    Attributes:
+        sharpness: b; infinite for ReLU itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = math.inf
+
+    def forward(self, values: Tensor) -> Tensor:
+        if math.isinf(self.sharpness):
+            return torch.relu(values)
+        return values * torch.sigmoid(self.sharpness * values)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the network that reads one tensor and returns one.
+
+    Attributes:
+        name: of its first layer.
+        module: in double precision; its parameters keep their names.
+        names: of its trained parameters.
+        is_gated: whether a ReLU follows, which is not part of the module.
+    """
+
+    name: str
+    module: fx.GraphModule
+    names: tuple[str, ...]
+    is_gated: bool
+
+    def apply(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Return what inputs (B, ...) become, in front of the ReLU if one follows."""
+        return functional_call(self.module, {name: weights[name] for name in self.names}, (inputs,))
+
+    def close(self, outputs: Tensor) -> Tensor:
+        """Return what the next stage reads of outputs: behind the ReLU if one follows."""
+        return outputs.relu() if self.is_gated else outputs
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the trained parameters by name."""
+        return {name: self.module.get_parameter(name) for name in self.names}
+
+    def relus(self) -> list[SmoothRelu]:
+        """Return the ReLUs of the module."""
+        return [module for module in self.module.modules() if isinstance(module, SmoothRelu)]
+
+
+class Chain(NamedTuple):
+    """Stages from the image to what the head reads, but for a dropout and reshapes.
+
+    Attributes:
+        stages: from the first to the last.
+        head: name of the last linear layer.
+    """
+
+    stages: tuple[Stage, ...]
+    head: str
+
+
+def chain_of(observation: Observation) -> Chain:
+    """Cut the observed model into stages.
+
+    Raises:
+        NotApplicable: the model cannot be traced, or is no chain of residual blocks in front of a linear layer.
+    """
+    output = output_layer(observation.model, observation.spec.classes)
+    if output is None:
+        raise NotApplicable("the model has no last linear layer with one row per class")
+    root = copy.deepcopy(observation.model).cpu().double().train().requires_grad_(False)
+    write_no_statistics(root)
+    traced = _traced(root)
+    values = _values_of(traced, observation.spec.shape)
+    end = _in_front_of_the_head(traced, output[0], values)
+    pieces = _joined(traced, _pieces(traced, end))
+    if len(pieces) < 2:  # noqa: PLR2004 - a stem and a block
+        raise NotApplicable("the model is no chain of residual blocks")
+    stages = tuple(_stage(traced, piece, observation) for piece in pieces)
+    return Chain(stages, output[0])
+
+
+def _traced(root: nn.Module) -> fx.GraphModule:
+    """Return the model as a graph that changes nothing in place, and whose ReLUs are `SmoothRelu`."""
+    for module in root.modules():
+        if hasattr(module, "inplace"):
+            vars(module)["inplace"] = False
+    try:
+        traced = fx.symbolic_trace(root)
+    except Exception as error:  # whatever the model's own forward pass raises when it meets no tensor
+        raise NotApplicable(f"the model's forward pass cannot be traced: {str(error).splitlines()[0]}") from error
+    relu = 0
+    for node in traced.graph.nodes:
+        node.target = _ADDS.get(node.target, node.target)
+        is_relu = node.op == "call_module" and type(traced.get_submodule(node.target)) is nn.ReLU
+        if is_relu or (node.op in ("call_function", "call_method") and node.target in _RELUS):
+            name, relu = f"smooth_relu_{relu}", relu + 1
+            traced.add_submodule(name, SmoothRelu())
+            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
+    traced.recompile()
+    return traced
+
+
+def _values_of(traced: fx.GraphModule, shape: Sequence[int]) -> dict[fx.Node, Any]:
+    """Return what each node computes of two noise pictures."""
+    values: dict[fx.Node, Any] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.no_grad(), without_dropout():
+        Recorder(traced).run(noise)
+    return values
+
+
+def _in_front_of_the_head(traced: fx.GraphModule, head: str, values: Mapping[fx.Node, Any]) -> fx.Node:
+    """Return the node whose values the head reads, without the dropout and the reshapes between."""
+    calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == head]
+    (answer,) = (node for node in traced.graph.nodes if node.op == "output")
+    if len(calls) != 1 or answer.args[0] is not calls[0]:
+        raise NotApplicable(f"the outputs of the last linear layer '{head}' are not the model's")
+    node = calls[0].args[0]
+    while (before := _unchanged(node, values)) is not None:
+        node = before
+    return node
+
+
+def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
+    """Return the node that a reshape or a dropout reads, or None where a node does more."""
+    for before in node.all_input_nodes:
+        value = values[before]
+        if isinstance(value, Tensor) and torch.equal(value.flatten(), values[node].flatten()):
+            return before
+    return None
+
+
+def _pieces(traced: fx.GraphModule, end: fx.Node) -> list[list[fx.Node]]:
+    """Return the nodes up to `end`, cut behind each through which all passes and that is read more than once."""
+    nodes = [node for node in _needed(end) if node.op != "get_attr"]
+    place = {node: number for number, node in enumerate(nodes)}
+    last = {node: max((place[user] for user in node.users if user in place), default=len(nodes)) for node in nodes}
+    pieces: list[list[fx.Node]] = [[]]
+    open_until = 0
+    for number, node in enumerate(nodes):
+        pieces[-1].append(node)
+        readers = sum(user in place for user in node.users)
+        if readers > 1 and open_until <= number:
+            pieces.append([])
+        open_until = max(open_until, last[node])
+    return pieces if pieces[-1] else pieces[:-1]
+
+
+def _needed(end: fx.Node) -> list[fx.Node]:
+    """Return what a node is computed from, and itself, in the order of the graph."""
+    needed, left = {end}, [end]
+    while left:
+        for node in left.pop().all_input_nodes:
+            if node not in needed:
+                needed.add(node)
+                left.append(node)
+    return [node for node in end.graph.nodes if node in needed]
+
+
+def _joined(traced: fx.GraphModule, pieces: Sequence[list[fx.Node]]) -> list[list[fx.Node]]:
+    """Return pieces that each have weights: others are joined with the one before."""
+    joined: list[list[fx.Node]] = []
+    for piece in pieces:
+        if joined and not (_has_weights(traced, piece) and _has_weights(traced, joined[-1])):
+            joined[-1].extend(piece)
+        else:
+            joined.append(list(piece))
+    return joined
+
+
+def _has_weights(traced: fx.GraphModule, piece: Sequence[fx.Node]) -> bool:
+    called = (traced.get_submodule(str(node.target)) for node in piece if node.op == "call_module")
+    reads = any(source.op == "get_attr" for node in piece for source in node.all_input_nodes)
+    return reads or any(True for module in called for _ in module.parameters())
+
+
+def _stage(traced: fx.GraphModule, piece: Sequence[fx.Node], observation: Observation) -> Stage:
+    nodes = [node for node in piece if node.op != "placeholder"]
+    is_gated = isinstance(_module_of(traced, nodes[-1]), SmoothRelu)
+    inner = nodes[:-1] if is_gated else nodes
+    graph = fx.Graph()
+    known: dict[fx.Node, fx.Node] = {}
+
+    def take(node: fx.Node) -> fx.Node:
+        if node not in known:
+            is_constant = node.op == "get_attr"
+            known[node] = graph.node_copy(node) if is_constant else graph.placeholder("inputs")
+        return known[node]
+
+    for node in inner:
+        for source in node.all_input_nodes:
+            take(source)
+        known[node] = graph.node_copy(node, take)
+    graph.output(known[inner[-1]])
+    module = fx.GraphModule(traced, graph)
+    trained = observation.update.tensors
+    names = tuple(name for name, _ in module.named_parameters() if name in trained)
+    return Stage(names[0].rpartition(".")[0] if names else nodes[0].name, module, names, is_gated)
+
+
+def _module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -1,0 +1,131 @@
+"""What holds of every stage of a chain whatever the image: sizes, blindness, and how many equations there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from attacks.core.labels import examples_of
+from attacks.second_order._residual_chain import Chain, Stage
+from attacks.second_order._stage_equations import Blindness
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import keep_masks
+from fedsim.core.types import Observation
+
+_PICTURES = 8
+_CHANGED = 1e-2  # of the output: only the constant inside a norm makes so small a difference
+_EQUAL = 1e-6
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """A stage and its input.
+
+    Attributes:
+        stage: itself.
+        shape: of the input, (B, ...).
+        returns: shape of the output, (B, ...).
+        size: mean square of the input, for noise as the image.
+        blind: what the stage does not show of its input.
+        equations: most that can tell the input: outputs of the layers that read it, and entries of their gradients.
+        centres: whether its first norm is of the batch, so that gradients hold patches without their mean.
+    """
+
+    stage: Stage
+    shape: tuple[int, ...]
+    returns: tuple[int, ...]
+    size: float
+    blind: Blindness
+    equations: int
+    centres: bool
+
+    @property
+    def unknowns(self) -> int:
+        """Entries of the input."""
+        return torch.Size(self.shape).numel()
+
+
+def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
+    """Measure each stage with noise pictures.
+
+    Raises:
+        NotApplicable: the model drops out inside a stage.
+    """
+    generator = torch.Generator().manual_seed(0)
+    examples = examples_of(observation)
+    shape = (max(_PICTURES, examples), *observation.spec.shape)
+    values, facts = torch.randn(shape, generator=generator, dtype=torch.float64), []
+    with torch.no_grad(), keep_masks(generator) as drawn:
+        for stage in chain.stages:
+            batch = values[:examples]
+            values = stage.close(stage.apply(stage.weights(), before := values))
+            facts.append(
+                StageFacts(
+                    stage,
+                    tuple(batch.shape),
+                    tuple(values[:examples].shape),
+                    float(before.square().mean()),
+                    _blindness(stage, batch, generator),
+                    _count(stage, batch),
+                    any(isinstance(module, _BatchNorm) for module in stage.module.modules()),
+                )
+            )
+    if drawn:
+        raise NotApplicable("the model drops out inside its blocks, and masks there are not solved for")
+    return tuple(facts)
+
+
+def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blindness:
+    """Try scales and constants."""
+    weights = stage.weights()
+    outputs = stage.apply(weights, inputs)
+
+    def change(other: Tensor) -> float:
+        return float((stage.apply(weights, other) - outputs).norm() / outputs.norm())
+
+    each = 1.0 + 0.2 * torch.rand((len(inputs), *[1] * (inputs.ndim - 1)), generator=generator, dtype=torch.float64)
+    scales = next((len(one) for one in (each, each[:1]) if change(one * inputs) < _CHANGED), 0)
+    if inputs.ndim != 4 or min(inputs.shape[2:]) < 2:  # noqa: PLR2004 - images with a lattice
+        return Blindness(scales)
+    constants = torch.zeros_like(inputs)
+    constants[:, :, ::2, ::2] = torch.randn((1, inputs.shape[1], 1, 1), generator=generator, dtype=torch.float64)
+    return Blindness(scales, change(inputs + constants) < _EQUAL)
+
+
+def _count(stage: Stage, inputs: Tensor) -> int:
+    """Return how many numbers at most tell the input of a batch.
+
+    Layers that read it tell their outputs, no more than what they read, and the entries of their gradients; a shortcut
+    without a layer tells the whole output.
+    """
+    values: dict[fx.Node, Any] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            values[n] = super().run_node(n)
+            return values[n]
+
+    Recorder(stage.module).run(inputs)
+    count, direct = 0, set[fx.Node]()
+    for node in stage.module.graph.nodes:
+        sources = [source for source in node.all_input_nodes if source in direct]
+        layer = stage.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if sources and isinstance(layer, nn.Conv2d | nn.Linear):
+            count += min(values[node].numel(), _entries_read(layer, values[sources[0]])) + layer.weight.numel()
+        elif sources and node.op == "output":
+            count += values[sources[0]].numel()
+        elif sources or node.op == "placeholder":
+            direct.add(node)
+    return count
+
+
+def _entries_read(layer: nn.Module, inputs: Tensor) -> int:
+    """Return of how many entries of its input a layer's output depends on."""
+    point = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        (slopes,) = torch.autograd.grad(layer(point).square().sum(), point)
+    return int(slopes.count_nonzero())

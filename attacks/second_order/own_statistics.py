@@ -1,0 +1,241 @@
+"""own-statistics: walks back through a residual network that normalises by the image itself, block by block.
+
+Idea: from grey, second-order steps on the whole gradient end in local minima, since norms bend the equations of all
+    layers at once. Solved one by one, the last first, blocks are shallow problems. What a norm hides is an unknown.
+Equation: block(u) = e^c w and d/dt <block(u; t), e^-c d> = g*_t for the block's weights t, with its known output w up
+    to a scale e^c, and d = dL/dw by backpropagation through the known rest.
+Assumes: honest-but-curious server; one exact gradient of one image, or few by batch norm; dropout before the head.
+Recovers: the image; its contrast, which norms hide almost to rounding, from the grid on which its pixels lie.
+Fails: a network too narrow for its picture (refused with the count); a block whose starts all end in local minima;
+    larger batches; noise.
+Source: this project; the walk is that of R-GAP, arXiv 2010.07733, and COPA, arXiv 2111.10178, over blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.client_gradient import client_gradient
+from attacks.core.defense_facts import bound_of, inexact
+from attacks.core.gradient_distance import gradient_distance, knows_rates
+from attacks.core.labels import examples_of, labels_of
+from attacks.core.mean_gradient import as_gradient
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import NothingFound, no_examples, no_guess
+from attacks.core.tolerances import EXACT
+from attacks.second_order._chain_walk import Walk
+from attacks.second_order._head_reading import HeadReading, read_head
+from attacks.second_order._levenberg_marquardt import Solution
+from attacks.second_order._pixel_grid import snap
+from attacks.second_order._residual_chain import chain_of
+from attacks.second_order._stage_facts import StageFacts, facts_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
+from fedsim.core.types.effects import ClippedParts
+
+_NEAR = 0.1  # steps of the grid: that all pixels of another image come so near at some contrast is unlikely
+
+
+class OwnStatisticsConfig(Config):
+    """Settings of the walk."""
+
+    starts: int = Field(default=8, ge=1, description="most random starts of a block; the first that solves it ends it")
+    largest: int = Field(default=4096, ge=1, description="most unknowns: entries of the input of a block")
+    grid: int = Field(
+        default=255,
+        ge=0,
+        description="steps between the least and the greatest pixel, on which images lie; 0: the contrast is left as "
+        "the gradient tells it",
+    )
+
+
+class _Contrasted(NamedTuple):
+    """Images at the contrast of a grid.
+
+    Attributes:
+        inputs: shape (B, *shape), in the model's precision.
+        steps: of the grid; 0 where none fits.
+        contrasts: by which the images of the walk were multiplied.
+        distance: 1 - cosine of their gradient.
+    """
+
+    inputs: Tensor
+    steps: int
+    contrasts: tuple[float, ...]
+    distance: float
+
+
+@final
+@attack(
+    "own-statistics",
+    summary="residual networks that normalise by the image itself, block by block",
+    related="2111.10178",
+)
+class OwnStatistics(Attack[OwnStatisticsConfig]):
+    """Solves stage after stage by Levenberg-Marquardt, then the contrast by the pixel grid."""
+
+    effort: ClassVar[Effort] = "second-order"
+    example: ClassVar[Tables] = {
+        "data": {"name": "digits", "size": 4},
+        "model": {"name": "resnet18", "width": 4, "activation": "silu", "stem": "3x3"},
+        "federation": {"batch_size": 1},
+        "attacks": [{"starts": 1}],
+    }
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse what is no exact gradient of a chain of residual blocks that is wide enough for its pictures."""
+        reason = one_gradient_only(observation) or _refuse_update(observation) or self._refuse_images(observation)
+        if reason is not None:
+            return reason
+        try:
+            facts = facts_of(observation, chain_of(observation))
+        except NotApplicable as refused:
+            return str(refused)
+        return self._refuse(facts)
+
+    def _refuse_images(self, observation: Observation) -> str | None:
+        """Return why batches of such a shape are not searched, or None: before a large model is copied."""
+        shape, classes = observation.spec.shape, observation.spec.classes
+        examples = examples_of(observation)
+        if len(shape) != 3:  # noqa: PLR2004 - images
+            return "the inputs are no images"
+        if examples >= classes:
+            return f"the head does not tell {examples} examples of {classes} classes apart"
+        return self._refuse_size("the images", examples * math.prod(shape))
+
+    def _refuse_size(self, what: str, unknowns: int) -> str | None:
+        largest = self.config.largest
+        return (
+            f"{what} have {unknowns} unknowns, more than the setting 'largest' ({largest})"
+            if unknowns > largest
+            else None
+        )
+
+    def _refuse(self, facts: tuple[StageFacts, ...]) -> str | None:
+        if not any(one.blind.scales for one in facts):
+            return "no block normalises by statistics of the image"
+        for one in facts:
+            what = f"the inputs of '{one.stage.name}'"
+            if one.equations < one.unknowns:
+                return f"{what} have {one.unknowns} unknowns, and at most {one.equations} equations tell them"
+            reason = self._refuse_size(what, one.unknowns)
+            if reason is not None:
+                return reason
+        return None
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect a quarter of a minute, and success; networks that do not fit are refused at once."""
+        return Outlook(15.0, 0.9)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Walk back, then give the image its contrast; a lost stage ends it."""
+        labels = labels_of(observation)
+        chain = chain_of(observation)
+        facts = facts_of(observation, chain)
+        head = read_head(observation, chain.head, facts[-1].returns, labels, generator)
+        tell = _Teller(observation, on_step)
+        walk = Walk(facts, head.output, _received(observation), self.config.starts, generator, tell)
+        try:
+            solution = walk.back()
+        except NothingFound as lost:
+            return no_guess(observation, str(lost), iterations=tell.steps)
+        return self._report(observation, labels, head, solution, tell.steps)
+
+    def _report(
+        self, observation: Observation, labels: Tensor, head: HeadReading, solution: Solution, steps: int
+    ) -> Reconstruction:
+        walked = solution.values.view(len(labels), *observation.spec.shape)
+        masks = tuple(mask.to(next(observation.model.parameters())) for mask in head.masks)
+        best = self._on_a_grid(observation, walked, labels, masks)
+        return Reconstruction.of(
+            best.inputs,
+            labels,
+            masks=masks or None,
+            objective=best.distance,
+            iterations=steps,
+            best_iteration=steps,
+            history=[(number, value) for number, value in enumerate(solution.history, 1)],
+            stopped="every stage is solved",
+            notes=(_words(best), "objective: 1 - cosine of the whole gradient"),
+            facts={
+                "steps of the grid": float(best.steps),
+                "factor from the walk's contrast": best.contrasts[0],
+                "equal bit by bit": float(_is_equal(observation, best.inputs, labels, masks)),
+            },
+            is_exact=best.distance < EXACT**2,
+        )
+
+    def _on_a_grid(self, observation: Observation, walked: Tensor, labels: Tensor, masks: Masks) -> _Contrasted:
+        """Return the images with pixels on the grid if all lie near it and explain the gradient."""
+        spec, like = observation.spec, next(observation.model.parameters())
+        plain = walked.to(like)
+        if self.config.grid and "input-statistics" in observation.threat.knows:
+            snapped = [snap(image, self.config.grid, spec.mean, spec.std) for image in walked]
+            inputs = torch.stack([one.image for one in snapped]).to(like)
+            distance = gradient_distance(observation, inputs, labels, masks)
+            if max(one.farthest for one in snapped) < _NEAR and distance < EXACT**2:
+                return _Contrasted(inputs, self.config.grid, tuple(one.contrast for one in snapped), distance)
+        return _Contrasted(plain, 0, (1.0,) * len(walked), gradient_distance(observation, plain, labels, masks))
+
+
+class _Teller:
+    """Tells of steps; before there is an image, without an objective that any other would have to be below.
+
+    Attributes:
+        steps: so far.
+    """
+
+    def __init__(self, observation: Observation, on_step: OnStep) -> None:
+        self._nothing, self._shape = no_examples(observation), observation.spec.shape
+        self._on_step, self.steps = on_step, 0
+
+    def __call__(self, objective: float, images: Tensor | None) -> None:
+        self.steps += 1
+        is_image = images is not None
+        guess = images.detach().to(self._nothing) if is_image else self._nothing
+        value = objective if is_image else math.inf
+        self._on_step(Step(0, self.steps, self.steps, value, value, guess))
+
+
+def _words(best: _Contrasted) -> str:
+    if not best.steps:
+        return "no pixel grid was used: the contrast is only as exact as rounding leaves what norms hide of it"
+    changes = ", ".join(f"{contrast - 1.0:+.1e}" for contrast in best.contrasts)
+    return (
+        f"the pixel grid was used: multiples of 1/{best.steps} tell the contrast, which the gradient alone left off by "
+        f"{changes}"
+    )
+
+
+def _is_equal(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> bool:
+    """Say whether the client's gradient at a guess is the received one bit by bit."""
+    gradient = client_gradient(observation, inputs, labels, masks)
+    received = as_gradient(observation).update.tensors
+    return all(torch.equal(gradient[name], received[name]) for name in gradient)
+
+
+def _received(observation: Observation) -> Tensors:
+    return {name: tensor.cpu().double() for name, tensor in as_gradient(observation).update.tensors.items()}
+
+
+def _refuse_update(observation: Observation) -> str | None:
+    """Return why the gradient is not exact or not whole, or its batch cannot be told apart, or None."""
+    reason = inexact(observation)
+    if reason is not None:
+        return f"the equations do not hold exactly: {reason}"
+    if bound_of(observation) is not None or observation.effects(ClippedParts):
+        return "a defense clips the gradient"
+    if observation.hidden:
+        return f"the gradient of '{min(observation.hidden)}' is hidden"
+    if not knows_rates(observation):
+        return "the model drops out at rates that are not known"
+    if len(observation.sites) > 1:
+        return "the model drops out in several places"
+    return None
