@@ -42,7 +42,12 @@ def lenet(spec: InputSpec, dropout: float = 0.0, activation: Activation = "sigmo
 
 @for_scenarios
 def resnet18(
-    spec: InputSpec, width: int = 16, dropout: float = 0.0, activation: Activation = "silu", norm: Norm = "group"
+    spec: InputSpec,
+    width: int = 16,
+    dropout: float = 0.0,
+    activation: Activation = "silu",
+    norm: Norm = "group",
+    stages: int = len(_STAGES),
 ) -> nn.Module:
     """Build ResNet-18 with a 3x3 stem and `width` channels in its first stage; the original has 64.
 
@@ -53,11 +58,12 @@ def resnet18(
         activation: of every unit.
         norm: by groups of channels; by batch, in training mode; or by the running statistics of batches, as in
             inference, whatever the mode.
+        stages: of two blocks each; the original has four.
     """
     layers: list[nn.Module] = [_convolution(spec.shape[0], width, 3, 1), _NORMS[norm](width)]
     layers.append(_ACTIVATIONS[activation]())
     channels = width
-    for multiple, stride in _STAGES:
+    for multiple, stride in _STAGES[:stages]:
         layers += [
             _Block(channels, multiple * width, stride, activation, norm),
             _Block(multiple * width, multiple * width, 1, activation, norm),

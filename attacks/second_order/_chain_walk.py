@@ -23,6 +23,7 @@ _PRIORS = ((0.1, 30), (1e-3, 60))  # weights on the size of an input whose scale
 _STEPS = 60
 _ITSELF = (math.inf,)
 _SHARPNESS = (3.0, 10.0, 30.0, 100.0, math.inf)  # of ReLUs, one after the other
+_NEARLY = 2  # of these are left out where a start is near
 _FEW = 20  # steps with each
 _HOPELESS = 0.98  # a start whose steps leave more of the objective arrives nowhere in the steps that it has
 _DAMPING, _GAIN = 1e-10, 1e-3  # of the last steps: the contrast shows only without damping
@@ -87,8 +88,9 @@ class Walk:
         )
 
     def _starts(self, number: int, output: StageOutput) -> Iterator[tuple[Tensor, Sequence[float]]]:
-        """Yield starts, each with the sharpness of ReLUs: near the input they are at once themselves."""
+        """Yield starts, each with the sharpness of ReLUs, one after the other."""
         facts = self.facts[number]
+        annealed = _SHARPNESS if facts.stage.relus() else _ITSELF
         equations = self._equations(facts, output, None)
 
         def judge(inputs: Tensor) -> float:
@@ -96,8 +98,7 @@ class Walk:
 
         is_positive = number > 0 and self.facts[number - 1].stage.is_gated
         for start in closed_starts(facts, self.received, self.generator, judge, is_positive=is_positive):
-            yield start, _ITSELF
-        annealed = _SHARPNESS if facts.stage.relus() else _ITSELF
+            yield start, annealed[_NEARLY:] or annealed
         if output.values.shape == facts.shape:
             yield output.values, annealed
         for _ in range(self.starts):

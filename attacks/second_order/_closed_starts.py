@@ -21,7 +21,7 @@ from fedsim.core.types import Tensors
 
 _NOTHING = 1e-3  # of the largest singular value: what rounding leaves where an input solves all equations
 _SCALES = torch.logspace(-1.0, 1.0, 41, dtype=torch.float64)
-_COMBINATIONS = 6
+_COMBINATIONS = 2
 _LARGEST = 1024  # entries of an input
 
 
@@ -68,10 +68,9 @@ def _sparsest(basis: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
     inputs = basis.view(-1, *shape)
     first = inputs[..., :2, :2].flatten(1).sum(1)
+    rows, sums = basis.T.numpy(), first[None].numpy()
     free = [(None, None)] * len(basis)
-    solved = linprog(
-        basis.sum(1), A_ub=-basis.T, b_ub=torch.zeros(basis.shape[1]), A_eq=first[None], b_eq=[1.0], bounds=free
-    )
+    solved = linprog(rows.sum(0), A_ub=-rows, b_ub=[0.0] * len(rows), A_eq=sums, b_eq=[1.0], bounds=free)
     return torch.einsum("q,q...->...", torch.as_tensor(solved.x), inputs) if solved.success else None
 
 

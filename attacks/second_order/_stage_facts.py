@@ -87,7 +87,7 @@ def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blin
     def change(other: Tensor) -> float:
         return float((stage.apply(weights, other) - outputs).norm() / outputs.norm())
 
-    each = 1.0 + 0.2 * torch.rand((len(inputs), *[1] * (inputs.ndim - 1)), generator=generator, dtype=torch.float64)
+    each = torch.linspace(0.5, 1.5, len(inputs), dtype=torch.float64).view(-1, *[1] * (inputs.ndim - 1))
     scales = next((len(one) for one in (each, each[:1]) if change(one * inputs) < _CHANGED), 0)
     if inputs.ndim != 4 or min(inputs.shape[2:]) < 2:  # noqa: PLR2004 - images with a lattice
         return Blindness(scales)
