@@ -33,10 +33,6 @@ Tell = Callable[[float, Tensor | None], None]
 """Gets an objective after every step, and the images where they are what is solved for."""
 
 
-class LostStage(NothingFound):
-    """A stage whose input was not found."""
-
-
 @dataclass(frozen=True)
 class Walk:
     """What a walk needs.
@@ -61,7 +57,7 @@ class Walk:
         """Return the images as unknowns (n,), from the last stage to the first and then by all equations at once.
 
         Raises:
-            LostStage: no start led to the input of a stage.
+            NothingFound: no start led to the input of a stage.
         """
         output, inputs = self.features, self.features.values
         for number in reversed(range(len(self.facts))):
@@ -82,7 +78,7 @@ class Walk:
             best = min(best, misfit)
             if misfit < _SOLVED:
                 return self._refined(number, inputs)
-        raise LostStage(
+        raise NothingFound(
             f"lost at the input of '{facts.stage.name}': no start brings the sum of squares of its equations below "
             f"{best:.1e}; at most {facts.equations} of them tell its {facts.unknowns} unknowns"
         )

@@ -33,7 +33,7 @@ def read_head(
     harm. Zeros are what dropout took: nothing is known of those.
 
     Raises:
-        NotApplicable: the layer's gradient does not tell its batch apart.
+        NotApplicable: the layer has no gradient, or one that does not tell its batch apart.
     """
     features, errors = _features_and_errors(observation, name, labels, generator)
     is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)
@@ -52,6 +52,8 @@ def _features_and_errors(
     observation: Observation, name: str, labels: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     tensors = as_gradient(observation).update.tensors
+    if f"{name}.weight" not in tensors:
+        raise NotApplicable(f"the last layer '{name}' is not trained")
     if len(labels) == 1 and f"{name}.bias" in tensors:
         errors = tensors[f"{name}.bias"].cpu().double()[None]
         return errors @ tensors[f"{name}.weight"].cpu().double() / errors.square().sum(), errors

@@ -80,7 +80,7 @@ USED_UP = "iterations used up"
 Map = Callable[[Tensor], Tensor]
 
 
-class Unknowns(Protocol):
+class SystemUnknowns(Protocol):
     """Where the unknowns stand."""
 
     @property
@@ -101,7 +101,7 @@ class System(Protocol):
     prior_precision: Tensor
 
     @property
-    def unknowns(self) -> Unknowns:
+    def unknowns(self) -> SystemUnknowns:
         """Their layout."""
         ...
 

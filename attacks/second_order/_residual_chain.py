@@ -95,7 +95,8 @@ def chain_of(observation: Observation) -> Chain:
     """Cut the observed model into stages.
 
     Raises:
-        NotApplicable: the model cannot be traced, or is no chain of residual blocks in front of a linear layer.
+        NotApplicable: the model cannot be traced, is no chain of residual blocks in front of a linear layer, or has a
+            stage without trained weights.
     """
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
@@ -103,7 +104,9 @@ def chain_of(observation: Observation) -> Chain:
     root = copy.deepcopy(observation.model).cpu().double().train().requires_grad_(False)
     write_no_statistics(root)
     traced = _traced(root)
-    values = _values_of(traced, observation.spec.shape)
+    noise = torch.randn((2, *observation.spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with without_dropout():
+        values = node_values(traced, noise)
     end = _in_front_of_the_head(traced, output[0], values)
     pieces = _joined(traced, _pieces(traced, end))
     if len(pieces) < 2:  # noqa: PLR2004 - a stem and a block
@@ -133,18 +136,17 @@ def _traced(root: nn.Module) -> fx.GraphModule:
     return traced
 
 
-def _values_of(traced: fx.GraphModule, shape: Sequence[int]) -> dict[fx.Node, Any]:
-    """Return what each node computes of two noise pictures."""
+def node_values(module: fx.GraphModule, inputs: Tensor) -> dict[fx.Node, Any]:
+    """Return what each node of a graph computes of inputs (B, ...)."""
     values: dict[fx.Node, Any] = {}
 
-    class Recorder(fx.Interpreter):
+    class _Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             values[n] = super().run_node(n)
             return values[n]
 
-    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with torch.no_grad(), without_dropout():
-        Recorder(traced).run(noise)
+    with torch.no_grad():
+        _Recorder(module).run(inputs)
     return values
 
 
@@ -234,7 +236,9 @@ def _stage(traced: fx.GraphModule, piece: Sequence[fx.Node], observation: Observ
     module = fx.GraphModule(traced, graph)
     trained = observation.update.tensors
     names = tuple(name for name, _ in module.named_parameters() if name in trained)
-    return Stage(names[0].rpartition(".")[0] if names else nodes[0].name, module, names, is_gated)
+    if not names:
+        raise NotApplicable(f"no weights of the stage that begins with '{nodes[0].target}' are trained")
+    return Stage(names[0].rpartition(".")[0], module, names, is_gated)
 
 
 def _module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:

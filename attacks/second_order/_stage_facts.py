@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.core.labels import examples_of
-from attacks.second_order._residual_chain import Chain, Stage
+from attacks.second_order._residual_chain import Chain, Stage, node_values
 from attacks.second_order._stage_equations import Blindness
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import keep_masks
@@ -59,7 +58,7 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
     examples = examples_of(observation)
     shape = (max(_PICTURES, examples), *observation.spec.shape)
     values, facts = torch.randn(shape, generator=generator, dtype=torch.float64), []
-    with torch.no_grad(), keep_masks(generator) as drawn:
+    with torch.no_grad(), keep_masks(generator) as masks:
         for stage in chain.stages:
             batch = values[:examples]
             values = stage.close(stage.apply(stage.weights(), before := values))
@@ -74,7 +73,7 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
                     any(isinstance(module, _BatchNorm) for module in stage.module.modules()),
                 )
             )
-    if drawn:
+    if masks:
         raise NotApplicable("the model drops out inside its blocks, and masks there are not solved for")
     return tuple(facts)
 
@@ -102,20 +101,14 @@ def _count(stage: Stage, inputs: Tensor) -> int:
     Layers that read it tell their outputs, no more than what they read, and the entries of their gradients; a shortcut
     without a layer tells the whole output.
     """
-    values: dict[fx.Node, Any] = {}
-
-    class Recorder(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            values[n] = super().run_node(n)
-            return values[n]
-
-    Recorder(stage.module).run(inputs)
+    values = node_values(stage.module, inputs)
     count, direct = 0, set[fx.Node]()
     for node in stage.module.graph.nodes:
         sources = [source for source in node.all_input_nodes if source in direct]
         layer = stage.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if sources and isinstance(layer, nn.Conv2d | nn.Linear):
-            count += min(values[node].numel(), _entries_read(layer, values[sources[0]])) + layer.weight.numel()
+            count += min(values[node].numel(), _entries_read(layer, values[sources[0]]))
+            count += layer.weight.numel() if f"{node.target}.weight" in stage.names else 0
         elif sources and node.op == "output":
             count += values[sources[0]].numel()
         elif sources or node.op == "placeholder":

@@ -4,7 +4,7 @@ Idea: from grey, second-order steps on the whole gradient end in local minima, s
     layers at once. Solved one by one, the last first, blocks are shallow problems. What a norm hides is an unknown.
 Equation: block(u) = e^c w and d/dt <block(u; t), e^-c d> = g*_t for the block's weights t, with its known output w up
     to a scale e^c, and d = dL/dw by backpropagation through the known rest.
-Assumes: honest-but-curious server; one exact gradient of one image, or few by batch norm; dropout before the head.
+Assumes: honest-but-curious server; one exact gradient of one image or few; dropout before the head alone.
 Recovers: the image; its contrast, which norms hide almost to rounding, from the grid on which its pixels lie.
 Fails: a network too narrow for its picture (refused with the count); a block whose starts all end in local minima;
     larger batches; noise.
@@ -47,7 +47,9 @@ class OwnStatisticsConfig(Config):
     """Settings of the walk."""
 
     starts: int = Field(default=8, ge=1, description="most random starts of a block; the first that solves it ends it")
-    largest: int = Field(default=4096, ge=1, description="most unknowns: entries of the input of a block")
+    dense: int = Field(
+        default=120_000_000, ge=1, description="most entries of a Jacobian, which is always formed (8 bytes an entry)"
+    )
     grid: int = Field(
         default=255,
         ge=0,
@@ -101,31 +103,33 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         return self._refuse(facts)
 
     def _refuse_images(self, observation: Observation) -> str | None:
-        """Return why batches of such a shape are not searched, or None: before a large model is copied."""
+        """Return why batches of such a shape are not searched, or None, before a large model is copied."""
         shape, classes = observation.spec.shape, observation.spec.classes
         examples = examples_of(observation)
         if len(shape) != 3:  # noqa: PLR2004 - images
             return "the inputs are no images"
         if examples >= classes:
             return f"the head does not tell {examples} examples of {classes} classes apart"
-        return self._refuse_size("the images", examples * math.prod(shape))
+        equations = sum(tensor.numel() for tensor in observation.update.tensors.values())
+        return self._refuse_size("images", examples * math.prod(shape), equations)
 
-    def _refuse_size(self, what: str, unknowns: int) -> str | None:
-        largest = self.config.largest
+    def _refuse_size(self, what: str, unknowns: int, equations: int) -> str | None:
+        if unknowns * equations <= self.config.dense:
+            return None
         return (
-            f"{what} have {unknowns} unknowns, more than the setting 'largest' ({largest})"
-            if unknowns > largest
-            else None
+            f"the Jacobian of {equations} equations by {unknowns} entries of {what} has more entries than the setting "
+            f"'dense' ({self.config.dense})"
         )
 
     def _refuse(self, facts: tuple[StageFacts, ...]) -> str | None:
         if not any(one.blind.scales for one in facts):
             return "no block normalises by statistics of the image"
         for one in facts:
-            what = f"the inputs of '{one.stage.name}'"
+            what = f"inputs of '{one.stage.name}'"
             if one.equations < one.unknowns:
-                return f"{what} have {one.unknowns} unknowns, and at most {one.equations} equations tell them"
-            reason = self._refuse_size(what, one.unknowns)
+                return f"the {what} have {one.unknowns} unknowns, and at most {one.equations} equations tell them"
+            weights = sum(weight.numel() for weight in one.stage.weights().values())
+            reason = self._refuse_size(what, one.unknowns, math.prod(one.returns) + weights)
             if reason is not None:
                 return reason
         return None
@@ -186,21 +190,19 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
 
 
 class _Teller:
-    """Tells of steps; before there is an image, without an objective that any other would have to be below.
+    """Tells of steps. Before there is an image their objective is infinite, so that every image is better.
 
     Attributes:
         steps: so far.
     """
 
     def __init__(self, observation: Observation, on_step: OnStep) -> None:
-        self._nothing, self._shape = no_examples(observation), observation.spec.shape
-        self._on_step, self.steps = on_step, 0
+        self._nothing, self._on_step, self.steps = no_examples(observation), on_step, 0
 
     def __call__(self, objective: float, images: Tensor | None) -> None:
         self.steps += 1
-        is_image = images is not None
-        guess = images.detach().to(self._nothing) if is_image else self._nothing
-        value = objective if is_image else math.inf
+        guess = self._nothing if images is None else images.detach().to(self._nothing)
+        value = math.inf if images is None else objective
         self._on_step(Step(0, self.steps, self.steps, value, value, guess))
 
 

@@ -34,3 +34,13 @@ def test_resnet18_with_the_small_stem_keeps_all_pixels() -> None:
     assert mask_values(model, 3, 32, 32) == (1, 512)
     with torch.no_grad():
         assert nn.Sequential(*list(model.children())[:3])(images(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+
+
+def test_a_narrow_resnet18_has_so_many_channels_and_units_of_its_choice() -> None:
+    model = resnet18(Resnet18Config(width=4, activation="silu", stem="3x3"), spec(1, 8, 8))
+    shapes = [weight.shape[0] for weight in model.parameters() if weight.ndim == 4]
+    assert sorted(set(shapes)) == [4, 8, 16, 32]
+    kinds = {type(module) for module in model.modules()}
+    assert nn.SiLU in kinds
+    assert nn.ReLU not in kinds
+    assert model(images(2, 1, 8, 8)).shape == (2, 10)

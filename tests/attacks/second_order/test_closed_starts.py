@@ -1,5 +1,7 @@
 """Inputs from the patches in a gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from tests.attacks.second_order.residual import Toy, group, residual
 
 
 def seen(
-    toy: Toy, *widths: int, norm: type = group, activation: type = nn.SiLU, side: int = 4
+    toy: Toy, *widths: int, norm: Any = group, activation: type = nn.SiLU, side: int = 4
 ) -> tuple[list[StageFacts], list[Tensor], dict[str, Tensor]]:
     """Stages of a network, their true inputs, and the gradient."""
     observation, truth = toy(residual(*widths, norm=norm, activation=activation), (1, side, side), 1, classes=10)

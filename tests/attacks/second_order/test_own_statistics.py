@@ -28,7 +28,7 @@ def worst(guess: Reconstruction, truth: Tensor, observation: Observation) -> flo
 
 
 def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 4, 8))
+    observation, truth = of_digits(toy, residual(4, 8, 16))
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
     assert guess.is_exact
@@ -55,14 +55,14 @@ def test_behind_batch_norm_in_training_mode(toy: Toy) -> None:
 
 
 def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 8, rate=0.5))
+    observation, truth = of_digits(toy, residual(4, 16, rate=0.25))
     guess = answer(attack(), observation)
     assert guess.masks is not None
     assert worst(guess, truth, observation) > 80
 
 
 def test_behind_relu(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(8, 16, activation=nn.ReLU))
+    observation, truth = of_digits(toy, residual(8, 16, 32, activation=nn.ReLU))
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
 
@@ -99,13 +99,13 @@ def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:
         "no block normalises by statistics of the image": plain,
         "no chain of residual blocks": dense,
         "have 512 unknowns, and at most 464 equations": narrow,
-        "have 192 unknowns, more than the setting 'largest' (100)": toy(residual(4, channels=3), (3, 8, 8), 1)[0],
+        "by 64 entries of images has more entries than the setting 'dense' (100)": observation,
         "does not tell 10 examples of 10 classes apart": toy(residual(4, 8), (1, 8, 8), 10, classes=10)[0],
         "the equations do not hold exactly": replace(observation, public=known(AddedNoise("gaussian", 1.0))),
         "clips the gradient": replace(observation, public=known(Clipped(1.0))),
         "is hidden": replace(observation, hidden=hidden),
     }
     for reason, refused in cases.items():
-        verdict = attack(**({"largest": 100} if "(100)" in reason else {})).fits(refused)
+        verdict = attack(**({"dense": 100} if "(100)" in reason else {})).fits(refused)
         assert not verdict.holds
         assert reason in verdict.reason

@@ -58,11 +58,11 @@ def test_derivatives_are_those_of_differences(toy: Toy) -> None:
     change = torch.randn(size, generator=generator, dtype=torch.float64)
     step = 1e-6 * change
     slope = -(equations.residual(point + step) - equations.residual(point - step)) / 2e-6
+    # A difference of steps of 1e-6 in double precision leaves as much.
     jacobian, here = equations.jacobian(point), equations.linearise(point)
-    near = {"rtol": 1e-6, "atol": 1e-7}  # a difference of steps of 1e-6 in double precision
-    torch.testing.assert_close(change @ jacobian, slope, **near)
-    torch.testing.assert_close(here.forward(change), slope, **near)
-    torch.testing.assert_close(here.backward(slope), jacobian @ slope, **near)
+    torch.testing.assert_close(change @ jacobian, slope, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(here.forward(change), slope, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(here.backward(slope), jacobian @ slope, rtol=1e-6, atol=1e-7)
 
 
 def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explained(toy: Toy) -> None:

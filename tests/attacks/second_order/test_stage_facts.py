@@ -45,8 +45,10 @@ def test_sizes_are_those_of_noise_pictures(toy: Toy) -> None:
 def test_a_dropout_inside_a_block_is_refused(toy: Toy) -> None:
     torch.manual_seed(0)
     model = residual(4, 4)
-    assert isinstance(model[3], Block)
-    model[3].activations[0] = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
+    assert isinstance(model, nn.Sequential)
+    block = model[3]
+    assert isinstance(block, Block)
+    block.activations[0] = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
     observation, _ = toy(model, (1, 8, 8), 1, classes=10)
     with pytest.raises(NotApplicable, match="drops out inside its blocks"):
         facts_of(observation, chain_of(observation))
