@@ -48,13 +48,13 @@ def residual(
         return nn.Sequential(*layers, *head)
 
 
-def of_digits(toy: Toy, model: nn.Module, count: int = 1, first: int = 0) -> tuple[Observation, Tensor]:
+def of_digits(toy: Toy, model: nn.Module, count: int = 1, side: int = 8) -> tuple[Observation, Tensor]:
     """What an attacker sees of the gradient of some digits in single precision, labels unknown; and the digits."""
-    observation, truth = toy(model, (1, 8, 8), count, classes=10, dtype=torch.float32)
+    observation, truth = toy(model, (1, side, side), count, classes=10, dtype=torch.float32)
     digits = registry.get("dataset", "digits")
-    data = digits.make(digits.config())
-    images = torch.stack([image.contiguous() for image in data.train.inputs[first : first + count]])  # as loaders do it
-    labels = data.train.labels[first : first + count]
+    data = digits.make(digits.config(size=side))
+    images = torch.stack([image.contiguous() for image in data.train.inputs[:count]])  # as loaders do it
+    labels = data.train.labels[:count]
     masks: Masks = truth.masks[0]
     tensors = client_gradient(observation, images, labels, masks)
     update = replace(observation.update, tensors=tensors)

@@ -38,7 +38,7 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
 
 
 def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 8))
+    observation, truth = of_digits(toy, residual(4, 16), side=4)
     guess = answer(attack(grid=0), observation)
     assert guess.is_exact
     assert "no pixel grid was used" in guess.notes[0]
@@ -48,21 +48,21 @@ def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
 
 
 def test_behind_batch_norm_in_training_mode(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(6, 12, norm=nn.BatchNorm2d))
+    observation, truth = of_digits(toy, residual(6, 12, norm=nn.BatchNorm2d), side=4)
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
     assert guess.is_exact
 
 
 def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 16, rate=0.25))
+    observation, truth = of_digits(toy, residual(4, 16, rate=0.25), side=4)
     guess = answer(attack(), observation)
     assert guess.masks is not None
     assert worst(guess, truth, observation) > 80
 
 
 def test_behind_relu(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(8, 16, 32, activation=nn.ReLU))
+    observation, truth = of_digits(toy, residual(8, 16, 32, activation=nn.ReLU), side=4)
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
 
