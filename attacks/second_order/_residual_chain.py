@@ -108,7 +108,7 @@ def chain_of(observation: Observation) -> Chain:
     with without_dropout():
         values = node_values(traced, noise)
     end = _in_front_of_the_head(traced, output[0], values)
-    pieces = _joined(traced, _pieces(traced, end))
+    pieces = _joined(traced, _pieces(end, values))
     if len(pieces) < 2:  # noqa: PLR2004 - a stem and a block
         raise NotApplicable("the model is no chain of residual blocks")
     stages = tuple(_stage(traced, piece, observation) for piece in pieces)
@@ -171,8 +171,8 @@ def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
     return None
 
 
-def _pieces(traced: fx.GraphModule, end: fx.Node) -> list[list[fx.Node]]:
-    """Return the nodes up to `end`, cut behind each through which all passes and that is read more than once."""
+def _pieces(end: fx.Node, values: Mapping[fx.Node, Any]) -> list[list[fx.Node]]:
+    """Return the nodes up to `end`, cut behind each tensor through which all passes and that is read more than once."""
     nodes = [node for node in _needed(end) if node.op != "get_attr"]
     place = {node: number for number, node in enumerate(nodes)}
     last = {node: max((place[user] for user in node.users if user in place), default=len(nodes)) for node in nodes}
@@ -181,7 +181,7 @@ def _pieces(traced: fx.GraphModule, end: fx.Node) -> list[list[fx.Node]]:
     for number, node in enumerate(nodes):
         pieces[-1].append(node)
         readers = sum(user in place for user in node.users)
-        if readers > 1 and open_until <= number:
+        if readers > 1 and open_until <= number and isinstance(values[node], Tensor):
             pieces.append([])
         open_until = max(open_until, last[node])
     return pieces if pieces[-1] else pieces[:-1]

@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, PublicKnowledge, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Clipped
-from tests.attacks.second_order.residual import Toy, of_digits, residual
+from tests.attacks.second_order.residual import Toy, group, of_digits, residual
 from tests.attacks.solving import answer
 
 
@@ -59,6 +60,16 @@ def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
     guess = answer(attack(), observation)
     assert guess.masks is not None
     assert worst(guess, truth, observation) > 80
+
+
+@pytest.mark.parametrize("norm", [group, pytest.param(nn.BatchNorm2d, marks=pytest.mark.slow)])
+def test_two_images_come_back_from_what_the_head_read_of_each(toy: Toy, norm: Any) -> None:
+    observation, truth = of_digits(toy, residual(6, 12, norm=norm), 2, side=4)
+    guess = answer(attack(), observation)
+    order = [int((guess.inputs - image).flatten(1).norm(dim=1).argmin()) for image in truth]
+    assert sorted(order) == [0, 1]
+    assert worst(replace(guess, inputs=guess.inputs[order]), truth, observation) > 80
+    assert guess.is_exact
 
 
 def test_behind_relu(toy: Toy) -> None:
