@@ -17,8 +17,10 @@ from attacks.second_order._stage_facts import StageFacts
 from fedsim.core.types import Tensors
 
 _SOLVED = 1e-6  # sum of squares; wrong minima stand far above
-_REFINED = 130  # unknowns up to which all equations behind sharpen an input
+_REFINED = 130  # unknowns up to which all equations behind sharpen every input
 _REFINEMENTS = 6
+_SHARP, _NEARLY_SOLVED, _SHARPENED = 1e-9, 1e-3, 600  # sums of squares and unknowns between which they sharpen others
+_HELD = 1e-4  # weight on the size of such an input, whose scale would run away
 _PRIORS = ((0.1, 30), (1e-3, 60))  # weights on the size of an input whose scale hardly shows, and steps with each
 _STEPS = 60
 _ITSELF = (math.inf,)
@@ -75,9 +77,12 @@ class Walk:
         facts, best = self.facts[number], math.inf
         for start, sharpness in self._starts(number, output):
             misfit, inputs = self._solved(facts, output, start, sharpness)
+            is_blurred = _SHARP < misfit < _NEARLY_SOLVED and facts.unknowns <= _SHARPENED
+            if is_blurred or (misfit < _SOLVED and not facts.blind.scales and facts.unknowns <= _REFINED):
+                misfit, inputs = self._refined(number, inputs)
             best = min(best, misfit)
             if misfit < _SOLVED:
-                return self._refined(number, inputs)
+                return inputs
         raise NothingFound(
             f"lost at the input of '{facts.stage.name}': no start brings the sum of squares of its equations below "
             f"{best:.1e}; at most {facts.equations} of them tell its {facts.unknowns} unknowns"
@@ -123,17 +128,21 @@ class Walk:
                 values = self._solve(self._equations(facts, output, prior), values, limits).values
         return equations.misfit(values), equations.unknowns.split(values)[0]
 
-    def _refined(self, number: int, inputs: Tensor) -> Tensor:
-        """Sharpen an input by all equations behind it, unless they do not show its scale or it is large."""
-        facts = self.facts[number]
-        if facts.blind.scales or facts.unknowns > _REFINED:
-            return inputs
-        limits = SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)
-        return self._solve(self._rest(number), inputs.flatten(), limits).values.view(facts.shape)
+    def _refined(self, number: int, inputs: Tensor) -> tuple[float, Tensor]:
+        """Return the sum of squares of all equations behind an input, and the input that they sharpen.
 
-    def _rest(self, number: int) -> StageEquations:
-        behind = self.facts[number:]
-        return StageEquations([one.stage for one in behind], behind[0].shape, self.features, self.received)
+        They know nothing of errors of the output that the stage alone was solved for.
+        """
+        facts = self.facts[number]
+        prior = SizePrior(_HELD, facts.size) if facts.blind.scales else None
+        rest = self._rest(number, prior)
+        values = self._solve(rest, inputs.flatten(), SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)).values
+        return rest.misfit(values), values.view(facts.shape)
+
+    def _rest(self, number: int, prior: SizePrior | None = None) -> StageEquations:
+        facts = self.facts[number]
+        stages = [one.stage for one in self.facts[number:]]
+        return StageEquations(stages, facts.shape, self.features, self.received, prior, facts.blind)
 
     def _equations(self, facts: StageFacts, output: StageOutput, prior: SizePrior | None) -> StageEquations:
         return StageEquations([facts.stage], facts.shape, output, self.received, prior, facts.blind)
