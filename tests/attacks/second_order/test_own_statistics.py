@@ -78,6 +78,14 @@ def test_behind_relu(toy: Toy) -> None:
     assert worst(guess, truth, observation) > 80
 
 
+def test_auto_chooses_it(toy: Toy) -> None:
+    observation, truth = of_digits(toy, residual(4, 16), side=4)
+    method = registry.get("attack", "auto")
+    guess = answer(method.make(method.config()), observation)
+    assert guess.notes[0] == "won: own-statistics, which explains the gradient exactly"
+    assert worst(guess, truth, observation) > 80
+
+
 def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image(toy: Toy, without_information: Any) -> None:
     observation, _ = of_digits(toy, residual(4, 8))
     guess = answer(attack(starts=1), without_information(observation))

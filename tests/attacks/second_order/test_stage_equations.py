@@ -71,10 +71,10 @@ def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explain
     lattice[::2, ::2] = 1.0
     constants = torch.tensor([0.1, -0.2, 0.3, 0.4], dtype=torch.float64)
     scale = 0.3
-    seen = torch.exp(torch.tensor(-scale)).double()
-    values = seen * output.values - constants.view(1, 4, 1, 1) * lattice
-    told = StageOutput(values, output.cotangent / seen, output.is_known, Blindness(1, lattice=True))
-    equations = StageEquations([stage], tuple(inputs.shape), told, received)
+    factor = torch.exp(torch.tensor(-scale)).double()
+    values = factor * output.values - constants.view(1, 4, 1, 1) * lattice
+    seen = StageOutput(values, output.cotangent / factor, output.is_known, Blindness(1, lattice=True))
+    equations = StageEquations([stage], tuple(inputs.shape), seen, received)
     truth = torch.cat([inputs.flatten(), torch.tensor([scale], dtype=torch.float64), constants])
     assert equations.misfit(truth) < 1e-13  # the exponential is of single precision
 
@@ -87,9 +87,9 @@ def test_one_stage_alone_comes_back_from_noise(toy: Toy, number: int) -> None:
     start = output.values if number == 1 else nn.functional.silu(noise)
     solution = solve(equations, equations.unknowns.start(start), SolverLimits(60, 1, 10**12, 1e-22), lambda *_: None)
     assert solution.objective < 1e-18
-    found = solution.values.view(inputs.shape)
-    scale = (found * inputs).sum() / found.square().sum()  # a block that begins with norms hardly shows it
-    assert float((scale * found - inputs).norm() / inputs.norm()) < 1e-6
+    solved = solution.values.view(inputs.shape)
+    scale = (solved * inputs).sum() / solved.square().sum()  # a block that begins with norms hardly shows it
+    assert float((scale * solved - inputs).norm() / inputs.norm()) < 1e-6
 
 
 def test_stages_together_read_what_each_returns_behind_its_relu(toy: Toy) -> None:
