@@ -121,7 +121,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
     class Numbered(Speaker):
         """Writes texts whose lengths number them."""
 
-        def write(self, prompts: Any, purpose: str) -> Any:
+        def write(self, prompts: Any, purpose: str, given: Any = None) -> Any:
             return [text(1, 1 + number) for number in range(len(prompts))]
 
     plain = speaker()
