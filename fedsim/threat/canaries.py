@@ -10,6 +10,7 @@ the canary's normalised gradient, less the mean score of its class. Bounds are t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -39,9 +40,9 @@ _COMPARED = 30  # canaries
 
 
 def can_audit(world: World, guarantee: GuaranteeRecord) -> bool:
-    """Say whether a guarantee is one for a record of a client; those for whole clients are not audited."""
+    """Say whether a guarantee is one for a record of a client, and claims something; others are not audited."""
     of_a_client = guarantee.source in world.facts.client_mechanisms
-    return of_a_client and guarantee.unit == "record" and guarantee.steps > 0
+    return of_a_client and guarantee.unit == "record" and guarantee.steps > 0 and math.isfinite(guarantee.epsilon)
 
 
 def audit_guarantee(

@@ -88,6 +88,10 @@ def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> Non
     assert found.alarm.startswith("An audit contradicts a guarantee. forgetful states")
 
 
+def test_without_noise_nothing_is_claimed_that_could_be_audited(scenario: Callable[..., Scenario]) -> None:
+    assert audits(scenario, "dp-sgd", noise_multiplier=0.0) == []
+
+
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
