@@ -112,6 +112,7 @@ class Question(Configured[ConfigT]):
         title: the question, for people.
         summary: what was compared with what, in a few sentences.
         method: how the figures are made.
+        nothing: what is said where no finding stands above chance, without full stop.
         watches_models: whether it reads the global model before each watched round.
         needs_public_data: whether its attacker owns the test set, or half of it.
     """
@@ -119,6 +120,7 @@ class Question(Configured[ConfigT]):
     title: ClassVar[str]
     summary: ClassVar[str] = ""
     method: ClassVar[str] = ""
+    nothing: ClassVar[str] = "No attack is above chance"
     watches_models: ClassVar[bool] = False
     needs_public_data: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -145,7 +147,13 @@ class Question(Configured[ConfigT]):
 def describe(world: World) -> tuple[QuestionAsked, ...]:
     """Return what the questions beside attacks on updates say of themselves, for the record."""
     return tuple(
-        QuestionAsked(name=question.name, title=question.title, summary=question.summary, method=question.method)
+        QuestionAsked(
+            name=question.name,
+            title=question.title,
+            summary=question.summary,
+            method=question.method,
+            nothing=question.nothing,
+        )
         for question in world.questions
         if question.name in world.scenario.questions
     )

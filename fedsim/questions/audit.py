@@ -61,6 +61,7 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
         "least epsilon under which so many guesses are right; above the stated one it contradicts the guarantee, and "
         "below it proves nothing."
     )
+    nothing: ClassVar[str] = "No claim is contradicted"
     method: ClassVar[str] = (
         "The bound is that of an audit in one run, by the whole trade-off of the stated steps (Mahloujifar et al. "
         "2024), and of the product of accuracies over independent runs. Both hold however canaries depend."

@@ -116,9 +116,11 @@ class QuestionAsked(Part):
         title: the question, for people.
         summary: what was compared with what, in a few sentences.
         method: how the figures are made.
+        nothing: what is said where nothing was noticed.
     """
 
     name: str
     title: str
     summary: str = ""
     method: str = ""
+    nothing: str = "No attack is above chance"

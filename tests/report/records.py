@@ -132,7 +132,7 @@ def questions(arms):
 def _asked(name):
     own = registry.get("question", name).derived_from(Question)
     assert own is not None
-    return QuestionAsked(name=name, title=own.title, summary=own.summary, method=own.method)
+    return QuestionAsked(name=name, title=own.title, summary=own.summary, method=own.method, nothing=own.nothing)
 
 
 def recovered(clients=4, batch=1):

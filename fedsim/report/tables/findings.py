@@ -163,7 +163,7 @@ def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Me
     measured = "; ".join(filter(None, (interval, by_chance, f"n = {best.n}")))
     if not best.is_above_chance:
         after = f"; the best is {best.label} ({measured}), which is no guarantee."
-        return Statement(arm.name, "No attack is above chance", before=before, after=after)
+        return Statement(arm.name, question.nothing, before=before, after=after)
     assert best.value is not None, "it is above chance"
     strong = f"{best.label}: {metric.title} {metric.format(best.value.value)}"
     return Statement(arm.name, strong, "recovered", before, f" ({measured}).")

@@ -149,6 +149,18 @@ def test_the_strongest_finding_is_the_arms_sentence() -> None:
     assert found.startswith("What generation gives away forest (prompt): prompt told 60%")
 
 
+def test_a_question_says_in_words_of_its_own_that_nothing_was_noticed() -> None:
+    quiet = Finding(
+        question="audit",
+        label="dp-sgd",
+        metric="epsilon_shown",
+        chance=5.0,
+        value=Interval(value=1.0, low=1.0, high=None, n=9),
+    )
+    (own,) = finding_sentences(told(quiet))
+    assert (own.before, own.strong, own.level) == ("Is the guarantee kept? ", "No claim is contradicted", "")
+
+
 def test_nothing_above_chance_is_no_guarantee() -> None:
     (own,) = finding_sentences(told(PADDED))
     assert own.level == ""
