@@ -72,7 +72,7 @@ def made(thing: Any, name: str) -> Subject:
     """
     kind = adapter_of(thing)
     if kind is None and callable(thing) and not isinstance(thing, nn.Module):
-        thing = _called(thing, name)
+        thing = called(thing, name)
         kind = adapter_of(thing)
         return _plain(thing, f"'{name}' returned") if kind is None else adapted(kind, thing, name)
     if kind is not None:
@@ -84,7 +84,13 @@ def made(thing: Any, name: str) -> Subject:
     return _plain(thing, f"'{name}' is")
 
 
-def _called(factory: Callable[[], Any], name: str) -> Any:
+def called(factory: Callable[[], Any], name: str) -> Any:
+    """Return what a function without arguments returns, called with randomness of its own.
+
+    Raises:
+        FedsimError: it needs arguments, or raises.
+        MemoryError: there is too little of it.
+    """
     if needed := _needed(factory):
         raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
     try:

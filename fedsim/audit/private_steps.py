@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fedsim.audit.loading import load
+from fedsim.audit.adapters import kinds_of
+from fedsim.audit.loading import called, load
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Batch
 from fedsim.privacy.coupled import Coupled, Release, check_step
@@ -29,11 +30,7 @@ def check_target(target: str) -> Coupled:
     function = load(target)
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
-    try:
-        returned = function()
-    except Exception as error:
-        raise FedsimError(f"'{target}' failed: {reason(error)}.") from error
-    step, batch, noise_multiplier = _parts(returned, target)
+    step, batch, noise_multiplier = _parts(called(function, target), target)
     try:
         return check_step(step, batch, noise_multiplier)
     except Exception as error:  # on an ordinary record
@@ -43,10 +40,9 @@ def check_target(target: str) -> Coupled:
 def _parts(returned: Any, target: str) -> tuple[Release, Batch, float]:
     parts = cast("tuple[Any, ...]", returned) if isinstance(returned, tuple) else (returned,)
     if len(parts) != _PARTS or not callable(parts[0]):
-        kinds = ", ".join(type(part).__name__ for part in parts)
         raise FedsimError(
-            f"'{target}' returned ({kinds}), expected a tuple (step, (inputs, labels), noise multiplier), whose step "
-            "is a function of inputs, labels, seed and number."
+            f"'{target}' returned ({kinds_of(parts)}), expected a tuple (step, (inputs, labels), noise multiplier), "
+            "whose step is a function of inputs, labels, seed and number."
         )
     return _release(parts[0], target), _batch(parts[1], target), _noise(parts[2], target)
 

@@ -104,27 +104,32 @@ def planned(
     """
     numbers = [guesses] if guesses else sorted({max(2, 2 * int(canaries * share / 2)) for share in _SHARES})
     plans = [_judged(claim, Plan(canaries, number, runs, confidence, 0.0, 0.0), generator) for number in numbers]
-    best = max(plan.power for plan in plans)
-    if best > 0.0:
-        return next(plan for plan in plans if plan.power == best)
+    best = max(plans, key=lambda plan: plan.power)  # of several the first
+    if best.power > 0.0:
+        return replace(best, most=_most(claim, best))
     included, scores = _simulated(claim, canaries, 1, generator)
 
     def usual(plan: Plan) -> float:
         """Return what a run shows in the middle, where the claim holds."""
         return epsilon_of_one_run(claim, plan, int(np.median(_right(included, scores, plan.guesses))))
 
-    return max(plans, key=usual)
+    best = max(plans, key=usual)
+    return replace(best, most=_most(claim, best))
 
 
 def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
-    """Return a plan with its power and the most that it shows."""
+    """Return a plan with its power."""
     included, scores = _simulated(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
     is_caught = _right(included[:, 0], scores[:, 0], plan.guesses) >= needed(claim, plan)
-    most = epsilon_of_one_run(claim, plan, plan.guesses)
     if plan.runs > 1:
         is_caught |= [contradicted_by_runs(claim, run, plan.risk) for run in _accuracies(included, scores)]
-        most = max(most, epsilon_of_runs(claim, [1.0] * plan.runs, plan.risk))
-    return replace(plan, power=float(is_caught.mean()), most=most)
+    return replace(plan, power=float(is_caught.mean()))
+
+
+def _most(claim: Claim, plan: Plan) -> float:
+    """Return the epsilon that is shown where all guesses are right."""
+    of_one = epsilon_of_one_run(claim, plan, plan.guesses)
+    return max(of_one, epsilon_of_runs(claim, [1.0] * plan.runs, plan.risk)) if plan.runs > 1 else of_one
 
 
 def contradicts(claim: Claim, canaries: int, guesses: int, right: int, risk: float) -> bool:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fedsim.core import seeding
 from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.coupled import check_step
 
@@ -17,9 +18,9 @@ RECORDS = Batch(torch.randn(12, 6, generator=torch.Generator().manual_seed(4)), 
 
 
 def network(*, normalised: bool = False) -> nn.Sequential:
-    torch.manual_seed(1)
     between = nn.BatchNorm1d(8) if normalised else nn.Identity()
-    return nn.Sequential(nn.Linear(6, 8), between, nn.Tanh(), nn.Linear(8, 3)).train()
+    with seeding.isolate_randomness(1):
+        return nn.Sequential(nn.Linear(6, 8), between, nn.Tanh(), nn.Linear(8, 3)).train()
 
 
 def slopes(batch: Batch, model: nn.Sequential) -> list[Tensors]:

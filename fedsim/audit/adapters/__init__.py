@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from torch import nn
 
@@ -117,6 +117,16 @@ def parts_of(thing: Any) -> tuple[Any, ...]:
     return tuple(cast("tuple[Any, ...]", thing)) if isinstance(thing, tuple | list) else (thing,)
 
 
+def kinds_of(parts: Iterable[Any]) -> str:
+    """Return the types of what was given, for people."""
+    return ", ".join(type(part).__name__ for part in parts) or "nothing"
+
+
+def optimizer_called(name: str) -> Literal["adam", "sgd"]:
+    """Return the optimizer that an audit simulates for one of this name."""
+    return "adam" if "adam" in name.lower() else "sgd"
+
+
 def is_a(thing: Any, name: str, *packages: str) -> bool:
     """Say whether a thing is of a class of this name in one of these packages, without importing them."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
@@ -140,7 +150,7 @@ def with_model(thing: Any, name: str) -> Subject:
     parts = parts_of(thing)
     if len(parts) == _PARTS:
         return Subject(*parts)
-    raise FedsimError(f"'{name}' gives {_listed(parts)}, expected (model, loss, loader). Add what is missing.")
+    raise FedsimError(f"'{name}' gives {kinds_of(parts)}, expected (model, loss, loader). Add what is missing.")
 
 
 def model_of(thing: Any) -> nn.Module | None:
@@ -152,10 +162,6 @@ def model_of(thing: Any) -> nn.Module | None:
 def tensors_are(count: int, which: str = "") -> str:
     """Return how many tensors, up to the verb."""
     return f"{count} tensor{'s' if count != 1 else ''}{which} {'are' if count != 1 else 'is'}"
-
-
-def _listed(parts: tuple[Any, ...]) -> str:
-    return ", ".join(type(part).__name__ for part in parts) or "nothing"
 
 
 @cache

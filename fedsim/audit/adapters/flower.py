@@ -14,7 +14,16 @@ from typing import Any, ClassVar, NamedTuple, cast, final
 
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapted, adapter, adapter_of, is_a, tensors_are, unwrapped
+from fedsim.audit.adapters import (
+    SubjectAdapter,
+    adapted,
+    adapter,
+    adapter_of,
+    is_a,
+    optimizer_called,
+    tensors_are,
+    unwrapped,
+)
 from fedsim.audit.adapters._fab import unpack
 from fedsim.audit.adapters._watching import WatchedClient
 from fedsim.audit.subject import ClientReply, Subject
@@ -72,7 +81,7 @@ class FlowerApp(SubjectAdapter):
             self._client.losses[0],
             [(step.inputs, step.labels) for step in batches],
             test=rest or None,
-            optimizer="adam" if "Adam" in self._client.optimizer else "sgd",
+            optimizer=optimizer_called(self._client.optimizer),
             learning_rate=self._client.learning_rate,
             local_steps=len(batches),
             reply=ClientReply(self._moved, batches),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, optimizer_called, parts_of, tensors_are
 from fedsim.audit.adapters._replaying import called_modules, check_same
 from fedsim.audit.subject import LABEL_KEYS, Subject
 from fedsim.core.errors import FedsimError, describe_exception
@@ -38,8 +38,9 @@ class LightningClient(SubjectAdapter):
         parts = parts_of(self.thing)
         module = next((part for part in parts if is_a(part, "LightningModule", *_PACKAGES)), None)
         if module is None or len(parts) != _PAIR:
-            given = ", ".join(type(part).__name__ for part in parts)
-            raise FedsimError(f"'{self.name}' gives {given}, expected a LightningModule and its data. {_RETURN}")
+            raise FedsimError(
+                f"'{self.name}' gives {kinds_of(parts)}, expected a LightningModule and its data. {_RETURN}"
+            )
         if not module.automatic_optimization:
             raise FedsimError(
                 f"'{self.name}' optimises by hand (automatic_optimization = False), so its steps are not known. "
@@ -136,7 +137,7 @@ class LightningClient(SubjectAdapter):
             optimizer = None
         if optimizer is None:
             return "sgd", 0.1, ("configure_optimizers gave no optimizer without a Trainer, so SGD at 0.1 trains.",)
-        return "adam" if "Adam" in type(optimizer).__name__ else "sgd", float(optimizer.param_groups[0]["lr"]), ()
+        return optimizer_called(type(optimizer).__name__), float(optimizer.param_groups[0]["lr"]), ()
 
 
 class _StepLoss:

@@ -10,7 +10,16 @@ from typing import Any, ClassVar, cast, final
 
 from torch.utils.data import DataLoader
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are, unwrapped
+from fedsim.audit.adapters import (
+    SubjectAdapter,
+    adapter,
+    is_a,
+    kinds_of,
+    optimizer_called,
+    parts_of,
+    tensors_are,
+    unwrapped,
+)
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
@@ -61,7 +70,7 @@ class OpacusTriple(SubjectAdapter):
             model,
             getattr(losses[0], "criterion", losses[0]) if losses else None,
             plain,
-            optimizer="adam" if "Adam" in type(optimizer.original_optimizer).__name__ else "sgd",
+            optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             defenses=({"name": "dp-sgd", "delta": _DELTA, **self._privacy},),
             sampling="poisson",
@@ -79,8 +88,7 @@ class OpacusTriple(SubjectAdapter):
     def _part(self, kind: str, what: str, parts: Iterable[Any]) -> Any:
         known = next((part for part in parts if is_a(part, kind, "opacus")), None)
         if known is None:
-            given = ", ".join(type(part).__name__ for part in parts)
-            raise FedsimError(f"'{self.name}' gives {given}, but no {what} of Opacus. {_RETURN}")
+            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, but no {what} of Opacus. {_RETURN}")
         return known
 
     def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:

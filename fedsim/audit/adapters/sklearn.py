@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, parts_of, tensors_are
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import Loss
@@ -69,8 +69,7 @@ class SklearnClassifier(SubjectAdapter):
     def _parts(self) -> tuple[Any, Any, Any]:
         parts = parts_of(self.thing)
         if len(parts) != _PARTS:
-            given = ", ".join(type(part).__name__ for part in parts)
-            raise FedsimError(f"'{self.name}' gives {given}, expected an estimator with its data. {_RETURN}")
+            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, expected an estimator with its data. {_RETURN}")
         estimator, rows, labels = parts
         rows, labels = (part.toarray() if hasattr(part, "toarray") else np.asarray(part) for part in (rows, labels))
         if rows.ndim != 2 or labels.shape != rows.shape[:1]:  # noqa: PLR2004 - rows and columns

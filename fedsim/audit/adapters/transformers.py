@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, optimizer_called, parts_of, tensors_are
 from fedsim.audit.adapters._replaying import check_same
 from fedsim.audit.copying import scores_in
 from fedsim.audit.subject import Subject
@@ -55,7 +55,7 @@ class TrainerClient(SubjectAdapter):
             self._loss(next(iter(train))),
             train,
             test,
-            optimizer="adam" if "adam" in str(trainer.args.optim).lower() else "sgd",
+            optimizer=optimizer_called(str(trainer.args.optim)),
             learning_rate=trainer.args.learning_rate,
             tokenizer=trainer.processing_class if hasattr(trainer.processing_class, "decode") else None,
             notes=self._notes(),
