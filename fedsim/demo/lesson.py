@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import TypeAdapter
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config
 from fedsim.demo.jobs import Job, results_of
+from fedsim.demo.parts import KeptParts
 from fedsim.demo.pictures import contrast, strip
-from fedsim.demo.recording import RecordedGrid, Recording, recording_of, scene_of
+from fedsim.demo.recording import RecordedGrid, Recording, Scene, recording_of, scene_of
 from fedsim.demo.victim import (
     Attacker,
     Pictures,
@@ -34,6 +38,11 @@ _CLIENTS: dict[Pictures, int] = {"digits": 8, "photographs": 3}  # those behind 
 
 PHOTOGRAPHS = RecordedGrid(
     pictures="photographs", rates=(0.0, 0.5), batches=(1, 4), noises=(1.0,), frames=(1, 15, 40, 90, 200)
+)
+FULL = (RecordedGrid(), PHOTOGRAPHS)
+QUICK = (
+    RecordedGrid(rates=(0.0, 0.25, 0.5), batches=(1, 4), noises=(1.0, 100.0), frames=(1, 8, 25, 60, 130, 200)),
+    PHOTOGRAPHS.model_copy(update={"batches": (1,), "frames": (1, 40, 200)}),
 )
 
 
@@ -104,9 +113,19 @@ class Lesson(Config):
     quiz: tuple[QuizQuestion, ...] = ()
 
 
-def grids() -> tuple[RecordedGrid, ...]:
-    """Return the grids to record: digits, and photographs where the package that holds them is installed."""
-    return (RecordedGrid(), PHOTOGRAPHS) if importlib.util.find_spec("foolbox") else (RecordedGrid(),)
+Part = Scene | QuizQuestion | None
+_PART: TypeAdapter[Part] = TypeAdapter(Part)
+
+
+def parts_beside(page: Path) -> KeptParts[Part]:
+    """Return the parts that a recording of this page keeps beside it while it runs."""
+    return KeptParts(page.with_name(f".{page.name}.parts"), _PART)
+
+
+def installed(grids: Sequence[RecordedGrid]) -> tuple[RecordedGrid, ...]:
+    """Return the grids whose pictures are installed: photographs need a package of their own."""
+    has_photographs = importlib.util.find_spec("foolbox") is not None
+    return tuple(grid for grid in grids if has_photographs or grid.pictures != "photographs")
 
 
 def record_lesson(
@@ -114,34 +133,47 @@ def record_lesson(
     processes: int,
     on_job: Callable[[int, int], None],
     cases: tuple[QuizCase, ...] = CASES,
+    kept: KeptParts[Part] | None = None,
 ) -> Lesson:
     """Run the grids and the attacks of the quiz.
 
     Args:
         chosen: settings to record, one grid for a set of pictures.
         processes: number of parallel processes, one thread each.
-        on_job: called after each setting and question with the number of those done, and of all.
+        on_job: called first, and after each setting and question, with the number of those done, and of all.
         cases: of the quiz; those of pictures that are not recorded are left out.
+        kept: what an interrupted recording has finished, and where this one keeps what it finishes.
 
     Raises:
         FedsimError: the pictures are not installed, or a process was killed.
     """
-    iterations = chosen[0].frames[-1]
-    jobs: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
-    scenes = len(jobs)
-    for grid in chosen:
-        grid_cases = [case for case in cases if case.pictures == grid.pictures]
-        jobs += [(question_of, (number, case, iterations)) for number, case in enumerate(grid_cases)]
-    done: dict[int, Any] = {}
-    for place, result in results_of(jobs, processes):
-        done[place] = result
-        on_job(len(done), len(jobs))
-    parts = (done[place] for place in range(scenes))
-    questions = (done[place] for place in range(scenes, len(jobs)))
+    scenes: list[Job] = [(scene_of, (setting, grid)) for grid in chosen for setting in grid.settings()]
+    questions = [
+        (question_of, (number, case, chosen[0].frames[-1]))
+        for grid in chosen
+        for number, case in enumerate(case for case in cases if case.pictures == grid.pictures)
+    ]
+    parts = _parts_of([*scenes, *questions], processes, on_job, kept)
+    by_grid = iter(parts[: len(scenes)])
     return Lesson(
-        sets={grid.pictures: recording_of(grid, [next(parts) for _ in grid.settings()]) for grid in chosen},
-        quiz=tuple(question for question in questions if question is not None),
+        sets={grid.pictures: recording_of(grid, [*islice(by_grid, len(grid.settings()))]) for grid in chosen},
+        quiz=tuple(question for question in parts[len(scenes) :] if question is not None),
     )
+
+
+def _parts_of(
+    jobs: Sequence[Job], processes: int, on_job: Callable[[int, int], None], kept: KeptParts[Part] | None
+) -> list[Any]:
+    """Return the results of all jobs in their order; those that are kept already are not worked on again."""
+    done = {place: part[0] for place, job in enumerate(jobs) if kept and (part := kept.read(job))}
+    on_job(len(done), len(jobs))
+    left = [place for place in range(len(jobs)) if place not in done]
+    for at, part in results_of([jobs[place] for place in left], processes):
+        done[left[at]] = part
+        if kept:
+            kept.write(jobs[left[at]], part)
+        on_job(len(done), len(jobs))
+    return [done[place] for place in range(len(jobs))]
 
 
 def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | None:

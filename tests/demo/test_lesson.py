@@ -2,14 +2,15 @@
 
 import base64
 import io
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from fedsim.demo import lesson as lessons
-from fedsim.demo.lesson import CASES, PHOTOGRAPHS, grids, question_of, record_lesson
-from fedsim.demo.recording import RecordedGrid, scene_of
+from fedsim.demo.lesson import CASES, FULL, PHOTOGRAPHS, QUICK, installed, parts_beside, question_of, record_lesson
+from fedsim.demo.recording import scene_of
 from fedsim.demo.victim import Setting, world_of
 from tests.demo.conftest import TINY
 
@@ -21,7 +22,7 @@ ONE = TINY.model_copy(
 def test_a_lesson_is_its_scenes_and_its_quiz() -> None:
     told: list[tuple[int, int]] = []
     alone = record_lesson((ONE,), 1, lambda *done: told.append(done), CASES[2:3])
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert len(alone.sets["digits"].scenes) == 2
     assert [question.psnr > 100 for question in alone.quiz] == [True]
 
@@ -40,7 +41,7 @@ def test_a_blank_guess_is_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
-    if PHOTOGRAPHS not in grids():
+    if PHOTOGRAPHS not in installed(FULL):
         pytest.skip("foolbox is not installed")
     grid = PHOTOGRAPHS.model_copy(update={"attackers": ("exact",), "frames": (1,)})
     setting = Setting(rate=0.5, batch=1)
@@ -56,7 +57,7 @@ def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
 
 
 def test_a_photograph_is_asked_for_by_name_and_shown_nowhere_else() -> None:
-    if PHOTOGRAPHS not in grids():
+    if PHOTOGRAPHS not in installed(FULL):
         pytest.skip("foolbox is not installed")
     cases = [case for case in CASES if case.pictures == "photographs"]
     exact = [(number, case) for number, case in enumerate(cases) if case.attacker == "exact"]
@@ -80,4 +81,26 @@ def test_questions_about_pictures_that_are_not_recorded_are_left_out() -> None:
 
 def test_only_digits_are_recorded_where_the_photographs_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert grids() == (RecordedGrid(),)
+    assert [grid.pictures for grid in installed(FULL)] == ["digits"]
+    assert [grid.pictures for grid in installed(QUICK)] == ["digits"]
+
+
+def test_a_recording_that_was_interrupted_goes_on_where_it_ended(tmp_path: Path) -> None:
+    kept = parts_beside(tmp_path / "demo.html")
+
+    def stop(done: int, _all: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_lesson((ONE,), 1, stop, CASES[2:3], kept)
+    counts: list[int] = []
+    went_on = record_lesson((ONE,), 1, lambda done, _all: counts.append(done), CASES[2:3], kept)
+    assert counts == [2, 3]
+    assert went_on == record_lesson((ONE,), 1, lambda *_done: None, CASES[2:3])
+
+
+def test_the_quick_page_has_settings_of_the_whole_one() -> None:
+    for quick, full in zip(QUICK, FULL, strict=True):
+        assert quick.pictures == full.pictures
+        assert set(quick.settings()) < set(full.settings())

@@ -28,11 +28,16 @@ def demo(
         str, typer.Option(help="address of this machine at which --live serves a whole room; 0.0.0.0: all of them")
     ] = "127.0.0.1",
     terminal: Annotated[bool, typer.Option("--terminal", help="show attacks in this terminal")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="record more settings and frames of --out: about five minutes, for two")
+    ] = False,
     language: Annotated[str, typer.Option(help="en, de or fr: the language in which the demo begins")] = "en",
 ) -> None:
     """Show how an image leaks from a gradient: on a page with a story, on a page to draw on, or in the terminal."""
     if [out is not None, live, terminal].count(True) != 1:
         raise FedsimError("say which demo: one of --out demo.html, --live and --terminal.")
+    if full and out is None:
+        raise FedsimError("--full belongs to --out. The other demos record nothing.")
     if host != "127.0.0.1" and not live:
         raise FedsimError("--host belongs to --live. The other demos serve nobody.")
     from fedsim.demo.messages import language_of
@@ -40,27 +45,30 @@ def demo(
     chosen = language_of(language)
     try:
         if out is not None:
-            _record(out, chosen)
+            _record(out, full, chosen)
         elif live:
             _serve(port, host, chosen)
         else:
             _show(chosen)
     except KeyboardInterrupt:
-        complain("Interrupted." if out is None else "Interrupted. Nothing was written.")
+        complain("Interrupted." if out is None else "Interrupted. Type the same command to go on from here.")
         raise typer.Exit(130) from None
 
 
-def _record(out: Path, language: Language) -> None:
+def _record(out: Path, full: bool, language: Language) -> None:
     from fedsim.demo import page
-    from fedsim.demo.lesson import grids, record_lesson
+    from fedsim.demo.lesson import FULL, QUICK, installed, parts_beside, record_lesson
     from fedsim.demo.progress import counted
 
     page.check_place(out)
-    chosen = grids()
+    chosen, kept = installed(FULL if full else QUICK), parts_beside(out)
     with counted(screen) as on_step:
-        lesson = record_lesson(chosen, _PROCESSES, on_step)
+        lesson = record_lesson(chosen, _PROCESSES, on_step, kept=kept)
     page.write(lesson, out, language)
+    kept.remove()
     say(f"Open {out} in a browser ({out.stat().st_size / 1e6:.1f} MB). It needs no network.")
+    if not full:
+        say("It has few settings of the sliders; --full records more.")
     if len(chosen) == 1:
         say("It has digits alone. For photographs, first: pip install 'fedsim-privacy[photographs]'")
 

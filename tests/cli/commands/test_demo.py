@@ -23,6 +23,7 @@ LIVE = ("demo", "--live", "--port", "0")
         (("--live", "--port", "70000"), "70000"),
         (("--live", "--host", "evil.example"), "expected an address of this machine"),
         (("--terminal", "--host", "0.0.0.0"), "--host belongs to --live"),
+        (("--live", "--full"), "--full belongs to --out"),
         (("--terminal", "--language", "xx"), "Known: en, de, fr"),
     ],
 )
