@@ -25,16 +25,21 @@ Key = tuple[int, int, int]
 
 
 def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[Wall]:
-    """Return a wall for every arm that has pictures.
+    """Return a wall for every arm that has pictures; those where some attacks recover and others do not come first.
 
     The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
     """
     preferred = next((keys for arm in record.arms if (keys := choose(arm, judge))), ())
     built: list[Wall] = []
-    for arm in record.arms:
+    for arm in sorted(record.arms, key=lambda arm: not _is_telling(arm, judge)):
         if wall := _wall(arm, preferred, arrays, judge, number=len(built) + 1):
             built.append(wall)
     return built
+
+
+def _is_telling(arm: ArmRecord, judge: RunJudge) -> bool:
+    counts = [judge.count(attack) for attack in arm.attacks]
+    return len({count.recovered > 0 for count in counts if count.examples}) > 1
 
 
 def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:

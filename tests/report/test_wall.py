@@ -55,3 +55,12 @@ def test_broken_pixels_do_not_break_the_report(report, records):
     record, arrays = records.with_arrays(records.run([records.arm("a", [records.attack("ig", records.missed(1))])]))
     arrays["0/0/0/guesses"][...] = np.nan
     assert len(report(record, arrays).images) > 1
+
+
+def test_the_arm_where_attacks_disagree_comes_first(report, records):
+    open_, telling = (
+        records.arm(name, [records.attack("a", records.recovered(2)), records.attack("b", second)])
+        for name, second in (("open", records.recovered(2)), ("telling", records.missed(2)))
+    )
+    page = report(*records.with_arrays(records.run([open_, telling])))
+    assert page.html.index("<h3>telling</h3>") < page.html.index("<h3>open</h3>")
