@@ -148,7 +148,7 @@ const STAGE = {
   },
   attack: (now, run, n, hidden) => {
     if (run.frames && !hidden) drawRow($("stage-picture"), strips[run.strip], rowAt(run), n, data().side); else blank($("stage-picture"));
-    return t("told.attack", { name: data().attacks[state.attacker][n] });
+    return t(`doing.${state.attacker}`, { name: data().attacks[state.attacker][n] });
   },
   reconstruction: (now, run, n, hidden) => {
     if (run.frames && !hidden) drawRow($("stage-picture"), strips[run.strip], run.frames - 1, n, data().side); else blank($("stage-picture"));
@@ -194,6 +194,7 @@ function drawControls(run) {
   $("compare").checked = state.compare;
   $("predict-first").checked = state.predict;
   tell("play", timer ? "controls.pause" : "controls.play");
+  $("play").title = t("controls.space");
   $("play").setAttribute("aria-pressed", String(Boolean(timer)));
 }
 

@@ -29,6 +29,7 @@ BUILT = (
     "quiz.digits.",
     "quiz.photographs.",
     "why.",
+    "doing.",
 )
 
 
