@@ -107,7 +107,7 @@ def _(block: Fold, console: Console) -> Iterator[RenderableType]:
 
 @_shown.register(Table)
 def _(block: Table, console: Console) -> Iterator[RenderableType]:
-    """Yield a table with all that the console has room for; where sentences have none, a line a row."""
+    """Yield a table with all that the console has room for; where sentences or whole words have none, a line a row."""
     from rich.measure import Measurement  # noqa: PLC0415 - keeps the import of documents cheap
 
     shorter = _without_extras(block)
@@ -117,23 +117,23 @@ def _(block: Table, console: Console) -> Iterator[RenderableType]:
         if wanted <= console.width:
             yield whole
             return
-    if block.layout == "words":
+    narrow = _table(shorter, is_narrow=True)
+    if block.layout == "words" or not _keep_words(narrow, 2 if block.group_heading else 1, console.width):
         yield from _lines(block)
     else:
-        narrow = _table(shorter, is_narrow=True)
-        _keep_words(narrow, 2 if block.group_heading else 1, console.width)
         yield narrow
 
 
-def _keep_words(table: RichTable, names: int, width: int) -> None:
-    """Let no column break a word, nor any of the first columns a name, as far as there is room for that."""
+def _keep_words(table: RichTable, names: int, width: int) -> bool:
+    """Let no column break a word, nor any of the first columns a name if there is room; say whether words fit."""
     columns = list(enumerate(table.columns))
     for whole in (names, 0):
         longest = [_longest(column, "\n" if index < whole else None) for index, column in columns]
         if sum(longest) + _BETWEEN * len(longest) <= width:
             for (_, column), least in zip(columns, longest, strict=True):
                 column.min_width = least
-            return
+            return True
+    return False
 
 
 def _longest(column: Column, separator: str | None) -> int:

@@ -20,10 +20,16 @@ def _printed(width: int, *blocks: Block) -> str:
 
 def test_intervals_stand_where_the_screen_is_wide() -> None:
     assert "50 % [10, 90]" in _printed(300)
-    narrow = _printed(40)
-    assert "50 %" in narrow
-    assert "[10, 90]" not in narrow
-    assert "gave up" in narrow
+    assert "gave up" in _printed(300)
+
+
+def test_a_table_whose_words_have_no_room_is_a_line_a_row_with_all_of_its_cells() -> None:
+    cells = TableCell("gradient-noise"), TableCell("converged", "2 to 3")
+    block = Table.of("Searches", [Heading("defense"), Heading("searched updates", is_number=True)], [TableRow(cells)])
+    assert _printed(26, block).splitlines()[1:] == ["  gradient-noise; searched updates: converged [2 to 3]"]
+    narrow = _printed(27, block)
+    assert "gradient-noise converged" in " ".join(narrow.split())
+    assert "2 to 3" not in narrow
 
 
 def test_every_block_but_pictures_is_printed_and_none_controls_the_screen() -> None:
