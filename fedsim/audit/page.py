@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from fedsim.audit import evidence, planted, verdict, walls, wording
+from fedsim.audit import evidence, figures, planted, verdict, walls, wording
 from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
@@ -17,6 +17,7 @@ from fedsim.document import (
     Code,
     Definitions,
     Document,
+    Figures,
     Fold,
     Heading,
     Level,
@@ -301,6 +302,8 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     )
     best = verdict.recommend(record)
     rows = [*control, *(_defense_row(record, arm, is_best=arm is best) for arm in arms)]
+    if (picture := figures.defenses(record)) is not None:
+        yield Figures((picture,), folder="")
     yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
     paired = ""
     if record.training:

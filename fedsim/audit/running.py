@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import page, sheet, tables, walls
+from fedsim.audit import figures, page, sheet, tables, walls
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditPlan, AuditRecord, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
@@ -23,7 +23,7 @@ from fedsim.record.store import write_whole
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, CARD, EVIDENCE, *tables.FILES)
+_OURS = (RECORD, ARRAYS, PAGE, LOG, CARD, EVIDENCE, figures.PNG, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
@@ -67,7 +67,10 @@ def finished(record: AuditRecord, folder: Path) -> AuditRecord:
     """Write record, page, tables, and the section for a model card."""
     write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
-    write_whole(folder / PAGE, to_html(page.build(record, walls.read(folder))).encode())
+    audited = page.build(record, walls.read(folder))
+    for picture in audited.pictures:
+        write_whole(folder / f"{picture.name}.png", picture.png)
+    write_whole(folder / PAGE, to_html(audited).encode())
     evidence = sheet.build(record)
     write_whole(folder / EVIDENCE, to_html(evidence).encode())
     write_whole(folder / CARD, to_markdown(evidence, depth=2).encode())

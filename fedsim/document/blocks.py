@@ -229,10 +229,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Figures:
-    """Charts side by side; `is_wide` gives each more room."""
+    """Charts side by side, whose data lie in a folder; `is_wide` gives each more room."""
 
     pictures: tuple[Picture, ...]
     is_wide: bool = False
+    folder: str = "figures/"
 
 
 @dataclass(frozen=True)

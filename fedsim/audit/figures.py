@@ -1,0 +1,54 @@
+"""The picture of what defenses cost and leave: accuracy lost against the share of examples that came back."""
+
+from __future__ import annotations
+
+from fedsim.audit import tables
+from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.document import Picture
+from fedsim.record import Interval
+from fedsim.report.drawing import PALETTE, canvas, picture, styled
+from fedsim.report.sweep.labels import NamedPoint, annotate
+
+DEFENSES = "defenses"
+PNG = f"{DEFENSES}.png"
+_NOTHING = Interval(value=0.0, low=None, high=None, n=0)
+
+
+def defenses(record: AuditRecord) -> Picture | None:
+    """Return the picture, or None where no defense was attacked and trained."""
+    arms = [arm for arm in record.defended if arm.cost and arm.recovered and not arm.is_unknown]
+    return _picture_of(record, arms) if arms else None
+
+
+@styled()
+def _picture_of(record: AuditRecord, arms: list[AuditArm]) -> Picture:
+    figure, axes = canvas()
+    points = [(arm.name, arm.cost.accuracy_loss, arm.recovered) for arm in arms if arm.cost and arm.recovered]
+    if record.control and record.control.recovered:
+        points.append(("none (control)", _NOTHING, record.control.recovered))
+    for name, lost, recovered in points:
+        is_control = lost is _NOTHING
+        axes.errorbar(
+            100 * lost.value,
+            100 * recovered.value,
+            xerr=_bars(lost),
+            yerr=_bars(recovered),
+            fmt="*" if is_control else "o",
+            ms=10 if is_control else 6,
+            color="#000000" if is_control else PALETTE[0],
+            elinewidth=0.7,
+            label=name,
+        )
+    axes.set(xlabel="test accuracy lost (points)", ylabel=f"{record.noun}s recovered (%)", ylim=(-3, 103))
+    annotate(axes, [NamedPoint(name, 100 * lost.value, 100 * recovered.value) for name, lost, recovered in points])
+    summary = "; ".join(
+        f"{name}: {100 * recovered.value:.0f} % recovered, {100 * lost.value:.1f} points lost"
+        for name, lost, recovered in points
+    )
+    rows = tuple(tables.defenses(record))
+    return picture(DEFENSES, figure, arm="", alt=f"Defenses. {summary}.", columns=tables.DEFENSE_COLUMNS, rows=rows)
+
+
+def _bars(interval: Interval) -> list[list[float]]:
+    low, high = (interval.value if end is None else end for end in (interval.low, interval.high))
+    return [[100 * (interval.value - low)], [100 * (high - interval.value)]]
