@@ -78,7 +78,13 @@ def commit_of_code() -> str:
 
 
 def done_cells(file: Path, commit: str, budget: Budget) -> dict[str, Done]:
-    """Return what a file holds of cells of the same commit and budget; a line that a kill cut short counts for none."""
+    """Return what a file holds of cells of the same commit and budget.
+
+    A line that a kill cut short counts for none. Neither does a cell beside files that were not committed: they may
+    have changed since.
+    """
+    if commit.endswith(_CHANGED):
+        return {}
     cells = map(_read_cell, file.read_text(encoding="utf-8").splitlines() if file.exists() else ())
     return {
         done.cell: done

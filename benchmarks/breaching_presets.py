@@ -19,12 +19,17 @@ _VICTIMS = 8
 _PIXELS = 3 * 32 * 32
 
 # By preset of breaching: the attack here, its iterations, and breaching's settings in the words of this project.
-# Breaching halves squared distances and norms, and takes the mean of the latter.
+# Breaching halves squared distances and norms, takes the mean of the latter, and its total variation meets zeros beyond
+# the border.
 _PRESETS: Mapping[str, tuple[str, int, Mapping[str, Any]]] = {
     "invertinggradients": (
         "inverting-gradients",
         1000,
-        {"sign": "hard", "schedule": "steps", "priors": [{"name": "total-variation", "weight": 0.2}]},
+        {
+            "sign": "hard",
+            "schedule": "steps",
+            "priors": [{"name": "total-variation", "weight": 0.2, "border": "zeros"}],
+        },
     ),
     "seethroughgradients": (
         "inverting-gradients",
@@ -36,7 +41,7 @@ _PRESETS: Mapping[str, tuple[str, int, Mapping[str, Any]]] = {
             "langevin": 0.01,
             "distance": {"name": "squared", "weight": 0.5e-4},
             "priors": [
-                {"name": "total-variation", "weight": 1e-4},
+                {"name": "total-variation", "weight": 1e-4, "border": "zeros"},
                 {"name": "squared-norm", "weight": 0.5e-6 / _PIXELS},
             ],
         },

@@ -98,6 +98,13 @@ def test_cells_of_another_commit_or_budget_are_measured_again(toy: Toy, monkeypa
     assert toy.measured == ["first"] * 3
 
 
+def test_cells_of_files_that_were_not_committed_are_measured_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_results, "commit_of_code", lambda: "abc+changes")
+    runner.main(["toy", "--cells", "first"])
+    runner.main(["toy", "--cells", "first"])
+    assert toy.measured == ["first"] * 2
+
+
 def test_a_part_is_shown_and_written_only_once_all_are_there(
     toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,8 +8,10 @@ Source: Rudin, Osher, Fatemi 1992, Physica D 60; Geiping et al. 2020, arXiv 2003
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from attacks.core.matching.descent import Regulariser, VictimGroup
@@ -20,9 +22,18 @@ from fedsim.core.types import Observation
 _IMAGE = 3  # dimensions of an example
 
 
+class TotalVariationConfig(PriorConfig):
+    """Settings of total variation."""
+
+    border: Literal["free", "zeros"] = Field(
+        default="free",
+        description="`zeros` also counts from the last row and column to zeros beyond, as the package breaching does",
+    )
+
+
 @final
 @prior("total-variation", summary="neighbouring pixels are alike", related="2003.14053")
-class TotalVariation(Prior[PriorConfig]):
+class TotalVariation(Prior[TotalVariationConfig]):
     """Adds differences of neighbours up."""
 
     def left_out(self, observation: Observation) -> str | None:
@@ -31,16 +42,21 @@ class TotalVariation(Prior[PriorConfig]):
 
     def of(self, victims: VictimGroup) -> Regulariser:
         """Return the total variation."""
-        return lambda inputs, _masks, _rows: total_variation(inputs)
+        beyond = 1 if self.config.border == "zeros" else 0
+        return lambda inputs, _masks, _rows: total_variation(inputs, beyond)
 
 
-def total_variation(inputs: Tensor) -> Tensor:
+def total_variation(inputs: Tensor, beyond: int = 0) -> Tensor:
     """Return the anisotropic total variation, shape (R,): mean absolute differences, both directions added.
 
     0 for inputs that are not images.
+
+    Args:
+        inputs: shape (R, B, C, H, W).
+        beyond: rows and columns of zeros behind the last ones.
     """
     if inputs.ndim < 5:  # noqa: PLR2004 - (R, B, C, H, W)
         return inputs.new_zeros(len(inputs))
-    across = (inputs[..., :, 1:] - inputs[..., :, :-1]).abs().flatten(1).mean(1)
-    down = (inputs[..., 1:, :] - inputs[..., :-1, :]).abs().flatten(1).mean(1)
-    return across + down
+    across = torch.diff(torch.nn.functional.pad(inputs, (0, beyond)), dim=-1)
+    down = torch.diff(torch.nn.functional.pad(inputs, (0, 0, 0, beyond)), dim=-2)
+    return across.abs().flatten(1).mean(1) + down.abs().flatten(1).mean(1)
