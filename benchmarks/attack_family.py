@@ -6,9 +6,8 @@ Three victims a setting, real images, untrained models. The case of an attack is
 
 from __future__ import annotations
 
-import statistics
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, averaged, measured
 from benchmarks._runs import arms_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, in_a_line
@@ -26,7 +25,7 @@ from fedsim.scenario import Scenario, parse
 
 RATES = [0.0, 0.25, 0.5]
 VICTIMS = 3
-RECOVERED = 25.0  # dB
+ELSEWHERE = ("learned-prior", "question-readout")  # they need a trained model, and have experiments of their own
 KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
 CASES = Path(__file__).with_name("cases")
 
@@ -64,10 +63,10 @@ def case_of(name: str) -> Case:
         raise FedsimError(f"{file} is no case of an attack: {in_a_line(error)}") from error
 
 
-@experiment("attack-family", minutes=25, page="attacks/README")
+@experiment("attack-family", minutes=15, page="attacks/README")
 def attack_family(_budget: Budget) -> Cells:
     """Return a cell for each attack."""
-    return {name: partial(_rows_of, name) for name in sorted(registry.methods("attack"))}
+    return {name: partial(_rows_of, name) for name in sorted(registry.methods("attack")) if name not in ELSEWHERE}
 
 
 def _rows_of(name: str) -> Iterator[Row]:
@@ -75,7 +74,7 @@ def _rows_of(name: str) -> Iterator[Row]:
     scenario = scenario_of(name, case)
     size = "" if scenario.federation.local_epochs else f", B = {scenario.federation.batch_size}"
     for rate, arm in zip(RATES, arms_of(scenario), strict=True):
-        yield from _FIGURES[case.figure](f"{name}, {case.words}{size}, p = {rate:g}", arm.attacks[0].victims)
+        yield _FIGURES[case.figure](f"p = {rate:g}", f"{name}, {case.words}{size}", arm.attacks[0].victims)
 
 
 def scenario_of(name: str, case: Case) -> Scenario:
@@ -100,56 +99,45 @@ def scenario_of(name: str, case: Case) -> Scenario:
     )
 
 
-def _images(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
-    """PSNR of the images and the share of them that are recovered."""
+def _images(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
+    """PSNR of the images."""
     psnr = [[score.values["psnr"] for score in victim.scores] for victim in victims if victim.scores]
     if not psnr:
-        yield _absent("PSNR", setting, "dB", victims[0].failure or "no image was scored")
-        return
-    yield measured("PSNR", setting, psnr, "dB")._replace(note=_gave_up(victims))
-    yield share(f"above {RECOVERED:g} dB", setting, [_mean(x > RECOVERED for x in of_victim) for of_victim in psnr])
+        return _absent(rate, setting, "dB", victims[0].failure or "no image was scored")
+    return measured(rate, setting, psnr, "dB")._replace(note=_gave_up(victims))
 
 
-def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
+def _masks(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     """Accuracy of the masks, one value a place where the model drops out."""
     accuracies = [mask.accuracy for victim in victims for mask in victim.masks if mask.accuracy is not None]
     if not accuracies:
-        yield _absent("mask accuracy", setting, "share", victims[0].failure or "the model drops nothing out")
-        return
-    yield measured("mask accuracy", setting, accuracies, "share")
+        return _absent(rate, setting, "of the entries", victims[0].failure or "the model drops nothing out")
+    return measured(rate, setting, accuracies, "of the entries")
 
 
-def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
-    """Share of a sentence's tokens that are right, and of the sentences that are right altogether."""
+def _sentences(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
+    """Share of a sentence's tokens that are right."""
     by_victim = [[sentence.values for sentence in victim.scores] for victim in victims if victim.scores]
     if not by_victim:
-        yield _absent("token accuracy", setting, "share", victims[0].failure or "no sentence was scored")
-        return
+        return _absent(rate, setting, "of the tokens", victims[0].failure or "no sentence was scored")
     tokens = [[sentence["token_accuracy"] for sentence in sentences] for sentences in by_victim]
-    yield averaged("token accuracy", setting, tokens, "share")
-    exact = [_mean(sentence["exact"] for sentence in sentences) for sentences in by_victim]
-    yield share("exact", setting, exact)
+    return averaged(rate, setting, tokens, "of the tokens")
 
 
-def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
+def _words(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     """Share of a batch's words that are read."""
     shares = [victim.values["words_found"] for victim in victims if "words_found" in victim.values]
     if not shares:
-        yield _absent("words read", setting, "share", victims[0].failure or "no text was scored")
-        return
-    yield averaged("words read", setting, shares, "share")
+        return _absent(rate, setting, "of the words", victims[0].failure or "no text was scored")
+    return averaged(rate, setting, shares, "of the words")
 
 
-_FIGURES: Mapping[str, Callable[[str, Sequence[VictimRecord]], Iterator[Row]]] = {
+_FIGURES: Mapping[str, Callable[[str, str, Sequence[VictimRecord]], Row]] = {
     "images": _images,
     "sentences": _sentences,
     "masks": _masks,
     "words": _words,
 }
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
 
 
 def _absent(name: str, setting: str, unit: str, reason: str) -> Row:
