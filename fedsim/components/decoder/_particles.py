@@ -18,11 +18,13 @@ class Particle:
         tokens: behind the prompt.
         log_weight: ln of its weight since the last resampling; -inf of one that has died.
         is_whole: whether it has ended.
+        log_worth: ln of what a critic said of it, which its weight holds already.
     """
 
     tokens: tuple[int, ...] = ()
     log_weight: float = 0.0
     is_whole: bool = False
+    log_worth: float = 0.0
 
     @property
     def is_living(self) -> bool:

@@ -4,6 +4,7 @@ Idea: draw without replacement until a token is accepted; the same few calls est
     particles are weighted and resampled, so that texts follow the model given the constraint and not step by step.
 Equation: E[W 1{X = t}] = p_t a(t); w <- w W; at (sum w)^2 / sum w^2 < share N: resample, and factor <- factor mean w;
     evidence: factor times the mean w of whole texts, unbiased for the probability of any that satisfies the constraint.
+    With a critic c: w <- w c(longer) / c(shorter) too, so that a whole text weighs c(text) times as much.
 Assumes: a causal language model; a tokenizer, or a constraint on tokens; a token that ends a text, or ends = "whole".
 Leaks: calls and rejections of a step grow as the model's belief departs from the constraint: they show the belief.
 Fails: nothing is accepted, or the rejections are spent: the row ends with the reason. At the longest a text is cut.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self, final
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder import _constraints as constraints
 from fedsim.components.decoder._constraints import Constraint
+from fedsim.components.decoder._critics import Critic, CriticOfText, Indifferent
 from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.components.decoder._particles import Particle, Population, chosen_by_weight
 from fedsim.components.decoder._rejection import (
@@ -57,6 +59,12 @@ class AwrsConfig(Config):
         default=None,
         description="package.module:function(text, is_whole) -> bool, marked with @for_scenarios; where is_whole is "
         "False, it says whether a text that is allowed may begin so",
+    )
+    critic: str | None = Field(
+        default=None,
+        description="package.module:function(text, is_whole) -> float of at least 0, marked with @for_scenarios; of a "
+        "whole text it says by how much it counts, of a beginning what it promises: at best the expected worth of its "
+        "ends, 0 where the constraint will refuse them. Absent: all count alike",
     )
     ends: Literal["stop", "whole"] = Field(
         default="stop", description="stop: at a stop token, where the text is whole; whole: as soon as it is whole"
@@ -109,7 +117,7 @@ class _Answers:
     """What a constraint says of the particles of one row; what two of them ask is asked once."""
 
     def __init__(self, constraint: Constraint, stops: frozenset[int], ends: Literal["stop", "whole"]) -> None:
-        self._constraint, self._stops, self._ends = constraint, stops, ends
+        self._constraint, self.stops, self._ends = constraint, stops, ends
         self._allowed: dict[tuple[int, ...], bool] = {}
         self._whole: dict[tuple[int, ...], bool] = {}
 
@@ -128,7 +136,7 @@ class _Answers:
         """Return what says whether a token may stand behind these."""
 
         def accepts(token: int) -> bool:
-            if token in self._stops:
+            if token in self.stops:
                 return self._ends == "stop" and self._completes(tokens)
             longer = (*tokens, token)
             if longer not in self._allowed:
@@ -139,7 +147,7 @@ class _Answers:
 
     def are_whole(self, tokens: tuple[int, ...]) -> bool:
         """Say whether a text ends with its last token."""
-        return tokens[-1] in self._stops or (self._ends == "whole" and self._completes(tokens))
+        return tokens[-1] in self.stops or (self._ends == "whole" and self._completes(tokens))
 
     def _completes(self, tokens: tuple[int, ...]) -> bool:
         if tokens not in self._whole:
@@ -158,6 +166,11 @@ class _Answers:
         ("weight of a token by adaptive rejection", "draw_recursive", "test_evidence_and_weights_are_unbiased"),
         ("a proposal other than the model", "Awrs._propose", "test_evidence_and_weights_are_unbiased"),
         (
+            "a critic, by whose change of mind particles are weighted",
+            "_judged",
+            "test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths",
+        ),
+        (
             "resampling of particles below a share of effective ones",
             "Awrs._weigh",
             "test_the_law_of_the_particles_is_the_model_given_the_constraint",
@@ -175,13 +188,14 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
     Args:
         config: settings.
         constraint: on tokens, in place of those of the settings, which are on text.
+        critic: of tokens, in place of that of the settings, which is of text.
     """
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "calls", "rejected", "particles", "rows", "resampled"})
 
-    def __init__(self, config: AwrsConfig, constraint: Constraint | None = None) -> None:
+    def __init__(self, config: AwrsConfig, constraint: Constraint | None = None, critic: Critic | None = None) -> None:
         super().__init__(config)
-        self._constraint = constraint
+        self._constraint, self._critic = constraint, critic
 
     @classmethod
     def within(cls, pattern: str, particles: int) -> Self:
@@ -192,7 +206,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         """Return the prompts, with as many particles behind each.
 
         Raises:
-            CannotContinue: no text satisfies the constraint.
+            CannotContinue: no text satisfies the constraint, or the critic gives all of them 0.
             FedsimError: nothing says when a text is whole, or no tokenizer was given.
         """
         constraint = self._constraint_for(context)
@@ -204,7 +218,10 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         if not constraint.allows(()):
             raise CannotContinue("no text satisfies the constraint of decoder 'awrs'. Change it.", ())
         is_whole = self.config.ends == "whole" and constraint.completes(())
-        population = Population((Particle(is_whole=is_whole),) * self.config.particles)
+        worth = self._critic_for(context).log_worth((), is_whole=is_whole)
+        if worth == -math.inf:
+            raise CannotContinue("the critic of decoder 'awrs' says that no text is worth anything. Change it.", ())
+        population = Population((Particle((), worth, is_whole, worth),) * self.config.particles)
         begins = tuple(map(len, condition.prompts))
         return Weighing(condition.prompts, begins, (population,) * len(condition))
 
@@ -235,12 +252,16 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         owners, texts = [row for row, _ in open_texts], [text for _, text in open_texts]
         scores, shown = state.ahead.scores(model, texts, owners, len(state))
         log_odds = iter((scores.double() / self.config.temperature).log_softmax(-1).cpu())
-        constraint, stops = self._constraint_for(context), _limits(context).stop_tokens
+        constraint, critic, stops = (
+            self._constraint_for(context),
+            self._critic_for(context),
+            _limits(context).stop_tokens,
+        )
         more, after, events = list[tuple[int, ...]](), list[Population](), list[Event]()
         for row, population in enumerate(state.populations):
             generator, begin = context.generators[row], state.begins[row]
             answers = _Answers(constraint, stops, self.config.ends)
-            moved, draws = self._advance(population, log_odds, answers, generator)
+            moved, draws = self._advance(population, log_odds, answers, critic, generator)
             weighed = self._weigh(_cut(moved, _room(_limits(context), begin)), generator)
             more.append(_agreed(population, weighed, generator)[len(state.tokens[row]) - begin :])
             after.append(weighed)
@@ -272,8 +293,21 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
             )
         return constraints.OfText(_rule(self.config), context.tokenizer)
 
+    def _critic_for(self, context: GenerationContext) -> Critic:
+        """Return the critic of tokens."""
+        if self._critic is not None:
+            return self._critic
+        name = self.config.critic
+        if name is None:
+            return Indifferent()
+        if context.tokenizer is None:
+            raise FedsimError(
+                "the critic of decoder 'awrs' reads text, and no tokenizer was given. Pass tokenizer= to generate."
+            )
+        return CriticOfText(name, _marked(name), context.tokenizer)
+
     def _advance(
-        self, population: Population, log_odds: Any, answers: _Answers, generator: torch.Generator
+        self, population: Population, log_odds: Any, answers: _Answers, critic: Critic, generator: torch.Generator
     ) -> tuple[Population, int]:
         """Draw a token for every particle that goes on, by the next of the log odds; return how many drew, too."""
         particles, draws = list[Particle](), list[TokenDraw]()
@@ -283,10 +317,10 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
                 continue
             choice = self._propose(next(log_odds), answers.accepts(particle.tokens), generator)
             draws.append(choice)
-            particles.append(_extended(particle, choice, answers))
+            particles.append(_judged(_extended(particle, choice, answers), critic, answers.stops))
         after = replace(population, particles=tuple(particles))
         if not any(other.is_living for other in particles):
-            after = replace(after, failure=_failure(any(draw.is_spent for draw in draws), self.config.max_rejects))
+            after = replace(after, failure=_failure(draws, self.config.max_rejects))
         return after, len(draws)
 
     def _propose(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
@@ -326,9 +360,13 @@ def _rule(config: AwrsConfig) -> constraints.TextRule:
     if config.json_schema is not None:
         return constraints.json_schema(json.dumps(config.json_schema))
     assert config.predicate is not None, "the caller knows that there is a constraint"
-    check_marked(config.predicate)
-    module, _, name = config.predicate.partition(":")
-    return constraints.Predicate(getattr(importlib.import_module(module), name))
+    return constraints.Predicate(_marked(config.predicate))
+
+
+def _marked(name: str) -> Callable[[str, bool], Any]:
+    check_marked(name)
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def _limits(context: GenerationContext) -> Limits:
@@ -370,11 +408,26 @@ def _extended(particle: Particle, choice: TokenDraw, answers: _Answers) -> Parti
     if choice.token is None:
         return replace(particle, log_weight=-math.inf)
     tokens = (*particle.tokens, choice.token)
-    return Particle(tokens, particle.log_weight + choice.log_weight, answers.are_whole(tokens))
+    weight = particle.log_weight + choice.log_weight
+    return replace(particle, tokens=tokens, log_weight=weight, is_whole=answers.are_whole(tokens))
 
 
-def _failure(is_spent: bool, most: int | None) -> str:
-    if is_spent:
+def _judged(particle: Particle, critic: Critic, stops: frozenset[int]) -> Particle:
+    """Return a particle that weighs c(longer) / c(shorter) times as much."""
+    if not particle.is_living:
+        return particle
+    text = particle.tokens[:-1] if particle.tokens[-1] in stops else particle.tokens
+    worth = critic.log_worth(text, is_whole=particle.is_whole)
+    return replace(particle, log_weight=particle.log_weight + worth - particle.log_worth, log_worth=worth)
+
+
+def _failure(draws: Sequence[TokenDraw], most: int | None) -> str:
+    if any(draw.token is not None for draw in draws):
+        return (
+            "the critic of decoder 'awrs' says that nothing behind what is written is worth anything. Have it give "
+            "more than 0 to beginnings that a text may have, or raise the number of particles."
+        )
+    if any(draw.is_spent for draw in draws):
         return (
             f"decoder 'awrs' spent the {most} rejections of a draw before a token was accepted. Raise max_rejects, or "
             "begin the text so that the model leans towards the constraint."

@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.components.decoder._critics import Critic
 from fedsim.components.decoder._particles import Particle, Population
 from fedsim.components.decoder.awrs import Awrs, AwrsConfig, Weighing
 from fedsim.core import registry
@@ -36,9 +37,11 @@ EVIDENCE = sum(POSTERIOR.values())
 SIX_LETTERS: dict[str, Any] = {"tokenizer": Letters()}
 
 
-def populations(runs: int, seed: int, limits: Limits = LIMITS, **settings: Any) -> list[Population]:
+def populations(
+    runs: int, seed: int, limits: Limits = LIMITS, critic: Critic | None = None, **settings: Any
+) -> list[Population]:
     """What the particles of each run come to, asked step by step."""
-    method = Awrs(AwrsConfig.model_validate({"regex": PATTERN, "particles": 5, **settings}))
+    method = Awrs(AwrsConfig.model_validate({"regex": PATTERN, "particles": 5, **settings}), critic=critic)
     every = GenerationContext((torch.Generator().manual_seed(seed),) * runs, limits, tokenizer=Letters())
     state, found = method.start(Table(), prompts(*[[BEGIN]] * runs), every), list[Population]()
     while len(state):
@@ -60,12 +63,16 @@ def weighted(found: Sequence[Population]) -> dict[tuple[int, ...], torch.Tensor]
     return shares
 
 
-def check_exact(found: Sequence[Population], common: float) -> None:
+def evidences(found: Sequence[Population]) -> torch.Tensor:
+    return torch.tensor([math.exp(own.log_evidence) for own in found], dtype=torch.double)
+
+
+def check_exact(found: Sequence[Population], common: float, law: Mapping[tuple[int, ...], float] = POSTERIOR) -> None:
     """Evidence, and the weights of texts that are at least so large a part of it, within four standard errors."""
-    evidence = torch.tensor([math.exp(own.log_evidence) for own in found], dtype=torch.double)
+    total = sum(law.values())
     for values, expected in [
-        (evidence, EVIDENCE),
-        *((own, POSTERIOR[text]) for text, own in weighted(found).items() if POSTERIOR[text] >= common * EVIDENCE),
+        (evidences(found), total),
+        *((own, law[text]) for text, own in weighted(found).items() if law[text] >= common * total),
     ]:
         assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / math.sqrt(len(found)) + 1e-12
 
@@ -123,6 +130,93 @@ def test_what_is_proposed_weighs_its_odds_over_those_of_the_proposal() -> None:
     counts = torch.bincount(torch.tensor([choice.token for choice in drawn]), minlength=6)
     statistic = float(((counts - 600 * proposal).square() / (600 * proposal)).sum())
     assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
+
+
+def ones(text: Sequence[int]) -> float:
+    """A worth of whole texts: threefold for each 1."""
+    return 3.0 ** text.count(3)
+
+
+class Expecting:
+    """What a whole text is worth, and of a beginning the expected worth of its ends, by enumeration."""
+
+    def __init__(self, law: Mapping[tuple[int, ...], float], worth: Callable[[Sequence[int]], float]) -> None:
+        self.law, self.worth = law, worth
+
+    def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
+        if is_whole:
+            return math.log(self.worth(tokens))
+        behind = sum(chance * self.worth(text) for text, chance in self.law.items() if text[: len(tokens)] == tokens)
+        return math.log(behind / probability(tokens, BEGIN)) if behind else -math.inf
+
+
+class Misled:
+    """Promises of beginnings that have nothing to do with what whole texts are worth: 2 behind an a, else 1/2."""
+
+    def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
+        return math.log(ones(tokens)) if is_whole else math.log(2 if 0 in tokens else 0.5)
+
+
+@pytest.mark.parametrize("critic", [Expecting(POSTERIOR, ones), Misled()])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths(critic: Critic, share: float) -> None:
+    valued = {text: chance * ones(text) for text, chance in POSTERIOR.items()}
+    check_exact(populations(250, 3, critic=critic, share=share), 0.05, valued)
+
+
+class Silent:
+    """Promises nothing; what a whole text is worth it says at the end."""
+
+    def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
+        return math.log(rare(tokens)) if is_whole else 0.0
+
+
+def rare(text: Sequence[int]) -> float:
+    """A worth of whole texts of three letters: 1 for three a, a hundredth for each other letter."""
+    return 100.0 ** (list(text).count(0) - 3)
+
+
+def test_a_critic_that_expects_what_comes_finds_rare_texts_of_worth() -> None:
+    law, runs = {text: chance for text, chance in LAW.items() if len(text) == 4}, 100
+    truth = sum(chance * rare(text) for text, chance in law.items())
+
+    def near(critic: Critic) -> float:
+        found = evidences(populations(runs, 4, critic=critic, share=1.0, regex="[abc12]{3}")) / truth
+        return float(((found > 1 / 3) & (found < 3)).double().mean())
+
+    # a share of n runs varies by at most 1 / sqrt(4 n): three standard errors of a difference of two
+    assert near(Expecting(law, rare)) - near(Silent()) > 3 * math.sqrt(2 / (4 * runs))
+
+
+def test_a_critic_of_text_is_a_marked_function_and_draws_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def likes_twos(text: str, is_whole: bool) -> float:
+        return float("2" in text) if is_whole else 1.0
+
+    module = ModuleType("critics_of_mine", "Critics.")
+    monkeypatch.setitem(sys.modules, "critics_of_mine", module)
+    module.__dict__.update(
+        likes_twos=likes_twos, never=lambda *_: 0.0, wrong=lambda *_: -1.0, ends=lambda _, whole: 1.0 - whole
+    )
+    method, asked = make("awrs", regex="[ab][12]", critic="critics_of_mine:likes_twos", particles=8), prompts([BEGIN])
+    with pytest.raises(FedsimError, match="not marked"):
+        generate(method, Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
+    for function in vars(module).values():
+        if callable(function):
+            registry.for_scenarios(function)
+    found = generate(method, Table(), prompts(*[[BEGIN]] * 6), LIMITS, sources(6), **SIX_LETTERS)
+    assert {Letters().decode(own.tokens)[-1] for own in found if own.ending == "stop"} == {"2"}
+    with pytest.raises(
+        FedsimError, match=r"critic: 'critics_of_mine:wrong' says .* worth -1.0: expected a number of at"
+    ):
+        generate(make("awrs", critic="critics_of_mine:wrong"), Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
+    with pytest.raises(FedsimError, match="the critic of decoder 'awrs' reads text, and no tokenizer was given"):
+        generate(make("awrs", critic="critics_of_mine:never"), Table(), asked, LIMITS, sources(1))
+    (none,) = generate(make("awrs", critic="critics_of_mine:never"), Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
+    assert (none.ending, none.reason[:26]) == ("failed", "the critic of decoder 'awr")
+    stopped = make("awrs", regex="[ab]{2}", critic="critics_of_mine:ends")
+    (late,) = generate(stopped, Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
+    assert late.ending == "failed"
+    assert "nothing behind what is written is worth anything. Have it give more than 0" in late.reason
 
 
 @pytest.mark.slow
