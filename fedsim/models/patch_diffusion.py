@@ -1,15 +1,19 @@
 """Patch diffusion: draws an image patch after patch, each by a small diffusion head behind a causal transformer.
 
 Paper: Li, Tian, Li, Deng, He 2024, arXiv 2406.11838 (MAR): a transformer turns the patches so far into a condition,
-and an MLP takes noise off the next one given it. Here patches come in the order of reading, blocks are Llama's with
-learned positions beside the rotary ones, and the head has fixed variances of T cosine levels (Nichol, Dhariwal 2021,
-arXiv 2102.09672). Its last step keeps the noise of the level before, so that every step is a Gaussian. What it may
-leak: the layer that reads patches sees them without noise, so that its gradient mixes few vectors.
+and an MLP takes noise off the next one given it. Here blocks are Llama's with learned positions beside the rotary
+ones, and levels are T of a cosine (Nichol, Dhariwal 2021, arXiv 2102.09672). Patches come in the order of reading, or
+in any order: then every token is told which place comes next (Pannatier et al. 2024, arXiv 2404.09562). Variances of
+the head are fixed, and its last step keeps the noise of the level before, so that every step is a Gaussian. Or they are
+learned: the head says how far its noise is off, and the variance is that of the posterior (Bao et al. 2022, arXiv
+2206.07309) within the range of Nichol and Dhariwal. What it may leak: the layer that reads patches sees them without
+noise, so that its gradient mixes few vectors.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +43,12 @@ class PatchDiffusionConfig(Config):
     head_layers: int = Field(default=3, ge=1)
     levels: int = Field(default=20, ge=2, description="T, noise levels of the head")
     classes: bool = Field(default=False, description="whether it is told the class of an image")
+    variance: Literal["fixed", "learned"] = Field(
+        default="fixed", description="of the head's steps; learned: the head says how far its noise is off, too"
+    )
+    order: Literal["reading", "random"] = Field(
+        default="reading", description="of patches; random: any, and the model is told which place comes next"
+    )
     base: float = Field(default=10_000.0, gt=1, description="base of the rotary positions' wavelengths, in patches")
     epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")
 
@@ -78,6 +88,7 @@ class PatchDiffusion(nn.Module):
         size: m, numbers of a patch.
         levels: T, noise levels of the head.
         classes: how many classes it is told; 0 for none.
+        order: of patches: `reading`, or `random` where it may be any.
         share: of the signal's variance that is left at level t, from 0 to T.
     """
 
@@ -90,12 +101,14 @@ class PatchDiffusion(nn.Module):
         self.patches = (height // config.patch) * (width // config.patch)
         self.size, self.levels = channels * config.patch**2, config.levels
         self.classes = spec.classes if config.classes else 0
+        self.order, self._is_learned = config.order, config.variance == "learned"
         self.begin = nn.Embedding(self.classes + 1, config.width)
         self.read = nn.Linear(self.size, config.width)
         self.positions = nn.Embedding(self.patches + 1, config.width)
         self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config.blocks))
         self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
-        self.head = _Head(self.size, config)
+        self.ahead = nn.Embedding(self.patches, config.width) if config.order == "random" else None
+        self.head = _Head(self.size, 2 * self.size if self._is_learned else self.size, config)
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=_STD)
@@ -107,30 +120,44 @@ class PatchDiffusion(nn.Module):
         time: Tensor | None = None,
         pixel_noise: Tensor | None = None,
         labels: Tensor | None = None,
+        order: Tensor | None = None,
     ) -> Tensor:
-        """Return the noise in every patch, as images.
+        """Return the noise in every patch, as images; with learned variances ln of its squared error as channels more.
 
         Args:
             images: without noise, shape (B, C, H, W); a patch is told those before it alone.
             time: in [0, 1) of each image, from little noise to much; the middle when absent.
             pixel_noise: standard normal noise of the images' shape; none when absent.
             labels: class of each, shape (B,), or -1 for none; none when absent.
+            order: numbers (B, H, W); patches come in the order of that of their first pixel. Of reading when absent.
         """
-        patches = self.cut(images)
+        places = None if order is None else self.cut(order[:, None])[..., 0].argsort(1)
+        patches = _in_order(self.cut(images), places)
         moment = images.new_full((len(images),), 0.5) if time is None else time
         level = 1 + (moment * self.levels).long().clamp_max(self.levels - 1)
         share = self.share.to(patches)[level].view(-1, 1, 1)
-        noise = torch.zeros_like(patches) if pixel_noise is None else self.cut(pixel_noise)
+        noise = torch.zeros_like(patches) if pixel_noise is None else _in_order(self.cut(pixel_noise), places)
         noisy = share.sqrt() * patches + (1 - share).sqrt() * noise
-        conditions = self.conditions(patches[:, :-1], labels)
-        return self.join(self.head(noisy, level[:, None].expand(-1, self.patches), conditions))
+        conditions = self.conditions(patches[:, :-1], labels, places)
+        outputs = self.head(noisy, level[:, None].expand(-1, self.patches), conditions)
+        of_reading = _in_order(outputs, None if places is None else places.argsort(1))
+        return torch.cat([self.join(part) for part in of_reading.split(self.size, -1)], 1)
 
-    def conditions(self, patches: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the condition (B, k + 1, width) of each patch and of the one behind, given k patches (B, k, m)."""
+    def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
+        """Return the condition (B, k + 1, width) of each patch and of the one behind.
+
+        Args:
+            patches: the first k, shape (B, k, m), fewer than there are where the model is told the next place.
+            labels: class of each, shape (B,), or -1 for none; none when absent.
+            order: places of all patches, shape (B, n); that of reading when absent.
+        """
         count, size = patches.shape[:2]
         known = torch.full((count,), -1, device=patches.device) if labels is None or not self.classes else labels
         hidden = torch.cat((self.begin(known + 1)[:, None], self.read(patches)), 1)
-        hidden = hidden + self.positions.weight[: size + 1]
+        places = torch.arange(self.patches, device=patches.device).expand(count, -1) if order is None else order
+        hidden = hidden + self.positions(F.pad(places[:, :size] + 1, (1, 0)))
+        if self.ahead is not None:
+            hidden = hidden + self.ahead(places[:, : size + 1])
         mask = torch.full((size + 1, size + 1), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
         for block in self.blocks:
             hidden = block(hidden, attention_mask=mask)
@@ -139,11 +166,16 @@ class PatchDiffusion(nn.Module):
     def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of patches (B, m) one level down, given their conditions (B, width)."""
         now, before = self.share.to(x)[level], self.share.to(x)[level - 1]
-        noise = self.head(x, torch.full((len(x),), level, device=x.device), condition)
+        outputs = self.head(x, torch.full((len(x),), level, device=x.device), condition)
+        noise, log_error = outputs[..., : self.size], outputs[..., self.size :]
         patch = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(-_LARGEST, _LARGEST)
         step = now / before
         mean = (before.sqrt() * (1 - step) * patch + step.sqrt() * (1 - before) * x) / (1 - now)
-        return mean, self._std(max(level, 2)).to(x).expand_as(x)
+        if not self._is_learned:
+            return mean, self._variance(max(level, 2)).sqrt().clamp_min(_LEAST_STD).to(x).expand_as(x)
+        slope = (1 - step) / (step * (1 - now)).sqrt()  # of the mean in the noise
+        variance = (self._variance(level).to(x) + slope.square() * log_error.exp()).minimum(1 - step)
+        return mean, variance.sqrt().clamp_min(_LEAST_STD)
 
     def cut(self, images: Tensor) -> Tensor:
         """Return the patches (B, n, m) of images, in the order of reading."""
@@ -153,17 +185,23 @@ class PatchDiffusion(nn.Module):
         """Return the images (B, C, H, W) of patches (B, n, m)."""
         return F.fold(patches.mT, self.shape[1:], self._side, stride=self._side)
 
-    def _std(self, level: int) -> Tensor:
+    def _variance(self, level: int) -> Tensor:
+        """Return the variance of a step down where the patch without noise is known."""
         now, before = self.share[level], self.share[level - 1]
-        return ((1 - before) / (1 - now) * (1 - now / before)).sqrt().clamp_min(_LEAST_STD)
+        return (1 - before) / (1 - now) * (1 - now / before)
+
+
+def _in_order(patches: Tensor, places: Tensor | None) -> Tensor:
+    """Return patches (B, n, m) in the order of places (B, n)."""
+    return patches if places is None else patches.gather(1, places[..., None].expand_as(patches))
 
 
 class _Head(nn.Module):
-    """Noisy patches (..., m), levels (...) and conditions (..., width) to noise (..., m)."""
+    """Noisy patches (..., m), levels (...) and conditions (..., width) to `outputs` numbers of each."""
 
-    def __init__(self, size: int, config: PatchDiffusionConfig) -> None:
+    def __init__(self, size: int, outputs: int, config: PatchDiffusionConfig) -> None:
         super().__init__()
-        self.enter, self.leave = nn.Linear(size, config.head_width), nn.Linear(config.head_width, size)
+        self.enter, self.leave = nn.Linear(size, config.head_width), nn.Linear(config.head_width, outputs)
         self.condition = nn.Linear(config.width, config.head_width)
         self.level = nn.Embedding(config.levels + 1, config.head_width)
         self.layers = nn.ModuleList(

@@ -3,12 +3,14 @@
     u uniform in [0, 1) an image, e ~ N(0, 1);   loss = mean over the pixels of (outputs - e)^2
 
 Outputs are the noise that the model takes to be in the patches at time u (Li et al. 2024, arXiv 2406.11838, equation
-1). Times and noise are hidden draws of a step. Tested is the same loss on the test set.
+1). A model with learned variances says in as many channels more ln v of its squared error, and pays a thousandth of
+(ln v + (outputs - e)^2 / v) / 2 for it, which does not move the outputs (the weight: Nichol, Dhariwal 2021, arXiv
+2102.09672). Times, noise and a random order of patches are hidden draws of a step. Tested is the same loss.
 """
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from pydantic import Field
@@ -21,6 +23,7 @@ from fedsim.core.types.tasks import Model
 from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 
+_VARIANCE_WEIGHT = 1e-3
 _NO_PATCHES = (
     "the model predicts no noise of patches, since its forward does not take time, pixel_noise and labels. Choose one "
     'that does, for example model.name = "patch-diffusion"'
@@ -31,6 +34,9 @@ class NextPatchConfig(NoisyImageConfig):
     """Settings of next patch."""
 
     classes: bool = Field(default=False, description="whether the model is told the class of an image")
+    order: Literal["reading", "random"] = Field(
+        default="reading", description="in which the model gets patches; random: drawn for each image; as model.order"
+    )
 
 
 @final
@@ -43,21 +49,30 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         read = ("time", "pixel_noise", "labels") if self.config.classes else ("time", "pixel_noise")
         if any(lacks_argument(model, name) for name in read):
             return _NO_PATCHES
+        order, wanted = getattr(model, "order", "reading"), self.config.order
+        if order != wanted:
+            return f"task.order is '{wanted}', and the model's patches come in order '{order}'. Set both to the same"
         if self.config.classes and getattr(model, "classes", 1) == 0:
             return "classes is on, and the model is told none. Set model.classes = true, or classes = false"
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
-        """Draw the time (B,) and the noise of each image."""
+        """Draw the time (B,) and the noise of each image, and numbers (B, H, W) that put its patches in order."""
         time = torch.rand(len(batch), generator=generator)
         noise = torch.randn(batch.inputs.shape, generator=generator)
-        return {"time": time.to(batch.inputs.dtype), "noise": noise.to(batch.inputs.dtype)}
+        usual = {"time": time.to(batch.inputs.dtype), "noise": noise.to(batch.inputs.dtype)}
+        if self.config.order == "reading":
+            return usual
+        size = (len(batch), *batch.inputs.shape[2:])
+        return usual | {"order": torch.rand(size, generator=generator).to(batch.inputs.dtype)}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on the images with their noise; without draws, on clean ones in the middle of the time."""
         given = dict[str, Any](batch.given)
         if draws:
             given |= {"time": draws["time"], "pixel_noise": draws["noise"]}
+        if "order" in draws:
+            given["order"] = draws["order"]
         if self.config.classes:
             given["labels"] = batch.labels
         try:
@@ -72,5 +87,9 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         return draws["noise"] if draws else torch.zeros_like(batch.inputs)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each image's squared error."""
-        return (outputs - targets).square().flatten(1).mean(1)
+        """Return each image's squared error, with what is paid for ln of it where outputs have that, too."""
+        channels = targets.shape[1]
+        errors, log_errors = (outputs[:, :channels] - targets).square(), outputs[:, channels:]
+        if log_errors.shape[1]:
+            errors = errors + _VARIANCE_WEIGHT * 0.5 * (log_errors + errors.detach() * (-log_errors).exp())
+        return errors.flatten(1).mean(1)

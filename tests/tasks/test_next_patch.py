@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Batch, Dataset
+from fedsim.core.types import Batch, Dataset, InputSpec
 from fedsim.tasks.next_patch import NextPatch, NextPatchConfig
 
 TASK = NextPatch(NextPatchConfig())
@@ -47,3 +48,52 @@ def test_classes_are_told_if_asked_for_and_other_models_are_named() -> None:
     assert torch.equal(seen[0], BATCH.labels)
     with pytest.raises(FedsimError, match=r"predicts no noise of patches.*patch-diffusion"):
         TASK.outputs(torch.nn.Linear(2, 2), BATCH, TASK.draw(BATCH, torch.Generator()))
+
+
+def test_what_is_said_of_the_error_is_best_where_it_is_its_square_and_moves_no_outputs() -> None:
+    noise = torch.randn(1, 1, 200, 1, generator=torch.Generator().manual_seed(3))
+    targets, said = torch.zeros_like(noise), torch.tensor(0.0, requires_grad=True)
+    guess = noise.clone().requires_grad_()
+
+    def loss(log_error: Tensor) -> Tensor:
+        return TASK.losses(torch.cat((guess, log_error.expand_as(guess)), 1), targets).sum()
+
+    best = noise.square().mean().log()  # where d/du (u + e^2 exp(-u)) = 0 on average
+    (slope,) = torch.autograd.grad(loss(best + said), said)
+    assert abs(float(slope)) < 1e-9  # single precision, times the weight of a thousandth
+    at, above, below = (loss(best + off).item() for off in (0.0, 0.2, -0.2))
+    assert at < min(above, below)
+    with_it, without = (torch.autograd.grad(own, guess)[0] for own in (loss(best), TASK.losses(guess, targets).sum()))
+    assert torch.equal(with_it, without)
+
+
+def test_a_random_order_is_a_hidden_draw_and_must_be_the_models() -> None:
+    task = NextPatch(NextPatchConfig(order="random"))
+    draws = task.draw(BATCH, torch.Generator().manual_seed(1))
+    assert draws["order"].shape == (6, 2, 2)
+    plain = TASK.draw(BATCH, torch.Generator().manual_seed(1))
+    assert all(torch.equal(plain[name], draws[name]) for name in ("time", "noise"))
+    method, seen = registry.get("model", "patch-diffusion"), list[Tensor]()
+    sizes = {"patch": 1, "width": 16, "blocks": 1, "hidden": 16, "head_width": 8}
+    models = {
+        order: method.make(
+            method.config.model_validate({**sizes, "order": order}), InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
+        )
+        for order in ("reading", "random")
+    }
+    assert task.refuses_model(models["random"]) is None
+    assert TASK.refuses_model(models["reading"]) is None
+    assert "task.order is 'random', and the model's patches come in order 'reading'" in str(
+        task.refuses_model(models["reading"])
+    )
+    assert "task.order is 'reading', and the model's patches come in order 'random'" in str(
+        TASK.refuses_model(models["random"])
+    )
+    assert task.outputs(models["random"], BATCH, draws).shape == BATCH.inputs.shape
+
+    def model(images: Tensor, time: Tensor, pixel_noise: Tensor, order: Tensor) -> Tensor:
+        seen.append(order)
+        return images
+
+    task.outputs(model, BATCH, draws)
+    assert torch.equal(seen[0], draws["order"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,9 +34,15 @@ class LastStep:
         z = (x - self.mean) / self.std
         return (-0.5 * (z / soft).square() - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def at(self, places: slice) -> LastStep:
+    def at(self, places: slice | Tensor) -> LastStep:
         """Return those of some rows."""
         return LastStep(self.mean[places], self.std[places], self.log_spread[places])
+
+
+def joined(steps: Sequence[LastStep]) -> LastStep:
+    """Return the last steps of all."""
+    mean, std, log_spread = zip(*((one.mean, one.std, one.log_spread) for one in steps), strict=True)
+    return LastStep(torch.cat(mean), torch.cat(std), torch.cat(log_spread))
 
 
 def last_step(reverse: Reverse, noise: Tensor, levels: int, temperature: float = 1.0) -> LastStep:

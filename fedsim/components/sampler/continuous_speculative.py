@@ -6,21 +6,24 @@ Equation: x from N(m_q, s_q) stands with probability min(1, N(x; m_p, s_p) / N(x
 Assumes: a model that draws patch by patch, and a draft of the same patches and levels.
 Leaks: patches of a step follow how well the draft foresees the model: where only one was trained on an image, it falls.
 Fails: a draft that the model seldom agrees with, and heads so small that drafting costs as much as drawing.
-Source: Wang et al. 2024, arXiv 2411.11925; its factor of all variances (rule = "paper") is biased where they differ.
+Source: Wang et al. 2024, arXiv 2411.11925; its factor of all variances (rule = "paper") is biased where they differ,
+    as learned ones do. Block mode is that of the published code for models of random order: what falls is drawn anew
+    in its place, and no other patch is dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.sampler._patch_models import PatchReader, Place, check_draft, order_of, patch_model, places_of
 from fedsim.components.sampler._solver import check_finite, classes_of
-from fedsim.components.sampler._speculation import LastStep, last_step, log_ratio, residual
+from fedsim.components.sampler._speculation import LastStep, joined, log_ratio, residual
 from fedsim.core.denoisers import find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
@@ -38,35 +41,15 @@ class ContinuousSpeculativeConfig(Config):
     )
     length: int = Field(default=4, ge=0, description="patches of a draft, at most; 0: one patch a step, without drafts")
     prefill: float = Field(default=0.05, ge=0, le=1, description="share of the patches that are drawn without drafts")
+    mode: Literal["causal", "block"] = Field(
+        default="causal",
+        description="block: patches of a draft are drawn from what stands before it, and not from each other; for "
+        "models of random order",
+    )
     rule: Literal["exact", "paper"] = "exact"
     soft: float = Field(default=1.0, ge=1, description="exponents are divided by its square in the test; 1 is exact")
     is_aligned: bool = Field(default=True, description="whether both models share the noise of all steps but the last")
     temperature: float = Field(default=1.0, gt=0, description="factor of the deviation of every step")
-
-
-class PatchModel(Protocol):
-    """A model that draws patch by patch, such as `patch-diffusion`."""
-
-    shape: tuple[int, ...]
-    patches: int
-    size: int
-    levels: int
-
-    def conditions(self, patches: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the condition (1, k + 1, ...) of each patch and of the one behind, given k patches (1, k, m)."""
-        ...
-
-    def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation of patches (N, m) one level down."""
-        ...
-
-    def cut(self, images: Tensor) -> Tensor:
-        """Return the patches (B, n, m) of images."""
-        ...
-
-    def join(self, patches: Tensor) -> Tensor:
-        """Return the images of patches."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,18 +58,36 @@ class Drafting(Sampling):
 
     Attributes:
         classes: class of each, -1 for none, shape (B,).
-        drafts: what drafts for each.
+        drafts: what drafts for each, the same for all.
+        orders: places of the patches of each in the order in which they are drawn, shape (B, n).
     """
 
     classes: Tensor
     drafts: tuple[nn.Module, ...]
+    orders: Tensor
 
 
-class _Turn(NamedTuple):
-    """New patches (k, m) of one image, and what the step counts."""
+@dataclass(frozen=True)
+class _Row:
+    """What a step draws one image with.
 
-    patches: Tensor
-    event: Event
+    Attributes:
+        done: patches that stand.
+        count: patches that are drafted.
+        left: patches that are missing.
+        noise: of the drafts, in all steps but the last, shape (T, count, m).
+        shared: of the model for the same patches; the same noise where both are aligned.
+        last: of the drafts in the last step, shape (count, m).
+        generator: of the row.
+    """
+
+    done: int
+    count: int
+    left: int
+    noise: Tensor
+    shared: Tensor
+    last: Tensor
+    generator: torch.Generator
 
 
 @final
@@ -95,7 +96,7 @@ class _Turn(NamedTuple):
     summary="sampler: drafts of patches, exact by densities",
     paper="2411.11925",
     fidelity="variant",
-    deviates="the density ratio is exact, where the paper's factor is biased",
+    deviates="the density ratio is exact; the paper's factor, biased with learned variances, is a setting",
     paper_steps=(
         (
             "acceptance of a draft by the ratio of densities",
@@ -112,6 +113,33 @@ class _Turn(NamedTuple):
             "ContinuousSpeculative._drafts",
             "test_a_model_that_drafts_for_itself_accepts_every_patch",
         ),
+        (
+            "the paper's factor of all variances, which learned ones make differ",
+            "log_ratio",
+            "tests/components/sampler/test_speculation.py::"
+            "test_with_learned_variances_the_rule_of_the_paper_has_the_bias_of_its_law_and_the_exact_one_none",
+        ),
+        (
+            "variances that the head learns",
+            "fedsim.models.patch_diffusion.PatchDiffusion.reverse",
+            "tests/models/test_patch_diffusion.py::"
+            "test_learned_variances_are_those_of_the_posterior_so_that_numbers_get_the_variance_of_the_data",
+        ),
+        (
+            "one random order for both models",
+            "places_of",
+            "test_in_random_order_either_number_comes_first_and_the_law_is_that_of_the_model",
+        ),
+        (
+            "a block that is verified at once, in place",
+            "ContinuousSpeculative._judged",
+            "test_a_block_has_the_law_of_a_model_that_draws_its_places_beside_each_other",
+        ),
+        (
+            "drafts of all images in one batch",
+            "ContinuousSpeculative._drafts",
+            "test_images_of_a_batch_are_drafted_and_read_together",
+        ),
     ),
 )
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
@@ -125,123 +153,140 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         Raises:
             FedsimError: the model draws no patches, the shape is another, or the draft does not fit or is not there.
         """
-        patch_model = _patch_model(model)
-        if tuple(patch_model.shape) != tuple(context.shape):
-            raise FedsimError(f"the model draws images of shape {patch_model.shape}, and {context.shape} is asked for.")
+        target = patch_model(model)
+        if tuple(target.shape) != tuple(context.shape):
+            raise FedsimError(f"the model draws images of shape {target.shape}, and {context.shape} is asked for.")
+        if self.config.mode == "block" and order_of(target) == "reading":
+            raise FedsimError(
+                "mode = 'block' draws places beside each other, and this model knows of the next one alone. Train one "
+                "with model.order = 'random', or set mode = 'causal'."
+            )
         draft = load_denoiser(find_denoiser(self.config.draft, _TRAINABLE)).model if self.config.draft else model
-        _check_draft(patch_model, _patch_model(draft))
+        check_draft(target, patch_model(draft))
         count, like = len(condition), next(model.parameters())
-        classes = classes_of(model, condition, needed=False)
         return Drafting(
-            like.new_zeros((count, *patch_model.shape)), (patch_model.patches,) * count, classes, (draft,) * count
+            like.new_zeros((count, *target.shape)),
+            (target.patches,) * count,
+            classes_of(model, condition, needed=False),
+            (draft,) * count,
+            torch.stack([places_of(target, generator) for generator in context.generators]),
         )
 
     def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
-        """Draw some patches of each image, one image after the other, since their numbers differ."""
-        patch_model = _patch_model(model)
-        x, left, events = state.x.clone(), list(state.level), list[Event]()
-        for row, generator in enumerate(context.generators):
-            patches = patch_model.cut(x[row : row + 1])
-            done = patch_model.patches - left[row]
-            labels = state.classes[row : row + 1]
-            turn = self._draw(
-                patch_model, _patch_model(state.drafts[row]), patches[:, :done], left[row], labels, generator
-            )
-            patches[0, done : done + len(turn.patches)] = turn.patches
-            x[row], left[row] = patch_model.join(patches)[0], left[row] - len(turn.patches)
-            events.append(turn.event)
+        """Draw some patches of every image; how many may differ."""
+        target, draft = (
+            PatchReader(patch_model(one), state.classes, state.orders, self.config.temperature)
+            for one in (model, state.drafts[0])
+        )
+        at = state.orders[..., None].expand(-1, -1, target.model.size)
+        patches = target.model.cut(state.x).gather(1, at)
+        rows = [
+            self._row(target, left, patches, generator)
+            for left, generator in zip(state.level, context.generators, strict=True)
+        ]
+        guesses = self._drafts(draft, patches, rows)
+        drafted = [patches[number, row.done : row.done + row.count] for number, row in enumerate(rows)]
+        truths, behind = self._truths(target, patches, rows)
+        judged = [self._judged(*one) for one in zip(rows, drafted, truths, guesses, strict=True)]
+        new = self._with_one_more(target, rows, judged, behind)
+        for number, (row, more) in enumerate(zip(rows, new, strict=True)):
+            patches[number, row.done : row.done + len(more)] = more
+            patches[number, row.done + len(more) :] = 0
+        x = target.model.join(torch.zeros_like(patches).scatter(1, at, patches))
         check_finite(x)
-        return replace(state, x=x, level=tuple(left)), events
+        left = tuple(row.left - len(more) for row, more in zip(rows, new, strict=True))
+        return replace(state, x=x, level=left), [event for _, event in judged]
 
     def finished(self, state: Drafting) -> Sequence[bool]:
         """Say whether no patch is left."""
         return [level == 0 for level in state.level]
 
-    def _draw(
-        self,
-        patch_model: PatchModel,
-        draft: PatchModel,
-        done: Tensor,
-        left: int,
-        labels: Tensor,
-        generator: torch.Generator,
-    ) -> _Turn:
-        """Return the next patches of one image, given those that stand (1, k, m)."""
+    def _row(self, target: PatchReader, left: int, like: Tensor, generator: torch.Generator) -> _Row:
+        """Return what one image is drawn with: how many patches are drafted, and all noise of the drafts."""
+        done, size = target.model.patches - left, target.model.size
+        count = 0 if done < self.config.prefill * target.model.patches else min(self.config.length, left)
+        noise = _normal((target.model.levels, count, size), like, generator)
+        shared = noise if self.config.is_aligned else _normal(noise.shape, like, generator)
+        return _Row(done, count, left, noise, shared, _normal((count, size), like, generator), generator)
+
+    def _drafts(self, draft: PatchReader, patches: Tensor, rows: Sequence[_Row]) -> list[LastStep]:
+        """Write drafts into the patches (B, n, m), and return their last steps in each row."""
+        lasts: list[list[LastStep]] = [[_nothing(patches)] for _ in rows]
+        rounds = [[number] for number in range(max(row.count for row in rows))]
+        if self.config.mode == "block":
+            rounds = [list(range(len(rounds)))] if rounds else []
+        for some in rounds:
+            places = [(at, number) for at, row in enumerate(rows) for number in some if number < row.count]
+            where = [(at, rows[at].done + number) for at, number in places]
+            known = [rows[at].done if self.config.mode == "block" else number for at, number in where]
+            noise = torch.stack([rows[at].noise[:, number] for at, number in places], 1)
+            last = draft.last(draft.beside(patches, where, known), noise)
+            ends = torch.stack([rows[at].last[number] for at, number in places])
+            patches[tuple(map(list, zip(*where, strict=True)))] = last.mean + last.std * ends
+            for place, (at, _) in enumerate(places):
+                lasts[at].append(last.at(slice(place, place + 1)))
+        return [joined(one) for one in lasts]
+
+    def _truths(
+        self, target: PatchReader, patches: Tensor, rows: Sequence[_Row]
+    ) -> tuple[list[LastStep], dict[int, Tensor]]:
+        """Return the model's own last steps of all drafts, and the conditions of the places behind, by the row."""
+        drafted = [(at, row.done + number) for at, row in enumerate(rows) for number in range(row.count)]
+        behind = [(at, row.done + row.count) for at, row in enumerate(rows) if self._goes_on(row)]
+        conditions = self._conditions(target, patches, rows, [*drafted, *behind])
+        last = target.last(conditions[: len(drafted)], torch.cat([row.shared for row in rows], 1))
+        ends = torch.tensor([row.count for row in rows]).cumsum(0).tolist()
+        truths = [last.at(slice(end - row.count, end)) for row, end in zip(rows, ends, strict=True)]
+        return truths, {at: conditions[len(drafted) + place] for place, (at, _) in enumerate(behind)}
+
+    def _conditions(self, target: PatchReader, patches: Tensor, rows: Sequence[_Row], places: list[Place]) -> Tensor:
+        """Return the conditions of places, by one pass of the model."""
+        if self.config.mode == "causal":
+            return target.along(patches, places)
+        return target.beside(patches, places, [rows[at].done for at, _ in places])
+
+    def _goes_on(self, row: _Row) -> bool:
+        """Say whether a patch is drawn behind drafts that all stand: in blocks only where nothing is drafted."""
+        return row.count < row.left and (self.config.mode == "causal" or row.count == 0)
+
+    def _judged(self, row: _Row, drafted: Tensor, truth: LastStep, guess: LastStep) -> tuple[Tensor, Event]:
+        """Return the drafts (count, m) of one image that stand, and what is drawn for those that fall."""
         config = self.config
-        count = min(config.length, left)
-        if not count or done.shape[1] < config.prefill * patch_model.patches:
-            patch = self._alone(patch_model, patch_model.conditions(done, labels)[:, -1], generator)
-            return _Turn(patch, Event(drafted=0, accepted=0, passes=1, tries=0))
-        noise = _normal((patch_model.levels, count, patch_model.size), done, generator)
-        drafted, guesses = self._drafts(draft, done, labels, noise, generator)
-        conditions = patch_model.conditions(torch.cat((done, drafted[None]), 1), labels)[0, done.shape[1] :]
-        shared = noise if config.is_aligned else _normal(noise.shape, done, generator)
-        target = last_step(_reversal(patch_model, conditions[:count]), shared, patch_model.levels, config.temperature)
-        chances = log_ratio(drafted, target, guesses, config.rule, config.soft)
-        falls = torch.rand(count, generator=generator).log().to(chances) >= chances
-        accepted = int(falls.int().argmax()) if falls.any() else count
-        if accepted == count:
-            more = () if count == left else (self._alone(patch_model, conditions[count:], generator),)
-            event = Event(drafted=count, accepted=count, passes=1, tries=0)
-            return _Turn(torch.cat((drafted, *more)), event)
-        place = slice(accepted, accepted + 1)
-        patch, tries = residual(target.at(place), guesses.at(place), generator, config.rule)
-        event = Event(drafted=count, accepted=accepted, passes=1, tries=int(tries))
-        return _Turn(torch.cat((drafted[:accepted], patch)), event)
+        chances = log_ratio(drafted, truth, guess, config.rule, config.soft)
+        falls = torch.rand(row.count, generator=row.generator).log().to(chances) >= chances
+        kept = slice(None)
+        if config.mode == "causal" and falls.any():
+            kept = slice(int(falls.int().argmax()) + 1)
+        new, falls = drafted[kept].clone(), falls[kept]
+        new[falls], tries = residual(truth.at(kept).at(falls), guess.at(kept).at(falls), row.generator, config.rule)
+        stands = int((~falls).sum())
+        return new, Event(drafted=row.count, accepted=stands, passes=1, tries=int(tries.sum()))
 
-    def _alone(self, patch_model: PatchModel, condition: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a patch (1, m) by the model alone, given its condition (1, ...)."""
-        noise = _normal((patch_model.levels, 1, patch_model.size), condition, generator)
-        last = last_step(_reversal(patch_model, condition), noise, patch_model.levels, self.config.temperature)
-        return last.mean + last.std * _normal(last.mean.shape, condition, generator)
-
-    def _drafts(
-        self, draft: PatchModel, done: Tensor, labels: Tensor, noise: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, LastStep]:
-        """Return drafted patches (k, m), one after the other, and their last steps."""
-        patches, lasts = done, list[LastStep]()
-        for number in range(noise.shape[1]):
-            condition = draft.conditions(patches, labels)[:, -1]
-            own_noise = noise[:, number : number + 1]
-            lasts.append(last_step(_reversal(draft, condition), own_noise, draft.levels, self.config.temperature))
-            patch = lasts[-1].mean + lasts[-1].std * _normal(lasts[-1].mean.shape, done, generator)
-            patches = torch.cat((patches, patch[None]), 1)
-        parts = (torch.cat([getattr(last, name) for last in lasts]) for name in ("mean", "std", "log_spread"))
-        return patches[0, done.shape[1] :], LastStep(*parts)
-
-
-def _reversal(patch_model: PatchModel, conditions: Tensor) -> Any:
-    return lambda x, level: patch_model.reverse(x, level, conditions)
+    def _with_one_more(
+        self,
+        target: PatchReader,
+        rows: Sequence[_Row],
+        judged: Sequence[tuple[Tensor, Event]],
+        behind: dict[int, Tensor],
+    ) -> list[Tensor]:
+        """Return the new patches of each image, with one of the model's own where all drafts stand."""
+        new = [patches for patches, _ in judged]
+        alone = [at for at in behind if judged[at][1]["accepted"] == rows[at].count]
+        if not alone:
+            return new
+        shape, like = (target.model.levels + 1, target.model.size), new[0]
+        noise = torch.stack([_normal(shape, like, rows[at].generator) for at in alone], 1)
+        last = target.last(torch.stack([behind[at] for at in alone]), noise[:-1])
+        for at, patch in zip(alone, last.mean + last.std * noise[-1], strict=True):
+            new[at] = torch.cat((new[at], patch[None]))
+        return new
 
 
 def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(tuple(shape), generator=generator).to(like)
 
 
-def _patch_model(model: nn.Module) -> PatchModel:
-    if all(hasattr(model, name) for name in ("conditions", "reverse", "cut", "join", "patches", "levels")):
-        return cast("PatchModel", model)
-    raise FedsimError(
-        f"the model {type(model).__name__} predicts no noise of patches, so that nothing can be drafted for it. Use "
-        "one that was trained for task 'next-patch', such as 'patch-diffusion', or sampler 'heun' for a denoiser."
-    )
-
-
-def _check_draft(patch_model: PatchModel, draft: PatchModel) -> None:
-    ours, theirs = ((one.patches, one.size, one.levels) for one in (patch_model, draft))
-    if ours != theirs:
-        raise FedsimError(
-            f"the draft has {theirs[0]} patches of {theirs[1]} numbers and {theirs[2]} noise levels, and the model "
-            f"{ours[0]} of {ours[1]} and {ours[2]}. Both must have the same: train a draft with these settings."
-        )
-    if tuple(patch_model.shape) != tuple(draft.shape):
-        raise FedsimError(
-            f"the draft draws images of shape {tuple(draft.shape)}, and the model of {tuple(patch_model.shape)}, so "
-            "that its patches lie elsewhere. Train a draft with the data of the model."
-        )
-    known, wanted = (getattr(one, "classes", 0) for one in (draft, patch_model))
-    if 0 < known < wanted:
-        raise FedsimError(
-            f"the draft is told {known} classes and the model {wanted}, so that it knows no such image. Train a draft "
-            "with the data of the model, or one that is told no classes."
-        )
+def _nothing(patches: Tensor) -> LastStep:
+    """Return the last steps of no patch."""
+    none = patches.new_zeros(0, patches.shape[-1])
+    return LastStep(none, none, none.sum(-1))

@@ -8,6 +8,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from fedsim.components.sampler._speculation import LastStep, Reverse, Rule, last_step, log_ratio, residual
+from tests.components.sampler.exact_head import learned
 
 LEVELS = 3
 
@@ -94,6 +95,42 @@ def test_the_rule_of_the_paper_is_exact_for_equal_variances_and_biased_for_other
     # Seven per cent in five steps of four numbers make the factor 0.93^20 = 0.23.
     assert abs(float(biased.std() - truth)) > 0.02 * float(truth)
     assert chance < 0.5 * better
+
+
+def reverse_of(variance: float) -> Reverse:
+    """The steps of a head with learned variances that knows the law of its numbers."""
+    own = learned(variance)
+    return lambda x, level: own.reverse(x, level, x.new_zeros(len(x), 1))
+
+
+def squares_by_the_rule_of_the_paper(target: Reverse, draft: Reverse, levels: int, count: int) -> Tensor:
+    """E x^2 given each of as many draws of shared noise: of what stands and what is drawn for the rest, on a grid."""
+    noise = torch.randn(levels, count, 1, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    truth, guess = (last_step(reverse, noise, levels) for reverse in (target, draft))
+    grid, width = torch.linspace(-8, 8, 1601, dtype=torch.double), 0.01
+    p, q = (
+        torch.exp(-0.5 * ((grid - own.mean) / own.std).square()) / own.std / math.sqrt(2 * math.pi)
+        for own in (truth, guess)
+    )
+    scaled = (guess.log_spread - truth.log_spread).exp()[:, None] * p
+    standing, more = torch.minimum(q, scaled) * width, (scaled - q).clamp_min(0)
+    fallen = 1 - standing.sum(1, keepdim=True)
+    return ((standing + fallen * more / more.sum(1, keepdim=True)) * grid.square()).sum(1)
+
+
+def test_with_learned_variances_the_rule_of_the_paper_has_the_bias_of_its_law_and_the_exact_one_none() -> None:
+    levels, count = 6, 100_000
+    target, draft = reverse_of(0.8), reverse_of(0.4)
+    exact, better = speculated(target, draft, count, 1, levels=levels)
+    paper, chance = speculated(target, draft, count, 1, "paper", levels=levels)
+    law = squares_by_the_rule_of_the_paper(target, draft, levels, 5000)
+    fair, biased = exact.square(), paper.square()
+    errors = [float(values.std()) / math.sqrt(len(values)) for values in (fair, biased, law)]
+    # Four standard errors. The model's mean square is 0.8, since its variances are those of the posterior.
+    assert abs(float(fair.mean()) - 0.8) < 4 * errors[0]
+    assert abs(float(biased.mean() - law.mean())) < 4 * math.hypot(errors[1], errors[2])
+    assert float(biased.mean()) - 0.8 > 0.05, "six per cent: far beyond these errors"
+    assert chance < better
 
 
 def test_as_many_drafts_stand_as_the_two_laws_overlap() -> None:

@@ -1,0 +1,144 @@
+"""Models that draw patch by patch: what a sampler asks them, and how conditions of places are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.components.sampler._speculation import LastStep, last_step
+from fedsim.core.errors import FedsimError
+
+Place = tuple[int, int]  # a row, and the number of one of its patches as they are drawn
+
+
+class PatchModel(Protocol):
+    """A model that draws patch by patch, such as `patch-diffusion`.
+
+    Its attribute `order` says "random" where patches may come in any order; without, they come in that of reading.
+    """
+
+    shape: tuple[int, ...]
+    patches: int
+    size: int
+    levels: int
+
+    def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
+        """Return the condition (B, k + 1, ...) of each patch and of the one behind, given the first k (B, k, m).
+
+        Models of random order are given the places (B, n) of all patches, and fewer than n patches.
+        """
+        ...
+
+    def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and deviation of patches (N, m) one level down."""
+        ...
+
+    def cut(self, images: Tensor) -> Tensor:
+        """Return the patches (B, n, m) of images."""
+        ...
+
+    def join(self, patches: Tensor) -> Tensor:
+        """Return the images of patches."""
+        ...
+
+
+class PatchReader(NamedTuple):
+    """A model with what it reads beside patches.
+
+    Attributes:
+        model: which draws.
+        labels: class of each row, -1 for none, shape (B,).
+        orders: places of the patches of each row as they are drawn, shape (B, n).
+        temperature: factor of the deviation of every step.
+    """
+
+    model: PatchModel
+    labels: Tensor
+    orders: Tensor
+    temperature: float
+
+    def along(self, patches: Tensor, places: Sequence[Place]) -> Tensor:
+        """Return the conditions (N, ...) of places, each given all before it, by one pass over patches (B, n, m)."""
+        length = max(number for _, number in places)
+        rows, numbers = zip(*places, strict=True)
+        return self._conditions(patches[:, :length], self.labels, self.orders)[list(rows), list(numbers)]
+
+    def beside(self, patches: Tensor, places: Sequence[Place], known: Sequence[int]) -> Tensor:
+        """Return the conditions (N, ...) of places, each given only so many of the first patches of its row.
+
+        It is one pass with a row for each place, which comes behind what is known there.
+        """
+        rows, numbers = (list(one) for one in zip(*places, strict=True))
+        every, orders = range(len(rows)), self.orders[rows]
+        orders[every, known], orders[every, numbers] = self.orders[rows, numbers], self.orders[rows, known]
+        return self._conditions(patches[rows, : max(known)], self.labels[rows], orders)[every, known]
+
+    def last(self, conditions: Tensor, noise: Tensor) -> LastStep:
+        """Run all steps but the last of patches, given their conditions (N, ...) and noise (T, N, m)."""
+        return last_step(
+            lambda x, level: self.model.reverse(x, level, conditions), noise, self.model.levels, self.temperature
+        )
+
+    def _conditions(self, patches: Tensor, labels: Tensor, orders: Tensor) -> Tensor:
+        if order_of(self.model) == "reading":
+            return self.model.conditions(patches, labels)
+        return self.model.conditions(patches, labels, orders)
+
+
+def order_of(model: PatchModel) -> str:
+    """Return `reading` or `random`."""
+    return getattr(model, "order", "reading")
+
+
+def places_of(model: PatchModel, generator: torch.Generator) -> Tensor:
+    """Return the places (n,) of patches in the order in which they are to be drawn."""
+    if order_of(model) == "reading":
+        return torch.arange(model.patches)
+    return torch.randperm(model.patches, generator=generator)
+
+
+def patch_model(model: nn.Module) -> PatchModel:
+    """Return a model as one that draws patches.
+
+    Raises:
+        FedsimError: it draws none.
+    """
+    if all(hasattr(model, name) for name in ("conditions", "reverse", "cut", "join", "patches", "levels")):
+        return cast("PatchModel", model)
+    raise FedsimError(
+        f"the model {type(model).__name__} predicts no noise of patches, so that nothing can be drafted for it. Use "
+        "one that was trained for task 'next-patch', such as 'patch-diffusion', or sampler 'heun' for a denoiser."
+    )
+
+
+def check_draft(model: PatchModel, draft: PatchModel) -> None:
+    """Check that one model can draft for another.
+
+    Raises:
+        FedsimError: patches, levels, order, shape or classes differ.
+    """
+    ours, theirs = ((one.patches, one.size, one.levels) for one in (model, draft))
+    if ours != theirs:
+        raise FedsimError(
+            f"the draft has {theirs[0]} patches of {theirs[1]} numbers and {theirs[2]} noise levels, and the model "
+            f"{ours[0]} of {ours[1]} and {ours[2]}. Both must have the same: train a draft with these settings."
+        )
+    if order_of(model) != order_of(draft):
+        raise FedsimError(
+            f"the draft draws in order '{order_of(draft)}', and the model in order '{order_of(model)}'. Train a draft "
+            f"with model.order = '{order_of(model)}'."
+        )
+    if tuple(model.shape) != tuple(draft.shape):
+        raise FedsimError(
+            f"the draft draws images of shape {tuple(draft.shape)}, and the model of {tuple(model.shape)}, so "
+            "that its patches lie elsewhere. Train a draft with the data of the model."
+        )
+    known, wanted = (getattr(one, "classes", 0) for one in (draft, model))
+    if 0 < known < wanted:
+        raise FedsimError(
+            f"the draft is told {known} classes and the model {wanted}, so that it knows no such image. Train a draft "
+            "with the data of the model, or one that is told no classes."
+        )
