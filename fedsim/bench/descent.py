@@ -110,7 +110,7 @@ def train_once(name: str, minutes: float, train: Callable[[Path], None], write: 
         name: of the folder.
         minutes: of a core that training takes, which standard error is told of before it begins.
         train: trains, with states in files whose names begin as it is told.
-        write: writes what was trained into an empty folder.
+        write: writes what was trained into an empty folder, whose files get checksums.
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -122,6 +122,7 @@ def train_once(name: str, minutes: float, train: Callable[[Path], None], write: 
         train(final)
         with checkpoints.whole(final) as folder:
             write(folder)
+            checkpoints.seal(folder)
     for state in final.parent.glob(f"{name}.*"):
         if state.is_file():
             state.unlink()

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
-from fedsim.core import registry, seeding
+from fedsim.core import checkpoints, registry, seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.list_operations import ListOperationsConfig, draw_lists
@@ -122,7 +122,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
         lambda states: train(model, data, recipe, states, on_step),
         lambda folder: torch.save(model.state_dict(), folder / _WEIGHTS),
     )
-    model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True))
+    model.load_state_dict(torch.load(checkpoints.unchanged(folder / _WEIGHTS), weights_only=True))
     return TrainedModel(model.eval(), data)
 
 

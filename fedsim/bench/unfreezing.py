@@ -41,7 +41,7 @@ def trained(on_step: OnStep = unwatched) -> Any:
         lambda states: train(model, states, PLAN, on_step),
         lambda folder: grids.write(model, folder),
     )
-    weights = folder / checkpoints.WEIGHTS
+    weights = checkpoints.unchanged(folder / checkpoints.WEIGHTS)
     model.load_state_dict({name: weight.float() for name, weight in torch.load(weights, weights_only=True).items()})
     return model
 

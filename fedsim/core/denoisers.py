@@ -51,7 +51,8 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         family = registry.get("model", name)
         with seeding.isolate_randomness(0):
             model = family.make(family.config.model_validate(kept["model"]), spec)
-        model.load_state_dict(torch.load(folder / _WEIGHTS, weights_only=True, map_location="cpu"))
+        weights = checkpoints.unchanged(folder / _WEIGHTS)
+        model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FedsimError(
             f"{folder} holds no trained denoiser: {error}. Give a folder that `fedsim bench model` names."

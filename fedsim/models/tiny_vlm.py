@@ -253,7 +253,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
     path = checkpoints.cache() / checkpoints.TINY_VLM / checkpoints.WEIGHTS
     if not path.is_file():
         raise FedsimError("model.trained: there are no trained weights yet. Make them: fedsim bench model digit-grids")
-    weights = torch.load(path, weights_only=True)
+    weights = torch.load(checkpoints.unchanged(path), weights_only=True)
     try:
         built.load_state_dict({name: weight.float() for name, weight in weights.items()})
     except RuntimeError as error:

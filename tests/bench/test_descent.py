@@ -63,6 +63,11 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     again = trained_weights(kind, lambda step: steps.append(step.number))
     assert steps == [4, 5, 6, 7, 8]
     assert all(path.is_dir() for path in cache.iterdir()), "no state stays behind the training"
+    (weights,) = cache.glob("*/weights.pt")
+    content = weights.read_bytes()
+    weights.write_bytes(content.replace(content[-400:-360], content[-400:-360][::-1]))
+    with pytest.raises(FedsimError, match="weights.pt does not have the checksum"):
+        trained_weights(kind, unwatched)
     monkeypatch.setenv("FEDSIM_CACHE", str(cache.parent / "other"))
     whole = trained_weights(kind, unwatched)
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())

@@ -179,6 +179,7 @@ def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:
         raise FedsimError(
             f"component 'rcp': there are no trained weights '{name}' yet. Make them: fedsim bench model {name}"
         )
+    checkpoints.unchanged(path)
     try:
         reducer.load_state_dict(torch.load(path, weights_only=True))
     except RuntimeError as error:
