@@ -14,6 +14,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.past import stack_of
 from fedsim.core.types import InputSpec, Tokenizer, Trace
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer
+from fedsim.generation.peft_folder import with_adapter
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,18 @@ class Writer:
         return sum(series["rows"]) if "rows" in series else len(trace.tokens)
 
 
-def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0) -> Writer:
+def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapter: Path | None = None) -> Writer:
     """Load a model that writes.
 
     Args:
         model: a folder with a Hugging Face checkpoint, or a model's name. All but `smollm2-135m` come without training.
         tokenizer: folder of another tokenizer than the model's own.
         seed: of weights that are not trained.
+        adapter: folder of a low-rank adapter of package peft.
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: there is no such model, or the tokenizer belongs to another one.
+        FedsimError: there is no such model, or tokenizer or adapter belong to another one.
     """
     folder = checkpoints.smollm2() if model == checkpoints.SMOLLM2 else Path(model)
     if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) > 1):
@@ -71,6 +73,8 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0) -> Wri
             "models. Leave out --tokenizer, or give the model's own."
         )
     context = getattr(built, "context", None)
+    if adapter is not None:
+        built = with_adapter(built, adapter)
     return Writer(built, reads, context if isinstance(context, int) else None)
 
 

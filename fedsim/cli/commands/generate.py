@@ -33,6 +33,9 @@ def generate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one setting of the decoder")
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="folder of a tokenizer; absent: the model's own")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="folder of a LoRA adapter of package peft, beside the model's layers")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens behind the prompt, at most")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print text and trace as JSON, at the end")] = False,
@@ -47,7 +50,7 @@ def generate(
     if not prompt:
         raise FedsimError("--prompt is empty, and a model writes behind at least one token. Give it a word.")
     method = _decoder(decoder, set_ or [])
-    writer = load_writer(model, tokenizer, seed)
+    writer = load_writer(model, tokenizer, seed, adapter)
     limits = Limits(max_new_tokens=max_new_tokens, stop_tokens=writer.tokenizer.ends, context=writer.context)
     condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
     sources = seeding.generators(seed, "writing", [(0,)])

@@ -1,4 +1,4 @@
-"""Code of decoders that draw tokens: the nucleus of a distribution, and a draw from it with a row's own source."""
+"""Code of decoders that draw tokens: the likeliest of a distribution, and a draw from it with a row's own source."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def nucleus(probabilities: Tensor, share: float) -> Tensor:
     ordered, places = torch.sort(probabilities, dim=-1, descending=True, stable=True)
     is_inside = ordered.cumsum(-1) - ordered < share
     return torch.zeros_like(probabilities).scatter(-1, places, ordered * is_inside)
+
+
+def likeliest(probabilities: Tensor, count: int) -> Tensor:
+    """Return probabilities (B, V) with 0 outside the likeliest tokens; of equal ones those numbered first stay."""
+    places = torch.sort(probabilities, dim=-1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(probabilities).scatter(-1, places, probabilities.gather(-1, places))
 
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:

@@ -11,6 +11,7 @@ Source: textbook method; length penalty: Wu et al. 2016, arXiv 1609.08144, secti
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
@@ -109,7 +110,7 @@ class Beam(Decoder[BeamConfig, Searching]):
             way = Way((*search.ways[source].tokens, token), weight)
             if token in limits.stop_tokens or len(way.tokens) == search.longest:
                 best = way if best is None or self._worth(way) > self._worth(best) else best
-            elif len(ways) < k:
+            elif len(ways) < k and weight > -math.inf:
                 ways.append(way)
                 sources.append(source)
         return replace(search, ways=tuple(ways), best=best, past=search.past.keep(sources))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Self, final
 
 from pydantic import Field, model_validator
@@ -21,13 +20,13 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._odds import finite
+from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
-from fedsim.core import checkpoints, registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
 from fedsim.core.past import Draft, Past, stack_of
 from fedsim.core.registry import component
-from fedsim.core.types import Event, InputSpec
+from fedsim.core.types import Event
 
 
 class SpeculativeConfig(DraftConfig):
@@ -154,7 +153,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                 )
             return Drafter(model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
-        drafter = _load(self.config.draft, vocabulary)
+        drafter = second_model(self.config.draft, vocabulary)
         size = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
         if size != vocabulary:
             raise FedsimError(
@@ -174,13 +173,3 @@ def _depths(drafter: Drafter, model: nn.Module) -> tuple[int, int]:
         depth = 1 if stack is None else stack.depth
         return depth, depth
     return draft.depth if drafter.layers is None else len(drafter.layers), stack.depth
-
-
-def _load(name: str, vocabulary: int) -> nn.Module:
-    folder = checkpoints.smollm2() if name == checkpoints.SMOLLM2 else Path(name)
-    if folder.is_dir():  # as if of one token: the checkpoint says how many it has
-        method, settings, vocabulary = registry.get("model", "hugging-face"), {"path": folder}, 1
-    else:
-        method, settings = registry.get("model", name), {}
-    spec = InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)
-    return method.make(method.config.model_validate(settings), spec).eval()

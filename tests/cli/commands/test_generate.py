@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -104,6 +105,30 @@ def test_the_context_ends_a_text_in_the_middle_of_a_speculation(tmp_path: Path, 
     greedy, drafted = (json.loads(fedsim(*asked, *more).stdout) for more in ((), ("--decoder", "speculative")))
     assert greedy["ending"] in ("context", "stop")
     assert (drafted["tokens"], drafted["ending"]) == (greedy["tokens"], greedy["ending"])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
+def test_svdecode_writes_with_a_base_or_an_adapter_that_is_given(tmp_path: Path, smollm2: Path) -> None:
+    peft = pytest.importorskip("peft")
+    package_model("Llama", vocab_size=50_000).save_pretrained(tmp_path / "base")
+    adapted = peft.get_peft_model(
+        package_model("Llama", vocab_size=50_000), peft.LoraConfig(r=4, target_modules=["v_proj"])
+    )
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "tuned")
+
+    def written(model: str, *more: str) -> list[int]:
+        asked = ("--model", str(tmp_path / model), "--prompt", "Hello", "--max-new-tokens", "8", "--json")
+        return json.loads(fedsim(*asked, "--tokenizer", str(smollm2), *more).stdout)["tokens"]
+
+    steered = ("--decoder", "svdecode", "--set", "strength=10000")  # odds of 50,000 tokens are small, and so is delta
+    adapter = ("--adapter", str(tmp_path / "adapter"))
+    by_adapter = written("base", *steered, *adapter)
+    assert by_adapter == written("tuned", *steered, "--set", f"base={tmp_path / 'base'}")
+    assert by_adapter != written("tuned") == written("base", *adapter)
 
 
 def test_a_draft_of_other_tokens_is_refused(tmp_path: Path) -> None:

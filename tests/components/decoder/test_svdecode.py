@@ -1,6 +1,7 @@
 """Steering vector decoding: closed forms against the explicit Jacobian, slopes, calibration, and a trained model."""
 
 import copy
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedsim.components.core.low_rank import adapters_off
+from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._steering import (
     Mode,
     places,
@@ -23,6 +25,7 @@ from fedsim.core.types import Batch, Limits
 from fedsim.generation import generate
 from tests.components.decoder.steered import MODES, random_scores
 from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
+from tests.models.packaged import package_model
 
 ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
 
@@ -203,7 +206,9 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, examples: Batch) ->
 
 def test_what_has_no_base_or_another_tokenizer_is_refused() -> None:
     method = make("svdecode", strength=1.0)
-    with pytest.raises(FedsimError, match=r"neither adapters .* Give it as BesideBase\(tuned, base\), or set strength"):
+    with pytest.raises(
+        FedsimError, match=r"neither adapters .* setting base, give BesideBase\(tuned, base\), or set strength"
+    ):
         generate(method, tiny_llama(), ASKED, LONG, sources(4))
     odd = BesideBase(tiny_llama(), tiny_llama(vocabulary=30))
     with pytest.raises(FedsimError, match="scores 23 tokens and its base 30: they have different tokenizers"):
@@ -230,10 +235,45 @@ def test_scores_of_the_base_that_are_no_numbers_end_their_text_alone() -> None:
     assert len(texts[1].tokens) == 3
 
 
+def test_the_base_of_the_settings_is_loaded_and_steers_as_one_that_is_given(tmp_path: Path) -> None:
+    for name, seed in (("tuned", 0), ("base", 1)):
+        own = package_model("Llama")
+        torch.nn.init.normal_(own.lm_head.weight, std=0.3, generator=torch.Generator().manual_seed(seed))
+        own.save_pretrained(tmp_path / name)
+    tuned, base = (second_model(str(tmp_path / name), VOCABULARY) for name in ("tuned", "base"))
+    examples = batch(BesideBase(tuned, base), 6)
+    by_name = make("svdecode", strength=4.0, base=str(tmp_path / "base"))
+    given, plain = make("svdecode", strength=4.0), make("greedy")
+    texts = [
+        [own.tokens for own in generate(method, model, ASKED, LONG, sources(4))]
+        for method, model in ((by_name, tuned), (given, BesideBase(tuned, base)), (plain, tuned))
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    config = SvdecodeConfig(strength="calibrate", base=str(tmp_path / "base"))
+    assert calibrate(tuned, examples, config) == calibrate(BesideBase(tuned, base), examples, config)
+    with pytest.raises(FedsimError, match="there is no model 'bsae'"):
+        generate(make("svdecode", strength=4.0, base="bsae"), tuned, ASKED, LONG, sources(4))
+
+
+def test_of_top_k_the_likeliest_alone_are_drawn_by_their_steered_odds() -> None:
+    model, count, k = pair().eval(), 600, 3
+    method = make("svdecode", strength=4.0, temperature=1.5, top_k=k, outside="left")
+    found = generate(method, model, prompts(*[[1, 2, 3]] * count), Limits(max_new_tokens=1), sources(count))
+    text = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        scores = steered(model.tuned(text), model.base(text), 4.0, 0.1, refuses=False)[0, -1].double() / 1.5
+    top = scores.topk(k)
+    counts = torch.tensor([sum(own.tokens[0] == token for own in found) for token in top.indices.tolist()])
+    assert int(counts.sum()) == count
+    expected = count * top.values.softmax(-1)
+    assert float(((counts - expected).square() / expected).sum()) < 18.4  # chi-square with 2, exceeded once in 10,000
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
         ({"top_p": 0.9}, "at temperature 0 nothing is drawn, so that 'top_p' has no meaning"),
+        ({"top_k": 2}, "at temperature 0 nothing is drawn, so that 'top_k' has no meaning"),
         ({"confidence": 1.5}, "less than or equal to 1"),
         ({"strength": float("nan")}, "finite"),
     ],
