@@ -15,6 +15,7 @@ from torch import nn
 
 from fedsim.bench import written
 from fedsim.bench.puzzles import PUZZLES
+from fedsim.bench.rewordings import REWORDINGS
 from fedsim.bench.sentences import SENTENCES
 from fedsim.bench.table_model import TableModel
 from fedsim.core import registry, seeding
@@ -26,7 +27,7 @@ from fedsim.metrics.statistics import Interval, wilson
 
 _END = LETTERS
 GOOD = 0.8  # accuracy from which a number of tokens a step counts as one that can be had
-OTHERS = {**PUZZLES, **SENTENCES}
+OTHERS = {**PUZZLES, **SENTENCES, **REWORDINGS}
 """What is asked beside operations on lists: for exact models alone."""
 
 
@@ -90,6 +91,9 @@ def grid(places: int) -> list[Strategy]:
             for at_once in (count for count in (1, 2, 4, 8, 16, 32) if count <= block):
                 settings = {"block": block, "confidence": confidence}
                 strategies.append(Strategy(f"fixed {at_once}, {confidence}, block {block}", "fixed", settings, at_once))
+        for at_once in (count for count in (1, 2, 4, 8, 16, 32) if count <= block):
+            for name in ("running-confidence", "remdm"):
+                strategies.append(Strategy(f"{name} {at_once}, block {block}", name, {"block": block}, at_once))
         for parameter in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
             strategies.append(
                 Strategy(f"threshold {parameter}, block {block}", "threshold", {"block": block, "threshold": parameter})

@@ -72,6 +72,16 @@ class ListOperationsConfig(Config):
             "fedsim.bench.parallel.measure",
             "tests/bench/test_parallel.py::test_drawn_in_random_order_the_accuracy_is_that_of_the_theory",
         ),
+        (
+            "paraphrases, by a list of synonyms in place of models as judges",
+            "fedsim.bench.rewordings.Paraphrase",
+            "tests/bench/test_rewordings.py::test_a_paraphrase_says_the_same_in_other_words",
+        ),
+        (
+            "summaries, by the grammar in place of references",
+            "fedsim.bench.rewordings.SummaryOfTwo",
+            "tests/bench/test_rewordings.py::test_a_summary_is_who_does_what_to_whom_of_one_sentence",
+        ),
     ),
 )
 def list_operations(config: ListOperationsConfig) -> Dataset:

@@ -121,7 +121,7 @@ def test_lists_are_of_each_length_equally_often_and_the_same_for_a_seed() -> Non
 
 def test_the_grid_has_every_strategy_once_and_the_summary_takes_the_best() -> None:
     own = grid(8)
-    assert len({each.label for each in own}) == len(own) == 4 * (1 + 2 + 3 + 4) + 4 * (6 + 5)
+    assert len({each.label for each in own}) == len(own) == (4 + 2) * (1 + 2 + 3 + 4) + 4 * (6 + 5)
     slow, quick = Answered(True, 8, 8, 80, 1.0), Answered(True, 8, 2, 20, 0.0)
     wrong = Answered(False, 8, 1, 10, 0.0)
     strategy = Strategy("any", "fixed")

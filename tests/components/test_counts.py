@@ -27,6 +27,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "skipdecode": [{"expected": 4}],
     "lora-drop": [{"cycle": 3}],
     "one-unsure-place": [{}, {"branches": 2}],
+    "running-confidence": [{}, {"steps": 3}, {"steps": 4, "block": 4}],
+    "remdm": [{}, {"steps": 16, "eta": 0.5, "temperature": 1.0}],
     "window-diffusion": [{}, {"window": 4, "active": 2, "refresh": 3}],
     "skip-tuning": [{}, {"solver": "euler"}],
     "continuous-speculative": [{}, {"length": 0}, {"length": 2, "prefill": 0.5}],

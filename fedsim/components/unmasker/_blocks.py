@@ -111,6 +111,24 @@ def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ..
     return tuple(place for place in masked if place < last)
 
 
+def steps_of_block(state: Unmasking, row: int, block: int | None, steps: int | None) -> int | None:
+    """Return the steps of each block of a row; None where no number is given for the whole answer.
+
+    Raises:
+        FedsimError: the steps are no multiple of the number of blocks.
+    """
+    length = len(state.tokens[row]) - state.begins[row]
+    blocks = length // (block or length)
+    if steps is None:
+        return None
+    if steps % blocks:
+        raise FedsimError(
+            f"steps is {steps}, and the answer has {blocks} blocks: expected a multiple, so that each block has as "
+            "many steps. Change steps or block."
+        )
+    return steps // blocks
+
+
 def check_blocks(state: Unmasking, block: int | None) -> None:
     """Check that blocks fit the answers.
 

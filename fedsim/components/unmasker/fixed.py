@@ -17,8 +17,7 @@ from typing import final
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, schedule, surest
-from fedsim.core.errors import FedsimError
+from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, schedule, steps_of_block, surest
 from fedsim.core.hooks import Condition, GenerationContext, Unmasking
 from fedsim.core.registry import component
 
@@ -67,7 +66,7 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
         begun = self.begin(model, condition, context)
         state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))
         for row in range(len(state)):
-            self._steps(state, row)
+            steps_of_block(state, row, self.config.block, self.config.steps)
         return self.after(state)
 
     def choose(self, confidence: Tensor, state: Scheduled, row: int) -> list[int]:
@@ -84,17 +83,4 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
         masked, due = len(block_places(state, row, self.config.block)), state.due[row][1:]
         if sum(due) == masked and due:
             return due
-        return schedule(masked, self._steps(state, row) or masked)
-
-    def _steps(self, state: Scheduled, row: int) -> int | None:
-        """Return the steps of each block of a row."""
-        steps, length = self.config.steps, len(state.tokens[row]) - state.begins[row]
-        blocks = length // (self.config.block or length)
-        if steps is None:
-            return None
-        if steps % blocks:
-            raise FedsimError(
-                f"steps is {steps}, and the answer has {blocks} blocks: expected a multiple, so that each block has as "
-                "many steps. Change steps or block."
-            )
-        return steps // blocks
+        return schedule(masked, steps_of_block(state, row, self.config.block, self.config.steps) or masked)

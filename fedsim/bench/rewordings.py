@@ -1,0 +1,102 @@
+"""Paraphrase and summary, tasks of ParallelBench, over a small language in which meaning can be decided.
+
+Kang et al. 2025, arXiv 2510.04767. Its judges are models (BERTScore, a grammar checker), with BLEU and ROUGE-L against
+references; none can be had here. Stand-ins: a paraphrase says the same by a list of synonyms, is a sentence of the
+grammar, and differs in a word; a summary of two sentences is who does what to whom of one of them, and nothing else. A
+word is one token. Answers are right or wrong, where the benchmark has grades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+_ARTICLES = ("the", "a")
+_ADJECTIVES = (("old", "aged"), ("small", "little"), ("quick", "fast"))
+_NOUNS = (("dog", "hound"), ("child", "kid"), ("guest", "visitor"), ("boat", "ship"))
+_VERBS = (("sees", "spots"), ("likes", "enjoys"), ("follows", "chases"))
+_SYNONYMS = (*_ADJECTIVES, *_NOUNS, *_VERBS)
+WORDS = (*_ARTICLES, *sum(_SYNONYMS, ()))
+_SAME = {WORDS.index(word): tuple(map(WORDS.index, words)) for words in _SYNONYMS for word in words}
+
+Words = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Paraphrase:
+    """A sentence that is to be said in other words.
+
+    Attributes:
+        operation: its name.
+        sentence: article, adjective, noun, verb, article, adjective, noun.
+    """
+
+    operation: str
+    sentence: Words
+
+    def answers(self) -> Iterator[Words]:
+        """Yield every sentence of the same meaning but itself."""
+        ways = product(*(_SAME.get(word, (word,)) for word in self.sentence))
+        yield from (way for way in ways if way != self.sentence)
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether every word means what stood there, and one at least is another."""
+        means_the_same = len(given) == len(self.sentence) and all(
+            word in _SAME.get(before, (before,)) for word, before in zip(given, self.sentence, strict=True)
+        )
+        return means_the_same and tuple(given) != self.sentence
+
+
+@dataclass(frozen=True)
+class SummaryOfTwo:
+    """Two sentences, one of which is to be said in short.
+
+    Attributes:
+        operation: its name.
+        sentences: each as that of a paraphrase.
+    """
+
+    operation: str
+    sentences: tuple[Words, Words]
+
+    def answers(self) -> Iterator[Words]:
+        """Yield noun, verb and noun of either sentence, with any articles and in any of their words."""
+        seen = set[Words]()
+        for sentence in self.sentences:
+            _, _, subject, verb, _, _, other = sentence
+            articles = tuple(range(len(_ARTICLES)))
+            ways = product(articles, _SAME[subject], _SAME[verb], articles, _SAME[other])
+            yield from (way for way in ways if way not in seen and not seen.add(way))
+
+    def is_answer(self, given: Sequence[int]) -> bool:
+        """Say whether it is who does what to whom of one sentence."""
+        return tuple(given) in set(self.answers())
+
+
+def draw_paraphrase(operation: str, generator: torch.Generator) -> Paraphrase:
+    """Draw a sentence."""
+    return Paraphrase(operation, _sentence(generator))
+
+
+def draw_summary(operation: str, generator: torch.Generator) -> SummaryOfTwo:
+    """Draw two sentences."""
+    return SummaryOfTwo(operation, (_sentence(generator), _sentence(generator)))
+
+
+def _sentence(generator: torch.Generator) -> Words:
+    parts = (_ARTICLES, sum(_ADJECTIVES, ()), sum(_NOUNS, ()))
+    words = [_word(one, generator) for one in (*parts, sum(_VERBS, ()), *parts)]
+    return tuple(map(WORDS.index, words))
+
+
+def _word(words: Sequence[str], generator: torch.Generator) -> str:
+    return words[int(torch.randint(len(words), (), generator=generator))]
+
+
+REWORDINGS: Mapping[str, Callable[[str, torch.Generator], Paraphrase | SummaryOfTwo]] = {
+    "paraphrase": draw_paraphrase,
+    "summary": draw_summary,
+}

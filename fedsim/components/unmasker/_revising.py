@@ -1,0 +1,119 @@
+"""Filling in block by block with guesses that may be taken back: only where a block ends are they written."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, Proposed, block_places, propose, steps_of_block
+from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.types import Event
+
+
+class RevisingConfig(BlockConfig):
+    """Settings of filling in with guesses."""
+
+    steps: int | None = Field(
+        default=None, ge=1, description="steps for the whole answer, shared by its blocks; absent: as many as places"
+    )
+
+
+RevisingConfigT = TypeVar("RevisingConfigT", bound=RevisingConfig)
+
+
+class Guesses(NamedTuple):
+    """What the model is shown at places of a block.
+
+    Attributes:
+        tokens: by place; the others are masked.
+        confidence: how sure the model was of each when it proposed it.
+        taken: steps in this block.
+    """
+
+    tokens: Mapping[int, int] = {}
+    confidence: Mapping[int, float] = {}
+    taken: int = 0
+
+    def of(self, places: Sequence[int]) -> Guesses:
+        """Return those at some places alone, a step later."""
+        tokens = {place: self.tokens[place] for place in places}
+        return Guesses(tokens, {place: self.confidence[place] for place in places}, self.taken + 1)
+
+    def joined(self, proposed: Proposed) -> Guesses:
+        """Return them with everything that is proposed."""
+        tokens = dict(zip(proposed.places, proposed.tokens.tolist(), strict=True))
+        confidence = dict(zip(proposed.places, proposed.confidence.tolist(), strict=True))
+        return Guesses({**self.tokens, **tokens}, {**self.confidence, **confidence}, self.taken)
+
+
+@dataclass(frozen=True)
+class Revised(Unmasking):
+    """Texts, and the guesses in the block of each, whose places count as masked until it ends."""
+
+    guesses: tuple[Guesses, ...]
+
+
+class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
+    """Fills in a block with one pass a step; derive from it and say which guesses stay until the next step."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "remasked"})
+
+    @abstractmethod
+    def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
+        """Return the guesses behind a step, not the last one of a block.
+
+        Args:
+            before: what the model was shown.
+            proposed: at all other places of the block.
+            steps: of the block.
+            generator: the row's.
+        """
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Revised:
+        """Return the prompts with masked places behind them.
+
+        Raises:
+            FedsimError: the block does not divide an answer, or the blocks not the steps.
+            CannotContinue: the model cannot read some prompts.
+        """
+        begun = self.begin(model, condition, context)
+        for row in range(len(begun)):
+            steps_of_block(begun, row, self.config.block, self.config.steps)
+        return Revised(begun.tokens, begun.begins, begun.masked, (Guesses(),) * len(begun))
+
+    def step(self, model: nn.Module, state: Revised, context: GenerationContext) -> tuple[Revised, list[Event]]:
+        """Revise the guesses of each row, and write them where its block ends.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+        """
+        shown = [
+            tuple(guesses.tokens.get(place, token) for place, token in enumerate(text))
+            for text, guesses in zip(state.tokens, state.guesses, strict=True)
+        ]
+        scores = self.place_scores(model, replace(state, tokens=tuple(shown)))
+        new, after, events = list[dict[int, int]](), list[Guesses](), list[Event]()
+        for row, (before, generator) in enumerate(zip(state.guesses, context.generators, strict=True)):
+            block = block_places(state, row, self.config.block)
+            places = tuple(place for place in block if place not in before.tokens)
+            proposed = propose(scores[row][list(places)], places, self.config, generator)
+            steps = steps_of_block(state, row, self.config.block, self.config.steps) or len(block)
+            is_last = before.taken + 1 >= steps
+            guesses = before.joined(proposed) if is_last else self.revise(before, proposed, steps, generator)
+            new.append(dict(guesses.tokens) if is_last else {})
+            after.append(Guesses() if is_last else guesses)
+            events.append(
+                Event(
+                    unmasked=len(new[-1]),
+                    masked=len(state.masked[row]),
+                    positions=len(state.tokens[row]),
+                    remasked=len(set(before.tokens) - set(guesses.tokens)),
+                )
+            )
+        return replace(state.filled(new), guesses=tuple(after)), events

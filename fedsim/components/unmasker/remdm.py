@@ -1,0 +1,77 @@
+"""remdm: while places are written by chance, written ones are masked anew by chance, so that mistakes may be mended.
+
+Idea: a posterior that masks tokens again with probability s has the same marginals at every time as one that does not,
+    so a trained model needs no other training.
+Equation: from a to b, the shares of places that are written before and behind a step, a written place is masked with
+    probability s, and a masked one written with (b - (1 - s) a) / (1 - a); s is at most min(1, (1 - b) / a).
+Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
+Leaks: nothing of a block is written before its end; `remasked` is chance alone, unless `by_confidence`.
+Fails: few steps leave little to take back; with many a text loses variety.
+Source: Wang et al. 2025, arXiv 2503.00307: its capped, rescaled and confidence-based schedules; a is linear in time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.components.unmasker._blocks import Proposed
+from fedsim.components.unmasker._revising import Guesses, Revising, RevisingConfig
+from fedsim.core.registry import component
+
+
+class RemdmConfig(RevisingConfig):
+    """Settings of remasking; the paper draws at temperature 1."""
+
+    remasking: Literal["cap", "rescale"] = Field(
+        default="cap", description="cap: s is at most eta; rescale: s is eta times the largest that is allowed"
+    )
+    eta: float = Field(default=0.1, ge=0, le=1, description="0: nothing is masked again")
+    by_confidence: bool = Field(
+        default=False,
+        description="whether the chance s is shared out among written places by the softmax of minus the confidence",
+    )
+
+
+@final
+@component(
+    "remdm",
+    summary="unmasker: writes places by chance, and masks written ones anew by chance",
+    paper="2503.00307",
+    fidelity="variant",
+    deviates="without the loop of its third phase; blocks as in ParallelBench",
+    paper_steps=(
+        ("chances of writing and of masking anew", "Remdm.revise", "test_the_share_of_written_places_is_the_schedule"),
+        ("capped and rescaled chance", "Remdm.chance", "test_the_chance_is_capped_or_rescaled"),
+        ("chance by confidence", "Remdm.chances", "test_by_confidence_unsure_places_are_masked_more_often"),
+    ),
+)
+class Remdm(Revising[RemdmConfig]):
+    """Writes and masks each place of a block on its own."""
+
+    def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
+        """Return written places that are not masked anew, and masked ones that are written."""
+        now, behind = before.taken / steps, (before.taken + 1) / steps
+        chance = self.chance(now, behind)
+        shared = 0.0 if self.config.by_confidence else chance  # who shares s out gives none of it to masked places
+        written = list(before.tokens)
+        falls = torch.rand(len(written), generator=generator, dtype=torch.double) < self.chances(before, chance)
+        stays = torch.rand(len(proposed.places), generator=generator, dtype=torch.double) < (
+            behind - (1 - shared) * now
+        ) / (1 - now)
+        kept = [place for place, is_masked in zip(written, falls.tolist(), strict=True) if not is_masked]
+        more = [place for place, is_written in zip(proposed.places, stays.tolist(), strict=True) if is_written]
+        return before.joined(proposed).of(sorted([*kept, *more]))
+
+    def chance(self, now: float, behind: float) -> float:
+        """Return s of a step between two shares of written places."""
+        most = min(1.0, (1 - behind) / now) if now else 1.0
+        return min(self.config.eta, most) if self.config.remasking == "cap" else self.config.eta * most
+
+    def chances(self, before: Guesses, chance: float) -> Tensor:
+        """Return the chance of each written place to be masked anew, shape (n,)."""
+        sure = torch.tensor(list(before.confidence.values()), dtype=torch.double)
+        return chance * (-sure).softmax(0) if self.config.by_confidence else torch.full_like(sure, chance)

@@ -1,0 +1,52 @@
+"""running-confidence: guess all places in every step, and mask those anew that the model was least sure of.
+
+Idea: a token that was written early on little context need not stay: later guesses may be surer.
+Equation: behind step s of a block with M places and S steps the r_s places of least confidence are masked again, each
+    with the confidence of the step that proposed its token; r_s = floor(M (1 - s / S)).
+Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
+Leaks: the trace shows the schedule, and in `remasked` how often the model changed its mind; nothing of a block is
+    written before its end, so packets show blocks alone.
+Fails: confidences of different steps are compared, though more context makes the model surer.
+Source: He et al. 2025, arXiv 2508.13148, running confidence remasking.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+
+from fedsim.components.unmasker._blocks import Proposed
+from fedsim.components.unmasker._revising import Guesses, Revising, RevisingConfig
+from fedsim.core.registry import component
+
+
+class RunningConfidenceConfig(RevisingConfig):
+    """Settings of running confidence."""
+
+
+@final
+@component(
+    "running-confidence",
+    summary="unmasker: guesses all places, and masks the least sure ones anew",
+    paper="2508.13148",
+    fidelity="variant",
+    deviates="a block that has ended stays; as published code, a token has the confidence of its own proposal",
+    paper_steps=(
+        (
+            "places with the least running confidence are masked again",
+            "RunningConfidence.revise",
+            "test_an_early_token_is_taken_back_where_another_is_surer",
+        ),
+    ),
+)
+class RunningConfidence(Revising[RunningConfidenceConfig]):
+    """Keeps the surest guesses, as many as a schedule says."""
+
+    def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
+        """Return the surest of all guesses, of equal ones the first."""
+        every = before.joined(proposed)
+        count = len(every.tokens)
+        kept = count - count * (steps - before.taken - 1) // steps
+        surest = sorted(every.tokens, key=lambda place: (-every.confidence[place], place))[:kept]
+        return every.of(sorted(surest))
