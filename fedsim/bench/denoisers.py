@@ -74,6 +74,8 @@ _DRAFT: Mapping[str, Any] = {
     "minutes": 0.5,
 }
 
+_ANY_ORDER: Mapping[str, Any] = {"order": "random", "variance": "learned"}
+
 RECIPES: Mapping[str, DenoiserRecipe] = {
     "digits-unet": DenoiserRecipe("MNIST digits of 16 x 16 pixels", "mnist5k", {"size": 16}, steps=2000),
     "photographs-unet": DenoiserRecipe(
@@ -86,6 +88,13 @@ RECIPES: Mapping[str, DenoiserRecipe] = {
     ),
     "digits-patches": _patches("MNIST digits of 16 x 16 pixels, patch by patch", _DIGITS),
     "digits-patches-draft": _patches("the same in a smaller model, which drafts", {**_DIGITS, **_DRAFT}),
+    "digits-in-any-order": _patches(
+        "MNIST digits of 16 x 16 pixels, patch by patch in any order, with learned variances",
+        {**_DIGITS, "model": _ANY_ORDER},
+    ),
+    "digits-in-any-order-draft": _patches(
+        "the same in a smaller model, which drafts", {**_DIGITS, **_DRAFT, "model": {**_DRAFT["model"], **_ANY_ORDER}}
+    ),
     "photographs-patches": _patches("tiles of CIFAR-10 photographs, patch by patch", _TILES),
     "photographs-patches-draft": _patches("the same in a smaller model, which drafts", {**_TILES, **_DRAFT}),
 }
@@ -152,7 +161,8 @@ def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
 def task_of(recipe: DenoiserRecipe) -> Task[Any]:
     """Return what the model of a recipe is trained to do."""
     method = registry.get("task", recipe.task)
-    return method.make(method.config.model_validate({"classes": recipe.classes}))
+    in_order = {"order": recipe.model["order"]} if "order" in recipe.model else {}
+    return method.make(method.config.model_validate({"classes": recipe.classes, **in_order}))
 
 
 def build(recipe: DenoiserRecipe, data: Dataset) -> nn.Module:

@@ -104,8 +104,9 @@ def model(
         str,
         typer.Argument(
             help="lists, random-lists, news, digit-grids, digit-grids-unfrozen, rcp-50, rcp-37, digits-unet, "
-            "photographs-unet, digits-patches, digits-patches-draft, photographs-patches or photographs-patches-draft; "
-            "each is trained once and kept, and goes on where it was after an interruption"
+            "photographs-unet, digits-patches, digits-patches-draft, digits-in-any-order, digits-in-any-order-draft, "
+            "photographs-patches or photographs-patches-draft; each is trained once and kept, and goes on where it was "
+            "after an interruption"
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self, final
 from pydantic import Field
 from torch import nn
 
-from fedsim.components.decoder.svdecode import SteeredModel, SteeringConfig, fitted_config, with_base
+from fedsim.components.decoder._tuned_pair import SteeredModel, SteeringConfig, fitted_config, with_base
 from fedsim.core import registry
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.registry import component
@@ -62,7 +62,7 @@ class SvdecodeBeam(Decoder[SvdecodeBeamConfig, SteeredSearch]):
         """Return the decoder with the strength that fits texts, where it is to be calibrated.
 
         Raises:
-            FedsimError: see `fedsim.components.decoder.svdecode.fitted_config`.
+            FedsimError: see `fedsim.components.decoder._tuned_pair.fitted_config`.
         """
         fitted = fitted_config(self.config, model, texts)
         return self if fitted is self.config else type(self)(fitted).named(self.name)

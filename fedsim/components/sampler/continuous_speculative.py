@@ -30,7 +30,7 @@ from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
-_TRAINABLE = ("digits-patches-draft", "photographs-patches-draft")
+_TRAINABLE = ("digits-patches-draft", "digits-in-any-order-draft", "photographs-patches-draft")
 
 
 class ContinuousSpeculativeConfig(Config):
@@ -96,7 +96,7 @@ class _Row:
     summary="sampler: drafts of patches, exact by densities",
     paper="2411.11925",
     fidelity="variant",
-    deviates="the density ratio is exact; the paper's factor, biased with learned variances, is a setting",
+    deviates="the density ratio is exact; the paper's biased factor is a setting",
     paper_steps=(
         (
             "acceptance of a draft by the ratio of densities",
