@@ -31,7 +31,7 @@ class RunningConfidenceConfig(RevisingConfig):
     summary="unmasker: guesses all places, and masks the least sure ones anew",
     paper="2508.13148",
     fidelity="variant",
-    deviates="a block that has ended stays; the published code may mask it anew",
+    deviates="a block that has ended stays; published code may mask it anew",
     paper_steps=(
         (
             "places with the least running confidence are masked again",
