@@ -341,7 +341,11 @@ def test_a_dead_end_a_spent_budget_and_a_cut_text_are_told_apart() -> None:
 
 
 def test_a_constraint_that_no_text_satisfies_fails_before_the_first_step() -> None:
-    never = Awrs(AwrsConfig(), type("Never", (), {"allows": lambda *_: False, "completes": lambda *_: False})())
+    class Never(TokensBut):
+        def allows(self, tokens: Sequence[int]) -> bool:
+            return False
+
+    never = Awrs(AwrsConfig(), Never())
     found = generate(never, Table(), prompts([BEGIN], [1]), LIMITS, sources(2))
     assert {own.ending for own in found} == {"failed"}
     assert {own.reason for own in found} == {"no text satisfies the constraint of decoder 'awrs'. Change it."}
