@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from attacks.text._subspaces import attentions, gradients_of
+from attacks.core.attention import attentions
+from attacks.text._subspaces import gradients_of
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, averaged
 from fedsim.core import registry, seeding

@@ -48,6 +48,7 @@ HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
     "attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "distance": ("Idea", "Equation", "Fails", "Source"),
     "prior": ("Idea", "Equation", "Fails", "Source"),
+    "attention": ("Idea", "Fails", "Source"),
     "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "attribute": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "trace": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),

@@ -14,11 +14,60 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.core.results import NothingFound
-from attacks.text._span_search import SpanReading
+from attacks.text._span_search import ScoredSentence, SpanReading
+from fedsim.core.types import InputSpec, OnStep, Step
 
 _TRIES_A_START = 10
+_MARGIN = 1.1  # rounding hides up to a tenth of a span's directions
 _FEW = 50_000  # arrangements
-_CONTEXTS, _ROUNDS, _STARTS = 2, 3, 10
+_CONTEXTS, _ROUNDS, _STARTS = 6, 3, 10
+
+
+def arrange(
+    reading: SpanReading,
+    tokens: Sequence[Tensor],
+    spec: InputSpec,
+    most: int | None,
+    tries: int,
+    generator: torch.Generator,
+    on_step: OnStep,
+) -> list[ScoredSentence]:
+    """Return the sentences in the second span, for each length that padding allows, the longest first.
+
+    Args:
+        reading: of a model that looks ahead.
+        tokens: tokens to try at each place.
+        spec: spec of the examples.
+        most: sentences of the batch; None where that is not known, and the rank of the span limits them.
+        tries: descents in search of each sentence of a length.
+        generator: for random arrangements.
+        on_step: called for each length.
+
+    Raises:
+        NothingFound: there are none.
+    """
+    (end,) = spec.shape
+    rest = reading.spaces[1].size
+    most = most or round(rest)
+    sentences: list[ScoredSentence] = []
+    for length in range(end, end - 1 if spec.padding is None else 0, -1):
+        if length > _MARGIN * rest:
+            continue  # the span has no room for so many further inputs
+        try:
+            same_length = arranged(reading, tokens[:length], most, tries, generator)
+        except NothingFound:
+            continue
+        on_step(Step(0, length, end, 0.0, 0.0, same_length))
+        scores = reading.whole(same_length).tolist()
+        sentences += map(ScoredSentence, map(tuple, same_length.tolist()), scores)
+        rest -= length * len(same_length)
+        if len(sentences) >= most:
+            break
+    if sentences:
+        return sentences
+    raise NothingFound(
+        "the model looks ahead, and no arrangement of the tokens at their places that was tried lies in the second span"
+    )
 
 
 @torch.no_grad()
@@ -32,9 +81,11 @@ def arranged(
     Raises:
         NothingFound: there is none.
     """
-    if math.prod(map(len, tokens)) <= _FEW:
+    if (count := math.prod(map(len, tokens))) == 0:
+        raise NothingFound("at some place no token lies in the first span")
+    if count <= _FEW:
         every = torch.cartesian_prod(*tokens).view(-1, len(tokens))
-        scores = reading.whole(every, len(tokens))
+        scores = reading.whole(every)
         inside = reading.test.tokens(scores)
         sentences = list(every[inside][scores[inside].argsort()][:most])
     else:
@@ -50,17 +101,17 @@ def _sought(
     """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
     most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
     sentences: list[Tensor] = []
-    for _ in range(_CONTEXTS):
+    for place in _telling_apart(tokens, most)[:_CONTEXTS]:
         if len(sentences) >= most:
             break
-        starts = _aligned(reading, tokens, generator)
-        inside = reading.test.tokens(reading.whole(starts, len(tokens)))
+        starts = _aligned(reading, _fresh(tokens, sentences), place, generator)
+        inside = reading.test.tokens(reading.whole(starts))
         _add(sentences, starts[inside])
         for start in starts[~inside][:_STARTS]:
             if len(sentences) >= most:
                 break
             end = _descended(reading, tokens, start)
-            _add(sentences, end[None][reading.test.tokens(reading.whole(end[None], len(tokens)))])
+            _add(sentences, end[None][reading.test.tokens(reading.whole(end[None]))])
     for _ in range(most - len(sentences)):
         end = _searched(reading, tokens, sentences, tries, generator)
         if end is None:
@@ -76,16 +127,24 @@ def _add(known: list[Tensor], sentences: Tensor) -> None:
             known.append(sentence)
 
 
-def _aligned(reading: SpanReading, tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Return arrangements (N, T) of tokens that lie outside the second span in one direction, the nearest first.
+def _telling_apart(tokens: Sequence[Tensor], most: int) -> list[int]:
+    """Return the places, first those with the fewest tokens among those with one for each of `most` sentences.
+
+    Sentences that share a token at a place, as their first one, are not told apart there.
+    """
+    enough = min(most, max(map(len, tokens)))
+    return sorted(range(len(tokens)), key=lambda place: (len(tokens[place]) < enough, len(tokens[place])))
+
+
+def _aligned(reading: SpanReading, tokens: Sequence[Tensor], start: int, generator: torch.Generator) -> Tensor:
+    """Return arrangements (N, T) that lie outside the second span in one direction, from each token at place `start`.
 
     Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
     lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
     """
-    fewest = min(range(len(tokens)), key=lambda place: len(tokens[place]))
     context = _random_sentence(tokens, generator)
     rests = [_rests(reading, context, place, candidates) for place, candidates in enumerate(tokens)]
-    starts = {tuple(sentence): near for sentence, near in (_along(rests, tokens, first) for first in rests[fewest])}
+    starts = {tuple(sentence): near for sentence, near in (_along(rests, tokens, first) for first in rests[start])}
     return torch.tensor(sorted(starts, key=starts.__getitem__, reverse=True))
 
 
@@ -107,7 +166,7 @@ def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) ->
 
 
 def _is_inside(reading: SpanReading, sentence: Tensor) -> bool:
-    return bool(reading.test.tokens(reading.whole(sentence[None], len(sentence))))
+    return bool(reading.test.tokens(reading.whole(sentence[None])))
 
 
 def _searched(
@@ -118,11 +177,7 @@ def _searched(
     A random arrangement descends; then a third of its tokens are drawn again and it descends, and stays where that is
     nearer. Every few tries a new one begins, of tokens that no known sentence has, where there are some.
     """
-    fresh = [
-        candidates[[int(token) not in taken for token in candidates]]
-        for candidates, taken in zip(tokens, _taken(known, tokens), strict=True)
-    ]
-    fresh = [new if len(new) else candidates for new, candidates in zip(fresh, tokens, strict=True)]
+    fresh = _fresh(tokens, known)
     best, least = torch.empty(0), float("inf")
     for number in range(tries):
         if number % _TRIES_A_START == 0:
@@ -138,9 +193,14 @@ def _searched(
     return None
 
 
-def _taken(known: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[set[int]]:
-    """Return the tokens of known sentences at each place."""
-    return [{int(sentence[place]) for sentence in known} for place in range(len(tokens))]
+def _fresh(tokens: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tokens at each place that no known sentence has there; all of them where that leaves none."""
+    taken = ({int(sentence[place]) for sentence in known} for place in range(len(tokens)))
+    left = [
+        candidates[[int(token) not in others for token in candidates]]
+        for candidates, others in zip(tokens, taken, strict=True)
+    ]
+    return [some if len(some) else every for some, every in zip(left, tokens, strict=True)]
 
 
 def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:

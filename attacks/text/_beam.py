@@ -16,7 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks.text._subspaces import Subspace, attentions, subspace_of
+from attacks.core.attention import attentions
+from attacks.text._prefixes import Front
+from attacks.text._subspaces import Subspace, subspace_of
 from attacks.text._words import counts_of, following_of, lengths_of, words_of
 from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import inject_masks, without_dropout
@@ -91,7 +93,9 @@ def unreadable(observation: Observation) -> str | None:
     """Return why no prefixes can be grown, as a clause without a full stop, or None."""
     layers = _layers(observation.model)
     if len(layers) < _LAYERS:
-        return "the model does not have two attention layers with a linear layer 'q_proj'"
+        return "the model does not have two attentions whose first layers are linear"
+    if Front(observation.model, layers).looks_ahead():
+        return "tokens see later ones, and sentences grow from their beginning"
     width = observation.model.get_submodule(layers[0]).get_parameter("weight").shape[1]
     tokens = sum(lengths_of(observation))
     if tokens >= width:

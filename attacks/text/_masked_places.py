@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from attacks.core.attention import attentions, fewer_than
 from attacks.core.results import NothingFound
 from attacks.text._arrangements import arranged
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import levels_of, read_spans
 from attacks.text._span_search import SpanReading
-from attacks.text._subspaces import attentions, gradients_of, rank
+from attacks.text._subspaces import gradients_of, rank
 from fedsim.core.masked_places import mask_token
 from fedsim.core.types import Observation
 
@@ -23,9 +24,9 @@ _TOLERANCE, _DEVIATIONS, _PREFIXES, _TRIES = 5e-4, 5.0, 2000, 20
 
 def has_no_spans(observation: Observation) -> str | None:
     """Return why the spans of the first two attentions cannot be read, or None."""
+    if reason := fewer_than(_TWO, observation.model):
+        return reason
     layers = attentions(observation.model)[:_TWO]
-    if len(layers) < _TWO:
-        return "the model does not have two attentions with layers named 'q_proj' (Llama) or 'c_attn' (GPT-2)"
     if any(drops_in_front(observation.model, site, layers[1]) for site in observation.sites):
         return "dropout changes what the layers read, and the span test needs it unchanged"
     for layer in layers:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._prefixes import Front
 from attacks.text._span_search import SpanReading
 from attacks.text._span_tests import Outliers, ShareThreshold
-from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
+from attacks.text._subspaces import gradients_of, hard, rank, soft
 from fedsim.core.types import Observation, Tensors
 
 _TWO = 2

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.core.results import NothingFound
@@ -63,9 +61,9 @@ class SpanReading(NamedTuple):
         parts = [self._scores(self.front.read_last(part)) for part in prefixes.split(_TRIED)]
         return torch.cat(parts) if parts else torch.empty(0)
 
-    def whole(self, sequences: Tensor, length: int) -> Tensor:
-        """Return the scores of sequences (N, T) that are padding after `length` tokens, shape (N,)."""
-        read = ([vectors[:, :length] for vectors in self.front.read_all(part)] for part in sequences.split(_TRIED))
+    def whole(self, sequences: Tensor) -> Tensor:
+        """Return the scores of sequences (N, T), shape (N,)."""
+        read = map(self.front.read_all, sequences.split(_TRIED))
         return torch.cat([self.test.sequences(self._scores(vectors)) for vectors in read])
 
     def _scores(self, read: list[Tensor]) -> Tensor:
@@ -107,57 +105,6 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
     if sentences := ended + _listed(prefixes, scores, test):
         return _longest(sentences, reading.front.knows_places())
     raise NothingFound("no token that was read begins a sentence whose inputs lie in the second span")
-
-
-def arrange(
-    reading: SpanReading,
-    tokens: Sequence[Tensor],
-    spec: InputSpec,
-    most: tuple[int, int],
-    generator: torch.Generator,
-    on_step: OnStep,
-) -> list[ScoredSentence]:
-    """Return the arrangements of tokens that lie in the spans, for each length that padding allows.
-
-    Args:
-        reading: of a model that looks ahead.
-        tokens: tokens to try at each place.
-        spec: spec of the examples.
-        most: number of arrangements up to which all are tried; number of random ones if there are more.
-        generator: for the random arrangements.
-        on_step: called for each length.
-
-    Raises:
-        NothingFound: there are none.
-    """
-    (end,) = spec.shape
-    lengths = range(end if spec.padding is None else 1, end + 1)
-    count = sum(math.prod(map(len, tokens[:length])) for length in lengths)
-    sentences: list[ScoredSentence] = []
-    tried = 0
-    for length in lengths:
-        draws = None if count <= most[0] else most[1] // len(lengths)
-        every = _arrangements(tokens[:length], draws, generator)
-        scores = reading.whole(F.pad(every, (0, end - length), value=spec.padding or 0), length)
-        stays = reading.test.tokens(scores)
-        tried += len(every)
-        on_step(Step(0, length, end, 0.0, 0.0, every[stays]))
-        rows = zip(every[stays].tolist(), scores[stays].tolist(), strict=True)
-        sentences += [ScoredSentence(tuple(row), score) for row, score in rows]
-    if sentences:
-        return sentences
-    raise NothingFound(
-        f"the model looks ahead, and none of {tried} arrangements of the tokens that were tried, of {count}, "
-        "lies in the span"
-    )
-
-
-def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.Generator) -> Tensor:
-    """Return all arrangements (N, t), or `draws` random ones, none twice; all if there are no more than that."""
-    if draws is None or math.prod(map(len, tokens)) <= draws:
-        return torch.cartesian_prod(*tokens).view(-1, len(tokens))
-    columns = [here[torch.randint(len(here), (draws,), generator=generator)] for here in tokens]
-    return torch.stack(columns, 1).unique(dim=0)
 
 
 def _longest(sentences: list[ScoredSentence], knows_places: bool) -> list[ScoredSentence]:

@@ -17,11 +17,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from attacks.core.attention import attentions
 from attacks.core.client_gradient import client_gradient
 from attacks.core.noise_level import rounding_levels
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._sentences import ended, explains, with_labels
-from attacks.text._subspaces import attentions, gradients_of, rank
+from attacks.text._subspaces import gradients_of, rank
 from attacks.text._words import words_of
 from fedsim.core.types import Observation, Tensors
 

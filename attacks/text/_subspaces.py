@@ -11,18 +11,17 @@ least 0. The distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from attacks.core.attention import kind_at
 from attacks.core.noise_level import measured_levels
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # layers with the same input: of Llama, of GPT-2
 _PARTS = ("weight", "lora_a.weight")  # parameters whose gradient's rows are combinations of the layer's inputs
 
 
@@ -47,25 +46,19 @@ class Subspace(NamedTuple):
         return (inputs @ outside).square().sum(-1) / inputs.square().sum(-1).clamp_min(TINY)
 
 
-def attentions(model: nn.Module) -> list[str]:
-    """Return the name of the first layer in each block's attention, first block first."""
-    firsts = "|".join(kind[0] for kind in _KINDS)
-    return [name for name, _ in model.named_modules() if re.search(rf"(^|\.)\d+\.(.+\.)?({firsts})$", name)]
-
-
 def gradients_of(observation: Observation, layer: str) -> Tensors:
-    """Return the shared gradients, rows (m, d), of the layers with the same input as `layer`; by parameter."""
-    place, dot, last = layer.rpartition(".")
-    kind = next(kind for kind in _KINDS if last == kind[0])
-    names = [f"{place}{dot}{one}.{part}" for one in kind for part in _PARTS]
-    shared = observation.update.tensors
-    return {name: _rows(observation.model, name, shared[name]) for name in names if name in shared}
+    """Return the shared gradients, rows (m, d), of the layers with the same input as `layer`; by parameter.
 
-
-def _rows(model: nn.Module, parameter: str, gradient: Tensor) -> Tensor:
-    """Return a gradient as (outputs, inputs): GPT-2 has layers whose weight is (inputs, outputs)."""
-    owner = model.get_submodule(parameter.rpartition(".")[0])
-    return gradient.T if type(owner).__name__ == "Conv1D" else gradient
+    Args:
+        observation: of a model of text.
+        layer: one of `attentions`.
+    """
+    (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
+    kind = kind_at(observation.model.get_submodule(place))
+    assert kind is not None, "callers name one of `attentions`"
+    names = [f"{place}{dot}{reader}.{part}" for reader in kind.readers for part in _PARTS]
+    owners = {name: name.rpartition(".")[0] for name in names if name in shared}
+    return {name: kind.rows(observation.model.get_submodule(owner), shared[name]) for name, owner in owners.items()}
 
 
 def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace | None:

@@ -20,16 +20,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.attention import attentions, fewer_than
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound, no_guess
+from attacks.text._arrangements import arrange
 from attacks.text._examples import TAGS
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import examples_of, levels_of, read_spans
-from attacks.text._span_search import ScoredSentence, SpanReading, arrange, best, grow_prefixes
+from attacks.text._span_search import ScoredSentence, SpanReading, best, grow_prefixes
 from attacks.text._step_by_step import behind_first_step, can_go_on
-from attacks.text._subspaces import attentions, gradients_of, rank
+from attacks.text._subspaces import gradients_of, rank
 from attacks.text._words import embedding_of, in_rows
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
@@ -53,13 +55,8 @@ class DagerConfig(Config):
         default=5.0, gt=0, description="under noise: deviations by which a token that was read is below the others"
     )
     prefixes: int = Field(default=2000, ge=1, description="most prefixes of one length; beyond that it gives up")
-    arrangements: int = Field(
-        default=1_000_000,
-        ge=1,
-        description="if the model looks ahead: up to this number all arrangements of tokens are tried",
-    )
-    draws: int = Field(
-        default=20_000, ge=1, description="if there are more arrangements: number of random ones that are tried"
+    tries: int = Field(
+        default=100, ge=1, description="if the model looks ahead: descents in search of each sentence of a length"
     )
 
 
@@ -79,9 +76,9 @@ class Dager(Attack[DagerConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse attentions with other names, gradients that are hidden, zero or of full rank, and early dropout."""
+        if reason := fewer_than(_TWO, observation.model):
+            return reason
         layers = attentions(observation.model)[:_TWO]
-        if len(layers) < _TWO:
-            return "the model does not have two attentions with layers named 'q_proj' (Llama) or 'c_attn' (GPT-2)"
         if _rate_in_front(observation) and not _names_words(observation, layers[0]):
             return "dropout changes what the layers read, and the span test needs it unchanged"
         reasons = (_uninformative(observation, layer) for layer in layers)
@@ -107,8 +104,8 @@ class Dager(Attack[DagerConfig]):
             return _words(observation, reading, rate, on_step)
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
-            most = (self.config.arrangements, self.config.draws)
-            in_span = arrange(reading, tokens, observation.spec, most, generator, on_step)
+            examples = examples_of(observation)
+            in_span = arrange(reading, tokens, observation.spec, examples, self.config.tries, generator, on_step)
         else:
             in_span = grow_prefixes(reading, tokens, on_step)
         sentences = _in_the_batch(observation, reading, in_span)

@@ -24,6 +24,7 @@ _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
     "distances": "distance",
     "priors": "prior",
+    "attentions": "attention",
     "defenses": "defense",
     "components": "component",
     "aggregators": "aggregator",

@@ -2,9 +2,9 @@
 
 A method is a class or function with a pydantic config. It is imported when it is named: what fedsim's own decorators
 say is read from their files. Third-party packages add theirs by an entry point in the group ``fedsim.attacks``,
-``fedsim.distances``, ``fedsim.priors``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``, ``fedsim.metrics``,
-``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+``fedsim.distances``, ``fedsim.priors``, ``fedsim.attentions``, ``fedsim.defenses``, ``fedsim.components``,
+``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``,
+``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedsim.core.registry.decorators import (
         aggregator,
         attack,
+        attention,
         attribute_attack,
         component,
         dataset,
@@ -41,6 +42,7 @@ __all__ = [
     "OpenConfig",
     "aggregator",
     "attack",
+    "attention",
     "attribute_attack",
     "check_marked",
     "component",

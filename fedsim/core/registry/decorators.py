@@ -53,6 +53,11 @@ def prior(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("prior", name, None, **about)
 
 
+def attention(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register a kind of attention: a final subclass of `attacks.core.attention.Attention`."""
+    return _register("attention", name, None, **about)
+
+
 def defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
     return _register("defense", name, None, **about)

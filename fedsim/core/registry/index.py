@@ -16,6 +16,7 @@ FOLDERS: dict[Kind, str] = {
     "attack": "attacks",
     "distance": "attacks.core.matching.distances",
     "prior": "attacks.core.matching.priors",
+    "attention": "attacks.core.attentions",
     "defense": "defenses",
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
@@ -30,7 +31,7 @@ FOLDERS: dict[Kind, str] = {
 }
 """The package of each kind; its files are one method each."""
 
-USER_FOLDERS: dict[Kind, str] = {**FOLDERS, "distance": "attacks", "prior": "attacks"}
+USER_FOLDERS: dict[Kind, str] = {**FOLDERS, "distance": "attacks", "prior": "attacks", "attention": "attacks"}
 """The package of each kind that a folder of the user's may add to: what an attack compares stands beside the attack."""
 
 HOME = Path(__file__).resolve().parents[3]

@@ -17,6 +17,7 @@ Kind = Literal[
     "attack",
     "distance",
     "prior",
+    "attention",
     "defense",
     "component",
     "aggregator",

@@ -1,6 +1,5 @@
 """DAGER: every sentence exactly, and a reason where it does not apply."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from attacks.core.attention import attentions
 from attacks.core.noise_level import rounding_levels
 from attacks.text._prefixes import Front
 from attacks.text._span_search import SpanReading
 from attacks.text._span_tests import ShareThreshold
-from attacks.text._subspaces import Subspace, attentions, gradients_of, hard
+from attacks.text._subspaces import Subspace, gradients_of, hard
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -162,10 +162,6 @@ def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, table
     sentences = [[3, 5, 1, 9], [2, 11, 4, 0]]
     observation = seen(watched, tables, model, sentences)
     assert read(attacked(observation)) == inputs_of(sentences)
-    assert set(read(attacked(observation, arrangements=200, draws=200))) <= set(inputs_of(sentences))
-    nothing = attacked(observation, arrangements=200, draws=1)
-    assert not len(nothing.inputs)
-    assert "none of 1 arrangements of the tokens that were tried, of 216, lies in" in nothing.stopped
 
 
 @pytest.mark.parametrize("chosen", ["000", "001", "100", "111"])
@@ -181,11 +177,11 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
     assert score.values["exact"]
 
 
-def test_open_blocks_leave_too_many_arrangements_of_long_sentences(watched: Watched) -> None:
-    observation, _, _ = watched(knows=KNOWN, **tagger("100", data={"name": "digit-tags"}))
-    nothing = attacked(observation, draws=1000)
-    assert not len(nothing.inputs)
-    assert re.match("the model looks ahead, and none of .* that were tried, of .*, lies in", nothing.stopped)
+def test_the_order_of_long_sentences_in_open_blocks_is_found_by_descents(watched: Watched) -> None:
+    observation, truth, _ = watched(knows=KNOWN, **tagger("100", data={"name": "digit-tags"}))
+    (sentence,) = truth_of(truth)
+    assert len(set(sentence)) ** len(sentence) > 50_000  # more than are tried one by one
+    assert read(attacked(observation)) == [sentence]
 
 
 def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: Watched) -> None:
@@ -200,7 +196,7 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     tensors = {**observation.update.tensors, **noisy}
     nothing = attacked(replace(observation, update=replace(observation.update, tensors=tensors)))
     assert not len(nothing.inputs)
-    assert re.search("none of .* arrangements of the tokens", nothing.stopped)
+    assert "no arrangement of the tokens at their places that was tried lies in" in nothing.stopped
 
 
 def test_sentences_come_out_of_the_real_model(smollm2: Path, watched: Watched, tables: dict[str, Any]) -> None:
@@ -241,7 +237,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
         ({"model": {"name": "tiny-llama", "width": 64, "dropout": 0.1}}, "dropout changes what the layers read"),
         (
             {"model": {"name": "tiny-llama", "width": 64, "blocks": 1}},
-            "the model does not have two attentions with layers named",
+            "the model does not have 2 attentions of a kind of `fedsim list attentions`: bert",
         ),
     ],
 )

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from attacks.core.attention import attentions
 from attacks.text._masked_tokens import kept_shares, only_scales
-from attacks.text._subspaces import attentions, hard
+from attacks.text._subspaces import hard
 from tests.attacks.text.spans import gpt2, llama
 
 

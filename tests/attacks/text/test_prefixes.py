@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.core.attention import attentions
 from attacks.text._prefixes import Front
-from attacks.text._subspaces import attentions
 from tests.attacks.text.spans import THREE, checkpoint
 
 

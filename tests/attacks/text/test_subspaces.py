@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels
-from attacks.text._subspaces import attentions, subspace_of
+from attacks.text._subspaces import subspace_of
 from fedsim.core.types import Config, InputSpec, Observation, ThreatModel, Truth, Update
 from fedsim.scenario.world import World
 from fedsim.tasks.next_token import NextToken
@@ -59,10 +60,10 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
     inputs = torch.randn(count, 24, generator=generator, dtype=torch.float64)
     clean = torch.randn(40, count, generator=generator, dtype=torch.float64) @ inputs
     gradient = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-    model = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(24, 40, bias=False)})
-    observation = observed(model, {"q_proj.weight": gradient})
-    space = subspace_of(observation, "q_proj", count)
-    (level,) = measured_levels(observation, {"q_proj.weight": gradient}, count)
+    model = torch.nn.ModuleDict({"c_attn": torch.nn.Linear(24, 40, bias=False)})
+    observation = observed(model, {"c_attn.weight": gradient})
+    space = subspace_of(observation, "c_attn", count)
+    (level,) = measured_levels(observation, {"c_attn.weight": gradient}, count)
     assert space is not None
     others = torch.randn(5, 24, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(inputs.T).Q

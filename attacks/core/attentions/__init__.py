@@ -1,0 +1,1 @@
+"""Kinds of attention, one a file."""
