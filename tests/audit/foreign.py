@@ -97,3 +97,15 @@ def gpt() -> tuple[nn.Module, None, DataLoader]:
     config = GPT2Config(vocab_size=50, n_embd=24, n_layer=1, n_head=2, n_positions=16)
     rows = [{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in texts(24)]
     return GPT2LMHeadModel(config), None, DataLoader(rows, batch_size=4)  # type: ignore[arg-type]
+
+
+def encoder() -> tuple[nn.Module, None, DataLoader]:
+    """Return a deeper classifier of transformers that does not drop out."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50, hidden_size=48, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, num_labels=2,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.05,
+    )  # fmt: skip
+    return BertForSequenceClassification(config), None, DataLoader(texts(24), batch_size=4)  # type: ignore[arg-type]

@@ -97,6 +97,14 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     assert train(world, 2, 1.0).summary.test_examples == 12
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int) -> None:
+    world = worlds.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
+    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 20, 30.0)
+    (victim,) = found.victims
+    assert [score.values["exact"] for score in victim.scores] == [1.0] * size
+
+
 @pytest.mark.parametrize(
     ("item", "message"),
     [
