@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fedsim.core.deadline import DeadlineReached
 from fedsim.core.types import OnStep, Step
 
 
@@ -55,8 +54,6 @@ class Numbered:
         total = self._count + step.iterations - step.iteration
         try:
             self._on_step(replace(step, restart=0, iteration=self._count, iterations=total))
-        except DeadlineReached:
-            raise
         except Exception:
             self.has_stopped = True
             raise

@@ -1,8 +1,9 @@
-"""Processor seconds that a search may take. Where they are over, it gives its best guess so far.
+"""Processor seconds that a search, or the answer to a question, may take. Then what was found so far counts.
 
 `limited` sets the end for what runs inside it; blocks may be nested, and the nearest end counts. A search asks
 `seconds_left`, or is ended at its next step: the `on_step` that it calls raises `DeadlineReached`. It may catch that to
-return more than its latest step, since otherwise the best step is the guess.
+return more than its latest step, since otherwise the best step is the guess. Work in parts calls `check_time` between
+them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from pydantic import Field
 
-from fedsim.core.types import NO_LABEL, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import NO_LABEL, Config, Observation, OnStep, Reconstruction, Step
 
 OUT_OF_TIME = "out of time"
 """Why a search stopped that its deadline ended."""
@@ -23,8 +25,16 @@ OUT_OF_TIME = "out of time"
 _end: ContextVar[float] = ContextVar("end of the search, on the clock of the processor", default=math.inf)
 
 
-class DeadlineReached(Exception):
-    """The processor seconds of a search are over."""
+class DeadlineReached(BaseException):
+    """The processor seconds are over. No `Exception`, since who expects any failure must not take it for one."""
+
+
+class TimedConfig(Config):
+    """Settings of work that a deadline may end."""
+
+    seconds: float | None = Field(
+        default=None, gt=0, description="of the processor, after which the answers so far count; absent: no limit"
+    )
 
 
 @contextmanager
@@ -42,6 +52,16 @@ def seconds_left() -> float:
     """Return the processor seconds until the nearest end, at least 0; infinite where none is set."""
     end = _end.get()
     return end if math.isinf(end) else max(0.0, end - time.process_time())
+
+
+def check_time() -> None:
+    """Go on only where time is left.
+
+    Raises:
+        DeadlineReached: no time is left.
+    """
+    if seconds_left() == 0.0:
+        raise DeadlineReached(OUT_OF_TIME)
 
 
 class BestStep:

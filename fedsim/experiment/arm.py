@@ -16,7 +16,7 @@ from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.questions import Evidence, describe
+from fedsim.questions import Evidence, answers, describe
 from fedsim.questions.attacks import place_of
 from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario
@@ -54,7 +54,7 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
     evidence = Evidence(world, journal, replays, this.record.arms[-1].guarantees)
     work = this.work(f"arm-{number}")
     for question in world.questions:
-        for finding in question.ask(evidence, work):
+        for finding in answers(question, evidence, work):
             this.watcher.answered(finding)
             this.add(finding, work, time.perf_counter() - begin)
     this.end(time.perf_counter() - begin)

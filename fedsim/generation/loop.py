@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.deadline import check_time
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Unmasking, Writing
 from fedsim.core.kept_tokens import reducing_places
@@ -115,6 +116,7 @@ class Loop:
             for row, text, masked in zip(self._rows, state.tokens, state.masked, strict=True):
                 row.text, row.masked, row.tokens = text, masked, list(text[row.seen :])
         while state is not None and self._rows:
+            check_time()
             self._check_rows(len(state), "a state")
             self._end_finished(state)
             state = self._without_ended(state)

@@ -6,6 +6,8 @@ edit elsewhere: record, terminal, pages, CSV, `[expected]`, comparison and polic
 
 from __future__ import annotations
 
+import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,9 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from fedsim.core.choices import Choice
+from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
 from fedsim.core.hooks import ANYTHING, Configured
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, Modality, OnStep, Truth
+from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.world import World
@@ -26,7 +29,7 @@ from fedsim.threat.attacking import AtWork, Start, start_here
 if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
     from fedsim.threat.replay import Replay
 
-ConfigT = TypeVar("ConfigT", bound=Config)
+ConfigT = TypeVar("ConfigT", bound=TimedConfig)
 
 
 @dataclass(frozen=True)
@@ -87,22 +90,25 @@ class Work:
         return self.starts(kind, choice, self.should_stop)
 
     def progress(self, what: str, number: int, of: int) -> None:
-        """Show that a step begins, or stop here if somebody asked for it.
+        """Show that a step begins, or stop here if somebody asked for it or the time is over.
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
+            DeadlineReached: no time is left.
         """
         self.on_progress(what, number, of)
         self.look_up()
 
     def look_up(self) -> None:
-        """Stop here, between two steps, if somebody asked for it.
+        """Stop here, between two steps, if somebody asked for it or the time is over.
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
+            DeadlineReached: no time is left.
         """
         if self.should_stop():
             raise KeyboardInterrupt
+        check_time()
 
 
 class Question(Configured[ConfigT]):
@@ -113,6 +119,7 @@ class Question(Configured[ConfigT]):
         summary: what was compared with what, in a few sentences.
         method: how the figures are made.
         nothing: what is said where no finding stands above chance, without full stop.
+        metric: name of the metric of most findings.
         watches_models: whether it reads the global model before each watched round.
         needs_public_data: whether its attacker owns the test set, or half of it.
     """
@@ -121,6 +128,7 @@ class Question(Configured[ConfigT]):
     summary: ClassVar[str] = ""
     method: ClassVar[str] = ""
     nothing: ClassVar[str] = "No attack is above chance"
+    metric: ClassVar[str] = "success"
     watches_models: ClassVar[bool] = False
     needs_public_data: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -140,8 +148,46 @@ class Question(Configured[ConfigT]):
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding after the other, in the order in which people read them.
 
-        An attack that fails is a finding with its `failure`; what is raised ends the run.
+        An attack that fails is a finding with its `failure`; what is raised ends the run. Where the question's seconds
+        are over, `work` raises at its next step, and what was yielded before counts.
         """
+
+
+def answers(question: Question[Any], evidence: Evidence, work: Work) -> Iterator[Finding]:
+    """Yield a question's findings until its seconds are over; then one that says so, which is undecided."""
+    try:
+        yield from _in_time(question.ask(evidence, work), question.config.seconds)
+    except DeadlineReached:
+        yield _undecided(question)
+
+
+def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Finding]:
+    """Yield findings; the seconds count while they are made, and not what is done with them.
+
+    Raises:
+        DeadlineReached: the seconds are over.
+    """
+    left = math.inf if seconds is None else seconds
+    while True:
+        begin = time.process_time()
+        with limited(left):
+            check_time()
+            finding = next(findings, None)
+        if finding is None:
+            return
+        left = max(0.0, left - (time.process_time() - begin))
+        yield finding
+
+
+def _undecided(question: Question[Any]) -> Finding:
+    seconds = f"{question.config.seconds:g} processor seconds"
+    return Finding(
+        question=question.name,
+        label="what was left",
+        metric=question.metric,
+        note=f"Undecided: time was up after {seconds}. Set {question.name}.seconds higher.",
+        is_evidence=False,
+    )
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, final
 
 from fedsim.core import registry, seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import question
-from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, WireEntry
+from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
 from fedsim.metrics import evidence as judged
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
@@ -33,7 +34,7 @@ from fedsim.threat.victim import Victim
 
 @final
 @question("attacks", summary="what does an attack make of an update?")
-class WhatIsInAnUpdate(Question[Config]):
+class WhatIsInAnUpdate(Question[TimedConfig]):
     """Lets every attack in the list `attacks` read every watched update; the question has no settings of its own."""
 
     title: ClassVar[str] = "What is in an update?"

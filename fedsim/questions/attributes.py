@@ -14,9 +14,9 @@ from typing import ClassVar, final
 
 from pydantic import Field, model_validator
 
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
-from fedsim.core.types import Config
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario import Choice
@@ -38,7 +38,7 @@ class AttributeChoice(Choice):
         return self.label or f"{self.name} ({self.attribute})"
 
 
-class Attributes(Config):
+class Attributes(TimedConfig):
     """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
 
     public: int = Field(
@@ -62,6 +62,7 @@ class Attributes(Config):
 class WhatAreTheDataLike(Question[Attributes]):
     """Has attacks read attributes from updates, each beside itself with permuted public values."""
 
+    metric: ClassVar[str] = "read_right"
     title: ClassVar[str] = "What are the data like?"
     summary: ClassVar[str] = (
         "Attacks on an attribute say of every watched update which value most of its examples have. They learn from "

@@ -11,10 +11,10 @@ from typing import ClassVar, final
 
 from pydantic import Field, model_validator
 
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import IMAGES
 from fedsim.core.registry import question
-from fedsim.core.types import Config
 from fedsim.metrics.shown_epsilon import epsilon_shown
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
@@ -27,7 +27,7 @@ from fedsim.threat.neighbours import try_neighbours
 _ENOUGH = 0.8  # power below which an audit says little
 
 
-class AuditSettings(Config):
+class AuditSettings(TimedConfig):
     """A test of every private training's own guarantee, with canaries in the training of one client."""
 
     canaries: int = Field(default=400, ge=2, description="added by fair coins")
@@ -55,6 +55,7 @@ class AuditSettings(Config):
 class IsTheGuaranteeKept(Question[AuditSettings]):
     """Audits every guarantee for a record of a client with canaries."""
 
+    metric: ClassVar[str] = "epsilon_shown"
     title: ClassVar[str] = "Is the guarantee kept?"
     summary: ClassVar[str] = (
         "Canaries were added to a client's private training by fair coins, and guessed afterwards. The figure is the "
@@ -83,7 +84,8 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
             if can_audit(evidence.world, guarantee):
                 work.progress(f"audit of {guarantee.source}", 1, 1)
                 tried = try_neighbours(evidence.world, guarantee, self.config.client)
-                yield _finding(guarantee, audit_guarantee(evidence.world, guarantee, **dict(self.config)), tried)
+                settings = self.config.model_dump(exclude={"seconds"})
+                yield _finding(guarantee, audit_guarantee(evidence.world, guarantee, **settings), tried)
 
 
 def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | None) -> Finding:

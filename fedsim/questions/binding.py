@@ -23,10 +23,11 @@ from fedsim.components.probe.hyperdimensional_probe import (
     pool_layers,
 )
 from fedsim.core import seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError, nearest, reason
 from fedsim.core.past import stack_of
 from fedsim.core.registry import question
-from fedsim.core.types import Attribute, Config
+from fedsim.core.types import Attribute
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.attributes import share_read
 from fedsim.questions import Evidence, Question, Work
@@ -38,7 +39,7 @@ from fedsim.threat.attributes import permuted
 _PERMUTATIONS = 5
 
 
-class Binding(Config):
+class Binding(TimedConfig):
     """Which two attributes are bound, and how states become codes."""
 
     known: str = Field(min_length=1, description="attribute of a text whose value is known")
@@ -61,6 +62,7 @@ class _Texts(NamedTuple):
 class WhatBelongsTogether(Question[Binding]):
     """Unbinds the known value from the code to which the state of a text's last token is mapped."""
 
+    metric: ClassVar[str] = "read_right"
     title: ClassVar[str] = "What belongs together?"
     summary: ClassVar[str] = (
         "A hyperdimensional probe learns from public texts to map the states of the last token to the product of two "

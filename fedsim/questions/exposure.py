@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.core import seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.registry import question
-from fedsim.core.types import Config, SecretKind
+from fedsim.core.types import SecretKind
 from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.questions import Evidence, Question, Work
@@ -27,7 +28,7 @@ from fedsim.threat import memorisation
 ITEMS = "exposure/secrets"
 
 
-class Exposure(Config):
+class Exposure(TimedConfig):
     """What the trained model remembers of the secrets that were planted into the training text."""
 
     candidates: int = Field(
@@ -53,6 +54,7 @@ class Exposure(Config):
 class WhatWasMemorised(Question[Exposure]):
     """Ranks planted secrets among others of their form, and lets the model write them."""
 
+    metric: ClassVar[str] = "exposure"
     title: ClassVar[str] = "What was memorised?"
     summary: ClassVar[str] = (
         "Secrets were planted into the clients' text a known number of times. Exposure is log2 |R| - log2 rank of the "
@@ -72,7 +74,9 @@ class WhatWasMemorised(Question[Exposure]):
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield one finding for each kind and number of repetitions."""
-        secrets = memorisation.measure_exposure(evidence.world, evidence.journal, **dict(self.config))
+        secrets = memorisation.measure_exposure(
+            evidence.world, evidence.journal, **self.config.model_dump(exclude={"seconds"})
+        )
         work.items[ITEMS] = table_of(secrets)
         scenario, is_searched = evidence.world.scenario, bool(self.config.search)
         yield from summarise(secrets, scenario.scoring, scenario.seed, is_searched=is_searched)

@@ -39,6 +39,7 @@ _TRACES = "generation/traces"
 class WhatGenerationGivesAway(Question[GenerationSettings]):
     """Lets the trained model write or draw, and has attacks look at how."""
 
+    metric: ClassVar[str] = "tokens_a_step"
     title: ClassVar[str] = "What generation gives away"
     summary: ClassVar[str] = (
         "The trained model wrote, and attackers saw how: tokens of each packet (counts), the work of each step, its "

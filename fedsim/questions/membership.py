@@ -16,10 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedsim.core import registry, seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind, question
-from fedsim.core.types import Config, Shadow, ShadowPlan, Target
+from fedsim.core.types import Shadow, ShadowPlan, Target
 from fedsim.metrics.membership import name_of, separation
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
@@ -35,7 +36,7 @@ class MembershipChoice(ReportedChoice):
     kind: ClassVar[Kind | None] = "membership"
 
 
-class Membership(Config):
+class Membership(TimedConfig):
     """Whom membership attacks judge, and which are tried."""
 
     candidates: int = Field(
@@ -62,6 +63,7 @@ class WhoWasAMember(Question[Membership]):
     A finding is judged at the rarest false alarms that so many candidates support.
     """
 
+    metric: ClassVar[str] = "auc"
     title: ClassVar[str] = "Who was a member?"
     summary: ClassVar[str] = (
         "Membership attacks give every candidate a score; members are training examples, the others come from the test "

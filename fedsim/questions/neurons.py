@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.components.probe.head_neurons import Weights, moved_neurons, name_neurons, neuron_rows
 from fedsim.core import seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
-from fedsim.core.types import Config, Tensors, WireEntry
+from fedsim.core.types import Tensors, WireEntry
 from fedsim.metrics.statistics import mean_interval
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding, Interval
@@ -32,7 +33,7 @@ from fedsim.threat.attributes import simulated_changes
 _FEWEST = 2  # texts, so that there is another's to compare with
 
 
-class Neurons(Config):
+class Neurons(TimedConfig):
     """Which neurons are looked at, and how many words are named."""
 
     weights: Weights = Field(default="up_proj", description="layers whose neurons are looked at")
@@ -79,6 +80,7 @@ class _Named(NamedTuple):
 class WhichWordsNameMovedNeurons(Question[Neurons]):
     """Asks the head about the neurons whose rows an update changed."""
 
+    metric: ClassVar[str] = "words_named"
     title: ClassVar[str] = "Which words name the moved neurons?"
     summary: ClassVar[str] = (
         "The model's head names each neuron of its MLPs by the tokens whose output rows its weights resemble. The "

@@ -18,10 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core import seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.examples import distinct
 from fedsim.core.registry import metric, question
-from fedsim.core.types import Batch, Config, Tensors, WireEntry
+from fedsim.core.types import Batch, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding, Interval
@@ -31,7 +32,7 @@ _FEWEST = 2  # clients between whom there is a question
 _PERMUTATIONS = 10
 
 
-class Sources(Config):
+class Sources(TimedConfig):
     """Whose examples are asked about."""
 
     examples: int = Field(default=20, ge=1, description="of each watched client and round, from behind its update")
@@ -65,6 +66,7 @@ def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator
 class WhoseExampleIsIt(Question[Sources]):
     """Tells the client of an example by what each client's update does to it."""
 
+    metric: ClassVar[str] = "source_told"
     title: ClassVar[str] = "Whose example is it?"
     summary: ClassVar[str] = (
         "The server sees the updates of a round with names withheld, and holds examples from behind them. It gives "

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fedsim.components.probe.markov_categorical import estimated_surplus, network_surplus, spectral_alignment
 from fedsim.core import seeding
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import NotApplicable, ScenarioError, reason
 from fedsim.core.past import stack_of
 from fedsim.core.past.stack import Weighted
 from fedsim.core.registry import metric, question
-from fedsim.core.types import Config
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.statistics import mean_interval
 from fedsim.questions import Evidence, Question, Work
@@ -33,7 +33,7 @@ _PERMUTATIONS = 10
 Estimator = Literal["log-linear", "network"]
 
 
-class Surplus(Config):
+class Surplus(TimedConfig):
     """Which states are measured, and how."""
 
     later: int = Field(default=1, ge=1, description="K - 1, tokens behind the next one that are asked about")
@@ -109,6 +109,7 @@ class _Positions(NamedTuple):
 class WhatStatesSayOfLaterTokens(Question[Surplus]):
     """Measures information surplus and spectral alignment of clients' states, each beside permuted states."""
 
+    metric: ClassVar[str] = "surplus"
     title: ClassVar[str] = "What do states say beyond the next token?"
     summary: ClassVar[str] = (
         "Surplus is the information that the state in front of a text's next token holds of the tokens behind it, "

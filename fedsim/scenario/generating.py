@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.choices import Choice
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, TraceQuestion, TraceView
 
@@ -79,7 +80,7 @@ class TraceAttackChoice(Choice):
         return self.label or f"{self.name}, {self.view}{hidden}"
 
 
-class GenerationSettings(Config):
+class GenerationSettings(TimedConfig):
     """What the trained model writes after the last round, and who looks at its traces."""
 
     decoder: DecoderChoice = Field(

@@ -17,6 +17,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.choices import Choice
+from fedsim.core.deadline import check_time
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Condition
 from fedsim.core.masked_places import mask_token
@@ -102,6 +103,7 @@ def measure_exposure(
 def _score(
     world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
 ) -> SecretScore:
+    check_time()
     seed = world.scenario.seed
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
     secret = planted.text[len(planted.prompt) :]

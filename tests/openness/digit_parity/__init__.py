@@ -8,16 +8,16 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 
+from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
-from fedsim.core.types import Config
 from fedsim.metrics.statistics import wilson
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 
 
-class ParitySettings(Config):
+class ParitySettings(TimedConfig):
     """Which tensor is read."""
 
     bias: str = Field(min_length=1, description="name of the last layer's bias")
