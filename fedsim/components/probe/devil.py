@@ -230,11 +230,6 @@ def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tens
     return is_shown
 
 
-def widen(features: Tensor, size: int) -> Tensor:
-    """Return the mean over a square of `size` places (odd) around each place of features; borders do not count."""
-    return F.avg_pool2d(features.float(), size, stride=1, padding=size // 2, count_include_pad=False)
-
-
 @torch.no_grad()
 def cost_of(translator: Translator, language: Language, seen: ShownLayers, phrase: Sequence[int]) -> Tensor:
     """Return for each row the mean cost of a phrase's tokens in nats, shape (B,): high where it does not fit.

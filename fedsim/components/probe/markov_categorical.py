@@ -140,11 +140,6 @@ def table_entropy(joint: Tensor) -> float:
     return float(torch.special.entr(joint.double()).sum())
 
 
-def conditional_entropy(joint: Tensor) -> float:
-    """Return H(W | H) in nats of a table p(h, w, ...): of all dimensions given the first."""
-    return table_entropy(joint) - table_entropy(joint.flatten(1).sum(1))
-
-
 def mutual_information(joint: Tensor) -> float:
     """Return I(H; W) in nats of a table p(h, w, ...), the first dimension against all others together."""
     flat = joint.flatten(1)
@@ -346,29 +341,11 @@ def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:
     return 1 - odds.pow(2 if divergence == "total-variation" else 1.5).sum(-1)
 
 
-def renyi_entropy(odds: Tensor, order: float) -> Tensor:
-    """Return D(diag p || p p') for Renyi's divergence of an order other than 1: ln(sum p^(2 - order)) / (order - 1)."""
-    powers = torch.where(odds > 0, odds.clamp_min(torch.finfo(odds.dtype).tiny).pow(2 - order), 0.0)
-    return powers.sum(-1).log() / (order - 1)
-
-
-def calibration_gap(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return for each position -ln p(label) less the entropy of p: mean 0 where the head is right. Shape (N,)."""
-    odds = scores.log_softmax(-1)
-    return -odds.gather(-1, labels[..., None])[..., 0] - torch.special.entr(odds.exp()).sum(-1)
-
-
 def fisher_metric(head: Tensor, odds: Tensor) -> Tensor:
     """Return G = W'(diag p - p p')W of a head W (V, width) at p (V,): the curvature of KL in the state."""
     mean = odds @ head
     scaled = odds.sqrt()[:, None] * head
     return scaled.T @ scaled - torch.outer(mean, mean)
-
-
-def fisher_product(head: Tensor, odds: Tensor, direction: Tensor) -> Tensor:
-    """Return G v without forming G, for a direction v (width,)."""
-    moved = head @ direction
-    return head.T @ (odds * (moved - odds @ moved))
 
 
 def spectral_alignment(hidden: Tensor, features: Tensor) -> float:

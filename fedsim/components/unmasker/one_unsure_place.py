@@ -315,14 +315,3 @@ def analyse(rounds: Sequence[Round]) -> Bounds:
     each = [sum(round_.nats) for round_ in rounds]
     largest = max(each)
     return Bounds(sum(each), largest, len(rounds), sum(each) / largest if largest > 0 else 0.0)
-
-
-def threshold_bound(rounds: Sequence[Round], threshold: float, block: int) -> float:
-    """Return the rounds that a threshold needs at least: fallbacks, and the rest by block * ln(1 / threshold) each.
-
-    A round that explored nothing and wrote one token below the threshold is a fallback.
-    """
-    limit = -torch.tensor(threshold, dtype=torch.double).log().item()
-    fallbacks = [round_ for round_ in rounds if len(round_.nats) == 1 and round_.nats[0] > limit]
-    rest = sum(sum(round_.nats) for round_ in rounds) - sum(round_.nats[0] for round_ in fallbacks)
-    return len(fallbacks) + rest / (block * limit)

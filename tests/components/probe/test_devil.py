@@ -123,12 +123,6 @@ def test_all_layers_share_the_finest_grid() -> None:
     assert own.see_places(features(3), [1])[1] == (2, 2)
 
 
-def test_a_wider_place_is_the_mean_of_its_neighbours_within_the_image() -> None:
-    wide = own.widen(torch.arange(9.0).view(1, 1, 3, 3), 3)
-    assert wide[0, 0, 1, 1].item() == 4
-    assert wide[0, 0, 0, 0].item() == (0 + 1 + 3 + 4) / 4
-
-
 class Echo(nn.Module):
     """Gives the embedding of fixed tokens as the prompt."""
 
