@@ -7,7 +7,7 @@ Assumes: honest-but-curious server, one update by SGD, fewer tokens in the batch
     are read one after the other; under noise, added or of 16 bits, spans are soft and all blocks are used.
 Recovers: exact sentences, with repeats where the output layer shows them; under early dropout only words.
 Fails: as many tokens as the width (or LoRA rows); fresh LoRA; dropout in the first block; strong noise. If tokens see
-    later ones, arrangements of the tokens are tried, which works for short sentences.
+    later ones, arrangements of the tokens are searched by descent, which may miss some sentences of a batch.
 Source: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3 and 5.
 """
 
