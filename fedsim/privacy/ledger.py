@@ -1,0 +1,288 @@
+"""What people whose data are used have spent across runs, in a file that outlives each of them.
+
+A line is a code and an entry: code = HMAC-SHA256(key, code of the line before + entry). So nobody without the key adds,
+changes, moves or removes a line, but for whole lines at the end: those are missed only by a process that read them
+before, and by people who noted the number of the last entry. A line is on disk before its round is trained.
+
+A kill cuts off at most the last line. Nothing was trained on the strength of it, so it is left out, and an entry says
+so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Adjacency, Mechanism, Unit
+from fedsim.privacy.accounting import Epsilon, Spent, epsilon, in_rounds
+from fedsim.record.store import explain
+
+_KEY_BYTES = 32
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_END, _BETWEEN = b"\n", b" "
+
+
+class BudgetSpent(FedsimError):
+    """A round that would cost a subject more than it may spend; the message has the figures."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What a subject may spend in all: epsilon at delta."""
+
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """A line of a ledger.
+
+    Attributes:
+        number: of the entry, from 1.
+        at: time in UTC, as ISO 8601.
+        kind: `reserved` counts from here on, whatever happens; `settled` says that the round ended as it should; `cut`
+            that a line which a kill had cut off was left out.
+        subject: whose data.
+        unit: what two neighbouring data sets differ in; '' where nothing is spent.
+        adjacency: how they differ.
+        spent: what the round costs.
+        settles: number of the reservation that is settled, 0 for none.
+        about: what a person or a program wants to know later, such as run and app.
+    """
+
+    number: int
+    at: str
+    kind: Literal["reserved", "settled", "cut"]
+    subject: str = ""
+    unit: Unit | Literal[""] = ""
+    adjacency: Adjacency | Literal[""] = ""
+    spent: tuple[Spent, ...] = ()
+    settles: int = 0
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """A ledger on disk; every call reads and checks the whole file, and several processes may use it at once."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path, self._key = path, key
+        self._last: tuple[int, bytes] = (0, b"")  # number and code of the last line that this process has read
+
+    @classmethod
+    def open(cls, path: Path, key: Path) -> Ledger:
+        """Return the ledger of a file, checked; ledger and key are made where both are missing.
+
+        Args:
+            path: of the ledger.
+            key: of the file with the key, which only its owner may read.
+
+        Raises:
+            FedsimError: one of both is missing, others may read the key, or a line was not written with this key.
+        """
+        if path.exists() != key.exists():
+            missing, there = (path, key) if key.exists() else (key, path)
+            raise FedsimError(
+                f"{there} is there, but {missing} is missing. Bring it back: without it nobody knows what was spent. "
+                f"To begin anew, with nothing spent, move {there} away too."
+            )
+        if not key.exists():
+            with explain(path):
+                _write_new(key, secrets.token_hex(_KEY_BYTES).encode())
+                _write_new(path, b"")
+        ledger = cls(path, _read_key(key))
+        ledger.entries()
+        return ledger
+
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        """Return all entries, the oldest first.
+
+        Raises:
+            FedsimError: a line was not written with this key, or lines that were there are gone.
+        """
+        with self._locked(fcntl.LOCK_SH) as handle:
+            return self._read(handle)[0]
+
+    def spent(self, subject: str, delta: float) -> Epsilon:
+        """Return what a subject has spent at `delta`; a reservation counts whether or not it was settled."""
+        return epsilon(_parts(self.entries(), subject), delta)
+
+    def reserve(
+        self, subject: str, mechanisms: Sequence[Mechanism], allowance: Allowance, about: Mapping[str, str]
+    ) -> int:
+        """Write down what a round will cost a subject, and return the number of the entry. To be called before it.
+
+        Args:
+            subject: whose data.
+            mechanisms: that run in the round, each once.
+            allowance: what the subject may have spent after the round.
+            about: kept in the entry.
+
+        Raises:
+            BudgetSpent: the subject would have spent more than it may; nothing is written.
+            FedsimError: an earlier round of the subject had neighbours of another kind, or see `entries`.
+        """
+        cost = tuple(in_rounds(mechanism, 1) for mechanism in mechanisms)
+        with self._locked(fcntl.LOCK_EX) as handle:
+            entries, _ = self._read(handle)
+            unit, adjacency = _neighbours(entries, subject, mechanisms)
+            before = _parts(entries, subject)
+            after = epsilon([*before, *cost], allowance.delta).value
+            if not after <= allowance.epsilon:
+                raise BudgetSpent(
+                    f"'{subject}' has spent epsilon {epsilon(before, allowance.delta).value:.4g} at delta "
+                    f"{allowance.delta:g}, would have spent {after:.4g} after this round, and may spend "
+                    f"{allowance.epsilon:.4g}. Let it spend more, or stop here."
+                )
+            return self._append(
+                handle,
+                kind="reserved",
+                subject=subject,
+                unit=unit,
+                adjacency=adjacency,
+                spent=cost,
+                about=dict(about),
+            )
+
+    def settle(self, reservation: int) -> None:
+        """Write down that the round of a reservation ended as it should.
+
+        Raises:
+            FedsimError: there is no such reservation, or it is settled; or see `entries`.
+        """
+        with self._locked(fcntl.LOCK_EX) as handle:
+            entries, _ = self._read(handle)
+            if reservation not in open_reservations(entries):
+                raise FedsimError(f"{self._path} has no open reservation {reservation}.")
+            self._append(handle, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[int]:
+        """Open the file while no other process writes it."""
+        with explain(self._path):
+            handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, how)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _read(self, handle: int) -> tuple[tuple[LedgerEntry, ...], bytes]:
+        """Return the entries, and what a kill left of a last line."""
+        *lines, rest = os.pread(handle, os.fstat(handle).st_size, 0).split(_END)
+        entries: list[LedgerEntry] = []
+        code = b""
+        for number, line in enumerate(lines, 1):
+            code = self._check(number, line, code)
+            entries.append(_entry(line.partition(_BETWEEN)[2]))
+            if number == self._last[0] and code != self._last[1]:
+                raise FedsimError(f"{self._path}: line {number} is another one than before. {_ADVICE}")
+        if len(lines) < self._last[0]:
+            raise FedsimError(f"{self._path} has {len(lines)} lines, and had {self._last[0]} before. {_ADVICE}")
+        self._last = (len(lines), code)
+        return tuple(entries), rest
+
+    def _check(self, number: int, line: bytes, before: bytes) -> bytes:
+        """Return the code of a line, if it is the right one."""
+        code, _, text = line.partition(_BETWEEN)
+        if not hmac.compare_digest(code, self._code(before, text)):
+            raise FedsimError(f"{self._path}: line {number} was not written with this ledger's key. {_ADVICE}")
+        return code
+
+    def _append(self, handle: int, **entry: Any) -> int:
+        """Write a line, on disk when this returns, in place of what a kill left of one; return its number."""
+        entries, rest = self._read(handle)
+        number, code = len(entries) + 1, self._last[1]
+        with explain(self._path):
+            if rest:
+                os.ftruncate(handle, os.fstat(handle).st_size - len(rest))
+                number, code = number + 1, self._write(handle, code, number, kind="cut")
+            code = self._write(handle, code, number, **entry)
+        self._last = (number, code)
+        return number
+
+    def _write(self, handle: int, before: bytes, number: int, **entry: Any) -> bytes:
+        written = LedgerEntry(number, datetime.now(UTC).isoformat(timespec="seconds"), **entry)
+        text = json.dumps(asdict(written), sort_keys=True, separators=(",", ":")).encode()
+        code = self._code(before, text)
+        line = memoryview(code + _BETWEEN + text + _END)
+        while line:
+            line = line[os.write(handle, line) :]
+        os.fsync(handle)
+        return code
+
+    def _code(self, before: bytes, text: bytes) -> bytes:
+        return hmac.new(self._key, before + _BETWEEN + text, hashlib.sha256).hexdigest().encode()
+
+
+_ADVICE = (
+    "Somebody changed the file, or it belongs to another key. Nothing is spent until it is as it was: look for a copy, "
+    "and for who may write there."
+)
+
+
+def open_reservations(entries: Sequence[LedgerEntry]) -> set[int]:
+    """Return the numbers of reservations that nobody has settled: their rounds run, or were broken off."""
+    reserved = {entry.number for entry in entries if entry.kind == "reserved"}
+    return reserved - {entry.settles for entry in entries}
+
+
+def _parts(entries: Sequence[LedgerEntry], subject: str) -> list[Spent]:
+    return [part for entry in entries if entry.subject == subject for part in entry.spent]
+
+
+def _neighbours(
+    entries: Sequence[LedgerEntry], subject: str, mechanisms: Sequence[Mechanism]
+) -> tuple[Unit, Adjacency]:
+    """Return the one unit and adjacency of everything that a subject spends: epsilons of several do not add up."""
+    if not mechanisms:
+        raise FedsimError(f"a round of '{subject}' has no mechanism: nothing bounds what it tells.")
+    kinds: list[tuple[Unit, Adjacency]] = [(mechanism.unit, mechanism.adjacency) for mechanism in mechanisms]
+    for entry in entries:
+        if entry.subject == subject and entry.unit != "" and entry.adjacency != "":
+            kinds.append((entry.unit, entry.adjacency))
+    if len(set(kinds)) > 1:
+        (unit, adjacency), (other, how) = sorted(set(kinds))[:2]
+        raise FedsimError(
+            f"'{subject}' has rounds whose neighbours differ in a {unit} ({adjacency}) and in a {other} ({how}), which "
+            "have no epsilon in common. Give one of them another subject."
+        )
+    return kinds[0]
+
+
+def _entry(text: bytes) -> LedgerEntry:
+    fields = json.loads(text)
+    return LedgerEntry(**{**fields, "spent": tuple(Spent(**part) for part in fields["spent"])})
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, which only its owner may read, on disk when this returns."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def _read_key(path: Path) -> bytes:
+    if path.stat().st_mode & _OTHERS:
+        raise FedsimError(f"others may read the key {path}, and so write what they like. Run: chmod 600 {path}")
+    key = path.read_bytes().strip()
+    if len(key) < 2 * _KEY_BYTES:
+        raise FedsimError(f"{path} holds {len(key)} characters, expected a key of {2 * _KEY_BYTES}. Bring it back.")
+    return key

@@ -1,0 +1,214 @@
+"""What is written before a round counts after it, whoever writes, dies or changes the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Mechanism
+from fedsim.privacy.accounting import Spent, epsilon
+from fedsim.privacy.ledger import Allowance, BudgetSpent, Ledger, open_reservations
+
+DELTA = 1e-5
+NOISE = Mechanism("client", "replace", 2.0, 1.0, 1, DELTA, "the server")
+MUCH = Allowance(100.0, DELTA)
+
+
+def places(folder: Path) -> tuple[Path, Path]:
+    return folder / "ledger.jsonl", folder / "ledger.key"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(*places(tmp_path))
+
+
+def reserve(ledger: Ledger, allowance: Allowance = MUCH, mechanism: Mechanism = NOISE, subject: str = "ward") -> int:
+    return ledger.reserve(subject, [mechanism], allowance, {"run": "7"})
+
+
+def test_a_new_ledger_is_empty_and_only_its_owner_reads_it(tmp_path: Path, ledger: Ledger) -> None:
+    assert ledger.entries() == ()
+    assert ledger.spent("ward", DELTA).value == 0.0
+    assert [path.stat().st_mode & 0o777 for path in places(tmp_path)] == [0o600, 0o600]
+
+
+def test_rounds_add_up_as_the_accountant_says_over_runs_and_restarts(tmp_path: Path, ledger: Ledger) -> None:
+    reserve(ledger)
+    again = Ledger.open(*places(tmp_path))
+    reserve(again, mechanism=replace(NOISE, noise_multiplier=3.0))
+    assert ledger.spent("ward", DELTA) == epsilon([Spent(2.0, 1.0, 1), Spent(3.0, 1.0, 1)], DELTA)
+    assert ledger.spent("another ward", DELTA).value == 0.0
+
+
+def test_an_entry_says_what_it_was_given(ledger: Ledger) -> None:
+    assert reserve(ledger) == 1
+    (entry,) = ledger.entries()
+    assert (entry.number, entry.kind, entry.subject, entry.unit, entry.adjacency) == (
+        1, "reserved", "ward", "client", "replace",
+    )  # fmt: skip
+    assert entry.spent == (Spent(2.0, 1.0, 1),)
+    assert entry.about == {"run": "7"}
+
+
+def test_a_round_that_costs_too_much_is_refused_before_it_and_not_written(ledger: Ledger) -> None:
+    one, two = (epsilon([Spent(2.0, 1.0, steps)], DELTA).value for steps in (1, 2))
+    allowance = Allowance((one + two) / 2, DELTA)
+    reserve(ledger, allowance)
+    with pytest.raises(BudgetSpent, match=f"spent epsilon {one:.4g} at delta 1e-05, .* {two:.4g} after this round"):
+        reserve(ledger, allowance)
+    assert len(ledger.entries()) == 1
+    reserve(ledger, allowance, subject="another ward")
+
+
+def test_a_mechanism_without_noise_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(BudgetSpent, match="inf after this round"):
+        reserve(ledger, mechanism=replace(NOISE, noise_multiplier=0.0))
+
+
+def test_a_reservation_counts_before_and_after_it_is_settled(ledger: Ledger) -> None:
+    number = reserve(ledger)
+    before = ledger.spent("ward", DELTA)
+    assert open_reservations(ledger.entries()) == {1}
+    ledger.settle(number)
+    assert ledger.spent("ward", DELTA) == before
+    assert open_reservations(ledger.entries()) == set()
+    with pytest.raises(FedsimError, match="no open reservation 1"):
+        ledger.settle(number)
+
+
+def test_neighbours_of_two_kinds_are_not_added_up(ledger: Ledger) -> None:
+    reserve(ledger)
+    record = replace(NOISE, unit="record", adjacency="add-or-remove")
+    with pytest.raises(FedsimError, match=r"differ in a client \(replace\) and in a record \(add-or-remove\)"):
+        reserve(ledger, mechanism=record)
+    reserve(ledger, mechanism=record, subject="ward, by record")
+
+
+def test_a_round_without_mechanism_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(FedsimError, match="no mechanism"):
+        ledger.reserve("ward", [], MUCH, {})
+
+
+def test_a_line_that_a_kill_cut_off_anywhere_is_left_out_and_said(tmp_path: Path, ledger: Ledger) -> None:
+    path, key = places(tmp_path)
+    reserve(ledger)
+    whole = path.stat().st_size
+    reserve(ledger)
+    content = path.read_bytes()
+    for end in range(whole + 1, len(content), 5):
+        path.write_bytes(content[:end])
+        opened = Ledger.open(path, key)
+        assert [entry.kind for entry in opened.entries()] == ["reserved"]
+        assert reserve(opened) == 3
+        assert [entry.kind for entry in Ledger.open(path, key).entries()] == ["reserved", "cut", "reserved"]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_changed_a_missing_and_a_moved_line_are_seen(tmp_path: Path, ledger: Ledger, line: int) -> None:
+    path, key = places(tmp_path)
+    for _ in range(4):
+        reserve(ledger)
+    lines = path.read_bytes().splitlines(keepends=True)
+    changed = [*lines[:line], lines[line].replace(b'"steps":1', b'"steps":0'), *lines[line + 1 :]]
+    missing = [*lines[:line], *lines[line + 1 :]]
+    moved = [*lines[:line], lines[line + 1], lines[line], *lines[line + 2 :]]
+    for bad in (changed, missing, moved):
+        path.write_bytes(b"".join(bad))
+        with pytest.raises(FedsimError, match=f"line {line + 1} was not written with this ledger's key"):
+            Ledger.open(path, key)
+
+
+def test_who_read_lines_misses_them_at_the_end(tmp_path: Path, ledger: Ledger) -> None:
+    path, key = places(tmp_path)
+    reserve(ledger)
+    first = path.read_bytes()
+    reserve(ledger)
+    path.write_bytes(first)
+    with pytest.raises(FedsimError, match="has 1 lines, and had 2 before"):
+        reserve(ledger)
+    reserve(Ledger.open(path, key), subject="another ward")
+    with pytest.raises(FedsimError, match="line 2 is another one than before"):
+        ledger.entries()
+
+
+def test_another_key_and_a_key_that_others_may_read_are_refused(tmp_path: Path, ledger: Ledger) -> None:
+    path, key = places(tmp_path)
+    reserve(ledger)
+    right = key.read_text()
+    key.write_text("0" * 64)
+    with pytest.raises(FedsimError, match="line 1 was not written with this ledger's key"):
+        Ledger.open(path, key)
+    key.write_text(right[:10])
+    with pytest.raises(FedsimError, match="holds 10 characters, expected a key of 64"):
+        Ledger.open(path, key)
+    key.write_text(right)
+    key.chmod(0o640)
+    with pytest.raises(FedsimError, match=f"chmod 600 {key}"):
+        Ledger.open(path, key)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(
+    tmp_path: Path, ledger: Ledger, lost: int
+) -> None:
+    reserve(ledger)
+    places(tmp_path)[lost].unlink()
+    with pytest.raises(FedsimError, match="is missing. Bring it back"):
+        Ledger.open(*places(tmp_path))
+
+
+MANY = """
+import sys
+from pathlib import Path
+from fedsim.core.types import Mechanism
+from fedsim.privacy.ledger import Allowance, BudgetSpent, Ledger
+
+mechanism = Mechanism("client", "replace", 2.0, 1.0, 1, 1e-5, "the server")
+ledger = Ledger.open(Path(sys.argv[1]), Path(sys.argv[2]))
+try:
+    while True:
+        print(ledger.reserve("ward", [mechanism], Allowance(float(sys.argv[3]), 1e-5), {}), flush=True)
+except BudgetSpent:
+    pass
+"""
+
+
+def start(folder: Path, budget: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", MANY, *map(str, places(folder)), str(budget)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_two_processes_spend_the_budget_once(tmp_path: Path, ledger: Ledger) -> None:
+    budget = epsilon([Spent(2.0, 1.0, 6)], DELTA).value + 1e-6  # of exactly six rounds
+    outputs = [process.communicate(timeout=60)[0] for process in [start(tmp_path, budget) for _ in range(2)]]
+    numbers = [int(number) for output in outputs for number in output.split()]
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    assert len(ledger.entries()) == 6
+
+
+def test_a_kill_loses_nothing_that_was_said_to_be_written(tmp_path: Path) -> None:
+    Ledger.open(*places(tmp_path))
+    process = start(tmp_path, 1e9)
+    assert process.stdout is not None
+    said = [int(process.stdout.readline()) for _ in range(5)]
+    process.kill()
+    said += [int(line) for line in process.stdout.read().split("\n")[:-1]]
+    process.wait()
+    process.stdout.close()
+    entries = Ledger.open(*places(tmp_path)).entries()
+    assert {entry.number for entry in entries} >= set(said)
+
+
+def test_a_line_holds_an_entry_that_people_can_read(tmp_path: Path, ledger: Ledger) -> None:
+    reserve(ledger)
+    text = places(tmp_path)[0].read_text().splitlines()[0].partition(" ")[2]
+    assert json.loads(text)["spent"] == [{"noise_multiplier": 2.0, "sampling_rate": 1.0, "steps": 1}]
