@@ -20,7 +20,8 @@ _ASK_VERSION = 1
 _BENEATH_PATH = 1
 _GAIN_NO_PRIVILEGES = 38
 
-_WRITE, _READ, _LIST, _IOCTL = 1 << 1, 1 << 2, 1 << 3, 1 << 15
+_RUN, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
+_OF_A_FILE = _WRITE | _READ | _TRUNCATE | _IOCTL  # the other rights are those of folders
 _OF_FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: _IOCTL}  # what each version adds: refer, truncate, ioctl
 _TCP, _SIGNALS_AND_SOCKETS = 0b11, 0b11
 _HAS_TCP, _HAS_SIGNALS = 4, 6  # the versions that added them
@@ -34,11 +35,13 @@ class Places:
         readable: files and folders, with all below them.
         listed: folders whose names it may see, and those of folders below them.
         devices: files that it may write to and command.
+        writable: files and folders, with all below them, that it may also write, make and remove.
     """
 
     readable: Sequence[str]
     listed: Sequence[str]
     devices: Sequence[str]
+    writable: Sequence[str] = ()
 
 
 def version() -> int:
@@ -73,6 +76,7 @@ def restrict(places: Places) -> None:
         (places.readable, _READ | _LIST),
         (places.listed, _LIST),
         (places.devices, (_READ | _WRITE | _IOCTL) & handled),
+        (places.writable, handled & ~(_RUN | _IOCTL)),
     ):
         for path in paths:
             _allow(ruleset, path, rights)
@@ -93,7 +97,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     except OSError:
         return
     try:
-        allowed = rights if os.path.isdir(path) else rights & ~_LIST
+        allowed = rights if os.path.isdir(path) else rights & _OF_A_FILE
         _called(_ADD_RULE, ruleset, _BENEATH_PATH, struct.pack("<Qi", allowed, place), 0)
     finally:
         os.close(place)

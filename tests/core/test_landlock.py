@@ -29,6 +29,10 @@ print(json.dumps({
     "read granted": tried(lambda: open(f"{folder}/granted/file").read()),
     "list granted": tried(lambda: os.listdir(f"{folder}/granted")),
     "write granted": tried(lambda: open(f"{folder}/granted/new", "w")),
+    "write writable": tried(lambda: open(f"{folder}/writable/new", "w").write("x")),
+    "make in writable": tried(lambda: os.mkdir(f"{folder}/writable/inner")),
+    "remove in writable": tried(lambda: os.unlink(f"{folder}/writable/file")),
+    "truncate a writable file": tried(lambda: os.truncate(f"{folder}/file", 0)),
     "read listed": tried(lambda: open(f"{folder}/listed/file").read()),
     "list listed": tried(lambda: os.listdir(f"{folder}/listed")),
     "read other": tried(lambda: open(f"{folder}/other/file").read()),
@@ -49,13 +53,15 @@ needs = pytest.mark.skipif(landlock.version() < 6, reason="this machine's Landlo
 
 @needs
 def test_a_process_that_is_shut_off_reads_what_is_granted_and_reaches_nothing_else(tmp_path: Path) -> None:
-    for name in ("granted", "listed", "other"):
+    for name in ("granted", "listed", "other", "writable"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("secret")
+    (tmp_path / "file").write_text("whatever")
     places = {
         "readable": [str(tmp_path / "granted"), "/nowhere"],
         "listed": [str(tmp_path / "listed")],
         "devices": ["/dev/null"],
+        "writable": [str(tmp_path / "writable"), str(tmp_path / "file")],
     }
     done = subprocess.run(
         [sys.executable, "-c", DEEDS, json.dumps(places), str(tmp_path)],
@@ -65,7 +71,10 @@ def test_a_process_that_is_shut_off_reads_what_is_granted_and_reaches_nothing_el
         text=True,
     )
     found = json.loads(done.stdout)
-    allowed = ("read granted", "list granted", "list listed", "write null")
+    allowed = (
+        *("read granted", "list granted", "list listed", "write null", "truncate a writable file"),
+        *("write writable", "make in writable", "remove in writable"),
+    )
     assert {name for name, how in found.items() if how == "done"} == set(allowed)
     assert set(found.values()) == {"done", "PermissionError"}
     assert (tmp_path / "other" / "file").read_text() == "secret"
