@@ -10,7 +10,7 @@ from typing import Any, cast, final
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
 from fedsim.core import registry, seeding
@@ -21,7 +21,7 @@ from fedsim.privacy.history import history_key, spend
 
 _TRAIN, _METRICS, _EXAMPLES = "train", "metrics", "num-examples"
 _MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
-_COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
+COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
 _FAILED = "the app failed; the log of the client says why"
 _UNCHECKED = "the check of what the server sent failed; the log of the client says why"
 _TOUCHED = "the app's state holds what this mod keeps there: the app writes it, or is behind two mods of one defense"
@@ -52,7 +52,7 @@ _OUTSIDE = ("on_received", "on_upload")
 _INSIDE = ("prepare", "on_batch", "loss", "on_examples", "on_gradient")
 
 
-def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
+def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingMod:
     """Return a mod that runs a defense on every update that a ClientApp sends.
 
     A defense that looks at what the server sent does so before the app; where it refuses or fails, the app is not run.
@@ -84,7 +84,7 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     except ValueError as error:
         raise FedsimError(f"defense '{name}': {error}") from error
     _check(name, defense)
-    return _DefendingMod(name, defense, seed)
+    return DefendingMod(name, defense, seed)
 
 
 class _Refusal(FedsimError):
@@ -92,23 +92,28 @@ class _Refusal(FedsimError):
 
 
 @final
-class _DefendingMod:
-    """Flower's mod: it sends what it has defended, or why it sends nothing."""
+class DefendingMod:
+    """Flower's mod: it sends what it has defended, or why it sends nothing.
+
+    Attributes:
+        mechanism: what a call costs, None where the defense is not private.
+    """
 
     def __init__(self, name: str, defense: Defense[Any], seed: int | None) -> None:
         self._name = name
         self._defense = defense
         self._seed = seed
-        self._mechanism = defense.mechanism(_ALONE)
+        self.mechanism = defense.mechanism(_ALONE)
         self._kept = frozenset((_calls(name), _memory(name), history_key(name)))
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        """Return the app's reply as it may leave, or an error that says why none does."""
         try:
             return self._reply(message, context, call_next)
         except _Refusal as refusal:
             return self._error(message, str(refusal))
         except Exception:
-            if self._mechanism is None:
+            if self.mechanism is None:
                 raise
             # An error's own words may tell of the data.
             _LOG.exception("the app behind defense '%s' failed", self._name)
@@ -119,7 +124,7 @@ class _DefendingMod:
         if message_type.split(".")[0] == _TRAIN:
             return self._train(message, context, call_next)
         reply = self._answer(message, context, call_next)
-        if self._mechanism is None or reply.has_error():
+        if self.mechanism is None or reply.has_error():
             return reply
         _check_empty(message_type, reply.content)
         return Message(RecordDict(), reply_to=message)
@@ -128,13 +133,13 @@ class _DefendingMod:
         """Return the app's reply, or that it failed. The app gets copies: of the message, and of what is its state."""
         inner = copy.copy(context)
         inner.state = RecordDict({key: record for key, record in context.state.items() if key not in self._kept})
-        reply = call_next(message if self._mechanism is None else _copied(message), inner)
+        reply = call_next(message if self.mechanism is None else _copied(message), inner)
         if not self._kept.isdisjoint(inner.state):
             raise _Refusal(_TOUCHED)
         for key in set(context.state) - self._kept:
             del context.state[key]
         context.state.update(inner.state)
-        if self._mechanism is None or not reply.has_error():
+        if self.mechanism is None or not reply.has_error():
             return reply
         _LOG.error("the app behind defense '%s' failed: %s", self._name, reply.error.reason)
         return self._error(message, _FAILED)
@@ -150,17 +155,17 @@ class _DefendingMod:
         place, trained = _only_arrays(reply.content, "the reply")
         arrays = trained.to_torch_state_dict()
         _check_update(received, arrays)
-        if self._mechanism is not None:
+        if self.mechanism is not None:
             _check_covered(received, arrays, reply.content)
         moved = {n: received[n] - arrays[n] for n in received if arrays[n].is_floating_point()}
-        examples = 1 if self._mechanism is not None else _examples(reply.content)
+        examples = 1 if self.mechanism is not None else _examples(reply.content)
         update = self._defense.on_upload(Update("delta", moved, {}, examples, 0.0), here)
         sent = ArrayRecord({n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in received})
         _remember(self._name, context, self._defense, here)
-        if self._mechanism is None:
+        if self.mechanism is None:
             reply.content[place] = sent
             return reply
-        spend(context.state, {self._name: self._mechanism})
+        spend(context.state, {self._name: self.mechanism})
         metrics = MetricRecord({_EXAMPLES: update.examples})
         return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
 
@@ -209,7 +214,7 @@ def _check_update(received: dict[str, Tensor], trained: dict[str, Tensor]) -> No
 def _check_covered(received: dict[str, Tensor], trained: dict[str, Tensor], content: RecordDict) -> None:
     """Refuse what the guarantee of a private defense does not cover."""
     for name, tensor in trained.items():
-        if tensor.dtype not in _COVERED:
+        if tensor.dtype not in COVERED:
             raise _refusal(
                 "an array of the reply is of a type that the guarantee does not cover. Expected float32 or float64; in "
                 "place of batch normalisation, which counts steps, use group or layer normalisation",

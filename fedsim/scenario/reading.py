@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -23,6 +23,7 @@ from fedsim.scenario.combinations import expand
 from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
 
+TableT = TypeVar("TableT", bound=BaseModel)
 _SERVER_RATES = {"fedsgd": 0.1, "fedavg": 1.0}  # a mean of gradients is a direction, a mean of changes a whole step
 _QUOTED = r"'([^']+)'"
 
@@ -71,11 +72,7 @@ def parse(raw: Mapping[str, Any], source: str) -> Scenario:
     Raises:
         ScenarioError: listing every problem with its place in `source`.
     """
-    try:
-        scenario = Scenario.model_validate(raw)
-    except ValidationError as error:
-        raise ScenarioError(_explain(source, error, Scenario)) from error
-    scenario = _settle(scenario, source)
+    scenario = _settle(read_table(Scenario, raw, source), source)
     for _, arm in expand(scenario) if scenario.arms else ():
         try:
             _arm(json.dumps(arm, sort_keys=True))
@@ -93,10 +90,28 @@ def read_settings(method: Method, overrides: Sequence[str]) -> Any:
     raw: dict[str, Any] = {}
     for text in overrides:
         override(raw, text)
+    return read_table(method.config, raw, method.name)
+
+
+def read_table(
+    table: type[TableT], raw: Any, source: str, place: tuple[str | int, ...] = (), context: Any = None
+) -> TableT:
+    """Return a table of a file, with defaults filled in.
+
+    Args:
+        table: what it must fit.
+        raw: keys and values as TOML has them.
+        source: name of the file.
+        place: of the table in the file.
+        context: for validators that ask for it.
+
+    Raises:
+        ScenarioError: listing every problem with its key in `source`.
+    """
     try:
-        return method.config.model_validate(raw)
+        return table.model_validate(raw, context=context)
     except ValidationError as error:
-        raise ScenarioError(_explain(method.name, error, method.config)) from error
+        raise ScenarioError(_explain(source, error, table, place)) from error
 
 
 def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
