@@ -19,6 +19,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     expect,
     export,
     generate,
+    guard,
     init,
     listing,
     new,

@@ -1,0 +1,55 @@
+"""`fedsim guard run` and `fedsim guard status`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
+
+guard = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Runs other people's Flower apps at a site's node, as its policy says."
+)
+app.add_typer(guard, name="guard")
+
+_POLICY = Path("guard.toml")
+_PolicyFile = Annotated[Path, typer.Argument(help="the site's policy; docs/guard.md has one to begin with")]
+
+
+@guard.command(cls=OneCommand, epilog="Example: fedsim guard run guard.toml")
+def run(policy: _PolicyFile = _POLICY) -> None:
+    """Answer the messages of a SuperNode in place of flower-superexec, until Ctrl-C."""
+    from fedsim.guard.policy import read_policy
+    from fedsim.guard.serving import serve
+
+    rules = read_policy(policy)
+    with ask_to_stop() as should_stop:
+        serve(rules, should_stop, lambda line: say(f"{datetime.now().astimezone():%H:%M:%S} {line}"))
+
+
+@guard.command(cls=OneCommand, epilog="Example: fedsim guard status guard.toml")
+def status(policy: _PolicyFile = _POLICY) -> None:
+    """Show what was spent, by which runs, and how many rounds are left."""
+    from fedsim.guard.policy import read_policy
+    from fedsim.guard.status import status_of
+
+    now = status_of(read_policy(policy))
+    say(
+        f"'{now.subject}' has spent epsilon {now.spent:.4g} of {now.allowed:g} at delta {now.delta:g}. "
+        f"Rounds left: {now.rounds_left}."
+    )
+    if now.broken_off:
+        say(f"Rounds at work or broken off: {now.broken_off}. They count.")
+    if now.cut:
+        say(f"Lines that a kill cut off, before which nothing was trained: {now.cut}.")
+    say(f"Last entry: {now.entries}. Note it: a ledger that later has fewer was cut.")
+    if not now.runs:
+        return
+    table = Table("run", "app", "rounds", "epsilon alone", "last")
+    for share in now.runs:
+        table.add_row(share.run, share.app[:12], str(share.rounds), f"{share.alone:.4g}", share.last)
+    screen.print(table)

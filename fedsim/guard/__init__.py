@@ -1,0 +1,1 @@
+"""A site's guard: it runs the apps of other people at the client's node, and covers what they send."""

@@ -1,0 +1,91 @@
+"""The process that runs an app for one message. What the app prints goes to standard error.
+
+It reads message, context, state and app from standard input, and writes numbers and the app's new state to standard
+output: bytes of each array, in the order and the types that the server sent. Where the app fails it writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fedsim.core import process
+
+process.prepare()
+
+import numpy as np  # noqa: E402
+from flwr.app import ArrayRecord, Context, Message, RecordDict  # noqa: E402
+from flwr.cli.install import install_from_fab  # noqa: E402
+from flwr.clientapp import ClientApp  # noqa: E402
+from flwr.common.config import get_project_config  # noqa: E402
+from flwr.common.serde import (  # noqa: E402
+    context_from_proto,
+    message_from_proto,
+    recorddict_from_proto,
+    recorddict_to_proto,
+)
+from flwr.proto.message_pb2 import Context as ContextProto  # noqa: E402
+from flwr.proto.message_pb2 import Message as MessageProto  # noqa: E402
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto  # noqa: E402
+from flwr.supercore.object_ref import load_app  # noqa: E402
+
+from fedsim.guard import frames  # noqa: E402
+
+
+def serve() -> None:
+    """Read what the guard sends, run the app, and write its numbers."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    order, about, state, fab = frames.read(sys.stdin.buffer, sys.maxsize)
+    message = message_from_proto(MessageProto.FromString(order))
+    context = context_from_proto(ContextProto.FromString(about))
+    context.state = recorddict_from_proto(RecordDictProto.FromString(state))
+    numbers = train(load(fab), message, context)
+    frames.write(answers, numbers, recorddict_to_proto(context.state).SerializeToString())
+
+
+def train(app: ClientApp, message: Message, context: Context) -> bytes:
+    """Return the bytes of the arrays with which an app answers; all else that it says is left out.
+
+    Raises:
+        ValueError: it answers with an error, or with no arrays of the received names, shapes and types.
+    """
+    received = next(iter(message.content.array_records.values())).copy()
+    reply = app(message=message, context=context)
+    if reply.has_error():
+        raise ValueError(f"the app answers with an error: {reply.error.reason}")
+    return b"".join(_bytes_like(received, _arrays_of(received, reply.content)))
+
+
+def load(fab: bytes) -> ClientApp:
+    """Return the ClientApp in an archive, which is unpacked into this folder."""
+    folder = install_from_fab(fab, install_dir=Path.cwd(), skip_prompt=True)
+    name = get_project_config(folder)["tool"]["flwr"]["app"]["components"]["clientapp"]
+    app = load_app(name, ImportError, folder)
+    if not isinstance(app, ClientApp):
+        raise ImportError(f"{name} is of type {type(app).__name__}, expected a ClientApp")
+    return app
+
+
+def _arrays_of(received: ArrayRecord, content: RecordDict) -> ArrayRecord:
+    fitting = [record for record in content.array_records.values() if record.keys() == received.keys()]
+    if len(fitting) != 1:
+        raise ValueError(f"{len(fitting)} array records of the reply have the names that the server sent, expected 1")
+    return fitting[0]
+
+
+def _bytes_like(received: ArrayRecord, sent: ArrayRecord) -> list[bytes]:
+    parts: list[bytes] = []
+    for name, array in received.items():
+        expected, given = array.numpy(), sent[name].numpy()
+        if given.shape != expected.shape or given.dtype != expected.dtype:
+            raise ValueError(
+                f"'{name}' is {given.shape} of {given.dtype}, expected {expected.shape} of {expected.dtype}"
+            )
+        parts.append(np.ascontiguousarray(given).tobytes())
+    return parts
+
+
+if __name__ == "__main__":
+    serve()

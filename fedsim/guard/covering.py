@@ -1,0 +1,179 @@
+"""What leaves a site for a message: private arrays in a reply of the guard's own, or a sentence of its own.
+
+Everything that is decided before the app runs is decided without the site's data, so its reason may be told. After the
+app has run, one sentence stands for all that can go wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.types import Tensors
+from fedsim.federation.mods import COVERED, as_mod
+from fedsim.guard.policy import EXAMPLES, GuardPolicy
+from fedsim.privacy.ledger import BudgetSpent, Ledger
+
+_REFUSED = 6  # Flower's MOD_FAILED_PRECONDITION
+_METRICS = "metrics"
+_NOTHING = "nothing is sent for this message"
+_LOG = logging.getLogger(__name__)
+
+Train = Callable[[Tensors], Tensors]
+"""Runs the app, and returns arrays with names, shapes and types of those that it is given."""
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What is sent for a message.
+
+    Attributes:
+        reply: the message itself.
+        reservation: number of the ledger's entry, None where no app ran and nothing was spent.
+        why: for the site's log, why no update is sent; '' where one is.
+    """
+
+    reply: Message
+    reservation: int | None
+    why: str
+
+
+class Cover:
+    """Answers messages as a policy says, and writes down what that costs before an app runs."""
+
+    def __init__(self, policy: GuardPolicy, ledger: Ledger) -> None:
+        self._policy, self._ledger = policy, ledger
+        self._mods = policy.mods()
+        self._mechanisms = [mod.mechanism for mod in self._mods if mod.mechanism is not None]
+        self._check = [as_mod("server-check")] if policy.server_check else []
+        self._run, self._state = 0, RecordDict()  # what defenses remember, of the run at work
+
+    def answer(self, message: Message, app: str, train: Train) -> Covered:
+        """Return what is sent for a message; whatever fails, it is nothing that the defenses have not seen.
+
+        Args:
+            message: from the server.
+            app: SHA-256 of the app that it is for.
+            train: runs the app; what it raises is the app's failure.
+        """
+        charge = _Charge(self, message, app)
+        try:
+            name, received = self._admitted(message, app)
+            chain = _composed([*self._check, charge, *self._mods], partial(self._trained, train, name, received))
+            reply = chain(message, self._context(message))
+            if reply.has_error():
+                raise Refused((reply.error.reason or _NOTHING).rstrip("."))
+            return Covered(self._built(message, name, received, reply), charge.reservation, "")
+        except (FedsimError, Refused) as error:
+            why, said = str(error), _said(error)
+        except Exception as error:
+            _LOG.exception("the guard failed")
+            why, said = f"the guard failed: {type(error).__name__}: {error}", _NOTHING
+        return Covered(declined(message, said if charge.reservation is None else _NOTHING), charge.reservation, why)
+
+    def reserve(self, message: Message, app: str) -> int:
+        """Write down what the message costs."""
+        about = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
+        return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, about)
+
+    def _admitted(self, message: Message, app: str) -> tuple[str, dict[str, Tensor]]:
+        """Return name and tensors of the received arrays.
+
+        Raises:
+            Refused: the policy does not allow the message, or no defense covers such arrays.
+        """
+        apps, rules = self._policy.apps, self._policy.messages
+        if apps.sha256 != "any" and app not in apps.sha256:
+            raise Refused(f"this site does not run the app with SHA-256 {app}")
+        if message.metadata.message_type not in rules.types:
+            raise Refused(f"this site answers {', '.join(rules.types)} alone")
+        run = str(message.metadata.run_id)
+        if sum(entry.about.get("run") == run for entry in self._ledger.entries()) >= rules.rounds:
+            raise Refused(f"this site answers {rules.rounds} messages of a run")
+        records = list(message.content.array_records.items())
+        if len(records) != 1:
+            raise Refused(f"a message has {len(records)} array records, expected 1")
+        name, record = records[0]
+        received = record.to_torch_state_dict()
+        if not received or any(tensor.dtype not in COVERED for tensor in received.values()):
+            raise Refused("a message holds arrays that no defense covers, expected float32 or float64")
+        return name, received
+
+    def _trained(
+        self, train: Train, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
+    ) -> Message:
+        """Return the app's numbers as the reply that the defenses see."""
+        try:
+            return Message(RecordDict({name: _like(received, train(received))}), reply_to=message)
+        except Exception as error:
+            _LOG.warning("the app failed: %s", error)
+            if self._policy.messages.failed == "error":
+                raise
+            return Message(RecordDict({name: ArrayRecord(dict(received))}), reply_to=message)
+
+    def _built(self, message: Message, name: str, received: Mapping[str, Tensor], reply: Message) -> Message:
+        """Return the reply that leaves: names, order and types are the server's, numbers the defenses'."""
+        arrays = next(iter(reply.content.array_records.values())).to_torch_state_dict()
+        sent = ArrayRecord({n: arrays[n].to(tensor.dtype) for n, tensor in received.items()})
+        metrics = MetricRecord({EXAMPLES: 1, **self._policy.messages.metrics})
+        return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
+
+    def _context(self, message: Message) -> Context:
+        """Return the defenses' own context, of which no app knows."""
+        if message.metadata.run_id != self._run:
+            self._run, self._state = message.metadata.run_id, RecordDict()
+        return Context(self._run, message.metadata.dst_node_id, {}, self._state, {})
+
+
+class _Charge:
+    """A mod that writes down what a message costs: behind the check of what the server sent, before the app."""
+
+    def __init__(self, cover: Cover, message: Message, app: str) -> None:
+        self._cover, self._message, self._app = cover, message, app
+        self.reservation: int | None = None
+
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        self.reservation = self._cover.reserve(self._message, self._app)
+        return call_next(message, context)
+
+
+def _like(received: Tensors, arrays: Tensors) -> ArrayRecord:
+    """Return the arrays that the server sent, as the app has them.
+
+    Raises:
+        FedsimError: one is missing, or of another shape or type.
+    """
+    for name, tensor in received.items():
+        if name not in arrays or arrays[name].shape != tensor.shape or arrays[name].dtype != tensor.dtype:
+            raise FedsimError(f"'{name}' is missing, or of another shape or type than the server sent")
+    return ArrayRecord({name: arrays[name] for name in received})
+
+
+def declined(message: Message, why: str) -> Message:
+    """Return the reply that no update is sent, and why."""
+    return Message(Error(_REFUSED, f"the site's guard: {why}."), reply_to=message)
+
+
+def _said(error: FedsimError) -> str:
+    """Return what a server may know of why it gets nothing; of ledger and policy it is nothing."""
+    if isinstance(error, BudgetSpent):
+        return "the epsilon of this site is spent"
+    return str(error) if isinstance(error, Refused) else _NOTHING
+
+
+def _composed(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:
+    """Return the app behind mods, the first one outermost."""
+    for mod in reversed(mods):
+        app = partial(_through, mod, app)
+    return app
+
+
+def _through(mod: Mod, call_next: ClientAppCallable, message: Message, context: Context) -> Message:
+    return mod(message, context, call_next)

@@ -1,0 +1,119 @@
+"""One message through an app, in a process of its own. What comes back is numbers of a known length, never parsed."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_proto
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
+from fedsim.guard import frames, walls
+from fedsim.guard.policy import AppsTable
+
+_MOST_STATE = 1 << 30  # bytes that an app may keep between messages
+_FAREWELL = 10.0  # seconds in which a keeper ends what it keeps
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a SuperNode hands over for a message.
+
+    Attributes:
+        message: from the server.
+        context: the node's settings and the run's.
+        series: of runs that share the app's state.
+        fab: the app, as `flwr build` packs it.
+    """
+
+    message: Message
+    context: Context
+    series: int
+    fab: bytes
+
+
+class AppProcesses:
+    """Runs apps as a policy says, and keeps what they want to remember, unread, until the guard ends."""
+
+    def __init__(self, apps: AppsTable) -> None:
+        self._apps = apps
+        self._states: dict[int, bytes] = {}
+
+    def train(self, order: Order, received: Tensors) -> Tensors:
+        """Return the arrays with which the app answers, with names, shapes and types of the received ones.
+
+        Raises:
+            FedsimError: the app failed, took too long, or wrote something else.
+        """
+        size = sum(tensor.nbytes for tensor in received.values())
+        with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as folder, tempfile.TemporaryFile() as answers:
+            self._run(Path(folder), order, answers)
+            numbers, state = _parts(answers, max(size, _MOST_STATE))
+        if len(numbers) != size:
+            raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
+        self._states[order.series] = state
+        return _tensors(numbers, received)
+
+    def _run(self, folder: Path, order: Order, answers: IO[bytes]) -> None:
+        state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
+        with tempfile.TemporaryFile() as questions, self._log() as log:
+            parts = (message_to_proto(order.message), context_to_proto(order.context))
+            frames.write(questions, *(part.SerializeToString() for part in parts), state, order.fab)
+            questions.seek(0)
+            process = subprocess.Popen(
+                walls.command_of(self._apps, folder),
+                stdin=questions,
+                stdout=answers,
+                stderr=log,
+                cwd=folder,
+                env=walls.environment(folder),
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(self._apps.seconds)
+            except subprocess.TimeoutExpired as error:
+                raise FedsimError(f"the app took longer than {self._apps.seconds:g} seconds") from error
+            finally:
+                _end(process)
+        if code:
+            raise FedsimError(f"the app's process ended with exit code {code}")
+
+    def _log(self) -> IO[bytes] | nullcontext[int]:
+        return nullcontext(subprocess.DEVNULL) if self._apps.log is None else self._apps.log.open("ab")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a keeper, which ends all that the app started."""
+    process.terminate()
+    try:
+        process.wait(_FAREWELL)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _parts(answers: IO[bytes], most: int) -> tuple[bytes, bytes]:
+    answers.seek(0)
+    try:
+        numbers, state = frames.read(answers, most)
+    except ValueError as error:
+        raise FedsimError(f"the app's answer cannot be read: {error}") from error
+    return numbers, state
+
+
+def _tensors(numbers: bytes, like: Tensors) -> Tensors:
+    tensors: dict[str, torch.Tensor] = {}
+    at = 0
+    for name, tensor in like.items():
+        kind = np.float64 if tensor.dtype == torch.float64 else np.float32
+        part = np.frombuffer(numbers, kind, tensor.numel(), at).copy()
+        tensors[name], at = torch.from_numpy(part).reshape(tensor.shape), at + tensor.nbytes
+    return tensors

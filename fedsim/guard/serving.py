@@ -1,0 +1,90 @@
+"""The guard at work: it takes messages from a SuperNode, and sends what its policy covers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import httpx
+
+from fedsim.core.errors import FedsimError
+from fedsim.guard import walls
+from fedsim.guard.covering import Cover, Covered, declined
+from fedsim.guard.node import NodeTask, RuntimeApi
+from fedsim.guard.policy import GuardPolicy
+from fedsim.guard.running import AppProcesses
+from fedsim.privacy.ledger import Ledger
+
+_POLL_SECONDS, _PAUSE_SECONDS = 0.5, 5.0
+_LOG = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+
+
+def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None:
+    """Answer messages until somebody asks to stop; the one at work is answered before.
+
+    Args:
+        policy: of the site.
+        should_stop: set where somebody asks to stop.
+        tell: is given lines for a person of the site.
+
+    Raises:
+        FedsimError: the ledger is not as it was, apps cannot be shut off, or the SuperNode does not accept this guard.
+    """
+    walls.check_walls(policy.apps)
+    guard = Guard(policy, Ledger.open(policy.ledger, policy.key), tell)
+    api = RuntimeApi(policy.node)
+    tell(f"Waits for messages from {policy.node.address}.")
+    trouble = ""
+    while not should_stop.is_set():
+        try:
+            with api.next_task() as task:
+                if task is None:
+                    should_stop.wait(_POLL_SECONDS)
+                else:
+                    guard.handle(task)
+            trouble = ""
+        except FedsimError:
+            raise
+        except httpx.HTTPError as error:
+            if str(error) != trouble:
+                trouble = str(error)
+                tell(f"The SuperNode at {policy.node.address} does not answer as expected: {trouble}.")
+            should_stop.wait(_PAUSE_SECONDS)
+        except Exception:
+            _LOG.exception("a message was not answered")
+            should_stop.wait(_PAUSE_SECONDS)
+
+
+class Guard:
+    """Handles messages one after the other."""
+
+    def __init__(self, policy: GuardPolicy, ledger: Ledger, tell: Tell) -> None:
+        self._policy, self._ledger, self._tell = policy, ledger, tell
+        self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps)
+
+    def handle(self, task: NodeTask) -> None:
+        """Answer a message, and settle what it cost once it was sent."""
+        end = time.monotonic() + self._policy.apps.seconds
+        covered = self._covered(task)
+        if covered.reservation is not None and self._policy.messages.constant_time:
+            time.sleep(max(0.0, end - time.monotonic()))
+        task.send(covered.reply)
+        if covered.reservation is not None:
+            self._ledger.settle(covered.reservation)
+        about = task.order.message.metadata
+        result = f"sent nothing: {covered.why}" if covered.why else "sent a private update"
+        self._tell(f"Run {about.run_id}, {about.message_type}: {result}")
+
+    def _covered(self, task: NodeTask) -> Covered:
+        order = task.order
+        if not task.is_known:
+            why = "this site runs ClientApps alone"
+            return Covered(declined(order.message, why), None, why)
+        app = hashlib.sha256(order.fab).hexdigest()
+        return self._cover.answer(order.message, app, partial(self._apps.train, order))

@@ -1,0 +1,69 @@
+"""`fedsim guard`: what a person of a site reads, and mistakes in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsim.guard.policy import read_policy
+from fedsim.privacy.ledger import Ledger
+from tests.cli.typed import Say
+from tests.guard.site import policy
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    policy(tmp_path, budget={"epsilon": 4.5}, apps={"isolation": "none"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def test_status_says_what_was_spent_and_what_is_left(command: Say, site: Path) -> None:
+    rules = read_policy(site / "guard.toml")
+    mechanisms = [mod.mechanism for mod in rules.mods() if mod.mechanism is not None]
+    ledger = Ledger.open(rules.ledger, rules.key)
+    ledger.reserve(rules.subject, mechanisms, rules.budget.allowance, {"run": "17", "app": "a" * 64})
+    code, out, err = command("guard", "status")
+    assert (code, err) == (0, "")
+    assert "'ward' has spent epsilon 1.993 of 4.5 at delta 1e-05. Rounds left: 3." in out
+    assert "Rounds at work or broken off: 1. They count." in out
+    assert "Last entry: 1." in out
+    assert "17" in out
+    assert "aaaaaaaaaaaa" in out
+
+
+def test_a_new_site_is_told_without_a_table(command: Say, site: Path) -> None:
+    code, out, _ = command("guard", "status", "guard.toml")
+    assert code == 0
+    assert "spent epsilon 0 of 4.5" in out
+    assert "epsilon alone" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("guard", "status", "gard.toml"), "there is no policy gard.toml"),
+        (("guard", "run"), "cannot read node.secret"),
+        (("guard", "statsu"), "Did you mean 'status'"),
+    ],
+)
+def test_a_mistake_ends_with_one_sentence(command: Say, site: Path, arguments: tuple[str, ...], words: str) -> None:
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_ledger_that_was_changed_is_a_mistake_too(command: Say, site: Path) -> None:
+    command("guard", "status")
+    (site / "ledger.jsonl").write_text("nonsense\n")
+    code, _, err = command("guard", "status")
+    assert code == 2
+    assert "line 1 was not written with this ledger's key" in err
+
+
+@pytest.mark.parametrize("name", ["run", "status"])
+def test_help_has_an_example(command: Say, name: str) -> None:
+    code, out, _ = command("guard", name, "--help")
+    assert code == 0
+    assert f"Example: fedsim guard {name}" in out

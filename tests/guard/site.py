@@ -1,0 +1,249 @@
+"""A site on this machine: a SuperLink, nodes, their guards, and an app that does as each message says."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.cli.build import build_fab_from_files
+from flwr.common.serde import fab_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+from fedsim.federation.engines import superlink
+
+SECRET = "SECRET"
+CLIENT = '''
+"""An app that does not mean well, and has no mods. What a message's config says, it does."""
+
+import json
+import os
+import socket
+import time
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+def moved(record, by=0.01):
+    return ArrayRecord({name: Array(array.numpy() + np.float32(by)) for name, array in record.items()})
+
+
+def tried(deed):
+    try:
+        deed()
+    except Exception as error:
+        return type(error).__name__
+    return "done"
+
+
+def deeds(places):
+    parent = os.getppid()
+    return {
+        "network": tried(lambda: socket.create_connection(("127.0.0.1", places["port"]), 2)),
+        "datagrams": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9))),
+        "ledger": tried(lambda: open(places["ledger"], "ab")),
+        "key": tried(lambda: open(places["key"], "rb")),
+        "guard": tried(lambda: open(f"/proc/{places['guard']}/environ", "rb")),
+        "end the guard": tried(lambda: os.kill(places["guard"], 0)),
+        "arguments": tried(lambda: 1 / ("token" not in open("/proc/self/cmdline").read())),
+        "its data": tried(lambda: open(places["data"]).read()),
+        "its folder": tried(lambda: open("notes", "w").write("x")),
+    }
+
+
+@app.train()
+def train(message, context):
+    record, config = message.content["arrays"], message.content["config"]
+    count = context.state.setdefault("count", ConfigRecord({"calls": 0}))
+    count["calls"] += 1
+    mode = config["mode"]
+    if mode == "report":  # what it could do, by its log, which no server reads
+        print(json.dumps({**deeds(json.loads(config["places"])), "calls": count["calls"]}), flush=True)
+    content = {"arrays": moved(record), "metrics": MetricRecord({"train_loss": 0.5, "num-examples": 77})}
+    if mode == "metrics":
+        content["metrics"] = MetricRecord({"SECRET": [float(x) for x in range(1000)]})
+    if mode == "config":
+        content["SECRET"] = ConfigRecord({"SECRET": b"SECRET"})
+    if mode == "record":
+        content["SECRET"] = ArrayRecord({"SECRET": Array(np.arange(9.0))})
+    if mode == "names":
+        content["arrays"] = ArrayRecord({"SECRET": Array(np.zeros(3, np.float32))})
+    if mode == "types":
+        content["arrays"] = ArrayRecord({n: Array(a.numpy().astype(np.int64)) for n, a in record.items()})
+    if mode == "error":
+        raise RuntimeError("SECRET")
+    if mode == "sleep":
+        open("at work", "w").close()
+        time.sleep(60)
+    if mode == "death":
+        os._exit(7)
+    return Message(RecordDict(content), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message, context):
+    return Message(RecordDict({"metrics": MetricRecord({"SECRET": 1.0})}), reply_to=message)
+'''
+PROJECT = {
+    "project": {"name": "smuggler", "version": "1.0.0"},
+    "tool": {
+        "flwr": {
+            "app": {
+                "publisher": "stranger",
+                "components": {"serverapp": "smuggler.client:app", "clientapp": "smuggler.client:app"},
+            }
+        }
+    },
+}
+START = {"w": torch.zeros(40, 50), "b": torch.zeros(50)}
+NOISE = 2.0  # standard deviation: clip 0.5 times noise multiplier 4
+
+
+def archive(mark: str = "") -> bytes:
+    """Return the app as `flwr build` packs it; another mark makes another app."""
+    files = {"pyproject.toml": tomli_w.dumps(PROJECT).encode(), "smuggler/__init__.py": b""}
+    files["smuggler/client.py"] = f"{CLIENT}\n# {mark}\n".encode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
+        return build_fab_from_files(files)[0]
+
+
+def policy(folder: Path, port: int = 19000, **changes: Any) -> dict[str, Any]:
+    """Return the tables of a site's policy; a change replaces a table's keys."""
+    tables: dict[str, Any] = {
+        "subject": "ward",
+        "ledger": "ledger.jsonl",
+        "key": "ledger.key",
+        "node": {"address": f"127.0.0.1:{port}", "secret": "secret"},
+        "budget": {"epsilon": 20.0, "delta": 1e-5},
+        "apps": {"sha256": "any", "seconds": 120.0, "log": "app.log", "readable": ["data.txt"]},
+        "defenses": [{"name": "local-dp", "clip": 0.5, "noise_multiplier": 4.0}],
+    }
+    for name, change in changes.items():
+        tables[name] = {**tables.get(name, {}), **change} if isinstance(change, dict) else change
+    folder.mkdir(exist_ok=True)
+    (folder / "data.txt").write_text("the site's data")
+    (folder / "guard.toml").write_text(tomli_w.dumps(tables))
+    return tables
+
+
+def content(mode: str = "", **config: str) -> RecordDict:
+    """Return what a message to the app holds."""
+    return RecordDict({"arrays": ArrayRecord(START), "config": ConfigRecord({"mode": mode, **config})})
+
+
+def asking(mode: str, node: int, message_type: str = "train", **config: str) -> Message:
+    """Return a message to a node's app, in the run of this process."""
+    return Message(content(mode, **config), dst_node_id=node, message_type=message_type)
+
+
+@dataclass
+class Site:
+    """A node and its guard, in a folder."""
+
+    folder: Path
+    link: str
+    port: int
+    options: list[str]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        (self.folder / "secret").write_bytes(os.urandom(32))
+        command = ["flower-supernode", *self.options, "--superlink", self.link, "--isolation", "process"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--superexec-auth-secret-file", "secret"]
+        self.start("node", superlink.program_of(Path(sys.executable).parent / command[0], *command[1:]))
+
+    def start_guard(self) -> None:
+        self.start("guard", [sys.executable, "-m", "fedsim", "guard", "run", "guard.toml"])
+
+    def start(self, name: str, command: list[str]) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment(self.folder / name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+
+def environment(home: Path) -> dict[str, str]:
+    home.mkdir(exist_ok=True)
+    more = {"FLWR_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    return {**os.environ, **more, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+
+
+class Federation:
+    """A SuperLink with sites, whose server is the test."""
+
+    def __init__(self, folder: Path, sites: int) -> None:
+        self.folder, ports = folder, superlink._free_ports(sites + 1)
+        self.deployment = superlink._Deployment(f"127.0.0.1:{ports[0]}")
+        self.sites = [
+            Site(folder / f"site-{number}", self.deployment.address, port, ["--insecure"])
+            for number, port in enumerate(ports[1:])
+        ]
+
+    def begin(self) -> None:
+        port = self.deployment.address.rpartition(":")[2]
+        link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", "127.0.0.1", "--port", port]
+        self.deployment.link = superlink._Process.start("the SuperLink", link, self.folder / "link")
+        superlink._await_port(self.deployment, int(port))
+
+    def close(self) -> None:
+        for site in self.sites:
+            for name in list(site.processes):
+                site.kill(name)
+        self.deployment.stop()
+
+    @contextlib.contextmanager
+    def run(self, fab: bytes) -> Iterator[superlink._NodeGrid]:
+        """Yield the grid of a new run of an app."""
+        request = StartRunRequest(fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})))
+        client = ControlHttpClient.from_server_address(
+            self.deployment.address,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")],
+        )
+        with contextlib.closing(client):
+            run_id = client.StartRun(request).run_id
+        with superlink._serving(self.deployment, run_id) as grid:
+            yield grid
+
+    def await_nodes(self, grid: superlink._NodeGrid) -> list[int]:
+        deadline = time.monotonic() + 120
+        while len(nodes := list(grid.get_node_ids())) < len(self.sites):
+            assert time.monotonic() < deadline, self.sites[0].log("node")
+            time.sleep(0.2)
+        return nodes

@@ -1,0 +1,84 @@
+"""Of what an app answers, its numbers alone are written, in the order and the types that the server sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedsim.guard import child
+from tests.guard import site
+
+SENT = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), dtype=np.float64)}
+MOVED = {"a": np.asfortranarray([[1.0, 2.0], [3.0, 4.0]]), "b": np.array([5, 6, 7], dtype=np.float32)}
+
+
+def record(arrays: dict[str, np.ndarray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def numbers(answer: Callable[[Message], Message]) -> bytes:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        del context
+        return answer(message)
+
+    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+    message = Message(RecordDict({"arrays": record(SENT)}), metadata=metadata)  # pyright: ignore[reportCallIssue]
+    return child.train(app, message, Context(5, 7, {}, RecordDict(), {}))
+
+
+def replying(**records: ArrayRecord | ConfigRecord | MetricRecord) -> Callable[[Message], Message]:
+    return lambda message: Message(RecordDict(records), reply_to=message)
+
+
+def test_numbers_are_written_row_by_row_in_the_order_of_the_server() -> None:
+    expected = np.array([5, 6, 7], np.float32).tobytes() + np.array([1, 2, 3, 4], np.float64).tobytes()
+    assert numbers(replying(anything=record(MOVED))) == expected
+
+
+def test_all_else_is_left_out() -> None:
+    more = {
+        "config": ConfigRecord({"SECRET": b"SECRET"}),
+        "metrics": MetricRecord({"SECRET": [1.0] * 100}),
+        "more": record({"SECRET": np.ones(9)}),
+    }
+    assert numbers(replying(**more, arrays=record(MOVED))) == numbers(replying(arrays=record(MOVED)))
+
+
+def clearing(message: Message) -> Message:
+    message.content.array_records["arrays"].clear()
+    return replying(arrays=record({}))(message)
+
+
+def test_an_app_that_changes_the_message_does_not_change_what_is_expected() -> None:
+    with pytest.raises(ValueError, match="0 array records of the reply have the names"):
+        numbers(clearing)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (replying(), "0 array records of the reply have the names"),
+        (replying(one=record(MOVED), two=record(MOVED)), "2 array records of the reply have the names"),
+        (replying(arrays=record({**MOVED, "b": np.ones(4, np.float32)})), r"'b' is \(4,\) of float32, expected \(3,\)"),
+        (replying(arrays=record({**MOVED, "b": np.ones(3)})), r"'b' is \(3,\) of float64, expected \(3,\) of float32"),
+        (lambda message: Message(Error(3, "no data"), reply_to=message), "answers with an error: no data"),
+    ],
+)
+def test_what_is_no_update_is_an_error(answer: Callable[[Message], Message], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        numbers(answer)
+
+
+def test_an_archive_gives_the_app_that_it_names(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*__import__("sys").path])
+    assert isinstance(child.load(site.archive()), ClientApp)
+    assert list(tmp_path.glob("apps/stranger.smuggler.*/smuggler/client.py"))

@@ -1,0 +1,132 @@
+"""An app in a process of its own: its numbers come back, and what it does beside that stays there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message, Metadata, RecordDict
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
+from fedsim.guard import frames, running, walls
+from fedsim.guard.policy import AppsTable, read_policy
+from fedsim.guard.running import AppProcesses, Order
+from tests.guard import site
+
+Write = Callable[[Any], None]
+FAB = site.archive()
+
+
+def has_walls() -> bool:
+    try:
+        walls.check_walls(AppsTable(sha256="any"))
+    except FedsimError:
+        return False
+    return True
+
+
+needs_walls = pytest.mark.skipif(not has_walls(), reason="this machine has no Landlock or user namespaces")
+ISOLATIONS = ["none", pytest.param("sandbox", marks=needs_walls)]
+
+
+def order(mode: str, **config: str) -> Order:
+    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+    message = Message(site.content(mode, **config), metadata=metadata)  # pyright: ignore[reportCallIssue]
+    return Order(message, Context(5, 7, {}, RecordDict(), {}), 9, FAB)
+
+
+def processes(folder: Path, **apps: Any) -> AppProcesses:
+    site.policy(folder, apps=apps)
+    return AppProcesses(read_policy(folder / "guard.toml").apps)
+
+
+def report(folder: Path, app: AppProcesses) -> dict[str, Any]:
+    """Return what the app says that it could do."""
+    (folder / "ledger.jsonl").touch()
+    (folder / "ledger.key").touch()
+    places = {name: str(folder / file) for name, file in FILES.items()}
+    app.train(order("report", places=json.dumps({**places, "guard": os.getpid(), "port": 9})), site.START)
+    return json.loads((folder / "app.log").read_text().splitlines()[-1])
+
+
+FILES = {"ledger": "ledger.jsonl", "key": "ledger.key", "data": "data.txt"}
+
+
+@needs_walls
+def test_an_app_in_the_sandbox_reaches_its_data_and_its_folder_alone(tmp_path: Path) -> None:
+    app = processes(tmp_path)
+    first, second = report(tmp_path, app), report(tmp_path, app)
+    assert {deed for deed, how in first.items() if how == "done"} == {"its data", "its folder", "arguments"}
+    assert (first["calls"], second["calls"]) == (1, 2)  # its state outlives a message
+
+
+def test_without_isolation_an_app_does_what_the_user_may_do(tmp_path: Path) -> None:
+    deeds = report(tmp_path, processes(tmp_path, isolation="none"))
+    assert {deeds[name] for name in ("ledger", "key", "guard", "end the guard")} == {"done"}
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, isolation: str) -> None:
+    arrays = processes(tmp_path, isolation=isolation).train(order("metrics"), site.START)
+    assert {name: (t.shape, t.dtype) for name, t in arrays.items()} == {
+        name: (t.shape, t.dtype) for name, t in site.START.items()
+    }
+    assert all(torch.equal(tensor, torch.full_like(tensor, 0.01)) for tensor in arrays.values())
+
+
+@pytest.mark.parametrize(("mode", "code"), [("error", 1), ("names", 1), ("types", 1), ("death", 7)])
+def test_an_app_that_fails_gives_no_numbers(tmp_path: Path, mode: str, code: int) -> None:
+    with pytest.raises(FedsimError, match=f"the app's process ended with exit code {code}"):
+        processes(tmp_path, isolation="none").train(order(mode), site.START)
+
+
+def test_an_archive_that_is_none_gives_no_numbers(tmp_path: Path) -> None:
+    bad = replace(order(""), fab=b"no archive")
+    with pytest.raises(FedsimError, match="ended with exit code 1"):
+        processes(tmp_path, isolation="none").train(bad, site.START)
+
+
+def test_an_app_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match="longer than 0.01 seconds"):
+        processes(tmp_path, isolation="none", seconds=0.01).train(order(""), site.START)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda stream: stream.write(b"xx"),
+        lambda stream: frames.write(stream, b"1234"),
+        lambda stream: frames.write(stream, b"1234", b"", b""),
+    ],
+)
+def test_answers_of_another_form_are_refused(write: Write) -> None:
+    stream = io.BytesIO()
+    write(stream)
+    with pytest.raises(FedsimError, match="the app's answer cannot be read"):
+        running._parts(stream, 100)
+
+
+def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writing(_self: AppProcesses, _folder: Path, _order: Order, answers: Any) -> None:
+        frames.write(answers, b"1234", b"")
+
+    monkeypatch.setattr(AppProcesses, "_run", writing)
+    with pytest.raises(FedsimError, match="4 bytes of numbers, expected 8200"):
+        processes(tmp_path).train(order(""), site.START)
+
+
+def test_numbers_of_both_types_come_back() -> None:
+    like: Tensors = {"a": torch.zeros(2), "b": torch.zeros(1, 2, dtype=torch.float64), "c": torch.zeros(())}
+    numbers = torch.tensor([1.0, 2.0]).numpy().tobytes() + torch.tensor([3.0, 4.0]).double().numpy().tobytes()
+    tensors = running._tensors(numbers + torch.tensor(5.0).numpy().tobytes(), like)
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [1, 2], "b": [[3, 4]], "c": 5}
+    assert tensors["b"].dtype == torch.float64

@@ -1,0 +1,131 @@
+"""What is sent is settled, and where something fails nothing is sent and what was reserved counts."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from flwr.app import Context, Message, Metadata, RecordDict
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
+from fedsim.guard import serving, walls
+from fedsim.guard.policy import read_policy
+from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.serving import Guard, serve
+from fedsim.privacy.ledger import Ledger, open_reservations
+from tests.guard import site
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(_self: AppProcesses, _order: Order, received: Tensors) -> Tensors:
+        return received
+
+    monkeypatch.setattr(AppProcesses, "train", train)
+    monkeypatch.setattr(walls, "check_walls", lambda _apps: None)
+
+
+class FakeTask:
+    def __init__(self, error: Exception | None = None, *, is_known: bool = True) -> None:
+        metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+        message = Message(site.content(), metadata=metadata)  # pyright: ignore[reportCallIssue]
+        self.order, self.is_known = Order(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab"), is_known
+        self.sent: list[Message] = []
+        self._error = error
+
+    def send(self, reply: Message) -> None:
+        if self._error is not None:
+            raise self._error
+        self.sent.append(reply)
+
+
+class Watched:
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        site.policy(folder, **changes)
+        self.policy, self.lines = read_policy(folder / "guard.toml"), list[str]()
+        self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
+
+    def handle(self, task: FakeTask) -> None:
+        Guard(self.policy, self.ledger, self.lines.append).handle(task)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_was_sent_is_settled_and_said(tmp_path: Path) -> None:
+    watched, task = Watched(tmp_path), FakeTask()
+    watched.handle(task)
+    assert not task.sent[0].has_error()
+    assert [entry.kind for entry in watched.ledger.entries()] == ["reserved", "settled"]
+    assert watched.lines == ["Run 5, train: sent a private update"]
+
+
+def test_what_could_not_be_sent_counts(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    with pytest.raises(httpx.ConnectError):
+        watched.handle(FakeTask(httpx.ConnectError("gone")))
+    assert open_reservations(watched.ledger.entries()) == {1}
+    assert watched.ledger.spent("ward", 1e-5).value > 0
+
+
+def test_a_task_that_is_for_no_client_app_gets_a_sentence(tmp_path: Path) -> None:
+    watched, task = Watched(tmp_path), FakeTask(is_known=False)
+    watched.handle(task)
+    assert task.sent[0].error.reason == "the site's guard: this site runs ClientApps alone."
+    assert watched.ledger.entries() == ()
+    assert watched.lines == ["Run 5, train: sent nothing: this site runs ClientApps alone"]
+
+
+@pytest.mark.parametrize(("constant", "least"), [(True, 119.0), (False, None)])
+def test_time_tells_nothing_where_the_policy_asks_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: bool, least: float | None
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
+    Watched(tmp_path, messages={"constant_time": constant}).handle(FakeTask())
+    assert waits == ([] if least is None else [120.0])
+
+
+def served(folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: FakeTask | Exception | None) -> Watched:
+    """Serve one step after the other, and stop."""
+    watched, should_stop, rest = Watched(folder), threading.Event(), list(steps)
+
+    class Api:
+        def __init__(self, _node: object) -> None:
+            pass
+
+        @contextlib.contextmanager
+        def next_task(self) -> Iterator[FakeTask | None]:
+            step = rest.pop(0)
+            if not rest:
+                should_stop.set()
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+    monkeypatch.setattr(serving, "RuntimeApi", Api)
+    monkeypatch.setattr(serving, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(serving, "_PAUSE_SECONDS", 0.0)
+    serve(watched.policy, should_stop, watched.lines.append)
+    return watched
+
+
+def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = FakeTask(ValueError("broken")), FakeTask()
+    gone = httpx.ConnectError("gone")
+    steps = (None, gone, gone, bad, RuntimeError("no message"), good)
+    watched = served(tmp_path, monkeypatch, *steps)
+    assert (len(bad.sent), len(good.sent)) == (0, 1)
+    assert len([line for line in watched.lines if "does not answer as expected: gone" in line]) == 1
+
+
+def test_a_guard_that_is_not_accepted_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FedsimError, match="not accepted"):
+        served(tmp_path, monkeypatch, FedsimError("not accepted"), None)
