@@ -41,10 +41,15 @@ class Order:
 
 
 class AppProcesses:
-    """Runs apps as a policy says, and keeps what they want to remember, unread, until the guard ends."""
+    """Runs apps as a policy says, and keeps what they want to remember, unread, until the guard ends.
 
-    def __init__(self, apps: AppsTable) -> None:
-        self._apps = apps
+    Args:
+        apps: of the policy.
+        folder: in which each message gets a folder for its time.
+    """
+
+    def __init__(self, apps: AppsTable, folder: Path) -> None:
+        self._apps, self._folder = apps, folder
         self._states: dict[int, bytes] = {}
 
     def train(self, order: Order, received: Tensors) -> Tensors:
@@ -54,7 +59,7 @@ class AppProcesses:
             FedsimError: the app failed, took too long, or wrote something else.
         """
         size = sum(tensor.nbytes for tensor in received.values())
-        with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as folder, tempfile.TemporaryFile() as answers:
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder, tempfile.TemporaryFile() as answers:
             self._run(Path(folder), order, answers)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import httpx
 
 from fedsim.core.errors import FedsimError
+from fedsim.federation import guardian
 from fedsim.guard import walls
 from fedsim.guard.covering import Cover, Covered, declined
 from fedsim.guard.node import NodeTask, RuntimeApi
@@ -37,9 +40,13 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
         FedsimError: the ledger is not as it was, apps cannot be shut off, or the SuperNode does not accept this guard.
     """
     walls.check_walls(policy.apps)
-    guard = Guard(policy, Ledger.open(policy.ledger, policy.key), tell)
-    api = RuntimeApi(policy.node)
+    ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     tell(f"Waits for messages from {policy.node.address}.")
+    with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, guardian.guard(Path(name)):
+        _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)
+
+
+def _answer_all(policy: GuardPolicy, guard: Guard, api: RuntimeApi, should_stop: threading.Event, tell: Tell) -> None:
     trouble = ""
     while not should_stop.is_set():
         try:
@@ -62,11 +69,18 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
 
 
 class Guard:
-    """Handles messages one after the other."""
+    """Handles messages one after the other.
 
-    def __init__(self, policy: GuardPolicy, ledger: Ledger, tell: Tell) -> None:
+    Args:
+        policy: of the site.
+        ledger: that is charged.
+        folder: in which apps work.
+        tell: is given lines for a person of the site.
+    """
+
+    def __init__(self, policy: GuardPolicy, ledger: Ledger, folder: Path, tell: Tell) -> None:
         self._policy, self._ledger, self._tell = policy, ledger, tell
-        self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps)
+        self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps, folder)
 
     def handle(self, task: NodeTask) -> None:
         """Answer a message, and settle what it cost once it was sent."""

@@ -15,7 +15,7 @@ from fedsim.threat.attacking import confining
 
 _CHILD = "fedsim.guard.child"
 _OLDEST = 4  # version of Landlock that closes files and TCP
-_ALONE = ("--user", "--map-current-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
+_ALONE = ("--user", "--map-current-user", "--net", "--ipc", "--pid", "--fork", "--mount-proc", "--kill-child")
 _CHOICE = (
     'Run the node on a machine that has them, or write isolation = "none" into [apps]: an app can then do all that '
     "this user may do, as docs/guard.md says"

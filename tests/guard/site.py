@@ -198,8 +198,16 @@ class Site:
 
 
 def environment(home: Path) -> dict[str, str]:
-    home.mkdir(exist_ok=True)
-    more = {"FLWR_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+    temporary = home.parent / "tmp"
+    for folder in (home, temporary):
+        folder.mkdir(exist_ok=True)
+    more = {
+        "TMPDIR": str(temporary),
+        "FLWR_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "COLUMNS": "200",
+    }
     return {**os.environ, **more, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 

@@ -46,7 +46,7 @@ def order(mode: str, **config: str) -> Order:
 
 def processes(folder: Path, **apps: Any) -> AppProcesses:
     site.policy(folder, apps=apps)
-    return AppProcesses(read_policy(folder / "guard.toml").apps)
+    return AppProcesses(read_policy(folder / "guard.toml").apps, folder)
 
 
 def report(folder: Path, app: AppProcesses) -> dict[str, Any]:

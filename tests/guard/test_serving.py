@@ -50,11 +50,12 @@ class FakeTask:
 class Watched:
     def __init__(self, folder: Path, **changes: Any) -> None:
         site.policy(folder, **changes)
+        self.folder = folder
         self.policy, self.lines = read_policy(folder / "guard.toml"), list[str]()
         self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
 
     def handle(self, task: FakeTask) -> None:
-        Guard(self.policy, self.ledger, self.lines.append).handle(task)  # pyright: ignore[reportArgumentType]
+        Guard(self.policy, self.ledger, self.folder, self.lines.append).handle(task)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_was_sent_is_settled_and_said(tmp_path: Path) -> None:

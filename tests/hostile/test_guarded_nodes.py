@@ -46,6 +46,20 @@ def rounds(one: Site) -> int:
     return sum(entry.kind == "reserved" for entry in entries(one))
 
 
+def assert_ends(one: Site) -> None:
+    """What ran an app of this site is gone soon after its guard, with the folders of its messages."""
+    mark, deadline = str(one.folder / "data.txt").encode(), time.monotonic() + 20
+    while any(mark in command for command in commands()) or list(one.folder.glob("tmp/fedsim-guard-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def commands() -> Iterator[bytes]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            yield path.read_bytes()
+
+
 def assert_is_covered(reply: Message) -> None:
     assert not reply.has_error(), reply.error
     assert [*reply.content] == ["arrays", "metrics"]
@@ -118,6 +132,7 @@ def test_a_guard_that_is_killed_while_an_app_runs_sends_nothing_and_what_it_rese
             assert time.monotonic() < deadline
             time.sleep(0.1)
         rich.kill("guard")
+        assert_ends(rich)
         replies: list[Message] = []
         end = time.monotonic() + 60  # a SuperNode gives up a guard that has been silent for thirty seconds
         while not replies and time.monotonic() < end:

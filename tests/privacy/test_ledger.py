@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -166,31 +167,35 @@ def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(
 
 
 MANY = """
-import sys
+import os, sys
 from pathlib import Path
 from fedsim.core.types import Mechanism
 from fedsim.privacy.ledger import Allowance, BudgetSpent, Ledger
 
 mechanism = Mechanism("client", "replace", 2.0, 1.0, 1, 1e-5, "the server")
 ledger = Ledger.open(Path(sys.argv[1]), Path(sys.argv[2]))
+ledger.spent("ward", 1e-5)  # loads what both processes need
+child = os.fork()
 try:
     while True:
         print(ledger.reserve("ward", [mechanism], Allowance(float(sys.argv[3]), 1e-5), {}), flush=True)
 except BudgetSpent:
     pass
+if child:
+    os.waitpid(child, 0)
 """
 
 
 def start(folder: Path, budget: float) -> subprocess.Popen[str]:
+    """Start two processes, of one group, that spend as much as they may and print the number of each entry."""
     command = [sys.executable, "-c", MANY, *map(str, places(folder)), str(budget)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
 def test_two_processes_spend_the_budget_once(tmp_path: Path, ledger: Ledger) -> None:
     budget = epsilon([Spent(2.0, 1.0, 6)], DELTA).value + 1e-6  # of exactly six rounds
-    outputs = [process.communicate(timeout=60)[0] for process in [start(tmp_path, budget) for _ in range(2)]]
-    numbers = [int(number) for output in outputs for number in output.split()]
+    numbers = [int(number) for number in start(tmp_path, budget).communicate(timeout=60)[0].split()]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
     assert len(ledger.entries()) == 6
 
@@ -200,7 +205,7 @@ def test_a_kill_loses_nothing_that_was_said_to_be_written(tmp_path: Path) -> Non
     process = start(tmp_path, 1e9)
     assert process.stdout is not None
     said = [int(process.stdout.readline()) for _ in range(5)]
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)
     said += [int(line) for line in process.stdout.read().split("\n")[:-1]]
     process.wait()
     process.stdout.close()

@@ -1,0 +1,84 @@
+"""A guard that is killed at any moment: whatever was sent was reserved before, and was private."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsim.guard.policy import read_policy
+from fedsim.privacy.ledger import Ledger
+from tests.guard import site
+
+ROOT = Path(__file__).parents[2]
+KILLS = 20
+# Guards begin as copies of a process that has loaded all that they need.
+KILLING = """
+import os, signal, sys, time
+from pathlib import Path
+
+from flwr.app import Context, Message, Metadata, RecordDict
+
+from fedsim.guard.policy import read_policy
+from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.serving import Guard
+from fedsim.privacy.accounting import Spent, epsilon
+from fedsim.privacy.ledger import Ledger
+from tests.guard import site
+
+AppProcesses.train = lambda _self, _order, received: {n: t + 1000.0 for n, t in received.items()}
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+rules = read_policy(folder / "guard.toml")
+
+
+class Task:
+    is_known = True
+
+    def __init__(self, name):
+        self.name = name
+        message = Message(site.content(), metadata=Metadata(5, name, 1, 7, "", "3", time.time(), 3600.0, "train"))
+        self.order = Order(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab")
+
+    def send(self, reply):
+        (folder / "part").write_bytes(reply.content["arrays"]["w"].numpy().tobytes())
+        (folder / "part").replace(folder / "sent" / self.name)  # the server sees all of it or nothing
+
+
+def answer(kill):
+    guard = Guard(rules, Ledger.open(rules.ledger, rules.key), folder, lambda _line: None)
+    for number in range(10**6):
+        guard.handle(Task(f"{kill}-{number}"))
+
+
+epsilon([Spent(2.0, 1.0, 1)], 1e-5)  # loads what takes seconds
+for kill in range(kills):
+    child = os.fork()
+    if child == 0:
+        answer(kill)
+    while not (folder / "sent" / f"{kill}-0").exists():
+        time.sleep(0.001)
+    time.sleep(kill / kills / 4)  # each time at another moment within a few messages
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_no_spending_and_send_nothing_that_is_not_private(tmp_path: Path) -> None:
+    site.policy(tmp_path, budget={"epsilon": 1e6}, messages={"rounds": 10**6})
+    (tmp_path / "sent").mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", KILLING, str(tmp_path), str(KILLS)], env=environment, check=True)
+    rules = read_policy(tmp_path / "guard.toml")
+    entries = Ledger.open(rules.ledger, rules.key).entries()
+    reserved = {entry.about["message"] for entry in entries if entry.kind == "reserved"}
+    sent = list((tmp_path / "sent").iterdir())
+    assert len(sent) >= KILLS
+    assert {path.name for path in sent} <= reserved
+    for path in sent:
+        numbers = np.frombuffer(path.read_bytes(), np.float32)
+        assert abs(numbers).max() < 7 * site.NOISE  # of 2000 normal draws; the app's numbers are 1000
