@@ -46,6 +46,11 @@ class Federation(Config):
     address: str | None = Field(
         default=None, description="ray, superlink: HOST:PORT of one that runs already; started here when absent"
     )
+    certificates: str | None = Field(
+        default=None,
+        description="superlink with an address: PEM file of the authority that signed its certificate; absent: no "
+        "encryption, for 127.0.0.1 alone",
+    )
     algorithm: Literal["fedsgd", "fedavg"] = Field(
         default="fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
     )
@@ -81,6 +86,8 @@ class Federation(Config):
             raise ValueError(
                 f"engine '{self.engine}' runs in this process: leave address out, or choose ray or superlink"
             )
+        if self.certificates is not None and (self.engine != "superlink" or self.address is None):
+            raise ValueError("certificates are those of a SuperLink elsewhere: set engine = 'superlink' and address")
         if self.algorithm == "fedsgd" and (self.local_steps != 1 or self.local_epochs is not None):
             raise ValueError("fedsgd sends one gradient: local_steps must be 1 (or choose algorithm = 'fedavg')")
         if self.local_steps != 1 and self.local_epochs is not None:

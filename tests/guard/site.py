@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,20 +212,30 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, **more, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
+def certified(folder: Path) -> list[str]:
+    """Make certificates as docs/federation.md says, and return a SuperLink's options for them."""
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```sh\n(openssl .*?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-ec", commands], cwd=folder, check=True, capture_output=True)
+    names = {"--ssl-ca-certfile": "ca.pem", "--ssl-certfile": "server.pem", "--ssl-keyfile": "server.key"}
+    return [word for option, name in names.items() for word in (option, str(folder / name))]
+
+
 class Federation:
-    """A SuperLink with sites, whose server is the test."""
+    """A SuperLink with sites, over TLS, whose server is the test."""
 
     def __init__(self, folder: Path, sites: int) -> None:
         self.folder, ports = folder, superlink._free_ports(sites + 1)
-        self.deployment = superlink._Deployment(f"127.0.0.1:{ports[0]}")
+        self.options, authority = certified(folder), folder / "ca.pem"
+        self.deployment = superlink._Deployment(f"127.0.0.1:{ports[0]}", certificates=authority.read_bytes())
         self.sites = [
-            Site(folder / f"site-{number}", self.deployment.address, port, ["--insecure"])
+            Site(folder / f"site-{number}", self.deployment.address, port, ["--root-certificates", str(authority)])
             for number, port in enumerate(ports[1:])
         ]
 
     def begin(self) -> None:
         port = self.deployment.address.rpartition(":")[2]
-        link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", "127.0.0.1", "--port", port]
+        link = ["flower-superlink", *self.options, "--isolation", "process", "--host", "127.0.0.1", "--port", port]
         self.deployment.link = superlink._Process.start("the SuperLink", link, self.folder / "link")
         superlink._await_port(self.deployment, int(port))
 
@@ -240,9 +251,8 @@ class Federation:
         request = StartRunRequest(fab=fab_to_proto(Fab(hashlib.sha256(fab).hexdigest(), fab, {})))
         client = ControlHttpClient.from_server_address(
             self.deployment.address,
-            insecure=True,
-            root_certificates=None,
             interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")],
+            **self.deployment.encryption,
         )
         with contextlib.closing(client):
             run_id = client.StartRun(request).run_id

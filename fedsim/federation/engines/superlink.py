@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import httpx
 from flwr.app import Context, Error, Message, RecordDict
@@ -50,6 +51,7 @@ from fedsim.core.process import program_of
 from fedsim.federation import apps
 from fedsim.federation.guardian import guard
 from fedsim.federation.journal import Journal
+from fedsim.scenario.clients import Federation
 from fedsim.scenario.world import World
 
 _HOST = "127.0.0.1"
@@ -82,7 +84,8 @@ def run(world: World, journal: Journal) -> None:
 
     Args:
         world: of a scenario, which travels to the nodes; they have fedsim and the data installed. Its
-            `federation.address` is host and port of a running SuperLink with its own nodes; without one a SuperLink
+            `federation.address` is host and port of a running SuperLink with its own nodes, and
+            `federation.certificates` the file of the authority behind its certificate; without an address a SuperLink
             and one SuperNode a client are started on this machine for the time of the run.
         journal: told of observed updates, rounds and the final weights.
 
@@ -92,10 +95,10 @@ def run(world: World, journal: Journal) -> None:
     """
     server = apps.server_app(world, journal)
     federation, text = world.scenario.federation, world.scenario.model_dump_json()
-    theirs = contextlib.nullcontext(_Deployment(federation.address, journal.look_up)) if federation.address else None
+    theirs = _running(federation, journal) if federation.address else None
     with theirs or _start(federation.clients, journal.look_up) as deployment:
         try:
-            run_id = _submit(deployment.address, text)
+            run_id = _submit(deployment, text)
             with _serving(deployment, run_id) as grid:
                 context = Context(
                     run_id=run_id,
@@ -163,14 +166,25 @@ class _Process:
             os.killpg(self.process.pid, number)
 
 
+class _Encryption(TypedDict):
+    insecure: bool
+    root_certificates: bytes | None
+
+
 @dataclass
 class _Deployment:
-    """A SuperLink's address, and the processes behind it when they are ours."""
+    """A SuperLink's address and the authority behind its certificate, and its processes when they are ours."""
 
     address: str
     look_up: Callable[[], None] = lambda: None
     link: _Process | None = None
     nodes: list[_Process] = field(default_factory=list)
+    certificates: bytes | None = None
+
+    @property
+    def encryption(self) -> _Encryption:
+        """How clients of Flower's APIs reach it."""
+        return {"insecure": self.certificates is None, "root_certificates": self.certificates}
 
     def check_link(self) -> None:
         """Raise when our SuperLink has died."""
@@ -206,6 +220,21 @@ def _stop(processes: list[_Process], deadline: float) -> None:
             process.process.wait(max(0.0, deadline - time.monotonic()))
         process.signal(signal.SIGKILL)
         process.process.wait()
+
+
+def _running(federation: Federation, journal: Journal) -> contextlib.nullcontext[_Deployment]:
+    """Return what somebody else runs, and goes on running."""
+    assert federation.address is not None
+    certificates = None
+    if federation.certificates is not None:
+        try:
+            certificates = Path(federation.certificates).read_bytes()
+        except OSError as error:
+            raise FedsimError(
+                f"federation.certificates: cannot read {federation.certificates}: {error.strerror}. Expected the PEM "
+                "file that the SuperLink has as --ssl-ca-certfile."
+            ) from error
+    return contextlib.nullcontext(_Deployment(federation.address, journal.look_up, certificates=certificates))
 
 
 @contextmanager
@@ -250,7 +279,7 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _submit(address: str, scenario_json: str) -> int:
+def _submit(deployment: _Deployment, scenario_json: str) -> int:
     """Register a run of an app that holds nothing but the names of fedsim's two apps; return its id."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
@@ -260,12 +289,12 @@ def _submit(address: str, scenario_json: str) -> int:
         override_config=user_config_to_proto({apps.SCENARIO_KEY: scenario_json}),
     )
     client = ControlHttpClient.from_server_address(
-        address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")]
+        deployment.address, interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")], **deployment.encryption
     )
     with contextlib.closing(client):
         response = client.StartRun(request)
     if not response.HasField("run_id"):
-        raise FedsimError(f"the SuperLink at {address} refused the run. Its log says why.")
+        raise FedsimError(f"the SuperLink at {deployment.address} refused the run. Its log says why.")
     return response.run_id
 
 
@@ -295,7 +324,7 @@ def _acquire(deployment: _Deployment, run_id: int) -> str:
     """Return the token of the run's ServerApp."""
     address = deployment.address
     client = RuntimeHttpClient.from_server_address(
-        address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("SuperExec")]
+        address, interceptors=[RuntimeVersionHttpInterceptor("SuperExec")], **deployment.encryption
     )
     deadline = time.monotonic() + _HANDOVER_TIMEOUT
     with contextlib.closing(client):
@@ -322,7 +351,7 @@ class _NodeGrid(HttpGrid):
     """
 
     def __init__(self, deployment: _Deployment, token: str) -> None:
-        super().__init__(deployment.address, insecure=True, token=token)
+        super().__init__(deployment.address, token=token, **deployment.encryption)
         self._deployment = deployment
         # Flower's own would interrupt this process when the run was stopped.
         self._retry_invoker = RetryInvoker(

@@ -22,7 +22,13 @@ def test_every_key_of_the_template_is_one_and_has_its_default(tmp_path: Path) ->
     assert scenario.federation.model_copy(update={"optimizer": Federation().optimizer}) == Federation()
     for table in (Federation, Participation, Threat, Scoring):
         missing = [key for key in table.model_fields if f"{key} = " not in text]
-        assert set(missing) <= {"address", "local_epochs", "cohort", "deadline"}  # absent is their default
+        assert set(missing) <= {
+            "address",
+            "certificates",
+            "local_epochs",
+            "cohort",
+            "deadline",
+        }  # absent is their default
 
 
 def test_a_scenario_loses_its_number_and_nothing_is_written_where_one_file_exists(tmp_path: Path) -> None:

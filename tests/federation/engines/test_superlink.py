@@ -246,6 +246,13 @@ def _at(scenario: Scenario, address: str) -> Scenario:
     return scenario.model_copy(update={"federation": federation})
 
 
+def test_certificates_that_cannot_be_read_are_a_mistake_of_a_key(small: Scenario, tmp_path: Path) -> None:
+    built = _at(small, "127.0.0.1:1")
+    federation = built.federation.model_copy(update={"certificates": str(tmp_path / "ca.pem")})
+    with pytest.raises(FedsimError, match=r"federation.certificates: cannot read .*ca.pem: No such file"):
+        superlink.run(worlds.build(built.model_copy(update={"federation": federation})), Journal(lambda _record: None))
+
+
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
     with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
         superlink.run(worlds.build(_at(small, "127.0.0.1:1")), Journal(lambda _record: None))
