@@ -136,7 +136,7 @@ class Ledger:
         """
         cost = tuple(in_rounds(mechanism, 1) for mechanism in mechanisms)
         with self._locked(fcntl.LOCK_EX) as handle:
-            entries, _ = self._read(handle)
+            entries, rest = self._read(handle)
             unit, adjacency = _neighbours(entries, subject, mechanisms)
             before = _parts(entries, subject)
             after = epsilon([*before, *cost], allowance.delta).value
@@ -148,6 +148,7 @@ class Ledger:
                 )
             return self._append(
                 handle,
+                rest,
                 kind="reserved",
                 subject=subject,
                 unit=unit,
@@ -163,10 +164,10 @@ class Ledger:
             FedsimError: there is no such reservation, or it is settled; or see `entries`.
         """
         with self._locked(fcntl.LOCK_EX) as handle:
-            entries, _ = self._read(handle)
+            entries, rest = self._read(handle)
             if reservation not in open_reservations(entries):
                 raise FedsimError(f"{self._path} has no open reservation {reservation}.")
-            self._append(handle, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
+            self._append(handle, rest, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[int]:
@@ -201,10 +202,9 @@ class Ledger:
             raise FedsimError(f"{self._path}: line {number} was not written with this ledger's key. {_ADVICE}")
         return code
 
-    def _append(self, handle: int, **entry: Any) -> int:
+    def _append(self, handle: int, rest: bytes, **entry: Any) -> int:
         """Write a line, on disk when this returns, in place of what a kill left of one; return its number."""
-        entries, rest = self._read(handle)
-        number, code = len(entries) + 1, self._last[1]
+        number, code = self._last[0] + 1, self._last[1]
         with explain(self._path):
             if rest:
                 os.ftruncate(handle, os.fstat(handle).st_size - len(rest))
