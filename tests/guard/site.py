@@ -35,6 +35,7 @@ CLIENT = '''
 import json
 import os
 import socket
+import subprocess
 import time
 
 import numpy as np
@@ -56,7 +57,7 @@ def tried(deed):
     return "done"
 
 
-def deeds(places):
+def deeds(places):  # they harm nothing where nothing stops them
     parent = os.getppid()
     return {
         "network": tried(lambda: socket.create_connection(("127.0.0.1", places["port"]), 2)),
@@ -66,6 +67,9 @@ def deeds(places):
         "guard": tried(lambda: open(f"/proc/{places['guard']}/environ", "rb")),
         "end the guard": tried(lambda: os.kill(places["guard"], 0)),
         "arguments": tried(lambda: 1 / ("token" not in open("/proc/self/cmdline").read())),
+        "files": tried(lambda: open("/etc/passwd").read()),
+        "a program": tried(lambda: subprocess.run(["/bin/true"], check=True)),
+        "shared memory": tried(lambda: os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR)),
         "its data": tried(lambda: open(places["data"]).read()),
         "its folder": tried(lambda: open("notes", "w").write("x")),
     }
