@@ -19,7 +19,8 @@ from fedsim.core.types import Tensors
 from fedsim.guard import frames, walls
 from fedsim.guard.policy import AppsTable
 
-_MOST_STATE = 1 << 30  # bytes that an app may keep between messages
+_MOST_STATE = 1 << 28  # bytes that an app may keep between messages
+_MOST_SERIES = 8  # whose states are kept, the latest: a server may begin as many as it likes
 _FAREWELL = 10.0  # seconds in which a keeper ends what it keeps
 
 
@@ -41,7 +42,7 @@ class Order:
 
 
 class AppProcesses:
-    """Runs apps as a policy says, and keeps what they want to remember, unread, until the guard ends.
+    """Runs apps as a policy says, and keeps what they want to remember in the latest series of runs, unread.
 
     Args:
         apps: of the policy.
@@ -64,8 +65,14 @@ class AppProcesses:
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
-        self._states[order.series] = state
+        self._keep(order.series, state)
         return _tensors(numbers, received)
+
+    def _keep(self, series: int, state: bytes) -> None:
+        self._states.pop(series, None)
+        self._states[series] = state
+        for oldest in list(self._states)[:-_MOST_SERIES]:
+            del self._states[oldest]
 
     def _run(self, folder: Path, order: Order, answers: IO[bytes]) -> None:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()

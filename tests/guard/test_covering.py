@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 
 from fedsim.core.types import Tensors
 from fedsim.guard.covering import Cover, Covered, Train
@@ -157,6 +157,28 @@ def test_what_the_policy_does_not_allow_is_refused_before_an_app_runs(
     covered = guarded.answer(sent, untouched, app)
     assert reason(covered).startswith(f"{WORDS}{words}")
     assert covered.reservation is None
+    assert guarded.ledger.entries() == ()
+
+
+def written_as(header: bytes) -> ArrayRecord:
+    """An array whose bytes are not what its name says."""
+    return ArrayRecord({"w": Array("float32", (2, 2), "numpy.ndarray", header)})
+
+
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117)
+    + b"\n"
+)
+OBJECTS = HUGE.replace(b"'<f4'", b"'|O' ")
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", HUGE, OBJECTS], ids=["empty", "nonsense", "huge", "objects"])
+def test_arrays_of_a_hostile_server_are_refused_before_an_app_runs(tmp_path: Path, data: bytes) -> None:
+    sent = message()
+    sent.content["weights"] = written_as(data)
+    guarded = Guarded(tmp_path)
+    assert reason(guarded.answer(sent, untouched)) == NOTHING
     assert guarded.ledger.entries() == ()
 
 

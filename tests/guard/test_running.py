@@ -124,6 +124,13 @@ def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         processes(tmp_path).train(order(""), site.START)
 
 
+def test_the_states_of_the_latest_series_are_kept(tmp_path: Path) -> None:
+    app = processes(tmp_path)
+    for series in (0, 1, 0, *range(2, running._MOST_SERIES + 1)):
+        app._keep(series, b"state")
+    assert list(app._states) == [0, *range(2, running._MOST_SERIES + 1)]
+
+
 def test_numbers_of_both_types_come_back() -> None:
     like: Tensors = {"a": torch.zeros(2), "b": torch.zeros(1, 2, dtype=torch.float64), "c": torch.zeros(())}
     numbers = torch.tensor([1.0, 2.0]).numpy().tobytes() + torch.tensor([3.0, 4.0]).double().numpy().tobytes()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.common.serde import message_to_proto
+from flwr.serverapp.strategy import FedAvg
 
 from fedsim.guard.policy import read_policy
 from fedsim.privacy.accounting import Spent, epsilon
@@ -106,7 +107,11 @@ def test_an_app_without_mods_sends_private_arrays_alone_and_stops_where_the_budg
         refused = [reply for reply in answers if reply.has_error()]
         assert [reply.error.reason for reply in refused] == ["the site's guard: the epsilon of this site is spent."]
         assert len(answers) == 2
-    assert (rounds(poor), rounds(rich)) == (3, 2 + len(SMUGGLING))
+        strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=2, min_evaluate_nodes=0, min_available_nodes=2)
+        first = ArrayRecord(START)
+        result = strategy.start(grid, first, num_rounds=1, timeout=PATIENCE, train_config=ConfigRecord({"mode": ""}))
+        assert result.arrays.keys() == START.keys()  # of the other site alone: the mean goes on without this one
+    assert (rounds(poor), rounds(rich)) == (3, 3 + len(SMUGGLING))
     assert "'ward' has spent epsilon 3.709" in poor.log("guard")
     assert open_reservations(entries(rich)) == set()
 
