@@ -63,7 +63,7 @@ class Cover:
             app: SHA-256 of the app that it is for.
             train: runs the app; what it raises is the app's failure.
         """
-        charge = _Charge(self, message, app)
+        charge = _Charge(partial(self._reserve, message, app))
         try:
             name, received = self._admitted(message, app)
             chain = _composed([*self._check, charge, *self._mods], partial(self._trained, train, name, received))
@@ -71,15 +71,14 @@ class Cover:
             if reply.has_error():
                 raise Refused((reply.error.reason or _NOTHING).rstrip("."))
             return Covered(self._built(message, name, received, reply), charge.reservation, "")
-        except (FedsimError, Refused) as error:
+        except FedsimError as error:
             why, said = str(error), _said(error)
         except Exception as error:
             _LOG.exception("the guard failed")
             why, said = f"the guard failed: {type(error).__name__}: {error}", _NOTHING
         return Covered(declined(message, said if charge.reservation is None else _NOTHING), charge.reservation, why)
 
-    def reserve(self, message: Message, app: str) -> int:
-        """Write down what the message costs."""
+    def _reserve(self, message: Message, app: str) -> int:
         about = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
         return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, about)
 
@@ -135,12 +134,12 @@ class Cover:
 class _Charge:
     """A mod that writes down what a message costs: behind the check of what the server sent, before the app."""
 
-    def __init__(self, cover: Cover, message: Message, app: str) -> None:
-        self._cover, self._message, self._app = cover, message, app
+    def __init__(self, reserve: Callable[[], int]) -> None:
+        self._reserve = reserve
         self.reservation: int | None = None
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        self.reservation = self._cover.reserve(self._message, self._app)
+        self.reservation = self._reserve()
         return call_next(message, context)
 
 

@@ -64,7 +64,7 @@ class MessagesTable(Config):
     )
     constant_time: bool = Field(
         default=False,
-        description="whether every reply is sent apps.seconds after its message, so that time tells nothing",
+        description="whether every reply is sent a minute and apps.seconds after its message: time tells nothing",
     )
     metrics: dict[str, float] = Field(
         default_factory=dict,

@@ -23,6 +23,7 @@ from fedsim.guard.running import AppProcesses
 from fedsim.privacy.ledger import Ledger
 
 _POLL_SECONDS, _PAUSE_SECONDS = 0.5, 5.0
+_COVERING_SECONDS = 60.0  # for the guard's work on an answer: an app that is ended at the last moment is not told apart
 _LOG = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
@@ -84,7 +85,7 @@ class Guard:
 
     def handle(self, task: NodeTask) -> None:
         """Answer a message, and settle what it cost once it was sent."""
-        end = time.monotonic() + self._policy.apps.seconds
+        end = time.monotonic() + self._policy.apps.seconds + _COVERING_SECONDS
         covered = self._covered(task)
         if covered.reservation is not None and self._policy.messages.constant_time:
             time.sleep(max(0.0, end - time.monotonic()))

@@ -82,14 +82,14 @@ def test_a_task_that_is_for_no_client_app_gets_a_sentence(tmp_path: Path) -> Non
     assert watched.lines == ["Run 5, train: sent nothing: this site runs ClientApps alone"]
 
 
-@pytest.mark.parametrize(("constant", "least"), [(True, 119.0), (False, None)])
+@pytest.mark.parametrize(("constant", "expected"), [(True, [180.0]), (False, [])])
 def test_time_tells_nothing_where_the_policy_asks_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: bool, least: float | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: bool, expected: list[float]
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
     Watched(tmp_path, messages={"constant_time": constant}).handle(FakeTask())
-    assert waits == ([] if least is None else [120.0])
+    assert waits == expected
 
 
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: FakeTask | Exception | None) -> Watched:
