@@ -79,7 +79,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> None:
     record = json.loads((folder / "record.json").read_text())
     (arm,) = record["arms"]
-    assert [list(own["tested"]) for own in arm["rounds"]] == [["test_rmse"]] * 2
+    assert [list(own["tested"]) for own in arm["rounds"]] == [["price_error"]] * 2
     (attack,) = arm["findings"]
     assert len(attack["victims"]) == 2
     for victim in attack["victims"]:
@@ -91,7 +91,7 @@ def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> No
         assert len(item["text"].split()) == 5
     assert attack["value"]["value"] == 1.0
     assert attack["more"]["row_error_median"]["value"] < 1e-5  # as above
-    assert {"test_rmse", "row_error"} <= {own["name"] for own in record["metrics"]}
+    assert {"price_error", "row_error"} <= {own["name"] for own in record["metrics"]}
 
 
 def test_the_report_and_the_tables_of_a_run_show_them_without_the_package(folder: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_report_and_the_tables_of_a_run_show_them_without_the_package(folder
         assert told in page, told
     for path in (own / "scores.csv", write_csv(own)):
         assert [float(row["row_error"]) for row in rows(path)] == pytest.approx([0.0, 0.0], abs=1e-5)  # as above
-    assert {"test_rmse", "row_error"} <= rows(write_csv(own))[0].keys()
+    assert {"price_error", "row_error"} <= rows(write_csv(own))[0].keys()
     page = build(own).read_text()
     assert "price error" in page
     assert "row error" in page
@@ -127,7 +127,7 @@ def test_a_sweep_of_the_command_shows_what_jitter_does_to_the_rows(site: Path, t
     errors: dict[str, list[float]] = {"0.0": [], "0.5": []}
     for row in rows(tmp_path / "sweep" / "table.csv"):
         errors[row["components.0.scale"]].append(float(row["row_error"]))
-        assert float(row["test_rmse"]) > 0
+        assert float(row["price_error"]) > 0
     assert max(errors["0.0"]) < 1e-5  # rounding of a quotient in float32
     assert min(errors["0.5"]) > 0.1  # noise of 0.5 on each of five columns
     fedsim(site, tmp_path, "report", "sweep")
@@ -153,6 +153,6 @@ def test_an_attack_of_the_package_matches_on_an_effect_of_the_package() -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_methods_of_the_package_are_found_by_their_kind() -> None:
-    assert registry.get("task", "regression").summary == "a number for every row of a table"
+    assert registry.get("task", "house-price").summary == "a number for every row of a table"
     assert registry.get("dataset", "houses").module == "house_prices.data"
     assert registry.every_metric()["row_error"].better == "lower"

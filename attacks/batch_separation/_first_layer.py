@@ -12,9 +12,10 @@ from attacks.core.gradient_distance import MeasuredObjective, doubts, knows_rate
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import Peeled, peel
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import labels_or_zeros
+from attacks.core.results import labels_or_unknown
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from attacks.core.spectrum import even_rows, even_spectrum, spectrum
+from attacks.core.targets import label_guess
 from attacks.core.tolerances import LEAST, MATCHES
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -129,8 +130,8 @@ def whole_batch(
         facts: figures of the search.
     """
     inner = peel(observation, examples)
-    labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
     masks = inner.masks if knows_rates(observation) else None
+    labels, read = label_guess(observation, examples, masks, inner.labels)
     objective, meaning = _explained(observation, examples, inner, labels, masks, residual)
     silent = (observation.batch_size or len(examples)) - len(examples)
     return Reconstruction(
@@ -146,6 +147,7 @@ def whole_batch(
             *notes,
             f"{len(examples)} examples show in the gradient, {silent} do not",
             meaning,
+            *read,
             *doubts(observation),
         ),
         facts=facts,
@@ -170,12 +172,12 @@ def part_of_batch(
     The objective is the share of the first gradient, by norm, outside the span of the found examples. Where little is
     outside, labels are solved for, and if the gradient of the found examples is the client's, the others' is rounding.
     """
-    labels, rest = labels_or_zeros(observation, size)[: len(examples)], _unexplained(first, examples)
+    labels, rest = labels_or_unknown(observation, size)[: len(examples)], _unexplained(first, examples)
     distance = 1.0
     if rest < _LITTLE:
         inner = peel(observation, examples)
-        labels = labels if inner.labels is None else inner.labels
         masks = inner.masks if knows_rates(observation) else None
+        labels = label_guess(observation, examples, masks, labels if inner.labels is None else inner.labels).labels
         distance = _explained(observation, examples, inner, labels, masks, (1.0, ""))[0]
     return Reconstruction(
         inputs=examples,

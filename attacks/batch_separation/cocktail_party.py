@@ -28,12 +28,12 @@ from attacks.core.matching.optimizers import BETAS, EPSILON
 from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import labels_or_zeros, no_guess
+from attacks.core.results import labels_or_unknown, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
 
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # of the largest variance; rounding of a direction that is constant over all pixels stays below
@@ -82,6 +82,8 @@ class _Space(NamedTuple):
 class CocktailParty(Attack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
@@ -247,7 +249,7 @@ def _largest(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tenso
 
 def _labels(observation: Observation, images: Tensor) -> Tensor:
     """One label per image: granted or inferred ones, in the order read layer by layer where nothing is dropped."""
-    known = labels_or_zeros(observation, len(images))
+    known = labels_or_unknown(observation, len(images))
     read = None if observation.sites else peel(observation, images).labels
     if read is None or (observation.labels is not None and not torch.equal(read.sort().values, known.sort().values)):
         return known

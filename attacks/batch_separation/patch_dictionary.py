@@ -41,12 +41,13 @@ from attacks.core.patches import (
     rows_of,
 )
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import labels_or_zeros, no_examples, no_guess
+from attacks.core.results import are_known, labels_or_unknown, no_examples, no_guess
 from attacks.core.spectrum import spectrum
+from attacks.core.targets import label_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, LabelKind, Masks, Observation, OnStep, Reconstruction, Step, View
 
 _SURE = 1.0  # standard errors between a token's likeness to its own image and to the next one
 _MOST_ORDERS = 24  # of labels, and groupings, that the whole gradient is asked about
@@ -73,6 +74,8 @@ class _Embedding(NamedTuple):
 class PatchDictionary(Attack[PatchDictionaryConfig]):
     """Finds the tokens' gradients position by position, then the patches, then the images."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {
@@ -245,15 +248,16 @@ def _settle(
     observation: Observation, tokens: Tokens, patches: Patches, groups: list[TokenGroups], size: int
 ) -> _Settled:
     """Return the first grouping, or where all masks follow from the tokens, that of the nearest gradient."""
-    labels = labels_or_zeros(observation, size)
+    known = labels_or_unknown(observation, size)
     tried: list[_Settled] = []
     for group in groups:
         images = _images(observation, tokens, patches, group.images, size)
         masks = _masks(observation, tokens, group.images, size)
-        if masks is None:
+        labels = label_guess(observation, images, masks, known).labels
+        if masks is None or not are_known(labels):
             return _Settled(group, images, labels, None)
-        for order in islice(permutations(labels.tolist()), _MOST_ORDERS):
-            ordered = torch.tensor(order)
+        for order in islice(permutations(range(size)), _MOST_ORDERS):
+            ordered = labels[list(order)]
             distance = gradient_distance(observation, images, ordered, masks)
             tried.append(_Settled(group, images, ordered, (distance, "1 - cosine of the whole gradient")))
             if distance < MATCHES:

@@ -36,9 +36,9 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
 
 _UNITS_PER_EXAMPLE = 2
 _ONE_SOLUTION = 1e-2  # relative distance below which two solutions count as the same
@@ -72,6 +72,8 @@ class _Solutions(NamedTuple):
 class SpanIntersection(Attack[SpanIntersectionConfig]):
     """Finds points of the first layer's row space whose images lie in that of the second layer."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {

@@ -40,9 +40,9 @@ from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, even_rows, even_spectrum, spectrum
 from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
 
 _COMPLETIONS = (2, 16)  # restarts per example; more when the first ones fail
 _COMPLETED = 3e-5
@@ -84,6 +84,8 @@ class _Atoms(NamedTuple):
 class SparseDictionary(Attack[SparseDictionaryConfig]):
     """Finds the sparsest basis of the column space of the first weight gradient."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {

@@ -28,14 +28,15 @@ from attacks.batch_separation._factors import Factors, factorise, hopeless, inpu
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independent, nothing_found
 from attacks.core.gradient_distance import knows_rates
+from attacks.core.labels import random_labels
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import record_masks
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
 
 _DRAWS_AT_ONCE = 1024
 _PROBES = 64
@@ -76,6 +77,8 @@ Score = Callable[[Sparse], float]
 class Spear(Attack[SpearConfig]):
     """Draws rows and keeps the null vectors with most zeros."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
@@ -234,7 +237,7 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
             module.p = _ASSUMED_RATE
     dtype = next(model.parameters()).dtype
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator, dtype=dtype)
-    labels = torch.randint(observation.spec.classes, (_PROBES,), generator=generator)
+    labels = random_labels(observation, _PROBES, generator)
     with record_masks(model, generator) as recording, layer_outputs(model, [layer.name]) as seen:
         loss = observation.loss(model(noise), labels)
     outputs = seen[0][1]

@@ -21,16 +21,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.gradient_distance import verdict
+from attacks.core.labels import blank_labels
 from attacks.core.patches import Patches, patch_projection
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import labels_or_zeros, no_guess
+from attacks.core.results import no_guess
+from attacks.core.targets import label_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
 
 _RIDGE = 1e-10
 
@@ -79,6 +81,8 @@ class _Solution(NamedTuple):
 class April(Attack[AprilConfig]):
     """Solves for the tokens by least squares, then for the patches."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {
         "model": {"name": "patch-attention", "dropout": 0.25},
@@ -121,8 +125,8 @@ class April(Attack[AprilConfig]):
         image = _image(observation, embedding, solution.tokens, kept)
         if not is_closed and solution.residual > self.config.solved:
             image = image.clamp(*(bound.to(image.dtype) for bound in pixel_box(observation)))
-        labels = labels_or_zeros(observation, 1)
         masks = _masks(observation, embedding, kept)
+        labels, read = label_guess(observation, image, masks)
         residual = (solution.residual, "relative residual of the attention's equation")
         objective, meaning = verdict(observation, image, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, image))
@@ -140,6 +144,7 @@ class April(Attack[AprilConfig]):
                 + ", ".join(embedding.weights),
                 f"{int((~kept).sum())} of {kept.numel()} token entries read off as dropped",
                 meaning,
+                *read,
             ),
             facts={**facts, "residual": solution.residual},
         )
@@ -193,7 +198,7 @@ def _embedding(observation: Observation) -> _Embedding:
     if len(tokens) > patches.width:
         raise NotApplicable(f"{len(tokens)} tokens for {patches.width} features: fewer equations than unknowns")
     wanted = [model.get_parameter(name) for name in (positions, *weights)]
-    slopes, *gradients = torch.autograd.grad(observation.loss(outputs, torch.zeros(1, dtype=torch.long)), wanted)
+    slopes, *gradients = torch.autograd.grad(observation.loss(outputs, blank_labels(observation, 1)), wanted)
     right = torch.stack([weight.T @ gradient for weight, gradient in zip(wanted[1:], gradients, strict=True)]).sum(0)
     if not _equal(slopes.reshape(-1, patches.width).T @ tokens, right):
         raise NotApplicable(

@@ -21,16 +21,16 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
-from attacks.core.labels import labels_of
 from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.mask_readout_rules import read_all_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.spectrum import rank_one, spectrum
+from attacks.core.targets import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, LabelKind, Masks, Observation, OnStep, Reconstruction, Step
 
 _SCALE_FITS = 1e-3
 
@@ -64,6 +64,8 @@ class _SolvedInput:
 class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
     """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
 
@@ -79,9 +81,9 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         """Solve for the input, then compare the gradient it produces with the observed one."""
         layer = first_linear(observation)
         assert layer is not None
-        labels = labels_of(observation)
         solved = self._input(observation, layer)
         masks = read_all_masks(observation) if solved.residual < EXACT else None
+        labels, read = label_guess(observation, solved.input, masks)
         residual = (solved.residual, "rank-one residual of the first weight gradient")
         objective, meaning = verdict(observation, solved.input, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, solved.input))
@@ -94,7 +96,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             best_iteration=1,
             history=((1, objective),),
             stopped="solved in closed form",
-            notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *doubts(observation)),
+            notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *read, *doubts(observation)),
             facts=_facts(observation, layer, solved.residual, masks),
             is_exact=solved.residual < EXACT and solved.is_scaled and may_be_exact(observation, objective),
         )

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
-from attacks.core.labels import labels_of
 from attacks.core.patches import (
     Patches,
     Positions,
@@ -28,10 +27,11 @@ from attacks.core.patches import (
     rows_of,
 )
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.targets import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
 
 _ZERO = 1e-14  # of the largest singular value: a token without a gradient
 
@@ -54,6 +54,8 @@ class _Solution(NamedTuple):
 class ClosedFormVit(Attack[ClosedFormVitConfig]):
     """Solves for the patches by least squares."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {
         "model": {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.25},
@@ -78,13 +80,13 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         assert patches is not None
         positions = position_embedding(observation)
         assert positions is not None
-        labels = labels_of(observation)
         embedding = observation.update.tensors[positions.name]
         tokens = rows_of(embedding.double(), patches, positions.first)
         solution = _solve(tokens, observation.update.tensors[f"{patches.name}.weight"].double().flatten(1))
         image = patches.joined(solution.patches, observation.spec.shape)
         image = image.to(next(observation.model.parameters()).dtype)
         masks = None if observation.sites else ()
+        labels, read = label_guess(observation, image, masks)
         residual = (solution.residual, "relative residual of the least squares")
         objective, meaning = verdict(observation, image, labels, masks, residual)
         note, zeros = _zeros(embedding, solution.residual)
@@ -103,6 +105,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
                 f"condition number {solution.condition:.1f}, residual {solution.residual:.1e}",
                 note,
                 meaning,
+                *read,
                 *doubts(observation),
             ),
             facts={

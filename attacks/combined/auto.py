@@ -34,9 +34,9 @@ from attacks.text._words import words_of
 from fedsim.core import registry
 from fedsim.core.deadline import OUT_OF_TIME, limited, seconds_left
 from fedsim.core.errors import NotApplicable, describe_exception
-from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, Attack, Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, LabelKind, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
 _FOR_SEARCHES = 0.7  # of the time; the rest is for the comparison of their guesses
@@ -129,6 +129,8 @@ class _Attempts:
 class Auto(Attack[AutoConfig]):
     """Runs other attacks and compares their guesses."""
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     effort: ClassVar[Effort] = "reference"
     over_rounds: ClassVar[bool] = True
@@ -234,6 +236,8 @@ class Auto(Attack[AutoConfig]):
             return _lowest(tried, leak, passed)
         if observation.task.does_not_suit(GuessJudge.modalities):
             return _best_text(observation, leak, tried, passed)
+        if observation.task.label_kind != "class":
+            return _lowest(tried, leak, passed)
         labels = labels_of(observation)
         fitting = [one for one in tried if len(one.guess.inputs) <= len(labels)]
         if not fitting:

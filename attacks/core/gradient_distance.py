@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import inexact, wire_of
+from attacks.core.results import are_known
 from attacks.core.tolerances import MATCHES
 from fedsim.core.gradients import cosine_distance
 from fedsim.core.types import Masks, Observation
@@ -28,11 +29,11 @@ def verdict(
     Args:
         observation: what the attack got.
         inputs: guessed examples, shape (B, *shape).
-        labels: one per example, in the order of `inputs`.
+        labels: one per example, in the order of `inputs`; some may be unknown.
         masks: one per site, or None when some are unknown.
         residual: the residual of the attack's own equations, and its name.
     """
-    if masks is None or not knows_rates(observation):
+    if masks is None or not knows_rates(observation) or not are_known(labels):
         return MeasuredObjective(residual[0], f"objective: {residual[1]}")
     distance = gradient_distance(observation, inputs, labels, masks)
     return MeasuredObjective(distance, "objective: 1 - cosine of the whole gradient")

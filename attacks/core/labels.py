@@ -24,6 +24,7 @@ from fedsim.core.types import Observation
 
 _PROBES = 64
 _MOST_POINTS = 8
+_MAP = 2  # dimensions of a map of classes
 
 LabelRule = Literal["counting", "distinct", "negative", "impact"]
 
@@ -38,8 +39,11 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
             sums of the weight gradient. Ignored for a single example.
 
     Raises:
-        NotApplicable: the model has neither a linear layer with one output per class nor values that are logits.
+        NotApplicable: the model has neither a linear layer with one output per class nor values that are logits, or
+            the labels are no classes.
     """
+    if observation.task.label_kind != "class":
+        raise NotApplicable(f"the labels cannot be inferred: they are {observation.task.labels_in_words}, not classes")
     tensors = {**observation.set_aside, **observation.update.tensors}
     examples = examples_of(observation)
     values = _votes(observation)
@@ -66,6 +70,29 @@ def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:
     if observation.labels is None:
         return infer_labels(observation, rule)
     return observation.labels[: examples_of(observation)]
+
+
+def blank_labels(observation: Observation, count: int) -> Tensor:
+    """Return labels for a loss whose value does not matter, shape (count, *label_shape), all 0."""
+    dtype = torch.long if are_classes(observation) else next(observation.model.parameters()).dtype
+    return torch.zeros(count, *observation.label_shape, dtype=dtype)
+
+
+def random_labels(observation: Observation, count: int, generator: torch.Generator) -> Tensor:
+    """Return labels as a client may have them, shape (count, *label_shape)."""
+    shape = (count, *observation.label_shape)
+    if are_classes(observation):
+        return torch.randint(observation.spec.classes, shape, generator=generator)
+    blank = blank_labels(observation, count)
+    if observation.task.label_kind == "numbers":
+        return torch.randn(shape, generator=generator).to(blank)
+    return torch.randint(2, shape, generator=generator).to(blank)
+
+
+def are_classes(observation: Observation) -> bool:
+    """Say whether labels are numbers of classes: of examples, or of pixels (H, W); masks (C, H, W) hold 0 and 1."""
+    kind = observation.task.label_kind
+    return kind == "class" or (kind == "mask" and len(observation.label_shape) == _MAP)
 
 
 def examples_of(observation: Observation) -> int:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import sends_part
+from attacks.core.labels import blank_labels
 from attacks.core.layers import once_a_model, run
 from attacks.core.spectrum import rank_one
 from attacks.core.tolerances import EXACT
@@ -112,7 +113,7 @@ def _trial(model: nn.Module, observation: Observation, generator: torch.Generato
     masks = tuple(torch.rand(s.shape, generator=generator).gt(0.5).to(dtype) for s in observation.sites)
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=dtype)
     with inject_masks(observation.sites, masks):
-        return _Trial(masks, observation.loss(run(model, example), torch.zeros(1, dtype=torch.long)))
+        return _Trial(masks, observation.loss(run(model, example), blank_labels(observation, 1)))
 
 
 def _patterns(

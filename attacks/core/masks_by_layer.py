@@ -42,8 +42,8 @@ class Peeled:
 
     Attributes:
         masks: one per site, in the model's precision, or None when some site is not between two linear layers.
-        labels: shape (B,), or None when the last linear layer does not have one output per class.
-        deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None as for the labels.
+        labels: shape (B,), or None when the last linear layer does not have one output per class, or there are none.
+        deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None where it is not the output.
         holds: whether the labels are those of equations that hold: what the last layer is taken to read explains its
             gradient. True where there are no such equations.
     """
@@ -97,9 +97,10 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
     dtype = next(observation.model.parameters()).dtype
     expected = [torch.full_like(mask, 1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)]
     has_head = deltas.shape[1] == observation.spec.classes
+    are_classes = has_head and observation.task.label_kind == "class"
     return Peeled(
         tuple(mask.to(dtype) for mask in masks) if not unread else None,
-        _labels(forward(expected)[1], deltas) if has_head else None,
+        _labels(forward(expected)[1], deltas) if are_classes else None,
         deltas if has_head else None,
         holds or not has_head,
     )

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks.core.labels import blank_labels
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
 from attacks.core.tolerances import EXACT
 from fedsim.core.masks import inject_masks, without_dropout
@@ -108,7 +109,7 @@ def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
     tried = [weights[name].requires_grad_() for name in (projection, *names)]
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=weights[projection].dtype)
     with torch.enable_grad(), without_dropout():
-        loss = observation.loss(run(model, example, weights), torch.zeros(1).long())
+        loss = observation.loss(run(model, example, weights), blank_labels(observation, 1))
     observed, *gradients = torch.autograd.grad(loss, tried, allow_unused=True, materialize_grads=True)
     observed, entries = observed.flatten(1), patches.cut(example)
     for name, gradient in zip(names, gradients, strict=True):
@@ -161,7 +162,7 @@ def embedding_site(observation: Observation) -> int | None:
         masks[index][..., dropped] = 0.0
         example = torch.randn((site.shape[0], *observation.spec.shape), generator=generator).to(wanted)
         with torch.enable_grad(), inject_masks(observation.sites, tuple(mask.to(wanted) for mask in masks)):
-            loss = observation.loss(run(model, example, weights), torch.zeros(site.shape[0]).long())
+            loss = observation.loss(run(model, example, weights), blank_labels(observation, site.shape[0]))
         [gradient] = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
         rows = rows_of(gradient, patches, positions.first)
         if torch.equal((rows == 0).all(0), dropped):

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from attacks.core.labels import labels_of
+from attacks.core.labels import blank_labels, labels_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Reconstruction, Tensors
+from fedsim.core.types import NO_LABEL, Observation, Reconstruction, Tensors
 
 
 class NothingFound(Exception):
@@ -68,13 +68,28 @@ def blanks(observation: Observation, size: int) -> Tensor:
     return torch.zeros((size, *observation.spec.shape), dtype=dtype)
 
 
-def labels_or_zeros(observation: Observation, size: int) -> Tensor:
-    """Return granted or inferred labels, shape (size,); if their number differs, the most frequent one repeated.
+def labels_or_unknown(observation: Observation, size: int) -> Tensor:
+    """Return granted or inferred labels, shape (size, *label_shape); if too many or few, the most frequent class.
 
-    Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row per class.
+    Unknown where the gradient of the last layer is hidden, the model has no last layer with one row per class, or
+    labels are no classes.
     """
     try:
         labels = labels_of(observation)
     except NotApplicable:
-        return torch.zeros(size, dtype=torch.long)
-    return labels.clone() if len(labels) == size else labels.mode().values.expand(size).clone()
+        return unknown_labels(observation, size)
+    if len(labels) == size:
+        return labels.clone()
+    is_class = observation.task.label_kind == "class"
+    return labels.mode().values.expand(size).clone() if is_class else unknown_labels(observation, size)
+
+
+def unknown_labels(observation: Observation, size: int) -> Tensor:
+    """Return labels that nobody guessed, shape (size, *label_shape)."""
+    blank = blank_labels(observation, size)
+    return torch.full_like(blank, torch.nan if blank.is_floating_point() else NO_LABEL)
+
+
+def are_known(labels: Tensor) -> bool:
+    """Say whether every label was guessed."""
+    return not bool((labels.isnan() if labels.is_floating_point() else labels == NO_LABEL).any())

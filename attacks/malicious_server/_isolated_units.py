@@ -17,6 +17,7 @@ from attacks.core.gradient_distance import verdict
 from attacks.core.labels import infer_labels
 from attacks.core.pixels import pixel_box
 from attacks.core.results import blanks, no_guess
+from attacks.core.targets import label_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
@@ -127,9 +128,9 @@ def reconstruction(
     size = expected_examples(observation) or max(1, len(singles.examples))
     singles = singles.chosen(torch.arange(min(size, len(singles.examples))))
     count = len(singles.examples)
-    labels = _labels(observation, layer, singles, size)
     guess = singles.examples.to(next(observation.model.parameters()).dtype)
     whole = torch.cat([guess, blanks(observation, size - count)])
+    labels = _labels(observation, layer, singles, whole)
     residual = (1.0 - count / size, "share of the examples that were not found")
     is_repeatable = not observation.sites and observation.local_steps == 1
     objective, meaning = verdict(observation, whole, labels, () if is_repeatable else None, residual)
@@ -151,12 +152,15 @@ def reconstruction(
     )
 
 
-def _labels(observation: Observation, layer: str, singles: Singles, size: int) -> Tensor:
-    """Return one label per guess, shape (size,): those whose loss explains the coefficients best.
+def _labels(observation: Observation, layer: str, singles: Singles, whole: Tensor) -> Tensor:
+    """Return one label per guess, shape (size,): those whose loss explains the coefficients best; others are read.
 
     If the labels of the batch are known or can be counted, each is used at most once. Otherwise every example gets the
     class that fits best.
     """
+    size = len(whole)
+    if observation.task.label_kind != "class":
+        return label_guess(observation, whole, None if observation.sites else ()).labels
     known = _known_labels(observation)
     if known is None:
         nearest = _mismatch(observation, layer, singles, torch.arange(observation.spec.classes), size).argmin(1)

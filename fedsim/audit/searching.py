@@ -90,7 +90,7 @@ def search(
 def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     """Return the words of a text that rows of the gradient name for certain."""
     reader = registry.methods("attack")[_READS].derived_from(Attack)
-    if reader is None or world.task.does_not_suit(reader.modalities):
+    if reader is None or world.task.refuses_method(reader):
         return {}
     try:
         return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).extras

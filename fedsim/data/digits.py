@@ -6,17 +6,13 @@ parameters, so use this set for fast runs, not to judge a defense.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 from pydantic import Field
 
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import needed
 from fedsim.core.types import Dataset
 from fedsim.data._attributes import with_parity
-from fedsim.data._facts import DIGITS
-from fedsim.data._images import ImageConfig, in_memory, normalise, split
+from fedsim.data._digits import load_digits
+from fedsim.data._images import ImageConfig
 
 
 class DigitsConfig(ImageConfig):
@@ -32,14 +28,4 @@ def digits(config: DigitsConfig) -> Dataset:
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
-    rows = np.loadtxt(_file(), delimiter=",")
-    levels, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
-    pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    parts = split(in_memory(pixels, labels), config.test_fraction, config.seed)
-    return with_parity(normalise(config, *parts, DIGITS))
-
-
-def _file() -> Path:
-    """Return scikit-learn's file."""
-    who = "scikit-learn, which holds the data set 'digits',"
-    return needed("sklearn", "datasets/data/digits.csv.gz", who, "pip install 'fedsim-privacy[data]'")
+    return with_parity(load_digits(config, config.test_fraction))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import NO_LABEL, Batch, InputSpec, Reconstruction
+from fedsim.core.types import Batch, InputSpec, Reconstruction
+from fedsim.metrics.labels import classes_of
 from fedsim.record import ItemScore
 
 PSNR_CAP = 160.0
@@ -233,13 +234,13 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     normalised = mse_normalised(guesses[order], originals).where(usable, worst_normalised)
     values = {"mse_normalised": normalised.tolist(), **_of_pictures(pixels, target, usable)}
     missing = guesses[order].isnan().flatten(1).all(1)
-    labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), missing.tolist(), strict=True)
+    labels = zip(classes_of(batch.labels), classes_of(reconstruction.labels[order]), missing.tolist(), strict=True)
     items = tuple(
         ItemScore(
             index=index,
             values={name: column[index] for name, column in values.items()},
             label=label,
-            guessed_label=None if guess == NO_LABEL else guess,
+            guessed_label=guess,
             is_missing=is_missing,
         )
         for index, (label, guess, is_missing) in enumerate(labels)

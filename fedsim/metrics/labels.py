@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from torch import Tensor
+
 from fedsim.core import registry
+from fedsim.core.types import NO_LABEL
+
+
+def classes_of(labels: Tensor) -> list[int | None]:
+    """Return the class of each example; None where nobody guessed one, and where labels (B, ...) are no classes."""
+    if labels.ndim > 1 or labels.is_floating_point():
+        return [None] * len(labels)
+    return [None if label == NO_LABEL else label for label in labels.tolist()]
 
 
 @registry.metric(

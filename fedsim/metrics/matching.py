@@ -96,7 +96,8 @@ def _guessed(batch: Batch, guess: Reconstruction) -> Batch:
     """Return the true batch with the guess's inputs, and with its labels where it has any."""
     labels = batch.labels
     if guess.labels.shape == labels.shape and guess.labels.dtype == labels.dtype:
-        labels = torch.where(guess.labels < 0, labels, guess.labels)
+        unknown = guess.labels.isnan() if guess.labels.is_floating_point() else guess.labels < 0
+        labels = torch.where(unknown, labels, guess.labels)
     return replace(batch, inputs=guess.inputs.detach().to(batch.inputs), labels=labels)
 
 

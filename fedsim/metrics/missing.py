@@ -11,7 +11,7 @@ from fedsim.core.types import NO_LABEL, Reconstruction
 
 
 def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:
-    """Return a guess of at least `count` examples; those that it lacks are NaN, with `NO_LABEL` and masks of NaN.
+    """Return a guess of at least `count` examples; those that it lacks are NaN, with unknown labels and masks of NaN.
 
     Args:
         reconstruction: a guess of any size, images or anything else of floating point.
@@ -23,11 +23,15 @@ def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:
     return replace(
         reconstruction,
         inputs=fill(reconstruction.inputs.detach(), count, torch.nan),
-        labels=fill(reconstruction.labels[:made], count, NO_LABEL),
+        labels=_filled(reconstruction.labels[:made], count),
         masks=None
         if reconstruction.masks is None
         else tuple(_with_missing(mask.detach(), made, count) for mask in reconstruction.masks),
     )
+
+
+def _filled(labels: Tensor, count: int) -> Tensor:
+    return fill(labels, count, torch.nan if labels.is_floating_point() else NO_LABEL)
 
 
 def fill(rows: Tensor, count: int, value: float) -> Tensor:

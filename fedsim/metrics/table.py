@@ -36,7 +36,13 @@ class Columns:
 
 
 def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
-    """Read from a table (N, C) what its columns are: neighbours that are 0 or 1 and add up to 1 are one category."""
+    """Read from a table (N, C) what its columns are: neighbours that are 0 or 1 and add up to 1 are one category.
+
+    Every number of longer series (N, T, C) is a column of its own.
+    """
+    rows = rows.flatten(1)
+    if len(spec.shape) > 1:
+        return _of_numbers(rows, (), tuple(range(rows.shape[1])))
     plain = (rows.double() * torch.tensor(spec.std) + torch.tensor(spec.mean)).round(decimals=4)
     is_flag = ((plain == 0) | (plain == 1)).all(0).tolist()
     categories, numbers, start = list[tuple[int, ...]](), list[int](), 0
@@ -48,8 +54,12 @@ def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
         else:
             categories.append(tuple(range(start, end)))
             start = end
+    return _of_numbers(rows, tuple(categories), tuple(numbers))
+
+
+def _of_numbers(rows: Tensor, categories: tuple[tuple[int, ...], ...], numbers: tuple[int, ...]) -> Columns:
     std = rows.double().std(0, correction=0)
-    return Columns(tuple(categories), tuple(numbers), rows.double().mean(0), std.where(std > 0, torch.ones_like(std)))
+    return Columns(categories, numbers, rows.double().mean(0), std.where(std > 0, torch.ones_like(std)))
 
 
 def _end_of_category(plain: Tensor, is_flag: Sequence[bool], start: int) -> int | None:

@@ -27,6 +27,27 @@ def test_accuracy(guesses: Tensor, labels: Tensor) -> float:
 
 
 @registry.metric(
+    "test_rmse",
+    title="test error",
+    summary="the same: root mean squared error in standard deviations of the training labels, where they are numbers",
+    over="round",
+    better="lower",
+    unit="sd",
+    digits=3,
+    limits=(0.0, None),
+)
+def test_rmse(guesses: Tensor, labels: Tensor, std: Tensor) -> float:
+    """Return the root mean squared error of numbers (N, ...); 1 is that of their mean.
+
+    Args:
+        guesses: as many numbers, in any shape.
+        labels: the true ones.
+        std: of each number of an example, over the training set.
+    """
+    return float(((guesses.reshape(labels.shape) - labels).double() / std).square().mean().sqrt())
+
+
+@registry.metric(
     "test_span_f1",
     title="span F1",
     summary="the same: micro F1 of whole spans, where labels are tags",

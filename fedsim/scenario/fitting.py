@@ -32,7 +32,7 @@ def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         ScenarioError: one does not.
     """
     for hook in (*stack.components, *stack.defenses_as_written):
-        reason = task.does_not_suit(hook.modalities)
+        reason = task.refuses_method(hook)
         if reason is not None:
             raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: it {reason}.")
     granted = {*scenario.threat.knows, *(known for attack in scenario.attacks for known in attack.also_knows)}

@@ -175,7 +175,7 @@ class ModelSource:
         choice = scenario.crafting
         assert choice is not None
         attack = cast("Attack[Any]", choice.make("attack"))
-        if self.task.does_not_suit(attack.modalities):
+        if self.task.refuses_method(attack):
             raise ScenarioError(
                 f"attack '{choice.name}' cannot change this model: the examples are {self.task.modality}."
             )

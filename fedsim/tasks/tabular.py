@@ -10,7 +10,8 @@ public marginals give, and by whether a whole row was read. Time series come as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from dataclasses import replace
+from typing import ClassVar, cast, final
 
 import torch
 from torch import Tensor
@@ -18,15 +19,11 @@ from torch import Tensor
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown
-from fedsim.metrics import table
-from fedsim.metrics.image import match
-from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
-
-_WORST = {"number_error": 10.0, "categories_right": 0.0, "row_exact": 0.0}
+from fedsim.tasks.core.images import label_values
+from fedsim.tasks.core.rows import score_rows
 
 
 @final
@@ -52,37 +49,17 @@ class Tabular(ClassTask):
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score rows against those that they are nearest to; a missing one has the worst values."""
-        columns = table.columns_of(data.train.inputs, data.spec)
-        completed = complete(guess, len(examples))
-        rows = completed.inputs.detach().double().cpu()
-        usable = rows.isfinite().all(1)
-        order = match(torch.where(usable[:, None], rows, torch.nan), examples.inputs.double())
-        items = tuple(
-            _item(number, rows[at], examples.inputs[number].double(), columns, bool(usable[at]))
-            for number, at in enumerate(order.tolist())
-        )
+        scored = score_rows(examples, guess, data)
+        order, completed = scored.order, scored.guess
+        assert order is not None
+        assert completed is not None
         labels = zip(examples.labels.tolist(), completed.labels[order].tolist(), strict=True)
         items = tuple(
             item.model_copy(update={"label": label, "guessed_label": guessed if guessed >= 0 else None})
-            for item, (label, guessed) in zip(items, labels, strict=True)
+            for item, (label, guessed) in zip(cast("tuple[ItemScore, ...]", scored.items), labels, strict=True)
         )
-        right = label_accuracy((item.guessed_label for item in items), (item.label for item in items))
-        return Scored(items=items, values={"label_accuracy": right}, order=order, guess=completed)
+        return replace(scored, items=items, values=label_values(items))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the numbers of each row, in the units in which they were normalised."""
         return tuple(" ".join(f"{value:.2f}" for value in row) for row in inputs.tolist())
-
-
-def _item(number: int, guess: Tensor, original: Tensor, columns: table.Columns, is_usable: bool) -> ItemScore:
-    values = {
-        "number_error": table.number_error(guess, original, columns),
-        "categories_right": table.categories_right(guess, original, columns),
-        "row_exact": table.row_exact(guess, original, columns),
-    }
-    values = values if is_usable else dict(_WORST)
-    values["number_error_guessed"] = table.number_error_guessed(original, columns)
-    values["categories_guessed"] = table.categories_guessed(original, columns)
-    if not columns.categories:
-        values = {name: value for name, value in values.items() if not name.startswith("categories")}
-    return ItemScore(index=number, values=values, is_missing=not is_usable)

@@ -180,4 +180,5 @@ def _psnr(error: float) -> float:
 
 def _reconstruction(guess: Tensor, victim: Victim) -> Reconstruction:
     labels = victim.examples.labels
-    return Reconstruction.of(guess.float(), labels.argmax(-1) if labels.is_floating_point() else labels)
+    are_shares = victim.world.task.label_kind == "class" and labels.is_floating_point()
+    return Reconstruction.of(guess.float(), labels.argmax(-1) if are_shares else labels)

@@ -89,6 +89,7 @@ def observe(
         given=given,
         device=world.device,
         task=world.task,
+        label_shape=tuple(world.data.dataset.train.labels.shape[1:]),
     )
 
 
@@ -210,7 +211,8 @@ def _copy(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
 
 def _labels(examples: Batch, steps: int) -> Tensor:
     """Return a copy of the labels, sorted when their order would tell in which step an example was used."""
-    return examples.labels.clone() if steps == 1 else torch.tensor(sorted(examples.labels.tolist()))
+    labels = examples.labels
+    return labels.clone() if steps == 1 else torch.tensor(sorted(labels.tolist()), dtype=labels.dtype)
 
 
 def _given(examples: Batch, steps: int) -> dict[str, Tensor]:

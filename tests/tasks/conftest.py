@@ -29,6 +29,8 @@ def _data(
 def samples() -> dict[str, Dataset]:
     """A data set for each task, by the task's name."""
     generator = torch.Generator().manual_seed(0)
+    more = torch.Generator().manual_seed(1)
+    rows, images = torch.randn(20, 5, generator=more), torch.randn(20, 1, 4, 4, generator=more)
     tokens = torch.randint(7, (20, 3), generator=generator)
     following = torch.randint(7, (20, 3), generator=generator)
     following[::3, 1:] = -100
@@ -42,6 +44,18 @@ def samples() -> dict[str, Dataset]:
             torch.randn(20, 1, 2, 2, generator=generator), classes, InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
         ),
         "tabular": _data(torch.randn(20, 5, generator=generator), classes, InputSpec((5,), 4, (0.0,) * 5, (1.0,) * 5)),
+        "regression": _data(rows, torch.randn(20, 2, generator=more), InputSpec((5,), 2, (0.0,) * 5, (1.0,) * 5)),
+        "multi-label": _data(
+            rows, torch.randint(2, (20, 3), generator=more).float(), InputSpec((5,), 3, (0.0,) * 5, (1.0,) * 5)
+        ),
+        "segmentation": _data(
+            images, torch.randint(3, (20, 4, 4), generator=more), InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
+        ),
+        "series": _data(
+            torch.randn(20, 6, 2, generator=more),
+            torch.randn(20, 3, generator=more),
+            InputSpec((6, 2), 3, (0.0,) * 6, (1.0,) * 6),
+        ),
         "text-classification": _data(tokens, classes, InputSpec((3,), 4, (), (), vocabulary=7)),
         "next-token": _data(tokens, following, _TEXT),
         "visual-question-answering": _data(

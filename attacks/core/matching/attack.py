@@ -36,8 +36,8 @@ from attacks.core.matching.unknown_masks import FirstMasks, unknown_masks
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, each, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Config, DropoutSite, Observation, OnStep, Reconstruction
+from fedsim.core.hooks import ANY_LABELS, Attack
+from fedsim.core.types import Config, DropoutSite, LabelKind, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
 _ROWS_AT_ONCE = 32
@@ -108,6 +108,7 @@ class MatchingAttack(Attack[ConfigT]):
         searches_draws: whether it simulates what the task draws in a step.
     """
 
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     training_mode: ClassVar[bool] = True
     searches_draws: ClassVar[bool] = False
 

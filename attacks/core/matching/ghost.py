@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from attacks.core.labels import random_labels
 from attacks.core.matching.comparison import Comparison, GeneralComparison, Gradients
 from attacks.core.matching.ghost_figures import GhostFigures, GhostLayout, is_single, target_of
 from attacks.core.matching.simulated_client import SimulatedClient
@@ -46,7 +47,7 @@ class GhostComparison:
         self._client = client
         self._second = second
         self._names = {id(client.model.get_parameter(name)): name for name in client.names}
-        self._adds_up = _adds_up(client.loss, observations[0].spec.classes)
+        self._adds_up = _adds_up(client.loss, observations[0])
         self.like = next(iter(client.parameters.values()))
         tensors = [o.update.tensors for o in observations]
         self._targets = {n: target_of([t[n].to(self.like) for t in tensors]) for n in client.names}
@@ -158,7 +159,7 @@ def fastest(
     first = observations[0]
     like = general.like
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
-    labels = torch.randint(first.spec.classes, (2, examples), generator=generator).to(like.device)
+    labels = random_labels(first, 2 * examples, generator).unflatten(0, (2, examples)).to(like.device)
     random_masks = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
     further = each(others, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
     theirs = general.gradients(inputs, random_masks, labels, [0, 0], further)
@@ -188,10 +189,10 @@ def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
     return ~(agree[0] & agree[1]).all(0)
 
 
-def _adds_up(loss: Loss, classes: int) -> bool:
+def _adds_up(loss: Loss, observation: Observation) -> bool:
     """Whether the loss of several rows together is the mean of theirs: then one call serves all rows."""
     generator = torch.Generator().manual_seed(0)
-    outputs = torch.randn((2, 3, classes), generator=generator, dtype=torch.float64)
-    labels = torch.randint(classes, (2, 3), generator=generator)
+    outputs = torch.randn((2, 3, observation.spec.classes), generator=generator, dtype=torch.float64)
+    labels = random_labels(observation, 6, generator).unflatten(0, (2, 3))
     apart = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2
-    return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten()), apart, rtol=1e-9))
+    return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten(0, 1)), apart, rtol=1e-9))

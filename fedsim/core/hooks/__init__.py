@@ -64,12 +64,13 @@ from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
-from fedsim.core.types.configured import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
+from fedsim.core.types.configured import ANY_LABELS, ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
 from fedsim.core.types.grants import Grants
 from fedsim.core.types.tasks import Task
 
 __all__ = [
     "ANYTHING",
+    "ANY_LABELS",
     "IMAGES",
     "IMAGES_AND_TEXT",
     "KINDS_OF_COMPONENTS",

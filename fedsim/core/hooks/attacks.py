@@ -19,6 +19,7 @@ from fedsim.core.types import (
     Applicability,
     InputSpec,
     Knowledge,
+    LabelKind,
     MembershipObservation,
     Observation,
     OnStep,
@@ -27,7 +28,7 @@ from fedsim.core.types import (
     Target,
     View,
 )
-from fedsim.core.types.configured import ConfigT, Configured, Tables
+from fedsim.core.types.configured import CLASSES, ConfigT, Configured, Tables
 from fedsim.core.types.grants import Grants
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
@@ -72,6 +73,7 @@ class Attack(Configured[ConfigT]):
             there before the change, and not what the model saw.
         over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
         continues: whether it overrides `continue_from`: it can go on from the guess of another attack.
+        infers: which kinds of labels it works out itself, or never looks at; others must be granted.
         example: tables of a scenario that it fits, as small as can be, where `fedsim.scenario.example.SMALL` (one digit
             and an MLP) does not do: contract tests run it, and `fedsim show` prints it. It fits batches of one and of
             two examples, unless `batch_size` is set; settings of the attack stand in `attacks`, without its name.
@@ -84,6 +86,7 @@ class Attack(Configured[ConfigT]):
     undoes: ClassVar[bool] = False
     over_rounds: ClassVar[bool] = False
     continues: ClassVar[bool] = False
+    infers: ClassVar[frozenset[LabelKind]] = CLASSES
     example: ClassVar[Tables] = {}
 
     @classmethod
@@ -260,7 +263,7 @@ class Attack(Configured[ConfigT]):
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
-        unsuited = observation.task.does_not_suit(self.modalities)
+        unsuited = observation.task.refuses_method(self) or self._lacks_labels(observation)
         if unsuited is not None:
             return Applicability(False, unsuited)
         if observation.threat.sees not in self.views:
@@ -268,6 +271,15 @@ class Attack(Configured[ConfigT]):
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
+
+    def _lacks_labels(self, observation: Observation) -> str | None:
+        """Say whether it needs labels that it can neither infer nor was granted."""
+        if observation.labels is not None or observation.task.label_kind in self.infers:
+            return None
+        return (
+            f"infers classes alone, and the labels are {observation.task.labels_in_words}: it needs them, which the "
+            "threat model does not grant. Add 'labels' to threat.knows"
+        )
 
 
 class MembershipAttack(Configured[ConfigT]):
@@ -310,7 +322,7 @@ class MembershipAttack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: the scores have another shape, or one of them is not a number.
         """
-        reason = observation.task.does_not_suit(self.modalities) or self.not_applicable(observation)
+        reason = observation.task.refuses_method(self) or self.not_applicable(observation)
         if reason is not None:
             raise NotApplicable(reason)
         return self.checked(self.score(observation, generator), observation)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar, final
+from typing import Any, ClassVar, Generic, Self, TypeVar, final, get_args
 
 from fedsim.core.types.basics import Config
-from fedsim.core.types.data import Modality
+from fedsim.core.types.data import LabelKind, Modality
 from fedsim.core.types.grants import Grants
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -23,16 +23,24 @@ IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # of who sees tensors of the model alone
 
 
+CLASSES: frozenset[LabelKind] = frozenset({"class"})
+
+
+ANY_LABELS: frozenset[LabelKind] = frozenset(get_args(LabelKind))  # of who leaves labels to the client's loss
+
+
 class Configured(ABC, Generic[ConfigT]):
     """A method with its settings.
 
     Attributes:
         remembers: whether it keeps its memory over the rounds of a client.
         modalities: what the examples may be that it works on.
+        label_kinds: what their labels may be; who sees tensors of the model alone works with any.
     """
 
     remembers: bool = False
     modalities: ClassVar[frozenset[Modality]] = IMAGES
+    label_kinds: ClassVar[frozenset[LabelKind]] = CLASSES
     _name: str = ""
 
     def __init__(self, config: ConfigT) -> None:

@@ -12,12 +12,17 @@ from torch import Tensor, dtype, long
 Modality = str  # what one example is: images, text, or what a task of your own calls it
 
 
+LabelKind = Literal["class", "set", "numbers", "mask"]
+"""What the label of an example is: one class, of the whole or of each token; which of K things hold, 0 or 1 each;
+numbers; or a class for every pixel."""
+
+
 SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs (normalised, first dimension is the example) and integer labels of the same length.
+    """Model inputs (normalised, first dimension is the example) and labels of the same length, most often classes.
 
     A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and labels
     are the next tokens or the tags of the tokens (B, T), where -100 is left out of the loss.

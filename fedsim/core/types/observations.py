@@ -85,6 +85,7 @@ class Observation:
         given: what the model reads beside the inputs, in the order of the labels, or None unless ``given`` is known.
         device: where an attack works. All tensors here are on the CPU; an attack gets them on the device.
         task: what the clients' model is trained to do.
+        label_shape: of the label of one example; () for one class or one number.
     """
 
     threat: ThreatModel
@@ -110,6 +111,7 @@ class Observation:
     earlier: tuple[Observation, ...] = ()
     given: Mapping[str, Tensor] | None = None
     device: torch.device = CPU
+    label_shape: tuple[int, ...] = ()
     task: Task[Any] = field(kw_only=True)
 
     def effects(self, kind: type[EffectT]) -> tuple[EffectT, ...]:

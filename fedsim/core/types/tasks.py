@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core.types.basics import Draws
 from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
-from fedsim.core.types.data import Batch, Dataset, InputSpec, Modality
+from fedsim.core.types.data import Batch, Dataset, InputSpec, LabelKind, Modality
 from fedsim.core.types.grants import Knowledge
 from fedsim.core.types.guesses import Reconstruction
 from fedsim.core.types.updates import Truth
@@ -22,6 +22,13 @@ Model = Callable[..., Tensor]  # a module, or a function that stands for one
 Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
 
 Shown = np.ndarray | tuple[str, ...]  # pictures (B, C, H, W) with pixels in [0, 1], or a text for each example
+
+LABELS_IN_WORDS: Mapping[LabelKind, str] = {
+    "class": "classes",
+    "set": "sets of 0 and 1",
+    "numbers": "numbers",
+    "mask": "classes of pixels",
+}
 
 _PREFIX = "task."
 
@@ -64,6 +71,7 @@ class Task(Configured[ConfigT]):
         modality: what one example is; a method works on it if its `modalities` name it.
         noun: what one example is called, as the metrics of such examples call it.
         at_once: examples of one forward pass where a model is evaluated.
+        label_kind: what the label of an example is.
         has_labels: whether examples have labels; where they have none a component must say what clients minimise.
         labels_are_inputs: whether labels repeat the inputs, so that who knows them knows everything.
         knowable: which of the labels and the input statistics there are for a threat model to grant.
@@ -72,6 +80,7 @@ class Task(Configured[ConfigT]):
     modality: ClassVar[Modality] = "images"
     noun: ClassVar[str] = "image"
     at_once: ClassVar[int] = 512
+    label_kind: ClassVar[LabelKind] = "class"
     has_labels: ClassVar[bool] = True
     labels_are_inputs: ClassVar[bool] = False
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
@@ -150,6 +159,10 @@ class Task(Configured[ConfigT]):
             data: what else is known about the examples.
         """
 
+    def noun_of(self, spec: InputSpec) -> str:
+        """Return what one example of these data is called."""
+        return self.noun
+
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return examples for people: pictures, or a text each. Here the numbers of each in a row."""
         return tuple(" ".join(f"{float(number):.4g}" for number in row.unbind()) for row in inputs.flatten(1).unbind())
@@ -186,6 +199,24 @@ class Task(Configured[ConfigT]):
         if self.modality in modalities or modalities >= ANYTHING:
             return None
         return f"works on {' and '.join(sorted(modalities))}, and the examples are {self.modality}"
+
+    @final
+    def refuses_method(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:
+        """Return why a method does not work on the task's examples and their labels, as the end of a sentence, or None.
+
+        Who sees tensors of the model alone works with any labels.
+        """
+        unsuited = self.does_not_suit(method.modalities)
+        if unsuited is not None or method.modalities >= ANYTHING or self.label_kind in method.label_kinds:
+            return unsuited
+        wanted = " or ".join(LABELS_IN_WORDS[kind] for kind in sorted(method.label_kinds))
+        return f"works with labels that are {wanted}, and these are {self.labels_in_words}"
+
+    @final
+    @property
+    def labels_in_words(self) -> str:
+        """What the labels are, for people."""
+        return LABELS_IN_WORDS[self.label_kind]
 
 
 def plain_answer(model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -6,24 +6,41 @@ import inspect
 
 from torch import nn
 
+from fedsim.core import registry
 from fedsim.core.losses import are_tokens
 from fedsim.core.types import Dataset
+from fedsim.core.types.tasks import Task
 
 QUESTION = "question"  # what is given beside an image that is asked about
 _IMAGE = 3  # dimensions of one
 
 
 def usual_task(data: Dataset) -> str:
-    """Return the name of the task of a data set that names none."""
+    """Return the name of the task of a data set that names none.
+
+    Where labels are more than classes, it is the first task of such labels that takes them.
+    """
     if data.similarities is not None:
         return "sentence-embedding"
     if data.spec.vocabulary is None and QUESTION in data.train.given:
         return "visual-question-answering"
+    if data.spec.vocabulary is None and (special := _task_of_targets(data)):
+        return special
     if data.spec.vocabulary is None:
         return "tabular" if len(data.spec.shape) == 1 else "classification"
     if data.spec.classes == data.spec.vocabulary:
         return "next-token"
     return "tagging" if are_tokens(data.train.labels) else "text-classification"
+
+
+def _task_of_targets(data: Dataset) -> str:
+    """Return the task of labels that are no classes of whole examples; empty where they are, or none takes them."""
+    for name in sorted(registry.methods("task")):
+        method = registry.methods("task")[name]
+        kind = method.derived_from(Task)
+        if kind is not None and kind.label_kind != "class" and method.make(method.config()).refuses(data) is None:
+            return name
+    return ""
 
 
 def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:

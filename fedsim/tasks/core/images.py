@@ -43,7 +43,9 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
 
 
 def label_values(items: Sequence[ItemScore]) -> dict[str, float]:
-    """Return the metrics of an update of labelled examples as a whole."""
+    """Return the metrics of an update of examples as a whole; none where they have no classes."""
+    if all(item.label is None for item in items):
+        return {}
     return {"label_accuracy": label_accuracy((item.guessed_label for item in items), (item.label for item in items))}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.core.results import labels_or_zeros, no_guess
+from attacks.core.results import labels_or_unknown, no_guess
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.scenario.world import World
@@ -57,10 +57,10 @@ def test_a_search_without_a_number_returns_nothing(watched: Watched, attack_name
     assert nothing.stopped == "objective is not a number"
 
 
-def test_labels_are_granted_or_zero(watched: Watched) -> None:
+def test_labels_are_granted_or_unknown(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
     assert observation.labels is not None
-    assert labels_or_zeros(observation, 3).tolist() == observation.labels.tolist()
-    assert labels_or_zeros(observation, 5).tolist() == [int(observation.labels.mode().values)] * 5
+    assert labels_or_unknown(observation, 3).tolist() == observation.labels.tolist()
+    assert labels_or_unknown(observation, 5).tolist() == [int(observation.labels.mode().values)] * 5
     hidden = replace(observation, labels=None, hidden=frozenset({"7.weight", "7.bias"}))
-    assert labels_or_zeros(hidden, 2).tolist() == [0, 0]
+    assert labels_or_unknown(hidden, 2).tolist() == [-1, -1]

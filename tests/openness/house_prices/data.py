@@ -31,4 +31,4 @@ def houses(config: HousesConfig) -> Dataset:
     prices = rows @ torch.tensor(_WEIGHTS) + 0.1 * torch.randn(config.rows, generator=generator)
     tested = config.rows // 4
     train, test = Batch(rows[tested:], prices[tested:]), Batch(rows[:tested], prices[:tested])
-    return Dataset(train, test, InputSpec((len(COLUMNS),), 1, (), ()), ("price",), task="regression")
+    return Dataset(train, test, InputSpec((len(COLUMNS),), 1, (), ()), ("price",), task="house-price")

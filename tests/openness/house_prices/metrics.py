@@ -10,7 +10,7 @@ from fedsim.core.registry import metric
 
 
 @metric(
-    "test_rmse",
+    "price_error",
     title="price error",
     summary="root mean squared error of prices on the test rows",
     over="round",

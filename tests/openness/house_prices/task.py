@@ -1,4 +1,4 @@
-"""Regression: a model says a number for every row of a table.
+"""House price: a model says a number for every row of a table.
 
     loss = (output - label)^2, the mean over the rows
 
@@ -20,8 +20,8 @@ from house_prices.metrics import price_error, row_error
 
 
 @final
-@task("regression", summary="a number for every row of a table")
-class Regression(Task[Config]):
+@task("house-price", summary="a number for every row of a table")
+class HousePrice(Task[Config]):
     """Squared error of numbers."""
 
     modality: ClassVar[Modality] = "numbers"
@@ -41,7 +41,7 @@ class Regression(Task[Config]):
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the error of prices."""
         outputs, prices = self.answer(model, data.test, {})
-        return {"test_rmse": price_error(outputs[:, 0], prices)}
+        return {"price_error": price_error(outputs[:, 0], prices)}
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Compare rows in their order: this package's attack guesses one."""

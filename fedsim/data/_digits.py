@@ -1,0 +1,30 @@
+"""The file of handwritten digits that scikit-learn contains, for all data sets that are made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fedsim.core.shipped import needed
+from fedsim.core.types import Dataset
+from fedsim.data._facts import DIGITS
+from fedsim.data._images import ImageConfig, in_memory, normalise, split
+
+
+def load_digits(config: ImageConfig, test_fraction: float) -> Dataset:
+    """Return the digits, with their classes as labels.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    rows = np.loadtxt(_file(), delimiter=",")
+    levels, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
+    pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    return normalise(config, *split(in_memory(pixels, labels), test_fraction, config.seed), DIGITS)
+
+
+def _file() -> Path:
+    """Return scikit-learn's file."""
+    who = "scikit-learn, which holds the data set 'digits',"
+    return needed("sklearn", "datasets/data/digits.csv.gz", who, "pip install 'fedsim-privacy[data]'")

@@ -1,0 +1,199 @@
+"""How near guessed targets are to those of a client, each beside what the public targets of other examples give.
+
+A target is what a model learns to say of an example where that is no single class: numbers, a set of things that hold,
+or a class for every pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedsim.core import registry
+from fedsim.core.types import Dataset
+
+ROUNDING = 1e-3  # standard deviations up to which a number counts as read
+_WORST = 10.0
+
+
+def aligned(guesses: Tensor, targets: Tensor) -> Tensor:
+    """Return guessed targets in the shape of the true ones, float64; all NaN where they are guesses of something else.
+
+    Args:
+        guesses: shape (B, ...); NaN and negative classes stand for targets that nobody guessed.
+        targets: the client's, shape (B, ...).
+    """
+    if guesses.numel() == targets.numel():
+        return guesses.double().reshape(targets.shape)
+    return torch.full(targets.shape, torch.nan, dtype=torch.float64)
+
+
+def spread(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of public targets, each of the shape of one; 1 where they do not vary."""
+    targets = data.train.labels.double()
+    std = targets.std(0, correction=0)
+    return targets.mean(0), std.where(std > 0, torch.ones_like(std))
+
+
+@registry.metric(
+    "target_error",
+    title="target error",
+    summary="of an example: root mean squared error of its target, in standard deviations of public targets",
+    over="item",
+    better="lower",
+    statistics={"target_error": "median"},
+    limits=(0.0, None),
+    worst=_WORST,
+    unit="sd",
+    noun="target",
+    table="Targets",
+)
+def target_error(guess: Tensor, target: Tensor, std: Tensor) -> float:
+    """Return the error of numbers of any shape; 10 where one was not guessed."""
+    error = ((guess.double() - target.double()) / std).square().mean().sqrt()
+    return float(error) if bool(error.isfinite()) else _WORST
+
+
+@registry.metric(
+    "target_error_guessed",
+    title="target error by the mean",
+    summary="of an example: the same of a guess that knows nothing but the mean of public targets",
+    over="item",
+    better="lower",
+    statistics={"target_error_guessed": "median"},
+    limits=(0.0, None),
+    worst=_WORST,
+    unit="sd",
+    noun="target",
+    compared=False,
+    table="Targets",
+)
+def target_error_guessed(target: Tensor, mean: Tensor, std: Tensor) -> float:
+    """Return `target_error` of the mean."""
+    return target_error(mean, target, std)
+
+
+@registry.metric(
+    "target_read",
+    title="target read",
+    summary="of an example: whether every number of its target is within a thousandth of a standard deviation",
+    over="item",
+    form="flag",
+    digits=0,
+    statistics={"target_read": "share"},
+    worst=0.0,
+    noun="target",
+    verdict="read",
+    counted=True,
+    table="Targets",
+)
+def target_read(guess: Tensor, target: Tensor, std: Tensor) -> float:
+    """Return 1 if numbers of any shape were read up to rounding, else 0."""
+    return float(bool((((guess.double() - target.double()) / std).abs() <= ROUNDING).all()))
+
+
+@registry.metric(
+    "set_f1",
+    title="labels F1",
+    summary="of an example: F1 of the set of its labels",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"set_f1": "mean"},
+    worst=0.0,
+    noun="target",
+    table="Targets",
+)
+def set_f1(guess: Tensor, target: Tensor) -> float:
+    """Return the F1 of a set of 0 and 1, in [0, 1]; 1 where both are empty, and a label that nobody guessed is none."""
+    named, true = guess.nan_to_num() > 0.5, target > 0.5  # noqa: PLR2004 - nearer to 1 than to 0
+    if not bool(named.any() | true.any()):
+        return float(not bool(guess.isnan().any()))
+    return 2.0 * float((named & true).sum()) / float(named.sum() + true.sum())
+
+
+@registry.metric(
+    "set_f1_guessed",
+    title="labels F1 by frequency",
+    summary="of an example: the same of a guess of the labels that at least half of public examples have",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"set_f1_guessed": "mean"},
+    worst=0.0,
+    noun="target",
+    compared=False,
+    table="Targets",
+)
+def set_f1_guessed(target: Tensor, mean: Tensor) -> float:
+    """Return `set_f1` of the frequent labels, or of the most frequent one where none is so frequent.
+
+    Args:
+        target: the client's.
+        mean: share of public examples that have each label.
+    """
+    return set_f1((mean >= mean.max().clamp_max(0.5)).double(), target)
+
+
+@registry.metric(
+    "set_read",
+    title="labels read",
+    summary="of an example: whether its whole set of labels was guessed",
+    over="item",
+    form="flag",
+    digits=0,
+    statistics={"set_read": "share"},
+    worst=0.0,
+    noun="target",
+    verdict="read",
+    counted=True,
+    table="Targets",
+)
+def set_read(guess: Tensor, target: Tensor) -> float:
+    """Return 1 if a set of 0 and 1 was guessed, else 0."""
+    return float(bool((guess.double() == target.double()).all()))
+
+
+@registry.metric(
+    "mask_iou",
+    title="mask IoU",
+    summary="of an image: intersection over union of its mask, the mean over the classes that it shows",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"mask_iou": "mean"},
+    worst=0.0,
+    noun="target",
+    table="Targets",
+)
+def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
+    """Return the mean intersection over union, in [0, 1].
+
+    Args:
+        guess: classes of pixels, of any shape; negative or NaN where nobody guessed one.
+        mask: the client's.
+        counted: pixels that count, of the same shape.
+    """
+    guess, mask = guess.double()[counted], mask.double()[counted]
+    classes = mask.unique()
+    both = [float(((guess == one) & (mask == one)).sum()) for one in classes]
+    either = [float(((guess == one) | (mask == one)).sum()) for one in classes]
+    return sum(a / b for a, b in zip(both, either, strict=True)) / len(classes) if len(classes) else 0.0
+
+
+@registry.metric(
+    "mask_iou_guessed",
+    title="mask IoU by frequency",
+    summary="of an image: the same of a mask that has at every pixel the most frequent class of public masks there",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"mask_iou_guessed": "mean"},
+    worst=0.0,
+    noun="target",
+    compared=False,
+    table="Targets",
+)
+def mask_iou_guessed(mask: Tensor, usual: Tensor, counted: Tensor) -> float:
+    """Return `mask_iou` of the usual mask."""
+    return mask_iou(usual, mask, counted)

@@ -1,0 +1,40 @@
+"""Convolutions for masks: layers of 3 x 3 with padding, and one of 1 x 1 that scores each class at each pixel.
+
+What it may leak: the last layer alone tells how many pixels have each class; with the image known, the gradients of all
+layers tell which.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from pydantic import Field
+from torch import nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
+
+_IMAGE = 3  # dimensions of one
+
+
+class MaskConvnetConfig(Config):
+    """Settings of the convolutions for masks."""
+
+    channels: int = Field(default=16, ge=1, description="channels of each hidden layer")
+    depth: int = Field(default=2, ge=1, description="hidden layers")
+
+
+@model("mask-convnet", summary="convolutions from an image to scores of every pixel")
+def mask_convnet(config: MaskConvnetConfig, spec: InputSpec) -> nn.Module:
+    """Build the network for images (C, H, W); it returns (B, classes, H, W).
+
+    Raises:
+        FedsimError: the inputs are no images.
+    """
+    if len(spec.shape) != _IMAGE:
+        raise FedsimError(f"model 'mask-convnet' reads images (C, H, W), got shape {spec.shape}.")
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise((spec.shape[0], *(config.channels for _ in range(config.depth)))):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.GELU()]
+    return nn.Sequential(*layers, nn.Conv2d(config.channels, spec.classes, 1))

@@ -1,0 +1,75 @@
+"""Tasks whose labels are no single classes: examples are scored as what they are, and targets beside them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from fedsim.core.types import Batch, Dataset, InputSpec, Knowledge, Reconstruction, Truth
+from fedsim.core.types.configured import ConfigT
+from fedsim.core.types.tasks import Model, Scored, Shown, Task
+from fedsim.metrics.image import to_pixels
+from fedsim.metrics.targets import aligned
+from fedsim.record import ItemScore
+from fedsim.tasks.core.images import score_images
+from fedsim.tasks.core.rows import score_rows
+
+_IMAGE = 3  # dimensions of one
+
+TargetScore = Callable[[Tensor, Tensor], Mapping[str, float]]  # of a guessed target and the true one
+
+
+class TargetTask(Task[ConfigT]):
+    """A task on images, rows or series whose labels are more than a class. Derive a task from it."""
+
+    noun: ClassVar[str] = "row"
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def noun_of(self, spec: InputSpec) -> str:
+        """Return what an example is called: an image, or a row of numbers."""
+        return "image" if len(spec.shape) == _IMAGE else "row"
+
+    @abstractmethod
+    def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
+        """Return the share of each example's target that outputs answer right, shape (B,).
+
+        Args:
+            outputs: of a model, first dimension B.
+            labels: of these examples.
+            data: says how much targets vary.
+        """
+
+    @abstractmethod
+    def usual_answer(self, data: Dataset) -> Tensor:
+        """Return outputs, shape (1, ...), of who gives every example the answer that is right most often."""
+
+    @abstractmethod
+    def target_score(self, data: Dataset) -> TargetScore:
+        """Return what scores one guessed target, each figure beside that of a guess from public targets."""
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score inputs, then the target that was guessed with each."""
+        are_images = len(data.spec.shape) == _IMAGE
+        scored = score_images(truth, examples, guess, data) if are_images else score_rows(examples, guess, data)
+        order, completed = scored.order, scored.guess
+        assert order is not None
+        assert completed is not None
+        score, guessed = self.target_score(data), aligned(completed.labels[order].cpu(), examples.labels)
+        items = cast("tuple[ItemScore, ...]", scored.items)
+        pairs = zip(items, guessed, examples.labels, strict=True)
+        return replace(scored, items=tuple(item.with_values(score(guess, true)) for item, guess, true in pairs))
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures, or the numbers of each row."""
+        if len(data.spec.shape) == _IMAGE:
+            return to_pixels(inputs, data.spec).numpy()
+        return super().show(inputs, data)
+
+    def outputs_of(self, model: Model, data: Dataset) -> Tensor:
+        """Return a model's outputs for the whole test set."""
+        return torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])

@@ -1,0 +1,90 @@
+"""Multi-label: a model says of every image or row which of K things hold.
+
+    loss = -[y log s + (1 - y) log(1 - s)], s = sigmoid(output), the mean over the K labels, then over the examples
+
+Labels are 0 or 1, (B, K). Tested is the share of labels that are answered right. Guesses are scored as images or rows
+are; the set that was guessed with each is scored beside that of the labels which are frequent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsim.core.registry import task
+from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
+from fedsim.core.types.tasks import Model
+from fedsim.metrics import targets as metrics
+from fedsim.metrics.testing import test_accuracy
+from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.targets import TargetScore, TargetTask
+
+
+@final
+@task("multi-label", summary="which of several things hold, for every image or row")
+class MultiLabel(TargetTask[Config]):
+    """Binary cross-entropy of sets."""
+
+    label_kind: ClassVar[LabelKind] = "set"
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are tokens or series, or labels are no rows of 0 and 1."""
+        labels = data.train.labels
+        if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
+            return "it reads images or rows, and the examples are series"
+        why = refuses_inputs(data, tokens=False)
+        if why is not None or _are_sets(labels):
+            return why
+        return (
+            f"it needs a row of 0 and 1 for each example, and labels are {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+
+    def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
+        """Say whether a label is neither 0 nor 1."""
+        return None if bool(((labels == 0) | (labels == 1)).all()) else "a label is neither 0 nor 1"
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return one score for each label."""
+        return tuple(labels.shape) if labels.ndim > 1 else (len(labels), 1)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each example's binary cross-entropy, the mean over its labels."""
+        scores = outputs.flatten(1)
+        truth = targets.reshape(len(targets), -1).to(scores.dtype)
+        return F.binary_cross_entropy_with_logits(scores, truth, reduction="none").mean(1)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the share of labels that are answered right on the test set."""
+        outputs, labels = self.outputs_of(model, data), data.test.labels
+        return {"test_accuracy": test_accuracy(outputs.reshape(labels.shape) > 0, labels > 0)}
+
+    def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
+        """Return the share of an example's labels that are answered right."""
+        return ((outputs.reshape(labels.shape) > 0) == (labels > 0)).double().reshape(len(labels), -1).mean(1)
+
+    def usual_answer(self, data: Dataset) -> Tensor:
+        """Return a score above 0 for each label that more than half of the training examples have."""
+        return (data.train.labels.double().mean(0) - 0.5).reshape(1, -1)
+
+    def target_score(self, data: Dataset) -> TargetScore:
+        """Return what compares sets, beside the frequent labels."""
+        return partial(_scores, metrics.spread(data)[0])
+
+
+def _are_sets(labels: Tensor) -> bool:
+    """Say whether labels are rows of 0 and 1, or one number of 0 and 1 with a fraction's type for each example."""
+    is_row = labels.ndim == 2 or (labels.ndim == 1 and labels.is_floating_point())  # noqa: PLR2004 - (B, K)
+    return is_row and bool(((labels == 0) | (labels == 1)).all())
+
+
+def _scores(mean: Tensor, guess: Tensor, target: Tensor) -> Mapping[str, float]:
+    return {
+        "set_read": metrics.set_read(guess, target),
+        "set_f1": metrics.set_f1(guess, target),
+        "set_f1_guessed": metrics.set_f1_guessed(target, mean),
+    }

@@ -1,0 +1,118 @@
+"""Segmentation: a model says for every pixel of an image which class it has.
+
+    loss = mean over the pixels of -log softmax(outputs)_class, then over the images; of masks of 0 and 1 -log sigmoid
+
+Labels are classes (B, H, W), where -100 is left out, or masks of 0 and 1, (B, K, H, W). Outputs: (B, K, H, W).
+Tested is the share of pixels that are answered right. Guesses are scored as images are; the mask that was guessed with
+each by its intersection over union, beside the mask of the most frequent class of every pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsim.core.losses import IGNORED
+from fedsim.core.registry import task
+from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
+from fedsim.core.types.tasks import Model
+from fedsim.metrics import targets as metrics
+from fedsim.metrics.testing import test_accuracy
+from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.targets import TargetScore, TargetTask
+
+_MAPS, _MASKS = 3, 4  # dimensions of a batch of maps of classes, and of masks of 0 and 1
+
+
+@final
+@task("segmentation", summary="a class for every pixel of an image")
+class Segmentation(TargetTask[Config]):
+    """Cross-entropy of pixels."""
+
+    label_kind: ClassVar[LabelKind] = "mask"
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no images, or labels are no masks of their size."""
+        labels, spec = data.train.labels, data.spec
+        why = refuses_inputs(data, tokens=False)
+        if why is not None:
+            return why
+        if len(spec.shape) != _MAPS or labels.shape[-2:] != spec.shape[-2:] or not _are_masks(labels):
+            return (
+                f"it needs a class for every pixel, (B, H, W), or masks of 0 and 1, (B, K, H, W), and labels are "
+                f"{labels.dtype} of shape {tuple(labels.shape)} for examples of shape {spec.shape}"
+            )
+        return None
+
+    def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
+        """Say which label is no class."""
+        most = spec.classes - 1 if labels.ndim == _MAPS else 1
+        strangers = labels[((labels < 0) | (labels > most)) & (labels != IGNORED)]
+        return f"label {int(strangers[0])} is out of range, expected 0 to {most}" if len(strangers) else None
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return a score for each class at each pixel."""
+        return (len(labels), spec.classes, *labels.shape[-2:])
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each image's cross-entropy, the mean over the pixels that count."""
+        if targets.ndim == _MASKS:
+            truth = targets.to(outputs.dtype)
+            return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").flatten(1).mean(1)
+        each = F.cross_entropy(outputs, targets, reduction="none", ignore_index=IGNORED).flatten(1)
+        return each.sum(1) / (targets != IGNORED).flatten(1).sum(1).clamp_min(1)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the share of pixels that are answered right on the test set."""
+        answers, labels = _answers(self.outputs_of(model, data), data.test.labels), data.test.labels
+        counted = labels != IGNORED
+        return {"test_accuracy": test_accuracy(answers[counted], labels[counted])}
+
+    def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
+        """Return the share of an image's pixels that are answered right."""
+        counted = (labels != IGNORED).flatten(1)
+        right = (_answers(outputs, labels) == labels).flatten(1) & counted
+        return right.sum(1) / counted.sum(1).clamp_min(1)
+
+    def usual_answer(self, data: Dataset) -> Tensor:
+        """Return scores whose answer is the most frequent class of every pixel."""
+        usual = _usual(data)
+        if usual.ndim == _MAPS:  # masks of 0 and 1, without the dimension of examples
+            return usual[None] - 0.5
+        return F.one_hot(usual, data.spec.classes).movedim(-1, 0)[None].double()
+
+    def target_score(self, data: Dataset) -> TargetScore:
+        """Return what compares masks, beside the usual one."""
+        return partial(_scores, _usual(data))
+
+
+def _are_masks(labels: Tensor) -> bool:
+    if labels.ndim == _MASKS:
+        return bool(((labels == 0) | (labels == 1)).all())
+    return labels.ndim == _MAPS and not labels.is_floating_point()
+
+
+def _answers(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return what outputs say, in the shape of the labels."""
+    return (outputs > 0).to(labels.dtype) if labels.ndim == _MASKS else outputs.argmax(1)
+
+
+def _usual(data: Dataset) -> Tensor:
+    """Return the most frequent class of every pixel, of the shape of one label."""
+    labels = data.train.labels
+    if labels.ndim == _MASKS:
+        return (labels.double().mean(0) > 0.5).double()  # noqa: PLR2004 - one half
+    return torch.stack([(labels == one).sum(0) for one in range(data.spec.classes)]).argmax(0)
+
+
+def _scores(usual: Tensor, guess: Tensor, target: Tensor) -> Mapping[str, float]:
+    counted = target != IGNORED
+    return {
+        "mask_iou": metrics.mask_iou(guess, target, counted),
+        "mask_iou_guessed": metrics.mask_iou_guessed(target, usual, counted),
+    }
