@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality, ShadowPlan
 
 
 class CalibratedConfig(Config):
@@ -41,6 +41,7 @@ class Calibrated(MembershipAttack[CalibratedConfig]):
     """Scores by the loss relative to the loss of shadow models."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
     def plan(self) -> ShadowPlan:
         """Return shadow models that saw no candidate."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality
+from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality
 
 
 class LossThresholdConfig(Config):
@@ -37,6 +37,7 @@ class LossThreshold(MembershipAttack[LossThresholdConfig]):
     """Scores by the final model's loss."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return minus the loss."""

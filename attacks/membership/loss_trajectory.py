@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality
+from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality
 
 
 class LossTrajectoryConfig(Config):
@@ -38,6 +38,7 @@ class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
     """Scores by the fall of the loss over rounds."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
         """Refuse a single model."""

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
 
 class UpdateAlignmentConfig(Config):
@@ -47,6 +47,7 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
     """Scores by the agreement of a candidate's gradient with one client's updates."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     target: ClassVar[Target] = "update"
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:

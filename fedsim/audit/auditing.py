@@ -73,7 +73,7 @@ def run(
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
-        noun=sound.task.noun,
+        noun=sound.task.noun_of(sound.dataset.spec),
         group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
         client_defenses=tuple(dict(defense) for defense in subject.defenses),
         is_captured=plan.is_captured or subject.reply is not None,

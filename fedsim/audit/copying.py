@@ -17,6 +17,8 @@ from fedsim.audit.foreign import reason
 from fedsim.core.errors import FedsimError
 from fedsim.scenario import own_models
 
+_INSIDE = ("logits", "out")  # where transformers and torchvision's networks for masks have their scores
+
 
 def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) -> nn.Module:
     """Return a copy on the CPU that returns scores, each module in the mode in which the user returned it.
@@ -73,14 +75,15 @@ def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs:
 
 
 def scores_in(output: Any) -> Tensor:
-    """Return the scores in what a model returned: a tensor, or an object or mapping with them as ``logits``.
+    """Return the scores in what a model returned: a tensor, or an object or mapping with them as ``logits`` or ``out``.
 
     Raises:
         TypeError: it has none.
     """
     if isinstance(output, Tensor):
         return output
-    inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    if isinstance(inside, Tensor):
+    ask = cast("Any", output).get if isinstance(output, Mapping) else partial(getattr, output)
+    inside = next((ask(name, None) for name in _INSIDE if isinstance(ask(name, None), Tensor)), None)
+    if inside is not None:
         return inside
     raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.foreign import reason
+from fedsim.audit.pairs import are_classes
 from fedsim.audit.record import GROUPS, AuditRecord
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.examples import keys
@@ -46,7 +47,7 @@ def class_name(label: int) -> str:
 
 
 def _classes(batch: Batch) -> list[str]:
-    return [class_name(int(label)) for label in batch.labels] if batch.labels.ndim == 1 else []
+    return [class_name(int(label)) for label in batch.labels] if are_classes(batch.labels) else []
 
 
 CLASSES = ExampleGroups(CLASS, _classes)

@@ -135,7 +135,7 @@ class Inspector:
         except Exception as error:
             guess = reason(error)
         if not isinstance(guess, str):
-            guess = replace(guess, extras={**latest.read, **guess.extras})
+            guess = replace(with_read_targets(victim, guess, latest), extras={**latest.read, **guess.extras})
         record = self._record(victim, guess, place, work)
         if latest.known is not None:
             work.keep(place, {"known": latest.known.float().clamp(0.0, 1.0).numpy()})
@@ -150,11 +150,12 @@ class Inspector:
         """
         world, round_ = victim.world, victim.entry.round
         others = set(registry.entries("attack")) - searching(observation)
+        unlabelled = observation if _has_classes(victim) else observe(victim, set(self.knows) - {"labels"})
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
             self._ask_ideal(victim, seconds, latest)
         if not self._is_hopeless:
-            latest.exact = self._exact(victim, observation, iterations, seconds, latest)
+            latest.exact = self._exact(victim, unlabelled, iterations, seconds, latest)
         if latest.ceiling is None:
             self._ask_ideal(victim, seconds, latest)
         if latest.exact is not None and self._is_settled(victim, latest.exact, latest.ceiling):
@@ -221,6 +222,18 @@ class Inspector:
                 names = groups.of(victim.examples)
                 return tuple(item.model_copy(update={"group": names[item.index]}) for item in scores)
         return scores
+
+
+def _has_classes(victim: Victim) -> bool:
+    return victim.world.task.label_kind == "class"
+
+
+def with_read_targets(victim: Victim, guess: Reconstruction, latest: Latest) -> Reconstruction:
+    """Return a guess whose targets are those that exact attacks read: a search has them from nobody but the client."""
+    is_read = latest.exact is not None and guess.inputs is latest.exact.inputs
+    if _has_classes(victim) or is_read:
+        return guess
+    return replace(guess, labels=torch.full((len(guess.inputs),), torch.nan))
 
 
 def updates(world: World) -> Iterator[Victim]:

@@ -49,7 +49,9 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
     shown = list(walls.of_updates(record, pictures))
     sections = (
         _attacker(record),
-        Section("What updates give away", (*updates_table(record), *_walls(shown[1:])), "updates"),
+        Section(
+            "What updates give away", (*updates_table(record), *_targets_table(record), *_walls(shown[1:])), "updates"
+        ),
         Section("Texts and guesses", tuple(_texts(record)), "texts"),
         _members(record),
         _guarantees(record),
@@ -91,7 +93,8 @@ def bullets(sentences: Iterable[str]) -> Cards:
 def subject_of(record: AuditRecord) -> str:
     """Return the audited client in a sentence without full stop."""
     shape = " x ".join(map(str, record.shape))
-    parts = [f"{record.parameters:,} parameters", f"{record.noun}s of shape {shape}", f"{record.classes} classes"]
+    scores = "classes" if not wording.target_columns(record) else "output" if record.classes == 1 else "outputs"
+    parts = [f"{record.parameters:,} parameters", f"{record.noun}s of shape {shape}", f"{record.classes} {scores}"]
     if record.dropout:
         parts.append(f"dropout {', '.join(map(str, dict.fromkeys(record.dropout)))}")
     sentence = ", ".join(parts)
@@ -129,6 +132,20 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
         f"the {noun}s, to first order at the truth, and how many its guess would recover; where it recovers none, the "
         "update withstood. It is no guarantee. 95 % Wilson intervals; the independent unit is the update, so they are "
         f"wide. Each {noun}: images.csv."
+    )
+
+
+def _targets_table(record: AuditRecord) -> Iterator[Block]:
+    """Yield how near the targets that were read come to the client's, a row a batch size; nothing where none are."""
+    columns = wording.target_columns(record)
+    if not columns:
+        return
+    headings = ("batch", *(column.heading for column in columns))
+    rows = [(str(arm.batch_size), *(wording.figure_of(arm, one) for one in columns)) for arm in record.client]
+    yield table("Targets read from updates", headings, rows)
+    yield note(
+        "A target is what the model learns to say of an example. Exact attacks are not told any. A search is told "
+        "them, so behind it they count as not read."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -16,23 +16,21 @@ from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
+from fedsim.audit.pairs import are_classes, fitted, pair_of
 from fedsim.audit.record import Sampling
+from fedsim.audit.trying import outputs_in, scores_of, try_step
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
 from fedsim.core.losses import cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
-from fedsim.scenario import Choice, own_models
+from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task
+from fedsim.tasks.core.targets import TargetTask
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
-_ROWS = 2  # of a batch of rows
-_LEAST_SIDE = 3
-_LOGITS = 2
 _TRIED = 5  # examples on which a loss is compared with cross-entropy
-_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
-LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class Checked:
     @property
     def task(self) -> Task[Any]:
         """What the client trains the model to do."""
-        return Choice(name=self.dataset.task or usual_task(self.dataset), settings={}).make("task")
+        return task_of(self.dataset)
 
     @property
     def is_cross_entropy(self) -> bool:
@@ -139,6 +137,11 @@ class Checked:
         return len(self.dataset.train) > 0
 
 
+def task_of(dataset: Dataset) -> Task[Any]:
+    """Return what a client trains a model to do on these data."""
+    return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task")
+
+
 def checked(subject: Subject, name: str) -> Checked:
     """Copy the model, read the data, and try one step.
 
@@ -149,11 +152,10 @@ def checked(subject: Subject, name: str) -> Checked:
     train, test, notes, values = _data(subject, name)
     read = _texts if train.inputs.dtype == torch.long and len(train) else _numbers
     loss, dataset, guessed = read(subject, model, train, test, name)
-    greatest = max([int(batch.labels.max()) for batch in (dataset.train, dataset.test) if len(batch)], default=0)
-    if greatest >= dataset.spec.classes:
-        raise FedsimError(
-            f"'{name}': a label is {greatest}, but the model scores classes 0 to {dataset.spec.classes - 1}."
-        )
+    task = task_of(dataset)
+    why = task.refuses(dataset) or _strange_label(task, dataset)
+    if why is not None:
+        raise FedsimError(f"'{name}': {why}.")
     groups = (CLASSES,)
     if subject.group is not None and values:
         examples = Batch.joined([dataset.train, dataset.test])
@@ -168,11 +170,16 @@ def _numbers(
     shape = tuple(train.inputs.shape[1:]) if len(train) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, train.inputs, name)
     loss = subject.loss or F.cross_entropy
-    probe = train.inputs[:2] if len(train) else torch.zeros(2, *shape)
-    labels = train.labels[:2] if len(train) else torch.zeros(2, dtype=torch.long)
-    classes = _classes(model, loss, probe, labels, name)
-    dataset = Dataset(train, test, InputSpec(shape, classes, mean, std), tuple(map(str, range(classes))))
-    return F.cross_entropy if _is_cross_entropy(loss, classes) else loss, dataset, guessed
+    probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
+    scores = scores_of(model, probe.taken(torch.arange(min(2, len(probe)))), name)
+    train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
+    try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
+    outputs = outputs_in(scores, probe.labels, name)
+    dataset = Dataset(train, test, InputSpec(shape, outputs, mean, std), tuple(map(str, range(outputs))))
+    if not are_classes(probe.labels):
+        task = _task_of_targets(dataset, name)
+        return loss, replace(dataset, task=task.name), (*guessed, f"Accuracy is {task.accuracy_in_words}.")
+    return F.cross_entropy if _is_cross_entropy(loss, outputs) else loss, dataset, guessed
 
 
 def _texts(
@@ -180,7 +187,9 @@ def _texts(
 ) -> tuple[Loss, Dataset, tuple[str, ...]]:
     """Return the loss of texts, these as data of a task, and what the model reads beside their tokens."""
     loss, (first, *_) = subject.loss or cross_entropy, train.split(2)
-    classes = _classes(model, loss, first.inputs, first.labels, name, first.given)
+    scores = scores_of(model, first, name)
+    classes = outputs_in(scores, first.labels, name)
+    try_step(model, loss, first, name)
     dataset = texts.dataset_of(train, test, model, classes, subject.tokenizer, name)
     is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
     notes = ()
@@ -214,7 +223,7 @@ def _read(
     try:
         with seeding.isolate_randomness(0):
             for item in loader:
-                batches.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*_pair(item, what)))
+                batches.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*pair_of(item, what)))
                 values += [] if group is None else values_of(group, item, batches[-1], what)
                 if sum(map(len, batches)) >= MOST_EXAMPLES:
                     break
@@ -236,30 +245,6 @@ def _first(batches: list[Batch], padding: int) -> Batch | None:
         return None
     whole = Batch.joined(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
     return next(whole.split(MOST_EXAMPLES))
-
-
-def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
-    if isinstance(item, Mapping):
-        given = cast("Mapping[str, Any]", item)
-        images = next((given[key] for key in _IMAGE_KEYS if key in given), None)
-        labels = next((given[key] for key in LABEL_KEYS if key in given), None)
-    else:
-        images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        problem = f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them."
-        raise FedsimError(f"{problem} {texts.HINT}")
-    is_image = images.ndim == _IMAGES and min(images.shape[-2:]) >= _LEAST_SIDE
-    if not images.is_floating_point() or not (is_image or images.ndim == _ROWS):
-        raise FedsimError(
-            f"{what} yields {images.dtype} of shape {tuple(images.shape)}, expected images of floating-point numbers, "
-            f"(batch, channels, height, width), or rows of numbers, (batch, columns). {texts.HINT}"
-        )
-    if labels.is_floating_point() or labels.shape != images.shape[:1]:
-        raise FedsimError(
-            f"{what} yields labels of type {labels.dtype} and shape {tuple(labels.shape)}, expected one integer per "
-            "image."
-        )
-    return images.detach().cpu().float(), labels.detach().cpu().long()
 
 
 def _stated_shape(subject: Subject, name: str) -> tuple[int, ...]:
@@ -295,30 +280,30 @@ def _statistics(
     return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
 
 
-def _classes(
-    model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str, given: Mapping[str, Tensor] | None = None
-) -> int:
-    """Try one training step on a copy, and return the number of classes."""
-    trial = copy.deepcopy(model)
-    dimensions = _LOGITS + labels.ndim - 1  # one more where every token has a label
+def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
+    """Return the task of labels that are no classes.
 
-    def run(copied_model: nn.Module, inputs: Tensor) -> Tensor:
-        return copied_model(inputs, **(given or {}))
+    Raises:
+        FedsimError: no task takes them.
+    """
+    task, labels = task_of(dataset), dataset.train.labels
+    if isinstance(task, TargetTask):
+        return cast("TargetTask[Any]", task)
+    raise FedsimError(
+        f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of shape "
+        f"{dataset.spec.shape}, which no task takes. Taken are one class (B,), numbers (B,) or (B, K), 0 and 1 (B, K), "
+        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), and numbers that follow a series. Several heads, "
+        "volumes, pairs and boxes would each need a task that says what their loss compares: docs/adding-a-task.md."
+    )
 
-    scores = cast("Any", own_models.call_model(trial, images, f"the model of '{name}'", run))
-    if not isinstance(scores, Tensor) or scores.ndim != dimensions or len(scores) != len(images):
-        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(images)}, classes).")
-    try:
-        value = loss(scores, labels)
-        value.backward()
-    except Exception as error:
-        raise FedsimError(f"the loss of '{name}' fails on the model's scores: {reason(error)}.") from error
-    if value.ndim or not bool(value.isfinite()):
-        raise FedsimError(f"the loss of '{name}' is {value.tolist()}, expected one finite number.")
-    if all(p.grad is None or not bool(p.grad.any()) for p in trial.parameters()):
-        raise FedsimError(f"the gradient of the model of '{name}' is zero everywhere: it would send nothing.")
-    return scores.shape[-1]
+
+def _strange_label(task: Task[Any], dataset: Dataset) -> str | None:
+    """Return which label is none of the task's, as a clause, or None."""
+    labels = [batch.labels for batch in (dataset.train, dataset.test) if len(batch)]
+    greatest = max((int(part.max()) for part in labels), default=0)
+    if task.label_kind == "class" and greatest >= dataset.spec.classes:
+        return f"a label is {greatest}, but the model scores classes 0 to {dataset.spec.classes - 1}"
+    return next(filter(None, (task.refuses_labels(part, dataset.spec) for part in labels)), None)
 
 
 def _is_cross_entropy(loss: Loss, classes: int) -> bool:

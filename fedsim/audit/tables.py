@@ -44,18 +44,19 @@ DEFENSE_COLUMNS = (
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_image_columns(record.noun), images(record)))
+    write_whole(folder / IMAGES, csv_table(_image_columns(record), images(record)))
     write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
-def _metrics(noun: str) -> list[Metric]:
-    """Return the metrics of examples that tables have, those that people are shown first."""
-    chosen = [metric for metric in wording.metrics_of(noun) if metric.tables == "all"]
+def _metrics(record: AuditRecord) -> list[Metric]:
+    """Return the metrics of examples that tables have, those that people are shown first, then those of targets."""
+    chosen = [metric for metric in wording.metrics_of(record.noun) if metric.tables == "all"]
+    chosen += [column.metric for column in wording.target_columns(record)]
     return sorted(chosen, key=lambda metric: not metric.shown)
 
 
-def _image_columns(noun: str) -> tuple[str, ...]:
-    names = (metric.in_tables for metric in _metrics(noun))
+def _image_columns(record: AuditRecord) -> tuple[str, ...]:
+    names = (metric.in_tables for metric in _metrics(record))
     return ("defense", "batch", "update", "image", "label", "guessed_label", *names, "recovered")
 
 
@@ -64,7 +65,7 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
     tried = [("", arm) for arm in record.client]
     tried += [("control", record.control)] if record.control else []
     tried += [(arm.name, arm) for arm in record.defended]
-    rule, metrics = record.plan.scoring.rule, _metrics(record.noun)
+    rule, metrics = record.plan.scoring.rule, _metrics(record)
     rows: list[tuple[Any, ...]] = []
     for defense, arm in tried:
         numbered = list(enumerate(arm.victims, 1))

@@ -23,6 +23,7 @@ from fedsim.metrics.statistics import mean_interval
 from fedsim.questions import Evidence
 from fedsim.record import Interval, RoundRecord
 from fedsim.scenario.world import World
+from fedsim.tasks.core.targets import TargetTask
 from fedsim.threat.replay import Replay
 
 _PIECE = 256
@@ -87,7 +88,7 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
-        guessing=chance(world.data.dataset.test.labels),
+        guessing=_guessing(world),
         loss=loss,
         seconds_a_round=spent / len(replays),
     )
@@ -115,17 +116,28 @@ def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
             piece = test.taken(torch.arange(start, min(start + _PIECE, len(test))))
             labels = piece.labels
             scores = model(piece.inputs, **piece.given)
-            correct.append(_right(scores, labels))
+            correct.append(_right(world, scores, labels))
             total += float(world.stack.criterion(scores, labels)) * len(labels)
     return torch.cat(correct), total / len(test)
 
 
-def _right(scores: Tensor, labels: Tensor) -> Tensor:
+def _right(world: World, scores: Tensor, labels: Tensor) -> Tensor:
     """Return the share of an example's labels that a model finds; an image has one, a text one for every token."""
+    if isinstance(world.task, TargetTask):
+        return world.task.right(scores, labels, world.data.dataset).double()
     known, right = labels != IGNORED, (scores.argmax(-1) == labels).double()
     if labels.ndim == 1:
         return right
     return (right * known).sum(1) / known.sum(1).clamp_min(1)
+
+
+def _guessing(world: World) -> float:
+    """Return the accuracy of who always gives the answer that is right most often."""
+    task, data = world.task, world.data.dataset
+    if not isinstance(task, TargetTask):
+        return chance(data.test.labels)
+    usual = task.usual_answer(data)
+    return float(task.right(usual.expand(len(data.test), *usual.shape[1:]), data.test.labels, data).double().mean())
 
 
 def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:

@@ -11,6 +11,8 @@ from fedsim.metrics.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
 
+TARGET = "target"  # what metrics call what a model learns to say, where that is no class
+
 
 def interval(figure: Interval, scale: float, digits: int) -> str:
     """Return value and bounds, as text."""
@@ -70,6 +72,17 @@ def headline(noun: str = "image") -> Column:
     metric = max(known, key=lambda metric: (metric.spread, metric.decides))  # of equal ones the first
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
+
+
+def target_columns(record: AuditRecord) -> list[Column]:
+    """Return the figures of targets that attacks have, where labels are no classes."""
+    known = {name for arm in record.client for attack in arm.attacks for name in attack.more}
+    return [
+        Column(name, metric.heading(statistic), metric)
+        for metric in metrics_of(TARGET)
+        for name, statistic in metric.statistics.items()
+        if name in known
+    ]
 
 
 def figure_of(arm: AuditArm, column: Column) -> str:

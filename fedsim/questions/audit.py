@@ -73,6 +73,10 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
         clients = world.scenario.federation.clients
         if self.config.client >= clients:
             raise ScenarioError(f"audit.client: there is no client {self.config.client}, expected 0 to {clients - 1}.")
+        if world.task.label_kind != "class":
+            raise ScenarioError(
+                f"audit: its canaries have a class each, and labels are {world.task.labels_in_words}. Leave it out."
+            )
         if world.task.does_not_suit(IMAGES):
             raise ScenarioError(
                 f"audit: its canaries are images, and the examples are {world.task.modality}. Leave the audit out."

@@ -35,6 +35,8 @@ class Classification(ClassTask):
         """Say whether examples are tokens or rows of a table, or have no class each."""
         if len(data.spec.shape) == 1 and data.spec.vocabulary is None:
             return "it reads images, and the examples are rows of a table, which have the task 'tabular'"
+        if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
+            return f"it reads images, and an example has shape {data.spec.shape}. Flatten series to rows"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

@@ -48,9 +48,9 @@ class MultiLabel(TargetTask[Config]):
         """Say whether a label is neither 0 nor 1."""
         return None if bool(((labels == 0) | (labels == 1)).all()) else "a label is neither 0 nor 1"
 
-    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return one score for each label."""
-        return tuple(labels.shape) if labels.ndim > 1 else (len(labels), 1)
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
+        """Return one score for each label; where there is a single one, its dimension may be left out."""
+        return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's binary cross-entropy, the mean over its labels."""

@@ -58,3 +58,13 @@ def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
         assert said in html
         assert said not in text, "what is folded, and what is private, is for who has the page"
     assert "fedsim audit" in html
+
+
+def test_targets_stand_in_a_table_of_their_own_where_they_were_scored() -> None:
+    values = {"psnr": 30.0, "ssim": 0.9, "target_error": 0.25, "target_error_guessed": 1.5, "target_read": 0.0}
+    found = record(Policy(), client=(attacked(1, of=1, scores=(ItemScore(index=0, values=values),)),))
+    shown = to_html(page.build(found, {}))
+    assert "Targets read from updates" in shown
+    assert "0.25 sd" in shown
+    assert "1.50 sd" in shown
+    assert "Targets read from updates" not in to_html(page.build(record(Policy(), client=(attacked(1),)), {}))

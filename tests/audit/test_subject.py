@@ -1,13 +1,20 @@
 """Whatever is checked works."""
 
+from math import prod
+
+import pytest
 import torch
 from torch import nn
 
 from fedsim.audit import AuditPlan, subject
-from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.inspecting import Inspector, updates, with_read_targets
 from fedsim.audit.record import KNOWS
+from fedsim.audit.searching import Latest
+from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
+from fedsim.core.types import Step
 from fedsim.questions import Work
+from fedsim.threat.observe import observe
 
 
 def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
@@ -21,3 +28,91 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     assert found.value is not None
     assert found.value.value == 1.0
     assert found.victims[0].scores[0].values["number_error"] < 1e-3
+
+
+ROWS = torch.rand(24, 6, generator=torch.Generator().manual_seed(1))
+PICTURES = torch.rand(24, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+INK = PICTURES > 0.5
+WINDOWS = torch.rand(24, 6, 2, generator=torch.Generator().manual_seed(1))
+
+
+def dense(inputs: int, *outputs: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, prod(outputs)), nn.Unflatten(1, outputs)
+    )
+
+
+OUTPUTS = {
+    "one number": (dense(6, 1), nn.MSELoss(), (ROWS, ROWS[:, :1] + ROWS[:, 1:2]), "regression", "target_read"),
+    "three numbers": (dense(6, 3), nn.HuberLoss(delta=9.0), (ROWS, ROWS[:, :3] + 0.1), "regression", "target_read"),
+    "no column": (
+        nn.Sequential(dense(6, 1), nn.Flatten(0)),
+        nn.MSELoss(),
+        (ROWS, ROWS[:, 0] + ROWS[:, 1]),
+        "regression",
+        "target_read",
+    ),
+    "whole numbers": (
+        nn.Sequential(dense(6, 1), nn.Flatten(0)),
+        nn.PoissonNLLLoss(),
+        (ROWS, (9 * ROWS[:, 0]).long()),
+        "regression",
+        "target_read",
+    ),
+    "a set": (dense(16, 5), nn.BCEWithLogitsLoss(), (PICTURES, (ROWS[:, :5] > 0.5).float()), "multi-label", "set_read"),
+    "yes or no": (
+        nn.Sequential(dense(6, 1), nn.Flatten(0)),
+        lambda scores, labels: nn.functional.binary_cross_entropy_with_logits(scores, labels.float()),
+        (ROWS, (ROWS[:, 0] > 0.5).long()),
+        "multi-label",
+        "set_read",
+    ),
+    "a map": (dense(16, 2, 4, 4), nn.CrossEntropyLoss(), (PICTURES, INK[:, 0].long()), "segmentation", "mask_iou"),
+    "a mask": (dense(16, 1, 4, 4), nn.BCEWithLogitsLoss(), (PICTURES, INK.float()), "segmentation", "mask_iou"),
+    "a series": (dense(12, 3), nn.MSELoss(), (WINDOWS, WINDOWS[:, :3, 0] + 0.1), "series", "target_read"),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_granted(kind: str) -> None:
+    model, loss, pair, task, read = OUTPUTS[kind]
+    own = subject.checked(subject.Subject(model, loss, [pair]), kind)
+    assert own.task.name == task
+    assert own.loss is loss
+    assert any(note.startswith("Accuracy is the share of") for note in own.notes)
+    world = world_of(own, AuditPlan(target=kind), 1)
+    world.check()
+    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 10, 30.0)
+    assert finding.value is not None
+    assert finding.value.value == 1.0
+    assert finding.victims[0].scores[0].values[read] == 1.0
+    assert "targets are read from the output layer" in str(finding.victims[0].notes)
+
+
+def test_a_search_that_was_granted_targets_reads_none() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2))
+    own = subject.checked(subject.Subject(model, nn.MSELoss(), [(PICTURES, ROWS[:, :2] + 0.1)]), "convolutions")
+    world = world_of(own, AuditPlan(target="convolutions"), 2)
+    victim = next(updates(world))
+    latest = Latest(step=Step(1, 1, 1, 0.5, 0.5, victim.examples.inputs))
+    guess = latest.best(observe(victim, KNOWS))
+    assert not isinstance(guess, str)
+    assert torch.equal(guess.labels, victim.examples.labels)
+    assert bool(with_read_targets(victim, guess, latest).labels.isnan().all())
+
+
+def test_the_accuracy_of_numbers_is_compared_with_that_of_their_mean() -> None:
+    own = subject.checked(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
+    summary = train(world_of(own, AuditPlan(target="rows"), 4), 2, 10.0).summary
+    labels = own.dataset.test.labels
+    spread = own.dataset.train.labels.double().std(0, correction=0)
+    near = (labels - own.dataset.train.labels.mean(0)).abs() <= 0.5 * spread
+    assert summary.guessing == pytest.approx(float(near.double().mean()))
+    assert 0.0 <= summary.accuracy <= 1.0
+
+
+def test_numbers_are_no_groups() -> None:
+    own = subject.checked(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
+    assert own.groups[0].of(own.dataset.train) == []

@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from fedsim.audit import tables
+from fedsim.record import ItemScore
 from fedsim.record.policy import Policy
 from tests.audit.findings import HOSTILE, attacked, defended, guarantee, record
 
@@ -21,7 +22,7 @@ def test_every_attacked_image_is_a_row_with_its_scores_and_what_it_was_defended_
     assert [row["recovered"] for row in rows[:6]] == ["True"] * 3 + ["False"] * 3
     assert [(row["batch"], row["update"]) for row in rows[4:6]] == [("4", "1"), ("4", "2")]
     assert {row["psnr_db"] if "psnr_db" in row else row["psnr"] for row in rows} == {"30.0"}
-    is_shown = [metric.shown for metric in tables._metrics("image")]
+    is_shown = [metric.shown for metric in tables._metrics(found)]
     assert is_shown == sorted(is_shown, reverse=True)
     assert {*is_shown} == {True, False}
 
@@ -56,3 +57,12 @@ def test_a_defense_that_was_not_attacked_leaves_its_cells_empty() -> None:
     bare = defended("late", 0, 0.0).model_copy(update={"findings": (), "cost": None})
     row = dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(record(Policy(), tried=(bare,)))[1], strict=True))
     assert [row[name] for name in ("batch", "updates", "recovered_share", "accuracy_loss", "slowdown")] == [""] * 5
+
+
+def test_targets_have_columns_where_they_were_scored(tmp_path: Path) -> None:
+    values = {"psnr": 30.0, "ssim": 0.9, "target_error": 0.25, "target_error_guessed": 1.5, "target_read": 0.0}
+    tables.write(record(Policy(), client=(attacked(1, of=1, scores=(ItemScore(index=0, values=values),)),)), tmp_path)
+    (row, *_) = read(tmp_path / tables.IMAGES)
+    assert (row["target_error"], row["target_error_guessed"], row["target_read"]) == ("0.25", "1.5", "0.0")
+    tables.write(record(Policy(), client=(attacked(1),)), tmp_path)
+    assert "target_error" not in read(tmp_path / tables.IMAGES)[0]

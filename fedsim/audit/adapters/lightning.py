@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, optimizer_called, parts_of, tensors_are
 from fedsim.audit.adapters._replaying import called_modules, check_same
-from fedsim.audit.subject import LABEL_KEYS, Subject
+from fedsim.audit.pairs import LABEL_KEYS
+from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError, describe_exception
 
 _PACKAGES = ("lightning", "pytorch_lightning")

@@ -33,14 +33,15 @@ class NumberTask(TargetTask[NumbersConfig]):
     """A task whose labels are numbers. Derive a task from it."""
 
     label_kind: ClassVar[LabelKind] = "numbers"
+    accuracy_in_words: ClassVar[str] = "the share of numbers that are answered within half a standard deviation"
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Say whether a label is not finite."""
         return None if bool(labels.isfinite().all()) else "a label is not finite"
 
-    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return one output for each number."""
-        return tuple(labels.shape) if labels.ndim > 1 else (len(labels), 1)
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
+        """Return one output for each number; where an example has a single one, its dimension may be left out."""
+        return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's loss, the mean over its numbers."""

@@ -25,8 +25,13 @@ TargetScore = Callable[[Tensor, Tensor], Mapping[str, float]]  # of a guessed ta
 
 
 class TargetTask(Task[ConfigT]):
-    """A task on images, rows or series whose labels are more than a class. Derive a task from it."""
+    """A task on images, rows or series whose labels are more than a class. Derive a task from it.
 
+    Attributes:
+        accuracy_in_words: what `right` is the share of.
+    """
+
+    accuracy_in_words: ClassVar[str] = "the share of labels that are answered right"
     noun: ClassVar[str] = "row"
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 

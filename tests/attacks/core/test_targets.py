@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from attacks.core.targets import Targets, label_guess, read_targets
 from fedsim.core import registry
+from fedsim.core.hooks import Attack
 from fedsim.core.masks import record_masks
 from fedsim.core.types import InputSpec, Masks, Observation, PublicKnowledge, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
+from tests.attacks.solving import solve
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -272,3 +274,23 @@ def test_what_is_not_read_is_granted_or_unknown() -> None:
     assert torch.equal(label_guess(replace(observation, labels=labels), wrong, None).labels, labels)
     turned = inputs.roll(1, 0)  # granted labels are in no order of the guess; those that are read are
     torch.testing.assert_close(label_guess(replace(observation, labels=labels), turned, None).labels, labels.roll(1, 0))
+
+
+def test_inputs_are_the_same_whatever_the_loss_and_their_targets_come_with_them() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, OUTPUTS)).double()
+    inputs = numbers(3, 12)
+    for name in ("mse", "bce", "cross-entropy"):
+        kind, loss = LOSSES[name]
+        labels = targets_of(name, 3, torch.float64)
+        observation = observe(model, loss, inputs, labels, kind, OUTPUTS)
+        guess = solve(attack_called, "spear", observation)
+        order = torch.cdist(inputs, guess.inputs).argmin(1)
+        torch.testing.assert_close(guess.inputs[order], inputs, rtol=0, atol=1e-9)  # of a basis of singular vectors
+        torch.testing.assert_close(guess.labels[order], labels, rtol=0, atol=1e-6)
+        assert guess.is_exact
+
+
+def attack_called(name: str, **settings: object) -> Attack:
+    method = registry.get("attack", name)
+    return method.make(method.config.model_validate(settings))

@@ -1,0 +1,106 @@
+"""What a loader yields as examples and labels, and what labels are: classes, numbers, sets of 0 and 1, or masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fedsim.audit import texts
+from fedsim.core.errors import FedsimError
+
+_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
+LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+_IMAGES, _SERIES, _ROWS = 4, 3, 2  # dimensions of a batch
+_LEAST_SIDE = 3
+_KINDS = (
+    "expected images of floating-point numbers, (batch, channels, height, width), rows of numbers, (batch, columns), "
+    "or series, (batch, times, variables)."
+)
+
+
+def pair_of(item: Any, what: str) -> tuple[Tensor, Tensor]:
+    """Return the examples, float32, and the labels of an item of a loader: int64 of shape (B,) where they are classes.
+
+    Raises:
+        FedsimError: they are missing, or have a type or shape that nothing takes; the sentence says which.
+    """
+    inputs, labels = _mapped(item, what) if isinstance(item, Mapping) else _two(item, what)
+    _check_inputs(inputs, what)
+    _check_labels(labels, inputs, what)
+    labels = labels.detach().cpu()
+    return inputs.detach().cpu().float(), labels.long() if are_classes(labels) else labels
+
+
+def fitted(labels: Tensor, outputs: int) -> Tensor:
+    """Return labels as what they are, now that the number of a model's outputs for each example is known.
+
+    Whole numbers beside one output are no classes: it takes two scores to tell two classes apart.
+    """
+    return labels.float() if are_classes(labels) and outputs == 1 else labels
+
+
+def are_classes(labels: Tensor) -> bool:
+    """Say whether labels are one class for each example."""
+    return labels.ndim == 1 and not labels.is_floating_point()
+
+
+def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:
+    given = cast("Mapping[str, Any]", item)
+    parts: list[Any] = []
+    for kind, keys in (("examples", _IMAGE_KEYS), ("labels", LABEL_KEYS)):
+        key = next((key for key in keys if key in given), None)
+        if key is None:
+            has = ", ".join(map(str, given)) or "nothing"
+            raise FedsimError(
+                f"{what} yields a mapping without {kind}: it has {has}, expected one of {', '.join(keys)}. {texts.HINT}"
+            )
+        parts.append(given[key])
+    return _tensors(parts, what)
+
+
+def _two(item: Any, what: str) -> tuple[Tensor, Tensor]:
+    if not isinstance(item, list | tuple):
+        raise FedsimError(
+            f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them. {texts.HINT}"
+        )
+    parts = cast("Sequence[Any]", item)
+    if len(parts) != 2:  # noqa: PLR2004 - examples and labels
+        raise FedsimError(
+            f"{what} yields {len(parts)} things at once, expected two, (images, labels). Leave the others out, or "
+            "yield a mapping, whose other keys are no part of the model's inputs."
+        )
+    return _tensors(parts, what)
+
+
+def _tensors(parts: Sequence[Any], what: str) -> tuple[Tensor, Tensor]:
+    for part, kind in zip(parts, ("examples", "labels"), strict=True):
+        if not isinstance(part, Tensor):
+            raise FedsimError(
+                f"{what} yields {kind} of type {type(part).__name__}, expected a tensor. A DataLoader makes tensors of "
+                f"arrays and numbers. {texts.HINT}"
+            )
+        if part.is_sparse or part.is_complex():
+            raise FedsimError(f"{what} yields {kind} as a sparse or complex tensor, expected plain numbers.")
+    return parts[0], parts[1]
+
+
+def _check_inputs(inputs: Tensor, what: str) -> None:
+    seen = f"{what} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
+    if inputs.dtype == torch.uint8 and inputs.ndim == _IMAGES:
+        raise FedsimError(f"{seen}, {_KINDS} Pixels of 0 to 255 become numbers by .float() / 255.")
+    is_image = inputs.ndim == _IMAGES and min(inputs.shape[-2:]) >= _LEAST_SIDE
+    if not inputs.is_floating_point() or not (is_image or inputs.ndim in (_ROWS, _SERIES)):
+        raise FedsimError(f"{seen}, {_KINDS} {texts.HINT}")
+    if not inputs[0:1].numel() and len(inputs):
+        raise FedsimError(f"{seen}: an example holds no numbers.")
+
+
+def _check_labels(labels: Tensor, inputs: Tensor, what: str) -> None:
+    if labels.ndim == 0 or len(labels) != len(inputs):
+        count = "one number" if labels.ndim == 0 else f"{len(labels)} labels"
+        raise FedsimError(f"{what} yields {count} for {len(inputs)} examples, expected a label for each.")
+    if labels.is_floating_point() and not bool(labels.isfinite().all()):
+        raise FedsimError(f"{what} yields labels that are not finite.")

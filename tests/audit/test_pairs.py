@@ -1,0 +1,173 @@
+"""What a loader may yield, and thirty things that it may not, each with one sentence."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.audit.pairs import fitted, pair_of
+from fedsim.audit.subject import Subject, checked
+from fedsim.core.errors import FedsimError
+
+ROWS, CLASSES = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+IMAGES = torch.rand(8, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+
+
+def net(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 4), nn.ReLU(), nn.Linear(4, outputs))
+
+
+def with_nan(tensor: Tensor) -> Tensor:
+    changed = tensor.clone()
+    changed.view(-1)[0] = torch.nan
+    return changed
+
+
+def failing() -> Iterable[Any]:
+    yield ROWS, CLASSES
+    raise OSError("the disk is gone")
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 1)])
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(head(inputs) for head in self.heads)
+
+
+Wrong = tuple[nn.Module, Callable[..., Any] | None, Any]
+WRONG: dict[str, tuple[Wrong, str]] = {
+    "an empty loader": ((net(6, 3), None, []), "yields 0 examples, expected at least 2"),
+    "one example": ((net(6, 3), None, [(ROWS[:1], CLASSES[:1])]), "yields 1 examples, expected at least 2"),
+    "no loader": ((net(6, 3), None, 7), "failed: TypeError: 'int' object is not iterable"),
+    "a loader that fails": ((net(6, 3), None, failing()), "failed: OSError: the disk is gone"),
+    "tensors alone": ((net(6, 3), None, [ROWS]), r"yields Tensor, expected \(images, labels\) or a mapping"),
+    "three things": ((net(6, 3), None, [(ROWS, CLASSES, CLASSES)]), "yields 3 things at once, expected two"),
+    "one thing": ((net(6, 3), None, [(ROWS,)]), "yields 1 things at once, expected two"),
+    "a mapping without inputs": (
+        (net(6, 3), None, [{"data": ROWS, "labels": CLASSES}]),
+        "yields a mapping without examples: it has data, labels, expected one of pixel_values, inputs",
+    ),
+    "a mapping without labels": (
+        (net(6, 3), None, [{"x": ROWS, "answers": CLASSES}]),
+        "yields a mapping without labels: it has x, answers, expected one of labels, label, targets",
+    ),
+    "arrays": (
+        (net(6, 3), None, [(ROWS.numpy(), CLASSES.numpy())]),
+        "yields examples of type ndarray, expected a tensor. A DataLoader makes tensors of arrays and numbers",
+    ),
+    "labels in a list": ((net(6, 3), None, [(ROWS, CLASSES.tolist())]), "yields labels of type list"),
+    "sparse rows": ((net(6, 3), None, [(ROWS.to_sparse(), CLASSES)]), "yields examples as a sparse or complex tensor"),
+    "complex rows": ((net(6, 3), None, [(ROWS.to(torch.complex64), CLASSES)]), "as a sparse or complex tensor"),
+    "bytes": (
+        (net(25, 3), None, [((255 * IMAGES).to(torch.uint8), CLASSES)]),
+        r"Pixels of 0 to 255 become numbers by .float\(\) / 255",
+    ),
+    "whole numbers": (
+        (net(6, 3), None, [(CLASSES[:, None], CLASSES)]),
+        r"yields torch.int64 of shape \(8, 1\), expected",
+    ),
+    "no dimension of columns": ((net(6, 3), None, [(ROWS[:, 0], CLASSES)]), r"yields torch.float32 of shape \(8,\)"),
+    "volumes": ((net(25, 3), None, [(IMAGES[:, None], CLASSES)]), r"yields torch.float32 of shape \(8, 1, 1, 5, 5\)"),
+    "images of two pixels": (
+        (net(4, 3), None, [(IMAGES[..., :2, :2], CLASSES)]),
+        r"of shape \(8, 1, 2, 2\), expected im",
+    ),
+    "nan in rows": ((net(6, 3), None, [(with_nan(ROWS), CLASSES)]), "yields images with values that are not finite"),
+    "nan in targets": ((net(6, 1), F.mse_loss, [(ROWS, with_nan(ROWS[:, :1]))]), "yields labels that are not finite"),
+    "fewer labels": ((net(6, 3), None, [(ROWS, CLASSES[:5])]), "yields 5 labels for 8 examples, expected a label for"),
+    "a label for all": ((net(6, 3), None, [(ROWS, torch.tensor(1))]), "yields one number for 8 examples"),
+    "a class below 0": (
+        (net(6, 3), None, [(ROWS, CLASSES.sort().values.flip(0) - 1)]),
+        "label -1 is out of range, exp",
+    ),
+    "a class too many": (
+        (net(6, 3), None, [(ROWS, CLASSES.roll(3).sort().values + 1)]),
+        "a label is 3, but the model sc",
+    ),
+    "two heads": ((Pair(), None, [(ROWS, CLASSES)]), r"returns tuple without 'logits'; give Subject\(logits=...\)"),
+    "scores of too few examples": (
+        (nn.Sequential(nn.Linear(6, 3), nn.Flatten(0)), None, [(ROWS, CLASSES)]),
+        r"the model of 'client' returns \(6,\), expected scores of shape \(2, classes\)",
+    ),
+    "another width": ((net(9, 3), None, [(ROWS, CLASSES)]), r"fails on 2 examples of shape \(6,\)"),
+    "a loss of other labels": ((net(6, 3), F.mse_loss, [(ROWS, CLASSES)]), "the loss of 'client' "),
+    "labels against a column": (
+        (net(6, 1), F.mse_loss, [(ROWS, ROWS[:, 0])]),
+        r"compares scores of shape \(2, 1\) with labels of shape \(2,\), each with each. Give both the same shape",
+    ),
+    "a loss for each example": (
+        (net(6, 3), nn.CrossEntropyLoss(reduction="none"), [(ROWS, CLASSES)]),
+        "the loss of 'client' fails on the model's scores: RuntimeError: grad can be implicitly created",
+    ),
+    "a loss that is no number": (
+        (net(6, 3), lambda z, y: z.sum() / 0, [(ROWS, CLASSES)]),
+        "expected one finite number",
+    ),
+    "a loss without slope": (
+        (net(6, 3), lambda z, y: 0 * z.sum(), [(ROWS, CLASSES)]),
+        "is zero everywhere: it would send",
+    ),
+    "numbers for pixels": (
+        (nn.Conv2d(1, 1, 1), F.mse_loss, [(IMAGES, IMAGES)]),
+        r"which no task takes. Taken are one class \(B,\), numbers .* Several heads, volumes, pairs and boxes would",
+    ),
+    "a class for each window": (
+        (nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), None, [(ROWS.view(8, 3, 2), CLASSES)]),
+        "it reads images, and an example has shape",
+    ),
+    "other kinds in one loader": (
+        (net(6, 3), None, [(ROWS, CLASSES), (ROWS[:, :3], CLASSES)]),
+        "Sizes of tensors must ma",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_mistake_is_one_sentence_that_names_the_remedy(mistake: str) -> None:
+    (model, loss, loader), message = WRONG[mistake]
+    with pytest.raises(FedsimError, match=message) as raised:
+        checked(Subject(model, loss, loader), "client")
+    said = str(raised.value)
+    assert "\n" not in said
+    assert said.endswith(".")
+
+
+def test_there_are_thirty() -> None:
+    assert len(WRONG) >= 30
+
+
+def test_the_command_ends_with_2_and_the_sentence_alone(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def make():\n    x = torch.rand(8, 6)\n    return nn.Linear(6, 3), None, [(x, x, x)]\n"
+    )
+    command = [sys.executable, "-m", "fedsim", "audit", "client.py:make", "--out", "audit"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "yields 3 things at once, expected two" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_classes_are_whole_numbers_and_everything_else_is_kept() -> None:
+    assert pair_of((ROWS.double(), CLASSES.to(torch.int32)), "it")[1].dtype == torch.long
+    assert pair_of((ROWS.double(), CLASSES), "it")[0].dtype == torch.float32
+    for labels in (ROWS[:, :2].double(), (ROWS > 0.5).long(), ROWS[:, 0]):
+        assert pair_of((ROWS, labels), "it")[1].dtype == labels.dtype
+    assert pair_of({"features": ROWS, "target": CLASSES, "name": ["a"] * 8}, "it")[1] is not None
+    assert np.array_equal(pair_of([ROWS, CLASSES], "it")[0].numpy(), ROWS.numpy())
+
+
+def test_whole_numbers_beside_one_output_are_no_classes() -> None:
+    assert fitted(CLASSES, 3).dtype == torch.long
+    assert fitted(CLASSES, 1).dtype == torch.float32
+    assert fitted(ROWS, 1) is ROWS
