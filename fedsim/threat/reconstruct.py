@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
+from fedsim.core.choices import Choice
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.errors import FedsimError, describe_exception, nearest
-from fedsim.core.hooks import Attack
-from fedsim.core.masks import dropout_sites
+from fedsim.core.hooks import Attack, Task
+from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.types import (
-    Config,
     InputSpec,
     Knowledge,
     Loss,
@@ -39,6 +40,8 @@ def reconstruct(
     classes: int,
     batch_size: int = 1,
     labels: Tensor | None = None,
+    task: str = "classification",
+    label_shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     attack: str = "auto",
@@ -56,9 +59,12 @@ def reconstruct(
         loss: ``loss(outputs, labels) -> scalar``, the mean over the batch.
         gradients: by parameter name, or in the order of ``model.parameters()`` as `torch.autograd.grad` returns them.
         shape: of one example, for example ``(3, 32, 32)``.
-        classes: number of classes.
+        classes: number of classes; of labels that are no classes, of a model's outputs for each example, or pixel.
         batch_size: number of examples behind the gradient.
-        labels: classes (batch_size,), when they are known; inferred otherwise.
+        labels: classes (batch_size,), or what the task compares, when they are known; inferred or read otherwise.
+        task: name of what the model learns, as `fedsim list tasks` shows: `regression`, `multi-label`, `segmentation`.
+        label_shape: of the label of one example; absent: that of the labels, or else () for a class, (H, W) for a class
+            of every pixel, and (classes,).
         mean: per-channel mean that was subtracted from pixels in [0, 1]; 0 when absent.
         std: per-channel standard deviation that was divided by; 1 when absent.
         attack: name of the attack.
@@ -79,7 +85,11 @@ def reconstruct(
         raise FedsimError(f"batch_size is {batch_size}, expected at least 1.")
     _check_mode(model)
     spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
-    observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden), place)
+    learnt: Task[Any] = Choice(name=task, settings={}).make("task")
+    if labels is not None:
+        label_shape = labels.shape[1:]
+    target = tuple(_usual_shape(learnt, spec) if label_shape is None else label_shape), learnt
+    observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden), place, target)
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
     # some models are random in themselves
     with seeding.isolate_randomness(seeding.derive(seed, "foreign to an attack")):
@@ -95,6 +105,7 @@ def _observation(
     labels: Tensor | None,
     hidden: frozenset[str],
     device: torch.device,
+    target: tuple[tuple[int, ...], Task[Any]],
 ) -> Observation:
     model_copy = copy.deepcopy(model).cpu()
     knows: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
@@ -107,6 +118,7 @@ def _observation(
             f"the model cannot run on a batch of {batch_size} examples of shape {spec.shape}: "
             f"{describe_exception(error)}."
         ) from error
+    _check_loss(model_copy, loss, target, spec, batch_size)
     return Observation(
         threat=ThreatModel(knows=knows if labels is None else (*knows, "labels")),
         model=model_copy,
@@ -122,8 +134,42 @@ def _observation(
         public=(),
         hidden=hidden,
         device=device,
-        task=registry.get("task", "classification").make(Config()),
+        label_shape=target[0],
+        task=target[1],
     )
+
+
+def _usual_shape(task: Task[Any], spec: InputSpec) -> tuple[int, ...]:
+    if task.label_kind == "class":
+        return ()
+    return spec.shape[-2:] if task.label_kind == "mask" else (spec.classes,)
+
+
+def _check_loss(
+    model: nn.Module, loss: Loss, target: tuple[tuple[int, ...], Task[Any]], spec: InputSpec, batch_size: int
+) -> None:
+    """Try the loss on blank labels of the task.
+
+    Raises:
+        FedsimError: it does not take them.
+    """
+    label_shape, task = target
+    are_whole = task.label_kind == "class" or (task.label_kind == "mask" and len(label_shape) == 2)  # noqa: PLR2004 - a map
+    labels = torch.zeros(batch_size, *label_shape, dtype=torch.long if are_whole else torch.get_default_dtype())
+    blank = torch.zeros(batch_size, *spec.shape, dtype=next(model.parameters()).dtype)
+    with torch.no_grad(), without_dropout(), seeding.isolate_randomness(0):
+        outputs = copy.deepcopy(model)(blank)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")
+            loss(outputs, labels)
+    except Exception as error:
+        raise FedsimError(
+            f"the loss takes no labels of task '{task.name}', which are {task.labels_in_words} of shape "
+            f"{(batch_size, *label_shape)}: {describe_exception(error)}. Name what the model learns as task = "
+            "'regression', 'multi-label', 'segmentation' or another of `fedsim list tasks`, and its labels' shape as "
+            "label_shape."
+        ) from error
 
 
 def _by_name(

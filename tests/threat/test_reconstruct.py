@@ -167,3 +167,35 @@ def test_a_gradient_that_is_none_is_named_with_two_ways_out() -> None:
         with pytest.raises(FedsimError, match=r"the gradient of '4.bias' is None: .* hidden = \['4.bias'\]"):
             guess(model, given)
     assert guess(model, {**by_name, "4.bias": None}, hidden=["4.bias"]).inputs.shape == (1, *SHAPE)
+
+
+TARGETS = {
+    "one number": ("regression", 1, F.mse_loss, torch.tensor([[0.4]]), None),
+    "three numbers": ("regression", 3, F.mse_loss, torch.tensor([[0.4, -2.0, 1.0]]), None),
+    "a set": ("multi-label", 4, F.binary_cross_entropy_with_logits, torch.tensor([[1.0, 0.0, 0.0, 1.0]]), None),
+    "no column": ("regression", 1, lambda z, y: F.mse_loss(z[:, 0], y), torch.tensor([0.7]), ()),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_an_image_comes_back_with_its_target(kind: str) -> None:
+    task, outputs, loss, labels, shape = TARGETS[kind]
+    with seeding.isolate_randomness(0):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, outputs))
+        image = torch.rand(1, 1, 4, 4)
+    gradients = torch.autograd.grad(loss(model(image), labels), list(model.parameters()))
+    more = {"shape": (1, 4, 4), "classes": outputs, "task": task, "label_shape": shape}
+    guess = fedsim.reconstruct(model, loss, gradients, **more)
+    torch.testing.assert_close(guess.inputs, image, rtol=0, atol=1e-5)  # single precision over twelve units
+    torch.testing.assert_close(guess.labels, labels, rtol=0, atol=1e-5)
+    assert guess.is_exact
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.binary_cross_entropy_with_logits])
+def test_a_loss_of_other_labels_is_refused_with_the_remedy(loss: Any) -> None:
+    model, labels = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), torch.tensor([[1.0, 0.0, 1.0]])
+    gradients = torch.autograd.grad(loss(model(torch.rand(1, 1, 4, 4)), labels), list(model.parameters()))
+    with pytest.raises(
+        FedsimError, match="takes no labels of task 'classification', which are classes of shape .*Name"
+    ):
+        fedsim.reconstruct(model, loss, gradients, shape=(1, 4, 4), classes=3)
