@@ -162,7 +162,7 @@ def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) ->
     texts = context.repeat(len(tokens), 1)
     texts[:, place] = tokens
     (inputs, *_) = reading.front.read_all(texts)
-    return F.normalize(inputs[:, place].double() @ reading.spaces[1].outside, dim=-1)
+    return F.normalize(reading.spaces[1].seen(inputs[:, place].double()) @ reading.spaces[1].outside, dim=-1)
 
 
 def _is_inside(reading: SpanReading, sentence: Tensor) -> bool:

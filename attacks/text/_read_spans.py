@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
+from attacks.core.results import NothingFound
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._prefixes import Front
 from attacks.text._span_search import SpanReading
 from attacks.text._span_tests import Outliers, ShareThreshold
-from attacks.text._subspaces import gradients_of, hard, rank, soft
+from attacks.text._subspaces import Subspace, fresh_adapters, gradients_of, hard, hard_behind, rank, soft
 from fedsim.core.types import Observation, Tensors
 
 _TWO = 2
@@ -31,14 +32,26 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
     shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
     layers = [layer for layer, gradients in shared.items() if gradients]
     levels = {layer: levels_of(observation, shared[layer]) for layer in layers[:_TWO]}
-    spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
+    behind = [behind_fresh(observation, layer) for layer in layers[:_TWO]]
+    spaces = [
+        hard(layer, shared[layer], levels[layer]) if space is None else space
+        for layer, space in zip(layers[:_TWO], behind, strict=True)
+    ]
     if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
         return SpanReading(Front(observation.model, layers[:_TWO]), spaces, ShareThreshold(tolerance, prefixes))
+    if any(space is not None for space in behind):
+        raise NothingFound("noise hides what fresh adapters show")
     levels |= {layer: levels_of(observation, shared[layer]) for layer in layers[_TWO:]}
     spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
     beam = _PER_SENTENCE * count
     tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
     return SpanReading(Front(observation.model, layers), spaces, Outliers(deviations, tokens, beam))
+
+
+def behind_fresh(observation: Observation, layer: str) -> Subspace | None:
+    """Return the span that fresh adapters show of an attention's inputs; None where there are none, or all are full."""
+    adapters = fresh_adapters(observation, layer).items()
+    return hard_behind(layer, [(*pair, rounding_levels(observation, {name: pair[0]})) for name, pair in adapters])
 
 
 def levels_of(observation: Observation, gradients: Tensors) -> list[float]:

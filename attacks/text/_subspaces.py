@@ -6,6 +6,9 @@ noise, added or from rounding (`noise_level`), to m rows of width d with singula
 v_k. Noise alone has no singular value above the edge sqrt(m) + sqrt(d) (Marchenko and Pastur). The hard projector keeps
 all v_k above the edge. The soft one is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 less the squared edge, at
 least 0. The distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
+
+The first update of a fresh adapter B A has no gradient of A, since B is 0. That of B is a sum of products with A x_t,
+so its rows span these, as long as there are fewer inputs than A has rows: then x is compared by A x.
 """
 
 from __future__ import annotations
@@ -33,17 +36,24 @@ class Subspace(NamedTuple):
         outside: I - P, shape (d, d), double.
         size: about the number of independent inputs: the trace of P.
         noise: largest singular value of noise alone, in units of the largest one.
+        seen_by: matrix (d, w) by which an input is multiplied before it is compared with what is then the span of such
+            products; None where inputs are compared themselves.
     """
 
     layer: str
     outside: Tensor
     size: float
     noise: float
+    seen_by: Tensor | None = None
 
     def distance(self, inputs: Tensor) -> Tensor:
         """Return the distance D of inputs (..., d), shape (...)."""
-        outside = self.outside.to(inputs)
-        return (inputs @ outside).square().sum(-1) / inputs.square().sum(-1).clamp_min(TINY)
+        seen = self.seen(inputs)
+        return (seen @ self.outside.to(inputs)).square().sum(-1) / seen.square().sum(-1).clamp_min(TINY)
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Return what is compared of inputs (..., d), shape (..., w)."""
+        return inputs if self.seen_by is None else inputs @ self.seen_by.to(inputs)
 
 
 def gradients_of(observation: Observation, layer: str) -> Tensors:
@@ -59,6 +69,44 @@ def gradients_of(observation: Observation, layer: str) -> Tensors:
     names = [f"{place}{dot}{reader}.{part}" for reader in kind.readers for part in _PARTS]
     owners = {name: name.rpartition(".")[0] for name in names if name in shared}
     return {name: kind.rows(observation.model.get_submodule(owner), shared[name]) for name, owner in owners.items()}
+
+
+def fresh_adapters(observation: Observation, layer: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return gradient (out, r) of B and weight (r, d) of A, by B's name, of adapters whose A has no gradient yet."""
+    (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
+    kind, adapters = kind_at(observation.model.get_submodule(place)), dict[str, tuple[Tensor, Tensor]]()
+    assert kind is not None, "callers name one of `attentions`"
+    for reader in kind.readers:
+        factors = [f"{place}{dot}{reader}.{factor}.weight" for factor in ("lora_a", "lora_b")]
+        is_fresh = all(name in shared for name in factors) and not bool(shared[factors[0]].any())
+        if is_fresh and bool(shared[factors[1]].any()):
+            weight = observation.model.get_parameter(factors[0]).detach()
+            adapters[factors[1]] = shared[factors[1]], weight
+    return adapters
+
+
+def hard_behind(layer: str, adapters: Sequence[tuple[Tensor, Tensor, Sequence[float]]]) -> Subspace | None:
+    """Return the hard projector on what fresh adapters show of a layer's inputs; None where all of them are full.
+
+    Those of queries miss the first token of a sentence, which sees itself alone: so those of the most inputs count.
+
+    Args:
+        layer: whose inputs they read.
+        adapters: of each the gradient (out, r) of B, the weight (r, d) of A, and the levels of noise.
+    """
+    spaces = [(hard(layer, {"b": gradient}, levels), gradient, weight) for gradient, weight, levels in adapters]
+    open_spaces = [(space, weight) for space, gradient, weight in spaces if space.size < min(gradient.shape)]
+    most = max((space.size for space, *_ in spaces), default=0.0)
+    told = [(space, weight) for space, weight in open_spaces if space.size == most]
+    if not told:
+        return None
+    return Subspace(
+        layer,
+        torch.block_diag(*(space.outside for space, _ in told)),
+        most,
+        max(space.noise for space, _ in told),
+        torch.cat([weight.double().T for _, weight in told], 1),
+    )
 
 
 def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace | None:

@@ -2,11 +2,12 @@
 
 Idea: gradients of queries, keys and values span the attention's inputs. In the first block an input depends on the
     token (and its place), in the second on the whole prefix: prefixes grow token by token while they lie in the span.
-Equation: dL/dW_q = sum_t dL/dq_t x_t^T, so x_t is in its row space; of LoRA dL/dA = s B^T dL/dy^T x^T does the same.
+Equation: dL/dW_q = sum_t dL/dq_t x_t^T, so x_t is in its row space; of LoRA dL/dA = s B^T dL/dy^T x^T does the same;
+    at first, where B = 0, dL/dB = s dL/dy (A x)^T tells A x.
 Assumes: honest-but-curious server, one update by SGD, fewer tokens in the batch than the model is wide. Several steps
     are read one after the other; under noise, added or of 16 bits, spans are soft and all blocks are used.
 Recovers: exact sentences, with repeats where the output layer shows them; under early dropout only words.
-Fails: as many tokens as the width (or LoRA rows); fresh LoRA; dropout in the first block; strong noise. If tokens see
+Fails: as many tokens as the width (or LoRA rows); dropout in the first block; strong noise. If tokens see
     later ones, arrangements of the tokens are searched by descent, which may miss some sentences of a batch.
 Source: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3 and 5.
 """
@@ -28,7 +29,7 @@ from attacks.text._examples import TAGS
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import drops_in_front
-from attacks.text._read_spans import examples_of, levels_of, read_spans
+from attacks.text._read_spans import behind_fresh, examples_of, levels_of, read_spans
 from attacks.text._span_search import ScoredSentence, SpanReading, best, grow_prefixes
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import gradients_of, rank
@@ -212,7 +213,12 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
     if not gradients:
         return f"no gradient of queries, keys or values of '{place}' is shared"
     if not any(bool(gradient.any()) for gradient in gradients.values()):
-        return f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update"
+        if behind_fresh(observation, layer) is not None and not _rate_in_front(observation):
+            return None
+        return (
+            f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update, and what "
+            "these show beside tells nothing: it needs more rows of an adapter than tokens in the batch, and no dropout"
+        )
     read = rank(gradients, levels_of(observation, gradients))
     rows, width = sum(len(gradient) for gradient in gradients.values()), next(iter(gradients.values())).shape[1]
     if read == min(rows, width):

@@ -207,9 +207,7 @@ def test_sentences_come_out_of_the_real_model(smollm2: Path, watched: Watched, t
     assert read(found) == inputs_of(sentences)
 
 
-def test_adapters_tell_nothing_at_first_and_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
-    with pytest.raises(NotApplicable, match="are zero, as those of fresh adapters are until the second update"):
-        attacked(seen(watched, tables, adapted(llama(), 16, start=0.0), THREE))
+def test_adapters_tell_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
     with pytest.raises(NotApplicable, match="have full rank 8: too many tokens, or noise"):
         attacked(seen(watched, tables, adapted(llama(), 4), THREE))
 
@@ -370,3 +368,13 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
     with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
         attacked(observation)
+
+
+def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences(
+    watched: Watched, tables: dict[str, Any]
+) -> None:
+    tokens = sum(map(len, THREE))
+    found = attacked(seen(watched, tables, adapted(llama(), tokens + 4, start=0.0), THREE))
+    assert read(found) == inputs_of(THREE)
+    with pytest.raises(NotApplicable, match="it needs more rows of an adapter than tokens in the batch"):
+        attacked(seen(watched, tables, adapted(llama(), 4, start=0.0), THREE))
