@@ -125,3 +125,10 @@ def test_nobody_guesses_about_more_canaries_than_there_are() -> None:
         AuditSettings(canaries=100, guesses=102)
     with pytest.raises(ValidationError, match="multiple of 2"):
         AuditSettings(guesses=3)
+
+
+def test_canaries_have_classes(scenario: Build) -> None:
+    tables = {"data": {"name": "diabetes"}, "audit": {"canaries": 10, "guesses": 2}}
+    (question,) = (world := worlds.build(scenario(**tables))).questions
+    with pytest.raises(ScenarioError, match="its canaries have a class each, and labels are numbers. Leave it out."):
+        question.check(world)

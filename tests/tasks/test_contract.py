@@ -85,3 +85,14 @@ def test_what_works_on_other_examples_does_not_suit_a_task() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_called_what_metrics_call_it(name: str) -> None:
     assert made(name).noun in {metric.noun for metric in registry.every_metric().values() if metric.over == "item"}
+
+
+def test_what_needs_classes_does_not_suit_other_labels() -> None:
+    searching, reading = registry.get("attack", "inverting-gradients"), registry.get("attack", "r-gap")
+    assert made("regression").refuses_method(searching.make(searching.config())) is None
+    assert made("regression").refuses_method(reading.make(reading.config())) == (
+        "works with labels that are classes, and these are numbers"
+    )
+    assert made("classification").refuses_method(reading.make(reading.config())) is None
+    noise = registry.get("defense", "gradient-noise")
+    assert made("segmentation").refuses_method(noise.make(noise.config())) is None  # it sees tensors of the model alone

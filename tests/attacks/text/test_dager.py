@@ -378,3 +378,14 @@ def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences(
     assert read(found) == inputs_of(THREE)
     with pytest.raises(NotApplicable, match="it needs more rows of an adapter than tokens in the batch"):
         attacked(seen(watched, tables, adapted(llama(), 4, start=0.0), THREE))
+
+
+def test_noise_on_fresh_adapters_leaves_no_span(watched: Watched, tables: dict[str, Any]) -> None:
+    observation = seen(watched, tables, adapted(llama(), 16, start=0.0), THREE)
+    generator = torch.Generator().manual_seed(1)
+    noisy = {
+        name: tensor + 0.1 * tensor.norm() * torch.randn(tensor.shape, generator=generator) / tensor.numel() ** 0.5
+        for name, tensor in observation.update.tensors.items()
+    }
+    with pytest.raises(NotApplicable, match="it needs more rows of an adapter than tokens in the batch"):
+        attacked(replace(observation, update=replace(observation.update, tensors=noisy)))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels
-from attacks.text._subspaces import subspace_of
+from attacks.text._subspaces import hard_behind, subspace_of
 from fedsim.core.types import Config, InputSpec, Observation, ThreatModel, Truth, Update
 from fedsim.scenario.world import World
 from fedsim.tasks.next_token import NextToken
@@ -76,3 +76,34 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
 def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     assert attentions(observation.model) == ["layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj"]
+
+
+def test_fresh_adapters_compare_inputs_by_what_a_makes_of_them() -> None:
+    numbers = torch.Generator().manual_seed(4)
+    inputs = torch.randn(5, 32, generator=numbers, dtype=torch.float64)
+    pairs = []
+    for outputs in (20, 24):
+        weight = torch.randn(8, 32, generator=numbers, dtype=torch.float64)
+        slopes = torch.randn(5, outputs, generator=numbers, dtype=torch.float64)
+        pairs.append((slopes.T @ inputs @ weight.T, weight, [ROUNDING]))
+    space = hard_behind("layer", pairs)
+    assert space is not None
+    assert space.size == 5.0
+    assert float(space.distance(inputs).max()) < ROUNDING
+    assert float(space.distance(torch.randn(50, 32, generator=numbers, dtype=torch.float64)).min()) > 1e-3
+
+
+def test_an_adapter_that_misses_inputs_does_not_count_and_a_full_one_shows_nothing() -> None:
+    numbers = torch.Generator().manual_seed(4)
+    inputs = torch.randn(5, 32, generator=numbers, dtype=torch.float64)
+    weight = torch.randn(8, 32, generator=numbers, dtype=torch.float64)
+    slopes = torch.randn(5, 20, generator=numbers, dtype=torch.float64)
+    whole = (slopes.T @ inputs @ weight.T, weight, [ROUNDING])
+    slopes[0] = 0.0  # as those of queries at the first place of a sentence
+    partial = (slopes.T @ inputs @ weight.T, weight, [ROUNDING])
+    space = hard_behind("layer", [partial, whole])
+    assert space is not None
+    assert float(space.distance(inputs).max()) < ROUNDING
+    narrow = weight[:5]
+    assert hard_behind("layer", [(slopes.T @ inputs @ narrow.T + torch.eye(20, 5), narrow, [ROUNDING])]) is None
+    assert hard_behind("layer", []) is None
