@@ -97,15 +97,15 @@ def hard_behind(layer: str, adapters: Sequence[tuple[Tensor, Tensor, Sequence[fl
     spaces = [(hard(layer, {"b": gradient}, levels), gradient, weight) for gradient, weight, levels in adapters]
     open_spaces = [(space, weight) for space, gradient, weight in spaces if space.size < min(gradient.shape)]
     most = max((space.size for space, *_ in spaces), default=0.0)
-    told = [(space, weight) for space, weight in open_spaces if space.size == most]
-    if not told:
+    kept = [(space, weight) for space, weight in open_spaces if space.size == most]
+    if not kept:
         return None
     return Subspace(
         layer,
-        torch.block_diag(*(space.outside for space, _ in told)),
+        torch.block_diag(*(space.outside for space, _ in kept)),
         most,
-        max(space.noise for space, _ in told),
-        torch.cat([weight.double().T for _, weight in told], 1),
+        max(space.noise for space, _ in kept),
+        torch.cat([weight.double().T for _, weight in kept], 1),
     )
 
 
