@@ -77,7 +77,7 @@ def judge_against(monkeypatch: pytest.MonkeyPatch, is_member: Tensor, made: list
 
 
 def observation(candidates: int) -> MembershipObservation:
-    task = SimpleNamespace(does_not_suit=lambda _modalities: None)
+    task = SimpleNamespace(refuses_method=lambda _method: None)
     fields: dict[str, Any] = dict.fromkeys(MembershipObservation.__dataclass_fields__)
     return MembershipObservation(**{**fields, "task": task, "candidates": [0] * candidates, "shadows": {}})
 

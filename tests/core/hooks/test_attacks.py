@@ -173,7 +173,7 @@ class Own(MembershipAttack[Config]):
 def test_membership_needs_one_number_a_candidate(scores: Tensor, message: str) -> None:
     own = Own(Config())
     own.found = scores
-    seen: Any = SimpleNamespace(task=SimpleNamespace(does_not_suit=lambda _modalities: None), candidates=[0, 1])
+    seen: Any = SimpleNamespace(task=SimpleNamespace(refuses_method=lambda _method: None), candidates=[0, 1])
     with pytest.raises(FedsimError, match=message):
         own(seen, torch.Generator())
     own.found = torch.tensor([-torch.inf, 1.0], requires_grad=True)
