@@ -18,7 +18,7 @@ PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changel
 DOCS = Path(__file__).parent
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "teaching.md", "glossary.md"),
-    "How to": ("audit.md", "python.md", "sweeps.md", "federation.md", "guard.md", "generation.md", "."),
+    "How to": ("audit.md", "release.md", "python.md", "sweeps.md", "federation.md", "guard.md", "generation.md", "."),
     "Attacks": ("attacks",),
     "Defenses": ("defenses",),
     "Components": ("components",),

@@ -78,7 +78,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
     if plan.weights is not None:
-        subject = replace(subject, model=_load(subject, plan.weights))
+        subject = replace(subject, model=model_holding(subject, read_tensors(plan.weights), plan.weights))
     gradients = _renamed(subject, read_tensors(path))
     trained = {name: p for name, p in subject.model.named_parameters() if p.requires_grad}
     _check_names(gradients, trained, path)
@@ -89,9 +89,15 @@ def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
     return _seen(subject, plan, size, Update(kind, sent, {}, size, 0.0))
 
 
-def _load(subject: Checked, path: Path) -> torch.nn.Module:
-    model, weights = subject.new_model(), _renamed(subject, read_tensors(path))
+def model_holding(subject: Checked, tensors: Tensors, path: Path) -> torch.nn.Module:
+    """Return a copy of the subject's model that holds the tensors of a file.
+
+    Raises:
+        FedsimError: a tensor is missing, has no place in the model, or has another shape or kind of numbers.
+    """
+    model, weights = subject.new_model(), _renamed(subject, tensors)
     known = model.state_dict()
+    weights = {**_tied(weights, known), **weights}
     if subject.subject.names:  # such a file holds what is trained, and the model holds the rest
         weights = {**known, **weights}
     _check_values({name: tensor for name, tensor in weights.items() if name in known}, known, path)
@@ -101,6 +107,13 @@ def _load(subject: Checked, path: Path) -> torch.nn.Module:
         why = " ".join(str(error).split()).rstrip(".")
         raise FedsimError(f"{path} does not fit the model of the factory: {why}.") from error
     return model
+
+
+def _tied(weights: Tensors, known: Tensors) -> Tensors:
+    """Return tensors that a file holds under another name alone: safetensors keeps one name of tied weights."""
+    places = {tensor.data_ptr(): weights[name] for name, tensor in known.items() if name in weights}
+    absent = {name: tensor.data_ptr() for name, tensor in known.items() if name not in weights}
+    return {name: places[place] for name, place in absent.items() if place in places}
 
 
 def _renamed(subject: Checked, tensors: Tensors) -> Tensors:

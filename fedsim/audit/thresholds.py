@@ -43,7 +43,7 @@ def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
     for arm in record.client:
         for threshold in _recognisable(record.policy, arm, record.plan.scoring.confidence):
             yield _with_doubts(record, arm, threshold) if is_scored else _open(threshold, _UNSCORED)
-    yield from _members(record.policy, record.of("membership"))
+    yield from of_members(record.policy, record.of("membership"))
     yield from _epsilon(record.policy, record.guarantees)
 
 
@@ -51,7 +51,7 @@ def of_defense(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
     """Yield what becomes of every threshold for a client with one more defense."""
     if arm.victims:
         yield from _recognisable(record.policy, arm, record.plan.scoring.confidence)
-    yield from _members(record.policy, arm.of("membership"))
+    yield from of_members(record.policy, arm.of("membership"))
     yield from _epsilon(record.policy, arm.guarantees)
     yield from _accuracy(record.policy, arm.cost.accuracy_loss if arm.cost else None)
 
@@ -101,7 +101,8 @@ def _recognisable(policy: Policy, arm: AuditArm, confidence: float) -> Iterator[
     yield JudgedThreshold(rule, where, state, why)
 
 
-def _members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
+def of_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
+    """Yield what became of `max_membership_tpr`, judged by the best attack; nothing where it is not stated."""
     rule, limit, best = "max_membership_tpr", policy.max_membership_tpr, best_membership(findings)
     if limit is None:
         return

@@ -23,6 +23,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     init,
     listing,
     new,
+    release,
     report,
     run,
     show,

@@ -86,25 +86,36 @@ def measure_exposure(
     model.load_state_dict(dict(journal.weights))
     assert tokenizer is not None
     uses = count_training(world, journal.rounds)
-    with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
+    seed = world.scenario.seed
+    with seeding.isolate_randomness(seeding.derive(seed, "exposure")):  # some models are random here too
         secrets = tuple(
-            _score(world, model, tokenizer, secret, candidates, number, sum(uses[list(secret.examples)].tolist()))
+            score(seed, model, tokenizer, secret, candidates, number, sum(uses[list(secret.examples)].tolist()))
             for number, secret in enumerate(world.data.dataset.planted)
         )
         if search:
             secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, search)
         if emission:
-            estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, world.scenario.seed)
+            estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, seed)
             pairs = zip(secrets, estimates, strict=True)
             secrets = tuple(replace(secret, emission=estimate) for secret, estimate in pairs)
     return secrets
 
 
-def _score(
-    world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
+def score(
+    seed: int, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
 ) -> SecretScore:
+    """Return what a model remembers of a secret.
+
+    Args:
+        seed: of the other sentences, and of what a model draws.
+        model: language model in evaluation mode.
+        tokenizer: of the model.
+        planted: the secret.
+        most: other sentences of its form that it is ranked among; or all there are.
+        number: of the secret, for draws of its own.
+        uses: how often it was trained on.
+    """
     check_time()
-    seed = world.scenario.seed
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
     secret = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, secret, most, source)

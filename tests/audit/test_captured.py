@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.audit import AuditPlan, Subject, auditing
-from fedsim.audit.captured import read_tensors, read_update
+from fedsim.audit.captured import model_holding, read_tensors, read_update
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.evidence import doubts
 from fedsim.audit.record import AuditRecord
@@ -162,6 +162,17 @@ def test_weights_of_another_model_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match="captured.npz does not fit the model of the factory: ") as raised:
         audited(tmp_path, Subject(model, loader=[(inputs, labels)]), **files)
     assert "\n" not in str(raised.value)
+
+
+def test_one_name_of_tied_weights_is_enough() -> None:
+    first = torch.nn.Linear(4, 4, bias=False)
+    last = torch.nn.Linear(4, 4, bias=False)
+    last.weight = first.weight
+    subject = checked(Subject(torch.nn.Sequential(first, last), loader=[(torch.rand(4, 4), torch.arange(4))]), "tied")
+    held = model_holding(subject, {"0.weight": torch.eye(4)}, Path("w.npz")).state_dict()
+    assert torch.equal(held["1.weight"], torch.eye(4))
+    with pytest.raises(FedsimError, match="does not fit the model"):
+        model_holding(subject, {}, Path("w.npz"))
 
 
 def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

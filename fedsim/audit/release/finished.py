@@ -1,0 +1,146 @@
+"""A finished model with its weights, its members and others, read from what a user names and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from fedsim.audit.captured import model_holding, read_tensors
+from fedsim.audit.loading import called, load, made
+from fedsim.audit.release.record import ReleasePlan
+from fedsim.audit.subject import MOST_EXAMPLES, Checked, Subject, checked
+from fedsim.core.errors import FedsimError
+from fedsim.core.examples import keys
+from fedsim.core.tensor_files import read_saved
+from fedsim.core.types import Batch, Tensors
+
+FEWEST = 20  # members, and others: with fewer every interval is too wide to say anything
+_NAMED, _SAVED = (".safetensors", ".npz"), (".pt", ".pth", ".bin")
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """A model as it would leave.
+
+    Attributes:
+        subject: its model holds the weights; its training set are members, its test set others, each example once.
+        reference: weights of the same model, trained without the members; None where nobody gave any.
+        notes: what a reader must know, as sentences.
+    """
+
+    subject: Checked
+    reference: Tensors | None
+    notes: tuple[str, ...]
+
+    @property
+    def members(self) -> Batch:
+        """Examples that the model was trained on."""
+        return self.subject.dataset.train
+
+    @property
+    def others(self) -> Batch:
+        """Examples that it was not trained on."""
+        return self.subject.dataset.test
+
+
+def read(plan: ReleasePlan) -> FinishedModel:
+    """Return the model that a plan names.
+
+    Raises:
+        FedsimError: weights do not fit, examples are missing, too few, or on both sides; the message says which.
+    """
+    subject = made(load(plan.target), plan.target)
+    loader = _loader_of(plan.members) if plan.members else subject.loader
+    others = _loader_of(plan.others) if plan.others else subject.test
+    if loader is None:
+        raise FedsimError(f"'{plan.target}' returned no loader of members: give one, or --members package.module:name.")
+    if others is None:
+        raise FedsimError(
+            f"'{plan.target}' gives no examples that the model was not trained on: give --others "
+            "package.module:name, a function that returns a loader of them, or Subject(test=...)."
+        )
+    known = checked(replace(subject, loader=loader, test=others, defenses=()), plan.target)
+    sides = {"members": known.dataset.train, "others": known.dataset.test}
+    notes = [f"Only the first {MOST_EXAMPLES} {name} were read." for name in sides if len(sides[name]) == MOST_EXAMPLES]
+    sides = {name: each_once(batch) for name, batch in sides.items()}
+    check_sides(sides)
+    known = replace(
+        known,
+        model=model_holding(known, read_weights(plan.weights), plan.weights),
+        dataset=replace(known.dataset, train=sides["members"], test=sides["others"]),
+    )
+    reference = plan.reference and model_holding(known, read_weights(plan.reference), plan.reference).state_dict()
+    return FinishedModel(known, reference or None, (*known.notes, *notes))
+
+
+def read_weights(path: Path) -> Tensors:
+    """Return the tensors of a file by name; nothing in it is run.
+
+    Raises:
+        FedsimError: there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise FedsimError(f"there is no file {path}.")
+    if path.suffix in _NAMED:
+        return read_tensors(path)
+    if path.suffix not in _SAVED:
+        raise FedsimError(f"{path} ends in '{path.suffix}', expected {', '.join((*_NAMED, *_SAVED))}.")
+    saved = read_saved(path)
+    if not isinstance(saved, Mapping) or not all(isinstance(one, Tensor) for one in cast("Any", saved).values()):
+        raise FedsimError(
+            f"{path} holds {type(saved).__name__}, expected tensors by name. Write it with "
+            "torch.save(model.state_dict(), path)."
+        )
+    return dict(cast("Mapping[str, Tensor]", saved))
+
+
+def each_once(batch: Batch) -> Batch:
+    """Return each example of a batch once, since two that are alike count as one."""
+    places = {key: place for place, key in reversed(list(enumerate(keys(batch))))}
+    return batch.taken(torch.tensor(sorted(places.values())))
+
+
+def check_sides(sides: Mapping[str, Batch]) -> None:
+    """Check that each side has enough examples, and that no example is on two sides.
+
+    Raises:
+        FedsimError: it is not so.
+    """
+    for name, batch in sides.items():
+        if len(batch) < FEWEST:
+            raise FedsimError(f"there are {len(batch)} different {name}, expected at least {FEWEST} of each side.")
+    known = {name: set(keys(batch)) for name, batch in sides.items()}
+    for one, other in combinations(known, 2):
+        if both := len(known[one] & known[other]):
+            raise FedsimError(
+                f"{both} examples are among the {one} and among the {other}, expected none: then nobody can say who is "
+                "who. Leave them out on one side."
+            )
+
+
+def hashes(plan: ReleasePlan) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights, and of each module that the plan names, by file name."""
+    targets = [plan.target, plan.members, plan.others, plan.secrets, *plan.sites.values()]
+    modules = [sys.modules.get(getattr(load(one), "__module__", "")) for one in targets if one]
+    code = [Path(module.__file__) for module in modules if module is not None and module.__file__]
+    files = [plan.weights, *filter(None, [plan.reference]), *code]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _loader_of(target: str) -> Iterable[Any]:
+    """Return the loader that a function returns, alone or as a part of what audits take."""
+    thing = load(target)
+    thing = called(thing, target) if callable(thing) else thing
+    if isinstance(thing, Subject) or (isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3):  # noqa: PLR2004 - as audits take it
+        thing = made(thing, target).loader
+    if not isinstance(thing, Iterable):
+        raise FedsimError(f"'{target}' returned {type(thing).__name__}, expected a loader of examples.")
+    return cast("Iterable[Any]", thing)

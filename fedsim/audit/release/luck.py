@@ -1,0 +1,41 @@
+"""What an attack comes to by luck: its answers stay, and who is who is shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from fedsim.record import Finding, Interval
+
+_SHUFFLES = 999
+_ROUNDING = 1e-12
+
+
+class Luck(NamedTuple):
+    """How often shuffled labels come as far, and what they come to: mean and 95 % range."""
+
+    p: float
+    value: Interval
+
+
+def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator: np.random.Generator) -> Luck:
+    """Return what shuffled labels come to.
+
+    Args:
+        figure: what the attack comes to if these were the labels.
+        labels: the true ones, shape (N,).
+        generator: source of the shuffles.
+    """
+    true = figure(labels)
+    lucky = np.array([figure(generator.permutation(labels)) for _ in range(_SHUFFLES)])
+    low, high = (float(end) for end in np.quantile(lucky, [0.025, 0.975]))
+    p = (1 + int((lucky >= true - _ROUNDING).sum())) / (1 + _SHUFFLES)
+    return Luck(p, Interval(value=float(lucky.mean()), low=low, high=high, n=len(labels)))
+
+
+def beside(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:
+    """Yield a finding with the p of luck, and behind it what must be at chance."""
+    yield finding.model_copy(update={"p": p})
+    yield finding.model_copy(update={"role": "chance", "label": f"{finding.label}, control", "value": control})

@@ -1,0 +1,130 @@
+"""Who was a member of the finished model, by every attack that trains none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import torch
+
+from fedsim.audit.members import attacks
+from fedsim.audit.record import AuditPlan
+from fedsim.audit.release.finished import FinishedModel
+from fedsim.audit.release.luck import beside, shuffle
+from fedsim.audit.worlds import world_of
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
+from fedsim.federation.journal import Journal
+from fedsim.metrics.membership import name_of, roc
+from fedsim.questions import Evidence, Work
+from fedsim.questions.membership import Cases, MembershipChoice, judge_all
+from fedsim.record import Finding
+from fedsim.threat.membership import Case
+
+RARE = 0.01
+_ROUNDING = 1e-12
+_SAME = 1e-6  # in single precision a loss near 0 is known no better
+_FIGURES = {"auc": 0.5, name_of(RARE): RARE}  # and what guessing comes to
+
+
+def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
+    """Yield the figures of each attack, the control of shuffled labels behind each.
+
+    Args:
+        finished: the model, its members and others.
+        seed: of all draws.
+    """
+    choices, case = list(_choices(has_reference=finished.reference is not None)), _case(finished, seed)
+    world = world_of(finished.subject, AuditPlan(target="release", seed=seed), 1)
+    plans = {plan for choice in choices if (plan := _made(choice).plan()) is not None}
+    trained = {("model", plan): (_reference(finished, case),) for plan in plans}
+    cases = Cases(
+        Evidence(world, Journal(lambda _round: None)),
+        Work(),
+        len(finished.members),
+        made={"model": case},
+        trained=cast("dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]]", trained),
+    )
+    is_member = case.is_member.numpy()
+    known: dict[str, np.ndarray] = {}
+    for finding in judge_all(choices, cases):
+        if finding.failure:
+            yield finding
+            continue
+        scores = cases.scores[finding.label].double().numpy()
+        if twin := next((label for label, other in known.items() if np.allclose(scores, other, atol=_SAME)), None):
+            yield finding.model_copy(update={"value": None, "more": {}, "failure": f"gives the scores of {twin} here"})
+            continue
+        known[finding.label] = scores
+        yield from _figures(finding, scores, is_member, seed)
+
+
+def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
+    """Yield the attacks on a model that train none: with a reference those too that ask for models without members."""
+    reproductions = {
+        name for name, method in registry.methods("membership").items() if method.fidelity == "reproduction"
+    }
+    for choice in sorted(attacks(), key=lambda one: (one.name not in reproductions, one.name)):
+        attack, plan = _made(choice), _made(choice).plan()
+        if attack.target == "model" and (plan is None or (has_reference and not plan.with_candidates)):
+            yield choice
+
+
+def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
+    return choice.make("membership")
+
+
+def _case(finished: FinishedModel, seed: int) -> Case:
+    """Return the candidates in an order that says nothing; with a reference half of the others are the attacker's."""
+    others = finished.others
+    held = len(others) // 2 if finished.reference is not None else 0
+    source = seeding.generator(seed, "release candidates")
+    mixed = torch.randperm(len(others), generator=source)
+    both = Batch.joined((finished.members, others.taken(mixed[held:])))
+    order = torch.randperm(len(both), generator=source)
+    model = finished.subject.new_model().eval()
+    observation = MembershipObservation(
+        candidates=both.taken(order),
+        reference=others.taken(mixed[:held]),
+        model=model,
+        loss=finished.subject.loss,
+        weights=((1, model.state_dict()),),
+        updates=(),
+        train_shadow=_train_nothing,
+        task=finished.subject.task,
+    )
+    return Case(observation, (torch.arange(len(both)) < len(finished.members))[order])
+
+
+def _train_nothing(_examples: Batch, _generator: torch.Generator) -> NoReturn:
+    raise FedsimError("a release check trains no model")
+
+
+def _reference(finished: FinishedModel, case: Case) -> Shadow:
+    """Return the reference as a model that was trained on no candidate, and on none of the attacker's examples."""
+    seen = case.observation
+    nobody = [torch.zeros(len(batch), dtype=torch.bool) for batch in (seen.candidates, seen.reference)]
+    return Shadow(dict(finished.reference or {}), *nobody)
+
+
+def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: int) -> Iterator[Finding]:
+    from scipy.stats import rankdata  # noqa: PLC0415 - a list of commands need not wait for SciPy
+
+    ranks, members = rankdata(scores), int(is_member.sum())
+
+    def auc(labels: np.ndarray) -> float:
+        return (ranks[labels].sum() - members * (members + 1) / 2) / (members * (len(labels) - members))
+
+    def rate(labels: np.ndarray) -> float:
+        false, true = roc(scores[labels], scores[~labels])
+        return float(true[false <= RARE + _ROUNDING].max())
+
+    source = np.random.default_rng(seeding.derive(seed, "release shuffles"))
+    for (name, chance), figure in zip(_FIGURES.items(), (auc, rate), strict=True):
+        if (value := finding.figures.get(name)) is not None:
+            one = finding.model_copy(update={"metric": name, "value": value, "chance": chance, "more": {}, "items": ""})
+            luck = shuffle(figure, is_member, source)
+            yield from beside(one, luck.p, luck.value)

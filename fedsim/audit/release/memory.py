@@ -1,0 +1,132 @@
+"""What a finished language model remembers: planted secrets, and texts that it writes on from their first half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedsim.audit.loading import called, load
+from fedsim.audit.release.finished import FinishedModel
+from fedsim.audit.release.luck import beside, shuffle
+from fedsim.audit.texts import MASK
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Planted, Tokenizer
+from fedsim.metrics.exposure import alternatives
+from fedsim.metrics.statistics import wilson
+from fedsim.questions.exposure import summarise
+from fedsim.record import Finding
+from fedsim.scenario import Scoring
+from fedsim.threat.memorisation import recall, score
+
+_TEXTS = 100  # members, and as many others, that the model writes on
+_CANDIDATES = 1000
+_SHORTEST = 8  # tokens of a text, half of them known: a shorter rest is written by luck
+_LANGUAGE = "next-token"
+_SHAPE = "a list of (beginning, secret, form, repetitions), as [('The code is ', '4711', '####', 3)]"
+
+
+def read_secrets(target: str | None, finished: FinishedModel) -> list[Planted]:
+    """Return the secrets that a function returns; nothing without one.
+
+    Raises:
+        FedsimError: it returns something else, a secret has not its form, or the model writes no text.
+    """
+    if target is None:
+        return []
+    if finished.subject.dataset.task != _LANGUAGE or finished.subject.subject.tokenizer is None:
+        raise FedsimError("--secrets needs a language model with Subject(tokenizer=...), which encodes and decodes.")
+    listed = called(load(target), target)
+    if not isinstance(listed, list | tuple) or not all(map(_is_secret, cast("Sequence[Any]", listed))):
+        raise FedsimError(f"'{target}' returned no list of secrets, expected {_SHAPE}.")
+    secrets = [_secret(*cast("tuple[str, str, str, int]", one)) for one in cast("Sequence[Any]", listed)]
+    for one in secrets:
+        signs = zip(one.form, one.text[len(one.prompt) :], strict=False)
+        fits = len(one.form) == len(one.text) - len(one.prompt) and all(_fits(*pair) for pair in signs)
+        if not fits:
+            raise FedsimError(
+                f"'{target}': '{one.text}' has not the form '{one.form}': # is a digit, ? a small letter."
+            )
+    return secrets
+
+
+def find_secrets(secrets: Sequence[Planted], finished: FinishedModel, seed: int) -> Iterator[Finding]:
+    """Yield the mean exposure of secrets planted equally often, and that of others of their form behind it."""
+    model, tokenizer = finished.subject.new_model().eval(), finished.subject.dataset.tokenizer
+    ordered = sorted((one for one in secrets if one.examples), key=lambda one: len(one.examples))
+    for repetitions, group in groupby(ordered, key=lambda one: len(one.examples)):
+        alike = list(group)
+        assert tokenizer is not None, "texts have one"
+        lucky = [_never_planted(one, seed, number) for number, one in enumerate(alike)]
+        scores = [
+            score(seed, model, cast("Tokenizer", tokenizer), one, _CANDIDATES, number, len(one.examples))
+            for number, one in enumerate([*alike, *lucky])
+        ]
+        finding, control = (
+            next(summarise(some, Scoring(), seed)) for some in (scores[: len(alike)], scores[len(alike) :])
+        )
+        assert control.value is not None, "there are as many as were planted"
+        finding = finding.model_copy(update={"label": f"secrets planted {repetitions} x", "more": {}, "items": ""})
+        bits = np.array([one.exposure for one in scores])
+        source = np.random.default_rng(seeding.derive(seed, "release secrets", repetitions))
+        is_planted = np.arange(len(scores)) < len(alike)
+        luck = shuffle(lambda labels, bits=bits: float(bits[labels].mean()), is_planted, source)
+        yield from beside(finding, luck.p, control.value)
+
+
+def find_texts(finished: FinishedModel, seed: int) -> Iterator[Finding]:
+    """Yield the share of members that the model writes on word by word, and the control; nothing of other models."""
+    if finished.subject.dataset.task != _LANGUAGE:
+        return
+    members, others = (_texts(batch) for batch in (finished.members, finished.others))
+    finding = Finding(question="exposure", label="texts written on from their first half", metric="secrets_written")
+    if not members or not others:
+        why = f"no member, or no other example, has {_SHORTEST} tokens"
+        yield finding.model_copy(update={"failure": why})
+        return
+    model, source = finished.subject.new_model().eval(), seeding.generator(seed, "release texts")
+    written = np.array([_is_written(model, finished, text, source) for text in [*members, *others]])
+    is_member = np.arange(len(written)) < len(members)
+    value, control = (wilson(int(some.sum()), len(some)) for some in (written[is_member], written[~is_member]))
+    shuffles = np.random.default_rng(seeding.derive(seed, "release texts"))
+    luck = shuffle(lambda labels: float(written[labels].mean()), is_member, shuffles)
+    yield from beside(finding.model_copy(update={"value": value, "chance": control.value}), luck.p, control)
+
+
+def _is_secret(one: Any) -> bool:
+    return isinstance(one, list | tuple) and [*map(type, cast("Sequence[Any]", one))] == [str, str, str, int]
+
+
+def _secret(beginning: str, secret: str, form: str, repetitions: int) -> Planted:
+    return Planted("canary", beginning + secret, tuple(range(repetitions)), beginning, form)
+
+
+def _fits(sign: str, letter: str) -> bool:
+    return (
+        (letter.isdigit() and sign == "#") or (letter.isalpha() and letter.islower() and sign == "?") or sign == letter
+    )
+
+
+def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
+    """Return another secret of the same form."""
+    source = np.random.default_rng(seeding.derive(seed, "release fillings", number))
+    secret = planted.text[len(planted.prompt) :]
+    other = alternatives(planted.form, secret, 1, source).texts[0]
+    return Planted("canary", planted.prompt + other, planted.examples, planted.prompt, planted.form)
+
+
+def _texts(batch: Batch) -> list[tuple[int, ...]]:
+    """Return the tokens of texts that are long enough, without what fills up short ones."""
+    masks = batch.given.get(MASK, torch.ones_like(batch.inputs)).bool()
+    texts = (tuple(tokens[mask].tolist()) for tokens, mask in zip(batch.inputs, masks, strict=True))
+    return [text for text in texts if len(text) >= _SHORTEST][:_TEXTS]
+
+
+def _is_written(model: nn.Module, finished: FinishedModel, text: tuple[int, ...], source: torch.Generator) -> bool:
+    tokenizer = cast("Tokenizer", finished.subject.dataset.tokenizer)
+    return recall(model, tokenizer, [text], len(text) // 2, source).written == text

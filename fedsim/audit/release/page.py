@@ -1,0 +1,151 @@
+"""A release check as a document for people who must sign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsim.audit.page import AGAIN, bullets, table
+from fedsim.audit.release import verdict
+from fedsim.audit.release.record import ReleaseRecord
+from fedsim.audit.sheet import Requirement
+from fedsim.document import Block, Code, Document, Level, Section, TableCell, TableRow, Verdict, note, paragraph
+from fedsim.record import Finding, State
+from fedsim.report.verdict import bounds
+
+_LEVELS: dict[State, Level] = {"recovered": "recovered", "undecided": "undecided", "withstood": "kept"}
+_EDPB = "EDPB Opinion 28/2024"
+_SATRE = "SATRE 2.0.1, 3.3.07"
+
+
+def build(record: ReleaseRecord) -> Document:
+    """Return the document."""
+    state, sentence = verdict.answer(record)
+    made = record.environment
+    versions = (f"Python {made.python}", *(f"{name} {version}" for name, version in made.versions.items()))
+    asks = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
+    caution = note("fedsim's own words. Read the texts themselves; whether this suffices is for you to judge.")
+    sections = (
+        Section("What was attacked", tuple(_subject(record))),
+        Section("What was tried", tuple(_tried(record))),
+        Section("The policy", (policy_table(record),)),
+        Section("What was not tested", (bullets(not_tested(record)),)),
+        Section("What others ask for", (asks, caution)),
+        Section("Run it again", (Code(made.command), note(f"Seed {record.plan.seed}, {', '.join(versions)}.")), AGAIN),
+    )
+    return Document(
+        title=f"Release check of {record.plan.weights.name}",
+        kicker=f"fedsim release · {record.started}",
+        opening=(Verdict(_LEVELS.get(state, ""), sentence),),
+        sections=sections,
+    )
+
+
+def _subject(record: ReleaseRecord) -> Iterator[Block]:
+    yield paragraph(
+        f"{record.plan.target}, {record.parameters:,} parameters; {record.members} members and {record.others} others."
+    )
+    yield table("SHA-256", ("file", "hash"), list(record.hashes.items()), ("hash",), "words")
+    yield from map(note, record.notes)
+
+
+def _tried(record: ReleaseRecord) -> Iterator[Block]:
+    yield results(record)
+    yield note(
+        "95 % intervals. Control: the same answers, and who is who shuffled, mean and 95 % range; of secrets and "
+        "texts, those that the model never saw. p: how often shuffling comes as far, after Holm over all rows. "
+        "Recovered: the interval lies above chance, and p is at most 5 %. Withstood: the interval ends at most "
+        f"{verdict.MARGIN:g} above chance ({verdict.BITS:g} bit of exposure). Sites whose examples differ are told "
+        "apart without any memory of single examples too."
+    )
+    reasons: dict[str, list[str]] = {}
+    for one in record.failed:
+        reasons.setdefault(one.failure, []).append(one.label)
+    yield from (note(f"Did not apply: {', '.join(labels)}: {why}.") for why, labels in reasons.items())
+
+
+def results(record: ReleaseRecord) -> Block:
+    """Return a row for each figure: value, chance, control, p, state, and what would decide."""
+    headings = ("attack", "state", "figure", "n", "value", "chance", "control", "p", "n for half the interval")
+    rows = [_row(record, one) for one in record.attacks]
+    return table("Attacks on the finished model", headings, rows, ("figure", "state"))
+
+
+def _row(record: ReleaseRecord, one: Finding) -> TableRow:
+    metric = verdict.metric_of(one)
+    return TableRow.of(
+        one.label,
+        TableCell(one.state, level=_LEVELS.get(one.state, "")),
+        metric.title,
+        str(one.n),
+        _cell(one),
+        "" if one.chance is None else metric.format(one.chance),
+        _cell(record.control_of(one)),
+        "" if one.p is None else f"{one.p:.2g}",
+        str(verdict.TO_HALVE * one.n),
+    )
+
+
+def _cell(one: Finding) -> TableCell:
+    metric, value = verdict.metric_of(one), one.value
+    if value is None:
+        return TableCell()
+    return TableCell(metric.format(value.value), bounds(value, metric.scale, metric.digits))
+
+
+def policy_table(record: ReleaseRecord) -> Block:
+    """Return what became of each threshold, or that there is none."""
+    rows = [
+        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), one.sentence)
+        for one in verdict.thresholds(record)
+    ]
+    headings = ("threshold", "where", "state", "why")
+    if rows:
+        return table("Thresholds", headings, rows, headings)
+    return note("No policy says what is too much of a finished model, so exit code 0 says only that the check ran.")
+
+
+def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
+    """Return what this check says nothing about."""
+    sites = () if record.of("sources") else ("which site an example came from: --sites was not given",)
+    secrets = () if record.plan.secrets else ("secrets planted before the training: --secrets was not given",)
+    shadows = () if record.plan.reference else ("attacks with models of the attacker's own: --reference was not given",)
+    return (
+        "what the updates of the training gave away: fedsim audit measures that",
+        "inference of attributes, and examples made from the model by inversion",
+        "members that were not among those given, and attacks that are not known yet",
+        *sites,
+        *secrets,
+        *shadows,
+    )
+
+
+def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
+    """Return what two texts ask for beside what this check has."""
+    n = len(record.attacks)
+    states = ", ".join(f"{sum(one.state == state for one in record.attacks)} {state}" for state in _LEVELS)
+    members, sites, memory = (len(record.of(question)) for question in ("membership", "sources", "exposure"))
+    return (
+        Requirement(
+            _EDPB,
+            "an insignificant likelihood of extracting personal data from a model or by its answers, against all means "
+            "reasonably likely to be used",
+            f"{n} figures of known attacks with intervals: {states}",
+        ),
+        Requirement(
+            _EDPB,
+            "tests of resistance: membership and attribute inference, exfiltration, regurgitation, model inversion, "
+            "reconstruction",
+            f"figures of membership: {members}, of regurgitation: {memory}. The others are not tested here",
+        ),
+        Requirement(
+            _EDPB,
+            "documents of the tests and of their results",
+            "this document and its record, with hashes of weights and code, and the command that repeats it",
+        ),
+        Requirement(
+            _SATRE,
+            "a policy on whether trained models may leave, and which technical controls come first, since nobody "
+            "checks weights by hand",
+            f"one such control: figures of membership: {members}, of sites: {sites}, of memory: {memory}",
+        ),
+    )

@@ -1,0 +1,99 @@
+"""Which site an example came from: the one whose own model has the lowest loss on it.
+
+Paper: Hu et al. 2021, arXiv 2109.05659. Sites whose examples differ are told apart without any memory of single
+examples too, so a share above chance does not say which of the two it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, tee
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsim.audit.loading import load, made
+from fedsim.audit.release.finished import check_sides, each_once
+from fedsim.audit.release.luck import beside, shuffle
+from fedsim.audit.subject import Checked, checked
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
+from fedsim.metrics.statistics import wilson
+from fedsim.questions.sources import source_told
+from fedsim.record import Finding
+
+_FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Site:
+    """One site's own model in evaluation mode, and the examples that it was trained on."""
+
+    subject: Checked
+    model: nn.Module
+    examples: Batch
+
+
+def read(targets: Mapping[str, str]) -> dict[str, Site]:
+    """Return the sites by name.
+
+    Raises:
+        FedsimError: there is one alone, two have the same model or an example in common, or examples are too few.
+    """
+    if len(targets) == 1:
+        raise FedsimError(f"--sites names '{next(iter(targets))}' alone, expected at least {_FEWEST}, as in a=..,b=..")
+    sites = {name: _site(target) for name, target in targets.items()}
+    check_sides({f"examples of '{name}'": site.examples for name, site in sites.items()})
+    for one, other in combinations(sites, 2):
+        if _are_alike(sites[one].model, sites[other].model):
+            raise FedsimError(
+                f"--sites: '{one}' and '{other}' return the same weights, expected each site's own model: load its "
+                "weights in the function."
+            )
+    return sites
+
+
+def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
+    """Yield the share of examples whose site is told, as many of each site, and the control; nothing without sites."""
+    if not sites:
+        return
+    n = min(len(site.examples) for site in sites.values())
+    source = seeding.generator(seed, "release sites")
+    some = [site.examples.taken(torch.randperm(len(site.examples), generator=source)[:n]) for site in sites.values()]
+    losses = [torch.stack([_losses(site, batch) for site in sites.values()], dim=1) for batch in some]
+    guesses = torch.cat(losses).argmin(1).numpy()
+    labels = np.repeat(np.arange(len(sites)), n)
+    finding = Finding(
+        question="sources",
+        label="loss under each site's model",
+        about={"sites": len(sites), "of each": n},
+        metric=source_told.__name__,
+        value=wilson(int((guesses == labels).sum()), len(labels)),
+        chance=1 / len(sites),
+    )
+    shuffles = np.random.default_rng(seeding.derive(seed, "release sites"))
+    luck = shuffle(lambda order: float((guesses == order).mean()), labels, shuffles)
+    yield from beside(finding, luck.p, luck.value)
+
+
+def _site(target: str) -> Site:
+    subject = made(load(target), target)
+    if subject.loader is None:
+        raise FedsimError(f"--sites: '{target}' returned no loader, expected (model, loss, loader) of the site.")
+    loader, again = tee(subject.loader)  # all of them are the site's: none is left for tests
+    known = checked(replace(subject, loader=loader, test=again, defenses=()), target)
+    return Site(known, known.new_model().eval(), each_once(known.dataset.train))
+
+
+def _are_alike(one: nn.Module, other: nn.Module) -> bool:
+    return all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+@torch.no_grad()
+def _losses(site: Site, batch: Batch) -> Tensor:
+    """Return the loss of each example under a site's model, shape (N,)."""
+    task = site.subject.task
+    return torch.cat([task.losses(*task.answer(site.model, part, {})) for part in batch.split(task.at_once)])

@@ -1,0 +1,105 @@
+"""`fedsim release`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.core.errors import FedsimError
+
+if TYPE_CHECKING:
+    from fedsim.audit.release.record import ReleaseRecord
+
+_Target = Annotated[
+    str,
+    typer.Argument(
+        help="package.module:name or folder/file.py:name of a function that returns (model, loss, loader) or what "
+        "docs/audit.md lists; the loader yields members"
+    ),
+]
+_Weights = Annotated[Path, typer.Argument(help="weights of the finished model: .safetensors, .npz, .pt or .pth")]
+_Members = Annotated[str | None, typer.Option(help="function that returns a loader of members; absent: the target's")]
+_Others = Annotated[
+    str | None,
+    typer.Option(help="function that returns a loader of examples of the same kind that nobody trained on"),
+]
+_Reference = Annotated[
+    Path | None, typer.Option(help="weights of the same model, trained without the members, for stronger attacks")
+]
+_Sites = Annotated[str | None, typer.Option(help="each site's own model and examples: a=my_pkg:site_a,b=my_pkg:site_b")]
+_Secrets = Annotated[
+    str | None, typer.Option(help="function that returns planted secrets: (beginning, secret, form, repetitions)")
+]
+
+
+@command(epilog="Example: fedsim release my_pkg.train:make_client model.safetensors --others my_pkg.train:others")
+def release(
+    target: _Target,
+    weights: _Weights,
+    members: _Members = None,
+    others: _Others = None,
+    reference: _Reference = None,
+    sites: _Sites = None,
+    secrets: _Secrets = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the document; absent: results/release-NAME")] = None,
+    policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Attack a finished federated model before it leaves, and write a document for people who must sign.
+
+    Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
+    """
+    by_name = _sites(sites)
+
+    from fedsim.audit.release import checking, verdict
+    from fedsim.audit.release.record import ReleasePlan
+    from fedsim.record.policy import policy_of
+
+    folder = out or Path("results") / f"release-{weights.stem}"
+    plan = ReleasePlan(
+        target=target,
+        weights=weights,
+        members=members,
+        others=others,
+        reference=reference,
+        sites=by_name,
+        secrets=secrets,
+        seed=seed,
+        command=shlex.join(["fedsim", *sys.argv[1:]]),
+    )
+    record = checking.check(plan, policy_of(policy))
+    checking.write(record, folder)
+    _show(record)
+    say(f"Document: {folder / checking.PAGE}")
+    if code := verdict.exit_code(record):
+        raise typer.Exit(code)
+
+
+def _show(record: ReleaseRecord) -> None:
+    """Print the figures, what the policy says, and last the verdict."""
+    from fedsim.audit.release import page, verdict
+    from fedsim.document import to_terminal
+
+    to_terminal([page.results(record)], screen)
+    say(verdict.answer(record).sentence)
+    for one in verdict.thresholds(record):
+        if one.state != "kept":
+            complain(f"The policy is {one.state}: {one.sentence}")
+
+
+def _sites(text: str | None) -> dict[str, str]:
+    """Return the function of each site by its name.
+
+    Raises:
+        FedsimError: a part is no name and function, or a name stands twice.
+    """
+    pairs = [part.strip().partition("=") for part in (text or "").split(",") if part.strip()]
+    by_name = {name: target for name, _, target in pairs}
+    if len(by_name) < len(pairs) or not all(name and target for name, target in by_name.items()):
+        raise FedsimError(f"--sites is '{text}', expected names and functions, as in a=my_pkg:site_a,b=my_pkg:site_b.")
+    return by_name

@@ -1,0 +1,84 @@
+"""What a user names is read, and what does not fit is one sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsim.audit.release import finished
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
+from tests.audit.release import hospital
+
+
+def test_weights_stand_in_the_model_and_each_example_on_one_side(tmp_path: Path) -> None:
+    model = finished.read(hospital.plan(hospital.saved(tmp_path, 1)))
+    assert torch.equal(model.subject.model.state_dict()["1.weight"], hospital.trained_on(1).state_dict()["1.weight"])
+    assert (len(model.members), len(model.others)) == (120, 120)
+    assert torch.equal(model.others.inputs, hospital.pictures(2)[0])
+
+
+def test_examples_that_are_alike_count_once() -> None:
+    twice = Batch(torch.tensor([[1.0], [2.0], [1.0], [1.0]]), torch.tensor([0, 0, 0, 1]))
+    once = finished.each_once(twice)
+    assert (once.inputs.flatten().tolist(), once.labels.tolist()) == ([1.0, 2.0, 1.0], [0, 0, 1])
+
+
+def changed(tmp_path: Path, name: str) -> Path:
+    """Return weights that lack a name, or have another shape."""
+    weights = dict(hospital.trained_on(1).state_dict())
+    if name == "lacks":
+        del weights["3.bias"]
+    else:
+        weights["3.bias"] = torch.zeros(3)
+    torch.save(weights, tmp_path / f"{name}.pt")
+    return tmp_path / f"{name}.pt"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("lacks", r'lacks\.pt does not fit the model of the factory: .*Missing key\(s\) in state_dict: "3\.bias"'),
+        ("wide", r"wide\.pt holds '3\.bias' of shape \(3,\), expected \(2,\), as in the model"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(FedsimError, match=sentence):
+        finished.read(hospital.plan(changed(tmp_path, name)))
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ("mixed", "3 examples are among the members and among the others, expected none"),
+        ("few", "there are 19 different others, expected at least 20 of each side"),
+        ("number", "returned int, expected a loader of examples"),
+        (None, "gives no examples that the model was not trained on: give --others package.module:name"),
+    ],
+)
+def test_sides_on_which_nothing_can_be_shown_are_refused(tmp_path: Path, others: str | None, sentence: str) -> None:
+    target = others and f"{hospital.__name__}:{others}"
+    with pytest.raises(FedsimError, match=sentence) as caught:
+        finished.read(hospital.plan(hospital.saved(tmp_path, 1), others=target))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(FedsimError, match=r"list\.pt holds list, expected tensors by name"):
+        finished.read_weights(tmp_path / "list.pt")
+    with pytest.raises(FedsimError, match=r"there is no file .*none\.pt"):
+        finished.read_weights(tmp_path / "none.pt")
+    (tmp_path / "model.h5").touch()
+    with pytest.raises(FedsimError, match=r"ends in '\.h5', expected \.safetensors, \.npz"):
+        finished.read_weights(tmp_path / "model.h5")
+
+
+def test_hashes_are_of_weights_and_of_code(tmp_path: Path) -> None:
+    plan = hospital.plan(hospital.saved(tmp_path, 1))
+    before = finished.hashes(plan)
+    assert sorted(before) == ["hospital.py", "on-1.pt"]
+    plan.weights.write_bytes(b"other")
+    after = finished.hashes(plan)
+    assert after["on-1.pt"] == "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa" != before["on-1.pt"]
+    assert after["hospital.py"] == before["hospital.py"]

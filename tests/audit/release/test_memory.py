@@ -1,0 +1,64 @@
+"""What a language model remembers: secrets that it was trained on, and texts that it writes on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedsim.audit.release import finished, memory
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch
+from tests.audit.release import hospital, texts
+
+
+def test_texts_that_it_knows_by_heart_are_written_on_and_others_are_not(tmp_path: Path) -> None:
+    attack, control = memory.find_texts(finished.read(texts.plan(tmp_path, 1)), 0)
+    assert attack.value is not None
+    assert (attack.value.value, attack.n, attack.chance, attack.p) == (1.0, 20, 0.0, 0.001)
+    assert attack.is_above_chance
+    assert control.value is not None
+    assert (control.value.value, control.n) == (0.0, 20)
+
+
+def test_texts_of_others_than_it_knows_are_not_written_on(tmp_path: Path) -> None:
+    attack, _ = memory.find_texts(finished.read(texts.plan(tmp_path, 3)), 0)
+    assert attack.value is not None
+    assert attack.value.value == 0.0
+
+
+def test_planted_secrets_rank_first_and_others_of_their_form_do_not(tmp_path: Path) -> None:
+    model = finished.read(texts.plan(tmp_path, 1))
+    planted = memory.read_secrets(f"{texts.__name__}:secrets", model)
+    attack, control = memory.find_secrets(planted, model, 0)
+    assert (attack.label, attack.n, attack.is_above_chance) == ("secrets planted 1 x", 6, True)
+    assert attack.value is not None
+    assert control.value is not None
+    assert attack.value.value > 8  # of at most log2(1001) = 9.97 bits
+    # What was never planted has a uniform rank among 1,001: six have a mean above 6 bits in 2 of a million draws.
+    assert control.value.value < 6
+
+
+def test_what_fills_up_a_text_is_not_written_on() -> None:
+    mask = torch.tensor([[1] * 9 + [0] * 3, [1] * 5 + [0] * 7])
+    tokens = torch.arange(24).reshape(2, 12)
+    assert memory._texts(Batch(tokens, tokens, {"attention_mask": mask})) == [tuple(range(9))]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("misshapen", "'code a is12x4' has not the form '####': # is a digit"),
+        ("one_word", "returned no list of secrets, expected a list of \\(beginning, secret, form, repetitions\\)"),
+    ],
+)
+def test_secrets_that_are_none_are_refused(tmp_path: Path, name: str, sentence: str) -> None:
+    with pytest.raises(FedsimError, match=sentence):
+        memory.read_secrets(f"{texts.__name__}:{name}", finished.read(texts.plan(tmp_path, 1)))
+
+
+def test_a_model_of_pictures_has_no_secrets(tmp_path: Path) -> None:
+    model = finished.read(hospital.plan(hospital.saved(tmp_path, 1)))
+    assert list(memory.find_texts(model, 0)) == []
+    assert memory.read_secrets(None, model) == []
+    with pytest.raises(FedsimError, match=r"--secrets needs a language model with Subject\(tokenizer="):
+        memory.read_secrets(f"{texts.__name__}:secrets", model)

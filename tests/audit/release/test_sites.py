@@ -1,0 +1,35 @@
+"""Whose example it is: told by the sites' own models where they know their examples by heart."""
+
+import pytest
+
+from fedsim.audit.release import sites
+from fedsim.core.errors import FedsimError
+from tests.audit.release import hospital
+
+FIRST, SECOND, SAME = (f"{hospital.__name__}:{name}_site" for name in ("first", "second", "same"))
+NO_LOADER = f"{hospital.__name__}:no_loader"
+
+
+def test_the_site_of_an_example_is_told_beside_a_control_at_chance() -> None:
+    attack, control = sites.find(sites.read({"a": FIRST, "b": SECOND}), 0)
+    assert (attack.n, attack.chance, attack.p, attack.state) == (120, 0.5, 0.001, "recovered")
+    assert control.value is not None
+    assert (control.value.low or 0) < 0.5 < (control.value.high or 0)
+
+
+def test_without_sites_nothing_is_said() -> None:
+    assert list(sites.find(sites.read({}), 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        ({"a": FIRST}, "--sites names 'a' alone, expected at least 2"),
+        ({"a": FIRST, "b": FIRST}, "60 examples are among the examples of 'a' and among the examples of 'b'"),
+        ({"a": FIRST, "b": NO_LOADER}, "'tests.audit.release.hospital:no_loader' returned no loader, expected"),
+        ({"a": FIRST, "b": SAME}, "'a' and 'b' return the same weights, expected each site's own model"),
+    ],
+)
+def test_sites_that_cannot_be_told_apart_are_refused(targets: dict[str, str], sentence: str) -> None:
+    with pytest.raises(FedsimError, match=sentence):
+        sites.read(targets)
