@@ -187,7 +187,7 @@ def test_the_strip_explains_each_stage(page: Page, recording: Recording) -> None
         ("data", f"1 image of {recording.side}"),
         ("client", "256 + 256 + 256 units off with probability 0.5"),
         ("update", f"the largest is {max(recording.scenes[0].layers, key=lambda layer: layer[1])[0]}"),
-        ("attack", "fedsim show inverting-gradients"),
+        ("attack", "inverting-gradients changes a guess"),
         ("reconstruction", "0 of 1 image identified"),
     ):
         page.click(f"[data-stage={stage}]")
