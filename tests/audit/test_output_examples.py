@@ -10,10 +10,10 @@ from tests.audit.adapters.recovering import attacked
 
 FOLDER = Path(__file__).parents[2] / "scenarios" / "46_audit_outputs"
 READ = {
-    "clients.py:make_regression": "target_read",
-    "clients.py:make_multi_label": "set_read",
-    "clients.py:make_segmentation": "mask_iou",
-    "clients.py:make_series": "target_read",
+    "outputs.py:make_regression": "target_read",
+    "outputs.py:make_multi_label": "set_read",
+    "outputs.py:make_segmentation": "mask_iou",
+    "outputs.py:make_series": "target_read",
 }
 
 

@@ -69,7 +69,7 @@ def test_tables_of_questions_stand_among_the_others_and_are_gathered() -> None:
     }  # fmt: skip
     written = own.model_dump(mode="json")
     assert "questions" not in written
-    assert written["exposure"] == {"candidates": 1000, "search": 0, "emission": 0}
+    assert written["exposure"] == {"seconds": None, "candidates": 1000, "search": 0, "emission": 0}
     (attack,) = written["membership"]["attacks"]
     assert (attack["name"], attack["shadows"]) == ("lira", 16), "defaults of attacks in it are filled in too"
     assert parse(written, "again") == own

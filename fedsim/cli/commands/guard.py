@@ -11,9 +11,7 @@ from rich.table import Table
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
 
-guard = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Runs other people's Flower apps at a site's node, as its policy says."
-)
+guard = typer.Typer(cls=Commands, no_args_is_help=True, help="Guard what Flower apps send from a site's node.")
 app.add_typer(guard, name="guard")
 
 _POLICY = Path("guard.toml")
