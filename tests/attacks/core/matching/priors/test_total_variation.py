@@ -21,12 +21,14 @@ def test_total_variation_is_the_mean_of_absolute_differences(height: int, width:
 
 def test_with_zeros_beyond_the_border_it_is_the_convolution_of_breaching() -> None:
     """breaching convolves with (-1, 1) and its transpose, padded by one on all sides, and takes means of sums."""
-    image = torch.rand(1, 2, 3, 5, 4)
+    image = torch.rand(1, 2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
     kernel = torch.tensor([[0.0, 0, 0], [0, -1, 1], [0, 0, 0]])
     weight = torch.stack([kernel.T, kernel] * 3)[:, None]
     differences = torch.nn.functional.conv2d(image[0], weight, padding=1, groups=3).abs()
     expected = (differences[:, 0::2] + differences[:, 1::2]).mean()
-    assert float(total_variation(image, 1)) == pytest.approx(float(expected), rel=1e-6)  # rounding of means
+    assert float(total_variation(image, 1)) == pytest.approx(
+        float(expected), rel=1e-5
+    )  # rounding of means of some hundred differences
 
 
 def test_total_variation_of_what_is_no_image_is_nothing() -> None:
