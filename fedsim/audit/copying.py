@@ -83,7 +83,7 @@ def scores_in(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     ask = cast("Any", output).get if isinstance(output, Mapping) else partial(getattr, output)
-    inside = next((ask(name, None) for name in _INSIDE if isinstance(ask(name, None), Tensor)), None)
-    if inside is not None:
-        return inside
+    for inside in (ask(name, None) for name in _INSIDE):
+        if isinstance(inside, Tensor):
+            return inside
     raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")

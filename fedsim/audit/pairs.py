@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsim.audit import texts
 from fedsim.core.errors import FedsimError
+from fedsim.core.losses import are_classes
 
 _IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
@@ -40,11 +41,6 @@ def fitted(labels: Tensor, outputs: int) -> Tensor:
     Whole numbers beside one output are no classes: it takes two scores to tell two classes apart.
     """
     return labels.float() if are_classes(labels) and outputs == 1 else labels
-
-
-def are_classes(labels: Tensor) -> bool:
-    """Say whether labels are one class for each example."""
-    return labels.ndim == 1 and not labels.is_floating_point()
 
 
 def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,13 @@ from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
-from fedsim.audit.pairs import are_classes, fitted, pair_of
+from fedsim.audit.pairs import fitted, pair_of
 from fedsim.audit.record import Sampling
 from fedsim.audit.trying import outputs_in, scores_of, try_step
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
-from fedsim.core.losses import cross_entropy, is_cross_entropy
+from fedsim.core.losses import are_classes, cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
 from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task

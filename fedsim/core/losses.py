@@ -90,6 +90,11 @@ def list_failures(labels: Tensor) -> Tensor:
     return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)
 
 
+def are_classes(labels: Tensor) -> bool:
+    """Say whether labels are one class for each example, (B,) whole numbers."""
+    return labels.ndim == 1 and not labels.is_floating_point()
+
+
 def are_tokens(labels: Tensor) -> bool:
     """Tell next tokens and tags (B, T) from classes (B,) and from probabilities (B, K)."""
     return labels.dim() == _ONE_ANSWER and labels.dtype == torch.long

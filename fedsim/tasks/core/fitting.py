@@ -7,7 +7,7 @@ import inspect
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.losses import are_tokens
+from fedsim.core.losses import are_classes, are_tokens
 from fedsim.core.types import Dataset
 from fedsim.core.types.tasks import Task
 
@@ -34,7 +34,12 @@ def usual_task(data: Dataset) -> str:
 
 
 def _task_of_targets(data: Dataset) -> str:
-    """Return the task of labels that are no classes of whole examples; empty where they are, or none takes them."""
+    """Return the task of labels that are no classes of whole examples; empty where they are, or none takes them.
+
+    Every task is imported for that, so classes are told first.
+    """
+    if are_classes(data.train.labels):
+        return ""
     for name in sorted(registry.methods("task")):
         method = registry.methods("task")[name]
         kind = method.derived_from(Task)

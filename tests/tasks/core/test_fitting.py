@@ -14,6 +14,19 @@ def test_every_kind_of_data_has_its_usual_task(samples: dict[str, Dataset]) -> N
     assert {name: usual_task(data) for name, data in samples.items()} == {name: name for name in samples}
 
 
+def test_classes_are_told_without_importing_the_tasks(
+    samples: dict[str, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(kind: str) -> None:
+        raise AssertionError(f"every {kind} is imported")
+
+    monkeypatch.setattr("fedsim.core.registry.methods", refuse)
+    assert usual_task(samples["classification"]) == "classification"
+    assert usual_task(samples["tabular"]) == "tabular"
+    with pytest.raises(AssertionError, match="every task"):
+        usual_task(samples["regression"])
+
+
 @pytest.mark.parametrize("tokens", [False, True])
 def test_tokens_and_numbers_are_told_apart(tokens: bool, samples: dict[str, Dataset]) -> None:
     fits, other = ("tagging", "classification") if tokens else ("classification", "tagging")
