@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from fedsim.components.core.low_rank import LowRankLinear, adapters_off
 from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, Decoder, Writing
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Batch, Config
@@ -60,6 +61,7 @@ class SteeringConfig(Config):
 
 
 SteeringConfigT = TypeVar("SteeringConfigT", bound=SteeringConfig)
+SteeredT = TypeVar("SteeredT", bound=Writing)
 
 
 class BesideBase(nn.Module):
@@ -120,20 +122,34 @@ def _base_scores(model: nn.Module, tokens: Tensor) -> Tensor:
         return model(tokens)
 
 
-def fitted_config(config: SteeringConfigT, model: nn.Module, texts: Batch) -> SteeringConfigT:
-    """Return settings with the strength that fits texts, where it is to be calibrated.
+class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
+    """Writes by steered scores. Derive a decoder from it."""
 
-    Raises:
-        FedsimError: there are no texts, or see `calibrate`.
-    """
-    if config.strength != "calibrate":
-        return config
-    if not len(texts):
-        raise FedsimError(
-            "decoder 'svdecode': strength = 'calibrate' needs texts of clients that no round trained on, and all "
-            "were. Lower federation.rounds, or set the strength to a number."
-        )
-    return config.model_copy(update={"strength": calibrate(model, texts, config, config.mode)})
+    def fitted(self, model: nn.Module, texts: Batch) -> Self:
+        """Return the decoder with the strength that fits texts, where it is to be calibrated.
+
+        Raises:
+            FedsimError: there are no texts, or see `calibrate`.
+        """
+        if self.config.strength != "calibrate":
+            return self
+        if not len(texts):
+            raise FedsimError(
+                "decoder 'svdecode': strength = 'calibrate' needs texts of clients that no round trained on, and all "
+                "were. Lower federation.rounds, or set the strength to a number."
+            )
+        strength = calibrate(model, texts, self.config, self.config.mode)
+        return type(self)(self.config.model_copy(update={"strength": strength})).named(self.name)
+
+    def pairs(self, model: nn.Module, condition: Condition) -> tuple[nn.Module, ...]:
+        """Return the model beside its base, for each prompt.
+
+        Raises:
+            FedsimError: the strength is to be calibrated, and the decoder was not fitted; or the base of the settings
+                cannot be loaded.
+        """
+        _ = self.config.towards_task
+        return (with_base(model, self.config),) * len(condition)
 
 
 def calibrate(model: nn.Module, examples: Batch, config: SteeringConfig, mode: Mode = "mean") -> float:

@@ -27,14 +27,14 @@ from fedsim.components.decoder._tuned_pair import (
     AT_ONCE,
     BesideBase,
     SteeringConfig,
+    SteeringDecoder,
     both,
     calibrate,
     check_adapters,
     check_sizes,
-    fitted_config,
     with_base,
 )
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Condition, GenerationContext, Writing
 from fedsim.core.losses import IGNORED
 from fedsim.core.past import Past
 from fedsim.core.registry import component
@@ -94,29 +94,18 @@ class Steered(Writing):
         ),
     ),
 )
-class Svdecode(Decoder[SvdecodeConfig, Steered]):
+class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
     """Writes one token a step by the scores of two models on the same text."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
-
-    def fitted(self, model: nn.Module, texts: Batch) -> Self:
-        """Return the decoder with the strength that fits texts, where it is to be calibrated.
-
-        Raises:
-            FedsimError: there are no texts, or see `calibrate`.
-        """
-        fitted = fitted_config(self.config, model, texts)
-        return self if fitted is self.config else type(self)(fitted).named(self.name)
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Steered:
         """Return the prompts.
 
         Raises:
-            FedsimError: the strength is to be calibrated, and the decoder was not fitted; or the base of the settings
-                cannot be loaded.
+            FedsimError: the decoder was not fitted, or its base cannot be loaded; see `pairs`.
         """
-        _ = self.config.towards_task
-        return Steered(condition.prompts, (with_base(model, self.config),) * len(condition))
+        return Steered(condition.prompts, self.pairs(model, condition))
 
     def step(self, model: nn.Module, state: Steered, context: GenerationContext) -> tuple[Steered, list[Event]]:
         """Write a token behind each row.

@@ -11,16 +11,16 @@ Source: Hu, Han et al. 2025, arXiv 2509.15888, which runs its method under beam 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, final
 
 from pydantic import Field
 from torch import nn
 
-from fedsim.components.decoder._tuned_pair import SteeredModel, SteeringConfig, fitted_config, with_base
+from fedsim.components.decoder._tuned_pair import SteeredModel, SteeringConfig, SteeringDecoder
 from fedsim.core import registry
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Condition, GenerationContext, Writing
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Event
+from fedsim.core.types import Event
 
 
 class SvdecodeBeamConfig(SteeringConfig):
@@ -53,29 +53,18 @@ class SteeredSearch(Writing):
         ("beam search of steered scores", "SvdecodeBeam.step", "test_the_text_is_the_best_of_all_by_steered_scores"),
     ),
 )
-class SvdecodeBeam(Decoder[SvdecodeBeamConfig, SteeredSearch]):
+class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
     """Runs decoder `beam` on the steered model."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
-
-    def fitted(self, model: nn.Module, texts: Batch) -> Self:
-        """Return the decoder with the strength that fits texts, where it is to be calibrated.
-
-        Raises:
-            FedsimError: see `fedsim.components.decoder._tuned_pair.fitted_config`.
-        """
-        fitted = fitted_config(self.config, model, texts)
-        return self if fitted is self.config else type(self)(fitted).named(self.name)
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SteeredSearch:
         """Return the prompts, and searches that have not begun.
 
         Raises:
-            FedsimError: the strength is to be calibrated, and the decoder was not fitted; or the base of the settings
-                cannot be loaded.
+            FedsimError: the decoder was not fitted, or its base cannot be loaded; see `pairs`.
         """
-        _ = self.config.towards_task
-        models = (with_base(model, self.config),) * len(condition)
+        models = self.pairs(model, condition)
         return SteeredSearch(condition.prompts, models, self._beam().start(model, condition, context))
 
     def step(
