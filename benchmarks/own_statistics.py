@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks._budget import EXACT, Outcome, attack_within, items_of, worst_psnr
+from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import RESNET, SMALL
-from benchmarks._frontier_table import ceiling_row
 from benchmarks._realism_cells import located
 from benchmarks._rows import Row, measured, share
 from benchmarks._victims import Victim, observed_victims, seen_of

@@ -11,12 +11,11 @@ import torch
 from benchmarks import attack_family
 from benchmarks._budget import attack_within
 from benchmarks._frontier_cases import CASES
-from benchmarks._frontier_control import sent_in_double
-from benchmarks._frontier_table import CONDITIONS, NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
+from benchmarks.patch_dictionary import CASES as BATCHES
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
@@ -144,19 +143,9 @@ def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:
     assert not torch.equal(fresh.observation.update.tensors["1.weight"], trained.observation.update.tensors["1.weight"])
 
 
-def test_the_table_of_networks_holds_every_setting_once() -> None:
-    settings = [case.setting for case in CASES]
-    settings += [f"{network}, {condition.words}" for network in NETWORKS for condition in CONDITIONS]
+def test_exact_attacks_are_measured_in_every_setting_once() -> None:
+    settings = [case.setting for case in (*CASES, *BATCHES)]
     assert len(set(settings)) == len(settings)
-    assert all(case.few >= 1 for case in CASES)
-
-
-def test_a_client_in_double_precision_sends_the_same_gradient_but_for_rounding() -> None:
-    (single,) = victims_of(DIGITS, {**MLP, "dropout": 0.0}, 1)
-    double = sent_in_double(single)
-    for name, tensor in double.observation.update.tensors.items():
-        torch.testing.assert_close(tensor.float(), single.observation.update.tensors[name])
-        assert tensor.dtype == torch.float64
 
 
 def test_an_attack_is_stopped_after_its_budget_and_left_alone_within_it() -> None:
