@@ -9,13 +9,12 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import realism
 from benchmarks._frontier_models import Norm, resnet18
-from benchmarks._realism_cells import CELLS, Cell, Client, Network, cells_of
+from benchmarks._realism_cells import CELLS, Cell, Client, Network
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
-from fedsim.scenario import parse
 
-_CONTROL = Network("MLP", "control", {"name": "digits"}, {"name": "mlp", "width": 16, "depth": 1}, 64, 2)
+_CONTROL = Network("MLP", {"name": "digits"}, {"name": "mlp", "width": 16, "depth": 1}, 64, 2)
 _SPEC = InputSpec((3, 8, 8), 10, (0.5,) * 3, (0.25,) * 3)
 
 
@@ -25,20 +24,20 @@ def _rows(cell: Cell) -> dict[str, Row]:
 
 def test_a_trained_control_is_recovered_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "cache"))
-    rows = _rows(Cell(_CONTROL, Client("trained"), is_long=False))
+    rows = _rows(Cell(_CONTROL))
     opened, exact = rows["updates with an image identified"], rows["images exact"]
     assert (opened.value, exact.value, rows["accuracy"].unit) == (1.0, 1.0, "share")
     assert re.fullmatch(r"recovered; ideal attacker: .*, 1 of 1; by closed-form-linear", opened.note)
 
 
 def test_the_ideal_attacker_is_not_asked_of_a_large_model() -> None:
-    rows = _rows(Cell(_CONTROL._replace(is_large=True), Client(), is_long=False))
+    rows = _rows(Cell(_CONTROL._replace(is_large=True), Client("fresh")))
     note = rows["updates with an image identified"].note
     assert note.startswith("recovered; ideal attacker: not asked of so large a model")
 
 
 def test_a_ceiling_is_exact() -> None:
-    (row,) = realism.ceiling(Cell(_CONTROL, Client(), is_long=False))
+    (row,) = realism.ceiling(Cell(_CONTROL, Client("fresh")))
     assert row.value > 60
     assert row.note.endswith(", 1 of 1, rank 64 of 64")
 
@@ -49,13 +48,6 @@ def test_every_cell_has_its_own_words_and_a_scenario(tmp_path: Path, monkeypatch
     for cell in CELLS:
         federation = cell.tables()["federation"]
         assert (federation.get("algorithm") == "fedavg") == cell.client.sends.startswith("FedAvg")
-
-
-def test_weights_in_a_file_are_those_of_the_scenario(tmp_path: Path) -> None:
-    for cell in cells_of(tmp_path / "vit.pth"):
-        assert parse(cell.tables(), "benchmark").model.checkpoint == tmp_path / "vit.pth"
-        assert cell.network.is_judged
-        assert cell.steps == 0
 
 
 def test_inference_mode_is_batch_norm_that_does_not_train() -> None:

@@ -9,7 +9,7 @@ import torch
 from benchmarks import transferred_heads
 from benchmarks._realism_cells import Network
 
-_SMOOTH = Network("MLP", "control", {"name": "digits"}, {"name": "mlp", "width": 80, "depth": 1, "bias": True}, 1400, 2)
+_SMOOTH = Network("MLP", {"name": "digits"}, {"name": "mlp", "width": 80, "depth": 1, "bias": True}, 1400, 2)
 
 
 @pytest.fixture(autouse=True)
