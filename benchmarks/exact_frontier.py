@@ -21,7 +21,7 @@ from fedsim.core import registry
 _ALL, _FEW = 10, 5
 
 
-@experiment("exact-frontier", minutes=15, page="attacks/exact-frontier", seconds=50)
+@experiment("exact-frontier", minutes=10, page="attacks/exact-frontier", seconds=50)
 def exact_frontier(budget: Budget) -> Cells:
     """Return a cell for each row."""
     victims, seconds = _ALL if budget.full else _FEW, budget.seconds or 0.0
