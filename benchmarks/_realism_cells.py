@@ -17,7 +17,7 @@ State = Literal["fresh", "trained"]
 
 _OWNS = 16  # examples of a client
 _RATE = 0.25  # of dropout, where it is on
-_PATIENCE = 4  # where it decides something
+_PATIENCE = 2  # where it decides something
 _STEP_SIZE = 0.05  # of FedAvg's SGD
 
 
