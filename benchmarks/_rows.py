@@ -101,24 +101,5 @@ def of_interval(
     return Row(name, setting, scale * interval.value, unit, low, high, interval.n, must, note)
 
 
-def told_apart(name: str, setting: str, members: Sequence[float], others: Sequence[float]) -> Row:
-    """Return the row of the area under the ROC curve of a score that is higher for members.
-
-    Its interval is by bootstrap over members and others; n counts both.
-    """
-    from scipy.stats import bootstrap  # noqa: PLC0415 - takes a while to import
-
-    samples, source = (members, others), np.random.default_rng(0)
-    bounds = bootstrap(samples, _area, vectorized=False, method="percentile", n_resamples=2000, rng=source)
-    low, high = map(float, bounds.confidence_interval)
-    value, count = _area(np.array(members), np.array(others)), len(members) + len(others)
-    return Row(name, setting, value, "area", low, high, count)
-
-
-def _area(members: np.ndarray, others: np.ndarray) -> float:
-    over, under = np.asarray(members)[:, None], np.asarray(others)
-    return float((over > under).mean() + (over == under).mean() / 2)
-
-
 def _by_unit(values: Values) -> list[Sequence[float]]:
     return [value if isinstance(value, Sequence) else [value] for value in values]

@@ -1,19 +1,19 @@
-"""What the trace of every decoder gives away: all that the registry has.
+"""What the packets of every decoder say of the prompt: all decoders that the registry has.
 
-The model of scenario 60 is trained once, and every decoder writes with it what that scenario asks for, at temperature
-0.3 where it has one. Greedy is the zero control: its schedule depends on no text. Without ``--full`` fewer texts. A
-decoder whose parts clients can train runs a second time, with them.
+The model of scenario 60 is trained once, and every decoder answers its clients' prompts with it, at temperature 0.3
+where it has one. Greedy is the zero control: its schedule depends on no text. With ``--full`` 50 prompts and 30 texts
+of each, as in the paper. A decoder whose parts clients can train runs a second time, with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from benchmarks._experiments import Budget, Cells, Measure, experiment
+from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, averaged, of_interval
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, reason
@@ -28,25 +28,25 @@ from fedsim.threat.written_texts import inquiries_of, material_of, speaker_of
 
 _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"
-Texts = Literal["scenario", "short", "prompts"]
 _TEMPERATURE = 0.3
-_SHORT = {"repeats": 6, "candidates": 30}
-_PROTOCOL = {"prompts": 50, "repeats": 30}
-_ABOUT_PROMPTS = [
-    {"name": name, "view": view} for name in ("trace-forest", "trace-figures") for view in ("counts", "work")
-]
+_ATTACKS = [{"name": "trace-forest"}, {"name": "trace-figures"}]
 _ALWAYS: dict[str, dict[str, Any]] = {  # what they do without says nothing
     "awrs": {"regex": "[^0-9]{400}", "ends": "whole"}
 }
 _TRAINED: dict[str, dict[str, Any]] = {  # the clients' component that trains parts of a decoder
     "sure-spans": {"name": "pad-blocks", "sure": 0.5}
 }
-_QUESTIONS = {
-    "prompt": "which prompt",
-    "member": "trained on or not",
-    "planted": "what was planted",
-    "bits": "bits about the prompt",
-}
+_QUESTIONS = {"prompt": "which prompt", "bits": "bits about the prompt"}
+
+
+class Texts(NamedTuple):
+    """How many prompts are asked, and how many texts of each are read."""
+
+    prompts: int
+    repeats: int
+
+
+SHORT, WHOLE = Texts(30, 9), Texts(50, 30)
 
 
 @dataclass(frozen=True)
@@ -81,52 +81,35 @@ def prepare(scenario: Scenario) -> Setting:
 
 
 def scenario(texts: Texts, components: Sequence[dict[str, Any]] = ()) -> Scenario:
-    """Return scenario 60 with one decoder.
+    """Return scenario 60 with one decoder and questions about prompts alone.
 
     Args:
-        texts: how many: those of the scenario, fewer, or more of prompts alone.
+        texts: how many.
         components: what clients train with.
     """
     raw: dict[str, Any] = load(_SCENARIO, []).model_dump(mode="json") | {"components": list(components)}
-    raw["arms"], raw["expected"], raw["generation"]["decoder"] = {}, {}, {"name": "greedy"}
-    if texts == "prompts":
-        raw["generation"] |= {"repeats": _PROTOCOL["repeats"], "attacks": _ABOUT_PROMPTS}
-        raw["generation"]["prompts"]["count"] = _PROTOCOL["prompts"]
-    elif texts == "short":
-        raw["generation"] |= _SHORT
-        raw["generation"]["prompts"]["count"] = 15
+    raw["arms"], raw["expected"] = {}, {}
+    raw["generation"] |= {"decoder": {"name": "greedy"}, "repeats": texts.repeats, "attacks": _ATTACKS}
+    raw["generation"]["prompts"]["count"] = texts.prompts
     return parse(raw, "benchmark")
 
 
-def decoders(names: Sequence[str] = (), temperature: float = _TEMPERATURE) -> Iterator[Decoder[Any, Any]]:
+def decoders(names: Sequence[str] = ()) -> Iterator[Decoder[Any, Any]]:
     """Yield the registry's decoders, or those of these names."""
     for name, method in sorted(registry.methods("component").items()):
         if method.hook != "decoder" or (names and name not in names):
             continue
         fields = method.config.model_fields
         given = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
-        given |= {"temperature": temperature} if "temperature" in fields else {}
+        given |= {"temperature": _TEMPERATURE} if "temperature" in fields else {}
         yield method.make(method.config.model_validate(given | _ALWAYS.get(name, {}))).named(name)
 
 
-@experiment("side-channels", minutes=30, page="benchmarks/side-channels")
+@experiment("side-channels", minutes=5, page="benchmarks/side-channels")
 def side_channels(budget: Budget) -> Cells:
     """Return a cell for each decoder, and one more where clients can train parts of it."""
-    return _cells("scenario" if budget.full else "short", decoders())
-
-
-@experiment("prompt-channels", minutes=60, page="attacks/side-channels")
-def prompt_channels(_budget: Budget) -> Cells:
-    """Return cells of questions about prompts alone: 50 prompts with 30 texts each, at two temperatures."""
-    return {
-        f"{name}, temperature {temperature:g}": measure
-        for temperature in (_TEMPERATURE, 1.0)
-        for name, measure in _cells("prompts", decoders(temperature=temperature)).items()
-    }
-
-
-def _cells(texts: Texts, writers: Iterable[Decoder[Any, Any]]) -> dict[str, Measure]:
-    return {name: partial(_rows_of, name, decoder, texts) for decoder in writers for name in arms_of(decoder.name)}
+    texts = WHOLE if budget.full else SHORT
+    return {name: partial(_rows_of, name, decoder, texts) for decoder in decoders() for name in arms_of(decoder.name)}
 
 
 def _rows_of(name: str, decoder: Decoder[Any, Any], texts: Texts) -> Iterator[Row]:
@@ -172,18 +155,11 @@ def _in_words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
-def _row(name: str, finding: Finding) -> Row:
+def _row(decoder: str, finding: Finding) -> Row:
     role = "" if finding.role == "attack" else f" ({finding.role})"
-    question = _QUESTIONS[str(finding.about["question"])]
-    setting = f"{name}: {finding.label}{role}, {finding.about['view']}"
+    name = f"{_QUESTIONS[str(finding.about['question'])]}: {finding.label}{role}"
     metric = registry.every_metric()[finding.metric]
     if finding.value is None:
-        return Row(question, setting, 0.0, metric.title, n=0, note=finding.failure or "")
-    notes = {"chance": finding.chance, "p": finding.p}
-    notes |= {"times the steps": _value(finding, "times_the_steps"), "tokens": _value(finding, "times_the_tokens")}
-    note = ", ".join(f"{word} {value:.2f}" for word, value in notes.items() if value is not None)
-    return of_interval(question, setting, finding.value, metric.title, note=note)
-
-
-def _value(finding: Finding, name: str) -> float | None:
-    return finding.more[name].value if name in finding.more else None
+        return Row(name, decoder, 0.0, metric.title, n=0, note=finding.failure or "")
+    note = "" if finding.p is None else f"p {finding.p:.2f}"
+    return of_interval(name, decoder, finding.value, metric.title, note=note)

@@ -8,13 +8,13 @@ import torch
 
 from attacks.gradient_matching.denoiser_inversion import DenoiserInversion, DenoiserInversionConfig
 from attacks.gradient_matching.inverting_gradients import InvertingGradients, InvertingGradientsConfig
-from benchmarks._denoising_client import Client, client_step
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Batch, Config, InputSpec
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
 from fedsim.tasks.classification import Classification
 from tests.attacks.core.matching.measures import alone
+from tests.attacks.gradient_matching.denoising_client import Client, client_step
 
 SPEC = InputSpec((1, 8, 8), 4, (0.5,), (0.5,))
 
