@@ -1,6 +1,6 @@
 """The cells of the table of realism: networks, and what their clients do, one factor at a time around one centre.
 
-The centre is one image at trained weights, FedSGD without dropout.
+The centre is one image at trained weights, without dropout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ State = Literal["fresh", "trained"]
 _OWNS = 16  # examples of a client
 _RATE = 0.25  # of dropout, where it is on
 _PATIENCE = 2  # where it decides something
-_STEP_SIZE = 0.05  # of FedAvg's SGD
 
 
 class Network(NamedTuple):
@@ -46,22 +45,16 @@ class Network(NamedTuple):
 
 
 class Client(NamedTuple):
-    """What a client does: its weights, images of a step, steps of a round (0: one gradient), dropout."""
+    """What a client does: its weights, images of its gradient, dropout."""
 
     state: State = "trained"
     batch_size: int = 1
-    local_steps: int = 0
     dropout: float = 0.0
-
-    @property
-    def sends(self) -> str:
-        """What it sends, in words."""
-        return f"FedAvg, {self.local_steps} steps" if self.local_steps else "FedSGD"
 
     @property
     def words(self) -> str:
         """All of it, in words."""
-        return f"{self.state}, B = {self.batch_size}, {self.sends}, dropout {self.dropout:g}"
+        return f"{self.state}, B = {self.batch_size}, dropout {self.dropout:g}"
 
 
 class Cell(NamedTuple):
@@ -90,10 +83,7 @@ class Cell(NamedTuple):
         federation: dict[str, Any] = {
             "clients": max(3, network.examples // _OWNS),
             "batch_size": client.batch_size,
-            "optimizer": {"name": "sgd", "learning_rate": _STEP_SIZE},
         }
-        if client.local_steps:
-            federation |= {"algorithm": "fedavg", "local_steps": client.local_steps}
         return {
             "title": "benchmark",
             "seed": 5,
@@ -154,20 +144,15 @@ VIT_B16 = Network(
     20,
     0,
     is_large=True,
-    patience=_PATIENCE,
 )
 MLP = Network("MLP, digits", _DIGITS, {"name": "mlp"}, 1400, 500)
 CELLS = (
     Cell(MLP),
     Cell(LENET),
     Cell(LENET, Client(batch_size=4)),
-    Cell(LENET, Client(local_steps=5)),
     Cell(SMALL_VIT),
     Cell(SMALL_VIT, Client(dropout=_RATE)),
-    Cell(SMALL_VIT, Client(batch_size=4)),
-    Cell(SMALL_VIT, Client(local_steps=5)),
     Cell(VIT_B16, Client("fresh")),
     Cell(INFERENCE),
-    Cell(GROUP_NORM),
     Cell(BATCH_NORM),
 )
