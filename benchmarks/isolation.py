@@ -1,6 +1,7 @@
 """What it costs to run attacks in a process of their own: `fedsim run --isolate`.
 
-Half a minute on two idle cores. Seconds are those of a clock: other programs lengthen them.
+Attacks here and there take turns. Seconds are those of a clock, which other programs lengthen; a ratio they leave as it
+is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured, share
+from benchmarks._passes import in_turn
+from benchmarks._rows import Row, measured, ratio, share
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
@@ -24,7 +26,7 @@ from fedsim.threat.attacking.apart import start_apart
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
-_REPEATS = 3
+_FEW, _ALL = 5, 15
 _KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
 _MODELS = {
     "MLP 2 x 256, digits": ({"name": "digits"}, {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.25}),
@@ -41,23 +43,19 @@ class _Timed(NamedTuple):
 @experiment("isolation", minutes=1, page="benchmarks/isolation")
 def isolation(budget: Budget) -> Cells:
     """Return a cell for each model."""
-    return {name: partial(_of_model, name, 3 * _REPEATS if budget.full else _REPEATS) for name in _MODELS}
+    return {name: partial(_of_model, name, _ALL if budget.full else _FEW) for name in _MODELS}
 
 
 def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
-    size = len(frames.saved(observation)) / 1e6
-    yield measured("observation, serialised", name, [size], "MB", "")
-    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (start_here, start_apart)]
-    yield measured("start of a process, until its first answer", name, [timing.start for timing in one[1]], "s", "")
-    there = [apart.search - here.search for here, apart in zip(*one, strict=True)]
-    yield measured("an attack's update there and its guess back", name, there, "s", "")
+    yield measured("observation, serialised", name, [len(frames.saved(observation)) / 1e6], "MB")
     steps = 200 if "MLP" in name else 5
-    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (start_here, start_apart)]
-    here, apart = ([1e3 * timing.search / steps for timing in timed] for timed in many)
-    yield measured("a step in process", name, here, "ms", "")
-    yield measured("a step in a process of its own", name, apart, "ms", "")
-    same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(*many, strict=True)]
+    ways = [partial(_timed, how, observation) for how in (start_here, start_apart)]
+    here, apart = in_turn(ways, [steps] * repeats)
+    yield measured("start of a process, until its first answer", name, [timed.start for timed in apart], "s")
+    there, at_home = ([timed.search for timed in way] for way in (apart, here))
+    yield ratio(f"{steps} steps in a process of their own, over as many here", name, there, at_home)
+    same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(here, apart, strict=True)]
     yield share("guesses of the same bits", name, same, ">= 1")
 
 
