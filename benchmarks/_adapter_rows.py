@@ -18,10 +18,8 @@ from benchmarks._rows import Row, ratio
 from fedsim.core import registry
 from fedsim.core.losses import cross_entropy
 
-EXAMPLES, MANY, LENGTH, RANK, ALPHA = 4, 16, 32, 8, 16
-PLACES = {"q, v": ("q_proj", "v_proj"), "all seven": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
-                                                       "down_proj")}  # fmt: skip
-STEPS = {"q, v": ("q, v", EXAMPLES), "all seven": ("all seven", EXAMPLES), "q, v, larger steps": ("q, v", MANY)}
+EXAMPLES, LENGTH, RANK, ALPHA = 4, 32, 8, 16
+PLACES = ("q_proj", "v_proj")
 
 
 def sharing(model: nn.Module) -> nn.Module:
@@ -57,9 +55,7 @@ def step(model: nn.Module, tokens: Tensor) -> Callable[[int], None]:
     return take
 
 
-def rows(
-    model: nn.Module, vocabulary: int, passes: int, label: str, where: str, examples: int = EXAMPLES
-) -> Iterator[Row]:
+def rows(model: nn.Module, vocabulary: int, passes: int, label: str) -> Iterator[Row]:
     """Yield ratios for LoRA with and without dropout, ALLoRA, and peft's own LoRA once more.
 
     Args:
@@ -67,19 +63,16 @@ def rows(
         vocabulary: number of its tokens.
         passes: of every way, two at least.
         label: of the model, for the rows.
-        where: one of PLACES.
-        examples: of a step.
     """
-    tokens = torch.randint(vocabulary, (examples, LENGTH + 1), generator=torch.Generator().manual_seed(0))
-    places = PLACES[where]
+    tokens = torch.randint(vocabulary, (EXAMPLES, LENGTH + 1), generator=torch.Generator().manual_seed(0))
     ways = {
-        "LoRA": ours(model, "lora", places, alpha=ALPHA),
-        "LoRA, p = 0.1": ours(model, "lora", places, alpha=ALPHA, dropout=0.1),
-        "ALLoRA": ours(model, "allora", places),
+        "LoRA": ours(model, "lora", PLACES, alpha=ALPHA),
+        "LoRA, p = 0.1": ours(model, "lora", PLACES, alpha=ALPHA, dropout=0.1),
+        "ALLoRA": ours(model, "allora", PLACES),
     }
-    others = [theirs(model, places, dropout) for dropout in (0.0, 0.1, 0.0)]
+    others = [theirs(model, PLACES, dropout) for dropout in (0.0, 0.1, 0.0)]
     *of_ways, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
-    setting = f"{label}, {examples} x {LENGTH} tokens, {where}, rank {RANK}"
+    setting = f"adapters on queries and values, {label}, {EXAMPLES} x {LENGTH} tokens, rank {RANK}"
     for name, seconds in zip(ways, of_ways, strict=True):
         under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
         yield ratio(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")

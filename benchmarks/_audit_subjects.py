@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,20 +29,12 @@ def photographs(side: int) -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.stack(tiles), torch.tensor(labels)), 32)
 
 
-def timm_resnet18() -> tuple[nn.Module, None, DataLoader[Any]]:
-    """A ResNet-18 with batch normalisation in training mode, 64 pixels a side."""
-    import timm  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - not a dependency
+def resnet18() -> tuple[nn.Module, None, DataLoader[Any]]:
+    """Torchvision's ResNet-18 with batch normalisation in training mode, 64 pixels a side."""
+    from torchvision.models import resnet18 as published  # noqa: PLC0415 - takes seconds
 
     torch.manual_seed(0)
-    return timm.create_model("resnet18", num_classes=_CLASSES), None, photographs(64)
-
-
-def timm_vit_tiny() -> tuple[nn.Module, None, DataLoader[Any]]:
-    """A vision transformer with learned positions, 64 pixels a side."""
-    import timm  # pyright: ignore[reportMissingImports]  # noqa: PLC0415 - not a dependency
-
-    torch.manual_seed(0)
-    return timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=_CLASSES), None, photographs(64)
+    return published(weights=None, num_classes=_CLASSES), None, photographs(64)
 
 
 class Headed(nn.Module):
@@ -65,17 +56,6 @@ def detector_backbone() -> tuple[nn.Module, None, DataLoader[Any]]:
     torch.manual_seed(0)
     backbone: Any = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None).backbone
     return Headed(backbone, backbone.out_channels), None, photographs(64)
-
-
-def batch_norm() -> tuple[nn.Module, None, DataLoader[Any]]:
-    """Three convolutions with batch normalisation in training mode, 32 pixels a side."""
-    torch.manual_seed(0)
-    widths = (3, 16, 32, 64)
-    blocks = [
-        nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU()) for a, b in pairwise(widths)
-    ]
-    model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, _CLASSES))
-    return model, None, photographs(32)
 
 
 def bert() -> tuple[nn.Module, None, DataLoader[Any]]:

@@ -1,8 +1,8 @@
 """What audits say of networks that other people wrote: detectors, transformers of images and texts, tables.
 
 Each network of `benchmarks/_audit_subjects.py` is audited by the command as a user would, batches of 1 and 4, without
-trying defenses; the policy allows 5 % of the examples. `seconds` are those of a whole audit. A network whose package is
-missing has no rows.
+trying defenses; the policy allows 5 % of the examples. `seconds` are those of a whole audit, by the clock. A network
+whose package is missing has no rows.
 """
 
 from __future__ import annotations
@@ -17,22 +17,19 @@ from pathlib import Path
 
 from benchmarks import _audit_subjects as subjects
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, share
+from benchmarks._rows import Row
 from fedsim.audit import page
 from fedsim.audit.record import AuditRecord
-from fedsim.metrics.evidence import recovered
-from fedsim.metrics.success import Rule
 
 PACKAGES = {  # of each network, beside torch
-    "timm_resnet18": "timm",
-    "timm_vit_tiny": "timm",
+    "resnet18": "torchvision",
     "detector_backbone": "torchvision",
-    "batch_norm": "sklearn",
     "bert": "transformers",
     "causal_lm": "transformers",
     "table": "sklearn",
     "survey": "statsmodels",
 }
+_SAYS = ("updates", "examples", "searched", "recovered", "median figure", "ideal attacker", "state", "by")
 _POLICY = "[tool.fedsim.policy]\nmax_recognisable = 0.05\n"
 
 
@@ -60,7 +57,7 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
     return done.returncode, AuditRecord.model_validate_json((out / "audit.json").read_text())
 
 
-@experiment("audit-verdicts", minutes=50, page="audit", seconds=300)
+@experiment("audit-verdicts", minutes=6, page="audit", seconds=120)
 def audit_verdicts(budget: Budget) -> Cells:
     """Return a cell for each network."""
     return {name: partial(_rows, name, (budget.seconds or 0.0) / 60) for name in PACKAGES}
@@ -72,13 +69,7 @@ def _rows(name: str, minutes: float) -> Iterator[Row]:
         return
     with tempfile.TemporaryDirectory() as folder:
         code, record = audited(name, minutes, Path(folder))
-    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
     for arm in record.client:
-        setting, victims = f"{name}, B = {arm.batch_size}", arm.victims
-        opened = [float(recovered(victim, rule) > 0) for victim in victims]
-        cells = [cell.text for cell in page.update_row(record, arm).cells]
-        note = "; ".join([*filter(None, cells[4:]), f"exit code {code}"])
-        if not opened:
-            yield Row("updates with a recovered example", setting, 0.0, "share", n=0, note=note)
-            continue
-        yield share("updates with a recovered example", setting, opened, note=note)
+        texts = [cell.text for cell in page.update_row(record, arm).cells[1:]]
+        for what, said in zip((*_SAYS, "exit code"), (*texts, str(code)), strict=True):
+            yield Row(what, f"{name}, B = {arm.batch_size}", 0.0, "", n=0, note=said)

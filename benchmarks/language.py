@@ -3,8 +3,8 @@
 SmolLM2-135M-Instruct on one thread, as experiments run it. Reported are the seconds to load the converted checkpoint;
 the time of greedy text over that of transformers' own `generate`, in turns and with as many tokens; and DAGER alone,
 without the client's training, on batches of news sentences, with the share of these that came back exactly. Then what a
-step of low-rank adapters costs beside peft's. But for loading, seconds are processor time of one thread, so that other
-programs on the machine count less.
+step of low-rank adapters costs beside peft's. Seconds are processor time of one thread, so that other programs on the
+machine count less.
 """
 
 from __future__ import annotations
@@ -34,13 +34,12 @@ _SIZES = {1: "<= 5", 8: "<= 60"}
 _PROMPT = "The capital of France is a city in which"
 
 
-@experiment("language", minutes=5, page="benchmarks/language")
+@experiment("language", minutes=4, page="benchmarks/language")
 def language(budget: Budget) -> Cells:
-    """Return the cells; the long version attacks five batches of each size."""
-    trials = 5 if budget.full else 3
+    """Return the cells; the long version attacks 20 batches of each size."""
+    trials = 20 if budget.full else 5
     reads = {f"DAGER, {size} sentences": partial(_read, size, must, trials) for size, must in _SIZES.items()}
-    steps = {f"adapters, {where}": partial(_stepped, *step, budget.full) for where, step in _adapter_rows.STEPS.items()}
-    return {"loading": loading, "writing": writing, **reads, **steps}
+    return {"loading": loading, "writing": writing, **reads, "adapters": partial(_stepped, 40 if budget.full else 8)}
 
 
 def _read(size: int, must: str, trials: int) -> list[Row]:
@@ -49,21 +48,20 @@ def _read(size: int, must: str, trials: int) -> list[Row]:
     return reading(causal_model(smollm2(), _SPEC).train(), dataset, size, must, trials)
 
 
-def _stepped(where: str, examples: int, full: bool) -> Iterator[Row]:
-    passes = (60 if full else 20) // (1 if examples == _adapter_rows.EXAMPLES else 3)
-    yield from _adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M", where, examples)
+def _stepped(passes: int) -> Iterator[Row]:
+    yield from _adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M")
 
 
 def loading() -> Iterator[Row]:
-    """Yield the time on the clock until a fresh model has scored its first token, transformers being imported."""
+    """Yield the time until a fresh model has scored its first token, transformers being imported."""
     causal_model(smollm2(), _SPEC)
     token = torch.zeros(1, 1, dtype=torch.long)
     seconds: list[float] = []
     for _ in range(5):
-        begin = time.perf_counter()
+        begin = time.process_time()
         with torch.no_grad():
             causal_model(smollm2(), _SPEC)(token)
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.process_time() - begin)
     yield measured("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
 
 

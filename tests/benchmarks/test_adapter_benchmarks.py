@@ -42,7 +42,7 @@ def test_every_way_takes_steps_on_its_own_adapters_alone() -> None:
 
 def test_rows_hold_each_way_to_peft() -> None:
     pytest.importorskip("peft")
-    found = list(steps.rows(small(), 40, 2, "small", "q, v"))
+    found = list(steps.rows(small(), 40, 2, "small"))
     assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA", "peft's LoRA"]
     assert [row.must for row in found] == ["<= 1.0"] * 3 + [""]
     assert all(row.value > 0 for row in found)
