@@ -78,7 +78,7 @@ def controls(data: Dataset) -> Iterator[Row]:
         kept, unheard_sounds = language.test != unheard, language.train == unheard
         other = reader(data.test.inputs[kept], speaker.test[kept], data.spec)
         guessed = torch.tensor([other.speaker(x) for x in data.train.inputs[unheard_sounds]])
-        yield _row(f"true spectrogram, {name} never heard", "allison alone", guessed == speaker.train[unheard_sounds])
+        yield _row(f"true spectrogram, {name} never heard", "Allison alone", guessed == speaker.train[unheard_sounds])
 
 
 def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
@@ -135,4 +135,4 @@ def _owner(example: Tensor, data: Dataset) -> int:
 
 
 def _row(name: str, setting: str, right: Tensor, must: str = "") -> Row:
-    return share(f"speakers told: {name}", setting, right.double().tolist(), must)
+    return share("speakers told", f"{name}, {setting}", right.double().tolist(), must)
