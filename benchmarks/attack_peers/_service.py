@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from benchmarks._victims import Victim, read
-from benchmarks._watch import Goal, Watch, scores_of
+from benchmarks._watch import Watch
 from fedsim.core.types import Config
+from fedsim.metrics import image
 
 
 class Task(Config):
@@ -29,7 +30,6 @@ class Task(Config):
         together: how many to attack at once.
         attack: name of the attack, for programs that know several.
         settings: of the attack.
-        goal: ends the attack when a guess of the first victim reaches it.
     """
 
     folder: Path
@@ -38,7 +38,6 @@ class Task(Config):
     together: int = 1
     attack: str = "dropout-inversion"
     settings: Mapping[str, Any] = Field(default={})
-    goal: Goal | None = None
 
     def victims(self) -> list[Victim]:
         """Return the victims, whose labels are known."""
@@ -50,28 +49,19 @@ class Run(Config):
 
     Attributes:
         marks: seconds until each iteration.
-        seconds: of the whole attack, or until its goal was reached.
-        reached: whether the goal was reached.
-        mse: of the first victim's guess, in normalised units.
-        psnr: the same in dB.
-        ssim: the same, structural similarity.
+        psnr: of the first victim's guess, in dB.
     """
 
     marks: tuple[float, ...]
-    seconds: float
-    reached: bool
-    mse: float
     psnr: float
-    ssim: float
 
 
-def ended(victim: Victim, watch: Watch, guess: Tensor | None) -> Run:
-    """Stop the clock and report; without a guess of its own, the attack ended at its goal."""
-    seconds = watch.seconds()
-    shown = watch.guess if guess is None else guess
-    assert shown is not None
-    scores = scores_of(victim, shown)
-    return Run(marks=tuple(watch.marks), seconds=seconds, reached=guess is None, **scores._asdict())
+def ended(victim: Victim, watch: Watch, guess: Tensor) -> Run:
+    """Report on the guess (1, C, H, W) of a single image."""
+    original, spec = victim.batch.inputs, victim.spec
+    guess = guess.detach().to(original)
+    psnr = image.psnr(image.to_pixels(guess, spec), image.to_pixels(original, spec))
+    return Run(marks=tuple(watch.marks), psnr=float(psnr))
 
 
 def serve(answer: Callable[[Task], Run]) -> None:

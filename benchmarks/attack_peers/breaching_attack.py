@@ -35,7 +35,7 @@ def answer(task: Task) -> Run:
     settings = breaching.get_attack_config(task.attack, overrides)
     payload, shared = _wire(victim.observation, knows_labels=not settings.attack_type.startswith("joint"))
     with seeding.isolate_randomness(seeding.derive(1, "attack", task.victim)):
-        watch = Watch(victim, None)
+        watch = Watch()
         attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
         answer_of_peer, _ = attacker.reconstruct([payload], [shared], server_secrets={})
         return ended(victim, watch, answer_of_peer["data"])

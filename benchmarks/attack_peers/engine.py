@@ -8,7 +8,7 @@ process.prepare()
 
 from typing import Any  # noqa: E402
 
-from benchmarks._watch import Reached, Watch  # noqa: E402
+from benchmarks._watch import Watch  # noqa: E402
 from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
@@ -21,12 +21,9 @@ def answer(task: Task) -> Run:
     victims = task.victims()
     generators = [seeding.generator(1, "attack", task.victim + index) for index in range(len(victims))]
     observations = [victim.observation for victim in victims]
-    watch = Watch(victims[0], task.goal)
+    watch = Watch()
     on_steps = [watch, *(lambda _step: None for _ in victims[1:])]
-    try:
-        guesses = attack.together(observations, generators, on_steps)
-    except Reached:
-        return ended(victims[0], watch, None)
+    guesses = attack.together(observations, generators, on_steps)
     return ended(victims[0], watch, guesses[0].inputs)
 
 

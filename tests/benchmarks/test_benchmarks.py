@@ -1,6 +1,5 @@
-"""What experiments measure with: the watch, stored victims, and the yardstick beside the engine."""
+"""What experiments measure with: stored victims, and the yardstick beside the engine."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,10 @@ from benchmarks._frontier_cases import CASES
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._victims import Victim, read, victims_of, write
-from benchmarks._watch import Goal, Reached, Watch, scores_of
 from benchmarks.patch_dictionary import CASES as BATCHES
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
-from fedsim.metrics.image import score_items
+from fedsim.core.types import Observation, Reconstruction, Truth, Update
 from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -30,35 +27,6 @@ MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 def victim() -> Victim:
     (one,) = victims_of(DIGITS, MLP, 1)
     return one
-
-
-def test_scores_of_one_guess_are_those_of_the_scorer() -> None:
-    target = victim()
-    guess = target.batch.inputs + 0.1 * torch.randn(
-        target.batch.inputs.shape, generator=torch.Generator().manual_seed(0)
-    )
-    reconstruction = Reconstruction(guess, target.batch.labels, None, 0.0, 1, 1, (), "")
-    (item,) = score_items(reconstruction, target.batch, target.spec).items
-    scores = scores_of(target, guess)
-    assert scores == pytest.approx(tuple(item.values[name] for name in ("mse_normalised", "psnr", "ssim")))
-    assert scores.reach(Goal("mse", 1.01 * scores.mse))
-    assert not scores.reach(Goal("mse", scores.mse))
-    assert scores.reach(Goal("ssim", scores.ssim))
-    assert not scores.reach(Goal("psnr", scores.psnr + 1.0))
-
-
-def test_the_watch_stands_still_while_it_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([10.0, 11.0, 15.0, 17.0, 30.0])
-    target = victim()
-    blank = torch.zeros_like(target.batch.inputs)
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "process_time", lambda: next(clock))
-        watch = Watch(target, Goal("mse", 0.01))
-        watch(Step(0, 1, 2, 0.0, 0.0, blank))
-        with pytest.raises(Reached):
-            watch(Step(0, 2, 2, 0.0, 0.0, target.batch.inputs))
-        assert watch.marks == [1.0, 3.0]
-        assert watch.seconds() == 30.0 - 14.0
 
 
 def test_stored_victims_come_back_as_they_were(tmp_path: Path) -> None:
@@ -94,7 +62,7 @@ def test_the_yardstick_descends_as_the_engine_does(watched: Watched) -> None:
 
 
 @pytest.mark.slow
-def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
+def test_programs_attack_stored_victims() -> None:
     with stored(DIGITS, MLP, 3) as task, engine() as ours, yardstick() as plain, prepared_yardstick() as tuned:
         short = with_settings(task, max_iterations=12)
         runs = [program.ask(short) for program in (ours, plain, tuned)]
@@ -102,9 +70,6 @@ def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
         assert runs[1].psnr == runs[2].psnr == pytest.approx(runs[0].psnr, abs=0.5)
         together = ours.ask(short.model_copy(update={"victim": 1, "together": 2}))
         assert len(together.marks) == 12
-        goal = plain.ask(short.model_copy(update={"goal": Goal("mse", 1e9)}))
-        assert goal.reached
-        assert len(goal.marks) == 1
 
 
 @pytest.mark.parametrize("name", registry.methods("attack"))
