@@ -1,6 +1,9 @@
 """Spans of time, text that is shown and not executed, and signals that are asked for."""
 
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -29,6 +32,21 @@ def test_a_title_with_terminal_commands_is_shown_and_not_executed() -> None:
     assert "\x1b[31m" not in captured.get()
     assert "\x07" not in captured.get()
     assert "title" in captured.get()
+
+
+def test_a_reader_that_leaves_ends_no_command() -> None:
+    """As `fedsim list attacks | head -0`: the command goes on in silence, and complains about nothing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "fedsim.cli", "list", "attacks"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_the_first_signal_asks_and_the_second_does_not_wait() -> None:
