@@ -18,6 +18,7 @@ from fedsim.record import Interval
 
 LOW_FPR = (0.1, 0.01, 0.001)
 _FULLY_DRAWN = 20
+_SHUFFLES = 400
 _POINTS_A_DECADE = 40
 _RATE: dict[str, Any] = {"over": "finding", "form": "percent", "digits": 1, "limits": (0.0, 1.0)}
 
@@ -133,9 +134,24 @@ def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: floa
     """
     if len(outside) * fpr < 1 - 1e-9:
         return None
-    false, true = roc(inside, outside)
-    hits = round(float(true[false <= fpr + 1e-12].max()) * len(inside))
+    hits = round(_largest_rate(inside, outside, fpr) * len(inside))
     return clopper_pearson(hits, len(inside), confidence)
+
+
+def rate_of_luck(scores: Tensor, is_member: Tensor, fpr: float, generator: np.random.Generator) -> float:
+    """Return what `tpr_at` comes to on average where members and others are dealt out anew.
+
+    It lies above `fpr`, most where others are few: the threshold is chosen on the examples that it is judged on.
+
+    Args:
+        scores: shape (N,).
+        is_member: boolean, shape (N,).
+        fpr: rate of false alarms, in (0, 1), at least one over the number of others.
+        generator: source of the shuffles.
+    """
+    values, members = scores.double().numpy(), is_member.numpy()
+    deals = (generator.permutation(members) for _ in range(_SHUFFLES))
+    return float(np.mean([_largest_rate(values[dealt], values[~dealt], fpr) for dealt in deals]))
 
 
 @metric(
@@ -217,6 +233,11 @@ def thin(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, fl
             kept.append((count / others, rate))
             due = math.log10(max(count, 1)) + 1 / _POINTS_A_DECADE
     return tuple(kept)
+
+
+def _largest_rate(inside: np.ndarray, outside: np.ndarray, fpr: float) -> float:
+    false, true = roc(inside, outside)
+    return float(true[false <= fpr + 1e-12].max())
 
 
 def _auc(members: np.ndarray, others: np.ndarray) -> np.ndarray:

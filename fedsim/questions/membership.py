@@ -21,7 +21,7 @@ from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Shadow, ShadowPlan, Target
-from fedsim.metrics.membership import name_of, separation
+from fedsim.metrics.membership import name_of, rate_of_luck, separation
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice
@@ -206,7 +206,11 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, case
     if case.client is not None:
         about |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
     figures = summary.figures
-    metric, chance = next(((name_of(fpr), fpr) for fpr in reversed(summary.rates)), ("auc", 0.5))
+    metric, chance = "auc", 0.5
+    if summary.rates:
+        rarest = min(summary.rates)
+        luck = np.random.default_rng(seeding.derive(scenario.seed, "luck of members"))
+        metric, chance = name_of(rarest), rate_of_luck(scores, case.is_member, rarest, luck)
     value = figures.pop(metric)
     return finding.model_copy(
         update={

@@ -19,6 +19,7 @@ from fedsim.metrics.membership import (
     auc_interval,
     clopper_pearson,
     name_of,
+    rate_of_luck,
     roc,
     separation,
     thin,
@@ -27,6 +28,22 @@ from fedsim.metrics.membership import (
 from fedsim.record import Interval
 
 SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40).map(np.array)
+
+
+@pytest.mark.parametrize(("members", "others"), [(100, 100), (60, 300)])
+def test_luck_finds_more_members_than_the_share_of_false_alarms(members: int, others: int) -> None:
+    """The k + 1 highest of M others leave (k + 1) / (M + 1) of the members above them, without ties."""
+    source = np.random.default_rng(3)
+    is_member = torch.arange(members + others) < members
+    rate = rate_of_luck(torch.from_numpy(source.normal(size=len(is_member))), is_member, 0.01, source)
+    expected = (others // 100 + 1) / (others + 1)
+    # The rate of a shuffle is at most about geometric, so its deviation is near its mean; three errors of 400 shuffles.
+    assert rate == pytest.approx(expected, rel=3 / math.sqrt(400))
+    assert rate > 0.011
+
+
+def test_luck_tells_nobody_apart_whose_scores_are_equal() -> None:
+    assert rate_of_luck(torch.zeros(200), torch.arange(200) < 100, 0.01, np.random.default_rng(0)) == 0.0
 
 
 @given(SCORES, SCORES)

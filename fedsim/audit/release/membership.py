@@ -27,7 +27,6 @@ from fedsim.threat.membership import Case
 RARE = 0.01
 _ROUNDING = 1e-12
 _SAME = 1e-6  # in single precision a loss near 0 is known no better
-_FIGURES = {"auc": 0.5, name_of(RARE): RARE}  # and what guessing comes to
 
 
 def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
@@ -123,8 +122,9 @@ def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: 
         return float(true[false <= RARE + _ROUNDING].max())
 
     source = np.random.default_rng(seeding.derive(seed, "release shuffles"))
-    for (name, chance), figure in zip(_FIGURES.items(), (auc, rate), strict=True):
+    for name, figure in (("auc", auc), (name_of(RARE), rate)):
         if (value := finding.figures.get(name)) is not None:
-            one = finding.model_copy(update={"metric": name, "value": value, "chance": chance, "more": {}, "items": ""})
             luck = shuffle(figure, is_member, source)
+            chance = 0.5 if name == "auc" else luck.value.value
+            one = finding.model_copy(update={"metric": name, "value": value, "chance": chance, "more": {}, "items": ""})
             yield from beside(one, luck.p, luck.value)
