@@ -3,7 +3,8 @@
     g(x) = max over eps of e^-eps (x - delta(eps)),    delta(-eps) = 1 - e^-eps (1 - delta(eps))
 
 with delta(eps) the least that holds at eps (Dong, Roth, Su 2022, arXiv 1905.02383, section 2). Where units take part in
-every step that is Phi(Phi^-1(x) - mu); elsewhere delta(eps) is an upper bound by Renyi divergences, and g a lower one.
+every step that is Phi(Phi^-1(x) - mu). Where they are left out by chance, delta(eps) is an upper bound by the composed
+law of the privacy loss, or by Renyi divergences where that law has no grid, and g is a lower one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsim.privacy.accounting import ORDERS, Spent, epsilon, gaussian_delta, mu_of, rdp
+from fedsim.privacy.privacy_loss import delta_bounds
 
 _EPSILONS = np.linspace(0.0, 30.0, 601)  # of the grid, and the same below 0: a coarser one gives a smaller, valid g
 _EVERY = 4  # order of Renyi divergences: fewer bound delta a little worse and take a quarter of the time
@@ -68,7 +70,11 @@ class Claim:
 
     @cached_property
     def _deltas(self) -> NDArray[np.float64]:
-        """Upper bounds of delta at `_EPSILONS`: the epsilon of an order, solved for delta."""
+        """Upper bounds of delta at `_EPSILONS`: of the privacy loss, or the epsilon of an order, solved for delta."""
+        if all(part.sampling_rate < 1 for part in self.spent):
+            of_loss = delta_bounds(self.spent, _EPSILONS)
+            if of_loss is not None:
+                return of_loss
         bounds = [np.ones_like(_EPSILONS)]
         for order in ORDERS[::_EVERY]:
             divergence = rdp(self.spent, order)

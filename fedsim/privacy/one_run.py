@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedsim.privacy.claims import Claim
 
-_LEAST_FACTOR, _MOST_FACTOR, _HALVINGS = 1e-2, 1e2, 20  # of the noise: relative error of 1e-5
+_LEAST_FACTOR, _MOST_FACTOR, _HALVINGS = 1e-2, 1e2, 16  # of the noise: relative error of 1.4e-4
 _SHARES = (0.1, 2 / 7, 0.5, 0.7, 0.85)  # of the canaries that are guessed; all would force as many in as out
 _DRAWS = 400  # power within 0.05 with a chance of 95 %
 _LIAR = 0.5  # share of the stated noise that an audit should notice
@@ -79,8 +79,8 @@ def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray
 
     Scores of canaries that are in are higher, and a mean between both kinds tells nothing of a single coin.
     """
-    right = int(_right(included[0], scores[0], plan.guesses))
-    accuracies = _accuracies(included, scores)
+    right = int(count_right(included[0], scores[0], plan.guesses))
+    accuracies = accuracies_of(included, scores)
     epsilon = epsilon_of_one_run(claim, plan, right)
     if plan.runs > 1:
         epsilon = max(epsilon, epsilon_of_runs(claim, accuracies.tolist(), plan.risk))
@@ -107,11 +107,11 @@ def planned(
     best = max(plans, key=lambda plan: plan.power)  # of several the first
     if best.power > 0.0:
         return replace(best, most=_most(claim, best))
-    included, scores = _simulated(claim, canaries, 1, generator)
+    included, scores = simulated(claim, canaries, 1, generator)
 
     def usual(plan: Plan) -> float:
         """Return what a run shows in the middle, where the claim holds."""
-        return epsilon_of_one_run(claim, plan, int(np.median(_right(included, scores, plan.guesses))))
+        return epsilon_of_one_run(claim, plan, int(np.median(count_right(included, scores, plan.guesses))))
 
     best = max(plans, key=usual)
     return replace(best, most=_most(claim, best))
@@ -119,10 +119,10 @@ def planned(
 
 def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
     """Return a plan with its power."""
-    included, scores = _simulated(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
-    is_caught = _right(included[:, 0], scores[:, 0], plan.guesses) >= needed(claim, plan)
+    included, scores = simulated(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
+    is_caught = count_right(included[:, 0], scores[:, 0], plan.guesses) >= needed(claim, plan)
     if plan.runs > 1:
-        is_caught |= [contradicted_by_runs(claim, run, plan.risk) for run in _accuracies(included, scores)]
+        is_caught |= [contradicted_by_runs(claim, run, plan.risk) for run in accuracies_of(included, scores)]
     return replace(plan, power=float(is_caught.mean()))
 
 
@@ -192,7 +192,7 @@ def needed(claim: Claim, plan: Plan) -> int:
     return high
 
 
-def _simulated(
+def simulated(
     claim: Claim, canaries: int, runs: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return coins and scores (draws, runs, canaries) of canaries of the largest size that do not overlap."""
@@ -206,14 +206,14 @@ def _simulated(
     return included, scores
 
 
-def _right(included: NDArray[np.bool_], scores: NDArray[np.float64], guesses: int) -> NDArray[np.int64]:
+def count_right(included: NDArray[np.bool_], scores: NDArray[np.float64], guesses: int) -> NDArray[np.int64]:
     """Return right guesses of each draw, where half name the highest scores and half the lowest."""
     ordered = np.take_along_axis(included, scores.argsort(-1), -1)
     half = guesses // 2
     return (~ordered[..., :half]).sum(-1) + ordered[..., -half:].sum(-1)
 
 
-def _accuracies(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def accuracies_of(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return accuracies (draws, runs) of guesses about all canaries, by the mean score."""
     return ((scores > scores.mean(-1, keepdims=True)) == included).mean(-1)
 

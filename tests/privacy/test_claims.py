@@ -20,7 +20,7 @@ def test_one_gaussian_step_has_the_trade_off_of_two_normal_laws() -> None:
 
 
 def test_steps_of_units_that_are_left_out_by_chance_allow_more_than_the_exact_law() -> None:
-    """One step with q: the exact trade-off by Neyman and Pearson is never below the bound by Renyi divergences."""
+    """One step with q: the exact trade-off by Neyman and Pearson is never below the bound."""
     q, sigma = 0.2, 1.0
     claim = Claim((Spent(sigma, q, 1),), 1e-5)
     for threshold in (0.0, 0.5, 1.0, 2.0):
@@ -28,14 +28,21 @@ def test_steps_of_units_that_are_left_out_by_chance_allow_more_than_the_exact_la
         assert claim.least_wrong(right) <= wrong
     assert claim.least_wrong(1.0) > 0.9
     most = 0.5 * (1 + q * gaussian_delta(1 / sigma, 0.0))  # its total variation is q times that of whole steps
-    assert most <= claim.accuracy < 0.75
+    assert most <= claim.accuracy < most + 0.01  # half of what the error of the curve adds to delta(0)
 
 
 def test_rates_just_below_one_are_near_the_exact_curve() -> None:
     exact, sampled = Claim((Spent(2.0, 1.0, 5),), 1e-5), Claim((Spent(2.0, 1 - 1e-9, 5),), 1e-5)
     for right in (0.2, 0.6, 0.95):
         assert sampled.least_wrong(right) <= exact.least_wrong(right)
-        assert sampled.least_wrong(right) > exact.least_wrong(right) / 4  # what the conversion from Renyi costs
+        # Chords of a grid of 0.05 and an error of epsilon below 0.03 lie that much below the curve.
+        assert sampled.least_wrong(right) > 0.9 * exact.least_wrong(right)
+
+
+def test_mixed_steps_fall_back_on_renyi_divergences() -> None:
+    exact, mixed = Claim((Spent(2.0, 1.0, 5),), 1e-5), Claim((Spent(2.0, 1.0, 4), Spent(2.0, 1 - 1e-9, 1)), 1e-5)
+    for right in (0.2, 0.6, 0.95):
+        assert exact.least_wrong(right) / 4 < mixed.least_wrong(right) <= exact.least_wrong(right)
 
 
 def test_more_noise_is_a_stronger_claim() -> None:

@@ -55,6 +55,15 @@ def test_by_hand_one_guess_about_one_canary() -> None:
     assert contradicts(claim, 1, 1, 1, chance + 1e-6)
 
 
+def test_a_sampled_claim_is_held_against_its_own_curve() -> None:
+    """Of 142 guesses fewer contradict it than contradict Gaussian noise of the same epsilon."""
+    sampled = Claim((Spent(1.0, 0.1, 50),), 1e-5)
+    mu = brentq(lambda mu: gaussian_epsilon(mu, 1e-5) - sampled.epsilon, 0.5, 2.0)
+    gaussian = Claim((Spent(1 / mu, 1.0, 1),), 1e-5)
+    plan = replace(PLAN, canaries=500, guesses=142)
+    assert (needed(sampled, plan), needed(gaussian, plan)) == (137, 140)
+
+
 def test_runs_are_bounded_by_markov() -> None:
     claim = of_noise(2.0)
     best = float(norm.cdf(claim.mu / 2))

@@ -1,0 +1,73 @@
+"""Delta of steps in which units take part by chance, by the composed law of their privacy loss.
+
+The loss of a step is put on a grid and composed by Fourier transforms, whose error is known (Gopi, Lee, Wutschitz 2021,
+arXiv 2106.02848, theorem 5.4): delta(eps) is at most that of the grid at eps - error, and a little more. Opacus has the
+law and its composition, and gives epsilon at one delta; here is the whole curve.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.privacy.accounting import Spent, epsilon_of_order, rdp
+
+_DELTA_ERROR = 1e-10
+_RELATIVE_ERROR, _LEAST_ERROR = 1e-3, 1e-3  # of epsilon
+_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)  # whole ones are quick
+_LARGEST_LOSS = 100.0  # a larger grid takes long, and says nothing of an audit
+
+
+def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return upper bounds of delta, each in [0, 1].
+
+    Args:
+        spent: steps, each with a sampling rate below 1 and some noise.
+        epsilons: where delta is asked for, at least 0, shape (N,).
+
+    Returns:
+        Shape (N,); None where the loss is too large for a grid.
+    """
+    from opacus.accountants.analysis.prv import (  # noqa: PLC0415 - takes seconds to import
+        Domain,
+        PoissonSubsampledGaussianPRV,
+        TruncatedPrivacyRandomVariable,
+        compose_heterogeneous,
+        discretize,
+    )
+
+    steps = sum(part.steps for part in spent)
+    single = [Spent(part.noise_multiplier, part.sampling_rate, 1) for part in spent]
+    largest = max(_loss(spent, _DELTA_ERROR / 4), *(_loss([one], _DELTA_ERROR / (8 * steps)) for one in single))
+    if not largest < _LARGEST_LOSS:
+        return None
+    error = max(_LEAST_ERROR, _RELATIVE_ERROR * largest)
+    width = largest + 3.0
+    grid = Domain.create_aligned(-width, width, error / math.sqrt(steps * math.log(12 / _DELTA_ERROR) / 2))
+    laws = [PoissonSubsampledGaussianPRV(part.sampling_rate, part.noise_multiplier) for part in spent]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # overflow where a loss has no mass
+            losses = [discretize(TruncatedPrivacyRandomVariable(law, grid.t_min, grid.t_max), grid) for law in laws]
+            total = compose_heterogeneous(losses, [part.steps for part in spent])
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError):
+        return None
+    return np.clip(_deltas(total.domain.ts, total.pmf, epsilons - error) + _DELTA_ERROR, 0.0, 1.0)
+
+
+def _loss(spent: Sequence[Spent], delta: float) -> float:
+    """Return an epsilon at a delta."""
+    return min(epsilon_of_order(order, rdp(spent, order), delta) for order in _ORDERS)
+
+
+def _deltas(
+    losses: NDArray[np.float64], masses: NDArray[np.float64], epsilons: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return E max(0, 1 - e^(eps - loss)), where losses ascend."""
+    first = np.searchsorted(losses, epsilons)
+    above = [np.append(np.cumsum(part[::-1])[::-1], 0.0)[first] for part in (masses, masses * np.exp(-losses))]
+    return above[0] - np.exp(epsilons) * above[1]
