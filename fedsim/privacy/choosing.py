@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.accounting import ORDERS, Spent, epsilon, epsilon_of_order, rdp
 
@@ -45,6 +47,19 @@ def epsilon_of_best(run: Sequence[Spent], mean: float, delta: float, shape: floa
     choice = (1.0 + shape) * min((1.0 - 1.0 / order) * value + more / order for order, value in known.items())
     every = (value + choice + math.log(mean) / (order - 1.0) for order, value in known.items())
     return max(0.0, min(epsilon_of_order(order, value, delta) for order, value in zip(known, every, strict=True)))
+
+
+def draw_number(mean: float, shape: float, generator: np.random.Generator) -> int:
+    """Return K, at least 1: each number's chance is that of the last one times (1 - gamma) (k + eta) / (k + 1)."""
+    rate = rate_of(mean, shape)
+    chance = (
+        -(1.0 - rate) / math.log(rate) if shape == 0.0 else shape * (1.0 - rate) / math.expm1(-shape * math.log(rate))
+    )
+    number, left = 1, generator.random() - chance
+    while left >= 0.0 and chance > 0.0:
+        chance *= (1.0 - rate) * (number + shape) / (number + 1)
+        number, left = number + 1, left - chance
+    return number
 
 
 def rate_of(mean: float, shape: float) -> float:

@@ -12,7 +12,7 @@ from fedsim.scenario.generating import GenerationSettings, Prompts, TraceAttackC
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
-from fedsim.scenario.variations import Span, Sweep, Tune, Values
+from fedsim.scenario.variations import Law, Span, Sweep, Tune, Values
 
 __all__ = [
     "Aggregation",
@@ -22,6 +22,7 @@ __all__ = [
     "Forgetting",
     "GenerationSettings",
     "LabelNoise",
+    "Law",
     "ModelChoice",
     "Participation",
     "Partition",

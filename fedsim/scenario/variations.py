@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from fedsim.core.types import Config
 
@@ -68,6 +68,19 @@ class Span(Config):
         return self
 
 
+class Law(Config):
+    """A number of runs that is drawn at random: truncated negative binomial, at least 1."""
+
+    mean: float = Field(gt=1, lt=1e6, description="of the number of runs")
+    shape: float = Field(default=1.0, gt=-1, lt=1e3, description="1 is the geometric law, 0 the logarithmic one")
+
+
+Trials = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[Law, Tag("law")],
+    Discriminator(lambda raw: "law" if isinstance(raw, Law | Mapping) else "number"),
+]
+
+
 class Tune(Config):
     """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
 
@@ -75,4 +88,8 @@ class Tune(Config):
     space: dict[str, Span | tuple[Any, ...]] = Field(
         min_length=1, description="setting to {low, high, log} or to a list of values"
     )
-    trials: int = Field(default=20, ge=1, description="runs for every arm; the first is the setting as it stands")
+    trials: Trials = Field(
+        default=20,
+        description="runs for every arm, of which the first is the setting as it stands; or {mean, shape} of the law "
+        "that their number is drawn from, each then with a training of its own",
+    )

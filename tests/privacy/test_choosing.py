@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.accounting import Spent
-from fedsim.privacy.choosing import epsilon_of_all, epsilon_of_best, mean_of, rate_of
+from fedsim.privacy.choosing import draw_number, epsilon_of_all, epsilon_of_best, mean_of, rate_of
 
 DELTA = 1e-5
 
@@ -33,6 +33,21 @@ def test_a_law_has_the_mean_that_was_asked_for(shape: float) -> None:
         weights.append(weights[-1] * (1 - rate) * (k + shape) / (k + 1))
     numbers = np.arange(1, len(weights) + 1)
     assert float((numbers * weights).sum() / np.sum(weights)) == pytest.approx(7.0, rel=1e-3)  # what the cut leaves out
+
+
+@pytest.mark.parametrize("shape", [-0.5, 0.0, 1.0, 3.0])
+def test_a_number_is_drawn_from_the_law(shape: float) -> None:
+    """Shares of 1 and 2, and the mean, of 4,000 draws: within four standard errors."""
+    source, rate = np.random.default_rng(2), rate_of(7.0, shape)
+    draws = np.array([draw_number(7.0, shape, source) for _ in range(4000)])
+    weights = [1.0]
+    for k in range(1, 4000):
+        weights.append(weights[-1] * (1 - rate) * (k + shape) / (k + 1))
+    for number in (1, 2):
+        share = weights[number - 1] / sum(weights)
+        assert (draws == number).mean() == pytest.approx(share, abs=4 * math.sqrt(share * (1 - share) / 4000))
+    assert draws.min() == 1
+    assert draws.mean() == pytest.approx(7.0, abs=4 * draws.std() / math.sqrt(4000))
 
 
 def test_more_runs_cost_more_and_never_less_than_one() -> None:

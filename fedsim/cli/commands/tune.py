@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.commands._console import ScenarioFile, command, complain, say
+
+if TYPE_CHECKING:
+    from fedsim.experiment.sweep.tuning import Tuned
 
 
 @command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
@@ -29,7 +32,7 @@ def tune(
 
     loaded, folder = load(scenario, set_ or [], trust=trust), out or Path("results") / f"{scenario.stem}-tuned"
     try:
-        best = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
+        best = tuned(loaded, folder, lambda *where: say(_trial(*where)))
     except KeyboardInterrupt:
         complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
         raise typer.Exit(130) from None
@@ -37,5 +40,23 @@ def tune(
     write_whole(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
     write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in best], indent=1).encode())
     for one in best:
-        say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
+        default = "" if one.default is None else f" (default {one.default:.4g})"
+        say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'}{default}{_price(one)}")
     say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario, which has other victims.")
+
+
+def _trial(arm: str, number: int, of: int | None) -> str:
+    return f"{arm}: trial {number}" if of is None else f"{arm}: trial {number} of {of}"
+
+
+def _price(one: Tuned) -> str:
+    """Say what one training costs, and what the choice among several does."""
+    if one.epsilon is None or one.delta is None:
+        return ""
+    of_one = f"; one training states epsilon {one.epsilon:.4g} at delta {one.delta:g}"
+    if one.epsilon_of_choice is None:
+        return of_one
+    return (
+        f"{of_one}, and the best of a number that was drawn {one.epsilon_of_choice:.4g}, while that number and the "
+        "other trials stay secret"
+    )

@@ -2,31 +2,47 @@
 
 Tree-structured Parzen estimator of optuna (Akiba et al. 2019, arXiv 1907.10902). Every trial is a run of the arm with
 another seed than the scenario's, so that data, shares and batches of its victims are others.
+
+Trials of a number that is known attack the same training. Where their number is drawn from a law, each has a training
+and settings of its own, independent of the others: then the epsilon of showing the best one is known.
 """
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
 from fedsim.experiment import runner
 from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.metrics.success import Rule
+from fedsim.privacy.accounting import Spent
+from fedsim.privacy.choosing import draw_number, epsilon_of_best
+from fedsim.record import GuaranteeRecord
 from fedsim.record.store import RunFolder, make_folder
-from fedsim.scenario import Scenario, Span, Tune, arms, parse
+from fedsim.scenario import Law, Scenario, Span, Tune, arms, parse
 from fedsim.scenario.combinations import put
 
 if TYPE_CHECKING:
     import optuna
 
 _LOG = "trials.log"
+
+
+class Trial(NamedTuple):
+    """What an attack came to: the metric, its mean, and what the training guarantees."""
+
+    metric: str
+    score: float
+    guarantees: tuple[GuaranteeRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -38,29 +54,35 @@ class Tuned:
         settings: of the attack, those of the space.
         metric: what was scored: that of the scoring, or the one by which such examples are ordered.
         score: mean of it over the victims' examples, higher is a stronger attack (negative where less is better).
-        default: the same for the settings of the scenario.
-        trials: how many were made.
-        failed: how many of them ended with an error.
+        default: the same for the settings of the scenario; None where they were not tried.
+        trials: how many were made; None where that is secret, since the number was drawn.
+        failed: how many of them ended with an error; None like `trials`.
+        epsilon: of one training, by its weakest guarantee; None where it states none.
+        delta: at which it is stated.
+        epsilon_of_choice: of the best one, whose number of trials was drawn.
     """
 
     arm: str
     settings: dict[str, Any]
     metric: str
     score: float
-    default: float
-    trials: int
-    failed: int
+    default: float | None
+    trials: int | None
+    failed: int | None
+    epsilon: float | None = None
+    delta: float | None = None
+    epsilon_of_choice: float | None = None
 
 
 def tune(
-    scenario: Scenario, folder: Path, on_trial: Callable[[str, int, int], None] = lambda _arm, _number, _of: None
+    scenario: Scenario, folder: Path, on_trial: Callable[[str, int, int | None], None] = lambda _arm, _number, _of: None
 ) -> list[Tuned]:
     """Return the best setting for every arm. Trials are kept in the folder, and a second call goes on with them.
 
     Args:
         scenario: with a `tune` table.
         folder: for the trials.
-        on_trial: told arm, number and total before every trial.
+        on_trial: gets arm, number and total before every trial; of a number that was drawn no total.
 
     Raises:
         MissingExtra: optuna is not installed.
@@ -75,32 +97,43 @@ def tune(
     optuna.logging.set_verbosity(logging.CRITICAL)
     make_folder(folder)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
+    law = wanted.trials if isinstance(wanted.trials, Law) else None
     best: list[Tuned] = []
-    for values, arm in arms(scenario):
+    for place, (values, arm) in enumerate(arms(scenario)):
         name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
         study = optuna.create_study(
             storage=storage,
-            study_name=f"{runner.scenario_hash(arm)} {wanted.model_dump_json(exclude={'trials'})}",
-            sampler=optuna.samplers.TPESampler(seed=seeding.derive(scenario.seed, "tune") % 2**32),
+            study_name=f"{runner.scenario_hash(arm)} {wanted.model_dump_json(exclude=None if law else {'trials'})}",
             direction="maximize",
             load_if_exists=True,
         )
-        if not study.trials:
+        begun = sum(trial.state.is_finished() for trial in study.trials)
+        seed = seeding.derive(scenario.seed, "tune", begun) % 2**32
+        study.sampler = optuna.samplers.RandomSampler(seed) if law else optuna.samplers.TPESampler(seed=seed)
+        if not law and not study.trials:
             study.enqueue_trial({}, user_attrs={"default": True})
-        for number in range(sum(trial.state.is_finished() for trial in study.trials), wanted.trials):
-            on_trial(name, number + 1, wanted.trials)
+        for number in range(begun, _number_of(wanted.trials, scenario.seed, place)):
+            on_trial(name, number + 1, None if law else cast("int", wanted.trials))
             trial = study.ask()
             is_default = trial.user_attrs.get("default")
             settings = {} if is_default else {k: _suggest(trial, k, s) for k, s in wanted.space.items()}
             trial.set_user_attr("settings", settings)
             try:
-                metric, score = _score(arm, wanted, settings)
+                metric, score, guarantees = _score(arm, wanted, settings, number if law else 0)
                 trial.set_user_attr("metric", metric)
+                trial.set_user_attr("guarantees", [one.model_dump(mode="json") for one in guarantees])
                 study.tell(trial, score)
             except FedsimError:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        best.append(_tune(name, study))
+        best.append(_tune(name, study, law))
     return best
+
+
+def _number_of(trials: int | Law, seed: int, arm: int) -> int:
+    """Return how many trials an arm has."""
+    if isinstance(trials, int):
+        return trials
+    return draw_number(trials.mean, trials.shape, np.random.default_rng(seeding.derive(seed, "number of trials", arm)))
 
 
 def _check(scenario: Scenario) -> Tune:
@@ -136,13 +169,13 @@ def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> An
     return trial.suggest_float(name, span.low, span.high, log=span.log)
 
 
-def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, float]:
-    """Return what was scored of the attack with these settings and its mean, on victims of another seed."""
+def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int) -> Trial:
+    """Return what the attack with these settings comes to, on victims of another seed: the `training`-th from 0."""
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
     attack = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     for place, value in settings.items():
         put(attack, place.split("."), value)
-    seed = seeding.derive(arm.seed, "tune victims") % 2**31
+    seed = seeding.derive(arm.seed, "tune victims", training) % 2**31
     single = parse({**raw, "seed": seed, "attacks": [attack]}, "tune")
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
@@ -154,10 +187,11 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, 
     if not items:
         raise FedsimError("the attack gave no guess")
     goal = rule.goal(items[0].values)
-    return goal.title, goal.sign * fmean(item.values[goal.name] for item in items)
+    score = goal.sign * fmean(item.values[goal.name] for item in items)
+    return Trial(goal.title, score, record.arms[0].guarantees)
 
 
-def _tune(name: str, study: optuna.Study) -> Tuned:
+def _tune(name: str, study: optuna.Study, law: Law | None) -> Tuned:
     done = [trial for trial in study.trials if trial.value is not None]
     if not done:
         raise FedsimError(f"every trial for arm '{name}' failed. Try the attack with `fedsim run` first.")
@@ -168,7 +202,20 @@ def _tune(name: str, study: optuna.Study) -> Tuned:
         settings=dict(best.user_attrs["settings"]),
         metric=best.user_attrs.get("metric", "score"),
         score=cast("float", best.value),
-        default=float("nan") if default is None else default,
-        trials=len(study.trials),
-        failed=len(study.trials) - len(done),
+        default=default,
+        trials=None if law else len(study.trials),
+        failed=None if law else len(study.trials) - len(done),
+        **_prices([GuaranteeRecord.model_validate(one) for one in best.user_attrs["guarantees"]], law),
     )
+
+
+def _prices(guarantees: Sequence[GuaranteeRecord], law: Law | None) -> dict[str, float]:
+    """Return the epsilon of one training, and that of the best of a number from a law; nothing without guarantees."""
+    if not guarantees:
+        return {}
+    weakest = max(guarantees, key=lambda one: one.epsilon)
+    of_one = {"epsilon": weakest.epsilon, "delta": weakest.delta}
+    if law is None:
+        return of_one
+    spent = Spent(weakest.noise_multiplier, weakest.sampling_rate, weakest.steps)
+    return {**of_one, "epsilon_of_choice": epsilon_of_best([spent], law.mean, weakest.delta, law.shape)}

@@ -9,6 +9,7 @@ import pytest
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment.sweep import tuning
 from fedsim.experiment.sweep.tuning import tune
+from fedsim.record import GuaranteeRecord
 from fedsim.scenario import Scenario, parse
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
@@ -33,6 +34,7 @@ def raw(**tune: Any) -> dict[str, Any]:
 def test_it_finds_a_better_setting_than_a_bad_default_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     told: list[int] = []
     (first,) = tune(parse(raw(trials=3), "test"), tmp_path, lambda _arm, number, _of: told.append(number))
+    assert first.default is not None
     assert first.score > first.default
     assert 1e-3 <= first.settings["learning_rate"] <= 0.3
     assert (first.trials, first.failed) == (3, 0)
@@ -53,6 +55,7 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
     }
     (found,) = tune(parse(told, "test"), tmp_path / "out")
     assert found.metric == "ROUGE-L"
+    assert found.default is not None
     assert 0.0 <= found.score == found.default <= 1.0
 
 
@@ -89,7 +92,82 @@ def test_settings_are_scored_on_victims_that_the_run_itself_does_not_attack(monk
     assert own.tune is not None
     monkeypatch.setattr(tuning.runner, "run", run)
     with pytest.raises(Seen) as seen:
-        tuning._score(own, own.tune, {"learning_rate": 0.2})
+        tuning._score(own, own.tune, {"learning_rate": 0.2}, 0)
     seed, rate = seen.value.args
     assert seed != own.seed
     assert rate == 0.2
+
+
+LAW = {"mean": 10.0}
+STATED = {
+    "source": "dp-sgd",
+    "epsilon": 1.9931,
+    "delta": 1e-5,
+    "rdp_epsilon": 2.1657,
+    "accountant": "exact",
+    "unit": "record",
+    "adjacency": "add-or-remove",
+    "noise_multiplier": 2.0,
+    "sampling_rate": 1.0,
+    "steps": 1,
+    "composition": "1 step",
+    "against": "the server",
+}
+
+
+def tried(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, **table: Any
+) -> tuple[tuning.Tuned, list[tuple[int, float]], list[int | None]]:
+    """Return what a search says whose trials take no time, its trainings and rates, and the totals that it named."""
+    guarantees = (GuaranteeRecord.model_validate(STATED),)
+    rates: list[tuple[int, float]] = []
+
+    def score(_arm: Scenario, _wanted: object, settings: dict[str, float], training: int) -> tuning.Trial:
+        rates.append((training, settings.get("learning_rate", 0.0)))
+        return tuning.Trial("SSIM", float(training % 3), guarantees)
+
+    totals: list[int | None] = []
+    monkeypatch.setattr(tuning, "_score", score)
+    (best,) = tune(parse(raw(**table), "test"), folder, lambda _arm, _number, of: totals.append(of))
+    return best, rates, totals
+
+
+def test_a_number_of_trials_that_is_drawn_states_the_epsilon_of_the_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One Gaussian step of mu 0.5 and a geometric law of mean 10: 4.315 for 1.993, but for the orders."""
+    monkeypatch.setattr(tuning, "draw_number", lambda *_: 6)
+    best, rates, totals = tried(monkeypatch, tmp_path, trials=LAW)
+    assert (best.epsilon, best.delta) == (1.9931, 1e-5)
+    assert best.epsilon_of_choice == pytest.approx(4.315, abs=0.01)
+    assert (best.trials, best.failed, best.default, totals) == (None, None, None, [None] * 6)
+    assert [training for training, _ in rates] == list(range(6))
+    assert 0.0 not in [rate for _, rate in rates]
+
+
+def test_trials_of_a_known_number_attack_one_training_whose_epsilon_is_the_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, rates, totals = tried(monkeypatch, tmp_path, trials=3)
+    assert (best.epsilon, best.epsilon_of_choice, best.trials) == (1.9931, None, 3)
+    assert (totals, {training for training, _ in rates}) == ([3] * 3, {0})
+
+
+def test_orders_of_magnitude_are_proposed_alike_and_not_again_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {"learning_rate": {"low": 1e-4, "high": 1.0, "log": True}}
+    monkeypatch.setattr(tuning, "draw_number", lambda *_: 60)
+    _, before, _ = tried(monkeypatch, tmp_path, trials=LAW, space=space)
+    monkeypatch.setattr(tuning, "draw_number", lambda *_: 120)
+    _, after, _ = tried(monkeypatch, tmp_path, trials=LAW, space=space)
+    proposed = [rate for _, rate in (*before, *after)]
+    assert len(set(proposed)) == 120
+    # Half of them are below 1e-2, the middle of the orders; three standard errors of 120 coins.
+    assert sum(rate < 1e-2 for rate in proposed) / 120 == pytest.approx(0.5, abs=3 * 0.5 / 120**0.5)
+
+
+@pytest.mark.parametrize(("trials", "words"), [(0, "greater than or equal to 1"), ({"mean": 1.0}, "greater than 1")])
+def test_a_number_or_a_law_out_of_range_is_refused(trials: Any, words: str) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        parse(raw(trials=trials), "test")
