@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fedsim.audit import evidence
 from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.core import registry
 from fedsim.metrics.evidence import Light, held
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
@@ -44,6 +45,7 @@ def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
         for threshold in _recognisable(record.policy, arm, record.plan.scoring.confidence):
             yield _with_doubts(record, arm, threshold) if is_scored else _open(threshold, _UNSCORED)
     yield from of_members(record.policy, record.of("membership"))
+    yield from of_figures(record.policy, [finding for arm in record.client for finding in arm.findings])
     yield from _epsilon(record.policy, record.guarantees)
 
 
@@ -52,6 +54,7 @@ def of_defense(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
     if arm.victims:
         yield from _recognisable(record.policy, arm, record.plan.scoring.confidence)
     yield from of_members(record.policy, arm.of("membership"))
+    yield from of_figures(record.policy, arm.findings)
     yield from _epsilon(record.policy, arm.guarantees)
     yield from _accuracy(record.policy, arm.cost.accuracy_loss if arm.cost else None)
 
@@ -123,6 +126,25 @@ def of_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedTh
     }
     state = held(tpr, limit)
     yield JudgedThreshold(rule, "membership", state, why[state])
+
+
+def of_figures(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
+    """Yield what became of every limit of ``[policy.findings]``, one for each attack that gives the figure."""
+    for name, limit in policy.findings.items():
+        figures = [(one.label, value) for one in findings if one.role == "attack" and (value := one.figures.get(name))]
+        if not figures:
+            yield JudgedThreshold(name, "findings", "undecided", f"{name} was not measured")
+        for label, value in figures:
+            state = held(value, limit)
+            why = f"{label}, {value_in_words(name, value)}, n = {value.n}, and the limit is {limit:g}"
+            yield JudgedThreshold(name, label, state, {"kept": "", "undecided": why, "broken": f"{why}."}[state])
+
+
+def value_in_words(name: str, value: Interval) -> str:
+    """Return a metric's title, and a value of it with its interval."""
+    metric = registry.every_metric()[name]
+    shown = f"{metric.scale * value.value:.{metric.digits}f}"
+    return f"{metric.title} {with_bounds(shown, bounds(value, metric.scale, metric.digits))}{metric.suffix}"
 
 
 def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[JudgedThreshold]:

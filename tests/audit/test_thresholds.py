@@ -4,7 +4,7 @@ from fedsim.audit import verdict
 from fedsim.audit.thresholds import of_client
 from fedsim.record.policy import Policy
 from tests.audit.audited import audited
-from tests.audit.findings import ENOUGH, attacked, failed, record
+from tests.audit.findings import ENOUGH, attacked, exposure, failed, membership, record
 
 
 def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
@@ -32,3 +32,15 @@ def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
     found = record(Policy(max_recognisable=0.1), client=blind)
     assert {threshold.state for threshold in of_client(found)} == {"undecided"}
     assert len(verdict.unjudged(found)) == 1
+
+
+def test_figures_of_attacks_are_held_to_the_limits_that_the_policy_names() -> None:
+    limits = {"exposure": 3.0, "auc": 0.65, "source_told": 0.5}
+    client = attacked(0, ENOUGH).model_copy(update={"findings": (membership(0.1), *exposure())})
+    judged = {one.where: one for one in of_client(record(Policy(findings=limits), client=(client,)))}
+    assert {where: one.state for where, one in judged.items()} == {
+        "canary x 1": "kept", "canary x 16": "broken", "lira": "undecided", "findings": "undecided",
+    }  # fmt: skip
+    assert judged["canary x 16"].sentence == "canary x 16, exposure 6.10 (5.60 to 6.60) bits, n = 8, and the limit is 3."
+    assert judged["lira"].sentence == "Undecided: lira, AUC 0.60 (0.50 to 0.70), n = 200, and the limit is 0.65."
+    assert judged["findings"].sentence == "Undecided: source_told was not measured."

@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 
 from fedsim.audit.release.membership import RARE
 from fedsim.audit.release.record import ReleaseRecord
-from fedsim.audit.thresholds import JudgedThreshold, best_membership, of_members
+from fedsim.audit.thresholds import JudgedThreshold, best_membership, of_figures, of_members, value_in_words
 from fedsim.audit.verdict import BROKEN, UNDECIDED, Answer
-from fedsim.audit.wording import interval
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm
-from fedsim.metrics.evidence import held
 from fedsim.record import Finding, State
 
 MARGIN, BITS = 0.1, 1.0  # above chance: of shares and the AUC, and of exposure
@@ -65,9 +63,8 @@ def answer(record: ReleaseRecord) -> Answer:
 
 def in_words(one: Finding) -> str:
     """Return who found how much, with interval and n."""
-    metric = metric_of(one)
-    value = interval(one.value, metric.scale, metric.digits) if one.value else ""
-    return f"{one.label}, {metric.title} {value}{metric.suffix}, n = {one.n}"
+    value = value_in_words(one.metric, one.value) if one.value else ""
+    return f"{one.label}, {value}, n = {one.n}"
 
 
 def metric_of(one: Finding) -> Metric:
@@ -90,14 +87,7 @@ def thresholds(record: ReleaseRecord) -> Iterator[JudgedThreshold]:
         yield JudgedThreshold(_MEMBERS, "membership", "undecided", why)
     else:
         yield from of_members(record.policy, members)
-    for name, limit in record.policy.findings.items():
-        figures = [one for one in record.attacks if one.metric == name]
-        if not figures:
-            yield JudgedThreshold(name, "findings", "undecided", f"{name} was not measured")
-        for one in figures:
-            state = held(one.value, limit)
-            why = "" if state == "kept" else f"{in_words(one)}, and the limit is {limit:g}"
-            yield JudgedThreshold(name, one.label, state, f"{why}." if state == "broken" else why)
+    yield from of_figures(record.policy, record.attacks)
 
 
 def exit_code(record: ReleaseRecord) -> int:
