@@ -44,7 +44,7 @@ class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
         """Refuse a single model."""
         if len(observation.weights) > 1:
             return None
-        return "needs the global model of at least one round before the last: add it to threat.rounds"
+        return "needs the global models of two rounds at least (in a scenario threat.rounds names them), and sees one"
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the mean earlier loss minus the last."""

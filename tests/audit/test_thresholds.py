@@ -41,6 +41,8 @@ def test_figures_of_attacks_are_held_to_the_limits_that_the_policy_names() -> No
     assert {where: one.state for where, one in judged.items()} == {
         "canary x 1": "kept", "canary x 16": "broken", "lira": "undecided", "findings": "undecided",
     }  # fmt: skip
-    assert judged["canary x 16"].sentence == "canary x 16, exposure 6.10 (5.60 to 6.60) bits, n = 8, and the limit is 3."
+    assert (
+        judged["canary x 16"].sentence == "canary x 16, exposure 6.10 (5.60 to 6.60) bits, n = 8, and the limit is 3."
+    )
     assert judged["lira"].sentence == "Undecided: lira, AUC 0.60 (0.50 to 0.70), n = 200, and the limit is 0.65."
     assert judged["findings"].sentence == "Undecided: source_told was not measured."

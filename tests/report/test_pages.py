@@ -1,12 +1,20 @@
-"""Pages of runs and sweeps in a browser."""
+"""Pages of runs, sweeps, audits and release checks in a browser."""
 
 import os
 import shutil
 
 import pytest
 
+from fedsim.audit import page as audit_page
+from fedsim.audit import sheet
+from fedsim.audit.release import page as release_page
+from fedsim.document import to_html
+from fedsim.record.policy import Policy
 from fedsim.report import build
 from fedsim.report import sweep as sweep_report
+from tests.audit.findings import defended, exposure, guarantee, membership, secrets
+from tests.audit.findings import record as audit_record
+from tests.audit.release import records as release_records
 from tests.axe import axe_core
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -26,11 +34,29 @@ def pages(tmp_path_factory, records, sweeps):
     record, arrays = records.with_arrays(records.typical())
     run = records.save(tmp_path_factory.mktemp("run"), record, arrays)
     folder = sweeps.save(tmp_path_factory.mktemp("sweep") / "s", records, sweeps.typical(records))
-    return [build(run), sweep_report.build(folder)]
+    audit, leaks = audited(), release_records.figure(0.6, 0.7, 0.8, 0.01)
+    finished = release_records.record(leaks, max_membership_tpr=0.1)
+    documents = {
+        "release": release_page.build(finished),
+        "audit": audit_page.build(audit, {}),
+        "evidence": sheet.build(audit),
+    }
+    others = tmp_path_factory.mktemp("others")
+    for name, document in documents.items():
+        (others / f"{name}.html").write_text(to_html(document), encoding="utf-8")
+    return [build(run), sweep_report.build(folder), *sorted(others.iterdir())]
+
+
+def audited():
+    """Return an audit with all that its page shows but pictures."""
+    policy = Policy(max_recognisable=0.1, max_epsilon=8.0, findings={"exposure": 3.0})
+    tried = (defended("gradient-noise", 0, 0.01), defended("clipping", 30, 0.0))
+    findings = (membership(0.2), *exposure())
+    return audit_record(policy, tried=tried, findings=findings, items=secrets(), guarantees=(guarantee(9.0),))
 
 
 @pytest.mark.slow
-def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_serious_barrier(axe, pages):
+def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_barrier(axe, pages):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -47,8 +73,8 @@ def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_serious_barrier(ax
                     assert page.evaluate("document.documentElement.scrollWidth") <= width
                 page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
                 page.evaluate(axe)
-                found = page.evaluate("axe.run().then((done) => done.violations.map((v) => [v.impact, v.id]))")
-                assert [own for own in found if own[0] in ("serious", "critical")] == []
+                barriers = "axe.run().then((done) => done.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
+                assert page.evaluate(barriers) == []
                 assert said == []
         browser.close()
 

@@ -220,7 +220,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, 
     (arm,) = run(built, tmp_path / "run", Watching()).arms
     failures = {finding.label: finding.failure for finding in arm.findings if finding.failure}
     assert list(failures) == ["loss-trajectory"]
-    assert "at least one round before the last" in failures["loss-trajectory"]
+    assert "the global models of two rounds at least" in failures["loss-trajectory"]
     assert arm.complete
 
 
