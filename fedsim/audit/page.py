@@ -331,7 +331,9 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
 
 def _defense_row(record: AuditRecord, arm: AuditArm, *, is_best: bool) -> TableRow:
     attacked = wording.searches(record, arm) if arm.victims else ("", "", "not attacked", "")
-    why = () if arm.failure else verdict.broken_by(record, arm) or verdict.undecided(record, arm)
+    said = verdict.weak_control(record)  # of all defenses, once above
+    open_ = tuple(reason for reason in verdict.undecided(record, arm) if reason not in said)
+    why = () if arm.failure else verdict.broken_by(record, arm) or open_
     cost = ("", "", "")
     if arm.cost:
         lost = wording.interval(arm.cost.accuracy_loss, 100, 1)

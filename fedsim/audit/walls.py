@@ -15,6 +15,7 @@ from fedsim.record import ItemScore
 from fedsim.report.wall import MOST, Arrays, pixels_of
 
 _WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
+_ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1
 
 
 def read(folder: Path) -> Arrays:
@@ -30,7 +31,7 @@ def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     labels = {
         "originals": "original",
         "guesses": "recovered by the attacker",
-        "known": "known to the ideal attacker (white: all)",
+        "known": "known to the ideal attacker (white: all of a pixel)",
     }
     for arm in record.client:
         rows = [_row(record, arm, pictures, kind, label) for kind, label in labels.items()]
@@ -74,6 +75,8 @@ def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> I
                 return
             if kind == "guesses" and index < len(victim.scores):
                 yield _scored(victim.scores[index], pixels, rule, f"Guess of {where}")
+            elif kind == "known" and pixels.min() > 1.0 - _ROUNDING:
+                yield WallCell(None, text="every pixel")
             else:
                 yield WallCell(pixels, f"{_WHAT[kind]} of {where}")
 

@@ -25,6 +25,16 @@ def test_at_most_eight_pictures_stand_in_a_row_each_with_its_score() -> None:
     assert list(walls.of_updates(found, {})) == []
 
 
+def test_an_image_that_is_known_as_a_whole_is_words_and_no_white_square() -> None:
+    victims = [one.model_copy(update={"arrays": "b/1"}) for one in attacked(1, of=1).victims]
+    arrays = {f"b/1/{kind}": np.full((2, 1, 4, 4), 1.0) for kind in ("guesses", "originals", "known")}
+    arrays["b/1/known"][1, 0, 2, 2] = 0.5
+    (wall,) = walls.of_updates(record(Policy(), client=(of_victims(victims),)), arrays)
+    whole, part = wall.rows[-1].cells
+    assert (whole.pixels, whole.text) == (None, "every pixel")
+    assert part.pixels is not None
+
+
 @pytest.mark.parametrize(("channels", "expected"), [(1, [0.2, 0.2, 0.2]), (2, [0.2, 0.2, 0.2]), (3, [0.2, 1.0, 0.0])])
 def test_pictures_are_grey_unless_they_have_three_channels(channels: int, expected: list[float]) -> None:
     image = np.array([0.2, 7.0, np.nan])[:channels, None, None] * np.ones((channels, 2, 2))

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 
 from fedsim.audit import page as audit_page
@@ -12,7 +13,7 @@ from fedsim.document import to_html
 from fedsim.record.policy import Policy
 from fedsim.report import build
 from fedsim.report import sweep as sweep_report
-from tests.audit.findings import defended, exposure, guarantee, membership, secrets
+from tests.audit.findings import attacked, defended, exposure, guarantee, membership, of_victims, secrets
 from tests.audit.findings import record as audit_record
 from tests.audit.release import records as release_records
 from tests.axe import axe_core
@@ -36,9 +37,10 @@ def pages(tmp_path_factory, records, sweeps):
     folder = sweeps.save(tmp_path_factory.mktemp("sweep") / "s", records, sweeps.typical(records))
     audit, leaks = audited(), release_records.figure(0.6, 0.7, 0.8, 0.01)
     finished = release_records.record(leaks, max_membership_tpr=0.1)
+    pictures = {f"b/1/{kind}": np.full((1, 1, 4, 4), 0.5) for kind in ("guesses", "originals", "known")}
     documents = {
         "release": release_page.build(finished),
-        "audit": audit_page.build(audit, {}),
+        "audit": audit_page.build(audit, pictures),
         "evidence": sheet.build(audit),
     }
     others = tmp_path_factory.mktemp("others")
@@ -48,11 +50,15 @@ def pages(tmp_path_factory, records, sweeps):
 
 
 def audited():
-    """Return an audit with all that its page shows but pictures."""
+    """Return an audit with all that its page shows, pictures of one update among it."""
+    victims = [one.model_copy(update={"arrays": "b/1"}) for one in attacked(1, of=1).victims]
     policy = Policy(max_recognisable=0.1, max_epsilon=8.0, findings={"exposure": 3.0})
     tried = (defended("gradient-noise", 0, 0.01), defended("clipping", 30, 0.0))
     findings = (membership(0.2), *exposure())
-    return audit_record(policy, tried=tried, findings=findings, items=secrets(), guarantees=(guarantee(9.0),))
+    client = (of_victims(victims),)
+    return audit_record(
+        policy, client=client, tried=tried, findings=findings, items=secrets(), guarantees=(guarantee(9.0),)
+    )
 
 
 @pytest.mark.slow
