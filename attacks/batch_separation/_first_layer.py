@@ -15,7 +15,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from attacks.core.spectrum import even_rows, even_spectrum, spectrum
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import LEAST, MATCHES
 from fedsim.core.types import Masks, Observation, Reconstruction
 

@@ -43,7 +43,7 @@ from attacks.core.patches import (
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import are_known, labels_or_unknown, no_examples, no_guess
 from attacks.core.spectrum import spectrum
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, MATCHES
 from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack

@@ -26,7 +26,7 @@ from attacks.core.patches import Patches, patch_projection
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables

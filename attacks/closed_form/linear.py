@@ -26,7 +26,7 @@ from attacks.core.mask_readout_rules import read_all_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.spectrum import rank_one, spectrum
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack

@@ -27,7 +27,7 @@ from attacks.core.patches import (
     rows_of,
 )
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack

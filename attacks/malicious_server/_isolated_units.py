@@ -17,7 +17,7 @@ from attacks.core.gradient_distance import verdict
 from attacks.core.labels import infer_labels
 from attacks.core.pixels import pixel_box
 from attacks.core.results import blanks, no_guess
-from attacks.core.targets import label_guess
+from attacks.core.targets.reading import label_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.core.targets import Targets, label_guess, read_targets
+from attacks.core.targets._values import Targets
+from attacks.core.targets.reading import label_guess, read_targets
 from fedsim.core import registry
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import record_masks

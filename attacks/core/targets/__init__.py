@@ -1,0 +1,1 @@
+"""Targets from a gradient whose inputs are known, whatever the loss."""

@@ -1,0 +1,74 @@
+"""The numbers whose residuals are the observed ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.core.targets._residuals import Residuals
+from attacks.core.targets._slopes import Slope
+from attacks.core.targets._values import Targets
+from attacks.core.tolerances import EXACT, LEAST
+
+_STEPS = 12  # of Newton's method; most residuals are linear in the target, which takes one
+_MATCHES = 1e-4  # of an example's largest residual: single precision leaves 1e-6 of it
+_BESIDE = 1e-3  # of the outputs, where Newton's method begins
+_FLAT = 1e-6  # slope of a residual by its target, of the largest, that counts as none
+
+
+def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> Targets:
+    """Return the numbers whose residuals are the observed ones, by Newton's method from the outputs."""
+    outputs, values = residuals
+    start = torch.zeros(len(outputs), *shape, dtype=torch.float64)
+    if outputs.numel() == start.numel():  # not at the outputs themselves: an absolute value has no slope there
+        start = outputs.reshape(start.shape) + _BESIDE * outputs.abs().amax().clamp_min(LEAST)
+    targets = start
+    depends = is_determined = torch.zeros(())
+    for _ in range(_STEPS):
+        targets = targets.detach().requires_grad_()
+        now = slope(targets)
+        slopes, wanted = _slopes_by_target(now, targets), _by_example(values - now.detach())
+        # Where the loss is straight there is no slope; what an earlier step saw counts.
+        inverse, is_any = torch.linalg.pinv(slopes, rtol=_FLAT), slopes.abs() > _FLAT * slopes.abs().amax()
+        depends, is_determined = depends + is_any, is_determined + _are_determined(inverse @ slopes)
+        step = inverse @ wanted[:, :, None]
+        targets = (targets + step.view(targets.shape)).detach()
+        if float(step.abs().max()) <= EXACT**2 * float(targets.abs().max().clamp_min(1.0)):
+            break
+    sizes = _by_example(values).abs().amax(1, keepdim=True)
+    misses = _by_example(slope(targets) - values).abs() > _MATCHES * sizes
+    are_told = ((is_determined > 0) & ~((depends > 0) & misses[:, :, None]).any(1)).view(targets.shape)
+    are_flat = _are_flat(slope, targets, outputs)
+    return Targets(targets.where(are_told, torch.nan), are_told & ~are_flat, are_told & are_flat)
+
+
+def _are_determined(resolution: Tensor) -> Tensor:
+    """Say which targets residuals alone decide, from the products of slopes and their inverses (B, D, D)."""
+    return resolution.diagonal(dim1=1, dim2=2) > 1.0 - _MATCHES
+
+
+def _slopes_by_target(residuals: Tensor, targets: Tensor) -> Tensor:
+    """Return how each residual moves with each target of its own example, shape (B, residuals, targets)."""
+    columns = _by_example(residuals).sum(0).unbind()
+    rows = [
+        torch.autograd.grad(column, targets, retain_graph=True, materialize_grads=True, allow_unused=True)[0]
+        if column.requires_grad
+        else torch.zeros_like(targets)
+        for column in columns
+    ]
+    return torch.stack([_by_example(row.detach()) for row in rows], 1)
+
+
+def _by_example(values: Tensor) -> Tensor:
+    """Return values of each example in a row, shape (B, all)."""
+    return values.reshape(len(values), -1)
+
+
+def _are_flat(slope: Slope, targets: Tensor, outputs: Tensor) -> Tensor:
+    """Say of which targets a larger distance from the output would leave the same residual, shape as the targets."""
+    if outputs.numel() != targets.numel():
+        return torch.zeros_like(targets, dtype=torch.bool)
+    distance = targets - outputs.reshape(targets.shape)
+    moved = (slope(targets + 0.5 * distance) - slope(targets)).reshape(targets.shape).abs()
+    linear = slope(targets).reshape(targets.shape).abs()
+    return (moved <= _MATCHES * linear) & (distance != 0)

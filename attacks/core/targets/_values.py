@@ -1,0 +1,36 @@
+"""Targets that were read from a gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+CLEARLY = 0.1  # distance of the nearest residual, of that of the next
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of a batch, in the order of its examples.
+
+    Attributes:
+        values: shape (B, *label_shape); NaN, or `NO_LABEL` for classes, where nothing is told.
+        are_read: which are the client's up to rounding, the same shape.
+        are_bounded: of which only the least distance from the output is told, since the loss is straight there.
+    """
+
+    values: Tensor
+    are_read: Tensor
+    are_bounded: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every target is read."""
+        return bool(self.are_read.all())
+
+    @property
+    def in_words(self) -> str:
+        """What was read, for a note."""
+        read, bounded, every = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
+        more = f", {bounded} are bounded: the loss is straight there" if bounded else ""
+        return f"{read} of {every} targets are read from the output layer{more}"

@@ -1,0 +1,126 @@
+"""Targets from a gradient whose inputs are known, whatever the loss: least squares, and then the loss itself.
+
+Residuals of the outputs follow by least squares (`_residuals.py`). The target of an example is the one whose residual
+is the observed one, which the client's own loss says (`_slopes.py`); each kind of label is searched in its own way.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attacks.core.defense_facts import bound_of, inexact
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import labels_or_unknown, unknown_labels
+from attacks.core.targets._classes import read_classes
+from attacks.core.targets._numbers import read_numbers
+from attacks.core.targets._residuals import (
+    Residuals,
+    head_of,
+    residuals_by_all_layers,
+    residuals_of_batch,
+    residuals_of_one,
+)
+from attacks.core.targets._sets import read_sets
+from attacks.core.targets._slopes import Slope, UnfitTargets, outputs_behind, slope_of, unchanged
+from attacks.core.targets._values import Targets
+from attacks.core.tolerances import EXACT
+from fedsim.core.types import Masks, Observation
+
+
+class LabelledGuess(NamedTuple):
+    """Labels of a guess, shape (B, *label_shape), and what a reader of the record should know of them."""
+
+    labels: Tensor
+    notes: tuple[str, ...] = ()
+
+
+def label_guess(
+    observation: Observation, inputs: Tensor, masks: Masks | None, otherwise: Tensor | None = None
+) -> LabelledGuess:
+    """Return the labels of guessed inputs: read where every one is, else granted or inferred, else what is told.
+
+    Args:
+        observation: what the attack got.
+        inputs: guessed examples, shape (B, *shape).
+        masks: one per site, or None when some are unknown.
+        otherwise: labels that the attack has in place of granted or inferred ones.
+    """
+    targets = read_targets(observation, inputs, masks)
+    if targets is not None and targets.is_whole:
+        return LabelledGuess(targets.values, (targets.in_words,))
+    if otherwise is not None:
+        return LabelledGuess(otherwise)
+    if observation.task.label_kind == "class" or observation.labels is not None:
+        return LabelledGuess(labels_or_unknown(observation, len(inputs)))
+    if targets is None:
+        return LabelledGuess(unknown_labels(observation, len(inputs)), ("no target is read from the gradient",))
+    return LabelledGuess(targets.values, (targets.in_words,))
+
+
+def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) -> Targets | None:
+    """Return the targets of a batch whose inputs are known; None where the output layer does not tell them.
+
+    It does not where its gradient is hidden, inexact or of several steps, where a batch has more examples than the
+    layer has inputs, and where two examples have the same features.
+
+    Args:
+        observation: gives the model, the loss and the update.
+        inputs: of the whole batch, shape (B, *shape), or any one example: of one, only the gradient is read.
+        masks: one per site in front of the layer; None where they are not known, which one example does not need.
+    """
+    if not len(inputs) or one_gradient_only(observation) or inexact(observation) or _is_clipped(observation):
+        return None
+    model = copy.deepcopy(observation.model).double().requires_grad_(False)
+    answered = _answered(observation, model, inputs, masks)
+    if answered is None:
+        return None
+    try:
+        targets = _targets_of(observation, *answered)
+    except UnfitTargets:
+        return None
+    if targets is None or not targets.values.is_floating_point():
+        return targets
+    return replace(targets, values=targets.values.to(next(observation.model.parameters()).dtype))
+
+
+def _answered(
+    observation: Observation, model: nn.Module, inputs: Tensor, masks: Masks | None
+) -> tuple[Residuals, Slope] | None:
+    """Return outputs with their residuals, and what gives the residuals of other targets."""
+    head = head_of(observation)
+    residuals = residuals_of_one(head) if head is not None and len(inputs) == 1 else None
+    if head is not None and residuals is None:
+        residuals = residuals_of_batch(observation, model, head, inputs, masks)
+    if head is None or residuals is None:
+        residuals = residuals_by_all_layers(observation, model, inputs, masks)
+        return None if residuals is None else (residuals, slope_of(observation, residuals.outputs, unchanged))
+    behind = outputs_behind(observation, model, head.name, len(inputs))
+    whole = behind(residuals.outputs)
+    if not torch.equal(whole.flatten(), residuals.outputs.flatten()):
+        return residuals, slope_of(observation, residuals.outputs, behind)
+    shaped = Residuals(whole, residuals.values.view(whole.shape))
+    return shaped, slope_of(observation, whole, unchanged)
+
+
+def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) -> Targets | None:
+    """Return what residuals tell of targets of the task's kind."""
+    kind, shape = observation.task.label_kind, observation.label_shape
+    if kind == "numbers":
+        return read_numbers(residuals, slope, shape)
+    if kind == "set" or (kind == "mask" and shape == residuals.values.shape[1:]):
+        return read_sets(residuals, slope, shape)
+    return read_classes(residuals, slope, shape)
+
+
+def _is_clipped(observation: Observation) -> bool:
+    """Say whether a known defense has shortened the gradient: by how much is not told."""
+    bound = bound_of(observation)
+    if bound is None:
+        return False
+    norm = sum(float(tensor.double().square().sum()) for tensor in observation.update.tensors.values()) ** 0.5
+    return norm > (1.0 - EXACT) * bound
