@@ -23,7 +23,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
 from fedsim.core.losses import are_classes, cross_entropy, is_cross_entropy
-from fedsim.core.types import Batch, Dataset, InputSpec, Loss
+from fedsim.core.types import Batch, Dataset, InputSpec, LabelHead, Loss
 from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task
 from fedsim.tasks.core.targets import TargetTask
@@ -71,6 +71,7 @@ class Subject:
         group: whose risk is compared beside that of classes: a key of the loader's mappings, the number of a table's
             column, or a function from what the loader yields to one value for each example.
         sampling: how batches are drawn: passes over the data, or by Poisson sampling.
+        heads: where the model says several things, what each is; labels and outputs of all stand in one row.
         names: parameters by the names that their tensors have in files of captured gradients and weights; those that
             are not here have their own.
         reply: what a client sent, where that is attacked in place of updates that the audit computes.
@@ -93,6 +94,7 @@ class Subject:
     group: Grouping | None = None
     sampling: Sampling = "passes"
     reply: ClientReply | None = None
+    heads: tuple[LabelHead, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
@@ -139,7 +141,7 @@ class Checked:
 
 def task_of(dataset: Dataset) -> Task[Any]:
     """Return what a client trains a model to do on these data."""
-    return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task")
+    return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task").fitted(dataset)
 
 
 def checked(subject: Subject, name: str) -> Checked:
@@ -175,7 +177,9 @@ def _numbers(
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
     try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
     outputs = outputs_in(scores, probe.labels, name)
-    dataset = Dataset(train, test, InputSpec(shape, outputs, mean, std), tuple(map(str, range(outputs))))
+    dataset = Dataset(
+        train, test, InputSpec(shape, outputs, mean, std, heads=subject.heads), tuple(map(str, range(outputs)))
+    )
     if not are_classes(probe.labels):
         task = _task_of_targets(dataset, name)
         return loss, replace(dataset, task=task.name), (*guessed, f"Accuracy is {task.accuracy_in_words}.")

@@ -197,3 +197,38 @@ def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
 def mask_iou_guessed(mask: Tensor, usual: Tensor, counted: Tensor) -> float:
     """Return `mask_iou` of the usual mask."""
     return mask_iou(usual, mask, counted)
+
+
+@registry.metric(
+    "heads_read",
+    title="heads read",
+    summary="of an example: share of the labels of each head that are read, the mean over the heads",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"heads_read": "mean"},
+    worst=0.0,
+    noun="target",
+    table="Targets",
+)
+def heads_read(shares: Tensor) -> float:
+    """Return the mean of the shares of each head's labels that are read, shape (heads,)."""
+    return float(shares.mean())
+
+
+@registry.metric(
+    "heads_guessed",
+    title="heads by frequency",
+    summary="of an example: the same of a guess that knows what most public examples have, and the mean of numbers",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"heads_guessed": "mean"},
+    worst=0.0,
+    noun="target",
+    compared=False,
+    table="Targets",
+)
+def heads_guessed(shares: Tensor) -> float:
+    """Return `heads_read` of the usual labels."""
+    return heads_read(shares)

@@ -25,9 +25,9 @@ def task_of(scenario: Scenario, data: Dataset) -> Task[Any]:
         FedsimError: the data set names a task that does not exist.
     """
     if scenario.task is not None:
-        return scenario.task.make("task")
+        return scenario.task.make("task").fitted(data)
     try:
-        return Choice(name=data.task or usual_task(data), settings={}).make("task")
+        return Choice(name=data.task or usual_task(data), settings={}).make("task").fitted(data)
     except FedsimError as error:
         raise FedsimError(f"data '{scenario.data.name}' names its task: {error}") from error
 

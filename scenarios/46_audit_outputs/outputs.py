@@ -1,13 +1,16 @@
 """Clients that learn something else than one class; none of them imports fedsim."""
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_diabetes, load_digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
-Client = tuple[nn.Module, nn.Module, DataLoader]
+Loss = Callable[..., Tensor]
+Client = tuple[nn.Module, Loss, DataLoader]
 
 
 def dense(inputs: int, outputs: int) -> nn.Sequential:
@@ -55,3 +58,74 @@ def make_series() -> Client:
     phases = torch.rand(400, 2, generator=torch.Generator().manual_seed(1)) * 2 * math.pi
     values = (times[None, :, None] + phases[:, None]).sin()
     return dense(48, 2), nn.MSELoss(), loader(values[:, :24], values[:, 24:, 0])
+
+
+class Heads(nn.Module):
+    """One body, and a head for each thing that is said."""
+
+    def __init__(self, **outputs: int | tuple[int, ...]) -> None:
+        """Take the shape of what each head says."""
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(64, shape)
+                if isinstance(shape, int)
+                else nn.Sequential(nn.Linear(64, math.prod(shape)), nn.Unflatten(1, shape))
+                for name, shape in outputs.items()
+            }
+        )
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Return what every head says, by name."""
+        features = self.body(pictures)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def named(pictures: Tensor, labels: dict[str, Tensor]) -> DataLoader:
+    """Return batches of pictures with labels by name."""
+    return DataLoader(StackDataset(pictures, StackDataset(**labels)), batch_size=32)
+
+
+def make_heads() -> Client:
+    """Return a client with three heads: the digit, whether it is even or above four, and how much ink it has."""
+    pictures, numbers = digits()
+    traits = torch.stack([numbers % 2 == 0, numbers > 4], 1).float()  # noqa: PLR2004 - above four
+    labels = {"number": numbers, "traits": traits, "ink": pictures.mean((1, 2, 3))[:, None]}
+    return Heads(number=10, traits=2, ink=1), loss_of_heads, named(pictures, labels)
+
+
+def loss_of_heads(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+    """Return the sum of three losses."""
+    return (
+        F.cross_entropy(outputs["number"], labels["number"])
+        + F.binary_cross_entropy_with_logits(outputs["traits"], labels["traits"])
+        + F.mse_loss(outputs["ink"], labels["ink"])
+    )
+
+
+def make_detector() -> Client:
+    """Return a client that finds a digit on a canvas: for each of 4 x 4 cells whether it begins there, and its box."""
+    pictures, _ = digits()
+    source = torch.Generator().manual_seed(1)
+    corners = torch.randint(4, (len(pictures), 2), generator=source)
+    small = F.avg_pool2d(pictures, 2)
+    canvas, is_there, boxes = (
+        torch.zeros(len(pictures), 1, 8, 8),
+        torch.zeros(len(pictures), 1, 4, 4),
+        torch.zeros(len(pictures), 4, 4, 4),
+    )
+    for number, (row, column) in enumerate(corners.tolist()):
+        canvas[number, 0, row : row + 4, column : column + 4] = small[number, 0]
+        is_there[number, 0, row // 2, column // 2] = 1.0
+        boxes[number, :, row // 2, column // 2] = torch.tensor([row, column, row + 4, column + 4]) / 8
+    model = Heads(is_there=(1, 4, 4), boxes=(4, 4, 4))
+    return model, loss_of_boxes, named(canvas, {"is_there": is_there, "boxes": boxes})
+
+
+def loss_of_boxes(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
+    """Return the error of each cell."""
+    return F.binary_cross_entropy_with_logits(outputs["is_there"], labels["is_there"]) + F.mse_loss(
+        outputs["boxes"], labels["boxes"]
+    )

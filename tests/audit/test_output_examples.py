@@ -14,6 +14,8 @@ READ = {
     "outputs.py:make_multi_label": "set_read",
     "outputs.py:make_segmentation": "mask_iou",
     "outputs.py:make_series": "target_read",
+    "outputs.py:make_heads": "heads_read",
+    "outputs.py:make_detector": "heads_read",
 }
 
 

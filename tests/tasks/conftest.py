@@ -6,10 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.core.types import Batch, Dataset, InputSpec, Similarities
+from fedsim.core.types import Batch, Dataset, InputSpec, LabelHead, Similarities
 
 Says = Callable[[Tensor], Callable[[Tensor], Tensor]]
 
+_HEADS = (
+    LabelHead("which", "class", (), 3),
+    LabelHead("what", "set", (2,), 2),
+    LabelHead("how much", "numbers", (2,), 2),
+)
 _TEXT = InputSpec((3,), 7, (), (), vocabulary=7)
 
 
@@ -30,6 +35,7 @@ def samples() -> dict[str, Dataset]:
     """A data set for each task, by the task's name."""
     generator = torch.Generator().manual_seed(0)
     more = torch.Generator().manual_seed(1)
+    heads = torch.Generator().manual_seed(2)
     rows, images = torch.randn(20, 5, generator=more), torch.randn(20, 1, 4, 4, generator=more)
     tokens = torch.randint(7, (20, 3), generator=generator)
     following = torch.randint(7, (20, 3), generator=generator)
@@ -50,6 +56,18 @@ def samples() -> dict[str, Dataset]:
         ),
         "segmentation": _data(
             images, torch.randint(3, (20, 4, 4), generator=more), InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
+        ),
+        "multi-head": _data(
+            images,
+            torch.cat(
+                [
+                    torch.randint(3, (20, 1), generator=heads).float(),
+                    torch.randint(2, (20, 2), generator=heads).float(),
+                    torch.randn(20, 2, generator=heads),
+                ],
+                1,
+            ),
+            InputSpec((1, 4, 4), 7, (0.0,), (1.0,), heads=_HEADS),
         ),
         "series": _data(
             torch.randn(20, 6, 2, generator=more),

@@ -20,7 +20,7 @@ from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.layer_calls import layer_inputs, layer_outputs
 from fedsim.core.masks import inject_masks
 from fedsim.core.output_layer import output_layer
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import Masks, Observation, placed
 
 _CONDITION = 1e6  # of the equations beyond which two examples share one
 _MOST_OUTPUTS = 1024  # of a whole batch where there is no output layer: a backward pass for each
@@ -41,9 +41,11 @@ class OutputHead(NamedTuple):
 
 
 def head_of(observation: Observation) -> OutputHead | None:
-    """Return the output layer and its mean gradient; None where it is not shared."""
+    """Return the output layer and its mean gradient; None where it is not shared, or is one of several."""
     model, tensors = observation.model, observation.update.tensors
-    output = output_layer(model, observation.spec.classes) or output_layer(model)
+    output = output_layer(model, observation.spec.classes)
+    if output is None and not observation.spec.heads:
+        output = output_layer(model)
     if output is None or f"{output[0]}.weight" not in tensors:
         return None
     name, layer = output
@@ -110,7 +112,7 @@ def residuals_by_all_layers(
         outputs = model.train()(inputs.double())
         if outputs.numel() > _MOST_OUTPUTS:
             return None
-        chosen = _last(shared, _EQUATIONS * outputs.numel())
+        chosen = _behind_outputs(shared, outputs, [place for _, _, place in placed(observation.spec.heads)])
         rows = [_flat(torch.autograd.grad(one, list(chosen.values()), retain_graph=True, materialize_grads=True))
                 for one in outputs.flatten().unbind()]  # fmt: skip
     model.requires_grad_(requires_grad=False)
@@ -125,6 +127,19 @@ def residuals_by_all_layers(
     if float((gradient - equations @ residuals).norm()) > EXACT * float(gradient.norm().clamp_min(LEAST)):
         return None
     return Residuals(outputs.detach(), residuals.view(outputs.shape))
+
+
+def _behind_outputs(
+    parameters: list[tuple[str, nn.Parameter]], outputs: Tensor, heads: Sequence[slice]
+) -> dict[str, nn.Parameter]:
+    """Return the last parameters that the outputs of each head depend on, enough to tell these outputs."""
+    chosen = dict[str, nn.Parameter]()
+    for head in heads or [slice(None)]:
+        of_head, every = outputs[:, head], [parameter for _, parameter in parameters]
+        moving = torch.autograd.grad(of_head.sum(), every, retain_graph=True, materialize_grads=True)
+        pairs = [pair for pair, slope in zip(parameters, moving, strict=True) if bool(slope.any())]
+        chosen |= _last(pairs, _EQUATIONS * of_head.numel())
+    return chosen
 
 
 def _last(parameters: list[tuple[str, nn.Parameter]], numbers: int) -> dict[str, nn.Parameter]:

@@ -17,6 +17,7 @@ from attacks.core.defense_facts import bound_of, inexact
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, unknown_labels
 from attacks.core.targets._classes import read_classes
+from attacks.core.targets._heads import read_heads
 from attacks.core.targets._numbers import read_numbers
 from attacks.core.targets._residuals import (
     Residuals,
@@ -110,6 +111,8 @@ def _answered(
 def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) -> Targets | None:
     """Return what residuals tell of targets of the task's kind."""
     kind, shape = observation.task.label_kind, observation.label_shape
+    if kind == "heads":
+        return read_heads(residuals, slope, observation.spec.heads)
     if kind == "numbers":
         return read_numbers(residuals, slope, shape)
     if kind == "set" or (kind == "mask" and shape == residuals.values.shape[1:]):

@@ -9,6 +9,7 @@ from fedsim.core.types.data import (
     Batch,
     Dataset,
     InputSpec,
+    LabelHead,
     LabelKind,
     Modality,
     Planted,
@@ -16,6 +17,7 @@ from fedsim.core.types.data import (
     SecretKind,
     Similarities,
     Tokenizer,
+    placed,
 )
 from fedsim.core.types.effects import Effect
 from fedsim.core.types.generation import (
@@ -56,6 +58,7 @@ __all__ = [
     "Grant",
     "InputSpec",
     "Knowledge",
+    "LabelHead",
     "LabelKind",
     "Limits",
     "Loss",
@@ -92,4 +95,5 @@ __all__ = [
     "View",
     "WatchedUpdate",
     "WireEntry",
+    "placed",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -12,9 +13,9 @@ from torch import Tensor, dtype, long
 Modality = str  # what one example is: images, text, or what a task of your own calls it
 
 
-LabelKind = Literal["class", "set", "numbers", "mask"]
+LabelKind = Literal["class", "set", "numbers", "mask", "heads"]
 """What the label of an example is: one class, of the whole or of each token; which of K things hold, 0 or 1 each;
-numbers; or a class for every pixel."""
+numbers; a class for every pixel; or several of these, one for each head of a model."""
 
 
 SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
@@ -63,6 +64,41 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class LabelHead:
+    """One of several things that a model says of an example.
+
+    Attributes:
+        name: for people.
+        kind: what its label is: a class, a set, numbers, or a mask of classes.
+        shape: of its label of one example; ``()`` of a class.
+        outputs: how many outputs of the model are its own.
+    """
+
+    name: str
+    kind: LabelKind
+    shape: tuple[int, ...]
+    outputs: int
+
+    @property
+    def labels(self) -> int:
+        """Numbers of its label of one example."""
+        return math.prod(self.shape)
+
+    @property
+    def classes(self) -> int:
+        """Classes of a class or a mask."""
+        return self.outputs // self.labels
+
+
+def placed(heads: Sequence[LabelHead]) -> Iterator[tuple[LabelHead, slice, slice]]:
+    """Yield every head with the places of its labels and of its outputs in a row."""
+    label = output = 0
+    for head in heads:
+        yield head, slice(label, label + head.labels), slice(output, output + head.outputs)
+        label, output = label + head.labels, output + head.outputs
+
+
+@dataclass(frozen=True)
 class InputSpec:
     """Public facts about a model's inputs.
 
@@ -75,6 +111,7 @@ class InputSpec:
         vocabulary: number of tokens, if inputs are token numbers; None for images.
         padding: the token that fills up a short example; None for images, and where no example is filled up.
         borders: tokens that a tokenizer puts in front of a text and behind it, which are no part of it.
+        heads: where a model says several things, in the order in which their labels and outputs stand in one row.
     """
 
     shape: tuple[int, ...]
@@ -84,6 +121,7 @@ class InputSpec:
     vocabulary: int | None = None
     padding: int | None = None
     borders: tuple[int, ...] = ()
+    heads: tuple[LabelHead, ...] = ()
 
     @property
     def tokens(self) -> int | None:

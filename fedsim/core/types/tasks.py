@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, Self, final
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ LABELS_IN_WORDS: Mapping[LabelKind, str] = {
     "set": "sets of 0 and 1",
     "numbers": "numbers",
     "mask": "classes of pixels",
+    "heads": "of several heads",
 }
 
 _PREFIX = "task."
@@ -84,6 +85,10 @@ class Task(Configured[ConfigT]):
     has_labels: ClassVar[bool] = True
     labels_are_inputs: ClassVar[bool] = False
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
+
+    def fitted(self, data: Dataset) -> Self:
+        """Return the task as it is for these data; itself where it is the same for all."""
+        return self
 
     def refuses(self, data: Dataset) -> str | None:
         """Return why it does not fit this data set, as the end of a sentence, or None when it does."""

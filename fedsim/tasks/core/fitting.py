@@ -49,7 +49,9 @@ def _task_of_targets(data: Dataset) -> str:
 
 
 def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
-    """Say whether the examples are not what a task reads, token numbers or else numbers."""
+    """Say whether examples are not what a task reads, token numbers or else numbers, or labels are of several heads."""
+    if data.spec.heads:
+        return "it has one head, and labels of several have the task 'multi-head'"
     if (data.spec.vocabulary is not None) is tokens:
         return None
     read, held = ("tokens", "numbers") if tokens else ("numbers", "tokens")

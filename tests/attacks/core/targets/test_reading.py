@@ -13,13 +13,19 @@ from attacks.core.targets.reading import label_guess, read_targets
 from fedsim.core import registry
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import record_masks
-from fedsim.core.types import InputSpec, Masks, Observation, PublicKnowledge, ThreatModel, Update
+from fedsim.core.types import InputSpec, LabelHead, Masks, Observation, PublicKnowledge, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
 from tests.attacks.solving import solve
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-TASKS = {"class": "classification", "set": "multi-label", "numbers": "regression", "mask": "segmentation"}
+TASKS = {
+    "class": "classification",
+    "set": "multi-label",
+    "numbers": "regression",
+    "mask": "segmentation",
+    "heads": "multi-head",
+}
 FEATURES, OUTPUTS, PIXELS = 20, 4, 30
 ROUNDING = {
     torch.float64: 1e-12,
@@ -295,3 +301,48 @@ def test_inputs_are_the_same_whatever_the_loss_and_their_targets_come_with_them(
 def attack_called(name: str, **settings: object) -> Attack:
     method = registry.get("attack", name)
     return method.make(method.config.model_validate(settings))
+
+
+HEADS = (LabelHead("which", "class", (), 3), LabelHead("what", "set", (2,), 2), LabelHead("where", "numbers", (2,), 2))
+
+
+def of_heads(outputs: Tensor, labels: Tensor) -> Tensor:
+    """A class, a set, and numbers that count only where the first of the set holds, as boxes of a detector."""
+    error = (outputs[:, 5:] - labels[:, 3:]).square().mean(1)
+    return (
+        F.cross_entropy(outputs[:, :3], labels[:, 0].long())
+        + F.binary_cross_entropy_with_logits(outputs[:, 3:5], labels[:, 1:3])
+        + 0.3 * (labels[:, 1] * error).mean()
+    )
+
+
+class SeparateHeads(nn.Module):
+    """Three layers side by side; the last one alone would tell nothing of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(PIXELS, FEATURES), nn.Tanh())
+        self.heads = nn.ModuleList([nn.Linear(FEATURES, outputs) for outputs in (3, 2, 2)])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        features = self.body(inputs)
+        return torch.cat([head(features) for head in self.heads], 1)
+
+
+@pytest.mark.parametrize("model", [dense(7), SeparateHeads().double()])
+@pytest.mark.parametrize("examples", [1, 4])
+def test_each_head_gives_its_labels(model: nn.Module, examples: int) -> None:
+    inputs = numbers(examples, PIXELS)
+    rows = torch.tensor([[2.0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 1, 0]], dtype=torch.float64)
+    labels = torch.cat([rows, numbers(4, 2, seed=5)], 1)[:examples]
+    observation = observe(model, of_heads, inputs, labels, "heads", 7)
+    observation = replace(observation, spec=replace(observation.spec, heads=HEADS))
+    targets = read_targets(observation, inputs, None)
+    assert targets is not None
+    counts = (labels[:, 1:2] == 1).expand(-1, 2)
+    assert targets.are_read[:, :3].all()
+    assert torch.equal(targets.are_read[:, 3:], counts)
+    assert torch.equal(targets.values[:, :3], labels[:, :3])
+    torch.testing.assert_close(targets.values[:, 3:][counts], labels[:, 3:][counts], rtol=0.0, atol=1e-10)
+    assert targets.values[:, 3:][~counts].isnan().all()  # they are in no loss

@@ -1,0 +1,199 @@
+"""A model with several heads: its outputs and labels are mappings with the same names, or tuples of the same length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar, cast, final
+
+import torch
+from torch import Tensor
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, model_of, parts_of, tensors_are, with_model
+from fedsim.audit.pairs import LABEL_KEYS
+from fedsim.audit.subject import MOST_EXAMPLES, Subject
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import are_classes
+from fedsim.core.types import LabelHead, placed
+
+_TUPLE = 3  # model, loss, loader
+_PAIR = 2  # examples, labels
+_LIKE = "Give both the same names, or tuples of the same length; Subject(logits=...) may split what a model returns."
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a user's code writes several tensors: by name, or one after the other; and the shape of one example's."""
+
+    is_mapping: bool
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, written: Any) -> _Form:
+        return cls(isinstance(written, Mapping), {name: tuple(one.shape[1:]) for name, one in _named(written).items()})
+
+    def written(self, parts: Mapping[str, Tensor]) -> Any:
+        """Return rows (B, numbers) by name as the user's code writes them."""
+        shaped = {name: parts[name].view(len(parts[name]), *shape) for name, shape in self.shapes.items()}
+        return shaped if self.is_mapping else tuple(shaped.values())
+
+
+@final
+@adapter
+class HeadedClient(SubjectAdapter):
+    """A model, a loss of all heads, and a loader whose labels have several parts."""
+
+    takes: ClassVar[str] = "(model, loss, loader) with several outputs and as many labels"
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether the loader's first labels have several parts; what can be read once alone is not read."""
+        if model_of(thing) is None:
+            return False
+        parts = parts_of(thing)
+        loader: Any = thing.loader if isinstance(thing, Subject) else parts[-1] if len(parts) == _TUPLE else None
+        if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+            return False
+        return isinstance(_labels_in(next(iter(cast("Iterable[Any]", loader)), None)), Mapping | tuple | list)
+
+    def subject(self) -> Subject:
+        """Return the subject whose outputs and labels stand in one row each."""
+        given = with_model(self.thing, self.name)
+        if given.loss is None:
+            raise FedsimError(f"'{self.name}' has several heads and no loss. Give one of outputs and labels.")
+        loaders = [_first(loader) for loader in (given.loader, given.test) if loader is not None]
+        self._sent = sum(p.requires_grad for p in given.model.parameters())
+        written = self._outputs(given, loaders[0][0])
+        labels = [self._labels(item) for loader in loaders for item in loader]
+        outputs = _Form.of(written)
+        if set(outputs.shapes) != set(labels[0]):
+            raise FedsimError(
+                f"the model of '{self.name}' returns {', '.join(outputs.shapes)}, and labels are "
+                f"{', '.join(labels[0])}. {_LIKE}"
+            )
+        self._heads = tuple(
+            _head(name, torch.cat([one[name] for one in labels]), _named(written)[name]) for name in labels[0]
+        )
+        as_labels = _Form.of(_labels_in(loaders[0][0]))
+        packed = [[_packed(item, self._heads) for item in loader] for loader in loaders]
+        return replace(
+            given,
+            loss=partial(_loss_of_rows, given.loss, self._heads, outputs, as_labels),
+            loader=packed[0],
+            test=packed[1] if len(packed) > 1 else None,
+            logits=partial(_row_of_outputs, given.logits, self._heads),
+            heads=self._heads,
+        )
+
+    def understood(self) -> str:
+        """Say which heads there are."""
+        heads = ", ".join(f"'{head.name}' ({_in_words(head)})" for head in self._heads)
+        return f"a model with {len(self._heads)} heads, {heads}; {tensors_are(self._sent)} sent"
+
+    def _outputs(self, given: Subject, item: Any) -> Any:
+        """Return what the model says of a batch."""
+        inputs = _inputs_in(item)
+        with torch.no_grad():
+            output = copy.deepcopy(given.model).cpu()(inputs.cpu().float())
+        output = output if given.logits is None else given.logits(output)
+        if isinstance(output, Tensor):
+            shape = tuple(output.shape)
+            raise FedsimError(f"the model of '{self.name}' returns one tensor {shape}, and labels have parts. {_LIKE}")
+        return output
+
+    def _labels(self, item: Any) -> dict[str, Tensor]:
+        named, examples = _named(_labels_in(item)), len(_inputs_in(item))
+        for name, part in named.items():
+            if not isinstance(part, Tensor) or not part.ndim or len(part) != examples:
+                shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+                raise FedsimError(
+                    f"the labels '{name}' of '{self.name}' are {shape} for {examples} examples, expected a tensor with "
+                    "a row for each example. Boxes of varying number would need a grid: what each cell holds, (B, K, "
+                    "H, W)."
+                )
+        return named
+
+
+def _first(loader: Iterable[Any]) -> list[Any]:
+    """Return the items of a loader, until they hold as many examples as an audit reads."""
+    items, examples = list[Any](), 0
+    for item in loader:
+        items.append(item)
+        examples += len(_inputs_in(item))
+        if examples >= MOST_EXAMPLES:
+            break
+    return items
+
+
+def _labels_key(item: Mapping[str, Any]) -> str:
+    return next((key for key in LABEL_KEYS if key in item), "")
+
+
+def _labels_in(item: Any) -> Any:
+    """Return the labels of what a loader yields; None where there are none."""
+    if isinstance(item, Mapping):
+        return cast("Mapping[str, Any]", item).get(_labels_key(item))
+    return item[1] if isinstance(item, tuple | list) and len(cast("list[Any]", item)) == _PAIR else None
+
+
+def _inputs_in(item: Any) -> Tensor:
+    """Return the examples of what a loader yields, the first tensor of it."""
+    values = cast("Mapping[str, Any]", item).values() if isinstance(item, Mapping) else cast("list[Any]", item)
+    return next(value for value in values if isinstance(value, Tensor))
+
+
+def _named(parts: Any) -> dict[str, Any]:
+    """Return parts by name; those of a tuple are numbered."""
+    if isinstance(parts, Mapping):
+        return dict(cast("Mapping[str, Any]", parts))
+    return {str(number): part for number, part in enumerate(cast("list[Any]", parts), 1)}
+
+
+def _head(name: str, labels: Tensor, outputs: Tensor) -> LabelHead:
+    """Return what a head says, by its labels of all examples and its outputs for some."""
+    width, shape = outputs[0].numel(), tuple(labels.shape[1:])
+    if are_classes(labels) and width > 1:
+        return LabelHead(name, "class", (), width)
+    if not labels.is_floating_point() and outputs.ndim == labels.ndim + 1:
+        return LabelHead(name, "mask", shape, width)
+    return LabelHead(name, "set" if bool(((labels == 0) | (labels == 1)).all()) else "numbers", shape, width)
+
+
+def _in_words(head: LabelHead) -> str:
+    if head.kind in ("class", "mask"):
+        return f"{head.classes} classes{' of each place' if head.shape else ''}"
+    kind = "labels of 0 and 1" if head.kind == "set" else "numbers"
+    return f"{head.labels} {kind if head.labels > 1 else kind.replace('s', '', 1)}"
+
+
+def _packed(item: Any, heads: tuple[LabelHead, ...]) -> Any:
+    """Return what a loader yields, with the labels of all heads in a row."""
+    labels = _named(_labels_in(item))
+    row = torch.cat([labels[head.name].reshape(-1, head.labels).float() for head in heads], 1)
+    if isinstance(item, Mapping):
+        return {**cast("Mapping[str, Any]", item), _labels_key(item): row}
+    return item[0], row
+
+
+def _row_of_outputs(logits: Callable[[Any], Any] | None, heads: tuple[LabelHead, ...], output: Any) -> Tensor:
+    """Return the outputs of all heads in a row, shape (B, outputs)."""
+    named = _named(output if logits is None else logits(output))
+    return torch.cat([named[head.name].reshape(-1, head.outputs) for head in heads], 1)
+
+
+def _loss_of_rows(
+    loss: Callable[[Any, Any], Tensor],
+    heads: tuple[LabelHead, ...],
+    outputs: _Form,
+    labels: _Form,
+    scores: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """Return the user's loss of outputs and labels that stand in rows."""
+    said, true = dict[str, Tensor](), dict[str, Tensor]()
+    for head, place, at in placed(heads):
+        said[head.name] = scores[:, at]
+        true[head.name] = targets[:, place].long() if head.kind in ("class", "mask") else targets[:, place].to(scores)
+    return loss(outputs.written(said), labels.written(true))
