@@ -15,6 +15,7 @@ READ = {
     "outputs.py:make_segmentation": "mask_iou",
     "outputs.py:make_series": "target_read",
     "outputs.py:make_heads": "heads_read",
+    "outputs.py:make_recurrent": "target_read",
     "outputs.py:make_detector": "heads_read",
 }
 

@@ -1,0 +1,196 @@
+"""closed-form-recurrent: read a whole window out of the gradient of a recurrent layer, time by time.
+
+Idea: both weights of the layer get the same gates' gradients, so what the one multiplies, inputs, is a linear function
+    of what the other multiplies, states. The first state is 0, so the function gives the first input; that gives the
+    next state, and so on.
+Equation: x_t = [1, h_(t-1)] P, P = pinv([db, dW_hh]) dW_ih; of a GRU in the rows of its gates r and z alone.
+Assumes: honest-but-curious server, one exact gradient of one window; the first recurrent layer reads the window and
+    begins with a state of 0. Whatever follows the layer, and whatever the loss.
+Recovers: the exact window, of one variable too, and its target.
+Fails: several windows (refused); more times than numbers of a state; where states hardly change, since rounding grows
+    with the condition number of [db, dW_hh]: in single precision beyond about ten times.
+Source: this project, no paper.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, ClassVar, NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.pixels import pixel_box
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_guess
+from attacks.core.targets.reading import label_guess
+from attacks.core.tolerances import EXACT, LEAST
+from fedsim.core import seeding
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
+
+_NEEDED = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
+_BEYOND = 10.0  # times the largest number that public windows have: rounding has won
+
+
+class _WindowLayer(NamedTuple):
+    """The layer that reads the window, and which number of the example each time reads, (times, variables)."""
+
+    name: str
+    layer: nn.RNNBase
+    places: Tensor
+
+
+@final
+@attack(
+    "closed-form-recurrent",
+    summary="exact window from the gradient of an RNN, GRU or LSTM, one window",
+    related="2503.20952",
+)
+class ClosedFormRecurrent(Attack[Config]):
+    """Runs the layer on the inputs that its own gradient gives."""
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    effort: ClassVar[Effort] = "algebra"
+    example: ClassVar[Tables] = {"model": {"name": "recurrent", "width": 24}, "federation": {"batch_size": 1}}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps or windows, and models whose first recurrent layer does not read the window."""
+        if (observation.batch_size or 1) > 1:
+            return f"the update mixes {observation.batch_size} windows; a closed form for this layer needs one"
+        reader = _window_layer(observation)
+        if isinstance(reader, str):
+            return reader
+        missing = [name for name in _NEEDED if f"{reader.name}.{name}" not in observation.update.tensors]
+        if missing:
+            return f"the gradient of '{reader.name}.{missing[0]}' is not shared"
+        times, width = len(reader.places), reader.layer.hidden_size
+        if times > width:
+            return f"a window has {times} times, more than the {width} numbers of a state"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve for the map from states to inputs, then run the layer on what it gives."""
+        reader = _window_layer(observation)
+        assert not isinstance(reader, str)
+        step, condition = _inputs_by_state(observation, reader)
+        facts = {"condition number": condition}
+        unrolled = _unrolled(reader, step, _most(observation))
+        if unrolled is None:
+            reason = "rounding hides the window: states hardly change from time to time"
+            return no_guess(observation, reason, facts=facts)
+        window, states = unrolled
+        flat = torch.empty(reader.places.numel(), dtype=torch.float64)
+        flat[reader.places.flatten()] = window.flatten()
+        inputs = flat.to(next(observation.model.parameters()).dtype).view(1, *observation.spec.shape)
+        masks = None if observation.sites else ()
+        labels, notes = label_guess(observation, inputs, masks)
+        left = _outside(observation, reader, window, states)
+        residual = (left, "share of the layer's gradient outside the span of inputs and states")
+        objective, meaning = verdict(observation, inputs, labels, masks, residual)
+        on_step(Step(0, 1, 1, objective, objective, inputs))
+        return Reconstruction(
+            inputs=inputs,
+            labels=labels.clone(),
+            masks=None,
+            objective=objective,
+            iterations=1,
+            best_iteration=1,
+            history=((1, objective),),
+            stopped="solved in closed form",
+            notes=(f"layer '{reader.name}' reads the window", meaning, *notes, *doubts(observation)),
+            facts={**facts, "outside the span": left},
+            is_exact=left < EXACT and may_be_exact(observation, objective),
+        )
+
+
+def _window_layer(observation: Observation) -> _WindowLayer | str:
+    """Return the first recurrent layer, and which number of an example each time reads, or why it does not read one."""
+    model = copy.deepcopy(observation.model).double()
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.RNNBase)]
+    if not layers:
+        return "no layer is recurrent"
+    name, layer = layers[0]
+    if not layer.bias or layer.proj_size:
+        return f"layer '{name}' has no bias, or projects its states"
+    numbers = torch.arange(math.prod(observation.spec.shape), dtype=torch.float64)
+    seen = list[tuple[Any, ...]]()
+    handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs))
+    with handle, torch.no_grad(), without_dropout(), seeding.isolate_randomness(0):
+        model.eval()(numbers.view(1, *observation.spec.shape))
+    inputs, *states = seen[0] if len(seen) == 1 else (torch.empty(0),)
+    places = inputs.flatten(0, -2) if inputs.ndim > 1 else inputs
+    if not torch.equal(places.flatten().sort().values, numbers) or not all(_is_blank(state) for state in states):
+        return f"layer '{name}' does not read the window once, as it is, from a state of 0"
+    return _WindowLayer(name, layer, places.long())
+
+
+def _is_blank(state: Any) -> bool:
+    """Say whether a first state is 0, one tensor or two."""
+    parts = state if isinstance(state, tuple) else (state,)
+    return all(part is None or not bool(part.any()) for part in cast("tuple[Tensor | None, ...]", parts))
+
+
+def _most(observation: Observation) -> float:
+    """Return which size no number of a window has."""
+    low, high = pixel_box(observation)
+    return _BEYOND * float(torch.maximum(low.abs(), high.abs()).max().clamp_min(1.0))
+
+
+def _gradients(observation: Observation, reader: _WindowLayer) -> tuple[Tensor, Tensor]:
+    """Return dW_ih (rows, variables) and [db, dW_hh] (rows, 1 + width), where both have the same gates' gradients."""
+    tensors = observation.update.tensors
+    inputs, states, bias = (tensors[f"{reader.name}.{name}"].double().cpu() for name in _NEEDED)
+    rows = 2 * reader.layer.hidden_size if isinstance(reader.layer, nn.GRU) else len(bias)  # not a GRU's candidates
+    return inputs[:rows], torch.column_stack([bias, states])[:rows]
+
+
+def _inputs_by_state(observation: Observation, reader: _WindowLayer) -> tuple[Tensor, float]:
+    """Return P (1 + width, variables), which maps [1, state] to the next input, and the condition number behind it."""
+    inputs, states = _gradients(observation, reader)
+    left, singular, right = torch.linalg.svd(states, full_matrices=False)
+    rank = len(reader.places)
+    inverse = right[:rank].T / singular[:rank].clamp_min(LEAST)
+    return inverse @ (left[:, :rank].T @ inputs), float(singular[0] / singular[rank - 1].clamp_min(LEAST))
+
+
+def _unrolled(reader: _WindowLayer, step: Tensor, most: float) -> tuple[Tensor, Tensor] | None:
+    """Return inputs (times, variables) and the states before them (times, width); None where numbers leave bounds."""
+    cell, state = _cell(reader.layer), None
+    inputs, states = list[Tensor](), list[Tensor]()
+    before = torch.zeros(1, reader.layer.hidden_size, dtype=torch.float64)
+    for _ in range(len(reader.places)):
+        now = step[:1] + before @ step[1:]
+        if not bool((now.abs() <= most).all()):
+            return None
+        inputs.append(now)
+        states.append(before)
+        state = cell(now, state)
+        before = state[0] if isinstance(state, tuple) else state
+    return torch.cat(inputs), torch.cat(states)
+
+
+def _cell(layer: nn.RNNBase) -> nn.RNNCellBase:
+    """Return one time of a layer; on no device at first, so that no weights are drawn for it."""
+    sizes = layer.input_size, layer.hidden_size
+    if isinstance(layer, nn.RNN):
+        cell = nn.RNNCell(*sizes, nonlinearity=layer.nonlinearity, device="meta")
+    else:
+        cell = (nn.GRUCell if isinstance(layer, nn.GRU) else nn.LSTMCell)(*sizes, device="meta")
+    weights = {name: layer.get_parameter(f"{name}_l0").detach() for name in cell.state_dict()}
+    cell.load_state_dict(weights, assign=True)
+    return cell.requires_grad_(requires_grad=False)
+
+
+def _outside(observation: Observation, reader: _WindowLayer, window: Tensor, states: Tensor) -> float:
+    """Return the share of the layer's gradient, by norm, outside the span of [input, 1, state]; 0 of the truth."""
+    inputs, others = _gradients(observation, reader)
+    gradient = torch.column_stack([inputs, others])
+    frame = torch.linalg.qr(torch.column_stack([window, torch.ones(len(window), dtype=window.dtype), states]).T).Q
+    rest = gradient - (gradient @ frame) @ frame.T
+    return float(rest.norm() / gradient.norm().clamp_min(LEAST))

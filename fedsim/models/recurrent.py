@@ -1,0 +1,55 @@
+"""Recurrent network: one layer of an RNN, GRU or LSTM over the times of a window, and a dense layer on its last state.
+
+Of an image each row of pixels is a time. What it may leak: the gradients of the biases and of the weights from state
+to state map each state to the next input, so a window of few times comes back exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
+
+_IMAGE, _WINDOW = 3, 2  # dimensions of one
+_LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class RecurrentConfig(Config):
+    """Settings of the recurrent network."""
+
+    cell: Literal["rnn", "gru", "lstm"] = Field(default="gru", description="what makes a state of the one before")
+    width: int = Field(default=64, ge=1, description="numbers of a state")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping a number of the last state")
+
+
+class _LastState(nn.Module):
+    """Reads a window (B, times, variables), or the rows of images, and returns the last state (B, width)."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the last state."""
+        windows = inputs if inputs.ndim == _IMAGE else inputs.movedim(1, 2).flatten(2)
+        return self.layer(windows)[0][:, -1]
+
+
+@model("recurrent", summary="an RNN, GRU or LSTM over the times of a window, or the rows of an image")
+def recurrent(config: RecurrentConfig, spec: InputSpec) -> nn.Module:
+    """Build the network for windows (times, variables) or images (C, H, W); it returns (B, classes).
+
+    Raises:
+        FedsimError: the inputs are neither.
+    """
+    if len(spec.shape) not in (_IMAGE, _WINDOW):
+        raise FedsimError(f"model 'recurrent' reads images or windows (times, variables), got shape {spec.shape}.")
+    variables = spec.shape[-1] * (spec.shape[0] if len(spec.shape) == _IMAGE else 1)
+    layer = _LAYERS[config.cell](variables, config.width, batch_first=True)
+    return nn.Sequential(_LastState(layer), nn.Dropout(config.dropout), nn.Linear(config.width, spec.classes))
