@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -121,7 +121,6 @@ X, Y = rows()
         ((fitted(LogisticRegression(), 2)[0], X, Y), "gives y with 2, which is no class that it was fitted on"),
         ((MLPClassifier(), X, Y), r"has no weights yet. Call fit or partial_fit\(X, y, classes=...\) once."),
         ((SVC(), X, Y), "is a SVC, whose training sends no gradient that is known here, expected one of LogisticR"),
-        ((LinearRegression(), X, Y), "is a LinearRegression, whose training sends no gradient"),
         ((SGDClassifier(loss="huber"), X, Y), "has loss 'huber', expected one of hinge, log_loss, modified_huber"),
         (
             (make_pipeline(StandardScaler(), Perceptron()), X, Y),

@@ -1,0 +1,127 @@
+"""What estimators of scikit-learn share: the parts that were given, what a pipeline hands on, and twins of layers."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsim.audit.adapters import SubjectAdapter, is_a, kinds_of, parts_of, tensors_are
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Loss
+
+PENALTY = "A penalty on the weights is left out: the server knows the weights, and can subtract it."
+_PARTS = 3  # estimator, X, y
+_RETURN = "Return (estimator, X, y), with the client's rows and labels."
+_BATCH = 32  # rows that the loader yields at once
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "logistic": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+
+
+class EstimatorAdapter(SubjectAdapter):
+    """Takes an estimator with its rows and labels. Derive a kind from it.
+
+    Attributes:
+        label_dimensions: of y, at most.
+        estimator: the last step of what was given.
+        model: its twin.
+        loss_name: for people.
+    """
+
+    label_dimensions: ClassVar[int] = 1
+    estimator: Any
+    model: nn.Module
+    loss_name: str
+
+    def understood(self) -> str:
+        """Say which twin is attacked."""
+        sent = sum(1 for _ in self.model.parameters())
+        is_fitted = hasattr(self.estimator, "coef_") or hasattr(self.estimator, "coefs_")
+        fitted = "as it was fitted" if is_fitted else "before its first fit, all 0"
+        return (
+            f"{type(self.estimator).__name__} of scikit-learn {fitted}, {tensors_are(sent)} sent; loss: "
+            f"{self.loss_name}, one gradient step of a torch twin"
+        )
+
+    def twin(self, rows: Any, labels: Tensor, build: Callable[[int], nn.Module], loss: Loss | None) -> Subject:
+        """Return the subject of a twin that `build` makes for so many columns."""
+        inputs = torch.tensor(np.asarray(rows, dtype=np.float32))
+        self.model = build(inputs.shape[1])
+        pairs = list(zip(inputs.split(_BATCH), labels.split(_BATCH), strict=True))
+        return Subject(self.model, loss, pairs, notes=(PENALTY,))
+
+    def dense(self, columns: int, outputs: int) -> nn.Linear:
+        """Return a linear estimator's weights as a layer; 0 before its first fit."""
+        layer = nn.Linear(columns, outputs, bias=bool(self.estimator.fit_intercept))
+        with torch.no_grad():
+            for p, name in ((layer.weight, "coef_"), (layer.bias, "intercept_")):
+                if p is not None:
+                    values = getattr(self.estimator, name, np.zeros(p.shape))
+                    p.copy_(torch.tensor(np.asarray(values, dtype=np.float32)).view_as(p))
+        return layer
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers of a fitted perceptron, each with what follows it; the last one alone.
+
+        Raises:
+            FedsimError: it has no weights yet.
+        """
+        if not hasattr(self.estimator, "coefs_"):
+            how = "partial_fit(X, y, classes=...)" if hasattr(self.estimator, "predict_proba") else "partial_fit(X, y)"
+            raise FedsimError(
+                f"the {type(self.estimator).__name__} '{self.name}' has no weights yet. Call fit or {how} once."
+            )
+        layers: list[nn.Module] = []
+        for weights, intercepts in zip(self.estimator.coefs_, self.estimator.intercepts_, strict=True):
+            layer = nn.Linear(*weights.shape)
+            with torch.no_grad():
+                layer.weight.copy_(torch.tensor(np.asarray(weights.T, dtype=np.float32)))
+                layer.bias.copy_(torch.tensor(np.asarray(intercepts, dtype=np.float32)))
+            layers += [layer, _ACTIVATIONS[self.estimator.activation]()]
+        return layers[:-1]
+
+    def parts(self) -> tuple[Any, Any, Any]:
+        """Return the estimator, rows as it gets them, and labels; and keep the estimator.
+
+        Raises:
+            FedsimError: something is missing, does not fit, or the pipeline is not fitted.
+        """
+        parts = parts_of(self.thing)
+        if len(parts) != _PARTS:
+            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, expected an estimator with its data. {_RETURN}")
+        estimator, rows, labels = parts
+        rows, labels = (part.toarray() if hasattr(part, "toarray") else np.asarray(part) for part in (rows, labels))
+        if rows.ndim != 2 or labels.shape[:1] != rows.shape[:1] or labels.ndim > self.label_dimensions:  # noqa: PLR2004 - rows and columns
+            raise FedsimError(
+                f"'{self.name}' gives X of shape {rows.shape} and y of shape {labels.shape}, expected (rows, columns) "
+                "and one label for each row."
+            )
+        rows = rows if hasattr(estimator, "steps") else rows.astype(float)
+        self.estimator, rows = self._last_of(estimator, rows)
+        return self.estimator, rows, labels
+
+    def _last_of(self, estimator: Any, rows: Any) -> tuple[Any, Any]:
+        """Return the classifier of a pipeline, and the rows that it gets there."""
+        if not is_a(estimator, "Pipeline", "sklearn"):
+            return estimator, rows
+        not_fitted = importlib.import_module("sklearn.exceptions").NotFittedError
+        try:
+            rows = estimator[:-1].transform(rows)
+        except not_fitted as error:
+            raise FedsimError(f"the pipeline '{self.name}' is not fitted. Call its fit before the audit.") from error
+        return estimator[-1], rows.toarray() if hasattr(rows, "toarray") else rows
+
+
+def last_step(thing: Any) -> Any:
+    """Return the estimator that was given first; of a pipeline its last step."""
+    first: Any = next(iter(parts_of(thing)), None)
+    return first.steps[-1][1] if is_a(first, "Pipeline", "sklearn") else first

@@ -1,0 +1,92 @@
+"""A regressor of scikit-learn with its data: a torch twin of its weights and loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.audit.adapters import adapter, is_a
+from fedsim.audit.adapters._estimators import EstimatorAdapter, last_step
+from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.types import Loss
+
+_SQUARED = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "MLPRegressor")
+_KNOWN = (*_SQUARED, "SGDRegressor")
+
+
+@final
+@adapter
+class SklearnRegressor(EstimatorAdapter):
+    """A linear regressor, SGDRegressor or MLPRegressor, alone or at the end of a pipeline."""
+
+    takes: ClassVar[str] = "(regressor, X, y) of scikit-learn"
+    label_dimensions: ClassVar[int] = 2
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether the first part is an estimator that foretells numbers."""
+        return is_a(last_step(thing), "RegressorMixin", "sklearn")
+
+    def subject(self) -> Subject:
+        """Return the twin, with rows as the estimator's last step gets them."""
+        estimator, rows, labels = self.parts()
+        numbers = torch.tensor(np.asarray(labels, dtype=np.float32)).reshape(len(labels), -1)
+        kind = type(estimator).__name__
+        self.loss_name, loss = self._loss(kind)
+        if kind == "MLPRegressor":
+            return self.twin(rows, numbers, lambda _columns: nn.Sequential(*self.layers()), loss)
+        return self.twin(rows, numbers, lambda columns: nn.Sequential(self.dense(columns, numbers.shape[1])), loss)
+
+    def _loss(self, kind: str) -> tuple[str, Loss]:
+        """Return the loss by name, and as a function of outputs and numbers."""
+        name = getattr(self.estimator, "loss", "squared_error") if kind in _KNOWN else ""
+        if kind in _SQUARED and name == "squared_error":
+            return "half the squared error", _half_squared
+        if kind == "SGDRegressor" and name in _ERRORS:
+            return name.replace("_", " "), partial(_ERRORS[name], float(self.estimator.epsilon))
+        if name:
+            known = tuple(_ERRORS) if kind == "SGDRegressor" else ("squared_error",)
+            raise FedsimError(
+                f"the {kind} '{self.name}' has loss '{name}', expected {' or '.join(known)}.{nearest(name, known)}"
+            )
+        raise FedsimError(
+            f"'{self.name}' is a {kind}, whose training sends no gradient that is known here, expected one of "
+            f"{', '.join(_KNOWN)}."
+        )
+
+
+def _half_squared(outputs: Tensor, numbers: Tensor) -> Tensor:
+    """Return the mean over rows, of several numbers their sum: of that scikit-learn follows the gradient."""
+    return (outputs - numbers).square().sum(1).mean() / 2
+
+
+def _squared(_width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
+    return _half_squared(outputs, numbers)
+
+
+def _huber(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
+    return F.huber_loss(outputs, numbers, delta=width)
+
+
+def _beyond(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
+    return ((outputs - numbers).abs() - width).clamp_min(0).mean()
+
+
+def _squared_beyond(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
+    return ((outputs - numbers).abs() - width).clamp_min(0).square().mean()
+
+
+_ERRORS: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {
+    "squared_error": _squared,
+    "huber": _huber,
+    "epsilon_insensitive": _beyond,
+    "squared_epsilon_insensitive": _squared_beyond,
+}
+"""Losses of SGDRegressor, with its epsilon."""
