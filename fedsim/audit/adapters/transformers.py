@@ -79,11 +79,6 @@ class TrainerClient(SubjectAdapter):
                 f"the Trainer '{self.name}' trains an encoder with a decoder. What can be audited are classifiers and "
                 "causal language models: return one of these."
             )
-        if getattr(config, "problem_type", None) not in (None, "single_label_classification"):
-            raise FedsimError(
-                f"the Trainer '{self.name}' trains for {config.problem_type}, expected one class for each example or "
-                "next tokens. Leave problem_type out, or return (model, loss, loader) with integer labels."
-            )
 
     def _loss(self, batch: Mapping[str, Any]) -> Loss | None:
         """Return the loss of scores and labels, checked on a batch; None is cross-entropy."""
@@ -93,18 +88,30 @@ class TrainerClient(SubjectAdapter):
         self._what = "cross-entropy" if is_plain else f"that of {type(trainer).__name__}.compute_loss"
         if is_plain and trainer.compute_loss_func is not None:
             self._what = "its compute_loss_func"
+        elif is_plain and batch["labels"].is_floating_point():
+            return self._loss_of_numbers(batch)
         elif is_plain and not smoothing:
             return None
         elif is_plain:
             self._what = f"cross-entropy with label smoothing of {smoothing:g}"
             return partial(_smoothed, smoothing)
-        loss = partial(_as_the_trainer, trainer)
-        labels, model = batch["labels"], copy.deepcopy(trainer.model).eval()
+        return self._checked(partial(_as_the_trainer, trainer), batch)
+
+    def _loss_of_numbers(self, batch: Mapping[str, Any]) -> Loss:
+        """Return the loss that models of transformers have for labels that are no classes: of numbers, or of sets."""
+        labels = batch["labels"]
+        are_sets = labels.ndim > 1 and bool(((labels == 0) | (labels == 1)).all())
+        self._what = "binary cross-entropy" if are_sets else "squared error"
+        return self._checked(F.binary_cross_entropy_with_logits if are_sets else _squared, batch)
+
+    def _checked(self, loss: Loss, batch: Mapping[str, Any]) -> Loss:
+        """Return a loss of scores and labels, once it is the trainer's on a batch."""
+        labels, model = batch["labels"], copy.deepcopy(self._trainer.model).eval()
         with torch.no_grad():
             scores = scores_in(model(**{key: value for key, value in batch.items() if key != "labels"}))
-        if labels.ndim == _TOKENS:
+        if labels.ndim == _TOKENS and not labels.is_floating_point():
             scores, labels = scores[:, :-1], labels[:, 1:]
-        whole = partial(trainer.compute_loss, model, dict(batch))
+        whole = partial(self._trainer.compute_loss, model, dict(batch))
         check_same(loss, scores.cpu(), labels.cpu(), whole, f"the Trainer '{self.name}'")
         return loss
 
@@ -123,6 +130,10 @@ def _smoothed(smoothing: float, scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
+def _squared(scores: Tensor, labels: Tensor) -> Tensor:
+    return F.mse_loss(scores.view(labels.shape), labels)
+
+
 class _Scored(nn.Module):
     """Stands in for the trainer's model, and returns scores that are known."""
 
@@ -138,7 +149,7 @@ class _Scored(nn.Module):
 
 def _as_the_trainer(trainer: Any, scores: Tensor, labels: Tensor) -> Tensor:
     """Return what a trainer's own loss makes of scores; it moves next tokens itself, so these are moved back."""
-    if labels.ndim == _TOKENS:
+    if labels.ndim == _TOKENS and not labels.is_floating_point():
         scores = torch.cat([scores, scores[:, -1:].detach()], 1)
         labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels], 1)
     model = _Scored(scores, getattr(trainer.model, "config", None))

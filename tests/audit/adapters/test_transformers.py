@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, Trainer, TrainingArguments
 from fedsim.audit.loading import made
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
-from tests.audit.adapters.recovering import share
+from tests.audit.adapters.recovering import attacked, share
 
 
 class Net(nn.Module):
@@ -157,7 +157,71 @@ def of_numbers(folder: Path) -> Any:
 
     shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     config = BertConfig(vocab_size=20, problem_type="regression", num_labels=1, **shape)
-    return trainer(folder, BertForSequenceClassification(config))
+    rows = [{"input_ids": torch.arange(5) + number, "label": 0.5 * number} for number in range(12)]
+    return trainer(folder, BertForSequenceClassification(config), data=rows)
+
+
+class Foretelling(Net):
+    """A model that foretells numbers, or sets of 0 and 1, as those of transformers do."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(24, outputs)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.head(torch.relu(self.first(pixel_values.flatten(1))))
+        if labels is None:
+            return {"logits": logits}
+        if labels.ndim == 1:
+            return {"loss": F.mse_loss(logits.squeeze(), labels.squeeze()), "logits": logits}
+        return {"loss": F.binary_cross_entropy_with_logits(logits, labels), "logits": logits}
+
+
+class Columns:
+    """Rows with a column that no model reads, asked for one by one or in a batch, as `datasets.Dataset` gives them."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+        self.column_names = [*rows[0], "note"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {**self.rows[number], "note": "not for the model"}
+
+    def __getitems__(self, numbers: list[int]) -> list[dict[str, Any]]:
+        return [self[number] for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "label", "words", "metric"),
+    [
+        (1, lambda image: float(image.mean()), "squared error", "target_read"),
+        (3, lambda image: (image[0, :3, 0] > 0.5).float(), "binary cross-entropy", "set_read"),
+    ],
+)
+def test_a_head_for_numbers_or_sets_gives_example_and_target_back(
+    tmp_path: Path, outputs: int, label: Any, words: str, metric: str
+) -> None:
+    rows = [{"pixel_values": one["pixel_values"], "labels": label(one["pixel_values"])} for one in pictures()]
+    subject = made(trainer(tmp_path, Foretelling(outputs), data=Columns(rows)), "train:trainer")
+    assert f"loss: {words};" in subject.notes[0]
+    finding = attacked(subject)
+    assert finding.value is not None
+    assert finding.value.value == 1.0
+    assert [victim.scores[0].values[metric] for victim in finding.victims] == [1.0, 1.0]
+
+
+def test_a_head_of_transformers_may_foretell_a_number(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=1, **shape))
+    rows = [{"pixel_values": one["pixel_values"], "label": float(one["pixel_values"].mean())} for one in pictures()]
+    subject = made(trainer(tmp_path, model, data=rows), "train:trainer")
+    assert "loss: squared error;" in subject.notes[0]
+    assert checked(subject, "train:trainer").task.name == "regression"
 
 
 def without_data(folder: Path) -> Any:
@@ -172,11 +236,17 @@ def without_data(folder: Path) -> Any:
         (lambda folder: trainer(folder).args, "gives the arguments of a Trainer alone. Return the Trainer itself."),
         (without_data, "has no train_dataset. Give it the client's data."),
         (of_two_sentences, "trains an encoder with a decoder. What can be audited are classifiers and causal"),
-        (of_numbers, "trains for regression, expected one class for each example or next tokens. Leave problem_type"),
         (lambda folder: trainer(folder, kind=Penalised), "it depends on more. Return .model, loss, loader., with"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
         made(thing(tmp_path), "train:trainer")
+    assert "\n" not in str(raised.value)
+
+
+def test_texts_whose_labels_are_numbers_are_refused(tmp_path: Path) -> None:
+    subject = made(of_numbers(tmp_path), "train:trainer")
+    with pytest.raises(FedsimError, match="labels") as raised:
+        checked(subject, "train:trainer")
     assert "\n" not in str(raised.value)
