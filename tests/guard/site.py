@@ -199,7 +199,8 @@ class Site:
         process.wait()
 
     def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text(errors="replace")
+        log = self.folder / f"{name}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -218,30 +219,50 @@ def environment(home: Path) -> dict[str, str]:
 
 def certified(folder: Path) -> list[str]:
     """Make certificates as docs/federation.md says, and return a SuperLink's options for them."""
-    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
-    (commands,) = re.findall(r"```sh\n(openssl .*?)```", page, re.DOTALL)
-    subprocess.run(["sh", "-ec", commands], cwd=folder, check=True, capture_output=True)
+    subprocess.run(["sh", "-ec", documented("openssl")], cwd=folder, check=True, capture_output=True)
     names = {"--ssl-ca-certfile": "ca.pem", "--ssl-certfile": "server.pem", "--ssl-keyfile": "server.key"}
     return [word for option, name in names.items() for word in (option, str(folder / name))]
 
 
-class Federation:
-    """A SuperLink with sites, over TLS, whose server is the test."""
+def register(folder: Path, address: str) -> None:
+    """Make the keys of four nodes, and register them with a SuperLink, as docs/federation.md says."""
+    variables = environment(folder / "cli")
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    (folder / "cli").rmdir()  # the commands make it
+    commands = documented("for i in 0 1 2 3; do ssh-keygen").replace("127.0.0.1:18000", address)
+    done = subprocess.run(
+        ["sh", "-ec", commands], cwd=folder, env=variables, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
-    def __init__(self, folder: Path, sites: int) -> None:
-        self.folder, ports = folder, superlink._free_ports(sites + 1)
+
+def documented(begin: str) -> str:
+    """Return the commands of docs/federation.md that begin so."""
+    page = (Path(__file__).parents[2] / "docs" / "federation.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(rf"```sh\n({re.escape(begin)}.*?)```", page, re.DOTALL)
+    return commands
+
+
+class Federation:
+    """A SuperLink with four sites, over TLS, which knows their keys; its server is the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, ports = folder, superlink._free_ports(5)
         self.options, authority = certified(folder), folder / "ca.pem"
         self.deployment = superlink._Deployment(f"127.0.0.1:{ports[0]}", certificates=authority.read_bytes())
+        encrypted = ["--root-certificates", str(authority), "--auth-supernode-private-key"]
         self.sites = [
-            Site(folder / f"site-{number}", self.deployment.address, port, ["--root-certificates", str(authority)])
+            Site(folder / f"site-{number}", self.deployment.address, port, [*encrypted, str(folder / f"node-{number}")])
             for number, port in enumerate(ports[1:])
         ]
 
     def begin(self) -> None:
         port = self.deployment.address.rpartition(":")[2]
-        link = ["flower-superlink", *self.options, "--isolation", "process", "--host", "127.0.0.1", "--port", port]
+        link = ["flower-superlink", *self.options, "--enable-supernode-auth", "--isolation", "process"]
+        link += ["--host", "127.0.0.1", "--port", port]
         self.deployment.link = superlink._Process.start("the SuperLink", link, self.folder / "link")
         superlink._await_port(self.deployment, int(port))
+        register(self.folder, self.deployment.address)
 
     def close(self) -> None:
         for site in self.sites:
