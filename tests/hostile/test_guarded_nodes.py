@@ -209,4 +209,3 @@ def pulled(grid: Grid, waiting: set[str]) -> list[Message]:
 
     await_so(are_all_here)
     return replies
-

@@ -1,0 +1,1 @@
+"""Handwritten digits, trained on by several clients that send private updates."""
