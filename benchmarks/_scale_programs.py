@@ -13,6 +13,7 @@ import itertools  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+import zlib  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -63,11 +64,27 @@ def server(scenario: dict[str, Any]) -> dict[str, float]:
 
 
 def federation(scenario: dict[str, Any]) -> dict[str, float]:
-    """Return the CPU seconds of a round, the fastest after the first, and the peak memory of the process."""
+    """Return the CPU seconds of a round, what the first takes beyond that, and the peak memory of the process."""
     marks = [time.process_time()]
     runner.train(build(parse(scenario, "benchmark")), lambda _record: marks.append(time.process_time()))
-    rounds = [end - begin for begin, end in itertools.pairwise(marks)]
-    return {"clients": float(scenario["federation"]["clients"]), "seconds": min(rounds[1:]), "mb": peak_mb()}
+    first, *others = (end - begin for begin, end in itertools.pairwise(marks))
+    return {"seconds": min(others), "begin": first - min(others), "mb": peak_mb()}
+
+
+def updates(scenario: dict[str, Any]) -> dict[str, float]:
+    """Return the accuracy of a run, and the bytes of its model, of weights and of an update on the wire, and coded."""
+    world = build(parse(scenario, "benchmark"))
+    journal = runner.train(world, lambda _record: None)
+    update = journal.entries[-1].update
+    data = pack(world.models.layout.flat(update.tensors, update.buffers), 1, 0.0).config_records["update"]["vector"]
+    model = world.models.holding(journal.weights)
+    return {
+        "accuracy": next(iter(journal.rounds[-1].tested.values())),
+        "model": float(sum(parameter.nbytes for parameter in model.parameters())),
+        "weights": float(sum(tensor.nbytes for tensor in world.models.first_weights.values())),
+        "sent": float(len(data)),  # type: ignore[arg-type]
+        "coded": float(len(zlib.compress(data))),  # type: ignore[arg-type]
+    }
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -76,7 +93,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-PROGRAMS = {"client": client, "server": server, "federation": federation}
+PROGRAMS = {"client": client, "server": server, "federation": federation, "updates": updates}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -2,7 +2,8 @@
 
 Costs of a client's step, of the server's work for one update and of a whole round are measured over decades of
 parameters and clients. Straight lines are fitted to all decades but the last, and compared with what that one takes.
-The lines are then read at the asked size, for a Ray cluster of a stated size.
+The lines are then read at the asked size, for a Ray cluster of a stated size. The same run is repeated with updates
+that a defense makes smaller, and on Ray with clients that exist and take no part.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,11 +20,31 @@ from typing import Any
 import numpy as np
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, least, measured
 
 _INPUTS, _CLASSES = 64, 10  # of the digits
 _TIMEOUT = 1800
 _GIB = 1024.0  # MiB
+_PARAMETERS = 1e9  # of the model that is priced
+_SEEDS = (0, 1, 2)
+_COSTS = (  # name, program, what it returns, unit; in the order of `Laws`
+    ("a client's step", "client", "seconds", "CPU s"),
+    ("memory of a client", "client", "mb", "MiB"),
+    ("the server's work for an update", "server", "seconds", "CPU s"),
+    ("memory of the server", "server", "mb", "MiB"),
+    ("an update on the wire", "client", "bytes", "bytes"),
+)
+_FEW = {"clients": 10, "rounds": 20, "algorithm": "fedavg", "local_steps": 5, "batch_size": 8}
+_ONCE = {"applies": "per_update"}
+_SMALLER: dict[str, dict[str, Any]] = {  # what makes an update smaller, as tables of a scenario
+    "nothing": {},
+    "float16": {"defenses": [{"name": "float16", **_ONCE}]},
+    "qsgd, 16 levels": {"defenses": [{"name": "qsgd", "levels": 16, **_ONCE}]},
+    "pruning of 99 %, with error feedback": {
+        "defenses": [{"name": "pruning", "rate": 0.99, "error_feedback": True, **_ONCE}]
+    },
+    "adapters of rank 8": {"components": [{"name": "lora", "targets": ["*"], "rank": 8}]},
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,10 @@ class Laws:
     sent_bytes: Line
 
 
+_FREE = Line(0.0, 1e-9)
+_ONLY_THE_WIRE = Laws(_FREE, _FREE, _FREE, _FREE, sent_bytes=Line(0.0, 4.0))  # float32
+
+
 @dataclass(frozen=True)
 class Price:
     """What a plan costs on a cluster."""
@@ -117,52 +142,90 @@ def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
     )
 
 
-@experiment("scale", minutes=10, page="scale")
+@experiment("scale", minutes=4, page="scale")
 def scale(budget: Budget) -> Cells:
-    """Return the one cell, since laws need every size; the long version goes one decade further on both axes."""
-    return {"sizes": partial(_rows, budget.full)}
+    """Return the cells; the long version goes one decade further in clients."""
+    return {
+        "sizes": _of_sizes,
+        "clients": partial(_of_clients, budget.full),
+        "updates": _of_updates,
+        "Ray": _of_ray,
+    }
 
 
-def _rows(full: bool) -> list[Row]:
-    sizes = [10**power for power in range(5, 9 if full else 8)]
-    clients = [_run("client", _model(size)) for size in sizes]
-    servers = [_run("server", _model(size)) for size in sizes]
-    counts = [10**power for power in range(2, 5 if full else 4)]
-    rounds = [_run("federation", _many(count)) for count in counts]
-    rows: list[Row] = []
-    laws = Laws(
-        step_seconds=_held("a client's step", clients, "parameters", "seconds", "CPU s", rows),
-        step_mb=_held("memory of a client", clients, "parameters", "mb", "MiB", rows),
-        update_seconds=_held("the server's work for an update", servers, "parameters", "seconds", "CPU s", rows),
-        server_mb=_held("memory of the server", servers, "parameters", "mb", "MiB", rows),
-        sent_bytes=_held("an update on the wire", clients, "parameters", "bytes", "bytes", rows),
-    )
-    _held("a round of 5,000 parameters", rounds, "clients", "seconds", "CPU s", rows)
-    _held("memory of such a round", rounds, "clients", "mb", "MiB", rows)
+def _of_sizes() -> Iterator[Row]:
+    """Yield costs by size of the model, how far lines miss the largest, and what plans cost by these lines."""
+    scenarios = [_model(10**power) for power in range(5, 9)]
+    done = [{program: _run(program, scenario) for program in ("client", "server")} for scenario in scenarios]
+    sizes = [one["client"]["parameters"] for one in done]
+    columns = [[one[program][cost] for one in done] for _name, program, cost, _unit in _COSTS]
+    for number, size in enumerate(sizes):
+        for (name, _program, _cost, unit), column in zip(_COSTS, columns, strict=True):
+            yield least(name, f"{size:.0e} parameters", [column[number]], unit)
+    for (name, *_), column in zip(_COSTS, columns, strict=True):
+        yield _missed(name, "the last by a line through the others", sizes, column)
+    laws = Laws(*(fit(sizes, column) for column in columns))
     plans = {
-        "1,000 of 10^6 clients a round": Plan(1e3, 1e3, 1e9),
-        "all of 10^6 clients a round": Plan(1e6, 1e3, 1e9),
-        "1,000 of 10^6 clients, 10^7 parameters": Plan(1e3, 1e3, 1e7),
+        "1,000 of 10^6 clients a round, 10^7 parameters": Plan(1e3, 1e3, 1e7),
+        "1,000 of 10^6 clients a round, 10^9 parameters": Plan(1e3, 1e3, _PARAMETERS),
+        "all of 10^6 clients a round, 10^9 parameters": Plan(1e6, 1e3, _PARAMETERS),
     }
     for name, plan in plans.items():
-        rows += _priced(name, price(plan, laws, Cluster()))
-    return rows
+        yield from _priced(name, price(plan, laws, Cluster()))
 
 
-def _held(
-    what: str, measurements: Sequence[dict[str, float]], size: str, cost: str, unit: str, rows: list[Row]
-) -> Line:
-    """Return the line through all decades; add what it costs at each, and how far the line without the last is off."""
-    sizes, costs = [one[size] for one in measurements], [one[cost] for one in measurements]
-    rows += [measured(what, f"{at:.3g} {size}", [figure], unit, "") for at, figure in zip(sizes, costs, strict=True)]
+def _of_clients(full: bool) -> Iterator[Row]:
+    """Yield what a round takes where all clients take part, and where a thousand of a million do."""
+    counts = {"local": [10**power for power in range(2, 5 if full else 4)]}
+    counts["vectorized"] = [10**power for power in range(3, 7 if full else 6)]
+    for engine, each in counts.items():
+        done = [_run("federation", _many(count, engine)) for count in each]
+        for count, costs in zip(each, done, strict=True):
+            yield from _of_round(f"all of {count:,} clients, {engine}", costs)
+        for name, cost in (("a round", "seconds"), ("memory", "mb")):
+            yield _missed(name, f"the last by a line through the others, {engine}", each, [one[cost] for one in done])
+    for engine in counts:
+        yield from _of_round(f"1,000 of 1,000,000 clients, {engine}", _run("federation", _many(10**6, engine, 10**3)))
+
+
+def _of_round(setting: str, costs: Mapping[str, float]) -> Iterator[Row]:
+    yield least("a round", setting, [costs["seconds"]], "CPU s")
+    yield least("memory", setting, [costs["mb"]], "MiB")
+
+
+def _of_updates() -> Iterator[Row]:
+    """Yield what a run of few clients loses by smaller updates, and how small a general coder makes them."""
+    for setting, tables in _SMALLER.items():
+        runs = [_run("updates", {**_model(10**5), **tables, "federation": _FEW, "seed": seed}) for seed in _SEEDS]
+        per_cent = [[100.0 * one[what] / one["model"] for one in runs] for what in ("weights", "sent", "coded")]
+        yield measured("accuracy", setting, [100.0 * one["accuracy"] for one in runs], "%")
+        for name, share in zip(("down", "up", "up, coded by zlib"), per_cent, strict=True):
+            yield measured(name, setting, share, "% of the model")
+        both_ways = [(down + coded) / 200.0 for down, _, coded in zip(*per_cent, strict=True)]
+        whole = price(Plan(1e3, 1e3, _PARAMETERS), _ONLY_THE_WIRE, Cluster()).link_hours
+        yield measured("the server's link for 10^9 parameters", setting, [whole * one for one in both_ways], "h")
+
+
+def _of_ray() -> Iterator[Row]:
+    """Yield what clients cost on Ray that exist and take no part, and what a million of them would."""
+    counts = (100, 400)
+    done = [_run("federation", _many(count, "ray", 10)) for count in counts]
+    for count, costs in zip(counts, done, strict=True):
+        yield least("before the first round", f"10 of {count} clients", [costs["begin"]], "CPU s")
+        yield least("a round", f"10 of {count} clients", [costs["seconds"]], "CPU s")
+    hours = fit(counts, [one["begin"] for one in done]).at(1e6) / 3600
+    yield least("before the first round", "1,000 of 1,000,000 clients, by the line", [hours], "CPU h")
+
+
+def _missed(name: str, setting: str, sizes: Sequence[float], costs: Sequence[float]) -> Row:
+    """Return by how much a line through all but the last is off at the last."""
     error = 100.0 * (fit(sizes[:-1], costs[:-1]).at(sizes[-1]) / costs[-1] - 1.0)
-    rows.append(measured(f"{what}: error one decade further", f"{sizes[-1]:.3g} {size}", [error], "%", ""))
-    return fit(sizes, costs)
+    return least(f"{name}: off", setting, [error], "%")
 
 
 def _priced(name: str, costs_of_plan: Price) -> list[Row]:
     figures = (
-        ("clients at a time", costs_of_plan.at_once, "clients"),
+        ("clients at a time", costs_of_plan.at_once, ""),
         ("memory of a client", costs_of_plan.client_gib, "GiB"),
         ("memory of the server", costs_of_plan.server_gib, "GiB"),
         ("traffic both ways", costs_of_plan.terabytes, "TB"),
@@ -171,7 +234,7 @@ def _priced(name: str, costs_of_plan: Price) -> list[Row]:
         ("hours of the server's link", costs_of_plan.link_hours, "h"),
         ("hours if nothing overlaps", costs_of_plan.hours, "h"),
     )
-    return [measured(f"priced: {what}", name, [float(value)], unit, "") for what, value, unit in figures]
+    return [least(what, name, [float(value)], unit) for what, value, unit in figures]
 
 
 def _run(program: str, scenario: dict[str, Any]) -> dict[str, float]:
@@ -194,7 +257,7 @@ def _model(parameters: int) -> dict[str, Any]:
     }
 
 
-def _many(clients: int) -> dict[str, Any]:
+def _many(clients: int, engine: str, cohort: int | None = None) -> dict[str, Any]:
     """Return a federation of small clients, of whom ten are observed."""
     return {
         "title": "benchmark",
@@ -203,11 +266,13 @@ def _many(clients: int) -> dict[str, Any]:
         "model": {"name": "mlp", "width": 64, "depth": 1, "dropout": 0.0},
         "federation": {
             "clients": clients,
-            "rounds": 3,
+            "engine": engine,
+            "rounds": 2,
             "algorithm": "fedavg",
             "local_steps": 1,
             "batch_size": 8,
             "evaluate_every": 10_000,
         },
+        "participation": {"cohort": cohort},
         "threat": {"victims": 10},
     }
