@@ -14,6 +14,8 @@ _HEADINGS: dict[Kind, str] = {
     "membership": "Membership attacks",
     "attribute": "Attacks on attributes",
     "trace": "Attacks on traces",
+    "evidence_attack": "Attacks on evidence of a question",
+    "evidence_defense": "Defenses of evidence of a question",
     "defense": "Defenses",
     "aggregator": "Aggregators",
     "component": "Components",

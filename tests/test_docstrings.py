@@ -52,7 +52,9 @@ HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
     "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "attribute": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "trace": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
+    "evidence_attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
     "defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
+    "evidence_defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
     "component": ("Idea", "Equation", "Assumes", "Leaks", "Fails", "Source"),
     "aggregator": ("Idea", "Equation", "Assumes", "Fails", "Source"),
 }

@@ -28,10 +28,12 @@ class Choice(Config):
     Attributes:
         kind: of the methods that it may name, where that is always the same.
         hooks: of components that it may name; empty: any.
+        base: of the methods that it may name, where their kind has several base classes; None: any.
     """
 
     kind: ClassVar[Kind | None] = None
     hooks: ClassVar[tuple[str, ...]] = ()
+    base: ClassVar[type[Configured[Any]] | None] = None
     name: str = Field(min_length=1, description="a name that `fedsim list` prints")
     settings: dict[str, Any] = Field(default_factory=dict)
 

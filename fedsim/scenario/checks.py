@@ -25,6 +25,7 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
         FedsimError: it does not fit; the message says what to change.
     """
     _check_hook(method, place, choice)
+    _check_base(method, choice)
     configured = method.derived_from(Configured)
     reason = configured.needs_more(_granted_by(scenario, choice)) if configured is not None else None
     if reason is not None:
@@ -61,6 +62,14 @@ def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) ->
             f"'{method.name}' is a {method.hook}, which takes a trained model, and no training runs it. Leave it out, "
             f"and give it to {RUN_AFTERWARDS[method.hook]}{_TABLES.get(method.hook, '')}."
         )
+
+
+def _check_base(method: Method, choice: Choice) -> None:
+    if choice.base is None or method.derived_from(choice.base) is not None:
+        return
+    others = registry.methods(method.kind).values()
+    names = [other.name for other in others if other.derived_from(choice.base) is not None]
+    raise FedsimError(f"'{method.name}' answers another question. Expected one of: {', '.join(names) or 'none'}.")
 
 
 def check_crafting(scenario: Scenario, source: str) -> None:

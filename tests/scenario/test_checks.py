@@ -1,13 +1,16 @@
 """Whether a method fits the scenario that names it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Configured
+from fedsim.core.registry import Kind
+from fedsim.core.types import Config
 from fedsim.scenario import AttackChoice, Scenario, parse
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 
@@ -35,6 +38,30 @@ def test_a_component_stands_where_its_hook_is_run(
 ) -> None:
     with pytest.raises(FedsimError, match=message):
         checked(scenario(), "component", Choice(name=name), *place)
+
+
+class Answers(Configured[Config]):
+    """The base class of one question's attacks."""
+
+
+class AnswersElse(Configured[Config]):
+    """That of another question."""
+
+
+class AnswerChoice(Choice):
+    """An attack of the first question."""
+
+    kind: ClassVar[Kind | None] = "evidence_attack"
+    base: ClassVar[type[Configured[Any]] | None] = Answers
+
+
+def test_an_attack_on_evidence_answers_the_question_that_names_it(scenario: Build) -> None:
+    with registry.temporary():
+        for name, base in (("fits", Answers), ("fits-else", AnswersElse)):
+            registry.evidence_attack(name, summary="answers")(base)
+        checked(scenario(), "evidence_attack", AnswerChoice(name="fits"), "questions", "a")
+        with pytest.raises(FedsimError, match="'fits-else' answers another question. Expected one of: fits"):
+            checked(scenario(), "evidence_attack", AnswerChoice(name="fits-else"), "questions", "a")
 
 
 def test_what_an_attack_knows_beyond_the_threat_model_counts(scenario: Build) -> None:

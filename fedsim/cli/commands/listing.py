@@ -31,6 +31,8 @@ _KINDS: dict[str, registry.Kind] = {
     "memberships": "membership",
     "attributes": "attribute",
     "traces": "trace",
+    "evidence-attacks": "evidence_attack",
+    "evidence-defenses": "evidence_defense",
     "questions": "question",
     "metrics": "metric",
     "tasks": "task",
@@ -151,7 +153,7 @@ def _entries(group: str) -> list[_Entry]:
 
 def _family(method: registry.Entry) -> str:
     """Return the folder of a method among those of its kind, or the package of somebody else's."""
-    if method.kind not in ("attack", "defense", "component"):
+    if method.kind not in ("attack", "defense", "component", "evidence_attack", "evidence_defense"):
         return ""
     *folders, _ = method.module.split(".")
     return folders[-1] if folders else method.module

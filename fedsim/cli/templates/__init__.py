@@ -32,7 +32,6 @@ _FAMILY_OF: dict[Like, str] = {
     "malicious": "malicious_server",
 }
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
-_NO_FAMILIES = ("attributes", "core", "generation", "membership")  # code shared by methods; methods of another kind
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
 _OUTCOMES: dict[NewKind, str] = {
     "attack": "Recovers: what comes out, as inputs, tokens, labels or masks.",
@@ -63,7 +62,8 @@ def families(kind: NewKind) -> list[Family]:
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     packages = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
-    return [Family(name, _sentence(path)) for name, path in sorted(packages.items()) if name not in _NO_FAMILIES]
+    used = {entry.module.split(".")[-2] for entry in registry.entries(kind).values() if "." in entry.module}
+    return [Family(name, _sentence(path)) for name, path in sorted(packages.items()) if name in used]
 
 
 def usual_family(kind: NewKind, like: Like | None) -> str:

@@ -3,7 +3,8 @@
 A method is a class or function with a pydantic config. It is imported when it is named: what fedsim's own decorators
 say is read from their files. Third-party packages add theirs by an entry point in the group ``fedsim.attacks``,
 ``fedsim.distances``, ``fedsim.priors``, ``fedsim.attentions``, ``fedsim.defenses``, ``fedsim.components``,
-``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.questions``,
+``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.evidence_attacks``,
+``fedsim.evidence_defenses``, ``fedsim.questions``,
 ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         dataset,
         defense,
         distance,
+        evidence_attack,
+        evidence_defense,
         membership,
         metric,
         model,
@@ -52,6 +55,8 @@ __all__ = [
     "distance",
     "entries",
     "every_metric",
+    "evidence_attack",
+    "evidence_defense",
     "find",
     "for_scenarios",
     "get",

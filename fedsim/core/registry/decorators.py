@@ -98,6 +98,16 @@ def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     return _register("trace", name, None, **about)
 
 
+def evidence_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register an attack on what a question gathers by itself: a final subclass of a base class of that question."""
+    return _register("evidence_attack", name, None, **about)
+
+
+def evidence_defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
+    """Register what changes the evidence of a question before anybody sees it: a final subclass of its base class."""
+    return _register("evidence_defense", name, None, **about)
+
+
 def question(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a question: a final subclass of `fedsim.questions.Question`, whose name is that of its table."""
     return _register("question", name, None, **about)

@@ -18,6 +18,8 @@ _SPOKEN: dict[Kind, str] = {
     "attribute": "attack on attributes",
     "membership": "membership attack",
     "trace": "attack on traces",
+    "evidence_attack": "attack on evidence",
+    "evidence_defense": "defense of evidence",
     "dataset": "data set",
 }
 

@@ -23,6 +23,8 @@ FOLDERS: dict[Kind, str] = {
     "membership": "attacks.membership",
     "attribute": "attacks.attributes",
     "trace": "attacks.generation",
+    "evidence_attack": "attacks",
+    "evidence_defense": "defenses",
     "question": "fedsim.questions",
     "metric": "fedsim.metrics",
     "task": "fedsim.tasks",

@@ -24,6 +24,8 @@ Kind = Literal[
     "membership",
     "attribute",
     "trace",
+    "evidence_attack",
+    "evidence_defense",
     "question",
     "metric",
     "task",

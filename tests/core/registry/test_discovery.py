@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize(
     ("kinds", "folder"),
-    [(("attack", "membership", "attribute", "trace"), "attacks"), (("defense",), "defenses")],
+    [
+        (("attack", "membership", "attribute", "trace", "evidence_attack"), "attacks"),
+        (("defense", "evidence_defense"), "defenses"),
+    ],
     ids=str,
 )
 def test_methods_are_found_by_folder(kinds: tuple[registry.Kind, ...], folder: str) -> None:

@@ -43,6 +43,8 @@ _WITH_FIDELITY: tuple[registry.Kind, ...] = (
     "membership",
     "attribute",
     "trace",
+    "evidence_attack",
+    "evidence_defense",
     "question",
 )
 _MOST_WORDS = 12  # as many as a line of `fedsim show` and a cell of docs/fidelity.md have room for
