@@ -34,7 +34,8 @@ def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> 
     entries = json.loads(done.stdout)
     assert {entry["group"] for entry in entries} == {
         "attacks", "distances", "priors", "attentions", "defenses", "components", "aggregators", "memberships",
-        "attributes", "traces", "questions", "metrics", "tasks", "models", "data", "scenarios",
+        "attributes", "traces", "evidence-attacks", "evidence-defenses", "questions", "metrics", "tasks", "models",
+        "data", "scenarios",
     }  # fmt: skip
     assert {"dropout-inversion", "wiig", "inverting-gradients", "krum", "mnist5k", "vit-small"} <= {
         e["name"] for e in entries

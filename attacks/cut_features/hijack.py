@@ -1,0 +1,86 @@
+"""hijack: send other gradients than those of the loss, and so train the party's bottom into a space of the attacker's.
+
+Idea: a party trusts the gradients that come back; those of a critic pull its vectors towards the attacker's own code.
+Equation: pilot p and decoder d on public x: min |d(p(x)) - x|^2; critic D with penalty w (|dD/dz| - 1)^2 between p(x)
+    and h; back goes the gradient of -mean D(h); the answer is d(h).
+Assumes: public examples of the same kind; the party follows what it gets.
+Recovers: inputs, once the bottom has followed.
+Fails: few steps; deep codes oscillate; the model's accuracy stays at chance meanwhile, which a party can notice.
+Source: Pasquini et al. 2021, arXiv 2012.02670 (FSHA); sizes, and the rate at which gradients are sent, are chosen here.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks.cut_features._decoding import critic, decoder, descend
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks.cut import CutSteering
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types import Config
+from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
+
+
+class HijackConfig(Config):
+    """Settings of hijack."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    penalty: float = Field(default=10.0, ge=0, description="w, of slopes of the critic other than 1")
+    batch_size: int = Field(default=64, ge=2, description="public examples of a step")
+
+
+@final
+@evidence_attack(
+    "hijack",
+    summary="inputs through a bottom that is steered into the attacker's space",
+    paper="2012.02670",
+    fidelity="variant",
+    deviates="small networks, Adam at the party, penalty 10",
+    aliases=("fsha",),
+)
+class Hijack(CutSteering[HijackConfig]):
+    """Steers a bottom."""
+
+    reads: ClassVar[Evidence] = "embeddings"
+    needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"architecture", "public-data"})
+
+    def begin(self, view: CutView, generator: torch.Generator) -> None:
+        """Build pilot, decoder and critic."""
+        if view.public is None or view.architecture is None:
+            raise NotApplicable("it needs public examples, and how the bottom is built")
+        self._public, self._pilot = view.public, copy.deepcopy(view.architecture).train()
+        with seeding.isolate_randomness(generator.initial_seed()):
+            self._decoder, self._critic = decoder(view.width, view.shape), critic(view.width, 2)
+        coder = [*self._pilot.parameters(), *self._decoder.parameters()]
+        self._coder = torch.optim.Adam(coder, self.config.learning_rate)
+        self._judge = torch.optim.Adam(self._critic.parameters(), self.config.learning_rate)
+
+    def steer(self, sent: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the gradient that makes what was sent look like the pilot's code, shape (B, width)."""
+        rows = torch.randint(len(self._public), (self.config.batch_size,), generator=generator)
+        code = self._pilot(self._public[rows])
+        descend(self._coder, F.mse_loss(self._decoder(code), self._public[rows]))
+        code = code.detach()[torch.randint(len(code), (len(sent),), generator=generator)]
+        apart = self._critic(sent).mean() - self._critic(code).mean()
+        descend(self._judge, apart + self.config.penalty * _roughness(self._critic, sent, code, generator))
+        moved = sent.clone().requires_grad_()
+        return torch.autograd.grad(-self._critic(moved).mean(), moved)[0]
+
+    def search(self, view: CutView, generator: torch.Generator) -> Tensor:
+        """Return the decoded vectors, shape (N, *shape)."""
+        return self._decoder(view.sent(view.rows))
+
+
+def _roughness(judge: nn.Module, sent: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the mean squared distance of the critic's slopes from 1, between two samples."""
+    share = torch.rand((len(sent), 1), generator=generator, dtype=torch.double)
+    between = (share * sent + (1 - share) * code).requires_grad_()
+    (slopes,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
+    return (slopes.norm(dim=1) - 1).square().mean()

@@ -1,0 +1,1 @@
+"""Read labels from what comes back across the cut of a split model."""

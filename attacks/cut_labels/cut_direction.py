@@ -1,0 +1,47 @@
+"""cut-direction: give each example the class whose known gradient points most nearly the same way.
+
+Idea: the gradient at the cut pulls examples of one class the same way, and those of another class elsewhere.
+Equation: score of class c = max over known examples j of class c of cos(g_i, g_j).
+Assumes: one known example of each class or more.
+Recovers: labels, of two classes under a linear top always: their gradients lie on one line.
+Fails: several classes under a trained non-linear top; dropout of most of the cut; noise; max-norm turns half of them.
+Source: Li et al. 2022, arXiv 2102.08504, section 3 (cosine); several classes are added here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from attacks.cut_labels._directions import check_known, directions
+from fedsim.core.hooks.cut import CutLabelAttack
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types import Config
+from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
+
+
+class CutDirectionConfig(Config):
+    """Settings of cut-direction."""
+
+
+@final
+@evidence_attack(
+    "cut-direction",
+    summary="labels by the direction of the gradient at the cut",
+    paper="2102.08504",
+    fidelity="variant",
+    deviates="a reference of every class, so that several classes are told",
+)
+class CutDirection(CutLabelAttack[CutDirectionConfig]):
+    """Compares directions with those of known examples."""
+
+    reads: ClassVar[Evidence] = "gradients"
+    needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})
+
+    def search(self, view: CutView, generator: torch.Generator) -> Tensor:
+        """Return the largest cosine with a known example of each class, shape (N, classes)."""
+        check_known(view)
+        cosines = directions(view.received(view.rows)) @ directions(view.received(view.known)).T
+        return torch.stack([cosines[:, view.labels == label].amax(1) for label in range(view.classes)], 1)

@@ -1,0 +1,72 @@
+"""head-algebra: solve a linear top's equations for the errors of its outputs; the label has the only negative one.
+
+Idea: the gradient at the cut is the error of the outputs, seen through weights that the attacker knows.
+Equation: U_A^T r = g_i and sum r = 0, r = p_i - e_y up to a factor; y = argmin r. Of entries that dropout behind
+    concatenation set to zero no equation is left.
+Assumes: a linear top whose weights are known at each step; as many kept entries as classes less one.
+Recovers: every label exactly, of however many classes.
+Fails: a top with hidden layers; fewer kept entries; noise in the gradients.
+Source: the algebra of cross-entropy; after the label inference of Fu et al. 2022, USENIX Security.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks.cut import CutLabelAttack
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types import Config
+from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
+
+
+class HeadAlgebraConfig(Config):
+    """Settings of head-algebra."""
+
+
+@final
+@evidence_attack(
+    "head-algebra",
+    summary="labels exactly, by the equations of a known linear top",
+    related="Fu et al. 2022, USENIX Security",
+)
+class HeadAlgebra(CutLabelAttack[HeadAlgebraConfig]):
+    """Solves for the errors of the outputs."""
+
+    reads: ClassVar[Evidence] = "gradients"
+    needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"top"})
+
+    def search(self, view: CutView, generator: torch.Generator) -> Tensor:
+        """Return minus the error of each output, shape (N, classes)."""
+        every = torch.cat([step.rows for step in view.steps])
+        errors = torch.zeros(int(every.max()) + 1, view.classes, dtype=torch.double)
+        for step in view.steps:
+            weights = _linear(step.top).weight.detach()[:, slice(*view.place)].double()
+            errors[step.rows] = output_errors(weights, step.down[view.party].double())
+        return -errors[view.rows]
+
+
+def output_errors(weights: Tensor, gradients: Tensor) -> Tensor:
+    """Return the errors r with weights^T r = gradient on entries that are not zero, and sum 0, shape (N, classes).
+
+    Args:
+        weights: of the top's outputs, for the party's part, shape (classes, width).
+        gradients: of examples at the party's part, shape (N, width).
+    """
+    scale = gradients.norm(dim=1, keepdim=True)
+    gradients = torch.where(scale > 0, gradients / scale, 0.0)
+    kept = (gradients != 0).double()
+    equations = torch.cat([kept[:, :, None] * weights.T, torch.ones_like(weights.T[:1]).expand(len(kept), 1, -1)], 1)
+    sides = torch.cat([gradients, gradients.new_zeros(len(kept), 1)], 1)
+    return (torch.linalg.pinv(equations) @ sides[:, :, None])[:, :, 0]
+
+
+def _linear(top: nn.Module | None) -> nn.Linear:
+    """Return the one layer of a linear top."""
+    layers = [] if top is None else [layer for layer in top.modules() if isinstance(layer, nn.Linear)]
+    if len(layers) != 1:
+        raise NotApplicable("its equations are those of a linear top. Set vertical.top = 'linear'")
+    return layers[0]

@@ -1,0 +1,1 @@
+"""Hide labels in what is sent back across the cut of a split model."""

@@ -1,0 +1,152 @@
+"""How much of labels and columns was read from what crosses the cut of a split model.
+
+Labels count beside the commonest one, columns beside the mean of public examples and the nearest of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from fedsim.core.registry import metric
+from fedsim.metrics.membership import auc_interval
+from fedsim.metrics.statistics import wilson
+from fedsim.record import Interval
+
+_EXACT = 1e-6  # of the spread of the originals: what solves equations in double precision is far below
+
+
+@metric(
+    "label_read",
+    title="labels read",
+    summary="share of the examples whose label was read; chance is that of the commonest label",
+    over="finding",
+    form="percent",
+    digits=1,
+    counted=True,
+    limits=(0.0, 1.0),
+)
+def label_read(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share of labels that were read, with Wilson's interval.
+
+    Args:
+        guessed: classes, shape (N,).
+        labels: classes, shape (N,).
+        confidence: coverage of the interval, in (0, 1).
+    """
+    return wilson(int((guessed == labels).sum()), len(labels), confidence)
+
+
+@metric(
+    "label_auc",
+    title="AUC of labels",
+    summary="probability that an example of the second class scores above one of the first",
+    over="finding",
+    limits=(0.0, 1.0),
+)
+def label_auc(
+    scores: Tensor, labels: Tensor, generator: np.random.Generator, confidence: float = 0.95
+) -> Interval | None:
+    """Return the area under the curve of two classes; None where one of them does not occur.
+
+    Args:
+        scores: higher for what is rather of class 1, shape (N,).
+        labels: 0 or 1, shape (N,).
+        generator: source of the resamples.
+        confidence: coverage of the interval, in (0, 1).
+    """
+    inside, outside = (scores[labels == label].numpy() for label in (1, 0))
+    if not len(inside) or not len(outside):
+        return None
+    return auc_interval(inside, outside, generator, confidence)
+
+
+@metric(
+    "features_explained",
+    title="features explained",
+    summary="1 less the squared error of the guesses over that of the mean of public examples",
+    over="finding",
+    limits=(None, 1.0),
+)
+def features_explained(
+    errors: Tensor, of_mean: Tensor, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> Interval:
+    """Return the share with its interval by bootstrap over examples.
+
+    Args:
+        errors: squared errors of the guesses, shape (N,).
+        of_mean: those of the mean of public examples, shape (N,).
+        generator: source of the resamples.
+        confidence: coverage of the interval, in (0, 1).
+        resamples: number of bootstrap resamples.
+    """
+    pairs = np.stack([errors.double().numpy(), of_mean.double().numpy()])
+    chosen = generator.integers(len(errors), size=(resamples, len(errors)))
+    wrong, base = pairs[:, chosen].sum(2)
+    low, high = np.quantile(1 - wrong / base, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    value = float(1 - pairs[0].sum() / pairs[1].sum())
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value), n=len(errors))
+
+
+@metric(
+    "exact_rows",
+    title="exact rows",
+    summary="share of the examples whose part was solved exactly",
+    over="finding",
+    form="percent",
+    digits=1,
+    counted=True,
+    limits=(0.0, 1.0),
+)
+def exact_rows(guesses: Tensor, originals: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share of examples without an error above rounding, with Wilson's interval.
+
+    Args:
+        guesses: shape (N, ...).
+        originals: of the same shape.
+        confidence: coverage of the interval, in (0, 1).
+    """
+    spread = originals.std().clamp_min(1e-12)
+    worst = (guesses - originals).flatten(1).abs().amax(1) / spread
+    return wilson(int((worst < _EXACT).sum()), len(worst), confidence)
+
+
+@metric(
+    "nearer_than_public",
+    title="nearer than public",
+    summary="share of the guesses that are nearer to the original than every public example",
+    over="finding",
+    form="percent",
+    digits=1,
+    counted=True,
+    limits=(0.0, 1.0),
+)
+def nearer_than_public(errors: Tensor, of_nearest: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share of guesses with a smaller error than the nearest public example, with Wilson's interval.
+
+    Args:
+        errors: squared errors of the guesses, shape (N,).
+        of_nearest: those of the nearest public example, which the truth chooses, shape (N,).
+        confidence: coverage of the interval, in (0, 1).
+    """
+    return wilson(int((errors < of_nearest).sum()), len(errors), confidence)
+
+
+@metric(
+    "split_accuracy",
+    title="accuracy of the split model",
+    summary="share of the test set that the split model classifies right",
+    over="finding",
+    form="percent",
+    digits=1,
+    limits=(0.0, 1.0),
+)
+def split_accuracy(outputs: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share with Wilson's interval.
+
+    Args:
+        outputs: of the model on the test set, shape (N, classes).
+        labels: classes, shape (N,).
+        confidence: coverage of the interval, in (0, 1).
+    """
+    return label_read(outputs.argmax(1), labels, confidence)
