@@ -202,7 +202,7 @@ def waits_in_the_endless_one(project: Path) -> bool:
     return any("pass" in copy.read_text() for copy in copies)
 
 
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_with_what_was_found_and_leaves_nothing_behind(project: Path, name: signal.Signals) -> None:
     before = contents(project)
     process = start(project, "room/loop.py", "--limit", "60")

@@ -1,11 +1,18 @@
-"""The picture of the rooms shows the layers that are checked and the steps of a batch; no test leans on another."""
+"""The picture of the rooms shows the layers that are checked and the steps of a batch; no test leans on another,
+neither by imports nor by the random numbers that one leaves behind."""
 
 from __future__ import annotations
 
+import random
 import re
 import tomllib
+import zlib
 from itertools import groupby
 from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
 
 REPOSITORY = Path(__file__).parent.parent
 PICTURE = (REPOSITORY / "docs" / "images" / "rooms.svg").read_text(encoding="utf-8")
@@ -33,3 +40,11 @@ def test_no_test_imports_another_tests_file() -> None:
     files = (REPOSITORY / "tests").rglob("*.py")
     guilty = [str(file.relative_to(REPOSITORY)) for file in files if imports.search(file.read_text(encoding="utf-8"))]
     assert not guilty, "what several tests need stands in a module beside them"
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_a_draw_without_a_source_is_that_of_the_tests_name(request: pytest.FixtureRequest, case: int) -> None:
+    seed = zlib.crc32(request.node.nodeid.encode())
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert np.random.random() == np.random.RandomState(seed).random()
+    assert random.random() == random.Random(seed).random()

@@ -49,6 +49,7 @@ def ended(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, limits: st
     return pytester.runpytest_inprocess(*PLUGIN)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is(pytester: pytest.Pytester) -> None:
     written(pytester, "max_recognisable = 0.05")
     pytester.makepyfile(client=CLIENT)

@@ -146,6 +146,7 @@ def test_there_are_thirty() -> None:
     assert len(WRONG) >= 30
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_2_and_the_sentence_alone(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(
         "import torch\nfrom torch import nn\n"

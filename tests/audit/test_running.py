@@ -33,7 +33,7 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError"),
+        pytest.param("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError", marks=pytest.mark.slow),
         ("clients:hangs", {"minutes": 0.5}, "did not return within [0-9]+ s, half of --minutes"),
         pytest.param(
             "clients:hangs_forward",
@@ -49,7 +49,12 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
             r"'clients:leaves' ended the process with exit code 0 \(clients.py, line",
             marks=pytest.mark.slow,
         ),
-        ("clients:exits", {}, r"'clients:exits' ended the process with exit code 3 \(clients.py, line"),
+        pytest.param(
+            "clients:exits",
+            {},
+            r"'clients:exits' ended the process with exit code 3 \(clients.py, line",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_process_of_its_own_survives_everything(

@@ -50,7 +50,9 @@ def trained_weights(kind: str, on_step: OnStep) -> dict[str, Tensor]:
             return pruning.trained("rcp-37", on_step).reducers[0].state_dict()
 
 
-@pytest.mark.parametrize("kind", ["texts", "images", "parts of rcp"])
+@pytest.mark.parametrize(
+    "kind", ["texts", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("images", "parts of rcp"))]
+)
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     kind: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
     assert max(item["values"]["psnr"] for victim in attack["victims"] for item in victim["scores"]) < 40
 
 
+@pytest.mark.slow
 def test_its_own_test_passes(followed: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "test_flip.py", "-p", "no:cacheprovider"],

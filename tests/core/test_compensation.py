@@ -44,7 +44,7 @@ def test_noise_on_a_share_of_the_rows_has_the_spectrum_of_so_many_rows() -> None
     assert left < 0.5 * before
 
 
-@pytest.mark.parametrize("client", [0, 1])
+@pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_layers_own_matrix_loses_most_of_its_noise_and_matching_still_finds_the_image(
     watched: Watched, client: int
 ) -> None:

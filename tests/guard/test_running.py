@@ -83,7 +83,15 @@ def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, i
     assert all(torch.equal(tensor, torch.full_like(tensor, 0.01)) for tensor in arrays.values())
 
 
-@pytest.mark.parametrize(("mode", "code"), [("error", 1), ("names", 1), ("types", 1), ("death", 7)])
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        ("names", 1),
+        ("death", 7),
+        pytest.param("error", 1, marks=pytest.mark.slow),
+        pytest.param("types", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_an_app_that_fails_gives_no_numbers(tmp_path: Path, mode: str, code: int) -> None:
     with pytest.raises(FedsimError, match=f"the app's process ended with exit code {code}"):
         processes(tmp_path, isolation="none").train(order(mode), site.START)

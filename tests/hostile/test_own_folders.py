@@ -193,6 +193,7 @@ def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(
     assert json.loads(done.stdout) == json.loads(command("list", "--json")[1])
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     done = fedsim("sweep", "s.toml", "--jobs", "1", "--out", "o", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -232,6 +233,7 @@ def test_modules_beside_a_scenario_that_it_does_not_name_never_run(tmp_path: Pat
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_an_installed_module_comes_before_one_of_the_folder_and_the_message_says_which(tmp_path: Path) -> None:
     (tmp_path / "textwrap.py").write_text('open("ran", "w")\n')
     (tmp_path / "s.toml").write_text('title = "t"\ndata = { name = "textwrap:load" }\nmodel = { name = "mlp" }\n')
@@ -242,15 +244,16 @@ def test_an_installed_module_comes_before_one_of_the_folder_and_the_message_says
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_named_module_finds_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("COUNT = 8\n")
-    (tmp_path / "nets.py").write_text(
+def test_a_named_module_finds_its_neighbours(tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "neighbour.py").write_text("COUNT = 8\n")
+    (tmp_path / "nearby.py").write_text(
         "from torch import nn\nfrom fedsim.core.registry import for_scenarios\n"
-        "@for_scenarios\ndef make(spec):\n    from beside import COUNT\n"
+        "@for_scenarios\ndef make(spec):\n    from neighbour import COUNT\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, COUNT), nn.Sigmoid(), nn.Linear(COUNT, spec.classes))\n"
     )
     (tmp_path / "s.toml").write_text(
-        'title = "t"\ndata = { name = "digits" }\nmodel = { name = "nets:make" }\nfederation = { clients = 2 }\n'
+        'title = "t"\ndata = { name = "digits" }\nmodel = { name = "nearby:make" }\nfederation = { clients = 2 }\n'
     )
-    done = fedsim("run", "s.toml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, complaints = command("run", "s.toml")
+    assert code == 0, complaints

@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, InputSpec, Reconstruction
@@ -35,6 +34,8 @@ def test_the_nearest_picture_is_that_of_every_comparison(count: int) -> None:
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (3, 3, 32, 32), (2, 1, 11, 11)])
 def test_agrees_with_torchmetrics(shape):
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # it loads transformers, for seconds
+
     source = torch.Generator().manual_seed(0)
     originals = torch.rand(shape, generator=source)
     guesses = (originals + 0.2 * torch.randn(shape, generator=source)).clamp(0, 1)
@@ -46,6 +47,8 @@ def test_agrees_with_torchmetrics(shape):
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (3, 3, 32, 32), (2, 3, 64, 48), (2, 1, 11, 11)])
 def test_ssim_agrees_with_torchmetrics(shape):
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     source = torch.Generator().manual_seed(1)
     originals = torch.nn.functional.avg_pool2d(torch.rand(shape, generator=source), 3, 1, 1)
     guesses = (originals + 0.1 * torch.randn(shape, generator=source)).clamp(0, 1)

@@ -54,6 +54,7 @@ def test_scores_are_those_of_the_package(model: nn.Module, smollm2: Path, tokeni
         assert torch.allclose(model(tokens), theirs(tokens).logits, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
     model: nn.Module, smollm2: Path, tokenizer: ModelTokenizer
 ) -> None:

@@ -85,7 +85,7 @@ FAR_BELOW_RENYI = (1e-4, 0.5, 10, 1e-5)
         *REFERENCE,
         (0.2, 30.0, 1, 1e-5),
         pytest.param((0.9, 0.6, 3, 1e-5), marks=pytest.mark.slow),
-        (0.3, 1.0, 1, 1e-2),
+        pytest.param((0.3, 1.0, 1, 1e-2), marks=pytest.mark.slow),
         FAR_BELOW_RENYI,
     ],
 )

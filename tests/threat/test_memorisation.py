@@ -120,6 +120,7 @@ def test_a_real_model_remembers_through_its_adapters_alone(
     assert left_out.more["secrets_written"].value == 0.0
 
 
+@pytest.mark.slow
 def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
     tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
     tables["data"]["canaries"] = 40

@@ -76,7 +76,7 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
     assert abs(np.mean(found) - chance) < 4 * error + 1e-9
 
 
-@pytest.mark.parametrize("hidden", [None, "trace-padding"])
+@pytest.mark.parametrize("hidden", [None, pytest.param("trace-padding", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
     method = registry.get("component", hidden) if hidden else None

@@ -95,7 +95,7 @@ def test_log_cosh_does_not_overflow():
     assert float(log_cosh(values)[3]) == pytest.approx(1000.0 - 0.6931471805599453)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.25])
+@pytest.mark.parametrize("rate", [0.25, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, attack_named, psnr_of, rate):
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))

@@ -42,7 +42,13 @@ def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, ac
 
 
 @pytest.mark.parametrize(
-    ("size", "bias"), [(8, False), (8, True), (16, False), pytest.param(32, True, marks=pytest.mark.slow)]
+    ("size", "bias"),
+    [
+        (8, True),
+        (16, False),
+        pytest.param(8, False, marks=pytest.mark.slow),
+        pytest.param(32, True, marks=pytest.mark.slow),
+    ],
 )
 def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, size, bias):
     knows = ("batch-size", "dropout-rates", "input-statistics")

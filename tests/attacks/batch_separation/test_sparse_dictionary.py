@@ -93,6 +93,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, rat
     assert guess.objective < 1e-9
 
 
+@pytest.mark.slow
 def test_photographs_come_back_exactly(watched, attack_named, psnr_of):
     observation, truth, world = watched(
         data={"name": "foolbox-samples", "collection": "cifar10"},
@@ -176,7 +177,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     [
         (lambda t, g: t + 0.01 * t.norm() / t.numel() ** 0.5 * torch.randn(t.shape, generator=g), 40),
         (lambda t, _: (t * (127 / t.abs().max())).round() * (t.abs().max() / 127), 35),
-        (lambda t, _: t.bfloat16().float(), 40),
+        pytest.param(lambda t, _: t.bfloat16().float(), 40, marks=pytest.mark.slow),
     ],
     ids=["noise", "int8", "bfloat16"],
 )

@@ -83,6 +83,7 @@ def test_convolutions_with_smooth_activations_are_solved_before_anything_descend
         assert min(psnr(guess, truth, world)) > 80
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.5}, data={"name": "digits", "size": 32})
     first, second = (attacked(observation, max_iterations=2, mask_iterations=2, leave_out=SLOW) for _ in range(2))
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
 
 def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
-    guess = attacked(observation, max_iterations=10, mask_iterations=5, leave_out=SLOW)
+    guess = attacked(observation, max_iterations=4, mask_iterations=2, leave_out=SLOW)
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
     winner = guess.notes[0].removeprefix("won: ").partition(",")[0]
     assert len(scores) > 1
@@ -143,6 +144,7 @@ def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[
     assert guess.notes[0] == "won: sentence-atoms, which explains the gradient exactly"
 
 
+@pytest.mark.slow
 def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
     watched: Watched, written_text: dict[str, Any]
 ) -> None:

@@ -63,7 +63,7 @@ def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any],
     [
         ({"name": "sign"}, WIDE, 3.0),
         pytest.param({"name": "sign", "scaled": True}, WIDE, 3.0, marks=pytest.mark.slow),
-        ({"name": "pruning", "rate": 0.8}, PLAIN, 3.0),
+        pytest.param({"name": "pruning", "rate": 0.8}, PLAIN, 3.0, marks=pytest.mark.slow),
         pytest.param({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0, marks=pytest.mark.slow),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else None,

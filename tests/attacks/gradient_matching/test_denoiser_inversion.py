@@ -46,6 +46,7 @@ def test_at_the_truth_the_objective_vanishes(classes: bool) -> None:
     assert float(other.detach()) > 1e-4
 
 
+@pytest.mark.slow
 def test_granted_draws_are_no_unknowns_and_the_image_is_found() -> None:
     own = step(told=True)
     method = attack(max_iterations=100, schedule="cosine")

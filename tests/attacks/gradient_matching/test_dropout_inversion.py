@@ -84,7 +84,10 @@ def held(rows: list[Row]) -> dict[str, bool]:
         pytest.param(
             {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean"}, marks=pytest.mark.slow
         ),
-        {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean", "annealed": True},
+        pytest.param(
+            {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean", "annealed": True},
+            marks=pytest.mark.slow,
+        ),
         {"relaxation": "straight-through", "first_masks": "mean", "mask_learning_rate": 0.03},
     ],
     ids=str,
@@ -214,6 +217,7 @@ def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
     assert psnr_of(found, truth, observation.spec)[0] > psnr_of(ignorant, truth, observation.spec)[0] + 10
 
 
+@pytest.mark.slow
 def test_dropout_fools_ig_and_not_dia_on_eight_digits() -> None:
     expected = {"IG": True, "DIA": True, "WIIG": True, "closed form": True}
     assert held(dropout_inversion.mlp_on_mnist(iterations=400, plateau_patience=70)) == expected

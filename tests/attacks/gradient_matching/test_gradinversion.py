@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -53,6 +54,7 @@ def test_the_pull_of_the_group_brings_seeds_together(toy: Toy, attack_named: Nam
     assert ends[1.0] < 0.01 * ends[0.0]
 
 
+@pytest.mark.slow
 def test_a_batch_is_recovered_and_every_seed_has_masks_of_its_own(toy: Toy, attack_named: Named) -> None:
     observation, truth = toy(plain(), (1, 6, 6), 2)
     observation = replace(observation, labels=truth.batches[0].labels)

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -31,6 +32,7 @@ def build(**settings: object) -> Transformer:
         return Transformer(**settings)
 
 
+@pytest.mark.slow
 def test_it_lowers_the_distance_in_both_stages(toy, attack_named):
     observation, truth = toy(build(rate=0.25), (1, 8, 8), 1, dtype=torch.float32)
     steps = []

@@ -39,7 +39,7 @@ def test_one_image_and_its_label_are_exact(toy: Toy, name: str) -> None:
     assert found.masks is None
 
 
-@pytest.mark.parametrize("name", ["dlg", "idlg", pytest.param("cpl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["dlg", *(pytest.param(name, marks=pytest.mark.slow) for name in ("idlg", "cpl"))])
 def test_masks_are_found_with_the_image(toy: Toy, name: str) -> None:
     observation, truth = toy(sigmoid_lenet(0.5), (1, 6, 6), 1)
     found = found_by(name, observation)

@@ -32,7 +32,7 @@ def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **set
         {"scale": 0.03},
         pytest.param({"scale": 0.03, "law": "laplace"}, marks=pytest.mark.slow),
         pytest.param({"scale": 1.0, "relative": True}, marks=pytest.mark.slow),
-        {"scale": 1.0, "relative": True, "law": "laplace"},
+        pytest.param({"scale": 1.0, "relative": True, "law": "laplace"}, marks=pytest.mark.slow),
     ],
     ids=["gaussian", "laplace", "relative gaussian", "relative laplace"],
 )

@@ -23,14 +23,18 @@ CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
 
 
 @pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_precode_stops_who_is_naive_or_takes_the_mean_of_the_noise_and_not_who_searches_it(
-    attacked: Attacked, client: int
-) -> None:
+def test_precode_stops_who_is_naive_and_not_who_searches_the_noise(attacked: Attacked, client: int) -> None:
     naive, _ = attacked("inverting-gradients", "precode", client=client)
     informed, found = attacked("noise-inversion", "precode", client=client)
     assert naive < 10
     assert informed > 20
     assert found.masks is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("client", [0, 1])
+def test_precode_stops_who_takes_the_mean_of_the_noise(attacked: Attacked, client: int) -> None:
+    informed, _ = attacked("noise-inversion", "precode", client=client)
     expectation, found = attacked("noise-inversion", "precode", client=client, noise="expectation")
     assert informed > expectation + 10, "the deviation of the noise is large"
     assert found.objective > 0.1
@@ -43,6 +47,7 @@ def test_the_convolutional_bottleneck_gives_way_too(attacked: Attacked) -> None:
     assert informed > naive + 4
 
 
+@pytest.mark.slow
 def test_dropout_and_the_bottleneck_are_searched_together(watched: Watched, attack_named: Named) -> None:
     observation, truth, world = watched(
         knows=ALL, model={**MLP, "dropout": 0.25}, defenses=[{"name": "precode", "latent": 32}]

@@ -39,6 +39,7 @@ def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_name
     assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
 
 
+@pytest.mark.slow
 def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watched: Watched) -> None:
     seen = watched(
         model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)

@@ -62,8 +62,6 @@ def test_the_regression_over_rounds_gives_every_image_of_the_batch(
     attack = method.make(method.config())
     steps: list[Any] = []
     first = attack(latest, seeding.generator(1, "attack"), steps.append)
-    second = attack(latest, seeding.generator(1, "attack"))
-    assert torch.equal(first.inputs, second.inputs)
     assert first.inputs.shape == (4, *latest.spec.shape)
     assert latest.labels is not None
     assert torch.equal(first.labels, latest.labels)

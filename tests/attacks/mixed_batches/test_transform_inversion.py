@@ -15,7 +15,8 @@ ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 
 
-@pytest.mark.parametrize("client", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("client", [0, 2])
 def test_ats_stops_the_naive_attacker_and_not_the_one_who_searches_through_the_policies(
     attacked: Attacked, watched: Watched, client: int
 ) -> None:

@@ -1,5 +1,6 @@
 """Parts of the walk: inputs that all equations behind them sharpen, and a walk in double precision."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ def test_an_input_whose_stage_shows_its_scale_is_sharpened_by_all_equations_behi
     assert float((sharp - inputs).norm() / inputs.norm()) < 1e-8
 
 
+@pytest.mark.slow
 def test_in_double_precision_the_image_comes_back_with_its_contrast(toy: Toy) -> None:
     walk, image = walk_of(toy)
     solved = walk.back().values.view(image.shape)

@@ -28,6 +28,7 @@ def worst(guess: Reconstruction, truth: Tensor, observation: Observation) -> flo
     return float(-10 * errors.square().flatten(1).mean(1).log10().max())
 
 
+@pytest.mark.slow
 def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(4, 8, 16))
     guess = answer(attack(), observation)
@@ -62,7 +63,8 @@ def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
     assert worst(guess, truth, observation) > 80
 
 
-@pytest.mark.parametrize("norm", [group, pytest.param(nn.BatchNorm2d, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
 def test_two_images_come_back_from_what_the_head_read_of_each(toy: Toy, norm: Any) -> None:
     observation, truth = of_digits(toy, residual(6, 12, norm=norm), 2, side=4)
     guess = answer(attack(), observation)
@@ -72,12 +74,14 @@ def test_two_images_come_back_from_what_the_head_read_of_each(toy: Toy, norm: An
     assert guess.is_exact
 
 
+@pytest.mark.slow
 def test_behind_relu(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(8, 16, 32, activation=nn.ReLU), side=4)
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
 
 
+@pytest.mark.slow
 def test_auto_chooses_it(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(4, 16), side=4)
     method = registry.get("attack", "auto")

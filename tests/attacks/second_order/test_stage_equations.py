@@ -79,7 +79,7 @@ def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explain
     assert equations.misfit(truth) < 1e-13  # the exponential is of single precision
 
 
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_one_stage_alone_comes_back_from_noise(toy: Toy, number: int) -> None:
     stage, inputs, output, received = passed(toy, number)
     equations = StageEquations([stage], tuple(inputs.shape), output, received)

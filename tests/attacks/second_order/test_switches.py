@@ -10,7 +10,11 @@ from tests.attacks.second_order.solved import Toy, distances, lenet, solve
 
 @pytest.mark.parametrize(
     ("activation", "size", "rate"),
-    [(nn.ReLU, 1, 0.5), (nn.LeakyReLU, 1, 0.0), pytest.param(nn.ReLU, 2, 0.0, marks=pytest.mark.slow)],
+    [
+        (nn.ReLU, 1, 0.5),
+        pytest.param(nn.LeakyReLU, 1, 0.0, marks=pytest.mark.slow),
+        pytest.param(nn.ReLU, 2, 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_units_that_switch_are_solved_for(toy: Toy, activation: type[nn.Module], size: int, rate: float) -> None:
     observation, truth = toy(lenet(1, 8, 12, rate, activation), (1, 8, 8), size, classes=10, dtype=torch.float32)

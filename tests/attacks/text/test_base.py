@@ -52,7 +52,15 @@ def test_without_dropout_a_search_for_masks_is_the_plain_attack(
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("knows", [KNOWN, (*KNOWN, "masks"), (*KNOWN, "labels"), ("batch-size",)])
+@pytest.mark.parametrize(
+    "knows",
+    [
+        KNOWN,
+        ("batch-size",),
+        pytest.param((*KNOWN, "masks"), marks=pytest.mark.slow),
+        pytest.param((*KNOWN, "labels"), marks=pytest.mark.slow),
+    ],
+)
 def test_it_reports_tokens_in_order_and_returns_sentences(
     name: str, knows: tuple[str, ...], watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:

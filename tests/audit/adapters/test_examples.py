@@ -52,6 +52,7 @@ def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
     assert sentence.startswith("Updates of one image give the image back (1 of 1): 1 update was attacked for ")
 
 
+@pytest.mark.slow
 def test_private_steps_give_nothing_back() -> None:
     assert answered(subject_of("opacus_client.py:make_private"), 4) == (0.0, "withstood")
 

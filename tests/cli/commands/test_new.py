@@ -86,7 +86,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind",
     [
         pytest.param("attack", marks=pytest.mark.slow),
-        "defense",
+        pytest.param("defense", marks=pytest.mark.slow),
         pytest.param("component", marks=pytest.mark.slow),
         "task",
     ],

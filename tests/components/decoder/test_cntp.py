@@ -92,6 +92,7 @@ def test_the_number_of_trials_grows_with_entropy_from_one_to_the_most(form: str)
     assert trials_at(0.86, config) == 5
 
 
+@pytest.mark.slow
 def test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form() -> None:
     """P(s) = G(s)^N - (G(s) - F(s))^N, G(s) the probability of all trials whose perplexity is at least that of s."""
     odds, begin, trials = Table().table.softmax(-1), 0, 4

@@ -62,7 +62,7 @@ def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
     [
         {"draft": "small", "temperature": 1.0, "length": 2},
         {"layers": 1, "temperature": 0.7, "length": 3},
-        {"draft": "small", "temperature": 1.5, "top_p": 0.8},
+        pytest.param({"draft": "small", "temperature": 1.5, "top_p": 0.8}, marks=pytest.mark.slow),
     ],
 )
 def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:

@@ -91,6 +91,7 @@ def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_state
     assert abs(float((without - with_states).mean())) < 0.02
 
 
+@pytest.mark.slow
 def test_a_network_sees_the_product_that_a_log_linear_head_does_not() -> None:
     """The later token is the exclusive or of token and state, so the surplus is ln 2 and no linear map sees it."""
     source = torch.Generator().manual_seed(0)

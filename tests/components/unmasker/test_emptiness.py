@@ -61,7 +61,7 @@ def agrees(text: str, pattern: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, chunks)), text) is not None
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_gaps_of_any_text_are_decided_as_by_trying_texts_up_to_twelve_signs(length: int) -> None:
     known = sorted(texts(BRACKETS, 10))  # four signs need four more at most; ten leave room for both ends
     for own in product("([)?.", repeat=length):

@@ -108,14 +108,16 @@ def test_names_of_methods_wait_for_no_package_that_takes_long() -> None:
     ]
 
 
-def test_importing_all_methods_and_a_run_wait_for_no_package_that_takes_long() -> None:
+def test_importing_all_methods_a_run_and_a_report_wait_for_no_package_that_takes_long() -> None:
     code = (
         f"[registry.methods(kind) for kind in registry.KINDS]; print({SLOW} & set(sys.modules)); "
+        "import fedsim.report; print({'matplotlib', 'jinja2'} & set(sys.modules)); "
         "from fedsim.experiment import runner; print({'scipy.stats', 'sklearn'} & set(sys.modules))"
     )
-    assert printed(code) == ["set()", "set()"]
+    assert printed(code) == ["set()", "set()", "set()"]
 
 
+@pytest.mark.slow
 def test_a_method_is_imported_when_it_is_named() -> None:
     code = (
         "method = registry.get('component', 'lora'); print(method.module); "

@@ -84,14 +84,14 @@ def kept_by(scenario: Scenario) -> tuple[Remembering, list[RoundRecord]]:
 
 def test_a_clients_history_grows_every_round_and_equals_the_record(scenario: Build, tmp_path: Path) -> None:
     """An accountant that starts anew each round would report the first figure for ever."""
-    built_scenario = scenario(federation={**POISSON, "rounds": 5}, defenses=[{"name": "dp-sgd"}], attacks=[])
+    built_scenario = scenario(federation={**POISSON, "rounds": 3}, defenses=[{"name": "dp-sgd"}], attacks=[])
     (found,) = recorded(built_scenario, tmp_path).arms[0].guarantees
     grid, _ = kept_by(built_scenario)
     stated = worlds.build(built_scenario).facts.client_mechanisms["dp-sgd"]
     for client in range(4):
         history = spent(grid.kept(client), "dp-sgd")
-        assert [part.steps for part in history] == [1] * 5
-        figures = [guarantee(stated, history[: number + 1]).epsilon for number in range(5)]
+        assert [part.steps for part in history] == [1] * 3
+        figures = [guarantee(stated, history[: number + 1]).epsilon for number in range(3)]
         assert all(later > earlier for earlier, later in pairwise(figures))
         assert figures[-1] == found.epsilon
         assert figures[0] < 0.9 * figures[-1]

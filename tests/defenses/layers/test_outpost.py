@@ -14,7 +14,15 @@ from tests.defenses.stepping import gradient, here, local_step, make
 DRAWS = 2000
 
 
-@pytest.mark.parametrize(("beta", "step"), [(0.125, 0), (0.125, 8), (1.0, 3), (0.0, 50)])
+@pytest.mark.parametrize(
+    ("beta", "step"),
+    [
+        (0.125, 8),
+        (1.0, 3),
+        pytest.param(0.125, 0, marks=pytest.mark.slow),
+        pytest.param(0.0, 50, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_is_changed_with_the_stated_probability(beta: float, step: int) -> None:
     defense, local, plain = make("outpost", beta=beta), local_step(), gradient()
     changed = 0

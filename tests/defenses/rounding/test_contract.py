@@ -12,7 +12,12 @@ DRAWS = 4000
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("qsgd", {"levels": 1}), ("qsgd", {"levels": 5}), ("quantisation", {"bits": 1}), ("quantisation", {"bits": 3})],
+    [
+        ("qsgd", {"levels": 5}),
+        ("quantisation", {"bits": 3}),
+        pytest.param("qsgd", {"levels": 1}, marks=pytest.mark.slow),
+        pytest.param("quantisation", {"bits": 1}, marks=pytest.mark.slow),
+    ],
 )
 def test_rounding_is_right_on_average(name: str, settings: dict[str, Any]) -> None:
     """Within three standard errors (four: six entries are looked at), in double precision."""

@@ -16,6 +16,7 @@ from tests.federating import run
 Build = Callable[..., Scenario]
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bits(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.federation.engines.local._WORTH_A_PROCESS", 0.0)
     settings = {"rounds": 2, "batch_size": 4, "algorithm": "fedavg", "local_steps": 2}

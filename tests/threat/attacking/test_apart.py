@@ -93,6 +93,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_path: Path) -> None:
     built = scenario(
         federation={"clients": 4, "rounds": 2, "batch_size": 2},
@@ -109,15 +110,22 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
     assert here.arms[0].attacks[0].victims[0].failure is None
 
 
-def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario: Build, tmp_path: Path, strange: None) -> None:
-    attacks = [{"name": "strange", "label": deed, "deed": deed} for deed in ("end", "raise", "object")]
+@pytest.mark.parametrize(
+    ("deed", "why"),
+    [
+        ("end", "its process ended with 7 before it answered."),
+        pytest.param("raise", "ZeroDivisionError: a bug (strange_attack.py", marks=pytest.mark.slow),
+        pytest.param("object", "its answer holds a object, expected tensors, numbers and text", marks=pytest.mark.slow),
+    ],
+)
+def test_what_an_attack_does_to_its_process_is_its_own_failure(
+    scenario: Build, tmp_path: Path, strange: None, deed: str, why: str
+) -> None:
+    attacks = [{"name": "strange", "deed": deed}]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
-    record = run(built, tmp_path / "apart", start_apart)
-    found = {attack.label: attack.victims for attack in record.arms[0].attacks}
-    why = {label: [victim.failure for victim in victims] for label, victims in found.items()}
-    assert why["end"] == ["its process ended with 7 before it answered."] * 2
-    assert all("ZeroDivisionError: a bug (strange_attack.py" in str(one) for one in why["raise"])
-    assert all("its answer holds a object, expected tensors, numbers and text" in str(one) for one in why["object"])
+    victims = run(built, tmp_path / "apart", start_apart).arms[0].attacks[0].victims
+    assert len(victims) == 2
+    assert all(why in str(victim.failure) for victim in victims)
 
 
 def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(
@@ -145,6 +153,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     assert shown[0].guess.shape == (1, 1, 8, 8)
 
 
+@pytest.mark.slow
 def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watched) -> None:
     observation, _, _ = watched()
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})

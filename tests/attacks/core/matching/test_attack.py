@@ -99,7 +99,7 @@ def test_objective_vanishes_at_the_truth_and_not_without_the_masks(
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, path: type[Comparison]) -> None:
     spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
     with seeding.isolate_randomness(1):

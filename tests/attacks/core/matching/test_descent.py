@@ -191,7 +191,7 @@ def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     assert float(moved.masks[0].max()) <= 1.0
 
 
-@pytest.mark.parametrize("sign", ["hard", "off"])
+@pytest.mark.parametrize("sign", ["hard", pytest.param("off", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["inverting-gradients", "ig-train", "ig-mc", "wiig", "dropout-inversion"])
 def test_victims_together_find_what_each_finds_alone(watched: Watched, name: str, sign: str) -> None:
     knows = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics")
