@@ -20,8 +20,10 @@ def test_there_are_three() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        # Its sweep takes ten seconds; tests/test_api.py makes, loads and tabulates a smaller one.
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "sweep_to_pareto" else ())
+        # What two of them call is called by tests/test_api.py and tests/audit with less to do.
+        pytest.param(
+            path, id=path.stem, marks=pytest.mark.slow if path.stem in ("audit_your_model", "sweep_to_pareto") else ()
+        )
         for path in NOTEBOOKS
     ],
 )

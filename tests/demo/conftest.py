@@ -53,7 +53,7 @@ def page_file(lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")  # not session: an event loop runs here, and later tests start their own
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
     if CHROMIUM is None:
         pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")

@@ -90,7 +90,14 @@ def test_the_servers_rate_follows_what_clients_send() -> None:
     assert rates(arms=either, aggregation={"optimizer": {"name": "sgd", "learning_rate": 0.3}}) == [0.3, 0.3]
 
 
-@pytest.mark.parametrize(("data", "rounds"), [("digits", 40), ("mnist5k", 40), ("foolbox-samples", 20)])
+@pytest.mark.parametrize(
+    ("data", "rounds"),
+    [
+        ("digits", 40),
+        pytest.param("mnist5k", 40, marks=pytest.mark.slow),
+        pytest.param("foolbox-samples", 20, marks=pytest.mark.slow),
+    ],
+)
 def test_the_defaults_of_fedsgd_train(data: str, rounds: int, tmp_path: Path) -> None:
     tables = {
         "title": "t", "data": {"name": data}, "model": {"name": "mlp", "width": 64},

@@ -172,16 +172,21 @@ def honest(scenario: Build) -> Journal:
     return ran(scenario_of(scenario), "train", lambda reply: [reply])
 
 
-@pytest.mark.parametrize("stage", STAGES)
+DOUBLES: dict[str, Forge] = {
+    "in another's name": lambda reply: naming(reply, 0),
+    "twice": lambda reply: [reply, reply],
+    "twice and then empty": lambda reply: [reply, *holding(reply, {})],
+    "from a node that was not asked too": lambda reply: [reply, from_node(reply, 99)],
+}
+
+
 @pytest.mark.parametrize(
-    "forge",
-    [
-        lambda reply: naming(reply, 0),
-        lambda reply: [reply, reply],
-        lambda reply: [reply, *holding(reply, {})],
-        lambda reply: [reply, from_node(reply, 99)],
+    ("stage", "forge"),
+    [  # quick tests see each stage and each double once or twice
+        pytest.param(stage, forge, id=f"{stage}, {name}", marks=() if at % 4 == number else pytest.mark.slow)
+        for at, stage in enumerate(STAGES)
+        for number, (name, forge) in enumerate(DOUBLES.items())
     ],
-    ids=["in another's name", "twice", "twice and then empty", "from a node that was not asked too"],
 )
 def test_the_first_answer_of_the_node_that_was_asked_counts_whatever_it_says_of_itself(
     scenario: Build, honest: Journal, stage: str, forge: Forge

@@ -72,10 +72,10 @@ def test_beside_nothing_but_copies_of_it_nothing_is_identified() -> None:
 
 
 def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> None:
-    originals = pictures(3, 0, (3, 160, 120))
+    originals = pictures(1, 0, (3, 160, 120))
     few = Gallery(pictures(4, 1, (3, 160, 120)))
     assert few._pictures.shape == (PUBLIC, 3, 64, 48)
-    assert identified(noisy(originals, 0.3), originals, few).tolist() == [1.0] * 3
+    assert identified(noisy(originals, 0.3), originals, few).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("kind", ["grey", "noise", "smooth", "mean", "another"])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -69,6 +69,7 @@ class Pairs:
 
 
 @given(st.integers(0, 100), st.sampled_from(["###", "#-##", " ##."]), st.sampled_from(["It is", "It is 1"]))
+@settings(max_examples=40)  # of 606
 def test_of_several_ways_to_cut_a_filling_the_tokenizers_own_counts(seed: int, form: str, prompt: str) -> None:
     tokenizer = Pairs()
     model = Random(seed, tokenizer.vocabulary, 1.0)

@@ -44,10 +44,14 @@ def plant(monkeypatch: pytest.MonkeyPatch, evidence: Evidence, *, is_meant: bool
     monkeypatch.setattr(asking, "layer_states", states)
 
 
+@pytest.fixture(scope="module")
+def evidence(scenario: Build) -> Evidence:
+    return evidence_of(scenario(**TEXTS))
+
+
 def test_the_value_that_is_bound_to_the_known_one_is_extracted(
-    scenario: Build, monkeypatch: pytest.MonkeyPatch
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evidence = evidence_of(scenario(**TEXTS))
     plant(monkeypatch, evidence, is_meant=True)
     read, control = ask(evidence)
     assert (read.label, read.role, read.state) == ("name given topic", "attack", "recovered")
@@ -56,16 +60,14 @@ def test_the_value_that_is_bound_to_the_known_one_is_extracted(
     assert (control.role, control.state) == ("chance", "withstood")
 
 
-def test_states_that_hold_no_value_give_none_back(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence = evidence_of(scenario(**TEXTS))
+def test_states_that_hold_no_value_give_none_back(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, evidence, is_meant=False)
     read, _control = ask(evidence)
     assert read.state == "withstood"
     assert read.chance == pytest.approx(1 / 8)
 
 
-def test_a_real_model_is_read_in_its_upper_half(scenario: Build) -> None:
-    evidence = evidence_of(scenario(**TEXTS))
+def test_a_real_model_is_read_in_its_upper_half(evidence: Evidence) -> None:
     read, control = ask(evidence)
     assert read.value is not None
     assert control.value is not None

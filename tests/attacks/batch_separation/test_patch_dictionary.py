@@ -56,7 +56,7 @@ def test_images_are_exact_only_where_their_tokens_surely_belong_together(toy, at
     assert guess.is_exact is is_sure
 
 
-@pytest.mark.parametrize(("hidden", "is_separated"), [(384, True), (64, False)])
+@pytest.mark.parametrize(("hidden", "is_separated"), [(384, True), pytest.param(64, False, marks=pytest.mark.slow)])
 def test_hidden_units_of_the_first_block_open_batches_whose_positions_have_no_zeros(
     watched, attack_named, psnr_of, hidden, is_separated
 ):

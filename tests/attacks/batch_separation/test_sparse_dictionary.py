@@ -196,6 +196,7 @@ def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     assert guess.masks is None
 
 
+@pytest.mark.slow
 def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
     """What a server sees behind secure aggregation: the mean of several clients, in steps of a fixed size."""
     observation, truth, world = watched(

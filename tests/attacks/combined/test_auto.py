@@ -297,7 +297,7 @@ def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: py
 def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended(watched: Watched) -> None:
     observation, truth, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
     attack = auto(max_iterations=100_000, leave_out=(*SLOW, "gauss-newton"))
-    guess = attack(observation, seeding.generator(1, "attack"), seconds=3.0)
+    guess = attack(observation, seeding.generator(1, "attack"), seconds=1.5)
     assert len(guess.inputs) == len(truth.batches[0])
     assert any("was ended by its share of the time" in note for note in guess.notes)
     late = attack(observation, seeding.generator(1, "attack"), seconds=1e-9)

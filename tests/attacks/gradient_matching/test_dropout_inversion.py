@@ -88,7 +88,10 @@ def held(rows: list[Row]) -> dict[str, bool]:
             {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean", "annealed": True},
             marks=pytest.mark.slow,
         ),
-        {"relaxation": "straight-through", "first_masks": "mean", "mask_learning_rate": 0.03},
+        pytest.param(
+            {"relaxation": "straight-through", "first_masks": "mean", "mask_learning_rate": 0.03},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from attacks.local_steps.step_by_step import _as_one_step
 KNOWS = ("batch-size", "dropout-rates", "input-statistics")
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_steps_labels_and_scale_follow_from_directions_in_any_order(watched, momentum):
     """A first layer without bias shows directions alone; the scale follows from the weights of the right step."""
     observation, truth, _ = watched(

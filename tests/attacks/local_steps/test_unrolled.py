@@ -44,7 +44,7 @@ def test_one_step_on_the_whole_batch_is_the_gradient_attack(toy: Toy, distance: 
     assert torch.allclose(distance(simulated), distance(plain), rtol=1e-12)
 
 
-@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_through_all_steps_agree_with_finite_differences(toy: Toy, checkpointed: bool) -> None:
     gradient, _ = toy(mlp(0.25), (3, 2, 2), 2)
     training = {"local_steps": 3, "batch_sizes": (2, 1, 2), "examples": 3, "learning_rate": 0.3}

@@ -152,7 +152,9 @@ def test_labels_follow_from_the_slope_of_the_loss(toy, attack_named):
 
 @pytest.mark.parametrize("model", ["mlp", "convnet"])
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-@pytest.mark.parametrize("knows", [(), ("batch-size", "dropout-rates", "input-statistics")])
+@pytest.mark.parametrize(
+    "knows", [pytest.param((), marks=pytest.mark.slow), ("batch-size", "dropout-rates", "input-statistics")]
+)
 def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_of, model, rate, knows):
     settings_ = {"name": NAME, "bins": 256}
     observation, truth, world = watched(

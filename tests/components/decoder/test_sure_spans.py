@@ -131,6 +131,7 @@ def test_top_p_at_temperature_0_is_refused() -> None:
         SureSpansConfig(top_p=0.9)
 
 
+@pytest.mark.slow
 def test_a_language_of_units_is_written_unit_by_unit() -> None:
     """Behind a token of 0 to 4 come always the same two of 5 to 14, and then the next of the five."""
     heads = (torch.arange(5) + torch.arange(5)[:, None]) % 5

@@ -145,6 +145,7 @@ def agreement(share: float | None) -> float:
         return float((stack.score(seen[0]).argmax(-1) == whole).double().mean())
 
 
+@pytest.mark.slow
 def test_after_training_the_first_layer_says_what_all_say() -> None:
     assert agreement(0.5) > 0.95
     assert agreement(None) < 0.5, "the control"

@@ -31,6 +31,7 @@ def source() -> torch.Generator:
     return seeding.generator(1, "trace attack")
 
 
+@pytest.mark.slow
 def test_the_answer_of_another_process_is_that_of_this_one_and_so_is_its_failure() -> None:
     choice, prompt = Choice(name="trace-forest", settings={"trees": 3}), paces("prompt")
     with start_apart("trace", choice, lambda: False) as apart, start_here("trace", choice, lambda: False) as here:
