@@ -78,7 +78,9 @@ def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> Non
     assert identified(noisy(originals, 0.3), originals, few).tolist() == [1.0]
 
 
-@pytest.mark.parametrize("kind", ["grey", "noise", "smooth", "mean", "another"])
+@pytest.mark.parametrize(
+    "kind", ["grey", "mean", "another", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "smooth"))]
+)
 def test_blind_guesses_are_picked_out_as_rarely_as_declared(kind: str) -> None:
     every, source = pictures(300, 11), torch.Generator().manual_seed(2)
     beside, own = Gallery(every[:100]), every[100:]

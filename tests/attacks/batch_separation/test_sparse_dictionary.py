@@ -76,7 +76,7 @@ def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
     [
         (0.5, 8, False),
         pytest.param(0.25, 8, False, marks=pytest.mark.slow),
-        (0.1, 4, False),
+        pytest.param(0.1, 4, False, marks=pytest.mark.slow),
         (0.5, 16, True),
         pytest.param(0.5, 16, False, marks=pytest.mark.slow),
         pytest.param(0.5, 32, False, marks=pytest.mark.slow),
@@ -213,6 +213,7 @@ def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 40
 
 
+@pytest.mark.slow
 def test_noise_without_zeros_gives_no_data(watched, attack_named):
     observation, _, _ = watched(
         data=MNIST,

@@ -118,6 +118,7 @@ def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -
         assert torch.allclose(moved.inputs, start.inputs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: Watched, attack_named: Named) -> None:
     observation, truth, world = watched(model=WIDE)
     settings = {

@@ -17,6 +17,7 @@ Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
+@pytest.mark.slow
 def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight(attacked: Attacked) -> None:
     """Client 2 draws a swapped pair; a batch whose partners are the examples themselves is not mixed at all."""
     naive, _ = attacked("inverting-gradients", "mixup", batch=2, client=2)

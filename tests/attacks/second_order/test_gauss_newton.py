@@ -49,7 +49,7 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     assert guess.stopped == "the equations hold up to rounding"
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_unknown_masks_come_out_with_the_images(toy: Toy, size: int) -> None:
     observation, truth = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), size, classes=10)
     guess = solve(observation)

@@ -38,7 +38,9 @@ def subject_of(target: str) -> Subject:
     return made(load(target), target)
 
 
-@pytest.mark.parametrize("target", LEAKS)
+@pytest.mark.parametrize(
+    "target", [pytest.param(name, marks=pytest.mark.slow if name.startswith("trainer") else ()) for name in LEAKS]
+)
 def test_one_example_through_a_dense_first_layer_comes_back(target: str) -> None:
     subject = subject_of(target)
     assert subject.notes[0].startswith("Understood: ")

@@ -65,7 +65,10 @@ def test_the_text_is_greedys_whatever_is_on_the_list(name: str, settings: dict[s
     assert [list(text.tokens) for text in texts] == greedy(model, ASKED, 12)
 
 
-@pytest.mark.parametrize(("name", "settings"), [("speculative", {"layers": 1}), ("dynamic-exit", {"longest": 3})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("speculative", {"layers": 1}), pytest.param("dynamic-exit", {"longest": 3}, marks=pytest.mark.slow)],
+)
 def test_texts_follow_the_law_of_the_model_whatever_is_on_the_list(name: str, settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(4, blocks=2).eval(), [1, 2], 300
     method = make(name, temperature=1.0, shortlist=1, **settings)

@@ -134,6 +134,7 @@ def test_a_draft_ends_where_it_is_not_sure() -> None:
         assert found.trace.series()["proposed"] == tuple(min(longest, tokens - 1) for tokens in left)
 
 
+@pytest.mark.slow
 def test_texts_follow_the_law_of_the_model_wherever_drafts_end() -> None:
     model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
     method = make("speculative", draft="small", temperature=1.0, length=3, sure=0.5)

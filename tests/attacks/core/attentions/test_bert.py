@@ -9,7 +9,7 @@ from fedsim.core.errors import NotApplicable
 from tests.attacks.core.attentions.classifiers import LENGTH, attacked, encoder, observed, read, sentences
 
 
-@pytest.mark.parametrize("count", [1, 4, 8])
+@pytest.mark.parametrize("count", [1, 4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 def test_all_sentences_of_a_batch_are_exact(count: int, seed: int) -> None:
     tokens = sentences(count, seed)

@@ -246,7 +246,9 @@ def compare(observation: Observation, rows: int, seed: int) -> None:
         assert torch.allclose(slope, other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", SUITED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet18" else ()) for name in SUITED]
+)
 def test_ghost_equals_general(toy: Toy, name: str) -> None:
     observations = observed(toy, *SUITED[name], torch.float32)
     ghost = chosen(observations)
