@@ -32,8 +32,14 @@ def sizes(name: str) -> tuple[int, ...]:
     return (own["batch_size"],) if "batch_size" in own else (1, 2)
 
 
+def is_slow(name: str, size: int) -> bool:
+    """Whether a quicker test says as much: a further batch size, or a walk through the eight blocks of a ResNet-18."""
+    model = ATTACKS[name].make.example.get("model", {})  # type: ignore[attr-defined]
+    return size != sizes(name)[0] or model.get("name") == "resnet18"
+
+
 CASES = [
-    pytest.param(name, size, id=f"{name}-{size}", marks=pytest.mark.slow if size != sizes(name)[0] else ())
+    pytest.param(name, size, id=f"{name}-{size}", marks=pytest.mark.slow if is_slow(name, size) else ())
     for name in ATTACKS
     for size in sizes(name)
 ]
