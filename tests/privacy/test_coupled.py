@@ -213,7 +213,17 @@ def test_what_keeps_its_statement_passes_and_its_distance_is_the_stated_one() ->
     assert 0.8 < outcome.distance / outcome.stated <= 1.0 + 1e-5
 
 
-@pytest.mark.parametrize(("mutant", "sentence"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
+SENTENCES = [sentence for _, sentence in MUTANTS]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "sentence"),
+    [  # quick tests see each sentence once
+        pytest.param(*MUTANTS[n], marks=pytest.mark.slow if sentence in SENTENCES[:n] else ())
+        for n, sentence in enumerate(SENTENCES)
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_a_step_that_is_written_wrongly_is_caught(mutant: Callable[[Batch, int, int], Tensors], sentence: str) -> None:
     faults = check_step(mutant, RECORDS, NOISE).faults
     assert any(sentence in fault for fault in faults), faults

@@ -75,7 +75,9 @@ def test_a_summary_in_the_record_is_used(report, records):
     assert with_summary.html == report(records.run([arm])).html
 
 
-@pytest.mark.parametrize("metric", [("psnr", 20.0, "PSNR > 20 dB"), ("mse", 0.01, "MSE < 0.01")])
+@pytest.mark.parametrize(
+    "metric", [("mse", 0.01, "MSE < 0.01"), pytest.param(("psnr", 20.0, "PSNR > 20 dB"), marks=pytest.mark.slow)]
+)
 def test_the_scenarios_rule_of_success_is_named(report, records, metric):
     name, threshold, words = metric
     scoring = {"metric": name, "threshold": threshold, "resamples": 200}

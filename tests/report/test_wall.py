@@ -27,7 +27,7 @@ def page_with(records, folder, record, arrays):
 
 
 @pytest.mark.parametrize(("shape", "colours"), [((1, 12, 12), 1), ((3, 16, 16), 3), ((2, 8, 8), 1)])
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_grey_and_colour_pictures_in_batches(report, records, shape, colours, batch):
     record = records.run([records.arm("a", [records.attack("ig", records.recovered(2, batch))])])
     record, arrays = records.with_arrays(record, shape)
