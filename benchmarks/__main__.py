@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     others = parser.add_mutually_exclusive_group()
     others.add_argument("--list", action="store_true", help="show all experiments and what they take")
     others.add_argument("--stale", action="store_true", help="show results that are older than the code they measure")
-    others.add_argument("--figures", action="store_true", help="write the tables of results into the pages")
+    others.add_argument("--figures", action="store_true", help="write tables and maps of results into the pages")
     others.add_argument(
         "--check",
         action="store_true",
@@ -89,6 +89,10 @@ def _write_figures() -> int:
         if after != text:
             page.write_text(after, encoding="utf-8")
             print(f"{page.relative_to(_results.ROOT)}: written")
+    for file, picture in _figures.maps():
+        if not file.exists() or file.read_text(encoding="utf-8") != picture:
+            file.write_text(picture, encoding="utf-8")
+            print(f"{file.relative_to(_results.ROOT)}: written")
     return 0
 
 

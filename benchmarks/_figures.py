@@ -1,21 +1,25 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
-``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers.
+``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
+and ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import _papers
+from benchmarks import _map, _papers
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+_MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+IMAGES = ROOT / "docs" / "images"
 _PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -44,8 +48,22 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
         rows = result.cells[cell] if cell else result.rows
         return f"{match[1]}\n{as_table(rows)}\n\n{origin(result, cell)}\n\n{match[4]}"
 
+    def picture(match: re.Match[str]) -> str:
+        name = match["name"]
+        words = _map.in_words(_map.squares(read(name, folder).rows), name)
+        place = os.path.relpath(IMAGES / f"{name}.svg", (ROOT / page).parent)
+        return f"{match[1]}\n![{words}]({place})\n\n{match[3]}"
+
+    text = _MAP.sub(picture, text)
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
     return _BLOCK.sub(block, text)
+
+
+def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
+    """Yield the picture of each experiment that a page shows as a map, and where it lies."""
+    names = {match["name"] for page in pages() for match in _MAP.finditer(page.read_text(encoding="utf-8"))}
+    for name in sorted(names):
+        yield IMAGES / f"{name}.svg", _map.draw(read(name, folder).rows, name)
 
 
 def origin(result: Result, cell: str | None = None) -> str:
