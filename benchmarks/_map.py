@@ -96,7 +96,7 @@ def in_words(made: dict[tuple[str, str], Square], title: str) -> str:
 
 def _place(setting: str, attacks: set[str]) -> tuple[str, str] | None:
     parts = [part for part in setting.split(", ") if part not in attacks]
-    batch = next((number for number, part in enumerate(parts) if part.startswith("B = ")), 0)
+    batch = next((number for number, part in enumerate(parts) if part.startswith("B = ") and part[4:].isdigit()), 0)
     return (", ".join(parts[:batch]), ", ".join(parts[batch:])) if batch else None
 
 
