@@ -14,7 +14,7 @@ from torch import nn
 from fedsim.audit.adapters import adapted, adapter_of, what_is_taken
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
-from fedsim.core import process, seeding
+from fedsim.core import process, seeding, targets
 from fedsim.core.errors import FedsimError, nearest
 
 
@@ -24,17 +24,13 @@ def load(target: str) -> Any:
     Raises:
         FedsimError: the module cannot be imported, or has no such name.
     """
-    if ":" not in target and (Path(target).is_dir() or target.endswith(".fab")):
-        return Path(target)
-    module_name, colon, attribute = target.rpartition(":")
-    if not colon or not module_name or not attribute:
-        raise FedsimError(
-            f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
-            "my_pkg.train:make, or the folder of a Flower app."
-        )
-    if module_name.endswith(".py"):
-        module_name = _reachable(Path(module_name), target)
-    process.find_own_modules(module_name)
+    function = targets.find(target)
+    if isinstance(function, Path):
+        return function
+    module_name, attribute = function
+    if function.file is not None:
+        module_name = _reachable(function.file)
+        process.find_own_modules(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -49,10 +45,8 @@ def load(target: str) -> Any:
     return getattr(module, attribute)
 
 
-def _reachable(file: Path, target: str) -> str:
+def _reachable(file: Path) -> str:
     """Put a file's folder where imports look first, as Python does with a script's, and return the module's name."""
-    if not file.is_file():
-        raise FedsimError(f"there is no file {file} for '{target}', seen from {Path.cwd().name or '/'}.")
     sys.path.insert(0, str(file.resolve().parent))
     loaded = sys.modules.get(file.stem)
     if loaded is not None and getattr(loaded, "__file__", None) != str(file.resolve()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.core import targets
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def audit(
     """
     _check_source(client_app, gradients, weights)
     batches = _sizes(batch)
+    targets.find(target)
 
     from fedsim.audit import AuditPlan, exports, running, verdict
     from fedsim.audit.record import KNOWS, command_of

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.core import targets
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def release(
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
     by_name = _sites(sites)
+    for named in filter(None, (target, members, others, secrets, *by_name.values())):
+        targets.find(named)
 
     from fedsim.audit.release import checking, verdict
     from fedsim.audit.release.record import ReleasePlan

@@ -1,0 +1,54 @@
+"""What a user names to be audited, looked up before anything that takes long is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from fedsim.core import process
+from fedsim.core.errors import FedsimError
+
+
+class Target(NamedTuple):
+    """A function of a module, which is named as Python does or by its file."""
+
+    module: str
+    attribute: str
+
+    @property
+    def file(self) -> Path | None:
+        """The file, where one is named."""
+        return Path(self.module) if self.module.endswith(".py") else None
+
+
+def find(target: str) -> Target | Path:
+    """Return the function that ``package.module:name`` or ``folder/file.py:name`` names, or a Flower app's path.
+
+    Nothing is imported: a package that there is may still have no such module.
+
+    Raises:
+        FedsimError: the text names nothing, or there is no such file or package.
+    """
+    if ":" not in target and (Path(target).is_dir() or target.endswith(".fab")):
+        return Path(target)
+    module, colon, attribute = target.rpartition(":")
+    if not colon or not module or not attribute:
+        raise FedsimError(
+            f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
+            "my_pkg.train:make, or the folder of a Flower app."
+        )
+    function = Target(module, attribute)
+    if function.file is not None:
+        if not function.file.is_file():
+            raise FedsimError(f"there is no file {module} for '{target}', seen from {Path.cwd().name or '/'}.")
+        return function
+    process.find_own_modules(module)
+    package = module.partition(".")[0]
+    if package and package not in sys.modules and importlib.util.find_spec(package) is None:
+        raise FedsimError(
+            f"cannot import '{module}' for '{target}': there is no module '{package}'. Run from the folder that holds "
+            "it, or install it."
+        )
+    return function
