@@ -14,6 +14,7 @@ so its rows span these, as long as there are fewer inputs than A has rows: then 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ from attacks.core.noise_level import measured_levels
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_PARTS = ("weight", "lora_a.weight")  # parameters whose gradient's rows are combinations of the layer's inputs
+_READING = re.compile(r"(base_layer\.)?weight|lora_[aA](\.\w+)?\.weight")  # behind a layer's name: what reads its input
+_FIRST = re.compile(r"\.lora_[aA](\.\w+)?\.weight$")  # the factor A, as fedsim and as peft call it
 
 
 class Subspace(NamedTuple):
@@ -66,8 +68,13 @@ def gradients_of(observation: Observation, layer: str) -> Tensors:
     (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
     kind = kind_at(observation.model.get_submodule(place))
     assert kind is not None, "callers name one of `attentions`"
-    names = [f"{place}{dot}{reader}.{part}" for reader in kind.readers for part in _PARTS]
-    owners = {name: name.rpartition(".")[0] for name in names if name in shared}
+    names = [
+        name
+        for reader in kind.readers
+        for name in shared
+        if name.startswith(start := f"{place}{dot}{reader}.") and _READING.fullmatch(name.removeprefix(start))
+    ]
+    owners = {name: name.rpartition(".")[0] for name in names}
     return {name: kind.rows(observation.model.get_submodule(owner), shared[name]) for name, owner in owners.items()}
 
 
@@ -77,11 +84,10 @@ def fresh_adapters(observation: Observation, layer: str) -> dict[str, tuple[Tens
     kind, adapters = kind_at(observation.model.get_submodule(place)), dict[str, tuple[Tensor, Tensor]]()
     assert kind is not None, "callers name one of `attentions`"
     for reader in kind.readers:
-        factors = [f"{place}{dot}{reader}.{factor}.weight" for factor in ("lora_a", "lora_b")]
-        is_fresh = all(name in shared for name in factors) and not bool(shared[factors[0]].any())
-        if is_fresh and bool(shared[factors[1]].any()):
-            weight = observation.model.get_parameter(factors[0]).detach()
-            adapters[factors[1]] = shared[factors[1]], weight
+        for first in (name for name in shared if name.startswith(f"{place}{dot}{reader}.") and _FIRST.search(name)):
+            second = first.replace("lora_a", "lora_b").replace("lora_A", "lora_B")
+            if second in shared and bool(shared[second].any()) and not bool(shared[first].any()):
+                adapters[second] = shared[second], observation.model.get_parameter(first).detach()
     return adapters
 
 

@@ -380,6 +380,23 @@ def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences(
         attacked(seen(watched, tables, adapted(llama(), 4, start=0.0), THREE))
 
 
+@pytest.mark.parametrize("start", [0.0, 0.1])
+def test_adapters_of_peft_tell_the_same_before_the_first_round_and_later(
+    start: float, watched: Watched, tables: dict[str, Any]
+) -> None:
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
+    torch.manual_seed(0)
+    rank = sum(map(len, THREE)) + 4
+    model = get_peft_model(llama(), PeftConfig(target_modules=["q_proj", "v_proj"], r=rank))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, own in model.named_parameters():
+            if "lora_B" in name and start:
+                own.normal_(0.0, start)
+    assert read(attacked(seen(watched, tables, model, THREE))) == inputs_of(THREE)
+
+
 def test_noise_on_fresh_adapters_leaves_no_span(watched: Watched, tables: dict[str, Any]) -> None:
     observation = seen(watched, tables, adapted(llama(), 16, start=0.0), THREE)
     generator = torch.Generator().manual_seed(1)
