@@ -21,7 +21,7 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
 from fedsim.audit.inspecting import STRENGTH, Inspector, enough
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import Checked, ClientReply, Subject, checked
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
@@ -81,7 +81,9 @@ def run(
     )
     book = AuditJournal(folder, clock, record, tell)
     if record.is_captured:
-        _attack_captured(book, sound)
+        arm = _attack_captured(book, sound)
+        if subject.reply is not None:
+            _question_loop(book, sound, subject.reply, arm)
     else:
         largest = max(_attack_sizes(book, sound), key=lambda arm: arm.batch_size)
         largest = _plant(book, sound, largest)
@@ -193,15 +195,27 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
     book.keep(notes=(*book.record.notes, note), needed_minutes=minutes)
 
 
-def _attack_captured(book: AuditJournal, subject: Checked) -> None:
+def _attack_captured(book: AuditJournal, subject: Checked) -> AuditArm:
     update = captured.read_update(subject, book.plan)
     world = update.victim.world
     _introduce(book, world)
     inspector = Inspector(update.knows, book.tell, subject.is_scored, subject.groups)
     arm = AuditArm(name="captured", batch_size=world.scenario.federation.batch_size)
-    iterations, left = inspector.iterations(world, book.clock.left), book.clock.left
-    finding = inspector.inspect(world, iter([update.victim]), book.work(arm), 1, iterations, left)
-    book.put(arm.with_findings([finding], {}))
+    seconds = book.clock.left * (_FOR_UPDATES if subject.subject.reply is not None and book.plan.defend else 1.0)
+    iterations = inspector.iterations(world, seconds)
+    finding = inspector.inspect(world, iter([update.victim]), book.work(arm), 1, iterations, seconds)
+    return book.put(arm.with_findings([finding], {}))
+
+
+def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm: AuditArm) -> None:
+    """Train as the client's own loop does, find members and try defenses; not where mods change what it sends."""
+    if reply.mods:
+        why = f"what its mods {', '.join(reply.mods)} do is not repeated"
+        book.keep(notes=(*book.record.notes, f"Members and defenses of the app are not measured: {why}."))
+        return
+    trained = _train(book, subject, arm)
+    if book.plan.defend:
+        try_defenses(book, subject, trained)
 
 
 def _introduce(book: AuditJournal, world: World) -> None:

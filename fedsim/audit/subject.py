@@ -40,10 +40,12 @@ class ClientReply:
     Attributes:
         moved: received minus sent, by the name of each trained parameter.
         batches: of every local step.
+        mods: what changes the reply behind the client's training, by name.
     """
 
     moved: Mapping[str, Tensor]
     batches: tuple[Batch, ...]
+    mods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

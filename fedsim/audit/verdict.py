@@ -160,7 +160,8 @@ def unused(record: AuditRecord) -> str:
     if record.status != "finished" or record.seconds >= _NEARLY * given:
         return ""
     tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
-    tried = "a captured update cannot be defended" if record.is_captured else tried
+    is_sealed = record.is_captured and record.training is None
+    tried = "a captured update cannot be defended" if is_sealed else tried
     return (
         f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
         f"the policy, and {tried}."
@@ -208,7 +209,7 @@ def sentence(record: AuditRecord) -> str:
 
 
 def _why_none(record: AuditRecord) -> str:
-    if record.is_captured:
+    if record.is_captured and record.training is None:
         return (
             "A captured update cannot be defended afterwards: audit a function that returns (model, loss, loader) to "
             "try defenses."

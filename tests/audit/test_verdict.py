@@ -325,5 +325,7 @@ def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() ->
 def test_time_that_is_left_is_explained() -> None:
     early = {"seconds": 30.0, "plan": AuditPlan(target="a", minutes=1.0)}
     assert verdict.unused(record(Policy(), **early)).endswith("and every defense that fits was tried.")
-    captured = record(Policy(), **early, is_captured=True)
+    repeated = record(Policy(), **early, is_captured=True)  # of an app whose loop was trained again
+    assert verdict.unused(repeated).endswith("and every defense that fits was tried.")
+    captured = record(Policy(), **early, is_captured=True, training=None)
     assert verdict.unused(captured).endswith("and a captured update cannot be defended.")

@@ -84,7 +84,7 @@ class FlowerApp(SubjectAdapter):
             optimizer=optimizer_called(self._client.optimizer),
             learning_rate=self._client.learning_rate,
             local_steps=len(batches),
-            reply=ClientReply(self._moved, batches),
+            reply=ClientReply(self._moved, batches, self._apps.mods),
         )
 
     def understood(self) -> str:

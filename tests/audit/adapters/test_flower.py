@@ -10,7 +10,7 @@ import pytest
 import torch
 from flwr.cli.build import build_fab_from_disk
 
-from fedsim.audit import AuditPlan, auditing
+from fedsim.audit import AuditPlan, auditing, verdict
 from fedsim.audit.captured import read_update
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import load, made
@@ -64,10 +64,10 @@ def apps(tmp_path: Path) -> Apps:
     return Apps(tmp_path)
 
 
-def audited(path: Path, folder: Path) -> AuditRecord:
-    plan = AuditPlan(target="app")
+def audited(path: Path, folder: Path, seconds: float = 60.0, **plan: Any) -> AuditRecord:
     folder.mkdir()
-    return auditing.run(made(path, "app"), plan, Policy(), folder, AuditClock(60.0))
+    settings = AuditPlan(target="app", **{"defend": False, **plan})
+    return auditing.run(made(path, "app"), settings, Policy(), folder, AuditClock(seconds))
 
 
 def moved(subject: Subject) -> torch.Tensor:
@@ -82,12 +82,34 @@ def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: 
         record = audited(load(str(path)), tmp_path / str(number))
         (arm,) = record.arms
         assert record.is_captured
+        assert verdict.sentence(record) == "No defense was tried, as asked for."
         assert arm.recovered is not None
         assert arm.recovered.value == 1.0
         assert record.notes[0] == (
             "Understood: Flower app, 4 tensors are sent by its ClientApp (no mods) after 1 step of 1 example, SGD at "
             "0.1, loss cross_entropy."
         )
+
+
+def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Path) -> None:
+    path = apps.make(("pyproject.toml", "examples = 1", "examples = 40"), ("pyproject.toml", "size = 1", "size = 8"))
+    record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
+    (reply,) = record.client
+    assert reply.training is not None
+    assert (reply.name, reply.training.batch_size, reply.training.test_examples) == ("captured", 8, 40)
+    assert reply.of("membership")
+    assert record.control is not None
+    assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused(record)
+
+
+def test_mods_are_not_repeated_in_further_trainings(apps: Apps, tmp_path: Path) -> None:
+    path = apps.make(("client_app.py", "app = ClientApp()\n", MOD), ("pyproject.toml", "examples = 1", "examples = 40"))
+    record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
+    assert record.training is None
+    assert record.notes[-1] == (
+        "Members and defenses of the app are not measured: what its mods halved do is not repeated."
+    )
+    assert verdict.sentence(record).startswith("A captured update cannot be defended afterwards")
 
 
 def test_steps_batches_and_settings_are_those_of_the_clients_own_loop(apps: Apps) -> None:
