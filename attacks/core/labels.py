@@ -24,7 +24,6 @@ from fedsim.core.types import Observation
 
 _PROBES = 64
 _MOST_POINTS = 8
-_MAP = 2  # dimensions of a map of classes
 
 LabelRule = Literal["counting", "distinct", "negative", "impact"]
 
@@ -92,7 +91,7 @@ def random_labels(observation: Observation, count: int, generator: torch.Generat
 def are_classes(observation: Observation) -> bool:
     """Say whether labels are numbers of classes: of examples, or of pixels (H, W); masks (C, H, W) hold 0 and 1."""
     kind = observation.task.label_kind
-    return kind == "class" or (kind == "mask" and len(observation.label_shape) == _MAP)
+    return kind == "class" or (kind == "mask" and len(observation.label_shape) == len(observation.spec.shape) - 1)
 
 
 def examples_of(observation: Observation) -> int:

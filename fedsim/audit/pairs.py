@@ -14,11 +14,11 @@ from fedsim.core.losses import are_classes
 
 _IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
-_IMAGES, _SERIES, _ROWS = 4, 3, 2  # dimensions of a batch
+_VOLUMES, _IMAGES, _SERIES, _ROWS = 5, 4, 3, 2  # dimensions of a batch
 _LEAST_SIDE = 3
 _KINDS = (
-    "expected images of floating-point numbers, (batch, channels, height, width), rows of numbers, (batch, columns), "
-    "or series, (batch, times, variables)."
+    "expected images of floating-point numbers, (batch, channels, height, width), volumes, (batch, channels, depth, "
+    "height, width), rows of numbers, (batch, columns), or series, (batch, times, variables)."
 )
 
 
@@ -87,7 +87,7 @@ def _check_inputs(inputs: Tensor, what: str) -> None:
     seen = f"{what} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
     if inputs.dtype == torch.uint8 and inputs.ndim == _IMAGES:
         raise FedsimError(f"{seen}, {_KINDS} Pixels of 0 to 255 become numbers by .float() / 255.")
-    is_image = inputs.ndim == _IMAGES and min(inputs.shape[-2:]) >= _LEAST_SIDE
+    is_image = inputs.ndim in (_IMAGES, _VOLUMES) and min(inputs.shape[-2:]) >= _LEAST_SIDE
     if not inputs.is_floating_point() or not (is_image or inputs.ndim in (_ROWS, _SERIES)):
         raise FedsimError(f"{seen}, {_KINDS} {texts.HINT}")
     if not inputs[0:1].numel() and len(inputs):

@@ -280,7 +280,7 @@ def _statistics(
     note = (
         "Images are not in [0, 1], and no mean and std were given, so the smallest and the largest value of a "
         "channel count as pixels of 0 and 1."
-        if images.ndim == _IMAGES
+        if images.ndim >= _IMAGES
         else "The smallest and the largest value of each column are public."
     )
     return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
@@ -298,8 +298,9 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
     raise FedsimError(
         f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of shape "
         f"{dataset.spec.shape}, which no task takes. Taken are one class (B,), numbers (B,) or (B, K), 0 and 1 (B, K), "
-        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), and numbers that follow a series. Several heads, "
-        "volumes, pairs and boxes would each need a task that says what their loss compares: docs/adding-a-task.md."
+        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), numbers that follow a series, and several of these by name. "
+        "Two views of an example would need a task that draws them and says what their loss compares, boxes of "
+        "varying number one for a grid: docs/adding-a-task.md."
     )
 
 

@@ -41,8 +41,8 @@ def outputs_in(scores: Tensor, labels: Tensor, name: str) -> int:
     """
     shape = tuple(scores.shape)
     if labels.is_floating_point() or (scores.ndim > 1 and labels.shape[1:] == scores.shape[1:]):
-        return scores.shape[1] if scores.ndim == _IMAGES else scores[0].numel()
-    if scores.ndim == _IMAGES and labels.ndim == _IMAGES - 1:
+        return scores.shape[1] if scores.ndim >= _IMAGES else scores[0].numel()
+    if scores.ndim >= _IMAGES and labels.ndim == scores.ndim - 1:
         return scores.shape[1]
     if scores.ndim != labels.ndim + 1:  # one more, where every token has a label
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(scores)}, classes).")

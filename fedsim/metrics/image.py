@@ -45,12 +45,14 @@ def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
     """De-normalise model inputs to pixels.
 
     Args:
-        inputs: normalised, shape (B, C, H, W).
+        inputs: normalised, shape (B, C, H, W), or volumes (B, C, D, H, W).
         spec: with the per-channel mean and standard deviation that were used to normalise.
 
     Returns:
-        Pixels clipped to [0, 1], same shape; an entry that is not a number becomes 0.
+        Pixels clipped to [0, 1], shape (B, C, H, W), the slices of a volume one below the other, (B, C, D H, W); an
+        entry that is not a number becomes 0.
     """
+    inputs = inputs if inputs.ndim < 5 else inputs.flatten(2, -2)  # noqa: PLR2004 - of a batch of volumes
     pixels = inputs * _per_channel(spec.std, inputs) + _per_channel(spec.mean, inputs)
     return pixels.nan_to_num(nan=0.0).clamp(0.0, 1.0)
 

@@ -2,7 +2,8 @@
 
     loss = mean over the pixels of -log softmax(outputs)_class, then over the images; of masks of 0 and 1 -log sigmoid
 
-Labels are classes (B, H, W), where -100 is left out, or masks of 0 and 1, (B, K, H, W). Outputs: (B, K, H, W).
+Labels are classes (B, H, W), where -100 is left out, or masks of 0 and 1, (B, K, H, W). Outputs: (B, K, H, W). Those of
+volumes have one more dimension.
 Tested is the share of pixels that are answered right. Guesses are scored as images are; the mask that was guessed with
 each by its intersection over union, beside the mask of the most frequent class of every pixel.
 """
@@ -26,8 +27,6 @@ from fedsim.metrics.testing import test_accuracy
 from fedsim.tasks.core.fitting import refuses_inputs
 from fedsim.tasks.core.targets import TargetScore, TargetTask
 
-_MAPS, _MASKS = 3, 4  # dimensions of a batch of maps of classes, and of masks of 0 and 1
-
 
 @final
 @task("segmentation", summary="a class for every pixel of an image")
@@ -42,7 +41,8 @@ class Segmentation(TargetTask[Config]):
         why = refuses_inputs(data, tokens=False)
         if why is not None:
             return why
-        if len(spec.shape) != _MAPS or labels.shape[-2:] != spec.shape[-2:] or not _are_masks(labels):
+        places = spec.shape[1:]
+        if not spec.is_image or labels.shape[-len(places) :] != places or not _are_masks(labels, spec):
             return (
                 f"it needs a class for every pixel, (B, H, W), or masks of 0 and 1, (B, K, H, W), and labels are "
                 f"{labels.dtype} of shape {tuple(labels.shape)} for examples of shape {spec.shape}"
@@ -51,17 +51,17 @@ class Segmentation(TargetTask[Config]):
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Say which label is no class."""
-        most = spec.classes - 1 if labels.ndim == _MAPS else 1
+        most = spec.classes - 1 if _are_maps(labels, spec) else 1
         strangers = labels[((labels < 0) | (labels > most)) & (labels != IGNORED)]
         return f"label {int(strangers[0])} is out of range, expected 0 to {most}" if len(strangers) else None
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
         """Return a score for each class at each pixel."""
-        return (len(labels), spec.classes, *labels.shape[-2:])
+        return (len(labels), spec.classes, *spec.shape[1:])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each image's cross-entropy, the mean over the pixels that count."""
-        if targets.ndim == _MASKS:
+        if targets.ndim == outputs.ndim:
             truth = targets.to(outputs.dtype)
             return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").flatten(1).mean(1)
         each = F.cross_entropy(outputs, targets, reduction="none", ignore_index=IGNORED).flatten(1)
@@ -82,7 +82,7 @@ class Segmentation(TargetTask[Config]):
     def usual_answer(self, data: Dataset) -> Tensor:
         """Return scores whose answer is the most frequent class of every pixel."""
         usual = _usual(data)
-        if usual.ndim == _MAPS:  # masks of 0 and 1, without the dimension of examples
+        if not _are_maps(data.train.labels, data.spec):
             return usual[None] - 0.5
         return F.one_hot(usual, data.spec.classes).movedim(-1, 0)[None].double()
 
@@ -91,21 +91,26 @@ class Segmentation(TargetTask[Config]):
         return partial(_scores, _usual(data))
 
 
-def _are_masks(labels: Tensor) -> bool:
-    if labels.ndim == _MASKS:
-        return bool(((labels == 0) | (labels == 1)).all())
-    return labels.ndim == _MAPS and not labels.is_floating_point()
+def _are_maps(labels: Tensor, spec: InputSpec) -> bool:
+    """Tell maps of classes (B, *places) from masks of 0 and 1, (B, K, *places)."""
+    return labels.ndim == len(spec.shape)
+
+
+def _are_masks(labels: Tensor, spec: InputSpec) -> bool:
+    if _are_maps(labels, spec):
+        return not labels.is_floating_point()
+    return labels.ndim == len(spec.shape) + 1 and bool(((labels == 0) | (labels == 1)).all())
 
 
 def _answers(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return what outputs say, in the shape of the labels."""
-    return (outputs > 0).to(labels.dtype) if labels.ndim == _MASKS else outputs.argmax(1)
+    return (outputs > 0).to(labels.dtype) if labels.ndim == outputs.ndim else outputs.argmax(1)
 
 
 def _usual(data: Dataset) -> Tensor:
     """Return the most frequent class of every pixel, of the shape of one label."""
     labels = data.train.labels
-    if labels.ndim == _MASKS:
+    if not _are_maps(labels, data.spec):
         return (labels.double().mean(0) > 0.5).double()  # noqa: PLR2004 - one half
     return torch.stack([(labels == one).sum(0) for one in range(data.spec.classes)]).argmax(0)
 

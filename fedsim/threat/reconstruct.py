@@ -142,7 +142,7 @@ def _observation(
 def _usual_shape(task: Task[Any], spec: InputSpec) -> tuple[int, ...]:
     if task.label_kind == "class":
         return ()
-    return spec.shape[-2:] if task.label_kind == "mask" else (spec.classes,)
+    return spec.shape[1:] if task.label_kind == "mask" else (spec.classes,)
 
 
 def _check_loss(
@@ -154,7 +154,7 @@ def _check_loss(
         FedsimError: it does not take them.
     """
     label_shape, task = target
-    are_whole = task.label_kind == "class" or (task.label_kind == "mask" and len(label_shape) == 2)  # noqa: PLR2004 - a map
+    are_whole = task.label_kind == "class" or (task.label_kind == "mask" and len(label_shape) == len(spec.shape) - 1)
     labels = torch.zeros(batch_size, *label_shape, dtype=torch.long if are_whole else torch.get_default_dtype())
     blank = torch.zeros(batch_size, *spec.shape, dtype=next(model.parameters()).dtype)
     with torch.no_grad(), without_dropout(), seeding.isolate_randomness(0):

@@ -150,3 +150,20 @@ def loss_of_boxes(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tens
     return F.binary_cross_entropy_with_logits(outputs["is_there"], labels["is_there"]) + F.mse_loss(
         outputs["boxes"], labels["boxes"]
     )
+
+
+def make_volumes() -> Client:
+    """Return a client that tells from two digits, one behind the other, whether their sum is above 9, by conv3d."""
+    pictures, numbers = digits()
+    volumes, sums = pictures.view(200, 1, 2, 8, 8), numbers.view(200, 2).sum(1)
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv3d(1, 8, 3, padding=1), nn.Tanh(), nn.Conv3d(8, 8, 3, padding=1), nn.Tanh())
+    model = nn.Sequential(body, nn.AdaptiveAvgPool3d((2, 4, 4)), nn.Flatten(), nn.Linear(256, 2))
+    return model, nn.CrossEntropyLoss(), loader(volumes, (sums > 9).long())  # noqa: PLR2004 - about half
+
+
+def make_volume_masks() -> Client:
+    """Return a client that says for every place of such a volume whether it is ink, by dense layers."""
+    volumes = digits()[0].view(200, 1, 2, 8, 8)
+    model = nn.Sequential(dense(128, 256), nn.Unflatten(1, (2, 2, 8, 8)))
+    return model, nn.CrossEntropyLoss(), loader(volumes, (volumes[:, 0] > 0.5).long())  # noqa: PLR2004 - half black

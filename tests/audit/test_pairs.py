@@ -77,7 +77,10 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         r"yields torch.int64 of shape \(8, 1\), expected",
     ),
     "no dimension of columns": ((net(6, 3), None, [(ROWS[:, 0], CLASSES)]), r"yields torch.float32 of shape \(8,\)"),
-    "volumes": ((net(25, 3), None, [(IMAGES[:, None], CLASSES)]), r"yields torch.float32 of shape \(8, 1, 1, 5, 5\)"),
+    "volumes over time": (
+        (net(25, 3), None, [(IMAGES[:, None, None], CLASSES)]),
+        r"yields torch.float32 of shape \(8, 1, 1, 1, 5, 5\)",
+    ),
     "images of two pixels": (
         (net(4, 3), None, [(IMAGES[..., :2, :2], CLASSES)]),
         r"of shape \(8, 1, 2, 2\), expected im",
@@ -119,7 +122,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "numbers for pixels": (
         (nn.Conv2d(1, 1, 1), F.mse_loss, [(IMAGES, IMAGES)]),
-        r"which no task takes. Taken are one class \(B,\), numbers .* Several heads, volumes, pairs and boxes would",
+        r"which no task takes. Taken are one class \(B,\), numbers .* several of these by name",
+    ),
+    "two views": (
+        (net(25, 25), lambda one, other: (one @ other.flatten(1).T).mean(), [(IMAGES, IMAGES.flip(-1))]),
+        "Two views of an example would need a task that draws them and says what their loss compares",
     ),
     "a class for each window": (
         (nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), None, [(ROWS.view(8, 3, 2), CLASSES)]),

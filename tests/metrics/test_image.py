@@ -190,3 +190,10 @@ def test_ssim_needs_three_pixels_a_side() -> None:
     for shape in ((1, 1, 2, 3), (1, 1, 3, 2), (1, 3, 3)):
         with pytest.raises(FedsimError, match="at least 3 x 3 pixels"):
             ssim(torch.zeros(shape), torch.zeros(shape))
+
+
+def test_slices_of_a_volume_stand_one_below_the_other() -> None:
+    volumes = torch.rand(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    pixels = to_pixels(2 * volumes - 1, InputSpec((3, 4, 5, 6), 2, (0.5,) * 3, (0.5,) * 3))
+    assert pixels.shape == (2, 3, 20, 6)
+    torch.testing.assert_close(pixels[:, :, 5:10], volumes[:, :, 1])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.tasks.segmentation import Segmentation
@@ -54,3 +55,26 @@ def test_masks_must_have_the_size_of_their_images() -> None:
     why = Segmentation(Config()).refuses(masks(torch.zeros(1, 3, 3, dtype=torch.long)))
     assert why is not None
     assert why.startswith("it needs a class for every pixel, (B, H, W), or masks of 0 and 1")
+
+
+VOLUMES = InputSpec((1, 2, 4, 4), 3, (0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("are_maps", [True, False])
+def test_a_volume_has_a_class_or_a_set_at_every_place(are_maps: bool) -> None:
+    source = torch.Generator().manual_seed(0)
+    shape = (6, 2, 4, 4) if are_maps else (6, 3, 2, 4, 4)
+    labels = torch.randint(3 if are_maps else 2, shape, generator=source)
+    batch = Batch(torch.rand(6, 1, 2, 4, 4, generator=source), labels if are_maps else labels.float())
+    data, task = Dataset(batch, batch, VOLUMES, ()), Segmentation(Config())
+    assert task.refuses(data) is None
+    assert task.refuses_labels(batch.labels, VOLUMES) is None
+    assert task.output_shape(batch.labels, VOLUMES) == (6, 3, 2, 4, 4)
+    usual = task.usual_answer(data)
+    assert usual.shape == (1, 3, 2, 4, 4)
+    right = task.right(usual.expand(6, 3, 2, 4, 4), batch.labels, data)
+    most = batch.labels.mode(0).values if are_maps else (batch.labels.mean(0) > 0.5).float()
+    torch.testing.assert_close(right, (batch.labels == most).double().flatten(1).mean(1), check_dtype=False)
+    outputs = torch.randn(6, 3, 2, 4, 4, generator=source)
+    loss = F.cross_entropy if are_maps else F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(task.loss(outputs, batch.labels), loss(outputs, batch.labels))

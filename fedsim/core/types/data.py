@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, dtype, long
 
+_IMAGES = (3, 4)  # dimensions of an image, and of a volume
+
 Modality = str  # what one example is: images, text, or what a task of your own calls it
 
 
@@ -122,6 +124,11 @@ class InputSpec:
     padding: int | None = None
     borders: tuple[int, ...] = ()
     heads: tuple[LabelHead, ...] = ()
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an example is an image (C, H, W), or a volume (C, D, H, W), which is one of its slices."""
+        return self.vocabulary is None and len(self.shape) in _IMAGES
 
     @property
     def tokens(self) -> int | None:

@@ -12,7 +12,6 @@ from fedsim.core.types import Dataset
 from fedsim.core.types.tasks import Task
 
 QUESTION = "question"  # what is given beside an image that is asked about
-_IMAGE = 3  # dimensions of one
 
 
 def usual_task(data: Dataset) -> str:
@@ -70,9 +69,9 @@ def refuses_shape(data: Dataset) -> str | None:
     """Say whether the examples are no images (channels, height, width), or are asked about."""
     if QUESTION in data.train.given:
         return "it reads images alone, and a question stands beside each of these"
-    if len(data.spec.shape) == _IMAGE:
+    if data.spec.is_image:
         return None
-    return f"it needs images (channels, height, width), and an example has shape {data.spec.shape}"
+    return f"it needs images (channels, height, width) or volumes, and an example has shape {data.spec.shape}"
 
 
 def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:

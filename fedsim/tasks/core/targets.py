@@ -19,8 +19,6 @@ from fedsim.record import ItemScore
 from fedsim.tasks.core.images import score_images
 from fedsim.tasks.core.rows import score_rows
 
-_IMAGE = 3  # dimensions of one
-
 TargetScore = Callable[[Tensor, Tensor], Mapping[str, float]]  # of a guessed target and the true one
 
 
@@ -37,7 +35,7 @@ class TargetTask(Task[ConfigT]):
 
     def noun_of(self, spec: InputSpec) -> str:
         """Return what an example is called: an image, or a row of numbers."""
-        return "image" if len(spec.shape) == _IMAGE else "row"
+        return "image" if spec.is_image else "row"
 
     @abstractmethod
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
@@ -59,8 +57,8 @@ class TargetTask(Task[ConfigT]):
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score inputs, then the target that was guessed with each."""
-        are_images = len(data.spec.shape) == _IMAGE
-        scored = score_images(truth, examples, guess, data) if are_images else score_rows(examples, guess, data)
+        is_image = data.spec.is_image
+        scored = score_images(truth, examples, guess, data) if is_image else score_rows(examples, guess, data)
         order, completed = scored.order, scored.guess
         assert order is not None
         assert completed is not None
@@ -71,7 +69,7 @@ class TargetTask(Task[ConfigT]):
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return pictures, or the numbers of each row."""
-        if len(data.spec.shape) == _IMAGE:
+        if data.spec.is_image:
             return to_pixels(inputs, data.spec).numpy()
         return super().show(inputs, data)
 
