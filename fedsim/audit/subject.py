@@ -298,9 +298,9 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
     raise FedsimError(
         f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of shape "
         f"{dataset.spec.shape}, which no task takes. Taken are one class (B,), numbers (B,) or (B, K), 0 and 1 (B, K), "
-        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), numbers that follow a series, and several of these by name. "
-        "Two views of an example would need a task that draws them and says what their loss compares, boxes of "
-        "varying number one for a grid: docs/adding-a-task.md."
+        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), numbers that follow a series, and several of "
+        "these by name. Two views of an example would need a task that draws them and says what their loss compares, "
+        "boxes of varying number one for a grid: docs/adding-a-task.md."
     )
 
 

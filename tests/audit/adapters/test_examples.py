@@ -21,6 +21,7 @@ LEAKS = (
     "peft_client.py:make_client",
     "trainer.py:make_trainer",
     "sklearn_client.py:make_client",
+    "sklearn_client.py:make_regressor",
     "lightning_client.py:make_client",
 )
 pytestmark = pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning")
