@@ -117,6 +117,47 @@ def test_a_new_attack_is_a_package_that_installs_and_is_listed(installed: Instal
     assert "my-attack on client 0" in told
 
 
+CLIENT = """
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import Ridge
+from torch import nn
+from torch.utils.data import DataLoader, StackDataset
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.high, self.much = nn.Linear(10, 64), nn.Linear(64, 2), nn.Linear(64, 1)
+
+    def forward(self, rows):
+        features = self.body(rows).relu()
+        return {"is_high": self.high(features), "much": self.much(features)}
+
+def loss(outputs, labels):
+    return F.cross_entropy(outputs["is_high"], labels["is_high"]) + F.mse_loss(outputs["much"], labels["much"])
+
+def make_heads():
+    rows, numbers = load_diabetes(return_X_y=True)
+    numbers = torch.tensor(numbers / 100).float()
+    labels = StackDataset(is_high=(numbers > 1.5).long(), much=numbers[:, None])
+    return Heads(), loss, DataLoader(StackDataset(torch.tensor(20 * rows).float(), labels), batch_size=32)
+
+def make_regressor():
+    rows, numbers = load_diabetes(return_X_y=True)
+    return Ridge().fit(20 * rows, numbers / 100), 20 * rows, numbers / 100
+"""
+
+
+@pytest.mark.parametrize("client", ["make_heads", "make_regressor"])
+def test_an_audit_of_numbers_and_of_heads_ends_with_its_answer(installed: Installed, client: str) -> None:
+    (installed.folder / "client.py").write_text(CLIENT)
+    options = ["--batch", "1", "--minutes", "1", "--no-defenses", "--out", f"audit-{client}"]
+    told = installed.fedsim("audit", f"client.py:{client}", *options)
+    assert "Updates of one row give the row back (8 of 8)" in " ".join(told.split())
+    assert (installed.folder / f"audit-{client}" / "audit.html").stat().st_size > 10_000
+
+
 def test_a_missing_extra_is_named_before_anything_starts(installed: Installed) -> None:
     hooks = installed.folder / "hooks"
     hooks.mkdir()
