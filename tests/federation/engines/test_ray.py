@@ -1,7 +1,12 @@
 """The apps on Ray: the same bits as on the local engine, the same errors, nothing left behind."""
 
 import importlib.util
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -10,9 +15,10 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.experiment.runner import model_hash, train
 from fedsim.federation.engines import ray
 from fedsim.federation.journal import Journal
-from fedsim.scenario import Scenario
+from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -71,6 +77,44 @@ def test_errors_are_those_of_the_local_engine(
     assert journal.rounds == []
     with pytest.raises(FedsimError, match=message):
         raise FedsimError(error)
+
+
+CLUSTER = """
+ip link set lo up
+ray start --head --num-cpus 1 --node-ip-address 127.0.0.1 --temp-dir "$1" --include-dashboard false
+ray start --address 127.0.0.1:6379 --num-cpus 1 --node-ip-address 127.0.0.1
+fedsim run scenario.toml --set federation.engine=ray --set federation.address=127.0.0.1:6379 --out cluster
+"""
+FOUR = """
+title = "four clients"
+data = { name = "digits" }
+model = { name = "mlp", width = 24, depth = 2, dropout = 0.25 }
+federation = { algorithm = "fedavg", clients = 4, rounds = 3, local_steps = 3, batch_size = 4 }
+"""
+# Ray's nodes listen on every interface where there are several; here all that they see is a loopback of their own.
+ALONE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_cluster_of_two_nodes_gives_the_bits_of_the_local_engine(tmp_path: Path) -> None:
+    if shutil.which("ip") is None or subprocess.run([*ALONE, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine has no network namespaces")
+    (tmp_path / "scenario.toml").write_text(FOUR)
+    variables = {
+        **os.environ,
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "300",  # for a busy machine
+    }
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # of a short name, for Ray's sockets
+        command = [*ALONE, "sh", "-ec", CLUSTER, "sh", folder]
+        done = subprocess.run(command, cwd=tmp_path, env=variables, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("Ray runtime started") == 2
+    local = train(worlds.build(load(tmp_path / "scenario.toml")), lambda _record: None)
+    assert f"Hash of the trained model: {model_hash(local.weights)}" in done.stdout
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: Scenario) -> None:
