@@ -16,7 +16,7 @@ from benchmarks._experiments import FOLDER, Budget, Experiment
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.record.environment import environment
-from fedsim.record.store import write_whole
+from fedsim.record.files import write_whole
 
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"

@@ -12,7 +12,8 @@ import numpy as np
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord
 from fedsim.questions import Work
-from fedsim.record.store import npz, write_whole
+from fedsim.record.files import write_whole
+from fedsim.record.store import npz
 
 
 @dataclass

@@ -18,8 +18,8 @@ from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditPlan, AuditRecord, re
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
 from fedsim.document import to_html, to_markdown
+from fedsim.record.files import write_whole
 from fedsim.record.policy import Policy
-from fedsim.record.store import write_whole
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"

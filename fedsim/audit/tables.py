@@ -10,7 +10,7 @@ from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
-from fedsim.record.store import write_whole
+from fedsim.record.files import write_whole
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"

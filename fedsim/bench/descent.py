@@ -13,7 +13,7 @@ import torch
 
 from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError, in_a_line
-from fedsim.record.store import explain
+from fedsim.record.files import explain
 
 _EVERY = 25  # steps between two saved states
 

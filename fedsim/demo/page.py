@@ -12,7 +12,7 @@ from typing import Any
 from fedsim.core.errors import FedsimError
 from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, Language, messages
-from fedsim.record.store import check_writable, write_whole
+from fedsim.record.files import check_writable, write_whole
 
 SCRIPTS = (
     "network.js",

@@ -1,13 +1,9 @@
-"""One folder a run. Every file is written beside its place and renamed into it: there is never half a file."""
+"""One folder a run, and what is read from it."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import io
-import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +17,18 @@ from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.plain import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
+from fedsim.record.files import (
+    LOCK,
+    MANIFEST,
+    append,
+    check_writable,
+    explain,
+    is_rest,
+    locked,
+    make_folder,
+    remove_rests,
+    write_whole,
+)
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
@@ -30,10 +38,6 @@ SALT_BYTES = 16
 WEIGHTS = "weights"
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
-_REST = ".fedsim-"  # begins the name of a file that is being written
-_LOCK = ".fedsim-lock"
-_MANIFEST = ".fedsim-files"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
 _LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
@@ -55,7 +59,7 @@ class RunFolder:
             files = list(_files(self.path)) if self.path.is_dir() else []
             ours = self._manifest()
         for name in files:
-            if name not in ours and not _is_rest(self.path, name):
+            if name not in ours and not is_rest(self.path / name):
                 raise FedsimError(
                     f"{self.path} holds '{name}', which no run has written. fedsim removes nothing that it does not "
                     "know: move it elsewhere, or choose another --out."
@@ -67,17 +71,17 @@ class RunFolder:
             )
         self._make()
         with explain(self.path):
-            for name in sorted(files, key=lambda name: name == _MANIFEST):  # until then it says whose the others are
+            for name in sorted(files, key=lambda name: name == MANIFEST):  # until then it says whose the others are
                 (self.path / name).unlink()
             for folder in {name.partition("/")[0] for name in files if "/" in name}:
                 (self.path / folder).rmdir()
 
     def _manifest(self) -> frozenset[str]:
         """Return the names of all files that are ours, the manifest's too."""
-        path = self.path / _MANIFEST
+        path = self.path / MANIFEST
         if path.is_symlink() or not path.is_file():
             return frozenset()
-        return frozenset((_MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
+        return frozenset((MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
     def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
         """Write a file whole, and note before that it is ours.
@@ -97,7 +101,7 @@ class RunFolder:
         """Note that a file is ours, and make its folder."""
         make_folder((self.path / name).parent)
         if name not in self._manifest():
-            _append(self.path / _MANIFEST, name.encode())
+            append(self.path / MANIFEST, name.encode())
 
     def reopen(self) -> RunRecord | None:
         """Return the record of an earlier run in this folder, or None when there is none."""
@@ -137,7 +141,7 @@ class RunFolder:
             count = sum(1 for _ in self._parts_of_arrays())
             self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
         self.note(_PARTS)
-        _append(self.path / _PARTS, part.model_dump_json().encode())
+        append(self.path / _PARTS, part.model_dump_json().encode())
 
     def _parts_of_arrays(self) -> Iterator[Path]:
         yield from sorted((self.path / _IN_WORK).glob("*.npz"))
@@ -264,145 +268,12 @@ def npz(arrays: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part, also after a crash.
-
-    Args:
-        path: of the file.
-        content: of the file.
-        mode: who may read and write it, less the umask.
-
-    Raises:
-        FedsimError: it cannot be written, for lack of room or of the right to.
-    """
-    temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
-    with explain(path):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Add a line to a file, on disk when this returns; one that a kill cut off before it is ended."""
-    with explain(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(handle, "a+b") as file:
-            is_cut = file.tell() and os.pread(handle, 1, file.tell() - 1) != b"\n"
-            file.write(b"\n" * bool(is_cut) + line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def make_folder(path: Path) -> Path:
-    """Make a folder, and those above it, unless it is there, and return it.
-
-    Raises:
-        FedsimError: it cannot be made.
-    """
-    with explain(path):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder in which no file can be made.
-
-    Raises:
-        FedsimError: the same.
-    """
-    probe = folder / f"{_REST}{secrets.token_hex(8)}"
-    with explain(folder):
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        probe.unlink()
-
-
-def remove_rests(folder: Path) -> None:
-    """Remove what a write that was killed left in a folder; nobody else may be writing there."""
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    with explain(folder):
-        for path in folder.glob(f"{_REST}*"):
-            if path.name not in (_LOCK, _MANIFEST):
-                path.unlink()
-
-
-@contextmanager
-def explain(path: Path) -> Iterator[None]:
-    """Turn what the system says about a file or folder into a sentence with advice.
-
-    Raises:
-        FedsimError: the system refused; its cause is the error.
-    """
-    try:
-        yield
-    except OSError as error:
-        advice = "Make room, and run the same command again" if is_full(error) else "Choose another place"
-        raise FedsimError(f"cannot write to {path}: {error.strerror or error}. {advice}.") from error
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Tell whether this error says that there is no room left."""
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-@contextmanager
-def locked(folder: Path, who: str) -> Iterator[None]:
-    """Keep others from working in a folder at the same time. The lock ends with the process, however it ends.
-
-    Raises:
-        FedsimError: somebody works in it, who is called `who`, or it cannot be written.
-    """
-    path = folder / _LOCK
-    while True:
-        with explain(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if not _holds(handle):
-                os.close(handle)
-                raise FedsimError(f"{who} is at work in {folder}. Wait for it, or choose another --out.")
-        if _is(path, handle):
-            break
-        os.close(handle)  # whoever held it removed it after it was opened here
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _holds(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
 def _files(folder: Path) -> Iterator[str]:
     """Yield what lies in a run folder and in its folders, by path within it."""
     for path in sorted(folder.iterdir()):
-        if path.name == _LOCK:
+        if path.name == LOCK:
             continue
         if path.is_symlink() or not path.is_dir():
             yield path.name
         else:
             yield from (f"{path.name}/{inner.name}" for inner in sorted(path.iterdir()))
-
-
-def _is_rest(folder: Path, name: str) -> bool:
-    """Tell whether a write that was killed has left this file."""
-    path = folder / name
-    return path.name.startswith(_REST) and path.is_file() and not path.is_symlink()

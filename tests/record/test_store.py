@@ -1,7 +1,5 @@
-import fcntl
 import io
 import os
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -161,37 +159,6 @@ def test_of_two_that_want_a_folder_one_gets_it(run_folder: RunFolder) -> None:
     with RunFolder(run_folder.path).locked():
         pass
     assert everything(run_folder.path) == before
-
-
-def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
-    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between opening and locking, the holder ends and a third one comes: two must not hold a lock."""
-    flock, opened = fcntl.flock, []
-    lock = run_folder.path / ".fedsim-lock"
-
-    def late(handle: int, how: int) -> None:
-        if not opened:
-            lock.unlink()
-        opened.append(handle)
-        flock(handle, how)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    with run_folder.locked():
-        monkeypatch.undo()
-        assert len(opened) == 2
-        with pytest.raises(FedsimError, match="at work"), RunFolder(run_folder.path).locked():
-            pass
-
-
-@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
-def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
-    before = os.umask(mask)
-    try:
-        store.write_whole(tmp_path / "file", b"")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
 
 
 def test_what_killed_writes_left_goes_when_the_run_goes_on(run_folder: RunFolder) -> None:

@@ -10,8 +10,8 @@ from fedsim.audit.release.record import ReleasePlan, ReleaseRecord
 from fedsim.core import seeding
 from fedsim.document import to_html, to_markdown
 from fedsim.record.environment import environment
+from fedsim.record.files import explain, write_whole
 from fedsim.record.policy import Policy
-from fedsim.record.store import explain, write_whole
 
 PAGE, CARD, RECORD = "release.html", "release.md", "release.json"
 

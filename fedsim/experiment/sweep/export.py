@@ -9,8 +9,9 @@ from typing import Any
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
+from fedsim.record.files import explain
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
-from fedsim.record.store import RunFolder, explain
+from fedsim.record.store import RunFolder
 
 _FINDINGS, _FINDINGS_COLUMNS = "findings.csv", "findings-columns.csv"
 BEFORE = {

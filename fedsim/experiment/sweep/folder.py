@@ -27,7 +27,8 @@ from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.store import RECORD, explain, locked, make_folder, remove_rests, write_whole
+from fedsim.record.files import explain, locked, make_folder, remove_rests, write_whole
+from fedsim.record.store import RECORD
 
 PLAN = "sweep.json"
 

@@ -17,7 +17,8 @@ process.prepare()
 
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
-from fedsim.record.store import RunFolder, is_full  # noqa: E402
+from fedsim.record.files import is_full  # noqa: E402
+from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
 
 

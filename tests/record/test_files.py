@@ -1,0 +1,57 @@
+"""Files are whole or not there, also after a kill, and of two processes that want a folder one gets it."""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import FedsimError
+from fedsim.record import files
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        files.write_whole(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, the holder ends and a third one comes: two must not hold a lock."""
+    flock, opened = fcntl.flock, []
+    lock = tmp_path / files.LOCK
+
+    def late(handle: int, how: int) -> None:
+        if not opened:
+            lock.unlink()
+        opened.append(handle)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with files.locked(tmp_path, "one"):
+        monkeypatch.undo()
+        assert len(opened) == 2
+        with pytest.raises(FedsimError, match="another is at work"), files.locked(tmp_path, "another"):
+            pass
+
+
+def test_a_line_follows_one_that_a_kill_cut_off_on_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"whole\ncut")
+    files.append(tmp_path / "lines", b"next")
+    assert (tmp_path / "lines").read_bytes() == b"whole\ncut\nnext\n"
+
+
+def test_rests_of_killed_writes_go_and_lock_and_manifest_stay(tmp_path: Path) -> None:
+    for name in (files.LOCK, files.MANIFEST, ".fedsim-0123", "other"):
+        (tmp_path / name).touch()
+    assert files.is_rest(tmp_path / ".fedsim-0123")
+    assert not files.is_rest(tmp_path / "other")
+    files.remove_rests(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [files.MANIFEST, files.LOCK, "other"]
