@@ -26,13 +26,6 @@ def critic(width: int, depth: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(_HIDDEN, 1)).double()
 
 
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Take one step down a loss."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
 def mismatch(one: Tensor, other: Tensor) -> Tensor:
     """Return the squared maximum mean discrepancy of two samples (N, width) and (M, width), over five kernels."""
     both = torch.cat([one, other])

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.cut_features._decoding import critic, decoder, descend
+from attacks.core.training import Training
+from attacks.cut_features._decoding import critic, decoder
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.cut import CutSteering
@@ -58,18 +59,17 @@ class Hijack(CutSteering[HijackConfig]):
         self._public, self._pilot = view.public, copy.deepcopy(view.architecture).train()
         with seeding.isolate_randomness(generator.initial_seed()):
             self._decoder, self._critic = decoder(view.width, view.shape), critic(view.width, 2)
-        coder = [*self._pilot.parameters(), *self._decoder.parameters()]
-        self._coder = torch.optim.Adam(coder, self.config.learning_rate)
-        self._judge = torch.optim.Adam(self._critic.parameters(), self.config.learning_rate)
+        self._coder = Training([self._pilot, self._decoder], self.config.learning_rate)
+        self._judge = Training([self._critic], self.config.learning_rate)
 
     def steer(self, sent: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradient that makes what was sent look like the pilot's code, shape (B, width)."""
         rows = torch.randint(len(self._public), (self.config.batch_size,), generator=generator)
         code = self._pilot(self._public[rows])
-        descend(self._coder, F.mse_loss(self._decoder(code), self._public[rows]))
+        self._coder.descend(F.mse_loss(self._decoder(code), self._public[rows]))
         code = code.detach()[torch.randint(len(code), (len(sent),), generator=generator)]
         apart = self._critic(sent).mean() - self._critic(code).mean()
-        descend(self._judge, apart + self.config.penalty * _roughness(self._critic, sent, code, generator))
+        self._judge.descend(apart + self.config.penalty * _roughness(self._critic, sent, code, generator))
         moved = sent.clone().requires_grad_()
         return torch.autograd.grad(-self._critic(moved).mean(), moved)[0]
 

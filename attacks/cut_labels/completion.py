@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks.core.training import Training
 from attacks.cut_labels._directions import check_known
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -63,11 +64,9 @@ class Completion(CutLabelAttack[CompletionConfig]):
         with seeding.isolate_randomness(generator.initial_seed()):
             head = nn.Linear(states.shape[1], view.classes).double()
         teacher = copy.deepcopy(head)
-        optimizer = torch.optim.Adam(head.parameters(), lr=self.config.learning_rate)
+        training = Training([head], self.config.learning_rate)
         for step in range(self.config.steps):
-            optimizer.zero_grad()
-            self._loss(head, teacher, states, view, step).backward()
-            optimizer.step()
+            training.descend(self._loss(head, teacher, states, view, step))
             with torch.no_grad():
                 for mean, weight in zip(teacher.parameters(), head.parameters(), strict=True):
                     mean.lerp_(weight, 1 - self.config.decay)

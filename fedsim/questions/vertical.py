@@ -284,7 +284,7 @@ class _Study:
         yield from self._scored_labels(choice, attack, view, "", "attack")
         permuted = self._labels_view(choice, "labels permuted")
         trained_on = self.runs["labels permuted"].labels
-        yield from self._scored_labels(choice, attack, permuted, ", labels permuted", "chance")
+        yield from self._scored_labels(choice, attack, permuted, ", labels permuted", "context")
         yield from self._scored_labels(choice, attack, permuted, ", the permuted labels", "context", trained_on)
         if choice.attack.reads == "gradients":
             shuffled = with_shuffled_gradients(view, self._seed)

@@ -224,6 +224,7 @@ def blank_view(federation: SplitFederation, party: str, knows: frozenset[CutKnow
         shape=shape,
         rows=torch.zeros(0, dtype=torch.long),
         public=federation.public[party].clone() if "public-data" in knows else None,
+        public_labels=federation.dataset.test.labels.clone() if "public-data" in knows else None,
         architecture=architecture,
     )
 

@@ -72,6 +72,13 @@ def test_zeros_of_dropout_are_seen_where_it_sits(place: str, in_up: bool, in_dow
     assert bool((steps[0][1].down["a"] == 0).any()) is in_down
 
 
+def test_masks_that_are_read_from_what_was_sent_are_those_that_were_drawn() -> None:
+    _, steps = run(settings(dropout=0.5, dropout_at="cut", activation="tanh"))
+    for _, step in steps:
+        kept = step.up["a"] != 0
+        assert torch.equal(step.up["a"], 2 * kept * step.bottoms["a"](ROWS[step.rows, :3]))
+
+
 def test_what_goes_back_is_what_a_cover_makes_of_it() -> None:
     model, steps = run(
         settings(), cover=lambda step, _labels, _number: {name: 0 * back for name, back in step.down.items()}

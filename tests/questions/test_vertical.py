@@ -11,6 +11,7 @@ from fedsim.questions.vertical import WhatCrossesTheCut
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
+from fedsim.threat.attacking.apart import start_apart
 
 TABLE: dict[str, Any] = {
     "parties": [{"name": "mean", "columns": [0, 10]}, {"name": "worst", "columns": [20, 30]}],
@@ -48,12 +49,12 @@ def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() ->
         "a ridge on the raw columns of 'mean'": "context",
         "a ridge on the raw columns of 'worst'": "context",
         "cut-line (epoch 1)": "attack",
-        "cut-line (epoch 1), labels permuted": "chance",
+        "cut-line (epoch 1), labels permuted": "context",
         "cut-line (epoch 1), the permuted labels": "context",
         "cut-line (epoch 1), gradients shuffled": "chance",
         "cut-line (epoch 1), mean label": "context",
         "completion (epoch 2)": "attack",
-        "completion (epoch 2), labels permuted": "chance",
+        "completion (epoch 2), labels permuted": "context",
         "completion (epoch 2), the permuted labels": "context",
         "completion (epoch 2), raw columns": "context",
     }
@@ -66,7 +67,7 @@ def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() ->
     for label, one in every.items():
         assert one.chance is not None
         assert 0.5 <= one.chance < 0.8
-        if one.role == "chance":
+        if one.role == "chance" or label == "cut-line (epoch 1), labels permuted":
             assert not one.is_above_chance, label
     model = every["the split model"]
     assert model.value is not None
@@ -117,6 +118,12 @@ def test_an_attack_that_fails_is_a_finding_with_its_reason() -> None:
     every = findings(top="mlp", attacks=[{"name": "head-algebra"}, {"name": "cut-direction"}])
     assert "vertical.top = 'linear'" in every["head-algebra (epoch 1)"].failure
     assert every["cut-direction (epoch 1)"].value is not None
+
+
+def test_attacks_in_processes_of_their_own_find_the_same() -> None:
+    table = {"epochs": 1, "attacks": [{"name": "cut-line"}, {"name": "hijack"}]}
+    here, apart = findings(**table), findings(Work(starts=start_apart), **table)
+    assert {label: one.value for label, one in here.items()} == {label: one.value for label, one in apart.items()}
 
 
 def test_somebody_may_stop_it() -> None:

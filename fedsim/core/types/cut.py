@@ -50,7 +50,9 @@ class CutView:
         known: numbers of examples whose label is known, shape (M,), and `labels` theirs, shape (M,).
         labels: see `known`.
         columns: at the party's seat its part of every example; at the other, those of the other parties for `rows`.
-        public: the party's part of other examples of the same kind, shape (P, *shape).
+        public: the party's part of other examples of the same kind, shape (P, *shape), and `public_labels` their
+            classes, shape (P,).
+        public_labels: see `public`.
         architecture: a bottom that is built like the party's, with other weights.
         predictions: probabilities of the classes for `rows`, shape (N, classes).
     """
@@ -65,6 +67,7 @@ class CutView:
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     columns: Tensor | None = None
     public: Tensor | None = None
+    public_labels: Tensor | None = None
     architecture: nn.Module | None = None
     predictions: Tensor | None = None
 
