@@ -1,12 +1,11 @@
 """What it costs to run attacks in a process of their own: `fedsim run --isolate`.
 
-Attacks here and there take turns. Seconds are those of a clock, which other programs lengthen; a ratio they leave as it
-is.
+Attacks here and there take turns. Seconds are those of the processor, of all processes.
 """
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -15,18 +14,19 @@ import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._passes import in_turn
-from benchmarks._rows import Row, measured, ratio, share
+from benchmarks._rows import Row, measured, share
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import AttackChoice, parse
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import Start, at_once, frames, search, start_here
+from fedsim.threat.attacking import Start, frames, search, start_here
 from fedsim.threat.attacking.apart import start_apart
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
 _FEW, _ALL = 5, 15
+_STEPS = 5  # of an attack
 _KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
 _MODELS = {
     "MLP 2 x 256, digits": ({"name": "digits"}, {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.25}),
@@ -35,8 +35,7 @@ _MODELS = {
 
 
 class _Timed(NamedTuple):
-    start: float  # until the first answer
-    search: float
+    seconds: float  # of the processor, from the start of a process to its end
     guess: Reconstruction
 
 
@@ -49,12 +48,9 @@ def isolation(budget: Budget) -> Cells:
 def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
     yield measured("observation, serialised", name, [len(frames.saved(observation)) / 1e6], "MB")
-    steps = 200 if "MLP" in name else 5
-    ways = [partial(_timed, how, observation) for how in (start_here, start_apart)]
-    here, apart = in_turn(ways, [steps] * repeats)
-    yield measured("start of a process, until its first answer", name, [timed.start for timed in apart], "s")
-    there, at_home = ([timed.search for timed in way] for way in (apart, here))
-    yield ratio(f"{steps} steps in a process of their own, over as many here", name, there, at_home)
+    here, apart = in_turn([partial(_timed, how) for how in (start_here, start_apart)], [observation] * repeats)
+    added = [there.seconds - at_home.seconds for at_home, there in zip(here, apart, strict=True)]
+    yield measured("seconds that a process of its own adds to an attack", name, added, "s")
     same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(here, apart, strict=True)]
     yield share("guesses of the same bits", name, same, ">= 1")
 
@@ -69,15 +65,12 @@ def _observation(name: str) -> Observation:
     )
 
 
-def _timed(how: Start, observation: Observation, iterations: int) -> _Timed:
-    settings = {"max_iterations": iterations, "threshold": 0.0, "patience": iterations}
+def _timed(how: Start, observation: Observation) -> _Timed:
+    settings = {"max_iterations": _STEPS, "threshold": 0.0, "patience": _STEPS}
     choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
-    begin = time.perf_counter()
+    begin = sum(os.times()[:4])
     with how("attack", choice, lambda: False) as attacker:
-        at_once(attacker, observation)
-        started = time.perf_counter()
         guesses = search(attacker, [observation], [seeding.generator(1, "attack")])
-        ended = time.perf_counter()
     if isinstance(guesses, str):
         raise RuntimeError(guesses)
-    return _Timed(started - begin, ended - started, guesses[0])
+    return _Timed(sum(os.times()[:4]) - begin, guesses[0])
