@@ -1,4 +1,4 @@
-"""The report of a sweep of 1,000 runs: wall time and peak memory of one process that builds it.
+"""The report of a sweep of 1,000 runs: processor time and peak memory of one process that builds it.
 
 One small run is made for real; its record and pictures are copied under 1,000 digests, 25 seeds of 40 settings, with
 the scores shaken, so that no two are alike.
