@@ -1,7 +1,8 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
-and ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images.
+``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, and ``<!-- expected: NAME -->`` what a
+scenario expects.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import _map, _papers
+from benchmarks import _expected, _map, _papers
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
@@ -20,6 +21,7 @@ from fedsim.core.errors import FedsimError, nearest
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 IMAGES = ROOT / "docs" / "images"
+_EXPECTED = re.compile(r"(<!-- expected: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,7 +56,13 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
         place = os.path.relpath(IMAGES / f"{name}.svg", (ROOT / page).parent)
         return f"{match[1]}\n![{words}]({place})\n\n{match[3]}"
 
-    text = _MAP.sub(picture, text)
+    def expected(match: re.Match[str]) -> str:
+        try:
+            return f"{match[1]}\n{_expected.as_tables(match['name'])}\n\n{match[3]}"
+        except FedsimError as error:
+            raise FedsimError(f"{page}: {error}") from error
+
+    text = _EXPECTED.sub(expected, _MAP.sub(picture, text))
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
     return _BLOCK.sub(block, text)
 
