@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks.core.matching.optimizers import RowAdam
 
 
-class Training:
+class NetworkTraining:
     """Adam on the parameters of networks."""
 
     def __init__(self, networks: Iterable[nn.Module], rate: float) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.core.training import Training
+from attacks.core.training import NetworkTraining
 from attacks.cut_features._decoding import critic, decoder
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -59,8 +59,8 @@ class Hijack(CutSteering[HijackConfig]):
         self._public, self._pilot = view.public, copy.deepcopy(view.architecture).train()
         with seeding.isolate_randomness(generator.initial_seed()):
             self._decoder, self._critic = decoder(view.width, view.shape), critic(view.width, 2)
-        self._coder = Training([self._pilot, self._decoder], self.config.learning_rate)
-        self._judge = Training([self._critic], self.config.learning_rate)
+        self._coder = NetworkTraining([self._pilot, self._decoder], self.config.learning_rate)
+        self._judge = NetworkTraining([self._critic], self.config.learning_rate)
 
     def steer(self, sent: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradient that makes what was sent look like the pilot's code, shape (B, width)."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.core.training import Training
+from attacks.core.training import NetworkTraining
 from attacks.cut_features._decoding import critic, decoder, mismatch
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -80,7 +80,7 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
         generator: torch.Generator,
     ) -> None:
         assert view.public is not None
-        learner, teller = (Training([one], self.config.learning_rate) for one in (substitute, judge))
+        learner, teller = (NetworkTraining([one], self.config.learning_rate) for one in (substitute, judge))
         for rows in self._batches(len(view.public), generator):
             real = scale(sent[torch.randint(len(sent), (len(rows),), generator=generator)])
             vectors = substitute(view.public[rows])
@@ -94,7 +94,7 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
     def _invert(
         self, inverse: nn.Module, substitute: nn.Module, scale: _Scale, public: Tensor, generator: torch.Generator
     ) -> None:
-        training = Training([inverse], self.config.learning_rate)
+        training = NetworkTraining([inverse], self.config.learning_rate)
         for rows in self._batches(len(public), generator):
             with torch.no_grad():
                 made = scale(substitute(public[rows]))

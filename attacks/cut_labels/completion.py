@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.core.training import Training
+from attacks.core.training import NetworkTraining
 from attacks.cut_labels._directions import check_known
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -64,7 +64,7 @@ class Completion(CutLabelAttack[CompletionConfig]):
         with seeding.isolate_randomness(generator.initial_seed()):
             head = nn.Linear(states.shape[1], view.classes).double()
         teacher = copy.deepcopy(head)
-        training = Training([head], self.config.learning_rate)
+        training = NetworkTraining([head], self.config.learning_rate)
         for step in range(self.config.steps):
             training.descend(self._loss(head, teacher, states, view, step))
             with torch.no_grad():

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from attacks.core.training import Training
+from attacks.core.training import NetworkTraining
 from fedsim.core import seeding
 
 
@@ -14,7 +14,7 @@ def test_networks_are_trained_as_by_torch() -> None:
         networks = [nn.Linear(3, 4).double(), nn.Linear(4, 1).double()]
     others = copy.deepcopy(networks)
     inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)).double()
-    training = Training(networks, 0.01)
+    training = NetworkTraining(networks, 0.01)
     adam = torch.optim.Adam([parameter for network in others for parameter in network.parameters()], lr=0.01)
     for _ in range(20):
         training.descend(networks[1](networks[0](inputs).relu()).square().mean())
