@@ -4,7 +4,7 @@ Idea: a bottom whose vectors have the law of the party's, and tell classes to th
 Equation: min over s of w MMD(s(public), h) + GAN(s(public), h) + v CE(top(s(public)), labels), vectors standardised by
     h; then min over d of |d(s(public)) - public|^2; the answer is d(h).
 Assumes: labelled public examples of the same kind, how the bottom is built, the attacker's own top; honest training.
-Recovers: small images better than the nearest public one, once the model is trained.
+Recovers: small images about as well as the nearest public one, once the model is trained.
 Fails: with v = 0 it finds another map of the same law, unless both bottoms started alike; a young top; masks.
 Source: Xu et al. 2024, arXiv 2405.04115 (FORA); the loss through the top after Zhu et al. 2025, arXiv 2310.10483.
 """

@@ -1,12 +1,9 @@
 """A substitute that is aligned with what is sent inverts it; where nothing is sent it says nothing."""
 
-import pytest
 import torch
 
 from attacks.cut_features._decoding import mismatch
-from fedsim.core.choices import Choice
-from fedsim.federation.vertical import SplitTraining
-from fedsim.threat.cut import SplitFederation, features_view
+from fedsim.threat.cut import features_view
 from tests.attacks.cut_features.seats import EVERYTHING, guessed, seat
 from tests.federation.splitting import split_federation
 
@@ -26,22 +23,6 @@ def test_it_explains_columns_and_of_a_party_with_no_input_nothing() -> None:
         float(guesses.std(0).max()) < 0.2
     )  # of originals 1: only the bottom's bias was sent, which moves in the epoch
     assert float((guesses - originals).square().sum()) > 0.9 * float(of_mean)
-
-
-@pytest.mark.slow
-def test_it_is_nearer_than_the_nearest_public_digit_in_two_of_three_trainings() -> None:
-    digits = Choice(name="digits", settings={"test_fraction": 0.5}).make("dataset")
-    table = {
-        "parties": [{"name": "a", "part": "all"}], "bottom": "convolutions", "epochs": 10, "learning_rate": 0.001,
-    }  # fmt: skip
-    nearer = []
-    for seed in range(3):
-        federation = SplitFederation(SplitTraining.model_validate(table), digits, seed, frozenset({10}))
-        view, originals = seat(federation, "substitute", epoch=10)
-        assert view.public is not None
-        of_nearest = torch.cdist(originals.flatten(1), view.public.flatten(1)).amin(1).square().sum()
-        nearer.append(float((guessed("substitute", view) - originals).square().sum()) < float(of_nearest))
-    assert sum(nearer) >= 2
 
 
 def test_the_discrepancy_of_one_law_is_small_and_of_two_is_not() -> None:
