@@ -8,12 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks._frontier_models import Norm
 from fedsim.core.errors import FedsimError
-
-State = Literal["fresh", "trained"]
 
 _OWNS = 16  # examples of a client
 _RATE = 0.25  # of dropout, where it is on
@@ -30,7 +28,6 @@ class Network(NamedTuple):
         examples: of the training set, which clients share.
         steps: of the training; 0 where it is not trained.
         learns_as: the settings of the model that is trained, where they are others.
-        is_large: whether the ideal attacker is not asked, who needs the graph of all weights in double precision.
         patience: times the seconds that an attack on an update gets.
     """
 
@@ -40,21 +37,19 @@ class Network(NamedTuple):
     examples: int
     steps: int
     learns_as: Mapping[str, Any] = {}
-    is_large: bool = False
     patience: int = 1
 
 
 class Client(NamedTuple):
-    """What a client does: its weights, images of its gradient, dropout."""
+    """What a client does: images of its gradient, dropout."""
 
-    state: State = "trained"
     batch_size: int = 1
     dropout: float = 0.0
 
     @property
     def words(self) -> str:
         """All of it, in words."""
-        return f"{self.state}, B = {self.batch_size}, dropout {self.dropout:g}"
+        return f"trained, B = {self.batch_size}, dropout {self.dropout:g}"
 
 
 class Cell(NamedTuple):
@@ -67,11 +62,6 @@ class Cell(NamedTuple):
     def words(self) -> str:
         """What a row is called."""
         return f"{self.network.words}, {self.client.words}"
-
-    @property
-    def steps(self) -> int:
-        """Steps of the training that the weights went through."""
-        return self.network.steps if self.client.state == "trained" else 0
 
     def tables(self) -> dict[str, Any]:
         """Return the scenario of the client.
@@ -115,7 +105,6 @@ def located(data: Mapping[str, Any]) -> dict[str, Any]:
 _CIFAR = {"name": "cifar10", "train": 10_000, "test": 2000}
 _SMALL_CIFAR = {**_CIFAR, "size": 16}
 _DIGITS = {"name": "digits"}
-_PHOTOGRAPHS = {"name": "foolbox-samples", "collection": "imagenet"}
 _LENET = {"name": "benchmarks._frontier_models:lenet"}
 
 
@@ -137,14 +126,6 @@ LENET = Network(
     500,
 )
 SMALL_VIT = Network("small ViT, CIFAR-10", _CIFAR, _TOKENS, 10_000, 1000)
-VIT_B16 = Network(
-    "ViT-B/16, photographs of 224 x 224",
-    _PHOTOGRAPHS,
-    {"name": "vit-b16"},
-    20,
-    0,
-    is_large=True,
-)
 MLP = Network("MLP, digits", _DIGITS, {"name": "mlp"}, 1400, 500)
 CELLS = (
     Cell(MLP),
@@ -152,7 +133,6 @@ CELLS = (
     Cell(LENET, Client(batch_size=4)),
     Cell(SMALL_VIT),
     Cell(SMALL_VIT, Client(dropout=_RATE)),
-    Cell(VIT_B16, Client("fresh")),
     Cell(INFERENCE),
     Cell(BATCH_NORM),
 )

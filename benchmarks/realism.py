@@ -34,7 +34,7 @@ from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import reach, recovered, state_of
 from fedsim.metrics.success import Rule
-from fedsim.record import Ceiling, ItemScore, VictimRecord
+from fedsim.record import ItemScore, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
@@ -44,7 +44,6 @@ from fedsim.threat.victim import Victim
 _ALL, _FEW = 10, 5
 _FOR_EXACT = 0.3  # share of the seconds of an update
 _FOR_THE_CEILING = 0.2  # share of the seconds of an update
-_NOT_ASKED = Ceiling(undefined="not asked of so large a model")
 
 
 @experiment("realism", minutes=15, page="realism", seconds=20)
@@ -67,25 +66,23 @@ def rows_of(cell: Cell, victims: int, seconds: float) -> Iterator[Row]:
     """
     world, weights = world_of(cell.tables()), weights_of(cell)
     seconds *= cell.network.patience
-    records = [attacked(_victim(world, weights, client), client, cell, seconds) for client in range(victims)]
-    if cell.steps:
-        yield Row("accuracy", cell.words, accuracy(world, weights), "share", n=len(world.data.dataset.test))
+    records = [attacked(_victim(world, weights, client), client, seconds) for client in range(victims)]
+    yield Row("accuracy", cell.words, accuracy(world, weights), "share", n=len(world.data.dataset.test))
     yield from _figures(records, world, cell.words)
 
 
-def attacked(victim: Victim, number: int, cell: Cell, seconds: float) -> VictimRecord:
+def attacked(victim: Victim, number: int, seconds: float) -> VictimRecord:
     """Return what `auto` makes of an update in so many processor seconds, and what the ideal attacker would.
 
     Args:
         victim: the update.
         number: of it, which the attack draws by.
-        cell: that it is of.
         seconds: of the attack; the ideal attacker gets a fifth of them.
     """
     observation, begin = observe(victim, KNOWN), time.process_time()
     guess = _guess(observation, number, seconds)
     taken, record = time.process_time() - begin, score(victim, guess).record
-    bound = _NOT_ASKED if cell.network.is_large else ceiling_of(victim, seconds=_FOR_THE_CEILING * seconds).ceiling
+    bound = ceiling_of(victim, seconds=_FOR_THE_CEILING * seconds).ceiling
     return record.model_copy(update={"seconds": taken, "ceiling": bound})
 
 
@@ -119,13 +116,11 @@ def ceiling(cell: Cell) -> Iterator[Row]:
 
 
 def weights_of(cell: Cell) -> Tensors:
-    """Return the weights that the clients receive; trained ones come from the cache."""
-    if not cell.steps:
-        return world_of(cell.tables()).models.first_weights
-    lesson = cell.lesson()
-    description = [{**lesson, "data": dict(cell.network.data)}, cell.steps]
+    """Return the weights that the clients receive; they come from the cache."""
+    lesson, steps = cell.lesson(), cell.network.steps
+    description = [{**lesson, "data": dict(cell.network.data)}, steps]
     return torch.load(
-        kept_weights("realism", description, lambda: trained_weights(world_of(lesson), cell.steps)), weights_only=True
+        kept_weights("realism", description, lambda: trained_weights(world_of(lesson), steps)), weights_only=True
     )
 
 
