@@ -1,0 +1,1 @@
+"""Read whole graphs from the gradients of networks of graphs."""

@@ -1,0 +1,104 @@
+"""Graphs that are made of given blocks: depth first, one node after the other gets its neighbours."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from attacks.graphs._blocks import Block
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A graph that is being made.
+
+    Attributes:
+        kinds: of its nodes, numbers of an alphabet.
+        joins: pairs of numbers of joined nodes, the smaller first.
+        done: numbers of the nodes that have all their neighbours.
+    """
+
+    kinds: tuple[int, ...]
+    joins: frozenset[tuple[int, int]]
+    done: frozenset[int]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every node has all its neighbours."""
+        return len(self.done) == len(self.kinds)
+
+    def around(self, node: int) -> list[int]:
+        """Return the numbers of a node's neighbours."""
+        return [one + other - node for one, other in self.joins if node in (one, other)]
+
+    def block(self, node: int) -> Block:
+        """Return a node with its neighbours."""
+        return Block(self.kinds[node], tuple(sorted(self.kinds[other] for other in self.around(node))))
+
+
+class Gluing:
+    """Yields graphs of given blocks, each of which says of a node that it is the centre of one."""
+
+    def __init__(self, blocks: Sequence[Block], degrees: Sequence[int], most_nodes: int, budget: int) -> None:
+        """Sort the blocks.
+
+        Args:
+            blocks: to be used any number of times.
+            degrees: number of neighbours of each node of the alphabet.
+            most_nodes: of a graph.
+            budget: most graphs, finished or not, that are looked at.
+        """
+        self.degrees, self.most_nodes, self.left = degrees, most_nodes, budget
+        self.blocks = defaultdict[int, list[Counter[int]]](list)
+        for block in blocks:
+            self.blocks[block.centre].append(Counter(block.around))
+
+    def closed(self) -> Iterator[Partial]:
+        """Yield closed graphs, those around the centre of the fewest blocks first; a graph may come more than once."""
+        starts = sorted(self.blocks, key=lambda centre: len(self.blocks[centre]))
+        whole = self.left
+        for number, start in enumerate(starts):
+            reserve = whole * (len(starts) - 1 - number) // len(starts)
+            waiting = [Partial((start,), frozenset(), frozenset())]
+            while waiting and self.left > reserve:
+                self.left -= 1
+                graph = waiting.pop()
+                if graph.is_closed:
+                    yield graph
+                else:
+                    waiting += self._further(graph)
+
+    def _further(self, graph: Partial) -> Iterator[Partial]:
+        """Yield the graphs in which one more node, that with the fewest fitting blocks, has all its neighbours."""
+        options: tuple[int, list[Counter[int]]] | None = None
+        for node in set(range(len(graph.kinds))) - graph.done:
+            have = Counter(graph.kinds[other] for other in graph.around(node))
+            missing = [block - have for block in self.blocks[graph.kinds[node]] if have <= block]
+            if options is None or len(missing) < len(options[1]):
+                options = node, missing
+        assert options is not None, "a graph that is not closed has an open node"
+        node, missing = options
+        for kinds in missing:
+            for others in self._choices(graph, node, kinds):
+                yield self._joined(graph, node, others, kinds)
+
+    def _choices(self, graph: Partial, node: int, missing: Counter[int]) -> Iterator[tuple[int, ...]]:
+        """Yield which nodes that exist already become missing neighbours; the others will be new."""
+        here = {node, *graph.around(node)} | graph.done
+        free = [other for other in range(len(graph.kinds)) if other not in here and graph.kinds[other] in missing]
+        free = [other for other in free if len(graph.around(other)) < self.degrees[graph.kinds[other]]]
+        for count in range(min(len(free), missing.total()), -1, -1):
+            if len(graph.kinds) + missing.total() - count > self.most_nodes:
+                return
+            for others in combinations(free, count):
+                if Counter(graph.kinds[other] for other in others) <= missing:
+                    yield others
+
+    def _joined(self, graph: Partial, node: int, others: Sequence[int], missing: Counter[int]) -> Partial:
+        new = missing - Counter(graph.kinds[other] for other in others)
+        first = len(graph.kinds)
+        ends = (*others, *range(first, first + new.total()))
+        joins = graph.joins | {(min(node, end), max(node, end)) for end in ends}
+        return Partial((*graph.kinds, *new.elements()), joins, graph.done | {node})

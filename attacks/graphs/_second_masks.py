@@ -1,0 +1,90 @@
+"""Dropout masks of a graph whose nodes and joins are known, read from the gradient of the head.
+
+The head reads the mean over n nodes of m_i h_i / (1 - p), and its gradients give that mean: dW^T db / |db|^2. Of each
+hidden value the subset of the nodes is taken whose values add up to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, permutations, product
+
+import torch
+from torch import Tensor
+
+from attacks.graphs._blocks import Block
+from attacks.graphs._masked_blocks import MaskedBlock
+from fedsim.core.graph_networks import GraphNetwork, graphs_of
+from fedsim.core.types import DropoutSite, Masks, Observation
+
+MOST_NODES = 15  # whose 32,768 subsets are compared
+_ASSIGNMENTS = 64  # of masks to nodes with equal neighbours
+_NEAR = 1e-4  # of the largest mean: rounding of the head's gradient leaves about 1e-6
+
+
+def add_masks(masks: dict[Block, list[Tensor]], blocks: Sequence[Block], passed: Sequence[MaskedBlock]) -> None:
+    """Add to the masks of each block those that are new."""
+    for one in passed:
+        known = masks.setdefault(blocks[one.number], [])
+        if not any(torch.equal(one.mask, mask) for mask in known):
+            known.append(one.mask)
+
+
+def masks_of(
+    observation: Observation, network: GraphNetwork, guess: Tensor, blocks: Sequence[Block],
+    masks: Mapping[Block, Sequence[Tensor]],
+) -> Iterator[Masks]:  # fmt: skip
+    """Yield the masks of both layers under which a graph gives the head what it got.
+
+    Args:
+        observation: of one graph and two layers.
+        network: the model in float64.
+        guess: the graph, (1, n, f + n).
+        blocks: of its nodes.
+        masks: of each block, those that its centre may have.
+    """
+    for first in islice(_assignments(blocks, masks), _ASSIGNMENTS):
+        second = _subsets(observation, network, guess, first)
+        if second is not None:
+            pairs = zip((first, second), observation.sites, strict=True)
+            yield tuple(_filled(mask, site) for mask, site in pairs)
+
+
+def _assignments(blocks: Sequence[Block], masks: Mapping[Block, Sequence[Tensor]]) -> Iterator[Tensor]:
+    """Yield masks (nodes, width), in which nodes of one block have different masks where there are enough."""
+    places = {block: [node for node, other in enumerate(blocks) if other == block] for block in blocks}
+    choices = [
+        permutations(masks[block], len(nodes))
+        if len(masks[block]) >= len(nodes)
+        else product(masks[block], repeat=len(nodes))
+        for block, nodes in places.items()
+    ]
+    order = [node for nodes in places.values() for node in nodes]
+    for chosen in product(*choices):
+        rows = torch.stack([mask for part in chosen for mask in part])
+        yield rows[torch.tensor(order).argsort()]
+
+
+@torch.no_grad()
+def _subsets(observation: Observation, network: GraphNetwork, guess: Tensor, first: Tensor) -> Tensor | None:
+    """Return the masks (nodes, width) of the second layer, or None where no subsets give the head's inputs."""
+    graphs, (one, other) = graphs_of(guess.double()), observation.sites
+    hidden = torch.zeros(1, guess.shape[1], first.shape[1], dtype=torch.float64)
+    hidden[0, : len(first)] = first / (1 - one.rate)
+    hidden = network.hidden(1, network.hidden(0, graphs.features, graphs) * hidden, graphs)[0, : len(first)]
+    wanted = _read_by_head(observation)
+    subsets = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * len(first))
+    errors, chosen = (subsets @ hidden / len(first) / (1 - other.rate) - wanted).abs().min(0)
+    return subsets[chosen].T if float(errors.max()) < _NEAR * float(wanted.abs().max()) else None
+
+
+def _read_by_head(observation: Observation) -> Tensor:
+    weight, bias = (observation.update.tensors[f"head.{part}"].double() for part in ("weight", "bias"))
+    return weight.T @ bias / bias.square().sum()
+
+
+def _filled(mask: Tensor, site: DropoutSite) -> Tensor:
+    """Return a mask of the site's shape; what fills a graph up has no mask, and gets the expected one."""
+    whole = torch.full(site.shape, 1 - site.rate)
+    whole[0, : len(mask)] = mask.float()
+    return whole

@@ -1,0 +1,211 @@
+"""graph-spans: test which nodes, and which nodes with their neighbours, the gradient spans; put these together.
+
+Idea: rows of the first layer's gradient span the nodes' features, rows of the second's what nodes hold behind the
+    first, which depends on their neighbours alone. Both lists are finite. A search joins blocks that passed to graphs.
+Equation: dW_l = M_l H_(l-1), so each row h of H_(l-1) has |h - P h| = 0 with P the projector on the rows of dW_l.
+Assumes: honest-but-curious server, one gradient of one graph, features of a kind and a number of neighbours; with
+    dropout its rate, and two layers.
+Recovers: the graph up to a renumbering, its label and masks. Only a graph with the client's own gradient is returned.
+Fails: more nodes than hidden values; (1 - p)^nodes too small for the draws. Nodes that pass alone are no leak: many
+    that are not there do.
+Source: inspired by GRAIN, Drencheva et al. 2025, arXiv 2503.01838, whose text was not read in full.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, cast, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.gradient_distance import doubts, gradient_distance, may_be_exact
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import labels_or_unknown, no_guess
+from attacks.graphs._blocks import (
+    Alphabet,
+    Block,
+    Candidates,
+    alphabet_of,
+    candidates_of,
+    consistent,
+    missing_direction,
+    nodes_inside,
+    row_space,
+)  # fmt: skip
+from attacks.graphs._gluing import Gluing, Partial
+from attacks.graphs._masked_blocks import draws_needed, masked_inside
+from attacks.graphs._second_masks import MOST_NODES, add_masks, masks_of
+from fedsim.core.graph_networks import GraphNetwork
+from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step
+
+_LAYERS = 2
+_SAME = 1e-10  # 1 - cosine of one graph's gradient: rounding enters squared, and another graph may be at 1e-7
+_DIRECTIONS = 2  # that may be missing in the span of the second layer's inputs
+_NUMBERING = ("every mask is known too, in the numbering of the nodes that the guess has",)
+_OFTEN = 4  # times the draws that would do if every draw had a well-conditioned span
+
+
+class GraphSpansConfig(Config):
+    """Settings of the span tests and of the search."""
+
+    kinds: int = Field(default=5, ge=1, description="columns of a node's kind; its other features count neighbours")
+    least: float = Field(default=1e-7, gt=0, description="share of the largest singular value that is rounding")
+    node_tolerance: float = Field(default=1e-3, gt=0, description="share of a node's features outside the span")
+    block_tolerance: float = Field(default=1e-2, gt=0, description="share of a block's values outside the span")
+    states: int = Field(default=30000, ge=1, description="most graphs, finished or not, that are looked at")
+    draws: int = Field(default=20000, ge=1, description="most draws of entries that dropout may have kept")
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What one search for a graph is about."""
+
+    observation: Observation
+    network: GraphNetwork
+    nodes: Alphabet
+    candidates: Candidates
+    labels: Tensor
+
+
+@final
+@attack(
+    "graph-spans",
+    summary="nodes and blocks in the spans of two layers, joined to the whole graph",
+    paper="2503.01838",
+    fidelity="inspired",
+    deviates="blocks under dropout, missing directions, a search of its own, judged by the whole gradient",
+)
+class GraphSpans(Attack[GraphSpansConfig]):
+    """Reads a graph from the gradients of the first two layers."""
+
+    effort: ClassVar[Effort] = "search"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"graphs"})
+    example: ClassVar[Tables] = {
+        "data": {"name": "made-molecules", "molecules": 40, "atoms": 6},
+        "model": {"name": "gat", "width": 32},
+        "federation": {"batch_size": 1},
+    }
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several graphs or steps, and networks whose layers it cannot read."""
+        network = observation.model
+        if not isinstance(network, GraphNetwork) or len(network.layers) < _LAYERS:
+            return "it needs a network of two graph layers or more (`GraphNetwork`)"
+        if self.config.kinds >= observation.spec.shape[1] - observation.spec.shape[0]:
+            return f"kinds = {self.config.kinds} leaves no feature that counts neighbours. Set fewer"
+        if (observation.batch_size or 1) > 1:
+            return f"the update mixes {observation.batch_size} graphs; the search joins the blocks of one"
+        if observation.sites and (len(network.layers) > _LAYERS or not observation.sites[0].rate):
+            return "with dropout it needs the rate and a network of two layers"
+        missing = [name for name in _read(network) if name not in observation.update.tensors]
+        return f"'{missing[0]}' is not shared" if missing else one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the first graph that has the observed gradient."""
+        first, second = (
+            row_space(observation.update.tensors[f"layers.{layer}.linear.weight"], self.config.least)
+            for layer in range(_LAYERS)
+        )
+        every = alphabet_of(self.config.kinds, observation.spec.shape[1] - observation.spec.shape[0])
+        nodes = nodes_inside(every, first, self.config.node_tolerance)
+        facts = {"rank of the first layer": float(len(first)), "rank of the second layer": float(len(second)),
+                 "nodes that passed": float(len(nodes.degrees))}  # fmt: skip
+        if len(nodes.degrees) == 0:
+            return no_guess(observation, "no node lies in the span of the first layer", facts=facts)
+        network = copy.deepcopy(cast("GraphNetwork", observation.model)).double()
+        candidates = candidates_of(network, nodes)
+        labels = labels_or_unknown(observation, 1)
+        search = _Search(observation, network, nodes, candidates, labels)
+        attempts = self._under_dropout if observation.sites else self._plain
+        closed, best = 0, math.inf
+        for closed, (guess, masks) in enumerate(attempts(search, second, facts, generator, on_step), 1):
+            distance = gradient_distance(observation, guess, labels, masks)
+            best = min(best, distance)
+            on_step(Step(0, closed, self.config.states, distance, best, guess))
+            if distance < _SAME:
+                return self._result(search, guess, masks, distance, closed, facts)
+        return no_guess(
+            observation, f"none of {closed} closed graphs has the gradient", iterations=max(closed, 1), facts=facts
+        )
+
+    def _plain(
+        self, search: _Search, basis: Tensor, facts: dict[str, float], generator: torch.Generator, on_step: OnStep
+    ) -> Iterator[tuple[Tensor, Masks]]:
+        """Yield closed graphs of the blocks in the span, then of those in a span of one and of two directions more."""
+        for directions in range(_DIRECTIONS + 1):
+            blocks = search.candidates.inside(basis, self.config.block_tolerance)
+            facts["blocks that passed"], facts["directions added"] = float(len(blocks)), float(directions)
+            for graph in self._closed(search, blocks):
+                yield _matrix(graph, search), ()
+            direction = missing_direction(search.candidates, basis, self.config.block_tolerance)
+            if direction is None:
+                return
+            basis = torch.cat([basis, direction])
+
+    def _under_dropout(
+        self, search: _Search, basis: Tensor, facts: dict[str, float], generator: torch.Generator, on_step: OnStep
+    ) -> Iterator[tuple[Tensor, Masks]]:
+        """Yield closed graphs of the blocks that lie in the span with some mask, with masks of both layers."""
+        rate = search.observation.sites[0].rate
+        draws = min(draws_needed(len(basis), rate), self.config.draws)
+        blank = torch.zeros(1, *search.observation.spec.shape)
+        masks: dict[Block, list[Tensor]] = {}
+        for again in range(_OFTEN):
+            start = again * draws
+            passed = masked_inside(
+                search.candidates, basis, rate, draws, generator,
+                lambda draw, start=start: on_step(Step(0, start + draw + 1, _OFTEN * draws, math.inf, math.inf, blank)),
+            )  # fmt: skip
+            add_masks(masks, search.candidates.blocks, passed)
+            facts["draws"], facts["blocks that passed"] = float(start + draws), float(len(masks))
+            for graph in self._closed(search, list(masks)):
+                if len(graph.kinds) > MOST_NODES:
+                    continue
+                guess, blocks = _matrix(graph, search), [graph.block(node) for node in range(len(graph.kinds))]
+                for both in masks_of(search.observation, search.network, guess, blocks, masks):
+                    yield guess, both
+
+    def _closed(self, search: _Search, blocks: list[Block]) -> Iterator[Partial]:
+        most = search.observation.spec.shape[0]
+        gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), most, self.config.states)
+        return gluing.closed()
+
+    def _result(
+        self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int, facts: dict[str, float]
+    ) -> Reconstruction:
+        observation = search.observation
+        return Reconstruction(
+            inputs=guess,
+            labels=search.labels.clone(),
+            masks=None,
+            objective=distance,
+            iterations=closed,
+            best_iteration=closed,
+            history=((closed, distance),),
+            stopped="a graph has the client's gradient",
+            notes=(*(_NUMBERING if masks else ()), *doubts(observation)),
+            facts=facts,
+            is_exact=may_be_exact(observation, distance),
+        )
+
+
+def _read(network: GraphNetwork) -> list[str]:
+    """Return the names of the parameters whose gradients are read."""
+    return [*(f"layers.{layer}.linear.weight" for layer in range(_LAYERS)), "head.weight", "head.bias"]
+
+
+def _matrix(graph: Partial, search: _Search) -> Tensor:
+    """Return a graph as networks read it, shape (1, n, f + n)."""
+    matrix = torch.zeros(1, *search.observation.spec.shape)
+    features = search.nodes.features.shape[1]
+    matrix[0, : len(graph.kinds), :features] = search.nodes.features[list(graph.kinds)].float()
+    for one, other in graph.joins:
+        matrix[0, one, features + other] = matrix[0, other, features + one] = 1
+    return matrix

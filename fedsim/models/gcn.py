@@ -1,0 +1,37 @@
+"""Graph convolutional network: every node takes shares of itself and its neighbours by their numbers of neighbours.
+
+    S_ij = 1 / sqrt((d_i + 1) (d_j + 1)) for i = j and for neighbours, else 0
+
+Paper: Kipf, Welling 2017, arXiv 1609.02907. What it may leak: a layer's weight gradient spans what the nodes held in
+front of it, as long as S can be inverted and there are fewer nodes than hidden values.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.graph_networks import GraphLayer, Graphs
+from fedsim.core.registry import model
+from fedsim.core.types import InputSpec
+from fedsim.models._graph import GraphConfig, graph_network
+
+
+class ConvolutionOfNodes(GraphLayer):
+    """Shares by numbers of neighbours."""
+
+    def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
+        """Return the joined nodes and the node itself, over the roots of their degrees."""
+        scale = graphs.is_node / (graphs.degrees + 1).sqrt()
+        around = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
+        return scale[..., :, None] * around * scale[..., None, :]
+
+
+@model("gcn", summary="graph convolutions, activation, dropout, linear on the mean of the nodes", paper="1609.02907")
+def gcn(config: GraphConfig, spec: InputSpec) -> nn.Module:
+    """Build the network.
+
+    Raises:
+        FedsimError: the examples are no graphs.
+    """
+    return graph_network("gcn", ConvolutionOfNodes, config, spec)
