@@ -39,7 +39,7 @@ class Alphabet(NamedTuple):
         return Alphabet(self.features[chosen], self.degrees[chosen])
 
 
-class Block(NamedTuple):
+class Star(NamedTuple):
     """A node and its neighbours, as numbers of an alphabet; the neighbours in ascending order."""
 
     centre: int
@@ -49,10 +49,10 @@ class Block(NamedTuple):
 class Candidates(NamedTuple):
     """Blocks, and what their centres hold behind the first layer, shape (N, width)."""
 
-    blocks: list[Block]
+    blocks: list[Star]
     values: Tensor
 
-    def inside(self, basis: Tensor, tolerance: float) -> list[Block]:
+    def inside(self, basis: Tensor, tolerance: float) -> list[Star]:
         """Return the blocks whose centres lie in a span."""
         passed = outside(self.values, basis) < tolerance
         return [block for block, is_inside in zip(self.blocks, passed.tolist(), strict=True) if is_inside]
@@ -88,12 +88,12 @@ def nodes_inside(alphabet: Alphabet, basis: Tensor, tolerance: float) -> Alphabe
 
 def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
     """Return every block of these nodes, and what the first layer makes of its centre."""
-    blocks, values = list[Block](), list[Tensor]()
+    blocks, values = list[Star](), list[Tensor]()
     for degree in nodes.degrees.unique().tolist():
         around = torch.tensor(list(combinations_with_replacement(range(len(nodes.degrees)), degree)))
         for centre in (nodes.degrees == degree).nonzero().flatten().tolist():
             values += [_centres(network, nodes, centre, part) for part in around.split(_AT_ONCE)]
-            blocks += [Block(centre, tuple(row)) for row in around.tolist()]
+            blocks += [Star(centre, tuple(row)) for row in around.tolist()]
     return Candidates(blocks, torch.cat(values))
 
 
@@ -130,7 +130,7 @@ def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, around: Tensor
     return network.hidden(0, features, stars)[:, 0]
 
 
-def consistent(blocks: list[Block]) -> list[Block]:
+def consistent(blocks: list[Star]) -> list[Star]:
     """Return the blocks each of whose neighbours is the centre of a block that such a neighbour may stand in.
 
     What is left out belongs to no graph all of whose blocks are in the list.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from attacks.graphs._blocks import Block
+from attacks.graphs._blocks import Star
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class Partial:
         """Return the numbers of a node's neighbours."""
         return [one + other - node for one, other in self.joins if node in (one, other)]
 
-    def block(self, node: int) -> Block:
+    def block(self, node: int) -> Star:
         """Return a node with its neighbours."""
-        return Block(self.kinds[node], tuple(sorted(self.kinds[other] for other in self.around(node))))
+        return Star(self.kinds[node], tuple(sorted(self.kinds[other] for other in self.around(node))))
 
 
 class Gluing:
     """Yields graphs of given blocks, each of which says of a node that it is the centre of one."""
 
-    def __init__(self, blocks: Sequence[Block], degrees: Sequence[int], most_nodes: int, budget: int) -> None:
+    def __init__(self, blocks: Sequence[Star], degrees: Sequence[int], most_nodes: int, budget: int) -> None:
         """Sort the blocks.
 
         Args:

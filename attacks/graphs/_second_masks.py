@@ -12,7 +12,7 @@ from itertools import islice, permutations, product
 import torch
 from torch import Tensor
 
-from attacks.graphs._blocks import Block
+from attacks.graphs._blocks import Star
 from attacks.graphs._masked_blocks import MaskedBlock
 from fedsim.core.graph_networks import GraphNetwork, graphs_of
 from fedsim.core.types import DropoutSite, Masks, Observation
@@ -22,7 +22,7 @@ _ASSIGNMENTS = 64  # of masks to nodes with equal neighbours
 _NEAR = 1e-4  # of the largest mean: rounding of the head's gradient leaves about 1e-6
 
 
-def add_masks(masks: dict[Block, list[Tensor]], blocks: Sequence[Block], passed: Sequence[MaskedBlock]) -> None:
+def add_masks(masks: dict[Star, list[Tensor]], blocks: Sequence[Star], passed: Sequence[MaskedBlock]) -> None:
     """Add to the masks of each block those that are new."""
     for one in passed:
         known = masks.setdefault(blocks[one.number], [])
@@ -31,8 +31,8 @@ def add_masks(masks: dict[Block, list[Tensor]], blocks: Sequence[Block], passed:
 
 
 def masks_of(
-    observation: Observation, network: GraphNetwork, guess: Tensor, blocks: Sequence[Block],
-    masks: Mapping[Block, Sequence[Tensor]],
+    observation: Observation, network: GraphNetwork, guess: Tensor, blocks: Sequence[Star],
+    masks: Mapping[Star, Sequence[Tensor]],
 ) -> Iterator[Masks]:  # fmt: skip
     """Yield the masks of both layers under which a graph gives the head what it got.
 
@@ -50,7 +50,7 @@ def masks_of(
             yield tuple(_filled(mask, site) for mask, site in pairs)
 
 
-def _assignments(blocks: Sequence[Block], masks: Mapping[Block, Sequence[Tensor]]) -> Iterator[Tensor]:
+def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]]) -> Iterator[Tensor]:
     """Yield masks (nodes, width), in which nodes of one block have different masks where there are enough."""
     places = {block: [node for node, other in enumerate(blocks) if other == block] for block in blocks}
     choices = [

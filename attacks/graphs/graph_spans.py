@@ -28,8 +28,8 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, no_guess
 from attacks.graphs._blocks import (
     Alphabet,
-    Block,
     Candidates,
+    Star,
     alphabet_of,
     candidates_of,
     consistent,
@@ -156,7 +156,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
         rate = search.observation.sites[0].rate
         draws = min(draws_needed(len(basis), rate), self.config.draws)
         blank = torch.zeros(1, *search.observation.spec.shape)
-        masks: dict[Block, list[Tensor]] = {}
+        masks: dict[Star, list[Tensor]] = {}
         for again in range(_OFTEN):
             start = again * draws
             passed = masked_inside(
@@ -172,7 +172,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
                 for both in masks_of(search.observation, search.network, guess, blocks, masks):
                     yield guess, both
 
-    def _closed(self, search: _Search, blocks: list[Block]) -> Iterator[Partial]:
+    def _closed(self, search: _Search, blocks: list[Star]) -> Iterator[Partial]:
         most = search.observation.spec.shape[0]
         gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), most, self.config.states)
         return gluing.closed()

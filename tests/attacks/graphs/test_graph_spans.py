@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.graphs._blocks import Block, alphabet_of, candidates_of, outside, row_space
+from attacks.graphs._blocks import Star, alphabet_of, candidates_of, outside, row_space
 from attacks.graphs._gluing import Gluing
 from attacks.graphs._masked_blocks import draws_needed
 from fedsim.core import registry, seeding
@@ -98,7 +98,7 @@ def test_the_list_of_blocks_is_whole() -> None:
 
 def test_blocks_are_glued_to_every_graph_that_they_make_and_to_no_other() -> None:
     """Ends of one kind and middles of another, with two neighbours: rings of middles and one path each length."""
-    blocks = [Block(0, (1,)), Block(1, (0, 1)), Block(1, (1, 1)), Block(1, (0, 0))]
+    blocks = [Star(0, (1,)), Star(1, (0, 1)), Star(1, (1, 1)), Star(1, (0, 0))]
     closed = {(len(graph.kinds), len(graph.joins)) for graph in Gluing(blocks, [1, 2], 5, 10_000).closed()}
     assert closed == {(3, 2), (4, 3), (5, 4), (3, 3), (4, 4), (5, 5)}
 
