@@ -57,7 +57,7 @@ def audited(name: str, minutes: float, folder: Path) -> tuple[int, AuditRecord]:
     return done.returncode, AuditRecord.model_validate_json((out / "audit.json").read_text())
 
 
-@experiment("audit-verdicts", minutes=3, page="audit", seconds=60)
+@experiment("audit-verdicts", minutes=6, page="audit", seconds=120)
 def audit_verdicts(budget: Budget) -> Cells:
     """Return a cell for each network."""
     return {name: partial(_rows, name, (budget.seconds or 0.0) / 60) for name in PACKAGES}
