@@ -2,7 +2,7 @@
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
 ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, and ``<!-- expected: NAME -->`` what a
-scenario expects.
+scenario expects (or some of it: `benchmarks._expected`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from fedsim.core.errors import FedsimError, nearest
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 IMAGES = ROOT / "docs" / "images"
-_EXPECTED = re.compile(r"(<!-- expected: (?P<name>[a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_EXPECTED = re.compile(
+    r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[a-z0-9_, ]+))?(?:: (?P<arm>[^\n]+?))? -->\n)"
+    r".*?(<!-- end -->)",
+    re.DOTALL,
+)
 _PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,9 +62,10 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
 
     def expected(match: re.Match[str]) -> str:
         try:
-            return f"{match[1]}\n{_expected.as_tables(match['name'])}\n\n{match[3]}"
+            tables = _expected.as_tables(match["name"], match["metrics"] or "", match["arm"] or "")
         except FedsimError as error:
             raise FedsimError(f"{page}: {error}") from error
+        return f"{match[1]}\n{tables}\n\n{match[4]}"
 
     text = _EXPECTED.sub(expected, _MAP.sub(picture, text))
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)

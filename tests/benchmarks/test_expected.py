@@ -9,29 +9,57 @@ from benchmarks._figures import rendered
 from fedsim.core.errors import FedsimError
 
 SCENARIO = """
-[threat]
-victims = 20
 [expected]
 figures = [
     { arm = "a | b", metric = "test_accuracy", value = 0.917, tolerance = 0.02 },
     { arm = "a | b", attack = "auto", metric = "success", value = 0.5, tolerance = 0.05 },
     { arm = "a | b", attack = "auto", metric = "psnr_median", value = 12.345, tolerance = 1.0 },
+    { arm = "a | b", attack = "map", metric = "success", value = 0.325, tolerance = 0.2 },
+    { arm = "a | b", attack = "tag", metric = "success", value = 0.5, tolerance = 0.06 },
+    { arm = "c", attack = "auto", metric = "psnr_median", value = 20.0, tolerance = 1.0 },
+    { arm = "c", attack = "map", metric = "psnr_median", value = 30.0, tolerance = 1.0 },
+    { arm = "c", attack = "tag", metric = "psnr_median", value = 40.0, tolerance = 1.0 },
 ]
 """
 
 
-def test_arms_and_attacks_have_a_line_each_and_counts_an_interval(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "one.toml").write_text(SCENARIO)
-    arms, attacks, origin = as_tables("one", tmp_path).split("\n\n")
+    return tmp_path
+
+
+def test_arms_and_attacks_have_a_line_each_and_counts_an_interval(folder: Path) -> None:
+    arms, attacks, origin = as_tables("one", folder=folder).split("\n\n")
     assert arms.splitlines() == ["| arm | accuracy |", "| --- | --- |", "| a \\| b | 91.7 % |"]
     assert attacks.splitlines()[2] == "| a \\| b | auto | 50 % [30, 70] | 12.3 |"  # Wilson's interval of 10 of 20
+    assert (
+        attacks.splitlines()[3] == "| a \\| b | map | 32.5 % [8, 72] |  |"
+    )  # of 1.625 of 5: several examples an update
+    assert attacks.splitlines()[4] == "| a \\| b | tag | 50 % ± 6 |  |"  # 0.06 is one of no number of units
     assert "fedsim run scenarios/one.toml --check" in origin
-    assert "20 updates an arm" in origin
 
 
-def test_a_page_is_told_which_scenario_is_missing_or_expects_nothing(tmp_path: Path) -> None:
+def test_of_one_metric_arms_stand_against_attacks(folder: Path) -> None:
+    table, _ = as_tables("one", "psnr_median", folder=folder).split("\n\n")
+    heads, _, *lines = table.splitlines()
+    assert heads == "| PSNR, dB | a \\| b | c |"
+    assert lines == ["| auto | 12.3 | 20 |", "| map |  | 30 |", "| tag |  | 40 |"]
+
+
+def test_a_single_arm_needs_no_column(folder: Path) -> None:
+    table, _ = as_tables("one", "success, psnr_median", "b", folder=folder).split("\n\n")
+    assert table.splitlines()[0] == "| attack | success rate | PSNR, dB |"
+    assert table.splitlines()[2] == "| auto | 50 % [30, 70] | 12.3 |"
+
+
+def test_a_page_is_told_which_scenario_metric_or_arm_is_missing(folder: Path) -> None:
     with pytest.raises(FedsimError, match="docs/a.md: there is no scenario '71_regresion'.*71_regression"):
         rendered("<!-- expected: 71_regresion -->\n<!-- end -->", "docs/a.md")
-    (tmp_path / "none.toml").write_text("[threat]\nvictims = 1\n")
+    with pytest.raises(FedsimError, match="docs/a.md: scenario '71_regression' expects no 'succes'.*success"):
+        rendered("<!-- expected: 71_regression: succes: squared -->\n<!-- end -->", "docs/a.md")
+    with pytest.raises(FedsimError, match="an arm 'd'. Arms: a | b; c"):
+        as_tables("one", "success", "d", folder)
+    (folder / "none.toml").write_text("[threat]\nvictims = 1\n")
     with pytest.raises(FedsimError, match="no figures in its table"):
-        as_tables("none", tmp_path)
+        as_tables("none", folder=folder)
