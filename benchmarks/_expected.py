@@ -1,6 +1,7 @@
-"""Tables of what a scenario expects, for pages: ``<!-- expected: NAME: METRIC, METRIC: PART OF AN ARM'S NAME -->``.
+"""Tables of what a scenario expects, for pages: ``<!-- expected: NAME: METRIC, METRIC: PART OF A NAME -->``.
 
-The name is that of the scenario's file. Without metrics, or a part of a name, the table shows all.
+The name is that of the scenario's file. The part is of the name of an arm or an attack. Without metrics, or a part
+of a name, the tables show all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from benchmarks._results import ROOT
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.metric import Metric
 from fedsim.core.registry import every_metric
+from fedsim.core.registry.discovery import discover
 from fedsim.metrics.statistics import wilson
 from fedsim.scenario.expectations import Expected, ExpectedFigure
 
@@ -26,11 +28,11 @@ def as_tables(name: str, chosen: str = "", text: str = "", folder: Path = SCENAR
     Args:
         name: of the scenario's file.
         chosen: metrics, with commas between; all if empty.
-        text: a part of the arms' names; all if empty.
+        text: a part of the name of arms or attacks; all if empty.
         folder: of scenarios.
 
     Raises:
-        FedsimError: there is no such scenario, metric or arm, or it expects nothing.
+        FedsimError: there is no such scenario, metric, arm or attack, or it expects nothing.
     """
     file = folder / f"{name}.toml"
     if not file.is_file():
@@ -39,25 +41,42 @@ def as_tables(name: str, chosen: str = "", text: str = "", folder: Path = SCENAR
     figures = Expected.model_validate(tomllib.loads(file.read_text(encoding="utf-8")).get("expected", {})).figures
     if not figures:
         raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
-    figures = _chosen(figures, name, [word for word in re.split(r",\s*", chosen) if word], text)
+    discover("question")  # the metrics of questions stand in their files
     metrics = every_metric()
+    counts = _counts(figures, metrics)
+    figures = _chosen(figures, name, [word for word in re.split(r",\s*", chosen) if word], text)
     parts = [[figure for figure in figures if bool(figure.attack) is by_attack] for by_attack in (False, True)]
-    return "\n\n".join([*(_table(part, metrics) for part in parts if part), _origin(name)])
+    tables = [_table(part, metrics, counts) for part in parts if part]
+    return "\n\n".join([*tables, _origin(name, tables)])
 
 
 def _chosen(figures: Sequence[ExpectedFigure], name: str, metrics: Sequence[str], text: str) -> list[ExpectedFigure]:
-    """Return the figures of some metrics and of the arms whose names contain a text."""
+    """Return the figures of some metrics and of the arms or attacks whose names contain a text."""
     expected = {figure.metric for figure in figures}
     for metric in metrics:
         if metric not in expected:
             raise FedsimError(f"scenario '{name}' expects no '{metric}'.{nearest(metric, expected)}")
-    arms = list(dict.fromkeys(figure.arm for figure in figures))
-    if not any(text in arm for arm in arms):
-        raise FedsimError(f"scenario '{name}' expects nothing of an arm '{text}'. Arms: {'; '.join(arms)}")
-    return [figure for figure in figures if text in figure.arm and (not metrics or figure.metric in metrics)]
+    named = [figure for figure in figures if text in figure.arm or text in figure.attack]
+    if not named:
+        arms = "; ".join(dict.fromkeys(figure.arm for figure in figures))
+        raise FedsimError(f"scenario '{name}' expects nothing of an arm or attack '{text}'. Arms: {arms}")
+    return [figure for figure in named if not metrics or figure.metric in metrics]
 
 
-def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> str:
+def _counts(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> set[str]:
+    """Return the metrics of which every figure may differ by one of n units, as `fedsim expect` writes for counts."""
+    known = {column: _metric(column, metrics) for column in {figure.metric for figure in figures}}
+    counted = {column for column, metric in known.items() if metric is not None and metric.counted}
+    return counted - {figure.metric for figure in figures if _units(figure) is None}
+
+
+def _units(figure: ExpectedFigure) -> int | None:
+    """Return how many units a figure counts, if its tolerance is the share of one."""
+    units = round(1 / figure.tolerance) if figure.tolerance else 0
+    return units if units and round(1 / units, 4) == figure.tolerance else None
+
+
+def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric], counts: set[str]) -> str:
     """Return a line for each arm and attack and a column for each metric; of one metric, arms against attacks."""
     columns = list(dict.fromkeys(figure.metric for figure in figures))
     lines = list(dict.fromkeys((figure.arm, figure.attack) for figure in figures))
@@ -65,7 +84,8 @@ def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> str
     values = {(figure.arm, figure.attack, figure.metric): figure for figure in figures}
 
     def cell(arm: str, attack: str, column: str) -> str:
-        return _cell(values.get((arm, attack, column)), column, metrics)
+        figure = values.get((arm, attack, column))
+        return "" if figure is None else _cell(figure, _metric(column, metrics), column in counts)
 
     titles = [_title(column, metrics) for column in columns]
     if len(columns) == 1 and len(arms) >= len(attacks) > 1:
@@ -73,7 +93,9 @@ def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> str
     elif len(columns) == 1 and len(attacks) > len(arms) > 1:
         rows = [[titles[0], *arms], *([attack, *(cell(arm, attack, columns[0]) for arm in arms)] for attack in attacks)]
     else:
-        keys = [("arm", 0)] * (len(arms) > 1 or not any(attacks)) + [("attack", 1)] * any(attacks)
+        has_attacks = any(attacks)
+        keys = [("arm", 0)] * (len(arms) > 1 or not has_attacks)
+        keys += [("attack", 1)] * (has_attacks and (len(attacks) > 1 or len(arms) == 1))
         rows = [
             [*(head for head, _ in keys), *titles],
             *([*(line[key] for _, key in keys), *(cell(*line, column) for column in columns)] for line in lines),
@@ -88,30 +110,29 @@ def _metric(column: str, metrics: dict[str, Metric]) -> Metric | None:
 
 def _title(column: str, metrics: dict[str, Metric]) -> str:
     metric = _metric(column, metrics)
-    return column if metric is None else f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+    if metric is None:
+        return column
+    return metric.title if metric.unit in ("", metric.title) else f"{metric.title}, {metric.unit}"
 
 
-def _cell(figure: ExpectedFigure | None, column: str, metrics: dict[str, Metric]) -> str:
-    """Return a value; of a count, also Wilson's interval where one of n units is tolerated, else what is tolerated."""
-    metric = _metric(column, metrics)
-    if figure is None:
-        return ""
+def _cell(figure: ExpectedFigure, metric: Metric | None, is_counted: bool) -> str:
+    """Return a value; of a count, also Wilson's interval, or what is tolerated where nothing says of how many units."""
     if metric is None or metric.form == "number":
         return f"{figure.value:.3g}"
     share = f"{100 * figure.value:.3g} %"
-    if not metric.counted or not figure.tolerance:
-        return share
-    units = round(1 / figure.tolerance)
-    if round(1 / units, 4) != figure.tolerance:
-        return f"{share} ± {100 * figure.tolerance:.2g}"
-    interval = wilson(min(figure.value * units, units), units)
-    return f"{share} [{100 * (interval.low or 0):.0f}, {100 * (interval.high or 0):.0f}]"
+    units = _units(figure) if is_counted else None
+    if units:
+        interval = wilson(min(figure.value * units, units), units)
+        return f"{share} [{100 * (interval.low or 0):.0f}, {100 * (interval.high or 0):.0f}]"
+    return f"{share} ± {100 * figure.tolerance:.2g}" if metric.counted and figure.tolerance else share
 
 
-def _origin(name: str) -> str:
+def _origin(name: str, tables: Sequence[str]) -> str:
+    signs = {" % [": "in brackets 95 % intervals", "±": "behind ± that tolerance"}
+    notes = [note for sign, note in signs.items() if any(sign in table for table in tables)]
     return (
         f"*`fedsim run scenarios/{name}.toml --check` gives these figures again, each within the tolerance that the "
-        "file states, which also stands behind ±; in brackets 95 % intervals.*"
+        f"file states{'; ' * bool(notes)}{', '.join(notes)}.*"
     )
 
 

@@ -22,8 +22,8 @@ _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))
 _MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
-    r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[a-z0-9_, ]+))?(?:: (?P<arm>[^\n]+?))? -->\n)"
-    r".*?(<!-- end -->)",
+    r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
+    r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 _PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -62,10 +62,10 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
 
     def expected(match: re.Match[str]) -> str:
         try:
-            tables = _expected.as_tables(match["name"], match["metrics"] or "", match["arm"] or "")
+            tables = _expected.as_tables(match["name"], match["metrics"] or "", match["part"] or "")
         except FedsimError as error:
             raise FedsimError(f"{page}: {error}") from error
-        return f"{match[1]}\n{tables}\n\n{match[4]}"
+        return f"{match[1]}\n{tables}\n\n{match['end']}"
 
     text = _EXPECTED.sub(expected, _MAP.sub(picture, text))
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
