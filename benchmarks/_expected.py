@@ -88,10 +88,9 @@ def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric], counts
         return "" if figure is None else _cell(figure, _metric(column, metrics), column in counts)
 
     titles = [_title(column, metrics) for column in columns]
-    if len(columns) == 1 and len(arms) >= len(attacks) > 1:
-        rows = [[titles[0], *attacks], *([arm, *(cell(arm, attack, columns[0]) for attack in attacks)] for arm in arms)]
-    elif len(columns) == 1 and len(attacks) > len(arms) > 1:
-        rows = [[titles[0], *arms], *([attack, *(cell(arm, attack, columns[0]) for arm in arms)] for attack in attacks)]
+    if len(columns) == 1 and len(arms) > 1 and len(attacks) > 1:
+        rows = [[*titles, *attacks], *([arm, *(cell(arm, attack, *columns) for attack in attacks)] for arm in arms)]
+        rows = rows if len(arms) >= len(attacks) else [list(row) for row in zip(*rows, strict=True)]
     else:
         has_attacks = any(attacks)
         keys = [("arm", 0)] * (len(arms) > 1 or not has_attacks)
