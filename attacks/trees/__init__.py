@@ -1,0 +1,1 @@
+"""Read rows of a client from the boosted trees that it sends."""

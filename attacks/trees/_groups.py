@@ -1,0 +1,259 @@
+"""Rows as groups of equal box, label and margin, which are shared out among the leaves of one tree after the other.
+
+Rows of a group are interchangeable, so that a tree asks for groups x leaves integers in place of rows x leaves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from pydantic import Field
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array, hstack, identity
+
+from attacks.trees._algebra import leaf_counts, logit, sums
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks.trees import check_log_loss
+from fedsim.core.types import Config
+from fedsim.core.types.trees import RowBoxes, Tree, TreesView, read_model
+
+_MOST_OPTIONS = 20_000  # a search over more takes minutes a tree
+_TIE = 1e-5  # a cost for each row, far below what a row in the wrong leaf costs
+_FITS = 1e-3  # float32 sums of some hundred rows stay below, a row in the wrong leaf is far above
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of rows, or places where rows of groups may be.
+
+    Attributes:
+        low: least values, shape (G, D).
+        high: those behind the last, shape (G, D).
+        label: 0 or 1, shape (G,).
+        margin: what the trees so far add up to, shape (G,).
+        count: rows of each group, shape (G,); of a place, those of its group.
+        group: the number of the group, shape (G,); 0, 1, ... except of places.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    label: np.ndarray
+    margin: np.ndarray
+    count: np.ndarray
+    group: np.ndarray
+
+    def taken(self, places: np.ndarray) -> Groups:
+        """Return those of these numbers, in their order."""
+        return Groups(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
+
+    def cut(self, tree: Tree) -> tuple[Groups, np.ndarray]:
+        """Return the parts of every box in the leaves of a tree that it meets, and each part's leaf."""
+        leaf_low, leaf_high = (bound.numpy() for bound in tree.boxes(self.low.shape[1]))
+        low = np.maximum(self.low[:, None], leaf_low)
+        high = np.minimum(self.high[:, None], leaf_high)
+        place, leaf = np.nonzero((low < high).all(2))
+        parts = self.taken(place)
+        value = tree.value[tree.leaves].double().numpy()[leaf]
+        cut = Groups(low[place, leaf], high[place, leaf], parts.label, parts.margin + value, parts.count, parts.group)
+        return cut, leaf
+
+    def merged(self) -> Groups:
+        """Return groups in which no two have equal box, label and margin."""
+        counted: Counter[int] = Counter()
+        first: dict[bytes, int] = {}
+        for number, count in enumerate(self.count.tolist()):
+            key = b"".join(
+                one[number].tobytes() for one in (self.low, self.high, self.label, self.margin.astype(np.float32))
+            )
+            counted[first.setdefault(key, number)] += count
+        places = np.array([number for number, count in counted.items() if count], dtype=int)
+        count = np.array([counted[number] for number in places.tolist()])
+        kept = self.taken(places)
+        return replace(kept, count=count, group=np.arange(len(places)))
+
+    def boxes(self) -> RowBoxes:
+        """Return a box for every row."""
+        each = torch.from_numpy(np.repeat(np.arange(len(self.count)), self.count))
+        return RowBoxes(torch.from_numpy(self.label)[each], *(torch.from_numpy(b)[each] for b in (self.low, self.high)))
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How many rows go to each place, so that the sums of derivatives over a tree's leaves fit.
+
+    Attributes:
+        places: where rows may be.
+        leaf: in which leaf each place lies, shape (P,).
+        first: the first derivative of a row at each place, shape (P,).
+        second: the second derivative, shape (P,).
+        sums: of first derivatives over each leaf, then of second ones, shape (2 L,).
+    """
+
+    places: Groups
+    leaf: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    sums: np.ndarray
+
+    @property
+    def total(self) -> coo_array:
+        """Turns counts of places into sums over leaves, shape (2 L, P)."""
+        places = np.tile(np.arange(len(self.leaf)), 2)
+        at = (np.concatenate([self.leaf, self.leaf + len(self.sums) // 2]), places)
+        return coo_array((np.concatenate([self.first, self.second]), at), shape=(len(self.sums), len(self.leaf)))
+
+    def misfit(self, count: np.ndarray) -> float:
+        """Return how far sums of counts (P,) are from those that were read."""
+        return float(np.abs(self.total @ count - self.sums).sum())
+
+
+Share = Callable[[Sharing], np.ndarray]
+"""Returns how many rows go to each place, shape (P,)."""
+
+
+def follow(view: TreesView, share: Share) -> tuple[RowBoxes, float]:
+    """Return a box for every row of the client, which its trees shared out among their leaves, and the misfit.
+
+    Raises:
+        NotApplicable: labels are numbers, covers were stripped, the first tree builds on others, or there are too many
+            places for rows to be.
+    """
+    check_log_loss(view)
+    groups, misfit = _begin(view), 0.0
+    for tree, between in _steps(view):
+        places = groups
+        for other in between:
+            places, _ = places.cut(other)
+            _check_size(places)
+        sharing = _ask(places, tree, view)
+        count = share(sharing)
+        misfit += sharing.misfit(count)
+        groups = replace(sharing.places, count=count).merged()
+    return groups.boxes(), misfit
+
+
+def _ask(places: Groups, tree: Tree, view: TreesView) -> Sharing:
+    cut, leaf = places.cut(tree)
+    _check_size(cut)
+    probability = 1 / (1 + np.exp(tree.value[tree.leaves].double().numpy()[leaf] - cut.margin))
+    aims = np.concatenate([part.numpy() for part in sums(tree, view)])
+    return Sharing(cut, leaf, probability - cut.label, probability * (1 - probability), aims)
+
+
+def _check_size(places: Groups) -> None:
+    if len(places.count) > _MOST_OPTIONS:
+        raise NotApplicable(
+            f"trees of others between two of the client's leave more than {_MOST_OPTIONS} places for its rows"
+        )
+
+
+def _begin(view: TreesView) -> Groups:
+    """Return the groups behind the first tree: each leaf's rows of either label."""
+    model = view.first
+    tree = model.trees[0]
+    rows, positives = (part.numpy().astype(int) for part in leaf_counts(model, view))
+    low, high = (np.tile(bound.numpy(), (2, 1)) for bound in tree.boxes(view.columns))
+    margin = np.tile(logit(model.base) + tree.value[tree.leaves].double().numpy(), 2)
+    label = np.repeat([0, 1], len(rows))
+    count = np.concatenate([rows - positives, positives])
+    return Groups(low, high, label, margin, count, np.arange(len(count))).merged()
+
+
+def _steps(view: TreesView) -> Iterator[tuple[Tree, Sequence[Tree]]]:
+    """Yield each later tree of the client, and the trees of others that it builds on since the one before.
+
+    The first message starts from the client's base score, later ones from that of the first message of all: the shift
+    is a tree of one leaf.
+    """
+    first, *more = view.first.trees
+    yield from ((tree, ()) for tree in more)
+    since: list[Tree] = [_shift(logit(view.base) - logit(view.first.base), first)]
+    for before, sent in zip(view.rounds, view.rounds[1:], strict=False):
+        since += [tree for client in before if client != view.client for tree in _trees(before[client])]
+        if view.client not in sent:
+            continue
+        for tree in _trees(sent[view.client]):
+            yield tree, since
+            since = []
+
+
+def _trees(text: str) -> Sequence[Tree]:
+    return read_model(text).trees
+
+
+def _shift(value: float, like: Tree) -> Tree:
+    leaf = like.left.new_full((1,), -1)
+    return Tree(leaf, leaf, leaf, like.value.new_full((1,), value), None)
+
+
+def draw(generator: torch.Generator) -> Share:
+    """Return what puts each row of a group into one of its places at random."""
+    numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+
+    def share(sharing: Sharing) -> np.ndarray:
+        places = sharing.places
+        count = np.zeros(len(places.group), dtype=int)
+        for group in np.unique(places.group):
+            options = np.nonzero(places.group == group)[0]
+            count[options] = numbers.multinomial(places.count[options[0]], [1 / len(options)] * len(options))
+        return count
+
+    return share
+
+
+def solve(nodes: int, generator: torch.Generator) -> Share:
+    """Return what shares rows out so that sums fit best; of equal fits it takes one at random.
+
+    Args:
+        nodes: of the branch-and-bound search for each tree; a limit in seconds would give other answers elsewhere.
+        generator: source of the choice.
+    """
+    numbers, blindly = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))), draw(generator)
+
+    def share(sharing: Sharing) -> np.ndarray:
+        places, aims, total = sharing.places, sharing.sums, sharing.total
+        options = len(places.group)
+        slack = identity(len(aims))
+        groups, number = np.unique(places.group, return_inverse=True)
+        member = coo_array((np.ones(options), (number, np.arange(options))), shape=(len(groups), options))
+        counts = np.zeros(len(groups))
+        counts[number] = places.count
+        free = coo_array((len(groups), len(aims)))
+        result = milp(
+            np.concatenate([numbers.uniform(0, _TIE, options), np.ones(len(aims))]),
+            integrality=np.concatenate([np.ones(options), np.zeros(len(aims))]),
+            bounds=Bounds(0, np.concatenate([places.count, np.full(len(aims), np.inf)])),
+            constraints=[
+                LinearConstraint(hstack([total, slack]).tocsc(), aims, np.inf),
+                LinearConstraint(hstack([total, -slack]).tocsc(), -np.inf, aims),
+                LinearConstraint(hstack([member, free]).tocsc(), counts, counts),
+            ],
+            options={"node_limit": nodes},
+        )
+        return blindly(sharing) if result.x is None else result.x[:options].round().astype(int)
+
+    return share
+
+
+def search(view: TreesView, tries: int, nodes: int, generator: torch.Generator) -> RowBoxes:
+    """Return the boxes of the best fit of several tries; raises what `follow` does.
+
+    An assignment that fits one tree may be wrong, and then later trees fit none.
+    """
+    answers = []
+    for _ in range(tries):
+        answers.append(follow(view, solve(nodes, generator)))
+        if answers[-1][1] < _FITS:
+            break
+    return min(answers, key=lambda answer: answer[1])[0]
+
+
+class BoxSearchConfig(Config):
+    """Settings of a search for boxes."""
+
+    tries: int = Field(default=8, ge=1, description="searches from the start; the best fit counts")
+    nodes: int = Field(default=200, ge=1, description="of the branch-and-bound search for each tree")

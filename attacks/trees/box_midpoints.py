@@ -1,0 +1,49 @@
+"""box-midpoints: guess each row of a client as the middle of its box.
+
+Idea: without better knowledge the middle of an interval is nearest to what it holds.
+Equation: x = (max(low, least public value) + min(high, greatest public value)) / 2 in each column.
+Assumes: what boxes assumes; ranges of columns are public.
+Recovers: values where trees split often.
+Fails: columns that few trees split: the middle of a range is far from most rows.
+Source: Di Gennaro et al. 2025, arXiv 2506.07605 (TimberStrike).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from attacks.trees._groups import BoxSearchConfig, draw, follow, search
+from fedsim.core.hooks.trees import RowAttack
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types.trees import RowBoxes, TreesView
+
+
+class BoxMidpointsConfig(BoxSearchConfig):
+    """Settings of box-midpoints."""
+
+
+@final
+@evidence_attack(
+    "box-midpoints",
+    summary="a client's rows as the middles of their boxes",
+    paper="2506.07605",
+    fidelity="variant",
+    deviates="boxes come of groups of rows; no categories",
+)
+class BoxMidpoints(RowAttack[BoxMidpointsConfig]):
+    """Takes middles."""
+
+    def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
+        """Return the rows, shape (N, columns)."""
+        return _middles(search(view, self.config.tries, self.config.nodes, generator), view.public)
+
+    def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
+        """Return the same for rows that take their leaves of later trees at random."""
+        return _middles(follow(view, draw(generator))[0], view.public)
+
+
+def _middles(boxes: RowBoxes, public: Tensor) -> Tensor:
+    return (boxes.low.maximum(public.amin(0)) + boxes.high.minimum(public.amax(0))) / 2

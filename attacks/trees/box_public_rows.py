@@ -1,0 +1,52 @@
+"""box-public-rows: guess each row of a client as the public row that fits its box best.
+
+Idea: columns depend on each other, which a real row knows and the middle of a box does not.
+Equation: argmin over public rows with the label of the number of bounds that they break; then each value is moved to
+    the nearest bound.
+Assumes: what boxes assumes; public rows of the same kind with their labels.
+Recovers: values, most of them through what the public rows say anyway: read it beside them.
+Fails: small public sets; boxes that hold other rows.
+Source: this project; boxes are those of Di Gennaro et al. 2025, arXiv 2506.07605.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from attacks.trees._groups import BoxSearchConfig, draw, follow, search
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks.trees import RowAttack
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types.trees import RowBoxes, TreesView
+
+
+class BoxPublicRowsConfig(BoxSearchConfig):
+    """Settings of box-public-rows."""
+
+
+@final
+@evidence_attack("box-public-rows", summary="a client's rows as public rows that fit their boxes", related="2506.07605")
+class BoxPublicRows(RowAttack[BoxPublicRowsConfig]):
+    """Moves public rows into boxes."""
+
+    def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
+        """Return the rows, shape (N, columns)."""
+        return _fitting(search(view, self.config.tries, self.config.nodes, generator), view, generator)
+
+    def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
+        """Return the same for rows that take their leaves of later trees at random."""
+        return _fitting(follow(view, draw(generator))[0], view, generator)
+
+
+def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Tensor:
+    """Return the public row that breaks fewest bounds of each box, moved into it; of equal ones one at random."""
+    if len(view.public_labels.unique()) < len(boxes.labels.unique()):
+        raise NotApplicable("no public row has one of the labels")
+    outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])
+    broken = outside.sum(2) + torch.rand(outside.shape[:2], generator=generator)
+    other = boxes.labels[:, None] != view.public_labels
+    nearest = view.public[broken.masked_fill(other, torch.inf).argmin(1)]
+    return nearest.maximum(boxes.low).minimum(boxes.high)

@@ -1,0 +1,37 @@
+"""leaf-counts: read rows and labels of each leaf of a first tree off its value and cover.
+
+Idea: before the first tree all rows have one margin, so that sums of derivatives are counts in disguise.
+Equation: G = -w (H + lambda), w = value / eta. Log loss: N = H / (p (1 - p)), positives N p - G, p the base score.
+    Squared error: N = H, sum of targets N base - G. A leaf of one row gives its target.
+Assumes: eta, lambda and the base score are known, which the server sets or the JSON holds; no sampling of rows.
+Recovers: counts and label sums, exactly.
+Fails: covers that were stripped; later trees, whose rows have several margins.
+Source: Chen, Guestrin 2016, arXiv 1603.02754, equation 5, solved for the sums.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from attacks.trees._algebra import leaf_counts
+from fedsim.core.hooks.trees import LeafAttack
+from fedsim.core.registry import evidence_attack
+from fedsim.core.types import Config
+from fedsim.core.types.trees import TreesView
+
+
+class LeafCountsConfig(Config):
+    """Settings of leaf-counts."""
+
+
+@final
+@evidence_attack("leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", related="1603.02754")
+class LeafCounts(LeafAttack[LeafCountsConfig]):
+    """Solves two equations a leaf."""
+
+    def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
+        """Return rows and label sums of the leaves, shape (L, 2)."""
+        return torch.stack(leaf_counts(view.first, view), 1)

@@ -1,0 +1,1 @@
+"""Protect rows in the boosted trees that a client sends."""

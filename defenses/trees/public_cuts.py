@@ -1,0 +1,40 @@
+"""public-cuts: let thresholds come from public rows.
+
+Idea: round every value down to a cut that public rows give; a tree then splits at cuts alone.
+Equation: x -> max {c : c <= x} over quantiles c of a column of the public rows, or the lowest c where none is.
+Assumes: all clients hold the same public rows. At a prediction x < c compares as before.
+Protects: values: thresholds hold none of the client's.
+Fails: counts and label sums stay exact.
+Source: this project.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.hooks.trees import TreeDefense
+from fedsim.core.registry import evidence_defense
+from fedsim.core.types import Config
+
+
+class PublicCutsConfig(Config):
+    """Settings of public-cuts."""
+
+    cuts: int = Field(default=32, ge=2, description="of each column")
+
+
+@final
+@evidence_defense("public-cuts", summary="thresholds of sent trees come from public rows")
+class PublicCuts(TreeDefense[PublicCutsConfig]):
+    """Rounds values down to public cuts."""
+
+    def prepare(self, rows: Tensor, public: Tensor) -> Tensor:
+        """Return the rounded rows, shape (N, D)."""
+        shares = torch.linspace(0, 1, self.config.cuts, dtype=public.dtype)
+        cuts = public.quantile(shares, 0, interpolation="lower").T.contiguous()
+        place = torch.searchsorted(cuts, rows.to(public.dtype).T.contiguous(), right=True) - 1
+        return cuts.gather(1, place.clamp_min(0)).T

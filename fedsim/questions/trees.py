@@ -1,0 +1,322 @@
+"""trees: what do boosted trees that clients send say of their rows?
+
+Clients train on rows of the scenario's table, apart from its federation. The server reads their trees: counts, labels
+and values, which are certain, and boxes and rows, which are guessed beside what public rows give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedsim.core import registry, seeding
+from fedsim.core.choices import Choice
+from fedsim.core.errors import reason
+from fedsim.core.hooks import Configured
+from fedsim.core.hooks.trees import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
+from fedsim.core.registry import Kind, question
+from fedsim.core.types import Batch
+from fedsim.core.types.trees import RowBoxes
+from fedsim.federation.trees import TreeTraining, load_xgboost, predict
+from fedsim.metrics.trees import (
+    alone_in,
+    box_bits,
+    covered,
+    leaf_counts_exact,
+    match_boxes,
+    near_scores,
+    occurring,
+    row_alone,
+    targets_exact,
+    trees_accuracy,
+    trees_explained,
+    value_gain,
+    values_near,
+    values_shown,
+)
+from fedsim.questions import Evidence, Question, Work
+from fedsim.record import Finding
+from fedsim.record.findings import Role
+from fedsim.scenario.world import World
+from fedsim.threat.attacking import AtWork, tensor_of
+from fedsim.threat.trees import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
+
+
+class TreeAttackChoice(Choice):
+    """An attack on trees, and under which name it is reported."""
+
+    kind: ClassVar[Kind | None] = "evidence_attack"
+    base: ClassVar[type[Configured[Any]] | None] = TreeAttack
+    label: str = Field(default="", description="name in the report; the attack's when empty")
+
+    @property
+    def title(self) -> str:
+        """The name in the report."""
+        return self.label or self.name
+
+    @property
+    def attack(self) -> type[TreeAttack[Any]]:
+        """The class of the attack."""
+        return registry.get("evidence_attack", self.name).make  # type: ignore[return-value]
+
+
+class TreeDefenseChoice(Choice):
+    """What protects trees at the clients."""
+
+    kind: ClassVar[Kind | None] = "evidence_defense"
+    base: ClassVar[type[Configured[Any]] | None] = TreeDefense
+
+
+class Trees(TreeTraining):
+    """How clients train trees, and who reads them."""
+
+    defense: TreeDefenseChoice | None = Field(default=None, description="of every client")
+    attacks: tuple[TreeAttackChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _titles_differ(self) -> Trees:
+        titles = [attack.title for attack in self.attacks]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
+
+
+@final
+@question("trees", summary="what do boosted trees that clients send say of their rows?", related="2506.07605")
+class WhatTreesSay(Question[Trees]):
+    """Trains a federation of trees, and has attacks read every client's, beside their controls."""
+
+    metric: ClassVar[str] = "leaf_counts_exact"
+    title: ClassVar[str] = "What do trees say of rows?"
+    summary: ClassVar[str] = (
+        "Clients add boosted trees to a shared model and send them to the server. From each client's trees it reads "
+        "counts and labels of leaves, values of the table, an interval for every value, and guesses of whole rows."
+    )
+    method: ClassVar[str] = (
+        "Leaves: chance is what public rows, sent down the same tree, estimate. Values: chance is how many of them "
+        "occur in the next client's rows. RowBoxes: chance is the better of rows that take their leaves at random, and "
+        "of the boxes of as many public rows. Rows: values count within 0.319 standard deviations after the best "
+        "matching, and the gain is over as many public rows, matched alike. Intervals: Wilson's, or a bootstrap over "
+        "rows."
+    )
+    needs_public_data: ClassVar[bool] = True
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is asked, and with what help."""
+        yield (
+            f"Of {self.config.clients} clients that train boosted trees, apart from the others, the server sees each "
+            "one's trees. It knows eta and lambda, and holds the test set as public rows."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that xgboost is installed, and that clients can train on the rows."""
+        load_xgboost()
+        _federation(self.config, world).check()
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield how good the model is, then each attack and its controls."""
+        study = _Study(self.config, evidence.world, work)
+        yield study.utility()
+        for choice in self.config.attacks:
+            begin = time.perf_counter()
+            with work.start("evidence_attack", choice) as attack:
+                try:
+                    yield from study.findings(choice, attack)
+                except Exception as error:  # a method may raise anything
+                    seconds = time.perf_counter() - begin
+                    yield study.finding(choice).model_copy(update={"failure": reason(error), "seconds": seconds})
+
+
+def _federation(config: Trees, world: World) -> TreeFederation:
+    defense = None if config.defense is None else config.defense.make("evidence_defense")
+    return TreeFederation(config, world.data.dataset, world.scenario.seed, defense)
+
+
+class _Study:
+    """The trainings of one scenario, and what attacks make of them. Findings are over all clients."""
+
+    def __init__(self, config: Trees, world: World, work: Work) -> None:
+        self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
+        self._federation, self._work = _federation(config, world), work
+
+    @cached_property
+    def _run(self) -> TreesRun:
+        return self._train("as it is")
+
+    @cached_property
+    def _shuffled(self) -> TreesRun:
+        return self._train("labels shuffled")
+
+    def _train(self, variant: Variant) -> TreesRun:
+        rounds = self._config.rounds
+        return self._federation.run(
+            variant, lambda number: self._work.progress(f"{variant}: round", number + 1, rounds)
+        )
+
+    @property
+    def _resampler(self) -> np.random.Generator:
+        return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
+
+    def utility(self) -> Finding:
+        """Return how well the model does on public rows."""
+        public = self._federation.public
+        outputs = predict(self._run.model, public.inputs)
+        known = Finding(question="trees", label="the model", role="context", metric="trees_accuracy")
+        if self._federation.objective == "reg:squarederror":
+            return known.model_copy(
+                update={"metric": "trees_explained", "value": trees_explained(outputs, public.labels), "chance": 0.0}
+            )
+        chance = float(public.labels.bincount().max() / len(public))
+        value = trees_accuracy(outputs, public.labels, self._confidence)
+        return known.model_copy(update={"value": value, "chance": chance})
+
+    def finding(self, choice: TreeAttackChoice) -> Finding:
+        """Return the finding of an attack without its value."""
+        metrics = {LeafAttack: "leaf_counts_exact", ThresholdAttack: "values_shown", BoxAttack: "covered"}
+        metric = next((metrics[base] for base in metrics if issubclass(choice.attack, base)), "value_gain")
+        about: dict[str, str | int | float] = {"clients": self._config.clients, "rows": self._config.rows}
+        return Finding(
+            question="trees",
+            label=choice.title,
+            method=choice.name,
+            settings=choice.settings,
+            about=about,
+            metric=metric,
+        )
+
+    def findings(self, choice: TreeAttackChoice, attack: AtWork) -> Iterator[Finding]:
+        """Yield what an attack makes of every client's trees, and its controls."""
+        begin = time.perf_counter()
+        answers = self._answers(choice, attack, self._run)
+        seconds = time.perf_counter() - begin
+        known = self.finding(choice).model_copy(update={"seconds": seconds})
+        if issubclass(choice.attack, LeafAttack):
+            yield from self._leaves(known, answers, self._answers(choice, attack, self._shuffled))
+        elif issubclass(choice.attack, ThresholdAttack):
+            yield from self._values(known, answers)
+        else:
+            blind = self._answers(choice, attack, self._run, "blind")
+            is_box = issubclass(choice.attack, BoxAttack)
+            yield from (self._boxes if is_box else self._rows)(known, answers, blind)
+
+    def _answers(
+        self, choice: TreeAttackChoice, attack: AtWork, run: TreesRun, function: str = "__call__"
+    ) -> list[Tensor]:
+        """Return an attack's answer for every client."""
+        answers = []
+        for client in range(self._config.clients):
+            self._work.progress(f"{choice.title}: client", client + 1, self._config.clients)
+            source = seeding.generator(self._seed, f"attack on trees {choice.title}", client)
+            view = self._federation.view(run, client)
+            answers.append(tensor_of(attack.call(function, view, generators=[source])))
+        return answers
+
+    @property
+    def _others(self) -> list[int]:
+        """For each client the number of another one."""
+        return [(client + 1) % self._config.clients for client in range(self._config.clients)]
+
+    @cached_property
+    def _strangers(self) -> Batch:
+        """As many public rows as a client has rows."""
+        return self._federation.public.taken(torch.arange(self._config.rows))
+
+    def _control(self, known: Finding, suffix: str, role: Role = "context", **update: Any) -> Finding:
+        return known.model_copy(update={"label": f"{known.label}, {suffix}", "role": role, "seconds": 0.0, **update})
+
+    def _leaves(self, known: Finding, read: list[Tensor], of_shuffled: list[Tensor]) -> Iterator[Finding]:
+        """Yield how many leaves were read, and the same of shuffled labels and of others' models."""
+        sums, estimated = self._sums(self._run), self._estimates()
+        chance = leaf_counts_exact(estimated, torch.cat(sums), self._confidence).value
+
+        def scored(answers: list[Tensor], truth: list[Tensor]) -> dict[str, Any]:
+            pair = (torch.cat(answers), torch.cat(truth), self._confidence)
+            return {
+                "value": leaf_counts_exact(*pair),
+                "chance": chance,
+                "more": {"targets_exact": targets_exact(*pair)},
+            }
+
+        yield known.model_copy(update=scored(read, sums))
+        trained_on, as_they_are = self._sums(self._shuffled), self._sums(self._shuffled, self._run)
+        yield self._control(known, "the shuffled labels", **scored(of_shuffled, trained_on))
+        yield self._control(known, "labels shuffled", **scored(of_shuffled, as_they_are))
+        of_others = [self._leaf_sums(self._run, client, self._run.shares[o]) for client, o in enumerate(self._others)]
+        yield self._control(known, "against another client's rows", **scored(read, of_others))
+
+    def _sums(self, run: TreesRun, labelled: TreesRun | None = None) -> list[Tensor]:
+        """Return rows and label sums of every client's leaves, with the labels of another training where given."""
+        shares = (labelled or run).shares
+        return [self._leaf_sums(run, client, share) for client, share in enumerate(shares)]
+
+    def _leaf_sums(self, run: TreesRun, client: int, rows: Batch) -> Tensor:
+        return leaf_sums(self._federation.view(run, client), rows.inputs, rows.labels)
+
+    def _estimates(self) -> Tensor:
+        """Return what public rows say of every client's leaves, scaled to its rows; numbers are not rounded."""
+        public = self._federation.public
+        share = self._config.rows / len(public)
+        sums = torch.cat([self._leaf_sums(self._run, client, public) for client in range(self._config.clients)]) * share
+        counts = sums.round()
+        return counts if self._federation.objective == "binary:logistic" else torch.stack([counts[:, 0], sums[:, 1]], 1)
+
+    def _values(self, known: Finding, listed: list[Tensor]) -> Iterator[Finding]:
+        """Yield how many values occur, and how many of them in another client's rows."""
+        shares = self._run.shares
+        right = torch.cat([occurring(one, share.inputs) for one, share in zip(listed, shares, strict=True)])
+        others = [occurring(one, shares[other].inputs) for one, other in zip(listed, self._others, strict=True)]
+        of_others = values_shown(torch.cat(others), self._confidence)
+        value = values_shown(right, self._confidence)
+        yield known.model_copy(update={"value": value, "chance": of_others.value})
+        yield self._control(known, "against another client's rows", value=of_others, chance=of_others.value)
+
+    def _boxes(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
+        """Yield how many rows boxes cover, and the same at random, of public rows and of others' models."""
+        boxes, at_random = ([RowBoxes.unpacked(one) for one in some] for some in (answers, blind))
+        of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
+        others = [boxes[other] for other in self._others]
+        scored = [self._covered(some) for some in (boxes, at_random, of_public, others)]
+        chance = max(scored[1]["value"].value, scored[2]["value"].value)
+        yield known.model_copy(update={**scored[0], "chance": chance})
+        suffixes = ("leaves at random", "boxes of public rows", "another client's model")
+        for suffix, update in zip(suffixes, scored[1:], strict=True):
+            yield self._control(known, suffix, **update, chance=chance)
+
+    def _boxes_of_strangers(self, client: int) -> RowBoxes:
+        low, high = boxes_of(self._federation.view(self._run, client), self._strangers.inputs)
+        return RowBoxes(self._strangers.labels, low, high)
+
+    def _covered(self, boxes: list[RowBoxes]) -> dict[str, Any]:
+        pairs = list(zip(boxes, self._run.shares, strict=True))
+        matched = torch.cat([match_boxes(one, share.inputs, share.labels) for one, share in pairs])
+        joined = RowBoxes(*(torch.cat([getattr(one, name) for one in boxes]) for name in ("labels", "low", "high")))
+        bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
+        alone = torch.cat([alone_in(one, share.inputs) for one, share in pairs])
+        more = {"box_bits": bits, "row_alone": row_alone(alone, self._confidence)}
+        return {"value": covered(matched, self._confidence), "more": more}
+
+    def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
+        """Yield how many more values guesses meet than public rows, and the same of guesses at random."""
+        public = self._near([self._strangers.inputs] * self._config.clients)
+        for suffix, guesses in (("", answers), ("leaves at random", blind)):
+            update = self._gain(self._near(guesses), public)
+            yield self._control(known, suffix, **update) if suffix else known.model_copy(update=update)
+        yield self._control(known, "public rows", **self._gain(public, public))
+
+    def _near(self, guesses: list[Tensor]) -> Tensor:
+        spread = self._federation.public.inputs.std(0)
+        pairs = zip(guesses, self._run.shares, strict=True)
+        return torch.cat([near_scores(one, share.inputs, spread) for one, share in pairs])
+
+    def _gain(self, scores: Tensor, public: Tensor) -> dict[str, Any]:
+        near = values_near(scores, self._resampler, self._confidence)
+        gain = value_gain(scores, public, self._resampler, self._confidence)
+        return {"value": gain, "chance": 0.0, "more": {"values_near": near}}

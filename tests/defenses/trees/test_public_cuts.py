@@ -1,0 +1,21 @@
+"""Thresholds are values of public rows, and none of the client's."""
+
+import torch
+
+from fedsim.metrics.trees import leaf_counts_exact, occurring
+from fedsim.threat.trees import leaf_sums
+from tests.attacks.trees.seats import answer, seat
+
+
+def test_thresholds_are_public_values_alone() -> None:
+    view, rows = seat(defense={"name": "public-cuts", "cuts": 16})
+    listed = answer("thresholds", view)
+    assert bool(occurring(listed, view.public).all())
+    assert not bool(occurring(listed, rows.inputs).any())
+
+
+def test_raw_rows_come_to_the_leaves_in_which_they_were_trained() -> None:
+    view, rows = seat(defense={"name": "public-cuts", "cuts": 16})
+    read = answer("leaf-counts", view)
+    assert leaf_counts_exact(read, leaf_sums(view, rows.inputs, rows.labels)).value == 1.0
+    assert torch.equal(read[:, 0].sum(), torch.tensor(40.0).double())

@@ -1,0 +1,132 @@
+"""The question trains trees, and each attack stands beside its controls."""
+
+from typing import Any
+
+import pytest
+
+from fedsim.core.errors import ScenarioError
+from fedsim.core.registry import get
+from fedsim.questions import Evidence, Work
+from fedsim.questions.trees import WhatTreesSay
+from fedsim.record import Finding
+from fedsim.scenario import parse
+from fedsim.scenario.world import build
+
+TABLE: dict[str, Any] = {
+    "clients": 2,
+    "rows": 40,
+    "columns": 5,
+    "trees": 3,
+    "attacks": [{"name": "leaf-counts"}, {"name": "thresholds"}],
+}
+
+
+def scenario(data: str = "breast-cancer", **trees: Any) -> Any:
+    raw = {
+        "title": "t",
+        "seed": 3,
+        "data": {"name": data},
+        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
+        "federation": {"clients": 2, "batch_size": 4},
+        "trees": {**TABLE, **trees},
+    }
+    return parse(raw, "test.toml")
+
+
+def findings(work: Work | None = None, data: str = "breast-cancer", **trees: Any) -> dict[str, Finding]:
+    world = build(scenario(data, **trees))
+    (question,) = world.questions
+    question.check(world)
+    every = list(question.ask(Evidence(world, None), work or Work()))  # type: ignore[arg-type]
+    return {one.label: one for one in every}
+
+
+def value(finding: Finding) -> float:
+    assert finding.value is not None
+    return finding.value.value
+
+
+def test_what_is_certain_is_read_and_controls_say_of_what() -> None:
+    every = findings()
+    assert {label: one.role for label, one in every.items()} == {
+        "the model": "context",
+        "leaf-counts": "attack",
+        "leaf-counts, the shuffled labels": "context",
+        "leaf-counts, labels shuffled": "context",
+        "leaf-counts, against another client's rows": "context",
+        "thresholds": "attack",
+        "thresholds, against another client's rows": "context",
+    }
+    assert value(every["the model"]) > 0.8
+    assert value(every["leaf-counts"]) == value(every["leaf-counts, the shuffled labels"]) == 1.0
+    assert value(every["thresholds"]) == 1.0
+    assert every["leaf-counts"].state == every["thresholds"].state == "recovered"
+    for label in ("leaf-counts, labels shuffled", "leaf-counts, against another client's rows"):
+        assert value(every[label]) < 0.6
+    other = every["thresholds, against another client's rows"]
+    assert every["thresholds"].chance == value(other) < 0.5
+
+
+def test_guesses_stand_beside_leaves_at_random_and_public_rows() -> None:
+    names = [{"name": name, "tries": 2} for name in ("boxes", "box-public-rows")]
+    every = findings(trees=5, attacks=names)
+    boxes = [every[f"boxes{suffix}"] for suffix in ("", ", leaves at random", ", boxes of public rows")]
+    assert value(boxes[0]) > value(boxes[1])
+    assert boxes[0].chance == max(map(value, boxes[1:]))
+    assert set(boxes[0].more) == {"box_bits", "row_alone"}
+    assert "boxes, another client's model" in every
+    rows = every["box-public-rows"]
+    assert (rows.metric, rows.chance, rows.n) == ("value_gain", 0.0, 80)
+    public = every["box-public-rows, public rows"]
+    assert value(public) == 0.0
+    assert value(rows) == pytest.approx(rows.more["values_near"].value - public.more["values_near"].value)
+    assert "box-public-rows, leaves at random" in every
+
+
+def test_of_numbers_the_label_of_single_rows_is_read() -> None:
+    every = findings(data="diabetes", depth=6, attacks=[{"name": "leaf-counts"}, {"name": "boxes"}])
+    assert value(every["leaf-counts"]) == 1.0
+    assert every["leaf-counts"].more["targets_exact"].value > 0.0
+    assert every["the model"].metric == "trees_explained"
+    assert "labels are numbers" in every["boxes"].failure
+
+
+def test_defenses_close_one_way_each() -> None:
+    stripped = findings(defense={"name": "strip-sums"})
+    assert "covers of the trees were stripped" in stripped["leaf-counts"].failure
+    assert value(stripped["thresholds"]) == 1.0
+    public = findings(defense={"name": "public-cuts"})
+    assert value(public["leaf-counts"]) == 1.0
+    assert not public["thresholds"].is_above_chance or value(public["thresholds"]) < 0.5
+
+
+def test_somebody_may_stop_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        findings(Work(should_stop=lambda: True))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"attacks": [{"name": "leaf-counts"}] * 2}, "two attacks are reported as 'leaf-counts'. Give one a label"),
+        ({"attacks": [{"name": "threshold"}]}, "no attack on evidence 'threshold'. Did you mean 'thresholds'"),
+        ({"attacks": [{"name": "cut-norm"}]}, "cut-norm"),
+        ({"defense": {"name": "leaf-sizes"}}, "no defense of evidence 'leaf-sizes'. Did you mean 'leaf-size'"),
+        ({"depht": 3}, "Did you mean 'depth'"),
+    ],
+)
+def test_a_mistake_in_its_table_is_named(table: Any, message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        scenario(**table)
+
+
+def test_what_would_stop_it_is_said_before_anything_is_trained() -> None:
+    with pytest.raises(ScenarioError, match=r"Lower trees\.clients or trees\.rows"):
+        findings(rows=400)
+
+
+def test_it_says_what_the_server_sees() -> None:
+    (question,) = build(scenario()).questions
+    assert get("question", "trees").make is WhatTreesSay
+    (sentence,) = question.describe_attacker()
+    assert "2 clients" in sentence
