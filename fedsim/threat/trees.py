@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.types import Batch, Dataset
-from fedsim.core.types.trees import Objective, TreesView, read_model
+from fedsim.core.types.trees import Objective, Tree, TreesView, read_model
 from fedsim.federation.trees import TreeTraining, federate, parameters
 
 Variant = Literal["as it is", "labels shuffled"]
@@ -146,10 +146,20 @@ def leaf_sums(view: TreesView, rows: Tensor, labels: Tensor) -> Tensor:
 
 
 def boxes_of(view: TreesView, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the leaves that each row (N, D) comes to meet, over all of the client's trees: bounds (N, D)."""
+    """Return where the leaves that each row (N, D) comes to meet, as bounds (N, D).
+
+    Over the client's trees and those that they build on, which are the ones that its sums say something of.
+    """
     low, high = torch.full(rows.shape, -torch.inf), torch.full(rows.shape, torch.inf)
-    for model in view.models:
-        for tree in model.trees:
-            leaf_low, leaf_high = (bound[tree.reached(rows)] for bound in tree.boxes(view.columns))
-            low, high = low.maximum(leaf_low), high.minimum(leaf_high)
+    for tree in _behind(view):
+        leaf_low, leaf_high = (bound[tree.reached(rows)] for bound in tree.boxes(view.columns))
+        low, high = low.maximum(leaf_low), high.minimum(leaf_high)
     return low, high
+
+
+def _behind(view: TreesView) -> Iterator[Tree]:
+    last = max(number for number, sent in enumerate(view.rounds) if view.client in sent)
+    for number, sent in enumerate(view.rounds[: last + 1]):
+        for client, text in sent.items():
+            if number < last or client == view.client:
+                yield from read_model(text).trees

@@ -7,6 +7,7 @@ import torch
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch
+from fedsim.core.types.trees import read_model
 from fedsim.threat.trees import boxes_of, leaf_sums
 from tests.federation.growing import tree_federation
 
@@ -24,7 +25,7 @@ def test_shares_do_not_overlap_and_are_rows_of_the_table() -> None:
 def test_a_view_holds_messages_and_public_rows_alone() -> None:
     view = FEDERATION.view(RUN, 1)
     assert view.rounds is RUN.rounds
-    assert view.base == view.models[0].base or view.client != 0
+    assert view.base == FEDERATION.view(RUN, 0).first.base
     assert torch.equal(view.public.sort(0).values, FEDERATION.dataset.test.inputs.sort(0).values)
     tensors = [value for value in vars(view).values() if isinstance(value, torch.Tensor)]
     assert {len(tensor) for tensor in tensors} == {100}
@@ -52,6 +53,22 @@ def test_leaves_sum_up_all_rows_and_boxes_hold_their_rows() -> None:
     assert sums.sum(0).tolist() == [40.0, float(rows.labels.sum())]
     low, high = boxes_of(view, rows.inputs)
     assert bool(((low <= rows.inputs) & (rows.inputs < high)).all())
+
+
+def test_boxes_are_cut_by_all_trees_that_the_clients_last_one_builds_on() -> None:
+    federation = tree_federation(rounds=2)
+    run = federation.run()
+    view = federation.view(run, 0)
+    low, high = boxes_of(view, view.public)
+    columns = {(column, float(bound)) for bounds in (low, high) for column in range(6) for bound in bounds[:, column]}
+
+    def thresholds(text: str) -> set[tuple[int, float]]:
+        trees = read_model(text).trees
+        return {(int(tree.column[node]), float(tree.value[node])) for tree in trees for node in tree.splits}
+
+    theirs, last = thresholds(run.rounds[0][1]), thresholds(run.rounds[1][1])
+    assert columns & theirs
+    assert not columns & (last - theirs)
 
 
 @pytest.mark.parametrize(
