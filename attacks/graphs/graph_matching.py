@@ -6,7 +6,7 @@ Equation: min over F, A of 1 - cos(g(softmax(F), sigmoid(A + A^T)), g*).
 Assumes: honest-but-curious server, one gradient, as many nodes as a graph can have; masks as the settings say.
 Recovers: some nodes and joins; whole graphs hardly ever. It stands beside `graph-spans` as the usual search.
 Fails: whenever the number of nodes is smaller than the largest, which it does not search.
-Source: the baseline of Drencheva et al. 2025, arXiv 2503.01838, whose text was not read in full.
+Source: inspired by a baseline of Drencheva et al. 2025, arXiv 2503.01838, whose text was not read in full.
 """
 
 from __future__ import annotations

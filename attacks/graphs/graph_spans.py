@@ -80,7 +80,7 @@ class _Search:
     summary="nodes and blocks in the spans of two layers, joined to the whole graph",
     paper="2503.01838",
     fidelity="inspired",
-    deviates="blocks under dropout, missing directions, a search of its own, judged by the whole gradient",
+    deviates="reads through dropout, adds missing directions, and judges by the gradient",
 )
 class GraphSpans(Attack[GraphSpansConfig]):
     """Reads a graph from the gradients of the first two layers."""
