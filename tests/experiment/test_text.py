@@ -104,11 +104,11 @@ def test_sentences_are_shared_out_as_examples_of_one_class() -> None:
     "name",
     [n for n, m in registry.methods("attack").items() if "text" not in m.make.modalities],  # type: ignore[attr-defined]
 )
-def test_attacks_on_images_refuse_text_in_one_sentence(name: str) -> None:
+def test_attacks_on_other_things_refuse_text_in_one_sentence(name: str) -> None:
     method = registry.get("attack", name)
     seen, attack = observation(), method.make(method.config())
     threat = ThreatModel(knows=tuple(attack.needs), server="malicious" if attack.crafts else "honest-but-curious")
-    with pytest.raises(NotApplicable, match=r"^works on images, and the examples are text$"):
+    with pytest.raises(NotApplicable, match=r"^works on [a-z ]+, and the examples are text$"):
         attack(replace(seen, threat=threat), seeding.generator(0, "attack"))
 
 

@@ -45,7 +45,11 @@ def samples() -> dict[str, Dataset]:
     classes, none = torch.randint(4, (20,), generator=generator), torch.zeros(20, dtype=torch.long)
     pairs = torch.tensor([(a, a + 10) for a in range(10)])
     tagged = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    graphs = torch.cat([torch.eye(3)[torch.arange(60).view(20, 3) % 3], 1 - torch.eye(3).expand(20, 3, 3)], 2)
     return {
+        "graph-classification": _data(
+            graphs, classes, InputSpec((3, 6), 4, (0.0,), (1.0,)), task="graph-classification"
+        ),
         "classification": _data(
             torch.randn(20, 1, 2, 2, generator=generator), classes, InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
         ),

@@ -40,7 +40,8 @@ def test_a_task_fits_its_own_kind_of_data_alone(name: str, samples: dict[str, Da
 
 
 def test_a_data_set_that_names_no_task_gets_the_one_of_its_kind(samples: dict[str, Dataset]) -> None:
-    assert {name: usual_task(data) for name, data in samples.items()} == {name: name for name in samples}
+    nameless = {name: data for name, data in samples.items() if not data.task}
+    assert {name: usual_task(data) for name, data in nameless.items()} == {name: name for name in nameless}
 
 
 @pytest.mark.parametrize("name", NAMES)
