@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, Refused
 from fedsim.core.types import Tensors
-from fedsim.federation import participation, secure_client
+from fedsim.federation import participation, secure_client, vertical_client
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import begin, recall, remember
@@ -87,6 +87,8 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
 
     for stage in secure_client.STAGES:
         app.query(stage)(_or_why_not(partial(_answer, world_of, stage)))
+    app.query(vertical_client.EMBED)(partial(_answer_at_a_cut, world_of, vertical_client.embed))
+    app.train(vertical_client.CUT)(partial(_answer_at_a_cut, world_of, vertical_client.cut))
     return app
 
 
@@ -98,7 +100,7 @@ def server_app(world: World, journal: Journal) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         settings, spec = world.scenario.federation, world.data.dataset.spec
         server = AggregationStrategy if world.scenario.secure_aggregation is None else SecureSum
-        strategy = server(world, _nodes(grid, settings.clients), journal)
+        strategy = server(world, nodes_of(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if world.watches_models and round_ in world.scenario.threat.rounds:
@@ -160,6 +162,17 @@ def _answer(
     return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)
 
 
+def _answer_at_a_cut(
+    world_of: Callable[[Context], World],
+    answer: Callable[[World, int, RecordDict, RecordDict], RecordDict],
+    message: Message,
+    context: Context,
+) -> Message:
+    """Answer as the party of split training that has the client's number."""
+    content = answer(world_of(context), _client(context), message.content, context.state)
+    return Message(content, reply_to=message)
+
+
 @runtime_checkable
 class _KnowsItsNodes(Protocol):
     """A grid whose node ids follow from the client numbers."""
@@ -168,7 +181,7 @@ class _KnowsItsNodes(Protocol):
     def nodes(self) -> Nodes: ...
 
 
-def _nodes(grid: Grid, clients: int) -> Nodes:
+def nodes_of(grid: Grid, clients: int) -> Nodes:
     """Return the node id of every client number; node ids alone are random and come in any order."""
     if isinstance(grid, _KnowsItsNodes):
         return grid.nodes

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.deadline import TimedConfig
-from fedsim.core.types import Config
+from fedsim.core.types import Config, Dataset
 from fedsim.core.types.cut import CutStep
 
 ImagePart = Literal["all", "left", "right", "upper", "lower"]
@@ -145,6 +145,22 @@ def make_model(settings: SplitTraining, shapes: Mapping[str, tuple[int, ...]], c
         return SplitModel(bottoms, _top(settings, sum(widths), classes))
 
 
+def first_model(settings: SplitTraining, dataset: Dataset, seed: int) -> SplitModel:
+    """Return the model of parties that share out a data set's inputs, before its first step.
+
+    Args:
+        settings: who holds what, and how the parts are built.
+        dataset: whose inputs they hold.
+        seed: of the scenario.
+
+    Raises:
+        ValueError: a party cannot hold its part of such examples.
+    """
+    one = dataset.train.inputs[:1]
+    shapes = {party.name: tuple(party.held(one).shape[1:]) for party in settings.parties}
+    return make_model(settings, shapes, dataset.spec.classes, seeding.derive(seed, "split weights"))
+
+
 def make_bottom(settings: SplitTraining, shape: tuple[int, ...]) -> nn.Module:
     """Return a bottom for parts of one shape, with weights from torch's global generator."""
     if settings.bottom == "none":
@@ -179,6 +195,65 @@ def _dropout(settings: SplitTraining, place: str) -> list[nn.Module]:
     return [nn.Dropout(settings.dropout)] if settings.dropout and settings.dropout_at == place else []
 
 
+class Seat:
+    """A party at work: its part of the model, and the step that it has begun."""
+
+    def __init__(self, settings: SplitTraining, bottom: nn.Module, seed: int, place: int) -> None:
+        """Sit down.
+
+        Args:
+            settings: how to train.
+            bottom: is trained in place.
+            seed: of the masks of dropout.
+            place: the party's number among the parties, from 0.
+        """
+        self.bottom = bottom
+        weights = list(bottom.parameters())
+        self.optimizer = torch.optim.Adam(weights, lr=settings.learning_rate) if weights else None
+        self._seed, self._place = seed, place
+        self._vectors = torch.zeros(0)
+
+    def embed(self, inputs: Tensor, number: int) -> Tensor:
+        """Return what the party sends of examples, shape (B, width).
+
+        Args:
+            inputs: its parts of them, in double precision, first dimension the example.
+            number: of the step, from 0.
+        """
+        self.bottom.train()
+        with seeding.isolate_randomness(seeding.derive(self._seed, "split dropout", number, self._place)):
+            self._vectors = self.bottom(inputs)
+        return self._vectors.detach()
+
+    def step(self, gradients: Tensor) -> None:
+        """Train on what came back for the examples that were sent last, shape (B, width)."""
+        if self.optimizer is None:
+            return
+        self._vectors.backward(gradients)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+class CutWire:
+    """How parties are reached: here they are parts of this program, and what they compute is what they send."""
+
+    def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what each party sends of examples, shape (B, width).
+
+        Args:
+            rows: numbers of the examples, shape (B,).
+            number: of the step, from 0.
+            replayed: what this process computes in the parties' place.
+        """
+        return replayed
+
+    def cut(self, down: Mapping[str, Tensor]) -> None:
+        """Give each party what comes back for those examples, shape (B, width)."""
+
+
+HERE = CutWire()
+
+
 def train(
     settings: SplitTraining,
     model: SplitModel,
@@ -187,10 +262,12 @@ def train(
     seed: int,
     cover: Cover = lambda step, _labels, _number: step.down,
     loss: Loss = F.cross_entropy,
+    wire: CutWire = HERE,
 ) -> Iterator[tuple[int, CutStep]]:
     """Train a model in place, and yield each step with the number of its epoch from 1.
 
-    The parts of the model that a step holds are those that made it, copied.
+    The parts of the model that a step holds are those that made it, copied. This process computes the parties' parts
+    even where a wire leads to others, who keep theirs: only so are they known afterwards.
 
     Args:
         settings: how to train.
@@ -200,39 +277,32 @@ def train(
         seed: of the order of examples and the masks of dropout.
         cover: what parties get back in place of their gradients.
         loss: the mean loss, from outputs and labels.
+        wire: how parties are reached.
     """
-    optimizers = [
-        torch.optim.Adam(weights, lr=settings.learning_rate)
-        for module in (*model.bottoms.values(), model.top)
-        if (weights := list(module.parameters()))
-    ]
+    seats = {name: Seat(settings, bottom, seed, place) for place, (name, bottom) in enumerate(model.bottoms.items())}
+    optimizer = torch.optim.Adam(model.top.parameters(), lr=settings.learning_rate)
     number = 0
     for epoch in range(1, settings.epochs + 1):
         order = torch.randperm(len(labels), generator=seeding.generator(seed, "split batches", epoch))
         for rows in order.split(settings.batch_size):
             held = model.copied()
+            replayed = {name: seat.embed(parts[name][rows], number) for name, seat in seats.items()}
+            up = wire.embed(rows, number, replayed)
             with seeding.isolate_randomness(seeding.derive(seed, "split dropout", number)):
-                up, down = _step(model, {name: part[rows] for name, part in parts.items()}, labels[rows], loss)
-            sent = {name: vectors.detach() for name, vectors in up.items()}
-            step = CutStep(rows, sent, down, held.bottoms, held.top)
+                down = _gradients(model.top.train(), up, labels[rows], loss)
+            step = CutStep(rows, up, down, held.bottoms, held.top)
             step = replace(step, down=cover(step, labels[rows], number))
-            for name, vectors in up.items():
-                if vectors.requires_grad:
-                    vectors.backward(step.down[name])
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
+            wire.cut(step.down)
+            for name, seat in seats.items():
+                seat.step(step.down[name])
+            optimizer.step()
+            optimizer.zero_grad()
             yield epoch, step
             number += 1
 
 
-def _step(
-    model: SplitModel, parts: Mapping[str, Tensor], labels: Tensor, loss: Loss
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return what parties sent and its gradients, and leave the top's gradients in its parameters."""
-    for module in (*model.bottoms.values(), model.top):
-        module.train()
-    up = {name: bottom(parts[name]) for name, bottom in model.bottoms.items()}
-    read = {name: vectors.detach().requires_grad_() for name, vectors in up.items()}
-    loss(model.top(torch.cat(list(read.values()), 1)), labels).backward()
-    return up, {name: vectors.grad for name, vectors in read.items() if vectors.grad is not None}
+def _gradients(top: nn.Module, up: Mapping[str, Tensor], labels: Tensor, loss: Loss) -> dict[str, Tensor]:
+    """Return the gradients of what parties sent, and leave the top's in its parameters."""
+    read = {name: vectors.clone().requires_grad_() for name, vectors in up.items()}
+    loss(top(torch.cat(list(read.values()), 1)), labels).backward()
+    return {name: vectors.grad for name, vectors in read.items() if vectors.grad is not None}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any, ClassVar, final
+from functools import cached_property, partial
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 import torch
@@ -82,6 +82,10 @@ class CutDefenseChoice(Choice):
 class Vertical(SplitTraining):
     """Who holds what, how they train, and who attacks."""
 
+    engine: Literal["local", "flower"] = Field(
+        default="local",
+        description="whether parties are parts of this program, or clients of Flower on the federation's engine",
+    )
     knows: tuple[CutKnowledge, ...] = Field(
         default=(), description="what attackers know beside what crosses the cut; each uses what it needs"
     )
@@ -140,6 +144,11 @@ class WhatCrossesTheCut(Question[Vertical]):
     def check(self, world: World) -> None:
         """Check that parties can hold the data, and that attacks are granted what they need."""
         _federation(self.config, world).check()
+        if self.config.engine == "flower" and world.scenario.federation.engine == "vectorized":
+            raise ScenarioError(
+                "vertical.engine is 'flower', and federation.engine is 'vectorized', which has no messages. Set "
+                "federation.engine to 'local', 'ray' or 'superlink'."
+            )
         for number, choice in enumerate(self.config.attacks):
             lacking = sorted(choice.attack.needs - frozenset(self.config.knows))
             if lacking:
@@ -185,7 +194,7 @@ class _Study:
 
     def __init__(self, config: Vertical, world: World, work: Work) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
-        self._federation, self._work = _federation(config, world), work
+        self._world, self._federation, self._work = world, _federation(config, world), work
         self._sizes = (config.rows, config.known)
         self.runs = _Runs(self._train)
 
@@ -195,7 +204,16 @@ class _Study:
         return None if choice is None else choice.make("evidence_defense")
 
     def _train(self, variant: Variant, party: str) -> SplitRun:
-        return self._federation.run(variant, self._relabel, self._cover, party, self._watch(variant))
+        run = partial(self._federation.run, variant, self._relabel, self._cover, party, self._watch(variant))
+        return self._over_wire(run) if variant == "as it is" else run()
+
+    def _over_wire(self, run: Callable[..., SplitRun]) -> SplitRun:
+        """Return a training whose messages travel as the scenario says; in controls no party takes part."""
+        if self._config.engine == "local":
+            return run()
+        from fedsim.federation.vertical_server import over_flower  # noqa: PLC0415 - it loads flwr
+
+        return over_flower(self._world, self._work.look_up, lambda wire: run(wire=wire))
 
     def _watch(self, what: str) -> Callable[[int], None]:
         steps = self._config.epochs * -(-len(self._federation.dataset.train) // self._config.batch_size)
@@ -359,7 +377,7 @@ class _Study:
             generator = seeding.generator(self._seed, f"steering {choice.title}", number)
             return {**step.down, party: tensor_of(attack.call("steer", step.up[party], generators=[generator]))}
 
-        run = self._federation.run(cover=steer, on_step=self._watch(choice.title))
+        run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.title)))
         view = self._features_view(choice, run)
         yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
         yield self._nearest(choice, view)

@@ -17,7 +17,17 @@ from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch, Dataset
 from fedsim.core.types.cut import CutKnowledge, CutStep, CutView, Evidence
-from fedsim.federation.vertical import Cover, Loss, SplitModel, SplitTraining, make_bottom, make_model, train
+from fedsim.federation.vertical import (
+    HERE,
+    Cover,
+    CutWire,
+    Loss,
+    SplitModel,
+    SplitTraining,
+    first_model,
+    make_bottom,
+    train,
+)
 
 Variant = Literal["as it is", "labels permuted", "mean label", "input zero"]
 """What is trained: the scenario, or a control of it."""
@@ -99,6 +109,7 @@ class SplitFederation:
         cover: Cover = lambda step, _labels, _number: step.down,
         party: str = "",
         on_step: Callable[[int], None] = lambda _number: None,
+        wire: CutWire = HERE,
     ) -> SplitRun:
         """Train, and return what crossed the cut.
 
@@ -108,6 +119,7 @@ class SplitFederation:
             cover: changes what comes back across the cut.
             party: whose input is zero, where the variant says so.
             on_step: called before a step is kept, with its number from 0.
+            wire: how parties are reached.
         """
         labels, parts = self.dataset.train.labels, self.parts
         if variant == "labels permuted":
@@ -118,19 +130,16 @@ class SplitFederation:
         loss = _loss_of_mean_label(labels, self.dataset.spec.classes) if variant == "mean label" else F.cross_entropy
         model = self.fresh_model()
         epochs = defaultdict[int, list[CutStep]](list)
-        for number, (epoch, step) in enumerate(train(self.settings, model, parts, labels, self.seed, cover, loss)):
+        steps = train(self.settings, model, parts, labels, self.seed, cover, loss, wire)
+        for number, (epoch, step) in enumerate(steps):
             on_step(number)
             if epoch in self.watched:
                 epochs[epoch].append(step)
         return SplitRun(model, parts, labels, epochs)
 
-    @property
-    def _weights(self) -> int:
-        return seeding.derive(self.seed, "split weights")
-
     def fresh_model(self) -> SplitModel:
         """Return the model before its first step."""
-        return make_model(self.settings, self.shapes, self.dataset.spec.classes, self._weights)
+        return first_model(self.settings, self.dataset, self.seed)
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:

@@ -114,6 +114,22 @@ def test_a_defense_hides_labels() -> None:
     assert drawn_anew.low < 0.731 < drawn_anew.high  # the share of labels that stay
 
 
+def test_over_flower_every_finding_is_the_same() -> None:
+    attacks = [{"name": "cut-line"}, {"name": "hijack"}]
+    here, there = (findings(epochs=1, engine=engine, attacks=attacks) for engine in ("local", "flower"))
+    assert [one.model_copy(update={"seconds": 0.0}) for one in here.values()] == [
+        one.model_copy(update={"seconds": 0.0}) for one in there.values()
+    ]
+
+
+def test_messages_need_an_engine_that_has_them() -> None:
+    raw = scenario(engine="flower").model_dump(mode="json")
+    raw["federation"]["engine"] = "vectorized"
+    world = build(parse(raw, "test.toml"))
+    with pytest.raises(ScenarioError, match="'vectorized', which has no messages"):
+        world.questions[0].check(world)
+
+
 def test_an_attack_that_fails_is_a_finding_with_its_reason() -> None:
     every = findings(top="mlp", attacks=[{"name": "head-algebra"}, {"name": "cut-direction"}])
     assert "vertical.top = 'linear'" in every["head-algebra (epoch 1)"].failure

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires, version
 
+from flwr.serverapp import ServerApp
+
 from fedsim.core.errors import FedsimError
+from fedsim.federation import apps
 from fedsim.federation.cohort import check as check_cohorts
 from fedsim.federation.journal import Journal
 from fedsim.federation.secure_client import check_largest_sum
@@ -33,29 +36,49 @@ def run(world: World, journal: Journal) -> None:
         FedsimError: what the engine lacks, or what went wrong.
         MissingExtra: the engine needs a package that is not installed.
     """
+    if world.scenario.federation.engine != "vectorized":
+        serve(world, apps.server_app(world, journal), world.scenario.federation.clients, journal.look_up)
+        return
+    with _explain_flower("vectorized"):
+        from fedsim.federation.engines import vectorized  # noqa: PLC0415
+
+        vectorized.run(world, journal)
+
+
+def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
+    """Run a ServerApp to its end over clients of a world, on the engine that its scenario names.
+
+    Args:
+        world: the clients'.
+        server: the ServerApp.
+        nodes: how many clients there are.
+        look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
+
+    Raises:
+        FedsimError: what the engine lacks, or what went wrong; `vectorized` has no messages.
+        MissingExtra: the engine needs a package that is not installed.
+    """
     with _explain_flower(world.scenario.federation.engine):
-        _start(world, journal)
+        _serve(world, server, nodes, look_up)
 
 
-def _start(world: World, journal: Journal) -> None:
+def _serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
     # Engines are imported late: two of them load parts of Flower that take a second.
     match world.scenario.federation.engine:
         case "local":
             from fedsim.federation.engines import local  # noqa: PLC0415
 
-            local.run(world, journal)
-        case "vectorized":
-            from fedsim.federation.engines import vectorized  # noqa: PLC0415
-
-            vectorized.run(world, journal)
+            local.serve(world, server, nodes)
         case "ray":
             from fedsim.federation.engines import ray  # noqa: PLC0415
 
-            ray.run(world, journal)
+            ray.serve(world, server, nodes)
         case "superlink":
             from fedsim.federation.engines import superlink  # noqa: PLC0415
 
-            superlink.run(world, journal)
+            superlink.serve(world, server, nodes, look_up)
+        case "vectorized":
+            raise FedsimError("the engine 'vectorized' has no messages. Set federation.engine = 'local'.")
 
 
 @contextmanager

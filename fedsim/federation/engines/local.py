@@ -19,7 +19,6 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedsim.federation import apps
 from fedsim.federation.engines._pool import RUN_ID, Pool
 from fedsim.federation.engines.worker import answer
-from fedsim.federation.journal import Journal
 from fedsim.federation.server import RoundMessages
 from fedsim.scenario.world import World
 
@@ -145,8 +144,8 @@ class LocalGrid(Grid):
         )
 
 
-def run(world: World, journal: Journal) -> None:
-    """Run the federation to its end on this machine, one client after the other, or several in processes."""
-    federation, run_config = world.scenario.federation, {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
-    grid = LocalGrid(apps.client_app(lambda _: world), federation.clients, run_config, federation.workers)
-    grid.serve(apps.server_app(world, journal))
+def serve(world: World, server: ServerApp, nodes: int) -> None:
+    """Run a ServerApp to its end on this machine, one client after the other, or several in processes."""
+    run_config = {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
+    grid = LocalGrid(apps.client_app(lambda _: world), nodes, run_config, world.scenario.federation.workers)
+    grid.serve(server)

@@ -23,7 +23,6 @@ from flwr.serverapp import Grid, ServerApp
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.federation import apps
 from fedsim.federation.engines.worker import WorkerApp
-from fedsim.federation.journal import Journal
 from fedsim.scenario.world import World
 
 if TYPE_CHECKING:
@@ -35,13 +34,14 @@ _GPU_PARTS = 10_000  # Ray counts in ten thousandths
 _LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
-def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
-    """Run the federation to its end on Ray.
+def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> None:
+    """Run a ServerApp to its end on Ray.
 
     Args:
         world: of a scenario, whose `federation.address` is that of a running Ray cluster with fedsim on its machines;
             without one Ray is started on this machine for the time of the run.
-        journal: told of observed updates, rounds and the final weights, from another thread of this process.
+        server: the ServerApp, which runs in another thread of this process.
+        nodes: how many clients there are.
         cpus: CPUs that a client takes; their quotient is the number of clients that train at a time.
 
     Raises:
@@ -50,10 +50,10 @@ def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
-    federation, text = world.scenario.federation, world.scenario.model_dump_json()
+    address, text = world.scenario.federation.address, world.scenario.model_dump_json()
     raised: list[BaseException] = []
-    server = _catch(apps.server_app(world, journal), raised)
-    with _quiet(), cluster(federation.address, cpus):
+    catching = _catch(server, raised)
+    with _quiet(), cluster(address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
@@ -61,7 +61,7 @@ def run(world: World, journal: Journal, *, cpus: float = 1.0) -> None:
         client = WorkerApp(lambda _: apps.built(text))  # here Flower hands on no run configuration
         backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
-            run_simulation(server, client, federation.clients, backend_config=backend)
+            run_simulation(catching, client, nodes, backend_config=backend)
         except Exception as error:
             if not raised:
                 raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error

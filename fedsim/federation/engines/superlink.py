@@ -1,7 +1,7 @@
 """Real Flower nodes: a SuperLink and SuperNodes that this engine starts on 127.0.0.1, or that somebody else runs.
 
 The SuperLink runs with ``--isolation process``: it leaves the ServerApp to a process outside, and that is this one.
-So the journal stays in memory, and what the ServerApp raises arrives as on the local engine.
+So what it observes stays in memory, and what the ServerApp raises arrives as on the local engine.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
+from flwr.serverapp import ServerApp
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
@@ -50,7 +51,6 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.process import program_of
 from fedsim.federation import apps
 from fedsim.federation.guardian import guard
-from fedsim.federation.journal import Journal
 from fedsim.scenario.clients import Federation
 from fedsim.scenario.world import World
 
@@ -79,24 +79,25 @@ clientapp = "fedsim.federation.engines.worker:client"
 """
 
 
-def run(world: World, journal: Journal) -> None:
-    """Run the federation to its end on real nodes, with the ServerApp in this process.
+def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None] = lambda: None) -> None:
+    """Run a ServerApp to its end in this process, with clients on real nodes.
 
     Args:
         world: of a scenario, which travels to the nodes; they have fedsim and the data installed. Its
             `federation.address` is host and port of a running SuperLink with its own nodes, and
             `federation.certificates` the file of the authority behind its certificate; without an address a SuperLink
             and one SuperNode a client are started on this machine for the time of the run.
-        journal: told of observed updates, rounds and the final weights.
+        server: the ServerApp.
+        nodes: how many clients there are.
+        look_up: is called while it waits; raises KeyboardInterrupt where somebody asked to stop.
 
     Raises:
         FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
             raised.
     """
-    server = apps.server_app(world, journal)
     federation, text = world.scenario.federation, world.scenario.model_dump_json()
-    theirs = _running(federation, journal) if federation.address else None
-    with theirs or _start(federation.clients, journal.look_up) as deployment:
+    theirs = _running(federation, look_up) if federation.address else None
+    with theirs or _start(nodes, look_up) as deployment:
         try:
             run_id = _submit(deployment, text)
             with _serving(deployment, run_id) as grid:
@@ -222,7 +223,7 @@ def _stop(processes: list[_Process], deadline: float) -> None:
         process.process.wait()
 
 
-def _running(federation: Federation, journal: Journal) -> contextlib.nullcontext[_Deployment]:
+def _running(federation: Federation, look_up: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
     """Return what somebody else runs, and goes on running."""
     assert federation.address is not None
     certificates = None
@@ -234,7 +235,7 @@ def _running(federation: Federation, journal: Journal) -> contextlib.nullcontext
                 f"federation.certificates: cannot read {federation.certificates}: {error.strerror}. Expected the PEM "
                 "file that the SuperLink has as --ssl-ca-certfile."
             ) from error
-    return contextlib.nullcontext(_Deployment(federation.address, journal.look_up, certificates=certificates))
+    return contextlib.nullcontext(_Deployment(federation.address, look_up, certificates=certificates))
 
 
 @contextmanager

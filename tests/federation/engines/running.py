@@ -25,14 +25,16 @@ from fedsim.core import process
 process.prepare()
 import torch
 from fedsim.core.errors import FedsimError
+from fedsim.federation import apps
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario, world
 engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
 journal = Journal(lambda record: print("round", record.round, flush=True))
 try:
-    run = importlib.import_module(f"fedsim.federation.engines.{engine}").run
-    run(world.build(Scenario.model_validate_json(Path(scenario).read_text())), journal, **json.loads(settings))
+    serve = importlib.import_module(f"fedsim.federation.engines.{engine}").serve
+    built = world.build(Scenario.model_validate_json(Path(scenario).read_text()))
+    serve(built, apps.server_app(built, journal), built.scenario.federation.clients, **json.loads(settings))
     error = None
 except FedsimError as caught:
     error = str(caught)

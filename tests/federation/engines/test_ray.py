@@ -13,9 +13,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.serverapp import ServerApp
 
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.experiment.runner import model_hash, train
+from fedsim.federation import engines
 from fedsim.federation.engines import ray
 from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario, load
@@ -118,9 +120,10 @@ def test_a_cluster_of_two_nodes_gives_the_bits_of_the_local_engine(tmp_path: Pat
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: Scenario) -> None:
+    built = worlds.build(small)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"):
-        ray.run(worlds.build(small), Journal(lambda _record: None))
+        ray.serve(built, ServerApp(), 1)
 
 
 def _at(scenario: Scenario, address: str) -> Scenario:
@@ -132,7 +135,7 @@ def _at(scenario: Scenario, address: str) -> Scenario:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "cluster"])
 def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
     with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
-        ray.run(worlds.build(_at(small, address)), Journal(lambda _record: None))
+        engines.run(worlds.build(_at(small, address)), Journal(lambda _record: None))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 from flwr.app import Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
+from fedsim.federation import engines
 from fedsim.federation.engines import superlink
 from fedsim.federation.journal import Journal
 from fedsim.record import Failure
@@ -250,9 +251,9 @@ def test_certificates_that_cannot_be_read_are_a_mistake_of_a_key(small: Scenario
     built = _at(small, "127.0.0.1:1")
     federation = built.federation.model_copy(update={"certificates": str(tmp_path / "ca.pem")})
     with pytest.raises(FedsimError, match=r"federation.certificates: cannot read .*ca.pem: No such file"):
-        superlink.run(worlds.build(built.model_copy(update={"federation": federation})), Journal(lambda _record: None))
+        engines.run(worlds.build(built.model_copy(update={"federation": federation})), Journal(lambda _record: None))
 
 
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
     with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
-        superlink.run(worlds.build(_at(small, "127.0.0.1:1")), Journal(lambda _record: None))
+        engines.run(worlds.build(_at(small, "127.0.0.1:1")), Journal(lambda _record: None))
