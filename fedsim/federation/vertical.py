@@ -96,6 +96,7 @@ class SplitTraining(TimedConfig):
         description="in the party before its last layer, in the party before it sends, or in the top behind "
         "concatenation",
     )
+    broadcast: bool = Field(default=False, description="whether every party gets back all parties' gradients")
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=0.01, gt=0, description="of Adam, at every party")

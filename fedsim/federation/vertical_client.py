@@ -41,7 +41,7 @@ def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> Rec
     Args:
         world: the scenario made real.
         party: its number, from 0.
-        content: of the message: the gradients.
+        content: of the message: the gradients, under the party's name.
         state: what the party keeps; gets its new weights.
 
     Raises:
@@ -51,7 +51,7 @@ def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> Rec
         raise FedsimError("gradients came back for rows that were never asked for. Ask with query.embed first.")
     seat = _seat(world, party, state)
     _embedded(seat, world, party, state)  # the process that sent the vectors may be gone, and its graph with it
-    seat.step(unpacked(content))
+    seat.step(unpacked(content, split_settings(world).parties[party].name))
     state[_WEIGHTS] = ArrayRecord(dict(seat.bottom.state_dict()))
     state[_MOMENTS] = ArrayRecord(_moments(seat))
     return RecordDict()

@@ -14,8 +14,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.federation import engines
 from fedsim.federation.apps import nodes_of
 from fedsim.federation.server import Nodes
-from fedsim.federation.vertical import CutWire
-from fedsim.federation.vertical_client import CUT, EMBED, ROWS, STEP, VECTORS, packed, split_settings, unpacked
+from fedsim.federation.vertical import CutWire, SplitTraining
+from fedsim.federation.vertical_client import CUT, EMBED, ROWS, STEP, packed, split_settings, unpacked
 from fedsim.scenario.world import World
 
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # another kind of processor rounds otherwise, by 1e-16, and training repeats it
@@ -34,33 +34,34 @@ def over_flower(world: World, look_up: Callable[[], None], training: Callable[[C
     Raises:
         FedsimError: a party did not answer, or not as it should.
     """
-    names = [party.name for party in split_settings(world).parties]
+    settings = split_settings(world)
     results: list[ResultT] = []
     server = ServerApp()
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        nodes = nodes_of(grid, len(names))
-        results.append(training(FlowerWire(grid, names, nodes, world.scenario.participation.timeout)))
+        nodes = nodes_of(grid, len(settings.parties))
+        results.append(training(FlowerWire(grid, settings, nodes, world.scenario.participation.timeout)))
 
-    engines.serve(world, server, len(names), look_up)
+    engines.serve(world, server, len(settings.parties), look_up)
     return results[0]
 
 
 class FlowerWire(CutWire):
     """Asks parties twice a step: for the vectors of rows, and to train on what comes back for them."""
 
-    def __init__(self, grid: Grid, names: list[str], nodes: Nodes, timeout: float) -> None:
-        """Take the parties' names, and the node of each party's number.
+    def __init__(self, grid: Grid, settings: SplitTraining, nodes: Nodes, timeout: float) -> None:
+        """Find the node of each party.
 
         Args:
             grid: Flower's.
-            names: of the parties, in their order.
+            settings: who the parties are, and whether each gets back the others' gradients too.
             nodes: id of the node of each party, by its number.
             timeout: seconds that an answer may take.
         """
         self._grid, self._timeout = grid, timeout
-        self._nodes = {name: nodes[number] for number, name in enumerate(names)}
+        self._nodes = {party.name: nodes[number] for number, party in enumerate(settings.parties)}
+        self._broadcast = settings.broadcast
 
     def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what the parties send.
@@ -86,7 +87,9 @@ class FlowerWire(CutWire):
         Raises:
             FedsimError: a party does not answer.
         """
-        self._ask(f"train.{CUT}", {name: RecordDict({VECTORS: packed(back)}) for name, back in down.items()})
+        every = {name: packed(back) for name, back in down.items()}
+        contents = {name: RecordDict(dict(every) if self._broadcast else {name: every[name]}) for name in every}
+        self._ask(f"train.{CUT}", contents)
 
     def _ask(self, message_type: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
         """Return the content of each party's answer, by its name."""

@@ -170,12 +170,16 @@ def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:
 def labels_view(
     federation: SplitFederation, run: SplitRun, party: str, epoch: int, knows: frozenset[CutKnowledge], sizes: Sizes
 ) -> CutView:
-    """Return what a party without labels sees of an epoch: its own part, bottom and messages."""
+    """Return what a party without labels sees of an epoch: its own part, bottom and messages.
+
+    Where gradients are broadcast, what came back to it is all parties', side by side as the top reads them.
+    """
     rows, known = federation.chosen(run, *sizes)
     has_labels = "few-labels" in knows
+    senders = list(federation.places) if federation.settings.broadcast else [party]
     return CutView(
         party=party,
-        place=federation.places[party],
+        place=(federation.places[senders[0]][0], federation.places[senders[-1]][1]),
         classes=federation.dataset.spec.classes,
         shape=federation.shapes[party],
         rows=rows,
@@ -183,7 +187,7 @@ def labels_view(
             CutStep(
                 step.rows,
                 {party: step.up[party].clone()},
-                {party: step.down[party].clone()},
+                {party: torch.cat([step.down[name] for name in senders], 1)},
                 {party: step.bottoms[party]},
                 step.top if "top" in knows else None,
             )

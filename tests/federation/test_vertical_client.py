@@ -7,7 +7,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedsim.core.errors import FedsimError
-from fedsim.federation.vertical_client import ROWS, STEP, VECTORS, cut, embed, packed, split_settings, unpacked
+from fedsim.federation.vertical_client import ROWS, STEP, cut, embed, packed, split_settings, unpacked
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
 
@@ -45,14 +45,14 @@ def test_a_party_trains_on_what_comes_back_and_the_first_step_begins_again() -> 
     assert first.shape == (3, 8)
     assert first.dtype == torch.double
     assert torch.equal(sent(1, state), first)  # nothing came back, so nothing was learned
-    assert list(cut(WORLD, 1, RecordDict({VECTORS: packed(torch.ones_like(first))}), state)) == []
+    assert list(cut(WORLD, 1, RecordDict({"second": packed(torch.ones_like(first))}), state)) == []
     assert sent(2, state).sum() < first.sum()  # a gradient of ones is that of the sum
     assert torch.equal(sent(0, state), first)
 
 
 def test_gradients_before_rows_are_refused() -> None:
     with pytest.raises(FedsimError, match=r"never asked for. Ask with query\.embed first"):
-        cut(WORLD, 0, RecordDict({VECTORS: packed(torch.zeros(3, 8))}), RecordDict())
+        cut(WORLD, 0, RecordDict({"first": packed(torch.zeros(3, 8))}), RecordDict())
 
 
 def test_a_scenario_without_parties_says_which_table_is_missing() -> None:

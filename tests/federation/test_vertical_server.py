@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedsim.core.errors import FedsimError
-from fedsim.federation import vertical_server
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.vertical import HERE, CutWire, first_model, train
-from fedsim.federation.vertical_client import EMBED, VECTORS, packed, split_settings
+from fedsim.federation.vertical_client import EMBED, ROWS, VECTORS, packed, split_settings, unpacked
 from fedsim.federation.vertical_server import over_flower
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
@@ -62,11 +61,27 @@ def over(world: World) -> list[bytes]:
 
 @pytest.mark.parametrize(
     "vertical",
-    [{}, {"dropout": 0.5}, {"dropout": 0.5, "dropout_at": "top", "depth": 2}, {"bottom": "none"}],
+    [{}, {"dropout": 0.5}, {"dropout": 0.5, "dropout_at": "top", "depth": 2}, {"bottom": "none"}, {"broadcast": True}],
 )
 def test_messages_carry_the_bytes_of_the_training_in_one_program(vertical: dict[str, Any]) -> None:
     built = world(**vertical)
     assert over(built) == bytes_of(built)(HERE)
+
+
+@pytest.mark.parametrize(("broadcast", "seen"), [(False, {"worst"}), (True, {"mean", "worst"})])
+def test_a_party_is_sent_the_gradients_of_others_where_they_are_broadcast(
+    broadcast: bool, seen: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents: list[set[str]] = []
+
+    def cut(_world: World, party: int, content: RecordDict, _state: RecordDict) -> RecordDict:
+        if party == 1:
+            contents.append(set(content))
+        return RecordDict()
+
+    monkeypatch.setattr("fedsim.federation.vertical_client.cut", cut)
+    over(world(bottom="none", epochs=1, batch_size=455, broadcast=broadcast))
+    assert contents == [seen]
 
 
 def test_a_second_training_begins_afresh() -> None:
@@ -87,9 +102,8 @@ def test_real_nodes_carry_the_bytes_of_the_training_in_one_program() -> None:
 
 
 def test_a_party_whose_data_are_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(_world: World, _party: int, content: Any, _state: Any) -> Any:
-        rows = content["rows"].to_torch_state_dict()[VECTORS]
-        return vertical_server.RecordDict({VECTORS: packed(torch.zeros(len(rows), 8).double())})
+    def other(_world: World, _party: int, content: RecordDict, _state: RecordDict) -> RecordDict:
+        return RecordDict({VECTORS: packed(torch.zeros(len(unpacked(content, ROWS)), 8).double())})
 
     monkeypatch.setattr(f"fedsim.federation.vertical_client.{EMBED}", other)
     with pytest.raises(FedsimError, match="party 'mean' sends other vectors.*Install the same fedsim, torch and data"):

@@ -57,6 +57,17 @@ def test_a_party_sees_its_own_columns_messages_and_bottom_alone() -> None:
     assert view.public is None
 
 
+def test_where_gradients_are_broadcast_a_party_sees_those_of_all_and_no_other_columns() -> None:
+    federation = split_federation(count=120, broadcast=True)
+    run = federation.run()
+    view = labels_view(federation, run, "b", 1, frozenset(), SIZES)
+    assert view.place == (0, 16)
+    for seen, step in zip(view.steps, run.epochs[1], strict=True):
+        assert torch.equal(seen.down["b"], torch.cat([step.down["a"], step.down["b"]], 1))
+        assert set(seen.up) == {"b"}
+    assert not holds(view, run.parts["a"])
+
+
 def test_what_is_granted_is_there_and_known_labels_are_not_asked_about() -> None:
     view = labels_view(FEDERATION, RUN, "a", 1, frozenset({"top", "few-labels"}), SIZES)
     assert len(view.rows) == 50

@@ -42,7 +42,8 @@ class CutView:
 
     Attributes:
         party: whose labels or columns are asked for: at its seat labels are read, from the other seat its columns.
-        place: where its numbers stand among those that the top reads: the first, and the one behind the last.
+        place: where its numbers, at its seat those whose gradients it gets, stand among those that the top reads: the
+            first, and the one behind the last.
         classes: how many there are.
         shape: of the party's part of one example.
         rows: numbers of the examples that are asked about, shape (N,).
