@@ -95,9 +95,12 @@ def test_a_second_training_begins_afresh() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # eight messages, each in a process of its own
-def test_real_nodes_carry_the_bytes_of_the_training_in_one_program() -> None:
-    built = world({"engine": "superlink"}, dropout=0.5, epochs=1, batch_size=256)
+@pytest.mark.timeout(600)  # eight messages, on real nodes each in a process of its own
+@pytest.mark.parametrize("engine", ["ray", "superlink"])
+def test_nodes_carry_the_bytes_of_the_training_in_one_program(engine: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    built = world({"engine": engine}, dropout=0.5, epochs=1, batch_size=256)
     assert over(built) == bytes_of(built)(HERE)
 
 
