@@ -1,0 +1,198 @@
+"""one-hot-rows: read the rows of a table exactly, by its columns of 0 and 1, with dropout or without.
+
+Idea: the rows of a batch lie in the row space of G. Undo the public scale, and a category is 0 or 1 in every row: try
+    all values of as many independent columns as G has dimensions, and keep what obeys all the others.
+Equation: x = q V, V the right singular vectors of G; q = t M^-1 for values t of R pivot columns M of V, the bias one.
+    Among the candidates, the rows are those of which G is made: without dropout G = sum_ik c_ik J_k(x_i) x_i^T has a
+    unique solution c, J_k the derivative of output k; with dropout the D of G = D X has most zeros.
+Assumes: honest-but-curious server, one gradient, public means and standard deviations of the columns; labels, rates and
+    batch size need not be known. Any activation, any width of at least the batch.
+Recovers: exact rows, then labels, and masks where the rates are known, layer by layer.
+Fails: more rows than the 0/1 columns tell apart (it says how many are missing); tables without categories; noise;
+    dropout that lies elsewhere than behind the first layer, if more candidates than rows remain.
+Source: no paper is known to the authors; TabLeak, arXiv 2210.01785, reads tables from gradients by relaxed search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, whole_batch
+from attacks.batch_separation._one_hot_columns import Pivots, Table, categories_of, pivots_of, rounded, rows_in
+from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros
+from attacks.core.layers import examples_from
+from attacks.core.results import no_examples, no_guess
+from attacks.core.spectrum import spectrum
+from attacks.core.tolerances import EXACT
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+
+
+class OneHotRowsConfig(Config):
+    """Settings of the enumeration. A million combinations take about two seconds on one core."""
+
+    combinations: int = Field(default=3_000_000, ge=1, description="most combinations of values; it gives up at more")
+    candidates: int = Field(default=400, ge=1, description="most candidates among which rows are chosen")
+    restarts: int = Field(default=60, ge=1, description="choices of candidates from which zeros are searched")
+    steps: dict[int, int] = Field(
+        default={},
+        description="numbers of a public scale: column, from 0, and steps from its least value to its largest; an "
+        "answer from 1 to 5 has 4",
+    )
+    rank_tolerance: float = Field(
+        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+    )
+
+
+class _Scale(NamedTuple):
+    """Public statistics of the entries of the first layer's input, shape (columns,)."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@final
+@attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", related="2210.01785")
+class OneHotRows(Attack[OneHotRowsConfig]):
+    """Tries all values of independent 0/1 columns, and keeps the rows of which the gradient is made."""
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    effort: ClassVar[Effort] = "search"
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    example: ClassVar[Tables] = {
+        "data": {"name": "affairs-survey"},
+        "task": "tabular",
+        "model": {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0, "bias": True},
+        "federation": {"batch_size": 2},
+    }
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse what is no table with categories of public statistics behind a dense layer with a bias."""
+        shape, spec = observation.spec.shape, observation.spec
+        if len(shape) != 1 or spec.vocabulary is not None:
+            return f"it reads rows of a table, and an example has shape {tuple(shape)}"
+        reason = batch_refusal(observation)
+        if reason is not None:
+            return reason
+        first = first_layer(observation)
+        if first is not None and not first.has_bias:
+            return f"layer '{first.layer.name}' has no bias, whose column holds the 1 of every row"
+        if len(spec.mean) != shape[0]:
+            return "the means and standard deviations of the columns are not public"
+        if not categories_of(spec.mean, spec.std):
+            return "no column is 0 or 1 in every row, as its public mean and standard deviation show"
+        return self._no_such_column(shape[0])
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect a second, and rows wherever 0/1 columns tell them apart."""
+        return Outlook(1.0, 0.5)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Try all combinations, then choose the rows."""
+        first = first_layer(observation)
+        assert first is not None
+        _, singular, right = torch.linalg.svd(first.gradient, full_matrices=False)
+        read = spectrum(singular, self.config.rank_tolerance, observation.batch_size)
+        facts = {"numerical rank": float(read.rank), "condition number": read.condition}
+        if not read.is_exact:
+            return no_guess(observation, "gave up: noise hides which rows span the gradient", facts=facts)
+        scale, table = _scale(observation, first), self._table(observation, first)
+        span = _plain(right[: read.rank], scale)
+        pivots = pivots_of(span, table)
+        facts |= {"dimensions fixed": float(pivots.fixed), "combinations": float(pivots.combinations)}
+        reason = self._hopeless(pivots, read.rank)
+        if reason is not None:
+            return no_guess(observation, reason, facts=facts)
+        vectors = rows_in(span, table, pivots)
+        facts["candidates"] = float(len(vectors))
+        on_step(Step(0, 1, 1, 1.0, 1.0, no_examples(observation)))
+        if not read.rank <= len(vectors) <= max(self.config.candidates, read.rank):
+            reason = f"gave up: {len(vectors)} candidates for {read.rank} rows"
+            return no_guess(observation, reason, facts=facts)
+        rows = torch.column_stack([rounded((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
+        inputs = (rows[:, :-1] - scale.mean) / scale.std
+        examples = examples_from(inputs, first.layer, observation)
+        known = torch.column_stack([inputs, rows[:, -1]]) @ right[: read.rank].T
+        for chosen in self._choices(observation, first, examples, known, right[: read.rank], generator):
+            guess = _answer(observation, first, examples[chosen], inputs[chosen], len(vectors), facts)
+            if guess.is_exact or len(vectors) == read.rank:
+                return guess
+        reason = f"gave up: no {read.rank} of {len(vectors)} candidates explain the gradient"
+        return no_guess(observation, reason, facts=facts)
+
+    def _no_such_column(self, columns: int) -> str | None:
+        unknown = [column for column in self.config.steps if not 0 <= column < columns]
+        return f"'steps' names column {unknown[0]}, and columns are 0 to {columns - 1}" if unknown else None
+
+    def _table(self, observation: Observation, first: FirstLayer) -> Table:
+        """Return categories and numbers by their places in the first layer's input."""
+        place = first.layer.pixels[0].argsort().tolist()
+        categories = categories_of(observation.spec.mean, observation.spec.std)
+        return Table(
+            tuple(tuple(place[column] for column in category) for category in categories),
+            {place[column]: steps for column, steps in self.config.steps.items()},
+        )
+
+    def _hopeless(self, pivots: Pivots, rank: int) -> str | None:
+        if pivots.fixed < rank:
+            return (
+                f"gave up: {rank} rows are in the gradient, and columns of few values tell {pivots.fixed} apart: "
+                f"{rank - pivots.fixed} missing"
+            )
+        if pivots.combinations > self.config.combinations:
+            return (
+                f"gave up: {pivots.combinations:.1e} combinations of values, 'combinations' allows "
+                f"{self.config.combinations}"
+            )
+        return None
+
+    def _choices(
+        self,
+        observation: Observation,
+        first: FirstLayer,
+        examples: Tensor,
+        known: Tensor,
+        right: Tensor,
+        generator: torch.Generator,
+    ) -> Iterator[Tensor]:
+        """Yield places of rows of which the gradient may be made, shape (R,), the likelier the later."""
+        if len(examples) == len(right):
+            return iter([torch.arange(len(examples))])
+        parts = first.gradient @ right.T
+        if observation.sites:
+            return by_zeros(parts, known, self.config.restarts, generator)
+        return by_derivatives(observation, first.layer.name, examples, parts, known)
+
+
+def _scale(observation: Observation, first: FirstLayer) -> _Scale:
+    order = first.layer.pixels[0]
+    mean, std = (torch.tensor(part, dtype=torch.float64) for part in (observation.spec.mean, observation.spec.std))
+    return _Scale(mean[order], std[order])
+
+
+def _plain(rows: Tensor, scale: _Scale) -> Tensor:
+    """Return rows (R, columns + 1), the bias last, in units in which the extremes of a column are 0 and 1."""
+    bias = rows[:, -1:]
+    return torch.cat([rows[:, :-1] * scale.std + bias * scale.mean, bias], 1)
+
+
+def _answer(
+    observation: Observation,
+    first: FirstLayer,
+    examples: Tensor,
+    inputs: Tensor,
+    candidates: int,
+    facts: dict[str, float],
+) -> Reconstruction:
+    frame = torch.linalg.qr(torch.column_stack([inputs, torch.ones(len(inputs)).double()]).T).Q
+    rest = first.gradient - (first.gradient @ frame) @ frame.T
+    residual = (float(rest.norm() / first.gradient.norm()), "share of the first gradient outside the rows")
+    notes = (f"{len(examples)} rows of {candidates} that obey the 0/1 columns",)
+    return whole_batch(observation, examples, residual, 1, notes, facts)

@@ -1,0 +1,69 @@
+"""Columns of 0 and 1: which they are, and which rows obey them."""
+
+import pytest
+import torch
+
+from attacks.batch_separation._one_hot_columns import Table, categories_of, pivots_of, rounded, rows_in
+from fedsim.core import registry
+from fedsim.metrics.table import columns_of
+from tests.attacks.batch_separation.tables import COLUMNS, NUMBERS, SIZES, census
+
+
+def spanned(rows, seed=0):
+    """Return some basis of the span of rows, the bias last."""
+    whole = torch.column_stack([rows, torch.ones(len(rows)).double()])
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((len(rows), len(rows)), generator=generator, dtype=torch.float64) @ whole
+
+
+def test_public_means_and_deviations_show_the_categories():
+    people = census()
+    categories = categories_of(people.spec.mean, people.spec.std)
+    assert tuple(len(category) for category in categories) == SIZES
+    flags = {column for category in categories for column in category}
+    assert sorted(set(range(COLUMNS)) - flags) == list(range(sum(SIZES[:4]), sum(SIZES[:4]) + NUMBERS))
+
+
+def test_they_are_the_categories_by_which_guesses_of_a_real_table_are_scored():
+    method = registry.get("dataset", "affairs-survey")
+    data = method.make(method.config())
+    scored = columns_of(data.train.inputs, data.spec).categories
+    assert categories_of(data.spec.mean, data.spec.std) == scored
+
+
+def test_a_single_column_of_0_and_1_is_a_category_of_its_own_and_numbers_are_none():
+    assert categories_of((0.25, 0.5), (0.25 * 3**0.5, 0.2)) == ((0,),)
+    assert categories_of((0.5, 0.4), (0.1, 0.2)) == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_row_is_among_the_candidates_whenever_the_columns_tell_all_rows_apart(seed):
+    people = census()
+    rows = people.rows[torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:8]]
+    span, table = spanned(rows), Table(categories_of(people.spec.mean, people.spec.std), {})
+    pivots = pivots_of(span, table)
+    assert pivots.fixed == 8
+    candidates = rows_in(span, table, pivots) @ span
+    # The basis is random, of condition below 1e4, so double precision leaves 1e-10 or so.
+    assert float(torch.cdist(rows, candidates[:, :-1]).amin(1).max()) < 1e-8
+    assert torch.allclose(candidates[:, -1], torch.ones(len(candidates)).double())
+
+
+def test_columns_of_a_known_scale_fix_what_flags_leave_open():
+    flags = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1]]
+    answers = torch.tensor([[0.0, 0.5], [0.25, 1.0], [0.75, 0.25], [1.0, 0.25]], dtype=torch.float64)
+    span = spanned(torch.cat([flags, answers], 1))
+    assert pivots_of(span, Table(((0, 1),), {})).fixed == 2
+    table = Table(((0, 1),), {2: 4, 3: 4})
+    pivots = pivots_of(span, table)
+    assert (pivots.fixed, pivots.combinations) == (4, 50)
+    candidates = rounded((rows_in(span, table, pivots) @ span)[:, :-1], table)
+    for row in torch.cat([flags, answers], 1):
+        assert bool((candidates == row).all(1).any())
+
+
+def test_a_value_that_no_row_has_is_no_pivot():
+    rows = torch.eye(3, dtype=torch.float64)[[0, 1]]
+    pivots = pivots_of(spanned(rows), Table(((0, 1, 2),), {}))
+    assert 2 not in [column for feature in pivots.features for column in feature.columns]
+    assert pivots.fixed == 2

@@ -1,0 +1,125 @@
+"""Rows of a table by its columns of 0 and 1: all of them exactly, with their labels, or a count of what is missing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core.errors import NotApplicable
+from tests.attacks.batch_separation.tables import COLUMNS, census, gradient_of, network
+from tests.attacks.solving import attacked
+
+NAME = "one-hot-rows"
+SURVEY = {"data": {"name": "affairs-survey"}, "task": "tabular"}
+STEPS = {0: 4, 1: 49, 2: 45, 3: 11, 4: 3, 5: 11}  # of the questionnaire: ages in halves of a year, and so on
+KNOWS = ("batch-size", "dropout-rates", "input-statistics")
+
+
+def chosen(size, seed=0):
+    return torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:size]
+
+
+def assert_read(guess, inputs, labels):
+    """Compare as sets: a gradient has no order."""
+    order = torch.cdist(inputs, guess.inputs).argmin(1)
+    assert len(guess.inputs) == len(inputs)
+    # Flags are rounded; numbers have the errors of double precision, enlarged by condition numbers below 1e5.
+    torch.testing.assert_close(guess.inputs[order], inputs, atol=1e-8, rtol=0)
+    assert torch.equal(guess.labels[order], labels)
+    assert guess.is_exact
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("size", [8, 16])
+def test_it_reads_every_row_with_its_label(toy, activation, rate, size):
+    model = network(64, rate=rate, activation=activation)
+    observation, inputs, labels = gradient_of(toy, model, census(), chosen(size))
+    assert_read(attacked(NAME, observation), inputs, labels)
+
+
+def test_units_need_not_be_more_than_rows(toy):
+    observation, inputs, labels = gradient_of(toy, network(9), census(), chosen(8))
+    assert_read(attacked(NAME, observation), inputs, labels)
+
+
+def test_fewer_units_than_rows_tell_nothing(toy):
+    observation, *_ = gradient_of(toy, network(6), census(), chosen(8))
+    guess = attacked(NAME, observation)
+    assert not len(guess.inputs)
+    assert "candidates" in guess.stopped
+
+
+def test_neither_rates_nor_batch_size_need_be_known(toy):
+    observation, inputs, labels = gradient_of(toy, network(64, rate=0.5), census(), chosen(8))
+    threat = observation.threat.model_copy(update={"knows": ("input-statistics",)})
+    assert_read(attacked(NAME, replace(observation, batch_size=None, threat=threat)), inputs, labels)
+
+
+def test_equal_rows_count_once(toy):
+    places = torch.cat([chosen(7), chosen(1)])
+    observation, inputs, _ = gradient_of(toy, network(64), census(), places)
+    guess = attacked(NAME, observation)
+    assert len(guess.inputs) == 7
+    assert float(torch.cdist(inputs, guess.inputs).amin(1).max()) < 1e-8
+
+
+def test_wrong_public_statistics_give_no_rows(toy):
+    observation, *_ = gradient_of(toy, network(64), census(), chosen(8))
+    other = census(seed=1).spec
+    assert not len(attacked(NAME, replace(observation, spec=other)).inputs)
+
+
+def test_rows_that_are_no_rows_of_the_table_are_not_read(toy):
+    people = census()
+    noise = torch.randn((1000, COLUMNS), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    observation, *_ = gradient_of(toy, network(64), people._replace(rows=noise), chosen(8))
+    assert not len(attacked(NAME, observation).inputs)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_numbers_of_a_public_scale_stand_in_for_categories_that_a_real_table_lacks(watched, rate):
+    model = {"name": "mlp", "width": 64, "depth": 1, "dropout": rate, "bias": True}
+    observation, truth, _ = watched(**SURVEY, model=model, federation={"batch_size": 8}, knows=KNOWS, client=1)
+    alone = attacked(NAME, observation)
+    assert not len(alone.inputs)
+    assert "missing" in alone.stopped
+    guess, batch = attacked(NAME, observation, steps=STEPS), truth.batches[0]
+    order = torch.cdist(batch.inputs, guess.inputs).argmin(1)
+    # The client's own rows are in single precision, of standardised values up to ten.
+    torch.testing.assert_close(guess.inputs[order], batch.inputs, atol=1e-5, rtol=0)
+    assert torch.equal(guess.labels[order], batch.labels)
+    assert guess.is_exact
+
+
+def test_sixteen_rows_of_two_categories_are_refused_with_the_count(watched):
+    model = {"name": "mlp", "width": 64, "depth": 1, "dropout": 0.5, "bias": True}
+    observation, *_ = watched(**SURVEY, model=model, federation={"batch_size": 16}, knows=KNOWS)
+    guess = attacked(NAME, observation)
+    rank, fixed = int(guess.facts["numerical rank"]), int(guess.facts["dimensions fixed"])
+    assert f"{rank} rows are in the gradient" in guess.stopped
+    assert guess.stopped.endswith(f"{rank - fixed} missing")
+
+
+def refusal(observation, **settings):
+    with pytest.raises(NotApplicable) as raised:
+        attacked(NAME, observation, **settings)
+    return str(raised.value)
+
+
+def test_it_says_what_it_needs(toy, watched):
+    observation, *_ = gradient_of(toy, network(64), census(), chosen(8))
+    assert "columns are 0 to 46" in refusal(observation, steps={47: 4})
+    hidden = replace(observation.spec, mean=(), std=())
+    assert "not public" in refusal(replace(observation, spec=hidden))
+    numbers = replace(observation.spec, mean=(0.5,) * COLUMNS, std=(0.2,) * COLUMNS)
+    assert "no column is 0 or 1" in refusal(replace(observation, spec=numbers))
+    behind = nn.Sequential(nn.Dropout(0.5), *network(64))
+    observation, *_ = gradient_of(toy, behind, census(), chosen(8))
+    assert "no linear layer sees" in refusal(observation)
+    unbiased = nn.Sequential(nn.Linear(COLUMNS, 64, bias=False), nn.GELU(), nn.Linear(64, 64), nn.Linear(64, 2))
+    observation, *_ = gradient_of(toy, unbiased, census(), chosen(8))
+    assert "has no bias" in refusal(observation)
+    digits, *_ = watched(model={"name": "mlp", "bias": True}, federation={"batch_size": 2})
+    assert "rows of a table" in refusal(digits)
