@@ -102,6 +102,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         first = first_layer(observation)
         assert first is not None
         read = self._read(observation, first)
+        first = _without_few_outputs(observation, first, read.rank)
         size = observation.batch_size or read.rank
         reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
@@ -217,6 +218,18 @@ class _Watch:
         self.rounds += 1
         share = missing / self.rank
         self.on_step(Step(0, self.rounds, self.most, share, share, self.guess))
+
+
+def _without_few_outputs(observation: Observation, first: FirstLayer, rank: int) -> FirstLayer:
+    """Return the first layer without the one behind it where that has too few outputs to hold `rank` examples.
+
+    The gradient of K outputs has K combinations of its inputs, and of classes, whose residuals add up to 0, one less:
+    an example outside their span is not contradicted. Without a bias the scale needs even these.
+    """
+    if first.behind is None or not first.has_bias:
+        return first
+    outputs = len(observation.update.tensors[f"{first.behind.name}.weight"])
+    return replace(first, behind=None) if outputs <= rank else first
 
 
 def _share_of_rounding(observation: Observation, first: FirstLayer, singular: Tensor) -> float:

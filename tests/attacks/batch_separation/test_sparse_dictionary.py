@@ -13,7 +13,9 @@ from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, searched
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import network, solve
+from tests.attacks.batch_separation.tables import census, gradient_of
+from tests.attacks.batch_separation.tables import network as two_classes
+from tests.attacks.solving import attacked, network, solve
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -61,6 +63,18 @@ def once(complete):
 def test_recovers_batches_without_labels(toy, attack_named, batch_size, rate, bias, seed):
     observation, truth = toy(dense(160, rate, bias=bias), (3, 4, 4), batch_size, seed=seed)
     assert_recovered(solve(attack_named, NAME, replace(observation, labels=None), restarts=256), truth)
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_an_output_layer_of_fewer_classes_than_rows_contradicts_nobody(toy, size):
+    chosen = torch.arange(size)
+    observation, inputs, labels = gradient_of(toy, two_classes(64, rate=0.5), census(), chosen)
+    guess = attacked(NAME, observation)
+    order = torch.cdist(inputs, guess.inputs).argmin(1)
+    # Rounding of double precision, enlarged by a condition number of D below 1e5.
+    torch.testing.assert_close(guess.inputs[order], inputs, atol=1e-8, rtol=0)
+    assert torch.equal(guess.labels[order], labels)
+    assert guess.is_exact
 
 
 def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
