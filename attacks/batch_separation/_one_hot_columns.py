@@ -21,7 +21,7 @@ _NEAR = 0.02  # of 0, of 1 or of a step: singular vectors of tiny singular value
 _AT_ONCE = 200_000
 
 
-class Table(NamedTuple):
+class TableColumns(NamedTuple):
     """What public statistics tell of the columns of a table, whose extremes are 0 and 1.
 
     Attributes:
@@ -80,7 +80,7 @@ def _end_of_category(mean: Sequence[float], is_flag: Sequence[bool], start: int)
     return start + 1
 
 
-def pivots_of(span: Tensor, table: Table) -> Pivots:
+def pivots_of(span: Tensor, table: TableColumns) -> Pivots:
     """Choose columns that fix a row of a span: the bias, then flags, then numbers of known scales, shortest first.
 
     Args:
@@ -113,7 +113,7 @@ def _present(span: Tensor, columns: Sequence[int]) -> list[int]:
     return [column for column in columns if float(span[:, column].norm()) > _PRESENT * usual]
 
 
-def _features(span: Tensor, table: Table, chosen: Sequence[int]) -> Iterator[Feature]:
+def _features(span: Tensor, table: TableColumns, chosen: Sequence[int]) -> Iterator[Feature]:
     """Give each feature with a pivot its options: one of its columns is 1, or none where another column may be."""
     for category in table.categories:
         columns = tuple(column for column in category if column in chosen)
@@ -126,7 +126,7 @@ def _features(span: Tensor, table: Table, chosen: Sequence[int]) -> Iterator[Fea
             yield Feature((column,), torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)[:, None])
 
 
-def rows_in(span: Tensor, table: Table, pivots: Pivots) -> Tensor:
+def rows_in(span: Tensor, table: TableColumns, pivots: Pivots) -> Tensor:
     """Return all q (k, R) for which q span is a row of the table: flags are 0 or 1, and numbers keep to their steps.
 
     Args:
@@ -148,7 +148,7 @@ def rows_in(span: Tensor, table: Table, pivots: Pivots) -> Tensor:
     return torch.cat(parts)
 
 
-def _obeys(rows: Tensor, table: Table) -> Tensor:
+def _obeys(rows: Tensor, table: TableColumns) -> Tensor:
     good = torch.ones(len(rows), dtype=torch.bool)
     for category in table.categories:
         flags = rows[:, list(category)]
@@ -160,7 +160,7 @@ def _obeys(rows: Tensor, table: Table) -> Tensor:
     return good
 
 
-def rounded(rows: Tensor, table: Table) -> Tensor:
+def rounded(rows: Tensor, table: TableColumns) -> Tensor:
     """Return rows (k, columns) with flags that are 0 or 1 and numbers on their steps, where these are known."""
     result = rows.clone()
     flags = [column for category in table.categories for column in category]

@@ -8,8 +8,7 @@ Equation: x = q V, V the right singular vectors of G; q = t M^-1 for values t of
 Assumes: honest-but-curious server, one gradient, public means and standard deviations of the columns; labels, rates and
     batch size need not be known. Any activation, any width of at least the batch.
 Recovers: exact rows, then labels, and masks where the rates are known, layer by layer.
-Fails: more rows than the 0/1 columns tell apart (it says how many are missing); tables without categories; noise;
-    dropout that lies elsewhere than behind the first layer, if more candidates than rows remain.
+Fails: more rows than the 0/1 columns tell apart (it says how many are missing); no categories; noise.
 Source: no paper is known to the authors; TabLeak, arXiv 2210.01785, reads tables from gradients by relaxed search.
 """
 
@@ -23,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, whole_batch
-from attacks.batch_separation._one_hot_columns import Pivots, Table, categories_of, pivots_of, rounded, rows_in
+from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, categories_of, pivots_of, rounded, rows_in
 from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
@@ -38,7 +37,7 @@ class OneHotRowsConfig(Config):
     """Settings of the enumeration. A million combinations take about two seconds on one core."""
 
     combinations: int = Field(default=3_000_000, ge=1, description="most combinations of values; it gives up at more")
-    candidates: int = Field(default=400, ge=1, description="most candidates among which rows are chosen")
+    candidates: int = Field(default=1000, ge=1, description="most candidates among which rows are chosen")
     restarts: int = Field(default=60, ge=1, description="choices of candidates from which zeros are searched")
     steps: dict[int, int] = Field(
         default={},
@@ -91,8 +90,8 @@ class OneHotRows(Attack[OneHotRowsConfig]):
         return self._no_such_column(shape[0])
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect a second, and rows wherever 0/1 columns tell them apart."""
-        return Outlook(1.0, 0.5)
+        """Expect a fraction of a second, and rows wherever 0/1 columns tell them apart."""
+        return Outlook(0.2, 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try all combinations, then choose the rows."""
@@ -131,11 +130,11 @@ class OneHotRows(Attack[OneHotRowsConfig]):
         unknown = [column for column in self.config.steps if not 0 <= column < columns]
         return f"'steps' names column {unknown[0]}, and columns are 0 to {columns - 1}" if unknown else None
 
-    def _table(self, observation: Observation, first: FirstLayer) -> Table:
+    def _table(self, observation: Observation, first: FirstLayer) -> TableColumns:
         """Return categories and numbers by their places in the first layer's input."""
         place = first.layer.pixels[0].argsort().tolist()
         categories = categories_of(observation.spec.mean, observation.spec.std)
-        return Table(
+        return TableColumns(
             tuple(tuple(place[column] for column in category) for category in categories),
             {place[column]: steps for column, steps in self.config.steps.items()},
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attacks.batch_separation._one_hot_columns import Table, categories_of, pivots_of, rounded, rows_in
+from attacks.batch_separation._one_hot_columns import TableColumns, categories_of, pivots_of, rounded, rows_in
 from fedsim.core import registry
 from fedsim.metrics.table import columns_of
 from tests.attacks.batch_separation.tables import COLUMNS, NUMBERS, SIZES, census
@@ -40,7 +40,7 @@ def test_a_single_column_of_0_and_1_is_a_category_of_its_own_and_numbers_are_non
 def test_every_row_is_among_the_candidates_whenever_the_columns_tell_all_rows_apart(seed):
     people = census()
     rows = people.rows[torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:8]]
-    span, table = spanned(rows), Table(categories_of(people.spec.mean, people.spec.std), {})
+    span, table = spanned(rows), TableColumns(categories_of(people.spec.mean, people.spec.std), {})
     pivots = pivots_of(span, table)
     assert pivots.fixed == 8
     candidates = rows_in(span, table, pivots) @ span
@@ -53,8 +53,8 @@ def test_columns_of_a_known_scale_fix_what_flags_leave_open():
     flags = torch.eye(2, dtype=torch.float64)[[0, 1, 0, 1]]
     answers = torch.tensor([[0.0, 0.5], [0.25, 1.0], [0.75, 0.25], [1.0, 0.25]], dtype=torch.float64)
     span = spanned(torch.cat([flags, answers], 1))
-    assert pivots_of(span, Table(((0, 1),), {})).fixed == 2
-    table = Table(((0, 1),), {2: 4, 3: 4})
+    assert pivots_of(span, TableColumns(((0, 1),), {})).fixed == 2
+    table = TableColumns(((0, 1),), {2: 4, 3: 4})
     pivots = pivots_of(span, table)
     assert (pivots.fixed, pivots.combinations) == (4, 50)
     candidates = rounded((rows_in(span, table, pivots) @ span)[:, :-1], table)
@@ -64,6 +64,6 @@ def test_columns_of_a_known_scale_fix_what_flags_leave_open():
 
 def test_a_value_that_no_row_has_is_no_pivot():
     rows = torch.eye(3, dtype=torch.float64)[[0, 1]]
-    pivots = pivots_of(spanned(rows), Table(((0, 1, 2),), {}))
+    pivots = pivots_of(spanned(rows), TableColumns(((0, 1, 2),), {}))
     assert 2 not in [column for feature in pivots.features for column in feature.columns]
     assert pivots.fixed == 2
