@@ -99,7 +99,9 @@ def by_derivatives(
     """Yield the R candidates, by their places, of which the first gradient is a sum, or nothing if it cannot tell.
 
     Row i adds sum_k c_ik J_k(x_i) x_i^T, J_k the derivative of output k by the layer's output, whatever the loss. These
-    are h R equations for as many unknowns as candidates times outputs.
+    are h R equations for as many unknowns as candidates times outputs, or one output less: residuals of classes add up
+    to 0. Least squares drop the half of the candidates that adds least, and again, until R are left: few candidates
+    are better conditioned.
 
     Args:
         observation: of a model without dropout.
@@ -109,13 +111,20 @@ def by_derivatives(
         known: candidates in these coordinates, shape (k, R).
     """
     slopes = _derivatives(observation, layer, examples)
+    if observation.task.label_kind == "class":
+        slopes = slopes[:, :-1] - slopes[:, -1:]
     if len(slopes) * slopes.shape[1] >= parts.numel():
         return
     terms = torch.einsum("iko,ir->ikor", slopes, known).flatten(2).flatten(0, 1)
     sizes = terms.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    factors = torch.linalg.lstsq((terms / sizes[:, None]).T, parts.flatten()[:, None], driver="gelsd").solution[:, 0]
-    shares = factors.view(len(slopes), -1).norm(dim=1)
-    yield shares.topk(parts.shape[1]).indices.sort().values
+    terms = (terms / sizes[:, None]).view(len(slopes), -1, parts.numel())
+    kept = torch.arange(len(slopes))
+    while len(kept) > parts.shape[1]:
+        columns = terms[kept].flatten(0, 1).T
+        factors = torch.linalg.lstsq(columns, parts.flatten()[:, None], driver="gelsd").solution
+        shares = factors.view(len(kept), -1).norm(dim=1)
+        kept = kept[shares.topk(max(parts.shape[1], len(kept) // 2)).indices]
+    yield kept.sort().values
 
 
 def _derivatives(observation: Observation, layer: str, examples: Tensor) -> Tensor:
