@@ -14,11 +14,11 @@ Source: no paper is known to the authors; TabLeak, arXiv 2210.01785, reads table
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, NamedTuple, final
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, whole_batch
@@ -39,7 +39,7 @@ class OneHotRowsConfig(Config):
     combinations: int = Field(default=3_000_000, ge=1, description="most combinations of values; it gives up at more")
     candidates: int = Field(default=1000, ge=1, description="most candidates among which rows are chosen")
     restarts: int = Field(default=60, ge=1, description="choices of candidates from which zeros are searched")
-    steps: dict[int, int] = Field(
+    steps: dict[int, PositiveInt] = Field(
         default={},
         description="numbers of a public scale: column, from 0, and steps from its least value to its largest; an "
         "answer from 1 to 5 has 4",
@@ -85,9 +85,11 @@ class OneHotRows(Attack[OneHotRowsConfig]):
             return f"layer '{first.layer.name}' has no bias, whose column holds the 1 of every row"
         if len(spec.mean) != shape[0]:
             return "the means and standard deviations of the columns are not public"
-        if not categories_of(spec.mean, spec.std):
+        categories = categories_of(spec.mean, spec.std)
+        if not categories:
             return "no column is 0 or 1 in every row, as its public mean and standard deviation show"
-        return self._no_such_column(shape[0])
+        flags = {column for category in categories for column in category}
+        return self._no_such_number([column for column in range(shape[0]) if column not in flags])
 
     def outlook(self, observation: Observation) -> Outlook:
         """Expect a fraction of a second, and rows wherever 0/1 columns tell them apart."""
@@ -126,9 +128,9 @@ class OneHotRows(Attack[OneHotRowsConfig]):
         reason = f"gave up: no {read.rank} of {len(vectors)} candidates explain the gradient"
         return no_guess(observation, reason, facts=facts)
 
-    def _no_such_column(self, columns: int) -> str | None:
-        unknown = [column for column in self.config.steps if not 0 <= column < columns]
-        return f"'steps' names column {unknown[0]}, and columns are 0 to {columns - 1}" if unknown else None
+    def _no_such_number(self, numbers: Collection[int]) -> str | None:
+        wrong = [column for column in self.config.steps if column not in numbers]
+        return f"'steps' names column {wrong[0]}, and the numbers are columns {list(numbers)}" if wrong else None
 
     def _table(self, observation: Observation, first: FirstLayer) -> TableColumns:
         """Return categories and numbers by their places in the first layer's input."""

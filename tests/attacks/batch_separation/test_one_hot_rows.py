@@ -110,7 +110,8 @@ def refusal(observation, **settings):
 
 def test_it_says_what_it_needs(toy, watched):
     observation, *_ = gradient_of(toy, network(64), census(), chosen(8))
-    assert "columns are 0 to 46" in refusal(observation, steps={47: 4})
+    assert "column 47, and the numbers are columns [22, 23, 24]" in refusal(observation, steps={47: 4})
+    assert "column 0, and the numbers" in refusal(observation, steps={22: 4, 0: 4})
     hidden = replace(observation.spec, mean=(), std=())
     assert "not public" in refusal(replace(observation, spec=hidden))
     numbers = replace(observation.spec, mean=(0.5,) * COLUMNS, std=(0.2,) * COLUMNS)
