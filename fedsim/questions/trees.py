@@ -102,7 +102,7 @@ class WhatTreesSay(Question[Trees]):
     )
     method: ClassVar[str] = (
         "Leaves: chance is what public rows, sent down the same tree, estimate. Values: chance is how many of them "
-        "occur in the next client's rows. RowBoxes: chance is the better of rows that take their leaves at random, and "
+        "occur in the next client's rows. Boxes: chance is the better of rows that take their leaves at random, and "
         "of the boxes of as many public rows. Rows: values count within 0.319 standard deviations after the best "
         "matching, and the gain is over as many public rows, matched alike. Intervals: Wilson's, or a bootstrap over "
         "rows."
