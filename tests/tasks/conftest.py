@@ -47,9 +47,6 @@ def samples() -> dict[str, Dataset]:
     tagged = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
     graphs = torch.cat([torch.eye(3)[torch.arange(60).view(20, 3) % 3], 1 - torch.eye(3).expand(20, 3, 3)], 2)
     return {
-        "graph-classification": _data(
-            graphs, classes, InputSpec((3, 6), 4, (0.0,), (1.0,)), task="graph-classification"
-        ),
         "classification": _data(
             torch.randn(20, 1, 2, 2, generator=generator), classes, InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
         ),
@@ -92,6 +89,9 @@ def samples() -> dict[str, Dataset]:
             none,
             InputSpec((3,), 1, (), (), vocabulary=7),
             similarities=Similarities(pairs, torch.rand(10, generator=generator)),
+        ),
+        "graph-classification": _data(
+            graphs, classes, InputSpec((3, 6), 4, (0.0,), (1.0,)), task="graph-classification"
         ),
     }
 

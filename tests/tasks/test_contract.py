@@ -9,7 +9,6 @@ import torch
 from fedsim.core import registry
 from fedsim.core.hooks import IMAGES, IMAGES_AND_TEXT, Task
 from fedsim.core.types import Batch, Dataset
-from fedsim.tasks.core.fitting import usual_task
 
 NAMES = sorted(registry.methods("task"))
 
@@ -37,11 +36,6 @@ def test_a_task_fits_its_own_kind_of_data_alone(name: str, samples: dict[str, Da
                         {"next-token"} if name == "tagging" else
                         {"segmentation"} if name in {"denoising", "next-patch"} else set())  # fmt: skip
     assert all(why is None or not why.endswith(".") for why in refused.values())
-
-
-def test_a_data_set_that_names_no_task_gets_the_one_of_its_kind(samples: dict[str, Dataset]) -> None:
-    nameless = {name: data for name, data in samples.items() if not data.task}
-    assert {name: usual_task(data) for name, data in nameless.items()} == {name: name for name in nameless}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,5 +103,5 @@ def test_scores_of_another_shape_or_without_a_value_are_refused(trained: Any) ->
 
 def test_a_course_needs_two_models(trained: Any, attack_of: Callable[..., MembershipAttack[Any]]) -> None:
     seen = trained.cases["model"].observation
-    with pytest.raises(NotApplicable, match=r"add it to threat\.rounds"):
+    with pytest.raises(NotApplicable, match=r"two rounds at least \(in a scenario threat\.rounds names them\)"):
         scored(attack_of("loss-trajectory"), replace(seen, weights=seen.weights[-1:]))

@@ -48,6 +48,7 @@ def test_one_example_through_a_dense_first_layer_comes_back(target: str) -> None
     assert answered(subject, 1) == (1.0, "recovered")
 
 
+@pytest.mark.slow  # members and defenses are measured by training the app's loop again
 def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
     record = audit("flower_app", minutes=1, policy=Policy(max_recognisable=0.05))
     state, sentence = verdict.answer(record)
