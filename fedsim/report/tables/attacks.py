@@ -122,7 +122,7 @@ def readings(record: RunRecord, judge: RunJudge) -> Table:
         for item in victim.scores
         if item.text is not None
     ]
-    headings = ("Arm", "Attack", "Victim", "Client's sentence", "Recovered", "Closeness")
+    headings = ("Arm", "Attack", "Victim", "Client's example", "Recovered", "Closeness")
     return Table.of("What was read", headings, rows, is_sortable=False)
 
 
