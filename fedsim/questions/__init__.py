@@ -18,6 +18,7 @@ import numpy as np
 
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
+from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, Configured
 from fedsim.core.registry import Kind
 from fedsim.core.types import Modality, OnStep, Truth
@@ -188,6 +189,26 @@ def _undecided(question: Question[Any]) -> Finding:
         note=f"Undecided: time was up after {seconds}. Set {question.name}.seconds higher.",
         is_evidence=False,
     )
+
+
+def attempted(
+    work: Work, choice: Choice, findings: Callable[[AtWork], Iterator[Finding]], open_finding: Finding
+) -> Iterator[Finding]:
+    """Yield what an attack on evidence comes to; where it fails, a finding that says so.
+
+    Args:
+        work: starts it.
+        choice: of the attack.
+        findings: makes the attack at work answer, and judges the answers.
+        open_finding: what is known of it before it has run.
+    """
+    begin = time.perf_counter()
+    with work.start("evidence_attack", choice) as attack:
+        try:
+            yield from findings(attack)
+        except Exception as error:  # a method may raise anything
+            seconds = time.perf_counter() - begin
+            yield open_finding.model_copy(update={"failure": reason(error), "seconds": seconds})
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:

@@ -19,13 +19,13 @@ from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario import Choice
+from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat import attributes
 from fedsim.threat.attacking import AtWork
 
 
-class AttributeChoice(Choice):
+class AttributeChoice(ReportedChoice):
     """An attack on an attribute of the data behind an update, and under which name it is reported."""
 
     kind: ClassVar[Kind | None] = "attribute"
@@ -33,7 +33,7 @@ class AttributeChoice(Choice):
     label: str = Field(default="", description="name in the report; attack and attribute when empty")
 
     @property
-    def title(self) -> str:
+    def reported(self) -> str:
         """The name in the report."""
         return self.label or f"{self.name} ({self.attribute})"
 
@@ -50,10 +50,7 @@ class Attributes(TimedConfig):
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Attributes:
-        titles = [attack.title for attack in self.attacks]
-        twice = sorted({title for title in titles if titles.count(title) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        check_reported(self.attacks)
         return self
 
 
@@ -95,7 +92,8 @@ class WhatAreTheDataLike(Question[Attributes]):
             by_attribute.setdefault(choice.attribute, []).append(choice)
         with ExitStack() as started:
             attacks = {
-                choice.title: started.enter_context(work.start("attribute", choice)) for choice in self.config.attacks
+                choice.reported: started.enter_context(work.start("attribute", choice))
+                for choice in self.config.attacks
             }
             for name, choices in by_attribute.items():
                 yield from self._ask_one(evidence, work, name, choices, attacks)
@@ -118,7 +116,7 @@ class WhatAreTheDataLike(Question[Attributes]):
             rounds = self._describe(
                 evidence,
                 name,
-                {attack_choice.title: attacks[attack_choice.title] for attack_choice in choices},
+                {attack_choice.reported: attacks[attack_choice.reported] for attack_choice in choices},
                 on_change,
             )
         except Exception as error:  # a method may raise anything
@@ -126,7 +124,7 @@ class WhatAreTheDataLike(Question[Attributes]):
             return
         shared = (time.perf_counter() - begin) / len(choices)
         for choice in choices:
-            yield from _score(choice, attacks[choice.title], rounds, evidence.world, shared)
+            yield from _score(choice, attacks[choice.reported], rounds, evidence.world, shared)
 
     def _describe(
         self,
@@ -146,7 +144,7 @@ class WhatAreTheDataLike(Question[Attributes]):
 def _finding(choice: AttributeChoice) -> Finding:
     return Finding(
         question="attributes",
-        label=choice.title,
+        label=choice.reported,
         method=choice.name,
         settings=choice.settings,
         about={"attribute": choice.attribute},
@@ -165,7 +163,7 @@ def _score(
     """Yield how often an attack reads the value, and how often it does with permuted public values."""
     begin, finding = time.perf_counter(), _finding(choice)
     try:
-        read = attributes.score(choice.title, choice.attribute, attack, rounds, world)
+        read = attributes.score(choice.reported, choice.attribute, attack, rounds, world)
     except Exception as error:  # a method may raise anything
         seconds = shared + time.perf_counter() - begin
         yield finding.model_copy(update={"failure": reason(error), "seconds": seconds})
@@ -175,5 +173,5 @@ def _score(
     known = finding.model_copy(update={"about": about, "chance": read.chance})
     seconds = shared + time.perf_counter() - begin
     yield known.model_copy(update={"value": read.right, "seconds": seconds})
-    control = {"label": f"{choice.title}, values permuted", "role": "chance", "value": read.permuted}
+    control = {"label": f"{choice.reported}, values permuted", "role": "chance", "value": read.permuted}
     yield known.model_copy(update=control)

@@ -24,7 +24,7 @@ from fedsim.core.types import Shadow, ShadowPlan, Target
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
 from fedsim.questions import Evidence, Question, Work
 from fedsim.record import Finding
-from fedsim.scenario.choices import ReportedChoice
+from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat import membership
 from fedsim.threat.attacking import AtWork, tensor_of
@@ -48,10 +48,7 @@ class Membership(TimedConfig):
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Membership:
-        labels = [attack.reported for attack in self.attacks]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        check_reported(self.attacks)
         return self
 
 

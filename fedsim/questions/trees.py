@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.errors import reason
 from fedsim.core.hooks import Configured
 from fedsim.core.hooks.trees import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.core.registry import Kind, question
@@ -41,25 +40,20 @@ from fedsim.metrics.trees import (
     values_near,
     values_shown,
 )
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions import Evidence, Question, Work, attempted
 from fedsim.record import Finding
 from fedsim.record.findings import Role
+from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.trees import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
 
 
-class TreeAttackChoice(Choice):
+class TreeAttackChoice(ReportedChoice):
     """An attack on trees, and under which name it is reported."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
     base: ClassVar[type[Configured[Any]] | None] = TreeAttack
-    label: str = Field(default="", description="name in the report; the attack's when empty")
-
-    @property
-    def title(self) -> str:
-        """The name in the report."""
-        return self.label or self.name
 
     @property
     def attack(self) -> type[TreeAttack[Any]]:
@@ -82,10 +76,7 @@ class Trees(TreeTraining):
 
     @model_validator(mode="after")
     def _titles_differ(self) -> Trees:
-        titles = [attack.title for attack in self.attacks]
-        twice = sorted({title for title in titles if titles.count(title) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        check_reported(self.attacks)
         return self
 
 
@@ -126,13 +117,7 @@ class WhatTreesSay(Question[Trees]):
         study = _Study(self.config, evidence.world, work)
         yield study.utility()
         for choice in self.config.attacks:
-            begin = time.perf_counter()
-            with work.start("evidence_attack", choice) as attack:
-                try:
-                    yield from study.findings(choice, attack)
-                except Exception as error:  # a method may raise anything
-                    seconds = time.perf_counter() - begin
-                    yield study.finding(choice).model_copy(update={"failure": reason(error), "seconds": seconds})
+            yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
 def _federation(config: Trees, world: World) -> TreeFederation:
@@ -180,16 +165,14 @@ class _Study:
 
     def finding(self, choice: TreeAttackChoice) -> Finding:
         """Return the finding of an attack without its value."""
-        metrics = {LeafAttack: "leaf_counts_exact", ThresholdAttack: "values_shown", BoxAttack: "covered"}
-        metric = next((metrics[base] for base in metrics if issubclass(choice.attack, base)), "value_gain")
         about: dict[str, str | int | float] = {"clients": self._config.clients, "rows": self._config.rows}
         return Finding(
             question="trees",
-            label=choice.title,
+            label=choice.reported,
             method=choice.name,
             settings=choice.settings,
             about=about,
-            metric=metric,
+            metric=choice.attack.metric,
         )
 
     def findings(self, choice: TreeAttackChoice, attack: AtWork) -> Iterator[Finding]:
@@ -213,8 +196,8 @@ class _Study:
         """Return an attack's answer for every client."""
         answers = []
         for client in range(self._config.clients):
-            self._work.progress(f"{choice.title}: client", client + 1, self._config.clients)
-            source = seeding.generator(self._seed, f"attack on trees {choice.title}", client)
+            self._work.progress(f"{choice.reported}: client", client + 1, self._config.clients)
+            source = seeding.generator(self._seed, f"attack on trees {choice.reported}", client)
             view = self._federation.view(run, client)
             answers.append(tensor_of(attack.call(function, view, generators=[source])))
         return answers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.errors import ScenarioError, nearest, reason
+from fedsim.core.errors import ScenarioError, nearest
 from fedsim.core.hooks import Configured
 from fedsim.core.hooks.cut import CutAttack, CutDefense, CutLabelAttack, CutSteering
 from fedsim.core.registry import Kind, question
@@ -32,8 +32,9 @@ from fedsim.metrics.cut import (
     nearer_than_public,
     split_accuracy,
 )
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions import Evidence, Question, Work, attempted
 from fedsim.record import Finding, Interval
+from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.cut import (
@@ -50,7 +51,7 @@ from fedsim.threat.cut import (
 _BINARY = 2
 
 
-class CutAttackChoice(Choice):
+class CutAttackChoice(ReportedChoice):
     """An attack at the cut: on whom, when, and under which name it is reported."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
@@ -62,7 +63,7 @@ class CutAttackChoice(Choice):
     label: str = Field(default="", description="name in the report; attack and epoch when empty")
 
     @property
-    def title(self) -> str:
+    def reported(self) -> str:
         """The name in the report."""
         return self.label or f"{self.name} (epoch {self.epoch})"
 
@@ -96,10 +97,7 @@ class Vertical(SplitTraining):
 
     @model_validator(mode="after")
     def _attacks_fit(self) -> Vertical:
-        titles = [attack.title for attack in self.attacks]
-        twice = sorted({title for title in titles if titles.count(title) > 1})
-        if twice:
-            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        check_reported(self.attacks)
         names = [party.name for party in self.parties]
         for number, attack in enumerate(self.attacks):
             if attack.party and attack.party not in names:
@@ -159,34 +157,15 @@ class WhatCrossesTheCut(Question[Vertical]):
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
         """Yield the accuracy of the model, then each attack and its controls."""
         study = _Study(self.config, evidence.world, work)
-        yield study.utility("the split model", study.runs["as it is"])
+        yield study.utility("the split model", study.run("as it is"))
         yield from study.baselines()
         for choice in self.config.attacks:
-            begin = time.perf_counter()
-            with work.start("evidence_attack", choice) as attack:
-                try:
-                    yield from study.findings(choice, attack)
-                except Exception as error:  # a method may raise anything
-                    seconds = time.perf_counter() - begin
-                    yield study.finding(choice).model_copy(update={"failure": reason(error), "seconds": seconds})
+            yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
 def _federation(config: Vertical, world: World) -> SplitFederation:
     watched = frozenset(attack.epoch for attack in config.attacks)
     return SplitFederation(config, world.data.dataset, world.scenario.seed, watched)
-
-
-class _Runs(dict[str, SplitRun]):
-    """Trainings by their variant, each run when it is asked for; behind a colon stands the party of the variant."""
-
-    def __init__(self, run: Callable[[Variant, str], SplitRun]) -> None:
-        super().__init__()
-        self._run = run
-
-    def __missing__(self, name: str) -> SplitRun:
-        variant, _, party = name.partition(":")
-        self[name] = self._run(variant, party)  # type: ignore[arg-type]
-        return self[name]
 
 
 class _Study:
@@ -196,14 +175,15 @@ class _Study:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
         self._world, self._federation, self._work = world, _federation(config, world), work
         self._sizes = (config.rows, config.known)
-        self.runs = _Runs(self._train)
+        self.run = cache(self._train)
 
     @cached_property
     def _defense(self) -> CutDefense[Any] | None:
         choice = self._config.defense
         return None if choice is None else choice.make("evidence_defense")
 
-    def _train(self, variant: Variant, party: str) -> SplitRun:
+    def _train(self, variant: Variant, party: str = "") -> SplitRun:
+        """Return a training of the scenario, or of a control of it; `party` is whose input is zero."""
         run = partial(self._federation.run, variant, self._relabel, self._cover, party, self._watch(variant))
         return self._over_wire(run) if variant == "as it is" else run()
 
@@ -252,9 +232,9 @@ class _Study:
             if issubclass(one.attack, CutLabelAttack) and "few-labels" in self._knows(one)
         ]
         for party in dict.fromkeys(self._party(one) for one in choices):
-            rows, known = self._federation.chosen(self.runs["as it is"], *self._sizes)
+            rows, known = self._federation.chosen(self.run("as it is"), *self._sizes)
             columns, probe = self._federation.parts[party].flatten(1), Choice(name="ridge").make("component")
-            labels = self.runs["as it is"].labels[known]
+            labels = self.run("as it is").labels[known]
             learned = probe.fit(columns[known], labels, seeding.generator(self._seed, "ridge at the cut"))
             guessed = probe.predict(learned, columns[rows]).argmax(1)
             yield self._labels_finding(guessed, rows).model_copy(
@@ -276,14 +256,13 @@ class _Study:
 
     def finding(self, choice: CutAttackChoice) -> Finding:
         """Return the finding of an attack without its value."""
-        reads_labels = issubclass(choice.attack, CutLabelAttack)
         return Finding(
             question="vertical",
-            label=choice.title,
+            label=choice.reported,
             method=choice.name,
             settings=choice.settings,
             about={"party": self._party(choice), "epoch": choice.epoch},
-            metric="label_read" if reads_labels else "features_explained",
+            metric=choice.attack.metric,
         )
 
     def _party(self, choice: CutAttackChoice) -> str:
@@ -293,15 +272,15 @@ class _Study:
         return frozenset(self._config.knows) & (choice.attack.needs | choice.attack.uses)
 
     def _answer(self, choice: CutAttackChoice, attack: AtWork, view: CutView) -> Tensor:
-        source = seeding.generator(self._seed, f"attack at the cut {choice.title}")
+        source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
         return tensor_of(attack.call("__call__", view, generators=[source]))
 
     def _labels(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
-        self._work.progress(choice.title, 1, 1)
+        self._work.progress(choice.reported, 1, 1)
         view = self._labels_view(choice, "as it is")
         yield from self._scored_labels(choice, attack, view, "", "attack")
         permuted = self._labels_view(choice, "labels permuted")
-        trained_on = self.runs["labels permuted"].labels
+        trained_on = self.run("labels permuted").labels
         yield from self._scored_labels(choice, attack, permuted, ", labels permuted", "context")
         yield from self._scored_labels(choice, attack, permuted, ", the permuted labels", "context", trained_on)
         if choice.attack.reads == "gradients":
@@ -314,7 +293,7 @@ class _Study:
             yield from self._scored_labels(choice, attack, raw, ", raw columns", "context")
 
     def _labels_view(self, choice: CutAttackChoice, variant: Variant) -> CutView:
-        run, party = self.runs[variant], self._party(choice)
+        run, party = self.run(variant), self._party(choice)
         return labels_view(self._federation, run, party, choice.epoch, self._knows(choice), self._sizes)
 
     def _scored_labels(
@@ -332,7 +311,7 @@ class _Study:
         known = self.finding(choice)
         scored = self._labels_finding(scores.argmax(1), view.rows, truth)
         truth = self._federation.dataset.train.labels if truth is None else truth
-        update = {"label": f"{choice.title}{suffix}", "role": role, "value": scored.value, "chance": scored.chance}
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": scored.value, "chance": scored.chance}
         if view.classes == _BINARY:
             area = label_auc(scores[:, 1] - scores[:, 0], truth[view.rows], self._resampler, self._confidence)
             update["more"] = {} if area is None else {"label_auc": area}
@@ -348,13 +327,13 @@ class _Study:
         return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
 
     def _features(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
-        self._work.progress(choice.title, 1, 1)
+        self._work.progress(choice.reported, 1, 1)
         party = self._party(choice)
-        view = self._features_view(choice, self.runs["as it is"])
+        view = self._features_view(choice, self.run("as it is"))
         yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
         yield self._nearest(choice, view)
         if choice.attack.reads == "embeddings":
-            blind = self._features_view(choice, self.runs[f"input zero:{party}"])
+            blind = self._features_view(choice, self.run("input zero", party))
             yield self._scored_features(choice, blind, self._answer(choice, attack, blind), ", input zero", "chance")
 
     def _features_view(self, choice: CutAttackChoice, run: SplitRun) -> CutView:
@@ -370,18 +349,18 @@ class _Study:
 
     def _steered(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
         """Yield what a party that sends other gradients makes of what comes up, and what is left of the model."""
-        party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.title}")
+        party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
         attack.call("begin", blank_view(self._federation, party, self._knows(choice)), generators=[source])
 
         def steer(step: CutStep, _labels: Tensor, number: int) -> dict[str, Tensor]:
-            generator = seeding.generator(self._seed, f"steering {choice.title}", number)
+            generator = seeding.generator(self._seed, f"steering {choice.reported}", number)
             return {**step.down, party: tensor_of(attack.call("steer", step.up[party], generators=[generator]))}
 
-        run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.title)))
+        run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.reported)))
         view = self._features_view(choice, run)
         yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
         yield self._nearest(choice, view)
-        yield self.utility(f"the split model, steered by {choice.title}", run)
+        yield self.utility(f"the split model, steered by {choice.reported}", run)
 
     def _scored_features(
         self, choice: CutAttackChoice, view: CutView, guesses: Tensor, suffix: str, role: Any
@@ -392,14 +371,14 @@ class _Study:
             "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
         }
         value = features_explained(errors, of_mean, self._resampler, self._confidence)
-        update = {"label": f"{choice.title}{suffix}", "role": role, "value": value, "chance": 0.0, "more": more}
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "chance": 0.0, "more": more}
         return self.finding(choice).model_copy(update=update)
 
     def _nearest(self, choice: CutAttackChoice, view: CutView) -> Finding:
         """Return what the nearest public example explains, which the truth chooses."""
         _, of_mean, of_nearest = self._errors(view, self._originals(view))
         value = features_explained(of_nearest, of_mean, self._resampler, self._confidence)
-        label = f"{choice.title}, nearest public example"
+        label = f"{choice.reported}, nearest public example"
         about = {"party": view.party}
         update = {"label": label, "role": "context", "value": value, "chance": 0.0, "method": "", "settings": {}}
         return self.finding(choice).model_copy(update={**update, "about": about})

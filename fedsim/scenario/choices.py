@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
@@ -36,6 +37,18 @@ class ReportedChoice(Choice):
     def reported(self) -> str:
         """The name in the report."""
         return self.label or self.name
+
+
+def check_reported(attacks: Iterable[ReportedChoice]) -> None:
+    """Refuse two attacks that are reported under one name.
+
+    Raises:
+        ValueError: two are.
+    """
+    names = [attack.reported for attack in attacks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
 
 
 class AttackChoice(ReportedChoice):

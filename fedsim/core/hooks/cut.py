@@ -21,8 +21,10 @@ class CutAttack(Configured[ConfigT]):
         reads: which part of what a seat sees.
         needs: what it must know beside that.
         uses: what it knows beside that where it is granted.
+        metric: of its finding.
     """
 
+    metric: ClassVar[str]
     reads: ClassVar[Evidence]
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset()
     uses: ClassVar[frozenset[CutKnowledge]] = frozenset()
@@ -56,6 +58,8 @@ class CutAttack(Configured[ConfigT]):
 class CutLabelAttack(CutAttack[ConfigT]):
     """Reads labels from the seat of a party without labels: scores of the classes, shape (N, classes)."""
 
+    metric: ClassVar[str] = "label_read"
+
     @final
     def expected_shape(self, view: CutView) -> tuple[int, ...]:
         """Return (rows, classes)."""
@@ -64,6 +68,8 @@ class CutLabelAttack(CutAttack[ConfigT]):
 
 class CutFeatureAttack(CutAttack[ConfigT]):
     """Reads a party's columns from the seat of the party with labels: guesses, shape (N, *shape)."""
+
+    metric: ClassVar[str] = "features_explained"
 
     @final
     def expected_shape(self, view: CutView) -> tuple[int, ...]:

@@ -16,8 +16,13 @@ from fedsim.core.types.trees import Objective, TreesView
 
 
 class TreeAttack(Configured[ConfigT]):
-    """Reads something of a client's rows from the trees that it sent. Authors write `search`."""
+    """Reads something of a client's rows from the trees that it sent. Authors write `search`.
 
+    Attributes:
+        metric: of its finding.
+    """
+
+    metric: ClassVar[str]
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod
@@ -50,6 +55,8 @@ class TreeAttack(Configured[ConfigT]):
 class LeafAttack(TreeAttack[ConfigT]):
     """Reads the leaves of the client's first tree: how many rows each has, and the sum of their labels, (L, 2)."""
 
+    metric: ClassVar[str] = "leaf_counts_exact"
+
     @final
     def width(self, view: TreesView) -> int:
         """Return 2."""
@@ -58,6 +65,8 @@ class LeafAttack(TreeAttack[ConfigT]):
 
 class ThresholdAttack(TreeAttack[ConfigT]):
     """Lists values that occur in the client's rows: the column, counted from 0, and the value, (V, 2)."""
+
+    metric: ClassVar[str] = "values_shown"
 
     @final
     def width(self, view: TreesView) -> int:
@@ -81,6 +90,8 @@ class _BlindAttack(TreeAttack[ConfigT]):
 class BoxAttack(_BlindAttack[ConfigT]):
     """Bounds the client's rows: `RowBoxes.packed`, shape (N, 1 + 2 columns)."""
 
+    metric: ClassVar[str] = "covered"
+
     @final
     def width(self, view: TreesView) -> int:
         """Return 1 + 2 columns."""
@@ -89,6 +100,8 @@ class BoxAttack(_BlindAttack[ConfigT]):
 
 class RowAttack(_BlindAttack[ConfigT]):
     """Guesses the client's rows, shape (N, columns)."""
+
+    metric: ClassVar[str] = "value_gain"
 
     @final
     def width(self, view: TreesView) -> int:
