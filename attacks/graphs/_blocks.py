@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attacks.core.tolerances import TINY
 from fedsim.core.graph_networks import GraphNetwork, Graphs
+from fedsim.core.types import Observation
 
 _AT_ONCE = 4000  # blocks of one forward pass
 _APART = 1e-3  # distance of unit vectors that are one direction: rounding of the gradient leaves about 1e-5
@@ -56,6 +57,19 @@ class Candidates(NamedTuple):
         """Return the blocks whose centres lie in a span."""
         passed = outside(self.values, basis) < tolerance
         return [block for block, is_inside in zip(self.blocks, passed.tolist(), strict=True) if is_inside]
+
+
+def features_of(observation: Observation) -> int:
+    """Return how many columns of a graph are features; the others are joins."""
+    nodes, columns = observation.spec.shape
+    return columns - nodes
+
+
+def too_many_kinds(kinds: int, observation: Observation) -> str | None:
+    """Return why a number of kinds leaves no features for numbers of neighbours, or None."""
+    if kinds < features_of(observation):
+        return None
+    return f"kinds = {kinds} leaves no feature that counts neighbours. Set fewer"
 
 
 def alphabet_of(kinds: int, features: int) -> Alphabet:

@@ -42,7 +42,7 @@ def masked_inside(
     rate: float,
     draws: int,
     generator: torch.Generator,
-    on_draw: Callable[[int], None],
+    on_draw: Callable[[], None],
 ) -> list[MaskedBlock]:
     """Return the candidates that lie in a span once a mask is put on them; one for each mask of theirs.
 
@@ -52,13 +52,13 @@ def masked_inside(
         rate: probability of dropping an entry.
         draws: of r entries.
         generator: draws them.
-        on_draw: called with the number of each draw.
+        on_draw: called before each draw.
     """
     scaled = candidates.values / (1 - rate)
     slack = _NEAR * scaled.square().mean(1).sqrt()[:, None]
     passed: dict[tuple[int, bytes], MaskedBlock] = {}
-    for draw in range(draws):
-        on_draw(draw)
+    for _ in range(draws):
+        on_draw()
         order = torch.randperm(scaled.shape[1], generator=generator)
         kept, first = order[: len(basis)], order[len(basis) : len(basis) + _FIRST]
         if float(torch.linalg.cond(basis[:, kept])) > _CONDITION:

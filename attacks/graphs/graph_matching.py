@@ -22,8 +22,10 @@ from torch import Tensor
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import RestartResult, Search
+from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknowns import Values
+from attacks.graphs._blocks import too_many_kinds
 from fedsim.core.graph_networks import GraphNetwork
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
@@ -40,10 +42,12 @@ class GraphMatchingConfig(MatchingConfig):
 class _SoftGraphs(GeneralComparison):
     """Gradients at graphs that logits stand for."""
 
-    kinds: int
+    def __init__(self, client: SimulatedClient, observations: Sequence[Observation], kinds: int) -> None:
+        super().__init__(client, observations)
+        self._kinds = kinds
 
     def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
-        return super().gradient(_soft(inputs, self.kinds), masks, labels, others, victim)
+        return super().gradient(_soft(inputs, self._kinds), masks, labels, others, victim)
 
 
 @final
@@ -68,15 +72,11 @@ class GraphMatching(MatchingAttack[GraphMatchingConfig]):
         """Refuse networks of anything but graphs, and more kinds than features."""
         if not isinstance(observation.model, GraphNetwork):
             return "it needs a network of graphs (`GraphNetwork`)"
-        if self.config.kinds >= observation.spec.shape[1] - observation.spec.shape[0]:
-            return f"kinds = {self.config.kinds} leaves no feature that counts neighbours. Set fewer"
-        return super().not_applicable(observation)
+        return too_many_kinds(self.config.kinds, observation) or super().not_applicable(observation)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> GeneralComparison:
         """Return gradients at soft graphs."""
-        comparison = _SoftGraphs(self.simulated_client(observations[0]), observations)
-        comparison.kinds = self.config.kinds
-        return comparison
+        return _SoftGraphs(self.simulated_client(observations[0]), observations, self.config.kinds)
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
         """Return none: logits have no range."""

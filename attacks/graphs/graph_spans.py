@@ -17,6 +17,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import ClassVar, cast, final
 
 import torch
@@ -33,10 +34,12 @@ from attacks.graphs._blocks import (
     alphabet_of,
     candidates_of,
     consistent,
+    features_of,
     missing_direction,
     nodes_inside,
     row_space,
-)  # fmt: skip
+    too_many_kinds,
+)
 from attacks.graphs._gluing import Gluing, Partial
 from attacks.graphs._masked_blocks import draws_needed, masked_inside
 from attacks.graphs._second_masks import MOST_NODES, add_masks, masks_of
@@ -72,6 +75,9 @@ class _Search:
     nodes: Alphabet
     candidates: Candidates
     labels: Tensor
+    facts: dict[str, float]
+    generator: torch.Generator
+    on_step: OnStep
 
 
 @final
@@ -98,14 +104,14 @@ class GraphSpans(Attack[GraphSpansConfig]):
         network = observation.model
         if not isinstance(network, GraphNetwork) or len(network.layers) < _LAYERS:
             return "it needs a network of two graph layers or more (`GraphNetwork`)"
-        if self.config.kinds >= observation.spec.shape[1] - observation.spec.shape[0]:
-            return f"kinds = {self.config.kinds} leaves no feature that counts neighbours. Set fewer"
         if (observation.batch_size or 1) > 1:
             return f"the update mixes {observation.batch_size} graphs; the search joins the blocks of one"
         if observation.sites and (len(network.layers) > _LAYERS or not observation.sites[0].rate):
             return "with dropout it needs the rate and a network of two layers"
         missing = [name for name in _read(network) if name not in observation.update.tensors]
-        return f"'{missing[0]}' is not shared" if missing else one_gradient_only(observation)
+        if missing:
+            return f"'{missing[0]}' is not shared"
+        return too_many_kinds(self.config.kinds, observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the first graph that has the observed gradient."""
@@ -113,7 +119,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
             row_space(observation.update.tensors[f"layers.{layer}.linear.weight"], self.config.least)
             for layer in range(_LAYERS)
         )
-        every = alphabet_of(self.config.kinds, observation.spec.shape[1] - observation.spec.shape[0])
+        every = alphabet_of(self.config.kinds, features_of(observation))
         nodes = nodes_inside(every, first, self.config.node_tolerance)
         facts = {"rank of the first layer": float(len(first)), "rank of the second layer": float(len(second)),
                  "nodes that passed": float(len(nodes.degrees))}  # fmt: skip
@@ -122,49 +128,48 @@ class GraphSpans(Attack[GraphSpansConfig]):
         network = copy.deepcopy(cast("GraphNetwork", observation.model)).double()
         candidates = candidates_of(network, nodes)
         labels = labels_or_unknown(observation, 1)
-        search = _Search(observation, network, nodes, candidates, labels)
+        search = _Search(observation, network, nodes, candidates, labels, facts, generator, on_step)
         attempts = self._under_dropout if observation.sites else self._plain
         closed, best = 0, math.inf
-        for closed, (guess, masks) in enumerate(attempts(search, second, facts, generator, on_step), 1):
+        for closed, (guess, masks) in enumerate(attempts(search, second), 1):
             distance = gradient_distance(observation, guess, labels, masks)
             best = min(best, distance)
             on_step(Step(0, closed, self.config.states, distance, best, guess))
             if distance < _SAME:
-                return self._result(search, guess, masks, distance, closed, facts)
+                return self._result(search, guess, masks, distance, closed)
         return no_guess(
             observation, f"none of {closed} closed graphs has the gradient", iterations=max(closed, 1), facts=facts
         )
 
-    def _plain(
-        self, search: _Search, basis: Tensor, facts: dict[str, float], generator: torch.Generator, on_step: OnStep
-    ) -> Iterator[tuple[Tensor, Masks]]:
+    def _plain(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
         """Yield closed graphs of the blocks in the span, then of those in a span of one and of two directions more."""
         for directions in range(_DIRECTIONS + 1):
             blocks = search.candidates.inside(basis, self.config.block_tolerance)
-            facts["blocks that passed"], facts["directions added"] = float(len(blocks)), float(directions)
+            search.facts["blocks that passed"], search.facts["directions added"] = float(len(blocks)), float(directions)
             for graph in self._closed(search, blocks):
                 yield _matrix(graph, search), ()
+            if directions == _DIRECTIONS:
+                return
             direction = missing_direction(search.candidates, basis, self.config.block_tolerance)
             if direction is None:
                 return
             basis = torch.cat([basis, direction])
 
-    def _under_dropout(
-        self, search: _Search, basis: Tensor, facts: dict[str, float], generator: torch.Generator, on_step: OnStep
-    ) -> Iterator[tuple[Tensor, Masks]]:
+    def _under_dropout(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
         """Yield closed graphs of the blocks that lie in the span with some mask, with masks of both layers."""
         rate = search.observation.sites[0].rate
         draws = min(draws_needed(len(basis), rate), self.config.draws)
         blank = torch.zeros(1, *search.observation.spec.shape)
         masks: dict[Star, list[Tensor]] = {}
-        for again in range(_OFTEN):
-            start = again * draws
-            passed = masked_inside(
-                search.candidates, basis, rate, draws, generator,
-                lambda draw, start=start: on_step(Step(0, start + draw + 1, _OFTEN * draws, math.inf, math.inf, blank)),
-            )  # fmt: skip
+        done = count()
+
+        def on_draw() -> None:
+            search.on_step(Step(0, next(done) + 1, _OFTEN * draws, math.inf, math.inf, blank))
+
+        for again in range(1, _OFTEN + 1):
+            passed = masked_inside(search.candidates, basis, rate, draws, search.generator, on_draw)
             add_masks(masks, search.candidates.blocks, passed)
-            facts["draws"], facts["blocks that passed"] = float(start + draws), float(len(masks))
+            search.facts["draws"], search.facts["blocks that passed"] = float(again * draws), float(len(masks))
             for graph in self._closed(search, list(masks)):
                 if len(graph.kinds) > MOST_NODES:
                     continue
@@ -177,9 +182,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
         gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), most, self.config.states)
         return gluing.closed()
 
-    def _result(
-        self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int, facts: dict[str, float]
-    ) -> Reconstruction:
+    def _result(self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int) -> Reconstruction:
         observation = search.observation
         return Reconstruction(
             inputs=guess,
@@ -191,7 +194,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
             history=((closed, distance),),
             stopped="a graph has the client's gradient",
             notes=(*(_NUMBERING if masks else ()), *doubts(observation)),
-            facts=facts,
+            facts=search.facts,
             is_exact=may_be_exact(observation, distance),
         )
 

@@ -24,9 +24,10 @@ def kinds_of(graph: Tensor) -> list[Node]:
 
 
 def joins_of(graph: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of numbers of joined nodes."""
-    joined = graphs_of(graph[None]).joined[0]
-    return [(one, other) for one, other in joined.triu(1).nonzero().tolist()]
+    """Return the pairs of joined nodes, by their places in `kinds_of`."""
+    graphs = graphs_of(graph[None])
+    nodes = graphs.is_node[0] > 0
+    return [(one, other) for one, other in graphs.joined[0][nodes][:, nodes].triu(1).nonzero().tolist()]
 
 
 @registry.metric(
@@ -123,10 +124,7 @@ def joins_guessed(original: Tensor, public: Tensor) -> float:
 
 def _joined_kinds(graph: Tensor) -> Counter[Hashable]:
     kinds = kinds_of(graph)
-    number = len(kinds)
-    return Counter(
-        tuple(sorted((kinds[one], kinds[other]))) for one, other in joins_of(graph) if max(one, other) < number
-    )
+    return Counter(tuple(sorted((kinds[one], kinds[other]))) for one, other in joins_of(graph))
 
 
 def _overlap(guess: Counter[Hashable], original: Counter[Hashable]) -> float:

@@ -37,6 +37,14 @@ def test_shares_count_what_is_common() -> None:
     assert joins_right(one, other) == 0.0
 
 
+def test_a_row_without_features_is_no_node_wherever_it_stands() -> None:
+    whole, apart = graph([0, 1], (0, 1)), torch.zeros(6, 15)
+    apart[[0, 2]] = whole[[0, 1]]
+    apart[:, 9:] = 0
+    apart[0, 11] = apart[2, 9] = 1
+    assert graph_exact(apart, whole) == joins_right(apart, whole) == 1.0
+
+
 def test_an_empty_guess_shares_nothing() -> None:
     assert nodes_right(torch.zeros(6, 15), graph([0, 1], (0, 1))) == 0.0
 

@@ -10,7 +10,7 @@ from attacks.graphs._gluing import Gluing
 from attacks.graphs._masked_blocks import draws_needed
 from fedsim.core import registry, seeding
 from fedsim.core.graph_networks import GraphNetwork, graphs_of
-from fedsim.core.types import Observation, Reconstruction
+from fedsim.core.types import InputSpec, Observation, Reconstruction
 from fedsim.metrics.graphs import graph_exact
 from fedsim.threat.observe import observe
 from tests.tasks.targets import Build, victim
@@ -88,8 +88,6 @@ def test_the_list_of_blocks_is_whole() -> None:
     alphabet = alphabet_of(3, 5)
     assert alphabet.features.shape == (6, 5)
     method = registry.get("model", "gat")
-    from fedsim.core.types import InputSpec
-
     network = method.make(method.config(width=4), InputSpec((4, 9), 2, (0.0,), (1.0,))).double()
     candidates = candidates_of(network, alphabet)
     assert len(candidates.blocks) == len(set(candidates.blocks)) == 3 * 6 + 3 * 21
