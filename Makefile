@@ -65,7 +65,9 @@ all-tests: $(VENV)/.installed-dev
 check-scenarios: $(VENV)/.installed-llm
 	@failed=; for file in $(CHECKED); do \
 		name=$$(basename $$file .toml); log=results/check/$$name.log; mkdir -p results/check; \
-		$(FEDSIM) run $$file --check --overwrite --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
+		if grep -q '^\[sweep\]' $$file; then rm -rf results/check/$$name; make="sweep $$file"; \
+		else make="run $$file --overwrite"; fi; \
+		$(FEDSIM) $$make --check --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
 		echo "$$name: $$(grep '^Compared' $$log || tail -n 1 $$log)"; grep '^Departs' $$log || true; \
 	done; test -z "$$failed"
 

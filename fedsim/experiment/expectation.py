@@ -1,9 +1,9 @@
-"""Figures of a record beside those that its scenario expects."""
+"""Figures of a record, or of a sweep, beside those that its scenario expects."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedsim.core.errors import nearest
@@ -59,10 +59,14 @@ def figures(record: RunRecord) -> list[Figure]:
     return [figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value)]
 
 
-def departures(record: RunRecord, expected: Expected) -> list[str]:
-    """Return one sentence for every expected figure or hash that the record departs from; empty when it keeps all."""
-    values = {(figure.arm, figure.attack, figure.metric): figure.value for figure in figures(record)}
-    hashes = {arm.name: arm.model_hash for arm in record.arms}
+def hashes(record: RunRecord) -> dict[str, str]:
+    """Return the hash of each arm's trained model."""
+    return {arm.name: arm.model_hash for arm in record.arms}
+
+
+def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected) -> list[str]:
+    """Return one sentence for every expected figure or hash that was not measured; empty when all were."""
+    values = {(figure.arm, figure.attack, figure.metric): figure.value for figure in measured}
     judged = [_departure(figure, values) for figure in expected.figures]
     judged += [
         None
@@ -73,8 +77,8 @@ def departures(record: RunRecord, expected: Expected) -> list[str]:
     return [sentence for sentence in judged if sentence is not None]
 
 
-def expectation(record: RunRecord) -> dict[str, Any]:
-    """Return the table `expected` of a record, with a tolerance for another processor.
+def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
+    """Return the table `expected` of what was measured, with a tolerance for another processor.
 
     Figures that say the same as another one are left out: other means of images and of words, and the test loss.
     """
@@ -87,7 +91,7 @@ def expectation(record: RunRecord) -> dict[str, Any]:
                 "value": float(f"{figure.value:.4g}"),
                 "tolerance": figure.tolerance,
             }
-            for figure in figures(record)
+            for figure in measured
             if figure.is_told
         ]
     }
@@ -98,7 +102,7 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
     who = ", ".join(filter(None, key))
     if key not in values:
         hint = nearest(who, [", ".join(filter(None, other)) for other in values])
-        return f"{who}: the record has no such figure.{hint}"
+        return f"{who}: there is no such figure.{hint}"
     if abs(values[key] - expected.value) <= expected.tolerance:
         return None
     return f"{who} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"

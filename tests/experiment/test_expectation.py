@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
-from fedsim.experiment.expectation import Figure, departures, expectation, figures
+from fedsim.experiment.expectation import Figure, departures, expectation, figures, hashes
 from fedsim.experiment.runner import scenario_hash
 from fedsim.record import Finding, Interval
 from fedsim.record.store import read_record
@@ -88,16 +88,19 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
     own = next(figure for figure in figures(record) if figure.metric == "psnr_median")
     asked = {"arm": own.arm, "attack": own.attack, "metric": own.metric}
     near = Expected.model_validate({"figures": [{**asked, "value": own.value + 0.5, "tolerance": 0.6}]})
-    assert departures(record, near) == []
-    assert departures(record, Expected(model_hash={"all": model_hash})) == []
-    assert departures(record, Expected(model_hash={"all": "0"})) == [
+    assert departures(figures(record), hashes(record), near) == []
+    assert departures(figures(record), hashes(record), Expected(model_hash={"all": model_hash})) == []
+    assert departures(figures(record), hashes(record), Expected(model_hash={"all": "0"})) == [
         f"all: hash of the model is {model_hash}, expected 0"
     ]
     far = Expected.model_validate({"figures": [{**asked, "value": own.value + 0.7, "tolerance": 0.6}]})
-    assert len(departures(record, far)) == 1
+    assert len(departures(figures(record), hashes(record), far)) == 1
     misspelt = Expected.model_validate({"figures": [{**asked, "metric": "psnr_medain", "value": 1.0}]})
-    assert "no such figure. Did you mean 'all, IG, psnr_median'" in departures(record, misspelt)[0]
-    assert expectation(record)["figures"]
+    assert (
+        "no such figure. Did you mean 'all, IG, psnr_median'"
+        in departures(figures(record), hashes(record), misspelt)[0]
+    )
+    assert expectation(figures(record))["figures"]
 
 
 @pytest.mark.parametrize(
@@ -129,9 +132,9 @@ def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none(
     record = records.run([records.arm("all", [], findings=(own, lost), rounds=())])
     told = [(figure.attack, figure.metric, figure.value, figure.n, figure.half) for figure in figures(record)]
     assert told == [("lira", "tpr_at_fpr_0.01", 0.3, 100, pytest.approx(0.15)), ("lira", "auc", 0.6, 200, 0.0)]
-    names = [(row["attack"], row["metric"]) for row in expectation(record)["figures"]]
+    names = [(row["attack"], row["metric"]) for row in expectation(figures(record))["figures"]]
     assert names == [("lira", "tpr_at_fpr_0.01"), ("lira", "auc")]
     expected = Expected.model_validate(
         {"figures": [{"arm": "all", "attack": "lira", "metric": "auc", "value": 0.5, "tolerance": 0.05}]}
     )
-    assert departures(record, expected) == ["all, lira, auc is 0.6, expected 0.5 within 0.05"]
+    assert departures(figures(record), hashes(record), expected) == ["all, lira, auc is 0.6, expected 0.5 within 0.05"]

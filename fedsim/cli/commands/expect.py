@@ -12,15 +12,15 @@ from fedsim.cli.commands._console import command, say
 
 
 @command(epilog="Example: fedsim expect results/00_quickstart >> scenarios/00_quickstart.toml")
-def expect(folder: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
-    """Print the figures of a run as the table [expected] of its scenario, which `fedsim run --check` reads."""
+def expect(folder: Annotated[Path, typer.Argument(help="the folder of a run or a sweep")]) -> None:
+    """Print the figures of a run or a sweep as the table [expected] of its scenario, which `--check` reads."""
     from fedsim.experiment.expectation import expectation
-    from fedsim.record.store import read_record
+    from fedsim.experiment.sweep.expectation import figures
 
     lines = [
         "    { "
         + ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in figure.items())
         + " },"
-        for figure in expectation(read_record(folder))["figures"]
+        for figure in expectation(figures(folder))["figures"]
     ]
     say("\n".join(["", "[expected]", "figures = [", *lines, "]"]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.commands._checking import check_figures, refuse_check
 from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen
 from fedsim.core.errors import FedsimError
 
@@ -54,6 +55,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
+    from fedsim.experiment.expectation import figures, hashes
     from fedsim.experiment.isolating import choose_start, describe_open
     from fedsim.record.store import RunFolder
     from fedsim.report.tables.findings import alarms
@@ -89,7 +91,7 @@ def run(
     else:
         _show(record, page, is_short=quiet)
     if check:
-        _check(record, loaded, is_silent=as_json)
+        check_figures(figures(record), hashes(record), loaded, is_silent=as_json)
     if loud := alarms(record):
         complain("\n".join(loud))
         raise typer.Exit(1)
@@ -142,30 +144,9 @@ def _rest(earlier: RunRecord, scenario: Scenario) -> str:
 
 
 def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str], *, is_salted: bool) -> None:
-    """Refuse, before anything runs, a check without figures, or of a changed scenario or other random numbers."""
     if is_salted:
         raise FedsimError("--check compares with figures of attacks without a salt: leave out --isolate and --salt.")
-    if overrides:
-        raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
-    if not loaded.expected.figures and not loaded.expected.model_hash:
-        raise FedsimError(
-            f"{path}: expected: there is nothing to compare with. `fedsim expect FOLDER` prints the table "
-            "[expected] of an earlier run."
-        )
-
-
-def _check(record: RunRecord, scenario: Scenario, *, is_silent: bool) -> None:
-    """Print where a run differs from its scenario's expected figures; exit with 1 if it does."""
-    from fedsim.experiment.expectation import departures
-
-    differences = departures(record, scenario.expected)
-    for sentence in differences:
-        complain(f"Departs: {sentence}.")
-    compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
-    if not is_silent:
-        say(f"Compared with [expected]: {compared - len(differences)} of {compared} are as expected.")
-    if differences:
-        raise typer.Exit(1)
+    refuse_check(loaded, path, overrides)
 
 
 def _print_json(record: RunRecord, page: Path) -> None:

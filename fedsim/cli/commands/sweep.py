@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedsim.cli.commands._checking import check_figures, refuse_check
 from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen, seconds
 from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
     from fedsim.experiment.sweep.executors import Executor
     from fedsim.experiment.sweep.run import Outcome
+    from fedsim.scenario import Scenario
 
 
 @command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
@@ -35,16 +37,40 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster for the runs, or 'local' to start one"),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="compare the sweep with the scenario's table [expected]; exit code 1 if it differs"
+        ),
+    ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
 ) -> None:
     """Run all unfinished runs of a sweep; after an interruption the same command continues."""
     folder = out or Path("results") / scenario.stem
     origin = origin_of(scenario, set_ or [])
+    loaded = _loaded(scenario, set_ or [], trust=trust) if check else None
     runs = finished_before(folder, origin)
     if runs is not None:
         say(f"{runs} of {runs} runs are finished in {folder}.")
-        return
-    _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin, trust)
+    else:
+        _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin, trust)
+    if loaded is not None:
+        _check(folder, loaded)
+
+
+def _loaded(scenario: Path, overrides: list[str], *, trust: bool) -> Scenario:
+    """Return a scenario that says what it gives."""
+    from fedsim.scenario import load
+
+    loaded = load(scenario, overrides, trust=trust)
+    refuse_check(loaded, scenario, overrides)
+    return loaded
+
+
+def _check(folder: Path, scenario: Scenario) -> None:
+    from fedsim.experiment.sweep.expectation import figures
+
+    check_figures(figures(folder), {}, scenario, is_silent=False)
 
 
 def _make(

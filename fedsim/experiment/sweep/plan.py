@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ class Planned:
     @property
     def name(self) -> str:
         """The values, for people."""
-        return ", ".join(f"{key.rpartition('.')[2]} {_in_words(value)}" for key, value in self.values.items())
+        return in_words(self.values)
 
 
 def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
@@ -49,5 +50,7 @@ def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
     return list(runs.values())
 
 
-def _in_words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def in_words(values: Mapping[str, Any]) -> str:
+    """Return what a sweep set, for people; of a key its last part."""
+    words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    return ", ".join(f"{key.rpartition('.')[2]} {word}" for key, word in words.items())

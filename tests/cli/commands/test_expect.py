@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from fedsim.experiment.expectation import expectation
+from fedsim.experiment.expectation import expectation, figures
 from fedsim.record.store import read_record
 from tests.cli.typed import Say
 
@@ -11,10 +11,10 @@ from tests.cli.typed import Say
 def test_what_is_printed_is_the_table_of_the_runs_figures(command: Say, swept: Path) -> None:
     run = next(path.parent for path in sorted(swept.glob("s/runs/*/record.json")))
     code, told, _ = command("expect", str(run))
-    figures = tomllib.loads(told)["expected"]["figures"]
+    table = tomllib.loads(told)["expected"]["figures"]
     assert code == 0
-    assert {own["metric"] for own in figures} >= {"success", "psnr_median", "test_accuracy"}
-    assert figures == expectation(read_record(run))["figures"]
+    assert {own["metric"] for own in table} >= {"success", "psnr_median", "test_accuracy"}
+    assert table == expectation(figures(read_record(run)))["figures"]
 
 
 def test_a_folder_without_a_record_is_a_mistake_of_the_user(command: Say, tmp_path: Path) -> None:

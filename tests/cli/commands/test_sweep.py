@@ -1,9 +1,11 @@
 """`fedsim sweep`, as a person uses it: in a process of its own."""
 
 import json
+import tomllib
 from pathlib import Path
 
-from tests.cli.typed import fedsim
+from tests.cli.commands.conftest import SWEEP
+from tests.cli.typed import Say, fedsim
 from tests.experiment.sweep.sweeping import HERE
 
 
@@ -18,3 +20,23 @@ def test_the_command_line_says_what_failed_and_refuses_a_plain_run(tmp_path: Pat
     assert refused.returncode == 2
     assert "Use: fedsim sweep s.toml" in refused.stderr.replace("\n", " ")
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["title"] == "s"
+
+
+def test_a_sweep_is_compared_with_what_its_scenario_expects(command: Say, swept: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text(SWEEP)
+    code, _, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
+    assert (code, "nothing to compare with" in said) == (2, True)
+    printed = command("expect", str(swept / "s"))[1]
+    assert {figure["arm"] for figure in tomllib.loads(printed)["expected"]["figures"]} == {
+        "defense none",
+        "defense noise",
+    }
+    (tmp_path / "s.toml").write_text(SWEEP + printed)
+    code, told, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
+    assert (code, said) == (0, "")
+    assert "are as expected" in told
+    wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
+    (tmp_path / "s.toml").write_text(SWEEP + wrong)
+    code, _, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
+    assert code == 1
+    assert "Departs: defense none, closed-form-linear, psnr_median is" in said

@@ -1,0 +1,47 @@
+"""Code of the commands that compare what they measured with a scenario's table [expected]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from fedsim.cli.commands._console import complain, say
+from fedsim.core.errors import FedsimError
+
+if TYPE_CHECKING:
+    from fedsim.experiment.expectation import Figure
+    from fedsim.scenario import Scenario
+
+
+def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> None:
+    """Refuse, before anything runs, a check without figures, or of a changed scenario.
+
+    Raises:
+        FedsimError: there is nothing to compare with.
+    """
+    if overrides:
+        raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
+    if not scenario.expected.figures and not scenario.expected.model_hash:
+        raise FedsimError(
+            f"{path}: expected: there is nothing to compare with. `fedsim expect FOLDER` prints the table "
+            "[expected] of what ran before."
+        )
+
+
+def check_figures(
+    measured: Sequence[Figure], hashes: Mapping[str, str], scenario: Scenario, *, is_silent: bool
+) -> None:
+    """Print where figures differ from those that the scenario expects; exit with 1 if any does."""
+    from fedsim.experiment.expectation import departures
+
+    differences = departures(measured, hashes, scenario.expected)
+    for sentence in differences:
+        complain(f"Departs: {sentence}.")
+    compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
+    if not is_silent:
+        say(f"Compared with [expected]: {compared - len(differences)} of {compared} are as expected.")
+    if differences:
+        raise typer.Exit(1)
