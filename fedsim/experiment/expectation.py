@@ -15,18 +15,17 @@ _SEARCHED = 60.0  # dB; what is above comes from algebra, and its last digits fr
 
 
 class Figure(NamedTuple):
-    """A figure of a record, the number of units behind it, and where it stands; `of` a metric, or of none.
+    """A figure of a record with its interval, and where it stands; `of` a metric, or of none.
 
-    `half` is half the width of its 95 % interval where its units are drawn anew on another processor, else 0.
+    `is_drawn_anew` says whether another processor draws other units.
     """
 
     arm: str
     attack: str
     metric: str
-    value: float
-    n: int
+    value: Interval
     of: Metric | None = None
-    half: float = 0.0
+    is_drawn_anew: bool = False
 
     @property
     def is_told(self) -> bool:
@@ -44,19 +43,23 @@ class Figure(NamedTuple):
         digit counts. A model that rounds otherwise draws other texts, and of 100 pairs of draws 95 differ by less than
         the square root of 2 times half the interval.
         """
-        return max(self._rounding(), round(math.sqrt(2) * self.half, 4))
+        drawn = math.sqrt(2) * _half_width(self.value) if self.is_drawn_anew else 0.0
+        return max(self._rounding(), round(drawn, 4))
 
     def _rounding(self) -> float:
+        value, n = self.value.value, self.value.n
         if self.of is not None and self.of.unit == "dB":
-            return 1.0 if self.value < _SEARCHED else 10.0
-        if self.n and self.of is not None and self.of.counted:
-            return round(1 / self.n, 4)
-        return round(0.02 * max(abs(self.value), 1.0), 4)
+            return 1.0 if value < _SEARCHED else 10.0
+        if n and self.of is not None and self.of.counted:
+            return round(1 / n, 4)
+        return round(0.02 * max(abs(value), 1.0), 4)
 
 
 def figures(record: RunRecord) -> list[Figure]:
     """Return every figure of a record that may be expected, in the order of its arms."""
-    return [figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value)]
+    return [
+        figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value.value)
+    ]
 
 
 def hashes(record: RunRecord) -> dict[str, str]:
@@ -66,7 +69,7 @@ def hashes(record: RunRecord) -> dict[str, str]:
 
 def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected) -> list[str]:
     """Return one sentence for every expected figure or hash that was not measured; empty when all were."""
-    values = {(figure.arm, figure.attack, figure.metric): figure.value for figure in measured}
+    values = {(figure.arm, figure.attack, figure.metric): figure.value.value for figure in measured}
     judged = [_departure(figure, values) for figure in expected.figures]
     judged += [
         None
@@ -88,7 +91,7 @@ def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
                 "arm": figure.arm,
                 **({"attack": figure.attack} if figure.attack else {}),
                 "metric": figure.metric,
-                "value": float(f"{figure.value:.4g}"),
+                **_in_digits(figure.value),
                 "tolerance": figure.tolerance,
             }
             for figure in measured
@@ -108,21 +111,30 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
     return f"{who} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
 
 
+def _in_digits(value: Interval) -> dict[str, float]:
+    """Return a value and the ends of its interval, as far as there are any, with four digits."""
+    ends = {"value": value.value, "low": value.low, "high": value.high}
+    return {name: float(f"{end:.4g}") for name, end in ends.items() if end is not None and math.isfinite(end)}
+
+
 def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
     last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
     for name, value in last.tested.items() if last is not None else ():
-        yield Figure(arm.name, "", name, value, 0, declared[name])
+        yield Figure(arm.name, "", name, _alone(value), declared[name])
     sources = {**declared, **{column: metric for metric in declared.values() for column in metric.statistics}}
     for finding in arm.findings:
         is_drawn_anew = finding.question != ATTACKS  # attacks read the same updates again
         for name, value in finding.figures.items():
             if value is not None:
-                half = _half(value) if is_drawn_anew else 0.0
-                yield Figure(arm.name, finding.label, name, value.value, value.n, sources[name], half)
+                yield Figure(arm.name, finding.label, name, value, sources[name], is_drawn_anew)
     for guarantee in arm.guarantees:
-        yield Figure(arm.name, guarantee.source, "epsilon", guarantee.epsilon, 0)
+        yield Figure(arm.name, guarantee.source, "epsilon", _alone(guarantee.epsilon))
 
 
-def _half(value: Interval) -> float:
+def _alone(value: float) -> Interval:
+    return Interval(value=value, low=None, high=None, n=0)
+
+
+def _half_width(value: Interval) -> float:
     """Return half the width of an interval; 0 where there is none."""
     return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

@@ -14,6 +14,8 @@ class ExpectedFigure(Config):
     attack: str = Field(default="", description="label of the attack, or source of a guarantee; empty: of the arm")
     metric: str = Field(description="as `fedsim expect` names it, for example psnr_median")
     value: float
+    low: float | None = Field(default=None, description="lower end of its 95 % interval, for pages")
+    high: float | None = Field(default=None, description="upper end")
     tolerance: float = Field(default=0.0, ge=0, description="largest difference that is no departure")
 
 

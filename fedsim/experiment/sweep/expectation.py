@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +11,8 @@ from fedsim.experiment.expectation import figures as figures_of
 from fedsim.experiment.sweep.folder import PLAN
 from fedsim.experiment.sweep.plan import in_words
 from fedsim.experiment.sweep.results import each
+from fedsim.metrics.comparison import mean_over_seeds
+from fedsim.metrics.statistics import wilson
 
 
 def figures(folder: Path) -> list[Figure]:
@@ -33,7 +34,10 @@ def figures(folder: Path) -> list[Figure]:
 
 
 def _mean(seeds: Sequence[Figure]) -> Figure:
-    """Return the mean of one figure over seeds, which are drawn apart, and all of its units."""
-    half = math.hypot(*(figure.half for figure in seeds)) / len(seeds)
-    value, units = fmean(figure.value for figure in seeds), sum(figure.n for figure in seeds)
-    return seeds[0]._replace(value=value, n=units, half=half)
+    """Return one figure over seeds: the share of all units that it counts, or else the mean of the seeds."""
+    if len(seeds) == 1:
+        return seeds[0]
+    values, units = [figure.value.value for figure in seeds], sum(figure.value.n for figure in seeds)
+    is_count = seeds[0].of is not None and seeds[0].of.counted and units > 0
+    whole = wilson(min(fmean(values), 1.0) * units, units) if is_count else mean_over_seeds(values)
+    return seeds[0]._replace(value=whole)

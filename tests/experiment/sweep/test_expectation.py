@@ -10,6 +10,8 @@ from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
 from fedsim.experiment.sweep.expectation import figures
 from fedsim.experiment.sweep.results import read
+from fedsim.metrics.comparison import mean_over_seeds
+from fedsim.metrics.statistics import wilson
 from fedsim.record import RunRecord
 from tests.experiment.sweep.sweeping import made, scenario
 
@@ -24,7 +26,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _values(path: Path, dropout: float, metric: str) -> list[float]:
     records = [(planned, record) for planned, record in read(path) if planned.values["model.dropout"] == dropout]
     kept = [figure for _, one in records if isinstance(one, RunRecord) for figure in figures_of(one)]
-    return [figure.value for figure in kept if figure.metric == metric]
+    return [figure.value.value for figure in kept if figure.metric == metric]
 
 
 def _of(measured: list[Figure], arm: str, metric: str) -> Figure:
@@ -36,11 +38,14 @@ def _of(measured: list[Figure], arm: str, metric: str) -> Figure:
 def test_a_figure_of_a_setting_is_the_mean_over_its_seeds(seeds: Path, dropout: float, metric: str) -> None:
     values = _values(seeds, dropout, metric)
     assert len(values) == 2
-    assert _of(figures(seeds), f"dropout {dropout}", metric).value == pytest.approx(fmean(values))
+    assert _of(figures(seeds), f"dropout {dropout}", metric).value.value == pytest.approx(fmean(values))
 
 
-def test_units_of_all_seeds_count_and_a_mean_is_surer_than_one_seed(seeds: Path) -> None:
-    assert _of(figures(seeds), "dropout 0.0", "success").n == 4  # two updates each
+def test_units_of_all_seeds_count_and_means_have_an_interval_over_seeds(seeds: Path) -> None:
+    pooled = _of(figures(seeds), "dropout 0.0", "success").value
+    assert pooled == wilson(4 * pooled.value, 4)  # two updates each
+    accuracy = _of(figures(seeds), "dropout 0.0", "test_accuracy").value
+    assert accuracy == mean_over_seeds(_values(seeds, 0.0, "test_accuracy"))
 
 
 def test_a_run_that_is_not_finished_counts_nothing_and_a_run_alone_keeps_its_arm(seeds: Path, tmp_path: Path) -> None:
