@@ -43,8 +43,8 @@ class Figure(NamedTuple):
         digit counts. A model that rounds otherwise draws other texts, and of 100 pairs of draws 95 differ by less than
         the square root of 2 times half the interval.
         """
-        drawn = math.sqrt(2) * _half_width(self.value) if self.is_drawn_anew else 0.0
-        return max(self._rounding(), round(drawn, 4))
+        between_draws = math.sqrt(2) * _half_width(self.value) if self.is_drawn_anew else 0.0
+        return max(self._rounding(), round(between_draws, 4))
 
     def _rounding(self) -> float:
         value, n = self.value.value, self.value.n
