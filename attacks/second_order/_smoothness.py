@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from attacks.core.labels import blank_labels
 from attacks.core.layers import once_a_model
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
@@ -51,7 +52,7 @@ def _lines(observation: Observation) -> tuple[Function, Tensor, Tensor]:
     masks = tuple(torch.ones(site.shape, dtype=torch.float64) for site in observation.sites)
     unknowns = UnknownsLayout(observation, (masks,) * observation.local_steps)
     (part,) = unknowns.split(1)
-    labels = torch.zeros(unknowns.examples, dtype=torch.long, device=client.device)
+    labels = blank_labels(observation, unknowns.examples).to(client.device)
 
     def gradient(point: Tensor) -> Tensor:
         inputs, point_masks = part.unpack(point, unknowns.shape)

@@ -20,6 +20,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Signs
 from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
+from tests.tasks.targets import BLIND, Build, attacked, scored, victim
 
 
 def replace_knowledge(observation: Observation, missing: str) -> Any:
@@ -47,6 +48,25 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-6
     assert guess.stopped == "the equations hold up to rounding"
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "metric"),
+    [
+        ("made-series", SMOOTH, "row_exact"),
+        ("diabetes", SMOOTH, "row_exact"),
+        ("digit-traits", SMOOTH, "exact_pixels"),
+        ("digit-masks", {"name": "mask-mlp"}, "exact_pixels"),
+        ("digit-heads", SMOOTH, "exact_pixels"),
+    ],
+)
+def test_clients_whose_labels_are_no_classes_are_solved(
+    scenario: Build, data: str, model: dict[str, Any], metric: str
+) -> None:
+    one = victim(scenario, 1, data={"name": data}, model=model)
+    guess = attacked(one, NAME, ("labels", *BLIND))
+    assert guess.is_exact
+    assert scored(one, guess).scores[0].values[metric] == 1.0
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
