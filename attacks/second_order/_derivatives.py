@@ -1,12 +1,19 @@
-"""Derivatives along directions, by forward mode."""
+"""Derivatives along directions, by forward mode.
+
+The gradients of two losses have no forward derivative in torch: the squared error's mean, and Huber's. A client's loss
+may be either, so both are computed by losses of the same value that have one.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp, vmap
+from torch.overrides import TorchFunctionMode
 
 Function = Callable[[Tensor], Tensor]
 
@@ -15,9 +22,38 @@ def push_forward(function: Function, point: Tensor, direction: Tensor) -> Tensor
     """Return the derivative of a function at a point (n,) along a direction (n,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads its forward mode
-        return jvp(function, (point,), (direction,))[1]
+        with _DerivableLosses():
+            return jvp(function, (point,), (direction,))[1]
 
 
 def push_all_forward(function: Function, point: Tensor, directions: Tensor) -> Tensor:
     """Return the derivatives along every row of directions (k, n), shape (k, P)."""
     return vmap(lambda direction: push_forward(function, point, direction))(directions)
+
+
+class _DerivableLosses(TorchFunctionMode):
+    """Computes losses whose gradient has no forward derivative by those whose gradient has one."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = {name: value for name, value in (kwargs or {}).items() if value is not None}
+        if func in _LOSSES and given.keys() <= {"reduction", "delta"}:
+            return _LOSSES[func](*args, **given)
+        return func(*args, **(kwargs or {}))
+
+
+def _squared(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    each = F.mse_loss(outputs, targets, reduction="none")
+    return {"none": each, "mean": each.mean(), "sum": each.sum()}[reduction]
+
+
+def _huber(outputs: Tensor, targets: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    return delta * F.smooth_l1_loss(outputs, targets, reduction=reduction, beta=delta)
+
+
+_LOSSES: Mapping[Callable[..., Any], Callable[..., Tensor]] = {F.mse_loss: _squared, F.huber_loss: _huber}
