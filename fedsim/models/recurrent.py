@@ -12,11 +12,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
+from fedsim.models._inputs import as_windows, window_shape
 
-_IMAGE, _WINDOW = 3, 2  # dimensions of one
 _LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -37,8 +36,7 @@ class _LastState(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the last state."""
-        windows = inputs if inputs.ndim == _IMAGE else inputs.movedim(1, 2).flatten(2)
-        return self.layer(windows)[0][:, -1]
+        return self.layer(as_windows(inputs))[0][:, -1]
 
 
 @model("recurrent", summary="an RNN, GRU or LSTM over the times of a window, or the rows of an image")
@@ -48,8 +46,6 @@ def recurrent(config: RecurrentConfig, spec: InputSpec) -> nn.Module:
     Raises:
         FedsimError: the inputs are neither.
     """
-    if len(spec.shape) not in (_IMAGE, _WINDOW):
-        raise FedsimError(f"model 'recurrent' reads images or windows (times, variables), got shape {spec.shape}.")
-    variables = spec.shape[-1] * (spec.shape[0] if len(spec.shape) == _IMAGE else 1)
+    _, variables = window_shape(spec, "recurrent")
     layer = _LAYERS[config.cell](variables, config.width, batch_first=True)
     return nn.Sequential(_LastState(layer), nn.Dropout(config.dropout), nn.Linear(config.width, spec.classes))
