@@ -26,11 +26,16 @@ class OrderedGuess(NamedTuple):
 
 
 def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> OrderedGuess:
-    """Return a guess of at most as many examples as there are labels as a whole batch."""
+    """Return a guess of at most as many examples as there are labels as a whole batch.
+
+    Labels of several entries give no order: examples stay in the one of the guess.
+    """
     made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
     inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
     masks = None if missing else guess.masks
     are_found = torch.arange(len(labels)) < made
+    if labels.ndim > 1:
+        return OrderedGuess(inputs, masks, are_found)
     completed = torch.cat([guess.labels, _unused(labels, guess.labels)])
     if len(completed) != len(labels):
         return OrderedGuess(inputs, None, are_found)

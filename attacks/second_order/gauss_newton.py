@@ -25,10 +25,11 @@ from torch import Tensor
 from attacks.core.batches import OrderedGuess, in_order
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
-from attacks.core.labels import examples_of, labels_of
+from attacks.core.labels import examples_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.progress import continued
+from attacks.core.targets.reading import labels_to_search
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._feature_start import starts_from_features
@@ -84,6 +85,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     """Levenberg-Marquardt on the equations of an update."""
 
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "second-order"
     continues: ClassVar[bool] = True
 
@@ -91,6 +93,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         """Refuse updates that are no smooth function of the unknowns, or hold fewer equations than unknowns."""
         reason = gradient_steps_only(observation) or _refuse_batches(observation) or _refuse_defenses(observation)
         reason = reason or self._refuse_size(observation, observation)  # before a large model is tried
+        reason = reason or _refuse_labels(observation)
         if reason is not None:
             return reason
         smooth, switches = _smooth(observation)
@@ -114,7 +117,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from one start after the other, and report the best solution."""
-        labels = labels_of(observation)
+        labels = labels_to_search(observation)
         smooth, switches = _smooth(observation)
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
@@ -130,7 +133,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
         """Solve from another attack's images; examples that it lacks start near grey."""
-        labels = labels_of(observation)
+        labels = labels_to_search(observation)
         begun = _begun(observation, guess, labels, generator)
         smooth, switches = _smooth(observation)
         if switches:
@@ -263,6 +266,17 @@ def _refuse_batches(observation: Observation) -> str | None:
         return f"the local steps see parts of {size} examples in an order that is not known"
     strange = [site.name for site in observation.sites if site.shape[0] % size]
     return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None
+
+
+def _refuse_labels(observation: Observation) -> str | None:
+    """Return why labels that are no classes are not known, or None."""
+    if observation.task.label_kind == "class":
+        return None
+    try:
+        labels_to_search(observation)
+    except NotApplicable as reason:
+        return str(reason)
+    return None
 
 
 def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | None:

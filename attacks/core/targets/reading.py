@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import bound_of, inexact
+from attacks.core.labels import examples_of, labels_of
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import labels_or_unknown, unknown_labels
+from attacks.core.results import blanks, labels_or_unknown, unknown_labels
 from attacks.core.targets._classes import read_classes
 from attacks.core.targets._heads import read_heads
 from attacks.core.targets._numbers import read_numbers
@@ -30,6 +31,7 @@ from attacks.core.targets._sets import read_sets
 from attacks.core.targets._slopes import Slope, UnfitTargets, outputs_behind, slope_of, unchanged
 from attacks.core.targets._values import Targets
 from attacks.core.tolerances import EXACT
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, Observation
 
 
@@ -61,6 +63,25 @@ def label_guess(
     if targets is None:
         return LabelledGuess(unknown_labels(observation, len(inputs)), ("no target is read from the gradient",))
     return LabelledGuess(targets.values, (targets.in_words,))
+
+
+def labels_to_search(observation: Observation) -> Tensor:
+    """Return the labels of a batch whose inputs are not known yet, shape (B, *label_shape).
+
+    They are granted, or inferred classes, or those of a single example, which the output layer alone tells.
+
+    Raises:
+        NotApplicable: the gradient does not tell them.
+    """
+    if observation.labels is not None or observation.task.label_kind == "class":
+        return labels_of(observation)
+    targets = read_targets(observation, blanks(observation, 1), None) if examples_of(observation) == 1 else None
+    if targets is None or not targets.is_whole:
+        raise NotApplicable(
+            f"the labels are {observation.task.labels_in_words}, which the output layer tells of a single example "
+            "alone, and not under every loss. Add 'labels' to threat.knows"
+        )
+    return targets.values
 
 
 def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) -> Targets | None:

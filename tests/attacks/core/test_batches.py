@@ -36,3 +36,11 @@ def test_missing_examples_are_told_apart_and_have_no_masks(watched: Watched) -> 
     assert found.are_found.tolist() == [False, True, False]
     assert found.masks is None
     assert torch.equal(found.inputs[1], inputs[0])
+
+
+def test_labels_of_several_numbers_leave_the_order_of_the_guess(watched: Watched) -> None:
+    observation = seen(watched)
+    inputs = torch.stack([torch.full(observation.spec.shape, float(number)) for number in (1, 2)])
+    found = in_order(observation, Reconstruction.of(inputs, torch.rand(2, 4)), torch.rand(3, 4))
+    assert torch.equal(found.inputs[:2], inputs)
+    assert found.are_found.tolist() == [True, True, False]

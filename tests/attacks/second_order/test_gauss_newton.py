@@ -19,8 +19,11 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Signs
+from fedsim.threat.observe import observe
 from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 from tests.tasks.targets import BLIND, Build, attacked, scored, victim
+
+CONVOLVED = {"name": "window-convnet"}
 
 
 def replace_knowledge(observation: Observation, missing: str) -> Any:
@@ -50,23 +53,53 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     assert guess.stopped == "the equations hold up to rounding"
 
 
+@pytest.mark.parametrize("grants", [("labels",), ()])
 @pytest.mark.parametrize(
-    ("data", "model", "metric"),
+    ("data", "model", "metric", "target"),
     [
-        ("made-series", SMOOTH, "row_exact"),
-        ("diabetes", SMOOTH, "row_exact"),
-        ("digit-traits", SMOOTH, "exact_pixels"),
-        ("digit-masks", {"name": "mask-mlp"}, "exact_pixels"),
-        ("digit-heads", SMOOTH, "exact_pixels"),
+        ("made-series", CONVOLVED, "row_exact", "target_read"),
+        ("made-series", {**CONVOLVED, "dropout": 0.5}, "row_exact", "target_read"),
+        ("diabetes", SMOOTH, "row_exact", "target_read"),
+        ("digit-traits", SMOOTH, "exact_pixels", "set_read"),
+        ("digit-masks", {"name": "mask-mlp"}, "exact_pixels", "mask_iou"),
+        ("digit-heads", SMOOTH, "exact_pixels", "heads_read"),
     ],
 )
 def test_clients_whose_labels_are_no_classes_are_solved(
-    scenario: Build, data: str, model: dict[str, Any], metric: str
+    scenario: Build, data: str, model: dict[str, Any], metric: str, target: str, grants: tuple[str, ...]
 ) -> None:
     one = victim(scenario, 1, data={"name": data}, model=model)
-    guess = attacked(one, NAME, ("labels", *BLIND))
+    guess = attacked(one, NAME, (*grants, *BLIND))
     assert guess.is_exact
-    assert scored(one, guess).scores[0].values[metric] == 1.0
+    (scores,) = scored(one, guess).scores
+    assert scores.values[metric] == scores.values[target] == 1.0
+
+
+def test_a_batch_of_windows_comes_back_with_its_masks_where_what_follows_is_granted(scenario: Build) -> None:
+    model = {**CONVOLVED, "channels": 8, "dropout": 0.5}
+    one = victim(scenario, 2, data={"name": "made-series"}, model=model)
+    record = scored(one, attacked(one, NAME, ("labels", *BLIND)))
+    assert [item.values["row_exact"] for item in record.scores] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("size", "task"), [(2, {"name": "series"}), (1, {"name": "series", "loss": "absolute"})])
+def test_targets_that_the_output_layer_does_not_tell_must_be_granted(
+    scenario: Build, size: int, task: dict[str, Any]
+) -> None:
+    one = victim(scenario, size, data={"name": "made-series"}, model=CONVOLVED, task=task)
+    with pytest.raises(NotApplicable, match=r"labels are numbers, .* single example alone, .* Add 'labels' to threat"):
+        attacked(one, NAME)
+
+
+def test_a_guess_of_a_window_is_a_start(scenario: Build) -> None:
+    one = victim(scenario, 2, data={"name": "made-series"}, model=CONVOLVED)
+    seen = observe(one, ("labels", *BLIND))
+    method = registry.get("attack", NAME)
+    near = one.examples.inputs + 0.01
+    made = method.make(method.config()).continue_from(
+        seen, Reconstruction.of(near, one.examples.labels), torch.Generator().manual_seed(0), lambda _step: None
+    )
+    assert made.is_exact
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])

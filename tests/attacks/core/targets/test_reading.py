@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.core.targets._values import Targets
-from attacks.core.targets.reading import label_guess, read_targets
+from attacks.core.targets.reading import label_guess, labels_to_search, read_targets
 from fedsim.core import registry
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import record_masks
 from fedsim.core.types import InputSpec, LabelHead, Masks, Observation, PublicKnowledge, ThreatModel, Update
@@ -281,6 +282,18 @@ def test_what_is_not_read_is_granted_or_unknown() -> None:
     assert torch.equal(label_guess(replace(observation, labels=labels), wrong, None).labels, labels)
     turned = inputs.roll(1, 0)  # granted labels are in no order of the guess; those that are read are
     torch.testing.assert_close(label_guess(replace(observation, labels=labels), turned, None).labels, labels.roll(1, 0))
+
+
+def test_labels_to_search_with_are_granted_or_those_of_one_example() -> None:
+    inputs, labels = numbers(2, PIXELS), numbers(2, OUTPUTS, seed=2)
+    one = observe(dense(), F.mse_loss, inputs[:1], labels[:1], "numbers", OUTPUTS)
+    torch.testing.assert_close(labels_to_search(one), labels[:1], rtol=0, atol=ROUNDING[torch.float64])
+    several = observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS)
+    straight = observe(dense(), F.l1_loss, inputs[:1], labels[:1], "numbers", OUTPUTS)
+    for observation in (several, straight):
+        with pytest.raises(NotApplicable, match=r"the labels are numbers, .* Add 'labels' to threat.knows"):
+            labels_to_search(observation)
+    assert torch.equal(labels_to_search(replace(several, labels=labels)), labels)
 
 
 def test_inputs_are_the_same_whatever_the_loss_and_their_targets_come_with_them() -> None:
