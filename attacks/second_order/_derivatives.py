@@ -22,6 +22,7 @@ def push_forward(function: Function, point: Tensor, direction: Tensor) -> Tensor
     """Return the derivative of a function at a point (n,) along a direction (n,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads its forward mode
+        warnings.filterwarnings("ignore", "There is a performance drop")  # of single channels; nothing is wrong
         with _DerivableLosses():
             return jvp(function, (point,), (direction,))[1]
 

@@ -134,20 +134,21 @@ class DenseNormal:
     """Forms J^T J and factors it by Cholesky.
 
     Attributes:
+        matrix: J^T J, and the prior's precision on its diagonal, shape (n, n).
         scale: mean diagonal of J^T J, which is what damping is measured in.
     """
 
     def __init__(self, equations: System, values: Tensor) -> None:
         """Compute the matrix."""
-        self._matrix = square(equations.jacobian(values))
-        self.scale = float(self._matrix.diagonal().mean())
-        self._matrix.diagonal().add_(equations.prior_precision)
+        self.matrix = square(equations.jacobian(values))
+        self.scale = float(self.matrix.diagonal().mean())
+        self.matrix.diagonal().add_(equations.prior_precision)
         self._factor: tuple[float, Tensor] | None = None
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
         """Return the step, up to rounding."""
         if self._factor is None or self._factor[0] != damping:
-            damped = self._matrix.clone()
+            damped = self.matrix.clone()
             damped.diagonal().add_(damping * self.scale)
             factor, failed = torch.linalg.cholesky_ex(damped)
             if int(failed):

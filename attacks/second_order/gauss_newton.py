@@ -34,7 +34,8 @@ from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._feature_start import starts_from_features
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
-from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Solution, SolverLimits, solve
+from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, DenseNormal, Solution, SolverLimits, solve
+from attacks.second_order._open_directions import leave_open
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
@@ -52,6 +53,7 @@ _SMALL = 512  # unknowns of which several starts take seconds within such a budg
 _MARGINS = (0.1, 0.2, 0.4, 0.1, 0.2, 0.8)
 _NEAR = 8  # steps within a margin: a wrong switch shows by then, and further steps only fit it
 _FAR = 0.2  # 1 - cosine beyond which too few switches are as they are at the guess
+_OPEN = "the equations hold for other examples too: entries of the update depend on each other"
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
 
 
@@ -338,6 +340,7 @@ def _report(
     scale, (inputs, steps) = _scale(equations), best.unpack()
     inputs = inputs.to(next(observation.model.parameters()))
     masks = _take_masks(observation, steps, switches)
+    is_open = solution.has_converged and _is_open(equations, solution)
     return Reconstruction.of(
         inputs,
         labels,
@@ -347,7 +350,7 @@ def _report(
         best_iteration=len(solution.history),
         history=[(number, scale * value) for number, value in enumerate(solution.history, 1)],
         stopped=solution.stopped,
-        notes=_note(observation, equations, solution, switches),
+        notes=(*_note(observation, equations, solution, switches), *((_OPEN,) if is_open else ())),
         facts={
             "unknowns": equations.unknowns.size,
             "equations": equations.count,
@@ -357,8 +360,16 @@ def _report(
         },
         is_exact=solution.has_converged
         and may_be_exact(observation, scale * solution.objective)
-        and (not switches or _holds(observation, inputs, labels, masks)),
+        and (not switches or _holds(observation, inputs, labels, masks))
+        and not is_open,
     )
+
+
+def _is_open(equations: Equations, solution: Solution) -> bool:
+    """Say whether the equations hold for other examples too; large Jacobians, which are not formed, are not asked."""
+    if not solution.is_dense:
+        return False
+    return leave_open(DenseNormal(equations, solution.values).matrix, equations.unknowns.pixels)
 
 
 def _note(observation: Observation, equations: Equations, best: Solution, switches: tuple[int, ...]) -> tuple[str, ...]:
