@@ -61,15 +61,20 @@ class ClosedFormRecurrent(Attack[Config]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or windows, and models whose first recurrent layer does not read the window."""
-        if (observation.batch_size or 1) > 1:
-            return f"the update mixes {observation.batch_size} windows; a closed form for this layer needs one"
         reader = _window_layer(observation)
         if isinstance(reader, str):
             return reader
+        windows, times = observation.batch_size or 1, len(reader.places)
+        if windows > 1:
+            return (
+                f"the update mixes {windows} windows of {times} times; their first states are all 0, so "
+                f"{windows * times} inputs have {windows * (times - 1) + 1} independent states at most, and this "
+                "closed form needs one for each. gauss-newton may solve for them"
+            )
         missing = [name for name in _NEEDED if f"{reader.name}.{name}" not in observation.update.tensors]
         if missing:
             return f"the gradient of '{reader.name}.{missing[0]}' is not shared"
-        times, width = len(reader.places), reader.layer.hidden_size
+        width = reader.layer.hidden_size
         if times > width:
             return f"a window has {times} times, more than the {width} numbers of a state"
         return one_gradient_only(observation)

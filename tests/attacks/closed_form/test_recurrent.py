@@ -73,7 +73,7 @@ def test_rows_of_an_image_are_times(toy, attack_named):
 @pytest.mark.parametrize(
     ("model", "shape", "examples", "reason"),
     [
-        (Recurrent(layer("GRU")), (5, 2), 2, "the update mixes 2 windows"),
+        (Recurrent(layer("GRU")), (5, 2), 2, "mixes 2 windows of 5 times; .* 10 inputs have 9 independent"),
         (Recurrent(layer("GRU", width=4)), (5, 2), 1, "a window has 5 times, more than the 4 numbers of a state"),
         (Recurrent(layer("GRU", bias=False)), (5, 2), 1, "layer 'layer' has no bias"),
         (Recurrent(layer("GRU"), lambda x: 2 * x), (5, 2), 1, "does not read the window once, as it is"),
@@ -85,6 +85,14 @@ def test_what_it_cannot_read_is_refused(toy, attack_named, model, shape, example
     observation, _ = toy(model, shape, examples)
     with pytest.raises(NotApplicable, match=reason):
         solve(attack_named, NAME, observation)
+
+
+@pytest.mark.parametrize(("windows", "times"), [(1, 5), (2, 5), (3, 4)])
+def test_several_windows_have_fewer_independent_states_than_inputs(toy, windows, times):
+    observation, _ = toy(Recurrent(layer("RNN")), (times, 2), windows, classes=3)
+    tensors = observation.update.tensors
+    states = torch.column_stack([tensors["layer.bias_ih_l0"], tensors["layer.weight_hh_l0"]])
+    assert int(torch.linalg.matrix_rank(states, rtol=1e-9)) == windows * (times - 1) + 1  # far above rounding, 1e-16
 
 
 def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact(toy, attack_named):
