@@ -1,16 +1,50 @@
-"""The SuperNode's Runtime API, as `flower-superexec` and `flwr-clientapp` use it. The only file that speaks it."""
+"""The SuperNode's Runtime API, as `flower-superexec` and `flwr-clientapp` use it. The only file that speaks it.
+
+A SuperNode hands a message to one process, and sends an error in its place where that one falls silent. There are three
+moments at which a process may end so that the SuperNode forgets the message, and its server waits without end. Calls
+are made in another order here than Flower makes them, so that none of the three is left:
+
+- A message is fetched before its task is begun: for one that was begun and not fetched no error is ever sent.
+- The parts of a reply come before the reply: for parts that are missing a SuperNode waits for ever.
+- No message is taken while a task may still be given up that was answered and not ended: the error would go to whatever
+  message of its run is at work by then.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 from flwr.app import Message
-from flwr.common.constant import SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE, SubStatus
+from flwr.common.serde import context_from_proto, message_to_proto
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    AcquireTaskResponse,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushAppMessagesRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -19,13 +53,16 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedsim.core.errors import FedsimError
 from fedsim.guard.policy import NodeTable
 from fedsim.guard.running import Order
 
 _PATIENCE = 20.0  # seconds for a SuperNode that is busy
+_ARRIVAL, _POLL = 10.0, 0.5  # seconds in which a SuperNode that made a task has stored its message
+_GIVEN_UP = (
+    HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL + 5.0
+)  # seconds of silence, and some for the last beat's way
 _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
@@ -37,17 +74,36 @@ class NodeTask:
         is_known: whether it is for a ClientApp.
     """
 
-    def __init__(self, client: RuntimeHttpClient, kind: str) -> None:
+    def __init__(self, client: RuntimeHttpClient, kind: str, order: Order) -> None:
         self._client = client
-        self.is_known = kind == TaskType.CLIENT_APP
-        message, context, run, fab = pull_task_input(client)
-        self._context = context
-        self.order = Order(message, context, run.series_id, fab.content)
+        self.is_known, self.order = kind == TaskType.CLIENT_APP, order
+        self.is_ended = False
 
     def send(self, reply: Message) -> None:
-        """Have a reply sent to the server. The node's own state stays as it was."""
-        push_message(self._client, reply, self._context)
-        push_task_output(self._client, self._context, SubStatus.COMPLETED, "")
+        """Have a reply sent to the server, whole or not at all. The node's own state stays as it was."""
+        received = self.order.message.metadata.message_id
+        with no_object_id_recompute():
+            self._push(reply, received)  # a message that the SuperNode has: it takes the parts, and nothing else
+            self._push(reply, reply.object_id)
+        self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))
+        self.is_ended = True
+
+    def _push(self, reply: Message, identity: str) -> None:
+        """Push a reply under an id, and those of its parts that the SuperNode does not have."""
+        message = message_to_proto(remove_content_from_message(reply))
+        message.metadata.message_id = identity
+        pushed = PushAppMessagesRequest(messages_list=[message], message_object_trees=[get_object_tree(reply)])
+        answer = self._client.PushMessages(pushed)
+        push_objects(
+            get_all_nested_objects(reply),
+            make_push_object_fn_protobuf(
+                self._client.PushObject,
+                Node(node_id=reply.metadata.src_node_id),
+                reply.metadata.run_id,
+                answer.session_id,
+            ),
+            object_ids_to_push=set(answer.objects_to_push),
+        )
 
 
 class RuntimeApi:
@@ -64,6 +120,11 @@ class RuntimeApi:
                 f"--superexec-auth-secret-file {node.secret}."
             ) from error
         self._entry = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={_ACQUIRE})
+        self._mark = _Mark(node.secret.with_name(f"{node.secret.name}.at-work"))
+
+    def waits(self) -> bool:
+        """Tell whether a guard ended at work, so that no message is taken until the SuperNode has given up its task."""
+        return self._mark.is_fresh()
 
     @contextmanager
     def next_task(self) -> Iterator[NodeTask | None]:
@@ -73,23 +134,66 @@ class RuntimeApi:
             FedsimError: the SuperNode does not accept this guard.
             httpx.HTTPError: it does not answer as expected.
         """
-        with closing(self._client("SuperExec", self._entry, None)) as client:
-            try:
-                answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
-            except httpx.HTTPStatusError as error:
-                raise self._not_accepted(error) from error
-        if not answer.token:
+        claim = None if self.waits() else self._claim()
+        if claim is None:
             yield None
             return
-        token = RuntimeTokenHttpInterceptor(answer.token)
+        self._mark.renew()
+        token = RuntimeTokenHttpInterceptor(claim.token)
         retry = RetryInvoker(lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=_PATIENCE)
         with closing(self._client("flwr-clientapp", token, retry)) as client:
-            heartbeat = HeartbeatSender(lambda: _beat(client))
+            heartbeat = HeartbeatSender(lambda: self._beat(client))
             heartbeat.start()
+            task = None
             try:
-                yield NodeTask(client, answer.task.type)
+                order = self._order(client)
+                task = None if order is None else NodeTask(client, claim.task.type, order)
+                yield task
             finally:
-                heartbeat.stop()
+                heartbeat.stop()  # before the mark is removed, which a beat renews
+                if task is not None and task.is_ended:
+                    self._mark.remove()
+
+    def _claim(self) -> AcquireTaskResponse | None:
+        with closing(self._client("SuperExec", self._entry, None)) as client:
+            try:
+                claim = client.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
+            except httpx.HTTPStatusError as error:
+                raise self._not_accepted(error) from error
+        return claim if claim.token else None
+
+    def _order(self, client: RuntimeHttpClient) -> Order | None:
+        """Begin a task, and return what it is about; None where a guard that was killed has fetched its message.
+
+        Such a task is begun all the same: its silence then has the SuperNode send an error.
+        """
+        deadline = time.monotonic() + _ARRIVAL
+        while not (fetched := client.PullMessages(PullAppMessagesRequest())).messages_list:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_POLL)
+        self._mark.renew()
+        given = client.PullTaskInput(PullTaskInputRequest())
+        if not fetched.messages_list:
+            return None
+        (tree,), node = fetched.message_object_trees, Node(node_id=given.context.node_id)
+        message = pull_and_inflate_object_from_tree(
+            tree,
+            make_pull_object_fn_protobuf(client.PullObject, node, given.run.run_id),
+            make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, given.run.run_id),
+            return_type=Message,
+        )
+        message.metadata.__dict__["_message_id"] = tree.object_id  # which is no part of it
+        return Order(message, context_from_proto(given.context), given.run.series_id, given.fab.content)
+
+    def _beat(self, client: RuntimeHttpClient) -> bool:
+        """Say that the app still runs; Flower's own function would interrupt the guard where a run was stopped."""
+        self._mark.renew()
+        try:
+            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.HTTPError:
+            return False
+        return True
 
     def _client(self, name: str, identity: ProtobufClientInterceptor, retry: RetryInvoker | None) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(
@@ -108,10 +212,28 @@ class RuntimeApi:
         )
 
 
-def _beat(client: RuntimeHttpClient) -> bool:
-    """Say that the app still runs; Flower's own function would interrupt the guard where a run was stopped."""
-    try:
-        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-    except httpx.HTTPError:
-        return False
-    return True
+class _Mark:
+    """A file that is there while a message is at work, as old as the last beat: it tells how a guard ended."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def renew(self) -> None:
+        try:
+            self._path.touch(0o600)
+        except OSError as error:
+            raise FedsimError(
+                f"cannot write {self._path}: {error.strerror}. The guard notes there that a message is at work. "
+                "Let its user write in the folder of node.secret."
+            ) from error
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def is_fresh(self) -> bool:
+        """Tell whether the SuperNode may still think that somebody is at work; a mark of the future tells nothing."""
+        try:
+            age = time.time() - self._path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return 0 <= age < _GIVEN_UP

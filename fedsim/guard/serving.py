@@ -42,6 +42,8 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     """
     walls.check_walls(policy.apps)
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
+    if api.waits():
+        tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
     tell(f"Waits for messages from {policy.node.address}.")
     with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, guardian.guard(Path(name)):
         _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)

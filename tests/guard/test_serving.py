@@ -92,13 +92,18 @@ def test_time_tells_nothing_where_the_policy_asks_for_that(
     assert waits == expected
 
 
-def served(folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: FakeTask | Exception | None) -> Watched:
+def served(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: FakeTask | Exception | None, is_left: bool = False
+) -> Watched:
     """Serve one step after the other, and stop."""
     watched, should_stop, rest = Watched(folder), threading.Event(), list(steps)
 
     class Api:
         def __init__(self, _node: object) -> None:
             pass
+
+        def waits(self) -> bool:
+            return is_left
 
         @contextlib.contextmanager
         def next_task(self) -> Iterator[FakeTask | None]:
@@ -130,3 +135,11 @@ def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(
 def test_a_guard_that_is_not_accepted_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FedsimError, match="not accepted"):
         served(tmp_path, monkeypatch, FedsimError("not accepted"), None)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_a_guard_says_that_another_one_ended_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left: bool
+) -> None:
+    watched = served(tmp_path, monkeypatch, None, is_left=is_left)
+    assert any("A guard ended at work" in line for line in watched.lines) is is_left
