@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
 
@@ -47,7 +47,9 @@ def status(policy: _PolicyFile = _POLICY) -> None:
     say(f"Last entry: {now.entries}. Note it: a ledger that later has fewer was cut.")
     if not now.runs:
         return
-    table = Table("run", "app", "rounds", "epsilon alone", "last")
+    run, program, last = (Column(name, no_wrap=True) for name in ("run", "app", "last, UTC"))
+    table = Table(run, program, "rounds", "epsilon alone", last)
     for share in now.runs:
-        table.add_row(share.run, share.app[:12], str(share.rounds), f"{share.alone:.4g}", share.last)
+        moment = f"{datetime.fromisoformat(share.last):%Y-%m-%d %H:%M}"
+        table.add_row(share.run, share.app[:12], str(share.rounds), f"{share.alone:.4g}", moment)
     screen.print(table)

@@ -32,6 +32,20 @@ def test_status_says_what_was_spent_and_what_is_left(command: Say, site: Path) -
     assert "aaaaaaaaaaaa" in out
 
 
+def test_runs_are_whole_on_a_screen_of_eighty_columns(
+    command: Say, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rules = read_policy(site / "guard.toml")
+    ledger, longest = Ledger.open(rules.ledger, rules.key), str(2**64 - 1)
+    mechanisms = [mod.mechanism for mod in rules.mods() if mod.mechanism is not None]
+    ledger.reserve(rules.subject, mechanisms, rules.budget.allowance, {"run": longest, "app": "a" * 64})
+    _, out, _ = command("guard", "status")
+    assert longest in out
+    assert "a" * 12 in out
+    assert ledger.entries()[0].at[:16].replace("T", " ") in out
+
+
 def test_a_new_site_is_told_without_a_table(command: Say, site: Path) -> None:
     code, out, _ = command("guard", "status", "guard.toml")
     assert code == 0
