@@ -36,7 +36,7 @@ WAITS = "Waits for messages"
 REFUSED = "Failed to activate SuperNode"  # in its log
 GAVE_UP = "ClientApp stopped responding."  # what a SuperNode says in place of a guard that fell silent
 KILLS = 20
-LATEST = 10.0  # seconds after a message at which the last guard is killed: about when its reply is sent
+LATEST = 16.0  # seconds after a message at which the last guard is killed: its reply is sent by then, or about to be
 # A guard that kills itself with SIGKILL once its SuperNode has heard one of its calls for so many times.
 KILLED_AFTER = """
 import os, runpy, signal, sys
