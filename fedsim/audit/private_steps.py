@@ -1,8 +1,10 @@
-"""Somebody's private step on neighbouring batches: `fedsim check-mechanism`."""
+"""Somebody's private step on neighbouring batches, and how its batches are drawn: `fedsim check-mechanism`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import Tensor
@@ -12,8 +14,10 @@ from fedsim.audit.loading import called, load
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Batch
 from fedsim.privacy.coupled import Coupled, Release, check_step
+from fedsim.privacy.sampling import SamplingClaim, fewest_sizes, sampling_fault
 
 _PARTS = 3
+_MOST_RECORDS = 10_000_000  # whose sizes have a table of chances
 
 
 def check_target(target: str) -> Coupled:
@@ -22,7 +26,8 @@ def check_target(target: str) -> Coupled:
     Args:
         target: ``package.module:function`` or ``folder/file.py:function``, without arguments. It returns (step,
             (inputs, labels), noise multiplier), and the step is called with inputs, labels, the seed of all its
-            randomness and the number of the step; it returns all that is sent, tensors by name.
+            randomness and the number of the step; it returns all that is sent, tensors by name. A fourth value
+            (sizes of batches, number of records, rate) claims Poisson sampling.
 
     Raises:
         FedsimError: the function is not there, fails, or returns something else.
@@ -30,21 +35,25 @@ def check_target(target: str) -> Coupled:
     function = load(target)
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
-    step, batch, noise_multiplier = _parts(called(function, target), target)
+    parts = _parts(called(function, target), target)
+    step, batch, noise = _release(parts[0], target), _batch(parts[1], target), _noise(parts[2], target)
+    claims = [_sampling(claim, target) for claim in parts[_PARTS:]]
     try:
-        return check_step(step, batch, noise_multiplier)
+        outcome = check_step(step, batch, noise)
     except Exception as error:  # on an ordinary record
         raise FedsimError(f"the step of '{target}' failed on one of its records: {reason(error)}.") from error
+    return replace(outcome, faults=(*outcome.faults, *filter(None, map(sampling_fault, claims))))
 
 
-def _parts(returned: Any, target: str) -> tuple[Release, Batch, float]:
+def _parts(returned: Any, target: str) -> tuple[Any, ...]:
     parts = cast("tuple[Any, ...]", returned) if isinstance(returned, tuple) else (returned,)
-    if len(parts) != _PARTS or not callable(parts[0]):
+    if len(parts) not in (_PARTS, _PARTS + 1) or not callable(parts[0]):
         raise FedsimError(
             f"'{target}' returned ({kinds_of(parts)}), expected a tuple (step, (inputs, labels), noise multiplier), "
-            "whose step is a function of inputs, labels, seed and number."
+            "whose step is a function of inputs, labels, seed and number; a fourth value (sizes of batches, number of "
+            "records, rate) claims Poisson sampling."
         )
-    return _release(parts[0], target), _batch(parts[1], target), _noise(parts[2], target)
+    return parts
 
 
 def _release(step: Any, target: str) -> Release:
@@ -72,3 +81,19 @@ def _noise(multiplier: Any, target: str) -> float:
     if isinstance(multiplier, int | float) and 0.0 < multiplier < math.inf:
         return float(multiplier)
     raise FedsimError(f"'{target}': the noise multiplier is {multiplier!r}, expected a number above 0.")
+
+
+def _sampling(claim: Any, target: str) -> SamplingClaim:
+    parts = cast("tuple[Any, ...]", claim) if isinstance(claim, tuple) else ()
+    if len(parts) != 3 or not isinstance(parts[0], Sequence):  # noqa: PLR2004 - as the message says
+        raise FedsimError(f"'{target}': the fourth value is no tuple (sizes of batches, number of records, rate).")
+    sizes, records, rate = cast("tuple[Sequence[Any], Any, Any]", parts)
+    if not isinstance(records, int) or not 0 < records <= _MOST_RECORDS:
+        raise FedsimError(f"'{target}': the number of records is {records!r}, expected 1 to {_MOST_RECORDS:,}.")
+    if not isinstance(rate, int | float) or not 0.0 < rate < 1.0:
+        raise FedsimError(f"'{target}': the sampling rate is {rate!r}, expected a number between 0 and 1.")
+    if not all(isinstance(size, int) and 0 <= size <= records for size in sizes):
+        raise FedsimError(f"'{target}': a size of a batch is no whole number from 0 to {records}, the records.")
+    if len(sizes) < (needed := fewest_sizes(records, rate)):
+        raise FedsimError(f"'{target}' gives {len(sizes)} sizes of batches, expected {needed} at least.")
+    return SamplingClaim(sizes, records, rate)

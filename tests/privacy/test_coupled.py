@@ -1,208 +1,23 @@
 """Mechanisms that keep their noise multiplier pass, and each way of writing one wrongly is caught."""
 
 from collections.abc import Callable
-from itertools import count
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from fedsim.core import seeding
+from benchmarks._broken_mechanisms import (
+    LEAKS,
+    MUTANTS,
+    NOISE,
+    RECORDS,
+    faults_of,
+    faults_of_shuffling,
+    noise_like,
+    plus,
+    private,
+)
 from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.coupled import check_step
-
-NOISE, CLIP, EXPECTED = 2.0, 0.3, 8
-CALLS = count()
-RECORDS = Batch(torch.randn(12, 6, generator=torch.Generator().manual_seed(4)), torch.arange(12) % 3)
-
-
-def network(*, normalised: bool = False) -> nn.Sequential:
-    between = nn.BatchNorm1d(8) if normalised else nn.Identity()
-    with seeding.isolate_randomness(1):
-        return nn.Sequential(nn.Linear(6, 8), between, nn.Tanh(), nn.Linear(8, 3)).train()
-
-
-def slopes(batch: Batch, model: nn.Sequential) -> list[Tensors]:
-    """Return the gradient of each example, apart from the others unless the model mixes them."""
-    is_mixed = any(isinstance(layer, nn.BatchNorm1d) for layer in model)
-    outputs = model(batch.inputs).split(1) if is_mixed else map(model, batch.inputs.split(1))
-    losses = list(map(F.cross_entropy, outputs, batch.labels.split(1)))
-    names = [name for name, _ in model.named_parameters()]
-    every = [torch.autograd.grad(loss, list(model.parameters()), retain_graph=True) for loss in losses]
-    return [dict(zip(names, gradients, strict=True)) for gradients in every]
-
-
-def length(tensors: Tensors) -> float:
-    return float(torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().sqrt())
-
-
-def clipped(tensors: Tensors, clip: float = CLIP) -> Tensors:
-    norm = length(tensors)
-    factor = min(1.0, clip / norm) if norm > 0 else 1.0
-    if not norm < float("inf"):
-        return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    return {name: factor * tensor for name, tensor in tensors.items()}
-
-
-def added(every: list[Tensors]) -> Tensors:
-    return {name: torch.stack([one[name] for one in every]).sum(0) for name in every[0]}
-
-
-def noise_like(tensors: Tensors, seed: int, step: int, size: float = NOISE * CLIP) -> Tensors:
-    source = torch.Generator().manual_seed(1000 * seed + step)
-    return {name: size * torch.randn(tensor.shape, generator=source) for name, tensor in tensors.items()}
-
-
-def plus(one: Tensors, other: Tensors, divisor: float = EXPECTED) -> Tensors:
-    return {name: (one[name] + other[name]) / divisor for name in one}
-
-
-def private(batch: Batch, seed: int, step: int) -> Tensors:
-    """DP-SGD as it is: each gradient is clipped, the sum gets noise, and the expected size divides."""
-    total = added([clipped(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step))
-
-
-def no_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added(slopes(batch, network()))
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = clipped(added(slopes(batch, network())))
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_parts_of_two(batch: Batch, seed: int, step: int) -> Tensors:
-    every = slopes(batch, network())
-    total = added([clipped(added(every[place : place + 2])) for place in range(0, len(every), 2)])
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
-    def by_layer(one: Tensors) -> Tensors:
-        return {name: clipped({name: tensor})[name] for name, tensor in one.items()}
-
-    total = added([by_layer(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step))
-
-
-def weighs_after_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    return plus({name: 3 * tensor for name, tensor in total.items()}, noise_like(total, seed, step))
-
-
-def mixes_examples(batch: Batch, seed: int, step: int) -> Tensors:
-    model = network(normalised=len(batch) > 1)
-    total = added([clipped(one) for one in slopes(batch, model)])
-    total = {
-        name: total.get(name, torch.zeros_like(tensor)) for name, tensor in network(normalised=True).named_parameters()
-    }
-    return plus({name: tensor.detach() for name, tensor in total.items()}, noise_like(total, seed, step))
-
-
-def normalises_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    total = {name: 10 * tensor / length(total) for name, tensor in total.items()}
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_at_the_median(batch: Batch, seed: int, step: int) -> Tensors:
-    every = slopes(batch, network())
-    clip = sorted(map(length, every))[len(every) // 2]
-    total = added([clipped(one, clip) for one in every])
-    return plus(total, noise_like(total, seed, step, NOISE * CLIP))
-
-
-def clip_of_data_in_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    every = slopes(batch, network())
-    clip = sorted(map(length, every))[len(every) // 2]
-    total = added([clipped(one, clip) for one in every])
-    return plus(total, noise_like(total, seed, step, NOISE * clip))
-
-
-def lets_nan_pass(batch: Batch, seed: int, step: int) -> Tensors:
-    def careless(one: Tensors) -> Tensors:
-        return {name: tensor * min(1.0, CLIP / length(one)) for name, tensor in one.items()}
-
-    total = added([careless(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step))
-
-
-def raises_on_nan(batch: Batch, seed: int, step: int) -> Tensors:
-    if not bool(torch.isfinite(batch.inputs).all()):
-        raise ValueError("a record is not finite")
-    return private(batch, seed, step)
-
-
-def noise_over_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step, NOISE * CLIP / len(batch)))
-
-
-def divides_by_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step), len(batch))
-
-
-def too_little_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step, 0.7 * NOISE * CLIP))
-
-
-def a_layer_without_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    noise = noise_like(total, seed, step)
-    return plus(total, {**noise, "0.bias": torch.zeros(8)})
-
-
-def noise_again_in_each_step(batch: Batch, seed: int, step: int) -> Tensors:
-    return private(batch, seed, 0)
-
-
-def noise_again_in_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
-    noise = {name: noise_like({name: tensor}, seed, step)[name] for name, tensor in total.items()}
-    return plus(total, noise)
-
-
-def sends_its_loss(batch: Batch, seed: int, step: int) -> Tensors:
-    loss = F.cross_entropy(network()(batch.inputs), batch.labels)
-    return {**private(batch, seed, step), "loss": torch.nan_to_num(loss.detach())[None]}
-
-
-def sends_its_size(batch: Batch, seed: int, step: int) -> Tensors:
-    return {**private(batch, seed, step), "examples": torch.tensor([float(len(batch))])}
-
-
-def draws_elsewhere(batch: Batch, seed: int, step: int) -> Tensors:
-    sent = private(batch, seed, step)
-    return {name: tensor + next(CALLS) for name, tensor in sent.items()}
-
-
-MUTANTS: list[tuple[Callable[[Batch, int, int], Tensors], str]] = [
-    (no_clipping, "one record moves"),
-    (clips_the_sum, "one record moves"),
-    (clips_parts_of_two, "one record moves"),
-    (clips_each_layer, "one record moves"),
-    (weighs_after_clipping, "one record moves"),
-    (mixes_examples, "one record moves"),
-    (normalises_the_sum, "one record moves"),
-    (clips_at_the_median, "one record moves"),
-    (clip_of_data_in_noise, "depends on the records"),
-    (lets_nan_pass, "not finite"),
-    (raises_on_nan, "on one of two neighbours alone"),
-    (noise_over_the_size, "depends on the records"),
-    (divides_by_the_size, "depends on the records"),
-    (too_little_noise, "one record moves"),
-    (a_layer_without_noise, "moves what is sent by inf"),
-    (noise_again_in_each_step, "used again in another step"),
-    (noise_again_in_each_layer, "is used again in"),
-    (sends_its_loss, "moves what is sent by inf"),
-    (sends_its_size, "moves what is sent by inf"),
-    (draws_elsewhere, "derive all randomness from the seed"),
-]
 
 
 def test_what_keeps_its_statement_passes_and_its_distance_is_the_stated_one() -> None:
@@ -213,19 +28,25 @@ def test_what_keeps_its_statement_passes_and_its_distance_is_the_stated_one() ->
     assert 0.8 < outcome.distance / outcome.stated <= 1.0 + 1e-5
 
 
-SENTENCES = [sentence for _, sentence in MUTANTS]
+WRONG = [*MUTANTS.items(), *LEAKS.items()]
+SENTENCES = [sentence for _, sentence in WRONG]
+
+
+def test_eighteen_mechanisms_are_broken_and_one_of_them_shuffles() -> None:
+    assert len({step.__name__ for step in MUTANTS}) + len(faults_of_shuffling()) == 18
+    assert "not drawn by Poisson sampling" in faults_of_shuffling()[0]
 
 
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
     [  # quick tests see each sentence once
-        pytest.param(*MUTANTS[n], marks=pytest.mark.slow if sentence in SENTENCES[:n] else ())
+        pytest.param(*WRONG[n], marks=pytest.mark.slow if sentence in SENTENCES[:n] else ())
         for n, sentence in enumerate(SENTENCES)
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_step_that_is_written_wrongly_is_caught(mutant: Callable[[Batch, int, int], Tensors], sentence: str) -> None:
-    faults = check_step(mutant, RECORDS, NOISE).faults
+    faults = faults_of(mutant)
     assert any(sentence in fault for fault in faults), faults
 
 

@@ -11,14 +11,15 @@ from fedsim.cli.commands._console import command, complain, say
 _Target = Annotated[
     str,
     typer.Argument(
-        help="package.module:function or folder/file.py:function; it returns (step, (inputs, labels), noise multiplier)"
+        help="package.module:function or folder/file.py:function; it returns (step, (inputs, labels), noise multiplier) "
+        "and, for Poisson sampling, (sizes of batches, number of records, rate)"
     ),
 ]
 
 
 @command("check-mechanism", epilog="Example: fedsim check-mechanism my_pkg/private.py:step")
 def check_mechanism(target: _Target) -> None:
-    """Compare what a private step sends of neighbouring batches, with the same randomness."""
+    """Compare what a private step sends of neighbouring batches, with the same randomness; test sizes of batches."""
     from fedsim.audit.private_steps import check_target
 
     outcome = check_target(target)

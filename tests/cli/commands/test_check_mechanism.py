@@ -31,6 +31,37 @@ def test_half_of_the_noise_is_noticed(command: Say, tmp_path: Path) -> None:
     assert "one record moves what is sent by" in said
 
 
+def sampled(claim: str) -> str:
+    return EXAMPLE.replace("torch.zeros(9)), 2.0\n", f"torch.zeros(9)), 2.0, {claim}\n")
+
+
+def test_sizes_of_poisson_batches_pass_and_those_of_shuffled_passes_are_noticed(command: Say, tmp_path: Path) -> None:
+    drawn = "(torch.rand(40, 1000, generator=torch.Generator().manual_seed(0)) < 0.05).sum(1).tolist()"
+    code, _, said = command("check-mechanism", written(tmp_path, "drawn", sampled(f"({drawn}, 1000, 0.05)")))
+    assert (code, said) == (0, "")
+    code, told, said = command("check-mechanism", written(tmp_path, "shuffled", sampled("([50] * 40, 1000, 0.05)")))
+    assert (code, told) == (1, "")
+    assert "batches are not drawn by Poisson sampling: the variance of 40 sizes is 0 of N q (1 - q) = 47.5" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "claim", "sentence"),
+    [
+        ("no_claim", "[50] * 40", "is no tuple (sizes of batches, number of records, rate)"),
+        ("none_drawn", "([50] * 40, 0, 0.05)", "the number of records is 0, expected 1 to 10,000,000"),
+        ("often", "([50] * 40, 1000, 50)", "the sampling rate is 50, expected a number between 0 and 1"),
+        ("halves", "([50.5] * 40, 1000, 0.05)", "a size of a batch is no whole number from 0 to 1000"),
+        ("few_sizes", "([50] * 3, 1000, 0.05)", "gives 3 sizes of batches, expected 8 at least"),
+    ],
+)
+def test_a_sampling_claim_that_is_none_ends_with_one_sentence(
+    command: Say, tmp_path: Path, name: str, claim: str, sentence: str
+) -> None:
+    code, told, said = command("check-mechanism", written(tmp_path, name, sampled(claim)))
+    assert (code, told) == (2, "")
+    assert sentence in " ".join(said.split())
+
+
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
