@@ -11,8 +11,8 @@ from fedsim.cli.commands._console import command, complain, say
 _Target = Annotated[
     str,
     typer.Argument(
-        help="package.module:function or folder/file.py:function; it returns (step, (inputs, labels), noise multiplier) "
-        "and, for Poisson sampling, (sizes of batches, number of records, rate)"
+        help="package.module:function or folder/file.py:function; it returns (step, (inputs, labels), noise "
+        "multiplier) and, for Poisson sampling, (sizes of batches, number of records, rate)"
     ),
 ]
 
