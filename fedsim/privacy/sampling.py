@@ -82,12 +82,10 @@ def fewest_sizes(records: int, rate: float) -> int:
 
 
 def _of_spread(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
-    from scipy.special import logsumexp  # noqa: PLC0415 - most runs need not wait for SciPy
-
-    batches = len(claim.sizes)
     squares = np.square(np.arange(claim.records + 1) - claim.records * claim.rate) / claim.variance
-    bounds = [batches * (float(logsumexp(logs + tilt * squares)) - tilt * claim.spread) for tilt in (*_TILTS, *-_TILTS)]
-    return math.exp(min(0.0, *bounds))
+    tilts = (*_TILTS, *-_TILTS)
+    bounds = [float(np.logaddexp.reduce(logs + tilt * squares)) - tilt * claim.spread for tilt in tilts]
+    return math.exp(len(claim.sizes) * min(0.0, *bounds))
 
 
 def _of_one_size(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:

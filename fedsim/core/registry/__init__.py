@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         task,
         trace_attack,
     )
-    from fedsim.core.registry.finding import declared, entries, every_metric, find, get, methods, temporary
+    from fedsim.core.registry.finding import declared, entries, every_metric, get, methods, named, temporary
     from fedsim.core.registry.method import KINDS, Entry, Kind, Method
     from fedsim.core.registry.own_functions import OpenConfig, check_marked, for_scenarios
 
@@ -57,13 +57,13 @@ __all__ = [
     "every_metric",
     "evidence_attack",
     "evidence_defense",
-    "find",
     "for_scenarios",
     "get",
     "membership",
     "methods",
     "metric",
     "model",
+    "named",
     "prior",
     "question",
     "task",

@@ -58,8 +58,8 @@ def get(kind: Kind, name: str) -> Method:
     return method
 
 
-def find(name: str) -> list[Method]:
-    """Return the methods of any kind with this name or alias (a name may be used by two kinds).
+def named(name: str) -> list[Entry]:
+    """Return what methods of any kind with this name or alias say of themselves (a name may be used by two kinds).
 
     Tables write names as people do: ``DIA`` is ``dia``, and ``label shares`` is ``label-shares``.
 
@@ -68,12 +68,12 @@ def find(name: str) -> list[Method]:
     """
     everything = [entry for kind in KINDS for entry in entries(kind).values()]
     wanted = "-".join(name.casefold().split())
-    named = [get(entry.kind, entry.name) for entry in everything if wanted in entry.names]
-    if not named:
+    called = [entry for entry in everything if wanted in entry.names]
+    if not called:
         raise FedsimError(
             f"there is no method '{name}'.{_hint(wanted, {name for entry in everything for name in entry.names})}"
         )
-    return named
+    return called
 
 
 def _parts(kind: Kind) -> tuple[Kind, ...]:

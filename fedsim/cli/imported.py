@@ -1,0 +1,48 @@
+"""What the import of a method tells `fedsim show`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fedsim.cli.pages import Page
+from fedsim.core import registry
+from fedsim.core.hooks import Attack
+from fedsim.core.source import toml
+from fedsim.core.types import GRANTS, Config
+from fedsim.scenario.example import example_of
+
+
+def read(method: registry.Method) -> Page:
+    """Return the page of a method that was imported."""
+    tables = example_of(method)
+    return Page(method.doc, _grants(method), _settings(method), toml(tables) if tables else "")
+
+
+def _grants(method: registry.Method) -> list[str]:
+    attack = method.derived_from(Attack)
+    return [] if attack is None else [f"{name} ({GRANTS[name].called})" for name in sorted(attack.needs)]
+
+
+def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    properties = method.config.model_json_schema().get("properties", {})
+    for name, field in method.config.model_fields.items():
+        default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
+        rows.append((name, default, _expected(properties.get(name, {})), field.description or ""))
+    return rows
+
+
+def _written(value: Any) -> str:
+    """Return a default as JSON, tables as they stand in a scenario."""
+    return json.dumps(
+        value, default=lambda part: part.model_dump(mode="json") if isinstance(part, Config) else str(part)
+    )
+
+
+def _expected(schema: dict[str, object]) -> str:
+    if "enum" in schema:
+        return f"one of {schema['enum']}"
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if isinstance(schema.get(key), (int, float))]
+    return " ".join([str(schema.get("type", "")), *limits]).strip()

@@ -1,0 +1,36 @@
+"""What `fedsim show` prints of a method is the same whether it was imported or not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsim.cli import pages
+from fedsim.cli.commands._console import screen
+from fedsim.cli.commands.show import print_page
+from fedsim.cli.imported import read
+from fedsim.core import registry
+from fedsim.core.registry import index
+from fedsim.core.registry.method import KINDS
+
+ENTRIES = [entry for kind in KINDS for entry in index.entries_of(kind).values()]
+
+
+def printed(show: Callable[[], None]) -> str:
+    with screen.capture() as shown:
+        show()
+    return shown.get()
+
+
+def test_every_page_out_of_the_index_is_that_of_the_imported_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
+    pages.page_of(ENTRIES[0])
+    stored = json.loads((tmp_path / "pages.json").read_text())["pages"]
+    assert len(ENTRIES) == len(stored) > 300
+    for entry in ENTRIES:
+        method, page = registry.get(entry.kind, entry.name), pages.Page(**stored[f"{entry.kind} {entry.name}"])
+        slow = printed(lambda method=method: print_page(method, read(method)))
+        assert printed(lambda entry=entry, page=page: print_page(entry, page)) == slow
