@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from fedsim.audit import evidence, figures, planted, verdict, walls, wording
@@ -227,10 +227,7 @@ def _texts(record: AuditRecord) -> Iterator[Block]:
 
 def _members(record: AuditRecord) -> Section:
     findings = record.of("membership")
-    without: dict[str, list[str]] = {}
-    for finding in findings:
-        if finding.failure:
-            without.setdefault(finding.failure, []).append(finding.label)
+    without = _by_remark({finding.label: (finding.failure,) for finding in findings if finding.failure})
     rows = [wording.member_cells(finding) for finding in findings if not finding.failure]
     headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
     rounds = record.training.rounds if record.training else "some"
@@ -239,7 +236,7 @@ def _members(record: AuditRecord) -> Section:
             f"The client was trained for {rounds} rounds. Attacks get its examples and as many others, and say which "
             "are members."
         ),
-        *([table("Members found", headings, rows, ("judges",))] if rows else []),
+        *([table("Members found", headings, rows, ("judges",), "words")] if rows else []),
         *(note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
     )
     return Section("Who was a member", blocks if findings else (), "members")
@@ -317,8 +314,15 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     control = (
         [TableRow.of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     )
-    best = verdict.recommend(record)
-    rows = [*control, *(_defense_row(record, arm, is_best=arm is best) for arm in arms)]
+    best, remarks = verdict.recommend(record), {arm.name: _remarks(record, arm) for arm in arms}
+    shared = {why: names for why, names in _by_remark(remarks).items() if len(names) > 1}
+    rows = [
+        *control,
+        *(
+            _defense_row(record, arm, tuple(why for why in remarks[arm.name] if why not in shared), is_best=arm is best)
+            for arm in arms
+        ),
+    ]
     if (picture := figures.defenses(record)) is not None:
         yield Figures((picture,), folder="")
     yield table("Defenses, with default settings unless stated", heads, rows, words, "words")
@@ -326,14 +330,28 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     if record.training:
         examples = record.training.test_examples
         paired = f"Accuracy: paired over the same {examples} test examples, 95 % bootstrap intervals. "
+    yield from (note(f"{', '.join(names)}: {why.removesuffix('.')}.") for why, names in shared.items())
     yield note(f"{paired}The same as data: defenses.csv.")
 
 
-def _defense_row(record: AuditRecord, arm: AuditArm, *, is_best: bool) -> TableRow:
+def _remarks(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
+    """Return why a defense does not keep the policy, less what is said of all defenses above."""
+    if arm.failure:
+        return ()
+    of_all = verdict.weak_control(record)
+    return verdict.broken_by(record, arm) or tuple(why for why in verdict.undecided(record, arm) if why not in of_all)
+
+
+def _by_remark(remarks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name, sentences in remarks.items():
+        for why in sentences:
+            names.setdefault(why, []).append(name)
+    return names
+
+
+def _defense_row(record: AuditRecord, arm: AuditArm, why: tuple[str, ...], *, is_best: bool) -> TableRow:
     attacked = wording.searches(record, arm) if arm.victims else ("", "", "not attacked", "")
-    said = verdict.weak_control(record)  # of all defenses, once above
-    open_ = tuple(reason for reason in verdict.undecided(record, arm) if reason not in said)
-    why = () if arm.failure else verdict.broken_by(record, arm) or open_
     cost = ("", "", "")
     if arm.cost:
         lost = wording.interval(arm.cost.accuracy_loss, 100, 1)

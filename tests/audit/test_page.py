@@ -28,6 +28,21 @@ def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
     assert "Recommended" not in html
 
 
+def test_a_remark_on_several_defenses_stands_once_below_their_rows() -> None:
+    names = ("one", "other", "third")
+    tried = tuple(defended(name, 0, 0.0, iterations=40, converged=False) for name in names)
+    html = to_html(page.build(record(Policy(max_recognisable=0.1), tried=tried), {}))
+    assert html.count("40 of 40 searches did not converge within 40 iterations") == 2  # and in the recommendation
+    assert html.count("one, other, third: 40 of 40 searches did not converge within 40 iterations") == 1
+    assert html.count(">undecided</td>") == len(names)
+
+
+def test_members_are_told_in_sentences_on_a_narrow_screen() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    screen.show(record(Policy(), findings=(membership(0.2),)), console)
+    assert "  lira; judges: the trained model; members: " in console.export_text()
+
+
 def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
     trials = (defended("<img src=x>", 0, 0.01),)
     html = to_html(page.build(record(Policy(max_recognisable=0.1), tried=trials, findings=(membership(0.2),)), {}))

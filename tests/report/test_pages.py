@@ -86,6 +86,31 @@ def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_barrier(axe, pages
 
 
 @pytest.mark.slow
+def test_tables_fit_a_desk_and_paper_and_intervals_are_small_on_it(pages):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    from playwright.sync_api import sync_playwright
+
+    cut = (
+        "(nodes) => nodes.filter((one) => one.scrollWidth > one.parentElement.clientWidth).map((one) => one.className)"
+    )
+    sizes = "(nodes) => nodes.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
+        for path in pages:
+            for is_paper, width in ((False, 1280), (True, 680)):  # 18 cm, an A4 page without its margins
+                page = browser.new_page(viewport={"width": width, "height": 800})
+                page.emulate_media(media="print" if is_paper else "screen")
+                page.goto(path.as_uri())
+                page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
+                assert page.locator("table").evaluate_all(cut) == []
+                small = page.locator(".number small").evaluate_all(sizes)
+                assert not is_paper or all(size < 10 for size in small)  # figures have 8 pt, 10.7 pixels
+                page.close()
+        browser.close()
+
+
+@pytest.mark.slow
 def test_tables_are_sorted_within_their_groups_pictures_grow_and_links_open_folds(pages):
     if CHROMIUM is None:
         pytest.skip("no Chromium")
