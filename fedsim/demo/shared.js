@@ -8,29 +8,28 @@ function describe(canvas, text) {
   canvas.setAttribute("aria-label", plain(text));
 }
 
-// Where image i of n lies in a square canvas.
-function cell(canvas, i, n) {
-  const columns = Math.ceil(Math.sqrt(n)), rows = Math.ceil(n / columns), size = canvas.width / columns;
-  return [(i % columns) * size, (canvas.height - rows * size) / 2 + Math.floor(i / columns) * size, size];
-}
-
 function blank(canvas) {
   const pen = canvas.getContext("2d");
-  pen.imageSmoothingEnabled = false;
-  pen.globalCompositeOperation = "source-over";
   pen.fillStyle = "#8a929b";
   pen.fillRect(0, 0, canvas.width, canvas.height);
+}
+
+// An empty canvas for n images, as high as their rows.
+function cleared(canvas, n) {
+  const columns = Math.ceil(Math.sqrt(n));
+  canvas.height = Math.ceil(n / columns) * canvas.width / columns;
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingEnabled = false;
   return pen;
 }
 
 // One row of a strip: the images of a batch.
 function drawRow(canvas, strip, row, n, side, mode = "source-over") {
-  const pen = mode === "source-over" ? blank(canvas) : canvas.getContext("2d");
+  const pen = mode === "source-over" ? cleared(canvas, n) : canvas.getContext("2d");
+  const columns = Math.ceil(Math.sqrt(n)), size = canvas.width / columns;
   pen.globalCompositeOperation = mode;
-  for (let i = 0; i < n; i++) {
-    const [x, y, size] = cell(canvas, i, n);
-    pen.drawImage(strip, i * side, row * side, side, side, x, y, size, size);
-  }
+  for (let i = 0; i < n; i++)
+    pen.drawImage(strip, i * side, row * side, side, side, (i % columns) * size, Math.floor(i / columns) * size, size, size);
   pen.globalCompositeOperation = "source-over";
 }
 

@@ -85,6 +85,16 @@ def test_the_sliders_with_every_defense_and_photographs_fit_a_projector(
         assert size[1] <= 768
 
 
+def test_pictures_stand_in_a_line_and_two_images_leave_no_empty_boxes(browse: Open, page_file: Path) -> None:
+    page = browse(f"{page_file.as_uri()}#story=2")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    heads = page.locator(".seen figure:visible h2")
+    bottoms = heads.evaluate_all("(own) => own.map((one) => Math.round(one.getBoundingClientRect().bottom))")
+    assert len(bottoms) == 3
+    assert len(set(bottoms)) == 1
+    assert page.locator("#held").evaluate("(own) => [own.width, own.height]") == [280, 140]
+
+
 def test_the_live_page_fits_at_every_width(live_page: Page) -> None:
     check(live_page)
 
