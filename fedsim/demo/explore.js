@@ -21,6 +21,9 @@ const lowest = () => grid().rates[0];
 const rowAt = (run) => Math.min(state.frame, run.frames - 1);
 const isLast = (run) => !run.frames || state.frame >= run.frames - 1;
 const reached = (run) => run.identified.filter(Boolean).length;
+// Of a few photographs nobody can say which are identified: a thousand others are missing.
+const isJudged = () => data().scenes.some((scene) => Object.values(scene.runs).some((run) => run.identified.length));
+const isPredicted = () => state.predict && isJudged();
 const iterationAt = (run) => (isLast(run) ? run.used : grid().frames[state.frame]);
 const decimal = (value) => value.toLocaleString(language);
 const defenseName = (setting) => (setting.protection === "noise" ? t("table.noise", { scale: decimal(setting.noise) }) : t(`protection.${setting.protection}`));
@@ -39,7 +42,7 @@ const number = (value) => (value === null || value === undefined ? t("curve.nonu
 // ---- drawing
 
 function drawSliders() {
-  const now = scene(), run = now.runs[state.attacker], n = now.setting.batch, hidden = state.predict && !shown;
+  const now = scene(), run = now.runs[state.attacker], n = now.setting.batch, hidden = isPredicted() && !shown;
   drawControls(run);
   drawRow($("original"), originals[state.set], 0, n, data().side);
   tell("original-text", "pictures.stayed", { images: images(n), labels: data().labels.slice(0, n).join(", ") });
@@ -48,9 +51,9 @@ function drawSliders() {
     part.classList.toggle("covered", hidden);
     part.setAttribute("aria-hidden", String(hidden));
   });
-  $("predict").hidden = !state.predict;
+  $("predict").hidden = !isPredicted();
   tell("question", "predict.question", { images: images(n) });
-  $("verdict").textContent = shown && state.predict ? verdict(run, n) : "";
+  $("verdict").textContent = shown && isPredicted() ? verdict(run, n) : "";
   document.querySelectorAll("[data-vote]").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.vote === vote)));
   drawOutcome(run, n);
   drawMasks(now, run, n);
@@ -70,7 +73,7 @@ function drawOutcome(run, n) {
     drawDifference($("difference"), originals[state.set], strips[run.strip], rowAt(run), n, data().side);
     const course = t(n > 1 ? "pictures.average" : "pictures.guess", { iteration: iterationAt(run), psnr: fixed(psnrNow(run)) });
     put($("now-text"), isLast(run) ? `${course} ${t("pictures.ended", { why: because(run.stopped) })}` : course);
-    if (isLast(run)) tell("difference-text", "pictures.identified", { reached: reached(run), images: images(n) });
+    if (isLast(run) && isJudged()) tell("difference-text", "pictures.identified", { reached: reached(run), images: images(n) });
     else tell("difference-text", "pictures.equal");
   }
   describe($("now"), `${t("stage.reconstruction")}. ${$("now-text").textContent}`);
@@ -154,7 +157,7 @@ const STAGE = {
     if (run.frames && !hidden) drawRow($("stage-picture"), strips[run.strip], run.frames - 1, n, data().side); else blank($("stage-picture"));
     if (hidden) return t("told.hidden");
     if (!run.frames) return t("told.none", { failure: because(run.failure) });
-    return t("told.reconstruction", { psnr: run.psnr.map((value) => fixed(value)).join(", "), reached: reached(run), images: images(n) });
+    return t(isJudged() ? "told.reconstruction" : "told.reconstructed", { psnr: run.psnr.map((value) => fixed(value)).join(", "), reached: reached(run), images: images(n) });
   },
 };
 
@@ -179,7 +182,7 @@ function drawControls(run) {
     $(`${id}-value`).textContent = text;
     $(id).setAttribute("aria-valuetext", text);
   };
-  const { rates, batches, noises, frames } = grid(), hidden = state.predict && !shown;
+  const { rates, batches, noises, frames } = grid(), hidden = isPredicted() && !shown;
   set("rate", state.rate, rates, decimal(rates[state.rate]));
   set("batch", state.batch, batches, images(batches[state.batch]));
   set("noise", state.noise, noises, state.protection === "noise" ? t("controls.rms", { scale: decimal(noises[state.noise]) }) : t("controls.off"));
@@ -193,6 +196,7 @@ function drawControls(run) {
   document.querySelectorAll("[name=set]").forEach((radio) => { radio.checked = radio.value === state.set; });
   $("compare").checked = state.compare;
   $("predict-first").checked = state.predict;
+  $("predict-first").disabled = !isJudged();
   tell("play", timer ? "controls.pause" : "controls.play");
   $("play").title = t("controls.space");
   $("play").setAttribute("aria-pressed", String(Boolean(timer)));

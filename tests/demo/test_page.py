@@ -259,6 +259,26 @@ def test_hostile_text_in_a_recording_stays_text(lesson: Lesson, browse: Open, tm
     assert page.locator("img").count() == 0
 
 
+def test_where_too_few_pictures_stand_beside_them_nothing_is_said_of_who_is_identified(
+    lesson: Lesson, recording: Recording, browse: Open, tmp_path: Path
+) -> None:
+    scenes = tuple(
+        scene.model_copy(
+            update={"runs": {name: run.model_copy(update={"identified": ()}) for name, run in scene.runs.items()}}
+        )
+        for scene in recording.scenes
+    )
+    few = lesson.model_copy(update={"sets": {"digits": recording.model_copy(update={"scenes": scenes})}, "quiz": ()})
+    pages.write(few, tmp_path / "few.html")
+    page = browse(f"{(tmp_path / 'few.html').as_uri()}#{SLIDERS}&predict=1&step=9")
+    expect(page.locator("#predict")).to_be_hidden()
+    expect(page.locator("#predict-first")).to_be_disabled()
+    expect(page.locator("#difference-text")).to_have_text("Black is equal, white is as far off as can be.")
+    page.locator(".strip button").last.click()
+    expect(page.locator("#stage")).to_contain_text("Reconstruction: ")
+    expect(page.locator("#stage")).not_to_contain_text("identified")
+
+
 def test_each_picture_is_stored_once(lesson: Lesson, recording: Recording) -> None:
     text = pages.page_of(lesson)
     strips = {run.strip for s in recording.scenes for run in s.runs.values()} - {recording.originals}
