@@ -116,6 +116,8 @@ def report(page: Page, file: Path) -> None:
     page.emulate_media(media="print", color_scheme="light")
     page.set_viewport_size({"width": 720, "height": 1000})
     page.screenshot(path=IMAGES / "report-print.png")
+    for path in IMAGES.glob("report-*.png"):
+        shrink(path)
 
 
 def main() -> None:
