@@ -4,13 +4,15 @@
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make figures: the tables of pages, from the results of experiments.  make check-figures: quick ones again, 15 minutes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
-# make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
-# make screenshots: the pictures of the demo and of a report in docs.  It needs Chromium.
+# make docs: the documentation as a site in results/site, which needs no network, with a recorded page of the demo in it.
+#   Warnings are errors, broken links too.
+# make screenshots: the pictures of the demo, a report and an audit in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
+RECORDED := results/demo.html
 SENTENCES := results/55_text_from_gradients/report.html
 # Python compiles what is imported when it is first imported; most of what is installed never is. It keeps the result even
 # where the environment says not to: else each process of a test compiles torch anew.
@@ -34,14 +36,18 @@ demo: $(QUICKSTART)
 demo-llm: $(SENTENCES)
 	@echo "The report: $(SENTENCES)"
 
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-dev $(RECORDED)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: results/site/index.html"
 
-screenshots: $(VENV)/.installed-dev $(QUICKSTART)
+screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
+	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch 1,4 --minutes 2 \
+		--out $(CURDIR)/results/audit || test $$? = 3
+	@PYTHONPATH=. $(BIN)/python docs/screenshots.py $(RECORDED) $(QUICKSTART) results/audit/audit.html
+
+$(RECORDED): $(VENV)/.installed $(wildcard fedsim/demo/*)
 	@mkdir -p results
-	@$(FEDSIM) demo --out results/demo.html
-	@PYTHONPATH=. $(BIN)/python docs/screenshots.py results/demo.html $(QUICKSTART)
+	@$(FEDSIM) demo --out $@
 
 $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 	@$(FEDSIM) run scenarios/00_quickstart.toml --overwrite

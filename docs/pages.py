@@ -16,6 +16,7 @@ from fedsim.scenario import Scenario
 ROOT = Path(__file__).parent.parent
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 DOCS = Path(__file__).parent
+RECORDED, IN_SITE = ROOT / "results" / "demo.html", "recorded-demo.html"
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "teaching.md", "glossary.md"),
     "How to": ("audit.md", "release.md", "python.md", "sweeps.md", "federation.md", "guard.md", "generation.md", "."),
@@ -85,11 +86,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, name, content=_TARGET.sub(_from_root, text)))
     files.append(File.generated(config, "reference/scenario.md", content="\n".join(_scenario())))
     files.append(File.generated(config, "reference/methods.md", content="\n".join(_methods())))
+    if RECORDED.exists():
+        files.append(File.generated(config, IN_SITE, content=RECORDED.read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links to pages of the repository's root lead to their copies in the site."""
+    """Let links to pages of the repository's root lead to their copies in the site; link the page of the demo."""
+    if page.file.src_uri == "demo.md" and RECORDED.exists():
+        return markdown.replace("\n\n", f"\n\n[Open a recorded page]({IN_SITE}).\n\n", 1)
     if page.file.src_uri in PAGES:
         return markdown
     for name, source in PAGES.items():

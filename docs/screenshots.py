@@ -1,4 +1,4 @@
-"""Takes the pictures of both demo pages, and of a report, for docs/images. `make screenshots` makes the pages first."""
+"""Takes the pictures of both demo pages, a report and an audit. `make screenshots` makes the pages first."""
 
 from __future__ import annotations
 
@@ -120,11 +120,20 @@ def report(page: Page, file: Path) -> None:
         shrink(path)
 
 
+def audit(page: Page, file: Path) -> None:
+    """Show the first screen of an audit."""
+    page.set_viewport_size({"width": 1100, "height": 760})
+    page.goto(file.resolve().as_uri())
+    page.screenshot(path=IMAGES / "audit.png")
+    shrink(IMAGES / "audit.png")
+
+
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("page", type=Path, help="what fedsim demo --out has written; - for none")
     parser.add_argument("report", type=Path, help="report.html of the quickstart; - for none")
+    parser.add_argument("audit", type=Path, help="audit.html of the example; - for none")
     given = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -137,6 +146,8 @@ def main() -> None:
             demos(browser, given.page, Path(profile))
         if str(given.report) != "-":
             report(browser.new_page(), given.report)
+        if str(given.audit) != "-":
+            audit(browser.new_page(), given.audit)
         browser.close()
 
 

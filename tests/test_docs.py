@@ -38,3 +38,21 @@ def test_the_reference_has_every_key_and_every_method(pages) -> None:
 def test_links_of_the_front_page_lead_to_pages_of_the_site(pages) -> None:
     text = pages._TARGET.sub(pages._from_root, "[a](docs/audit.md#x) [b](CONTRIBUTING.md) [c](https://example.org)")
     assert text == "[a](audit.md#x) [b](contributing.md) [c](https://example.org)"
+
+
+def test_the_site_carries_a_recorded_page_of_the_demo_and_a_link_to_it(pages, tmp_path, monkeypatch) -> None:
+    from mkdocs.config import load_config
+    from mkdocs.structure.files import File, Files
+
+    recorded = tmp_path / "demo-page.html"
+    monkeypatch.setattr(pages, "RECORDED", recorded)
+    page = type("Page", (), {"file": File("demo.md", str(tmp_path), str(tmp_path), use_directory_urls=False)})
+    text = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    assert pages.IN_SITE not in pages.on_page_markdown(text, page)
+    recorded.write_text("<!doctype html>")
+    assert pages.on_page_markdown(text, page).count(f"[Open a recorded page]({pages.IN_SITE}).") == 1
+    monkeypatch.setattr(pages, "_scenario", list)
+    monkeypatch.setattr(pages, "_methods", list)
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"))
+    config.plugins._current_plugin = "pages"
+    assert pages.on_files(Files([]), config).get_file_from_path(pages.IN_SITE).content_string == "<!doctype html>"

@@ -57,8 +57,8 @@ def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> I
     count = sum(len(pictures.get(f"{victim.arrays}/guesses", ())) for victim in arm.victims)
     shown = tuple(row for row in rows if row.cells)
     if shown:
-        which = f"The first {MOST} of {count}" if count > MOST else f"All {count}"
-        yield Wall(title, (), shown, f"{which} attacked images. A frame and ✓ mark those that count as recovered.")
+        which = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
+        yield Wall(title, (), shown, f"{which}. A frame and ✓ mark those that count as recovered.")
 
 
 def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:
