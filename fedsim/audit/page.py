@@ -165,15 +165,22 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
-def _policy(record: AuditRecord) -> Iterator[Block]:
-    if broken := verdict.broken(record):
-        yield Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
-    elif record.policy.is_empty:
+def without_policy(record: AuditRecord) -> Iterator[Block]:
+    """Yield what the exit code says where no threshold is stated; nothing where one is, or anything is broken."""
+    if record.policy.is_empty and not verdict.broken(record):
         yield note(
             "No policy was given, so exit code 0 says only that the audit ran. Thresholds in ",
             Code("[tool.fedsim.policy]"),
             " of a pyproject.toml decide what is too much.",
         )
+
+
+def _policy(record: AuditRecord) -> Iterator[Block]:
+    yield from without_policy(record)
+    if broken := verdict.broken(record):
+        yield Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
+    elif record.policy.is_empty:
+        return
     elif verdict.unjudged(record):
         what = "Undecided: no threshold of the policy is broken, but there is no evidence that all are kept"
         yield Verdict("caution", what, (paragraph("What is missing is listed below."),))

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from fedsim.audit import page, screen
@@ -35,6 +36,14 @@ def test_a_remark_on_several_defenses_stands_once_below_their_rows() -> None:
     assert html.count("40 of 40 searches did not converge within 40 iterations") == 2  # and in the recommendation
     assert html.count("one, other, third: 40 of 40 searches did not converge within 40 iterations") == 1
     assert html.count(">undecided</td>") == len(names)
+
+
+@pytest.mark.parametrize(("policy", "times"), [(Policy(), 1), (Policy(max_recognisable=1.0), 0)])
+def test_without_a_policy_page_and_terminal_say_what_exit_code_0_means(policy: Policy, times: int) -> None:
+    said, found = "exit code 0 says only that the audit ran", record(policy)
+    console = Console(width=200, record=True, file=io.StringIO())
+    screen.show(found, console)
+    assert console.export_text().count(said) == to_html(page.build(found, {})).count(said) == times
 
 
 def test_members_are_told_in_sentences_on_a_narrow_screen() -> None:
