@@ -1,8 +1,8 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
-``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, and ``<!-- expected: NAME -->`` what a
-scenario expects (or some of it: `benchmarks._expected`).
+``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, ``<!-- costs: NAME -->`` what defenses
+cost and keep as one, and ``<!-- expected: NAME -->`` what a scenario expects (or some of it: `benchmarks._expected`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import _expected, _map, _papers
+from benchmarks import _costs, _expected, _map, _papers
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_COSTS = re.compile(r"(<!-- costs: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
     r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
@@ -67,16 +68,22 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
             raise FedsimError(f"{page}: {error}") from error
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
-    text = _EXPECTED.sub(expected, _MAP.sub(picture, text))
+    def costs(match: re.Match[str]) -> str:
+        words = _costs.in_words(read(match["name"], folder).rows, match["name"])
+        place = os.path.relpath(IMAGES / f"{match['name']}.svg", (ROOT / page).parent)
+        return f"{match[1]}\n![{words}]({place})\n\n{match[3]}"
+
+    text = _EXPECTED.sub(expected, _COSTS.sub(costs, _MAP.sub(picture, text)))
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
     return _BLOCK.sub(block, text)
 
 
 def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
-    """Yield the picture of each experiment that a page shows as a map, and where it lies."""
-    names = {match["name"] for page in pages() for match in _MAP.finditer(page.read_text(encoding="utf-8"))}
-    for name in sorted(names):
-        yield IMAGES / f"{name}.svg", _map.draw(read(name, folder).rows, name)
+    """Yield the picture of each experiment that a page shows as a map or by its costs, and where it lies."""
+    texts = [page.read_text(encoding="utf-8") for page in pages()]
+    for mark, draw in ((_MAP, _map.draw), (_COSTS, _costs.draw)):
+        for name in sorted({match["name"] for text in texts for match in mark.finditer(text)}):
+            yield IMAGES / f"{name}.svg", draw(read(name, folder).rows, name)
 
 
 def origin(result: Result, cell: str | None = None) -> str:
