@@ -4,8 +4,8 @@
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make figures: the tables of pages, from the results of experiments.  make check-figures: quick ones again, 15 minutes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
-# make docs: the documentation as a site in results/site, which needs no network, with a recorded page of the demo in it.
-#   Warnings are errors, broken links too.
+# make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
+# make site: the same with a recorded page of the demo in it, which takes some minutes to record.
 # make screenshots: the pictures of the demo, a report and an audit in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected], and take under five minutes.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs screenshots test test-all tests all-tests check-scenarios figures check-figures mutants lint clean
+.PHONY: demo demo-llm docs site screenshots test test-all tests all-tests check-scenarios figures check-figures mutants lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -36,9 +36,11 @@ demo: $(QUICKSTART)
 demo-llm: $(SENTENCES)
 	@echo "The report: $(SENTENCES)"
 
-docs: $(VENV)/.installed-dev $(RECORDED)
+docs: $(VENV)/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation: results/site/index.html"
+
+site: $(RECORDED) docs
 
 screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
 	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch 1,4 --minutes 2 \
