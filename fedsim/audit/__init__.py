@@ -46,7 +46,7 @@ def audit(
         client: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
             lists; a text names it, as on the command line.
         batches: batch sizes to attack.
-        minutes: wall time of the whole audit.
+        minutes: wall time of the audit, without the import of what the client names.
         out: folder for record, pictures, page and tables; absent: nothing is kept.
         policy: thresholds; see `verdict.broken`.
         knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
@@ -60,6 +60,7 @@ def audit(
             device is absent.
     """
     find_device(device)
+    thing = load(client) if isinstance(client, str) else client
     clock = AuditClock(60.0 * minutes)
     name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
     command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
@@ -77,9 +78,7 @@ def audit(
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         running.prepare(folder)
-        record = auditing.run(
-            made(load(client) if isinstance(client, str) else client, name), plan, policy or Policy(), folder, clock
-        )
+        record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
         return running.finished(record, folder)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 from fedsim.core import process
@@ -33,11 +32,13 @@ def serve() -> None:
     order = json.loads(sys.stdin.readline())
     plan = AuditPlan.model_validate(order["plan"])
     policy = Policy.model_validate(order["policy"])
-    clock = AuditClock(order["end"] - time.monotonic())  # all processes of a machine share this clock
-    tell(f"calls {plan.target}")
+    tell(f"imports {plan.target}")
     try:
         with own_models.staying(f"'{plan.target}'"):
-            audited = loading.made(loading.load(plan.target), plan.target)
+            thing = loading.load(plan.target)
+            tell(f"calls {plan.target}")
+            clock = AuditClock(order["seconds"])
+            audited = loading.made(thing, plan.target)
             auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")

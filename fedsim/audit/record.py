@@ -42,7 +42,7 @@ class AuditPlan(Part):
     Attributes:
         target: ``package.module:function`` of the factory, for display and for the child process.
         batches: batch sizes to attack.
-        minutes: wall time of the whole audit.
+        minutes: wall time of the audit, without the import of what it audits.
         memory: GiB of address space for the process that runs the user's code; 0: no limit.
         updates: number of attacked updates per batch size and defense; absent: enough for a few images.
         command: command that runs it again.

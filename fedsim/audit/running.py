@@ -29,6 +29,7 @@ _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
 _FOR_THE_CHILD = 0.96  # share of the time: the child ends by itself, and is ended from here only where it hangs
 _TICK = 0.5
+_MOST_FOR_IMPORTS = 300.0  # seconds: a module that takes longer hangs, or trains while it is imported
 
 OnProgress = Callable[[str, float], None]  # what is being done, and the seconds left
 
@@ -36,26 +37,28 @@ OnProgress = Callable[[str, float], None]  # what is being done, and the seconds
 def run(
     plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None
 ) -> AuditRecord:
-    """Audit the plan's target in a child process within its minutes, and write page and tables.
+    """Audit the plan's target in a child process, and write page and tables; its minutes begin behind its imports.
 
     Raises:
         FedsimError: the user's code cannot be imported, raises, hangs, or needs too much memory.
     """
-    begin = time.monotonic()
     prepare(folder)
     total = 60.0 * plan.minutes
-    end = begin + total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
+    seconds = total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
     (folder / LOG).write_bytes(b"")
     with _child(plan, folder) as child:
         order = {
             "plan": plan.model_dump(mode="json"),
             "policy": policy.model_dump(mode="json"),
             "folder": str(folder.resolve()),
-            "end": begin + _FOR_THE_CHILD * (end - begin),
+            "seconds": _FOR_THE_CHILD * seconds,
         }
         _pipe(child.stdin).write(json.dumps(order) + "\n")
         _pipe(child.stdin).flush()
-        is_whole = _follow_child(child, plan, folder, end, on_progress)
+        said = _Said(child)
+        _await_import(said, plan, seconds, on_progress)
+        begin = time.monotonic()
+        is_whole = _follow_child(said, plan, folder, begin + seconds, on_progress)
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
@@ -94,11 +97,24 @@ def prepare(folder: Path) -> None:
         raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
 
 
-def _follow_child(
-    child: subprocess.Popen[str], plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress
-) -> bool:
+def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
+    """Wait until the child has imported what the target names; libraries of the user do not count as the audit's time.
+
+    Raises:
+        FedsimError: that takes too long, or fails.
+    """
+    for what in said.until(time.monotonic() + _MOST_FOR_IMPORTS):
+        on_progress(what, seconds)
+        if what.startswith("calls"):
+            return
+    if said.is_silent:
+        raise FedsimError(
+            f"'{plan.target}' was not imported within {_MOST_FOR_IMPORTS:.0f} s. Let its module import and do less."
+        )
+
+
+def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished its work."""
-    said = _Said(child)
 
     def followed(until: float, last: str) -> bool:
         """Pass on progress until the time is over; return whether the child ended before."""
@@ -108,14 +124,13 @@ def _follow_child(
                 return True
         return False
 
-    if followed(end, "calls"):
-        limit = _TO_LOAD * (end - time.monotonic())
-        if not followed(time.monotonic() + limit, "loaded") and said.is_silent:
-            raise FedsimError(
-                f"'{plan.target}' and its loader did not return within {limit:.0f} s, half of --minutes. Let "
-                "it return faster, or give it more minutes."
-            )
-        followed(end, "done")
+    limit = _TO_LOAD * (end - time.monotonic())
+    if not followed(time.monotonic() + limit, "loaded") and said.is_silent:
+        raise FedsimError(
+            f"'{plan.target}' and its loader did not return within {limit:.0f} s, half of --minutes. Let it return "
+            "faster, or give it more minutes."
+        )
+    followed(end, "done")
     if said.is_done:
         return True
     log = folder / LOG
@@ -123,7 +138,7 @@ def _follow_child(
         raise FedsimError(f"the audit of '{plan.target}' failed: {said.crash}. {log} holds its output.")
     if not said.is_silent:
         raise FedsimError(
-            f"the process that ran '{plan.target}' ended with {child.returncode}, perhaps for lack of memory; {log} "
+            f"the process that ran '{plan.target}' ended with {said.code}, perhaps for lack of memory; {log} "
             "holds its output."
         )
     if not (folder / RECORD).exists():
@@ -144,6 +159,11 @@ class _Said:
         self._lines: deque[bytes] = deque()
         self.is_done = False
         self.crash = ""
+
+    @property
+    def code(self) -> int | None:
+        """The child's exit code; None while it runs."""
+        return self._child.poll()
 
     @property
     def is_silent(self) -> bool:

@@ -69,3 +69,11 @@ def test_a_folder_with_other_things_is_left_alone(audited: Audited, tmp_path: Pa
     (tmp_path / "out" / "thesis.txt").write_text("dear")
     with pytest.raises(FedsimError, match=r"holds 'thesis.txt', which is not part of an audit"):
         audited("clients:make")
+
+
+def test_the_import_of_what_is_audited_takes_none_of_its_time(audited: Audited, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\ntime.sleep(4)\n\n\ndef client():\n    while True:\n        time.sleep(1)\n"
+    )
+    with pytest.raises(FedsimError, match="did not return within 3 s, half of --minutes"):  # of 6 s, less the page's
+        audited(f"{tmp_path / 'slow.py'}:client", minutes=0.1)

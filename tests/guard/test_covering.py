@@ -67,7 +67,7 @@ def assert_is_noise(arrays: Tensors) -> None:
 
 def reason(covered: Covered) -> str:
     assert covered.reply.has_error()
-    return covered.reply.error.reason
+    return covered.reply.error.reason or ""
 
 
 def test_an_update_leaves_with_the_noise_of_the_policy_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from fedsim.core.errors import FedsimError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
-        (("clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
-        (("clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
+        (("tests.audit.clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
+        (("tests.audit.clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
+        (("tests.audit.clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
     ],
 )
 def test_a_wrong_option_is_a_mistake_of_the_user(arguments: tuple[str, ...], message: str) -> None:
