@@ -11,7 +11,10 @@ from fedsim.core.errors import FedsimError
     ("arguments", "message"),
     [
         (("tests.audit.clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
-        (("tests.audit.clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
+        (
+            ("tests.audit.clients:make", "--knows", "label"),
+            "--knows: there is no knowledge 'label'. Did you mean 'labels'?",
+        ),
         (("tests.audit.clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
     ],
 )
