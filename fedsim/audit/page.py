@@ -124,7 +124,8 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
     words = ("ideal attacker", "state", "by")
     rows = [update_row(record, arm) for arm in record.client]
-    yield table(f"Recovered from updates of {record.plan.target}", ("batch", *figures, *words), rows, words)
+    title = f"Recovered from updates of {record.plan.target}"
+    yield table(title, ("batch", *figures, *words), rows, words, "words")
     yield note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
         "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
