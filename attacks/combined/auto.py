@@ -278,16 +278,19 @@ class Auto(Attack[AutoConfig]):
 
 
 def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
-    """Yield candidates with the processor seconds of each: an equal share of what is left when it begins.
+    """Yield candidates with the processor seconds of each, of what is left when it begins.
 
-    Without a deadline nothing is shared, and whether a later one fits is not asked before an earlier one has failed.
+    An attack that ends by itself gets an equal share. Of the descents, which come last and end late, each gets half,
+    and the last one all. Without a deadline nothing is shared, and whether a later one fits is not asked before an
+    earlier one has failed.
     """
     if math.isinf(seconds_left()):
         yield from ((*one, math.inf) for one in candidates)
         return
     every = list(candidates)
-    for number, one in enumerate(every):
-        yield *one, seconds_left() / (len(every) - number)
+    for number, (name, candidate) in enumerate(every):
+        left = len(every) - number
+        yield name, candidate, seconds_left() / (min(2, left) if candidate.effort == "descent" else left)
 
 
 def _ways(

@@ -20,6 +20,7 @@ from torch.func import jacrev
 
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import EXACT, LEAST, SINGLE
+from fedsim.core.deadline import check_time
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
@@ -111,6 +112,9 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
         head: with the gradient of a mean cross-entropy over the batch.
         labels: shape (B,), in any order; row b of the answer has label b.
         generator: for starts behind the first one.
+
+    Raises:
+        DeadlineReached: no time is left for a further start.
     """
     if len(labels) >= len(head.weight):
         return None  # the errors sum to zero, so K - 1 are independent at most
@@ -119,6 +123,7 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
     if problem.blur < 1.0:
         likely = likely + _APART * problem.draw_about(likely, generator)
     for number in range(_STARTS):
+        check_time()
         residual, unknowns = problem.solve(problem.draw_about(likely, generator) if number else likely)
         if residual < EXACT:
             return problem.unpack(unknowns, residual)
@@ -171,12 +176,13 @@ class _Problem:
         if not start.numel() or self._target.numel() < start.numel():
             return float(self._residual(start.flatten()).norm()), start
         slopes = jacrev(self._residual)
-        values, _ = leastsq(
+        values, *_ = leastsq(
             lambda values: self._residual(torch.as_tensor(values)).numpy(),
             start.flatten().numpy(),
             Dfun=lambda values: slopes(torch.as_tensor(values)).numpy(),
             ftol=_FINEST,
             xtol=_FINEST,
+            full_output=True,  # or else it warns of a start that led nowhere
         )
         solution = torch.as_tensor(values)
         return float(self._residual(solution).norm()), solution.view(self._shape)

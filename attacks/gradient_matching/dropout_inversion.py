@@ -25,6 +25,7 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_
 from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
+from fedsim.core.hooks import Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, View
 
@@ -90,6 +91,10 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             "mask_learning_rate": 0.2,
             "sign": "soft",
         }
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect more than of other descents: masks, where there are any, are searched along."""
+        return super().outlook(observation)._replace(chance=0.6)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Search the masks, but for those that are read off."""

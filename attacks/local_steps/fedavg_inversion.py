@@ -35,6 +35,7 @@ from attacks.local_steps._multistep import (
     sites_for,
 )
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
+from fedsim.core.hooks import Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -69,6 +70,11 @@ class FedAvgInversionConfig(MultiStepConfig):
 )
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     """Matches the update through the client's whole local training."""
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect more than of other descents where the update has several steps."""
+        usual = super().outlook(observation)
+        return usual._replace(chance=0.6) if observation.local_steps > 1 else usual
 
     def plan(self, victims: VictimGroup) -> Search:
         """Add the distance between the means of the passes."""

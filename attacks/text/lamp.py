@@ -29,11 +29,11 @@ from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Outlook, Tables
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, OnStep
+from fedsim.core.types import Masks, Observation, OnStep
 
 _MASK_ITERATIONS = 60  # with fixed tokens
 _NEIGHBOURS = 8  # changes in one step, of which the best is taken
@@ -106,6 +106,10 @@ class Lamp(TextMatching[LampConfig]):
             "finishing": gradients // 3,
             "restarts": 1,
         }
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect more than of other descents on text, which move no words."""
+        return super().outlook(observation)._replace(chance=0.6)
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Return the best text that the descent and the moves have visited."""

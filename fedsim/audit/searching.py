@@ -18,7 +18,6 @@ from fedsim.record import Ceiling
 from fedsim.scenario.world import World
 
 _ATTACK = "auto"
-_SEARCHES = ("dropout-inversion", "fedavg-inversion", "lamp")  # the first that fits; without dropout that is IG
 _LAST_GUESS = "the clock ended the search: this is the last guess of the attack that was running"
 _READS = "word-readout"  # what needs no search, and stands beside the guess of any attack
 
@@ -105,13 +104,20 @@ def descents() -> dict[str, type[Attack[Any]]]:
 
 
 def searching(observation: Observation) -> set[str]:
-    """Return the one search that gets the time, and what undoes known changes of the batch; all where none is known."""
+    """Return the search that expects most of an update, and what undoes known changes of the batch; all if none fits.
+
+    Searches that expect the same are all returned.
+    """
     known = descents()
-    fitting = [name for name in _SEARCHES if name in known and _fits(name, observation)]
     undoing = {name for name, kind in known.items() if kind.undoes}
-    return {fitting[0], *undoing} if fitting else set(known)
+    searches = {name: _made(name) for name in known.keys() - undoing}
+    prices = {name: search.outlook(observation).price for name, search in searches.items()}
+    for price in sorted(set(prices.values())):
+        if fitting := {name for name, one in prices.items() if one == price and searches[name].fits(observation).holds}:
+            return fitting | undoing
+    return set(known)
 
 
-def _fits(name: str, observation: Observation) -> bool:
+def _made(name: str) -> Attack[Any]:
     method = registry.get("attack", name)
-    return cast("Attack[Any]", method.make(method.config())).fits(observation).holds
+    return cast("Attack[Any]", method.make(method.config()))

@@ -12,6 +12,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Outlook
 from fedsim.core.registry import methods
 from fedsim.core.types import Observation, Reconstruction, Step
 from fedsim.metrics.evidence import state_of
@@ -86,10 +87,18 @@ def test_the_guess_of_lower_objective_is_kept() -> None:
     assert Latest(solved, step(0.1)).best(observation) is solved
 
 
-def test_one_search_gets_the_time() -> None:
+def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(small())
     observation, _ = watched(world)
     undoing = {name for name, own in descents().items() if own.undoes}
     assert searching(observation) == {"dropout-inversion", *undoing}
     with pytest.raises(NotApplicable):
         search(world, observation, 1, methods("attack"), 1, Latest())
+    monkeypatch.setattr(descents()["cpl"], "outlook", lambda *_: Outlook(1.0, 0.9))
+    assert searching(observation) == {"cpl", *undoing}
+
+
+def test_of_a_text_the_search_that_moves_words_gets_the_time() -> None:
+    observation, _ = watched(world_of(texts()))
+    assert "lamp" in searching(observation)
+    assert "tag" not in searching(observation)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fedsim.core import registry, seeding
+from fedsim.core import deadline, registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Outlook
 from fedsim.core.losses import IGNORED
@@ -303,6 +304,32 @@ def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended(watched: Watc
     late = attack(observation, seeding.generator(1, "attack"), seconds=1e-9)
     assert len(late.inputs) == 0
     assert any("was left out: no time was left" in note for note in late.notes)
+
+
+def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 seconds 70 are for searches; every attack uses up its share."""
+    observation, _, _ = watched(federation={"batch_size": 4})
+    now, shares = [0.0], dict[str, float]()
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(process_time=lambda: now[0]))
+
+    def use_up(name: str) -> Reconstruction:
+        shares[name] = deadline.seconds_left()
+        now[0] += shares[name]
+        return Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
+
+    names = ("copa", "gauss-newton", "cpl", "dropout-inversion", "gradinversion")
+    for name in names:
+        kind = registry.get("attack", name).make
+        monkeypatch.setattr(kind, "not_applicable", lambda *_: None)
+        monkeypatch.setattr(kind, "search", lambda *_, name=name: use_up(name))
+    others = tuple(name for name in registry.methods("attack") if name not in names)
+    auto(leave_out=others)(observation, seeding.generator(1, "attack"), seconds=100.0)
+    expected = {"copa": 14.0, "gauss-newton": 14.0, "dropout-inversion": 21.0, "cpl": 10.5, "gradinversion": 10.5}
+    assert shares == pytest.approx(expected)
+    assert list(shares) == list(expected)
+    assert sum(shares.values()) == pytest.approx(70.0)
 
 
 def test_inputs_that_equations_of_their_own_prove_end_the_search(

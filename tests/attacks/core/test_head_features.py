@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.head_features import Head, separate_features
+from fedsim.core.deadline import DeadlineReached, limited
 
 
 def mix(inputs: Tensor, labels: Tensor, classes: int, has_bias: bool, seed: int = 0) -> Head:
@@ -62,6 +63,13 @@ def test_inputs_that_share_their_scores_share_their_answer() -> None:
     found = separate_features(mix(inputs, torch.tensor([3, 3]), 5, has_bias=True), torch.tensor([3, 3]), _new())
     assert found is not None
     torch.testing.assert_close(found.inputs, inputs, rtol=1e-5, atol=1e-5)
+
+
+def test_no_further_start_begins_once_the_time_is_over() -> None:
+    labels = torch.arange(3)
+    head = mix(draw(3, 20), labels, 10, has_bias=True)
+    with limited(1e-9), pytest.raises(DeadlineReached):
+        separate_features(head, labels, _new())
 
 
 def test_as_many_examples_as_classes_are_not_separated() -> None:

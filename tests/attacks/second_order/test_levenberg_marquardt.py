@@ -12,7 +12,8 @@ from torch.func import jacrev
 from attacks.second_order._equations import Equations, Linearisation
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
-from tests.attacks.second_order.solved import Toy, distances, lenet, solve
+from fedsim.core.deadline import DeadlineReached, limited
+from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -51,6 +52,16 @@ def solve_zeros(function: Callable[[Tensor], Tensor], converged: float) -> Solut
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
     limits = SolverLimits(iterations=60, products=10, dense=100, converged=converged)
     return solve_from(cast("Equations", cast("Any", Zeros(function))), start, limits, lambda *_: None)
+
+
+@pytest.mark.parametrize("dense", [0, 120_000_000])
+def test_a_step_that_takes_long_ends_with_the_time(toy: Toy, dense: int) -> None:
+    """Neither a Jacobian nor products are finished: of large models they take longer than a share of the time."""
+    observation, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
+    equations = equations_of(observation)
+    start = equations.unknowns.start(torch.Generator().manual_seed(0), 0.1)
+    with limited(1e-9), pytest.raises(DeadlineReached):
+        solve_from(equations, start, SolverLimits(1, 10, dense, 0.0), lambda *_: None)
 
 
 def test_a_bent_valley_is_followed_in_a_few_steps() -> None:
