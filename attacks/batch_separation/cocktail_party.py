@@ -31,7 +31,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import ANY_LABELS, Attack, Tables
+from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
 
@@ -82,6 +82,7 @@ class _Space(NamedTuple):
 class CocktailParty(Attack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""
 
+    effort: ClassVar[Effort] = "descent"
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})

@@ -27,7 +27,7 @@ from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Tables
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -49,6 +49,7 @@ class CodeReadoutConfig(Config):
 class CodeReadout(Attack[CodeReadoutConfig]):
     """Reads a set of codes for every codebook, and searches images that use them."""
 
+    effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {"components": [{"name": "codebook", "at": ["2"], "codes": 40, "active": 2}]}
 
     @classmethod

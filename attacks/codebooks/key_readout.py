@@ -32,7 +32,7 @@ from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
 from fedsim.components.core.key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Tables
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -72,6 +72,7 @@ class _Read:
 class KeyReadout(Attack[KeyReadoutConfig]):
     """Recovers cells, labels, encoder outputs and images from one step on a key-value bottleneck."""
 
+    effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {
         "model": {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.25},
         "components": [{"name": "key-value-bottleneck", "codebooks": 4, "pairs": 16, "key_width": 4, "passes": 2}],

@@ -132,7 +132,6 @@ class Auto(Attack[AutoConfig]):
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
-    effort: ClassVar[Effort] = "reference"
     over_rounds: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 

@@ -30,7 +30,7 @@ from attacks.core.tolerances import MATCHES
 from attacks.text._words import embedding_of, words_of
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.gradients import cosine_distance
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction
@@ -61,7 +61,6 @@ class QuestionText(NamedTuple):
 class QuestionReadout(Attack[QuestionReadoutConfig]):
     """Infers what else an attack on images is granted."""
 
-    effort: ClassVar[Effort] = "reference"
     example: ClassVar[Tables] = {
         "data": {
             "name": "digit-grids",

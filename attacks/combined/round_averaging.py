@@ -24,7 +24,7 @@ from pydantic import Field
 from attacks.core.inner_attack import inner_attack
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Effect
@@ -45,7 +45,6 @@ class RoundAveragingConfig(Config):
 class RoundAveraging(Attack[RoundAveragingConfig]):
     """Averages rounds, then runs another attack."""
 
-    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"earlier-rounds"})
     over_rounds: ClassVar[bool] = True
     example: ClassVar[Tables] = {

@@ -23,7 +23,7 @@ from attacks.core.defense_facts import noise_of
 from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.known_defense import InformedAttack
 from fedsim.core.compensation import without_noise
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -37,6 +37,7 @@ class CompensationConfig(MaskSearchConfig):
 class Compensation(InformedAttack[CompensationConfig]):
     """Uses the server's compensation before a search."""
 
+    effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
     def not_applicable(self, observation: Observation) -> str | None:

@@ -13,7 +13,7 @@ Source: Wei et al. 2020, arXiv 2004.10397.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -23,6 +23,7 @@ from attacks.core.labels import labels_of
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.starts import Start
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
+from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation
 
@@ -47,6 +48,8 @@ class CplConfig(LbfgsConfig):
 )
 class Cpl(LbfgsAttack[CplConfig]):
     """Searches images whose outputs also fit the label."""
+
+    effort: ClassVar[Effort] = "descent"
 
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return granted or inferred labels."""

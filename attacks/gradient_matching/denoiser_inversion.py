@@ -27,7 +27,7 @@ from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.descent import RestartResult, Search
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Draws, Masks, Observation, Reconstruction
 from fedsim.tasks.denoising import Denoising
@@ -50,6 +50,7 @@ class DenoiserInversionConfig(MatchingConfig):
 class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
     """Simulates a denoising client whose draws are unknown."""
 
+    effort: ClassVar[Effort] = "descent"
     training_mode: ClassVar[bool] = False
     searches_draws: ClassVar[bool] = True
     example: ClassVar[Tables] = {

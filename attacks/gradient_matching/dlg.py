@@ -13,12 +13,11 @@ Source: Zhu, Liu, Han 2019, arXiv 1906.08935, equation 4.
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
-from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation
 
@@ -37,8 +36,6 @@ class DlgConfig(LbfgsConfig):
 )
 class Dlg(LbfgsAttack[DlgConfig]):
     """Searches images and soft labels."""
-
-    effort: ClassVar[Effort] = "reference"
 
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return None: the labels are unknowns of the search."""

@@ -25,7 +25,7 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_
 from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
-from fedsim.core.hooks import Outlook
+from fedsim.core.hooks import Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, View
 
@@ -78,6 +78,7 @@ class DropoutInversionConfig(MaskSearchConfig):
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     """Matches gradients under masks that it optimises."""
 
+    effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     @classmethod

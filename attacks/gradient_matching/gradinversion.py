@@ -14,7 +14,7 @@ Source: Yin et al. 2021, arXiv 2104.07586.
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
 from attacks.core.matching.descent import ScheduleName
 from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
+from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 
 _FEWEST_SEEDS = 2
@@ -67,6 +68,8 @@ class GradInversionConfig(MaskSearchConfig):
 )
 class GradInversion(MaskSearchAttack[GradInversionConfig]):
     """Runs the seeds as rows of one computation, so that each is compared with the others."""
+
+    effort: ClassVar[Effort] = "descent"
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
 from attacks.core.matching.unknowns import MASKS
 from attacks.core.patches import patch_projection
-from fedsim.core.hooks import Effort, Tables
+from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation
 
@@ -65,7 +65,6 @@ class GradVitConfig(MaskSearchConfig):
 class GradVit(MaskSearchAttack[GradVitConfig]):
     """Descends twice: without, then with image statistics."""
 
-    effort: ClassVar[Effort] = "reference"
     example: ClassVar[Tables] = {
         "model": {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.25}
     }

@@ -12,13 +12,12 @@ Source: Zhao, Mopuri, Bilen 2020, arXiv 2001.02610.
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import final
 
 from torch import Tensor
 
 from attacks.core.labels import labels_of
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
-from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation
 
@@ -37,8 +36,6 @@ class IdlgConfig(LbfgsConfig):
 )
 class Idlg(LbfgsAttack[IdlgConfig]):
     """Searches images under granted or inferred labels."""
-
-    effort: ClassVar[Effort] = "reference"
 
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return granted or inferred labels."""

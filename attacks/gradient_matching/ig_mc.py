@@ -18,7 +18,6 @@ from pydantic import Field
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from attacks.core.matching.unknown_masks import DrawnMasks
 from attacks.core.matching.unknowns import Unknowns
-from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -40,7 +39,6 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
 class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
     """Draws S sets of masks in each iteration; the batch is repeated S times in one gradient."""
 
-    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:

@@ -16,7 +16,6 @@ from typing import ClassVar, final
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from attacks.core.matching.unknown_masks import DrawnMasks
 from attacks.core.matching.unknowns import Unknowns
-from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -36,7 +35,6 @@ class InvertingGradientsTrainConfig(MatchingConfig):
 class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
     """Matches gradients under fresh dropout masks."""
 
-    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:

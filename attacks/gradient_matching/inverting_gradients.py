@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
+from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import View
 
@@ -34,5 +35,6 @@ class InvertingGradientsConfig(MatchingConfig):
 class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
     """Matches gradients in evaluation mode, without dropout."""
 
+    effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     training_mode: ClassVar[bool] = False

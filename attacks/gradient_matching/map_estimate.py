@@ -18,7 +18,7 @@ from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
 from attacks.core.matching.distances.likelihood import known_noise
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from attacks.core.matching.unknown_masks import FirstMasks
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -42,6 +42,7 @@ class MapConfig(MaskSearchConfig):
 class Map(MaskSearchAttack[MapConfig]):
     """Takes the likelihood of the noise as the distance."""
 
+    effort: ClassVar[Effort] = "descent"
     first_masks: ClassVar[FirstMasks] = "mean"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
     training_mode: ClassVar[bool] = False

@@ -28,7 +28,7 @@ from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.known_defense import InformedAttack
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
@@ -55,6 +55,7 @@ class NoiseInversionConfig(MaskSearchConfig):
 class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     """Replaces the outputs of noise modules by unknowns."""
 
+    effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"defenses": [{"name": "precode", "latent": 16}]}
 

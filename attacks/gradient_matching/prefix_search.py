@@ -28,7 +28,7 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import Descent, RestartResult, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.masks import prefix_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction, View
@@ -51,6 +51,7 @@ class PrefixSearchConfig(MaskSearchConfig):
 class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     """Finds the length of every cut, then searches images."""
 
+    effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
     example: ClassVar[Tables] = {"components": [{"name": "nested-dropout", "eta": 4.0}]}
 

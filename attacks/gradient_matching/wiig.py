@@ -17,7 +17,6 @@ from typing import ClassVar, final
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from attacks.core.matching.unknown_masks import GivenMasks
 from attacks.core.matching.unknowns import Unknowns
-from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -37,7 +36,6 @@ class WiigConfig(MatchingConfig):
 class Wiig(MatchingAttack[WiigConfig]):
     """Matches gradients under the granted masks."""
 
-    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:

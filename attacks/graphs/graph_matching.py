@@ -27,7 +27,7 @@ from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknowns import Values
 from attacks.graphs._blocks import too_many_kinds
 from fedsim.core.graph_networks import GraphNetwork
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Modality, Observation, Reconstruction
 
@@ -61,6 +61,7 @@ class _SoftGraphs(GeneralComparison):
 class GraphMatching(MatchingAttack[GraphMatchingConfig]):
     """Descends from random logits."""
 
+    effort: ClassVar[Effort] = "descent"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"graphs"})
     example: ClassVar[Tables] = {
         "data": {"name": "made-molecules", "molecules": 40, "atoms": 6},

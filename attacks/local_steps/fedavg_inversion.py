@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -35,7 +35,7 @@ from attacks.local_steps._multistep import (
     sites_for,
 )
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
-from fedsim.core.hooks import Outlook
+from fedsim.core.hooks import Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -70,6 +70,8 @@ class FedAvgInversionConfig(MultiStepConfig):
 )
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     """Matches the update through the client's whole local training."""
+
+    effort: ClassVar[Effort] = "descent"
 
     def outlook(self, observation: Observation) -> Outlook:
         """Expect more than of other descents where the update has several steps."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import final
+from typing import ClassVar, final
 
 from pydantic import Field
 from torch import Tensor
@@ -36,6 +36,7 @@ from attacks.local_steps._surrogate import (
     on_the_path,
     place_of,
 )
+from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, Reconstruction, Tensors
 
@@ -75,6 +76,8 @@ class SmeConfig(MultiStepConfig):
 )
 class Sme(MultiStepAttack[SmeConfig]):
     """Matches gradients at a learned point between the received and the trained weights."""
+
+    effort: ClassVar[Effort] = "descent"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps with hidden tensors: the end of the path is then unknown."""

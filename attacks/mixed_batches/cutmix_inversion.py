@@ -42,7 +42,7 @@ from attacks.mixed_batches._cutmix_client import (
 )
 from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.boxes import Pasted, name_pasted_maps
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
@@ -70,6 +70,7 @@ class CutmixInversionConfig(MultiStepConfig):
 class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     """Matches updates of one or several local steps through composites."""
 
+    effort: ClassVar[Effort] = "descent"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "components"})
     undoes: ClassVar[bool] = True
     example: ClassVar[Tables] = {

@@ -29,7 +29,7 @@ from attacks.core.matching.descent import RestartResult, Search
 from attacks.core.matching.hypotheses import HypothesesAttack
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Unknowns, UnknownWeight, Values
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 from fedsim.core.types.effects import MixedExamples
@@ -52,6 +52,7 @@ class MixupInversionConfig(MaskSearchConfig):
 class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """Runs one search for each permutation, each with all restarts."""
 
+    effort: ClassVar[Effort] = "descent"
     undoes: ClassVar[bool] = True
     example: ClassVar[Tables] = {"defenses": [{"name": "mixup"}], "federation": {"batch_size": 2}}
 

@@ -23,7 +23,7 @@ from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.hypotheses import HypothesesAttack
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction
 
@@ -37,6 +37,7 @@ class TransformInversionConfig(MaskSearchConfig):
 class TransformInversion(HypothesesAttack[TransformInversionConfig]):
     """Runs one search for each policy, each with all restarts."""
 
+    effort: ClassVar[Effort] = "descent"
     undoes: ClassVar[bool] = True
     example: ClassVar[Tables] = {"defenses": [{"name": "ats"}]}
 

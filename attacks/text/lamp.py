@@ -29,7 +29,7 @@ from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
-from fedsim.core.hooks import Outlook, Tables
+from fedsim.core.hooks import Effort, Outlook, Tables
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
@@ -87,6 +87,7 @@ class _Place(NamedTuple):
 class Lamp(TextMatching[LampConfig]):
     """Alternates descent and moves of words."""
 
+    effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {
         **LISTS,
         "attacks": [{"max_iterations": 10, "drafts": 4, "every": 5, "candidates": 4, "finishing": 10}],

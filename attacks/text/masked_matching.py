@@ -34,7 +34,7 @@ from attacks.text._masked_places import masked_places
 from attacks.text._vectors import NextWords, client_of_vectors, nearest_tokens, no_vectors
 from attacks.text._words import words_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Tables
+from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masked_places import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction
@@ -104,6 +104,7 @@ class _MaskedComparison(GeneralComparison):
 class MaskedMatching(Attack[MaskedMatchingConfig]):
     """Descends in vectors, odds of masked places, and rates."""
 
+    effort: ClassVar[Effort] = "descent"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     example: ClassVar[Tables] = {**MASKED, "attacks": [{"max_iterations": 10}]}
 

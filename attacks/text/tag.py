@@ -21,7 +21,7 @@ from attacks.core.matching.descent import Descent, DescentSettings, RestartResul
 from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.text._examples import LISTS
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
-from fedsim.core.hooks import Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import OnStep
 
@@ -48,6 +48,7 @@ class TagConfig(TextMatchingConfig):
 class Tag(TextMatching[TagConfig]):
     """Descends from noise or from random words."""
 
+    effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {**LISTS, "attacks": [{"max_iterations": 10}]}
 
     @classmethod

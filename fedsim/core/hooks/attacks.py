@@ -66,8 +66,8 @@ class Attack(Configured[ConfigT]):
         needs: what the threat model must grant.
         views: what the attack works on: updates of single clients, or also the mean of a round's updates.
         effort: algebra takes milliseconds, search seconds, second-order a few steps of as many gradients as there are
-            unknowns, descent thousands of gradients; reference attacks exist to be compared with, and no attacker would
-            choose them.
+            unknowns, descent thousands of gradients. `auto` and audits try what names one of these. They do not try
+            reference attacks, nor those that say nothing.
         crafts: whether it overrides `craft`, which takes a malicious server.
         undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
             there before the change, and not what the model saw.
@@ -79,7 +79,7 @@ class Attack(Configured[ConfigT]):
             two examples, unless `batch_size` is set; settings of the attack stand in `attacks`, without its name.
     """
 
-    effort: ClassVar[Effort] = "descent"
+    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
     crafts: ClassVar[bool] = False

@@ -118,6 +118,7 @@ def test_a_class_without_an_outlook_is_as_slow_as_its_effort_says() -> None:
 
     assert Quick(Config()).outlook(None).seconds < Slow(Config()).outlook(None).seconds  # type: ignore[arg-type]
     assert Plain.settings_for_budget(100) == {}
+    assert Plain.effort == "reference"  # `auto` does not try it
 
 
 Spoil = Callable[[dict[str, Tensor]], Any]

@@ -26,7 +26,12 @@ class GaussianKernelConfig(DistanceConfig):
 
 
 @final
-@distance("gaussian-kernel", summary="1 - Gaussian kernel of each tensor's difference", related="2009.06228")
+@distance(
+    "gaussian-kernel",
+    summary="1 - Gaussian kernel of each tensor's difference",
+    related="2009.06228",
+    aliases=("sapag",),
+)
 class GaussianKernelDistance(Distance[GaussianKernelConfig]):
     """Compares tensor by tensor, and ignores what is far off."""
 
