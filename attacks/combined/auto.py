@@ -207,16 +207,17 @@ class Auto(Attack[AutoConfig]):
         known: Container[str],
         generator: torch.Generator,
         counted: Numbered,
-    ) -> _Tried | None:
-        """Return the exact guess that an attack reaches from the best one, also from one of a later attack, or None."""
+    ) -> list[_Tried]:
+        """Return what attacks reach from the best guess, also from one of a later attack, up to the first exact one."""
         attempts = _Attempts(observation, generator, counted)
         for name, candidate in self._candidates(attempts, undoing=False):
             words = f"{name} from {best.name}"
             if not candidate.continues or words in known or not attempts.fits(name, candidate):
                 continue
-            if attempts.ends_with(words, partial(candidate.continue_from, observation, best.guess, generator, counted)):
-                return attempts.tried[-1]
-        return None
+            way = partial(candidate.continue_in_time, observation, best.guess, generator, counted)
+            if attempts.ends_with(words, way):
+                break
+        return attempts.tried
 
     def _best(
         self,
@@ -260,11 +261,16 @@ class Auto(Attack[AutoConfig]):
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
         guess = _with(tried[first].guess, best, labels, won.are_found)
         known = {one.name for one in tried}
-        exact = (
-            None if leak.is_noisy else self._continued(observation, _Tried(winners, guess), known, generator, counted)
-        )
-        if exact is not None:
-            return _report(exact.guess, leak, [f"won: {exact.name}, which explains the gradient exactly", *passed])
+        begun = _Tried(winners, guess)
+        further = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
+        if further and _ends(observation, further[-1].guess):
+            return _report(further[-1].guess, leak, [_how_it_ends(further[-1]), *passed])
+        for one in (one for one in further if len(one.guess.inputs) <= len(labels)):
+            reached = in_order(observation, one.guess, labels)
+            explained = judge.judge(reached.inputs, None, generator)
+            tried, judged = [*tried, one], [*judged, explained]
+            if explained.distance < best.distance:
+                won, best, winners, guess = reached, explained, one.name, one.guess
         settled, refined = judge.settle(best, generator), judge.polish(best, generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [
@@ -273,7 +279,7 @@ class Auto(Attack[AutoConfig]):
         how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {winners}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
-        return _report(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
+        return _report(_with(guess, better, labels, won.are_found), leak, notes)
 
 
 def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
@@ -298,7 +304,7 @@ def _ways(
     """Yield how to use an attack: from each guess so far, if it goes on from guesses, then from its own start."""
     if candidate.continues:
         for one in tried:
-            yield f"{name} from {one.name}", partial(candidate.continue_from, observation, one.guess)
+            yield f"{name} from {one.name}", partial(candidate.continue_in_time, observation, one.guess)
     yield name, partial(candidate.search_in_time, observation)
 
 

@@ -209,6 +209,21 @@ class Attack(Configured[ConfigT]):
             return best.guess(observation)
 
     @final
+    def continue_in_time(
+        self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
+    ) -> Reconstruction:
+        """Go on from another attack's guess until the nearest deadline.
+
+        Raises:
+            NotApplicable: nothing can be made of this guess; with the reason.
+        """
+        best = BestStep(on_step)
+        try:
+            return self.continue_from(observation, guess, generator, best)
+        except DeadlineReached:
+            return best.guess(observation)
+
+    @final
     def together(
         self,
         observations: Sequence[Observation],

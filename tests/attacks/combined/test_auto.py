@@ -12,7 +12,7 @@ from fedsim.core import deadline, registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Outlook
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Batch, Observation, Reconstruction, Truth
+from fedsim.core.types import Batch, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
@@ -281,6 +281,27 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     guess = attacked(observation, leave_out=others)
     assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
     assert [len(one.inputs) for one in seen] == [1]
+
+
+def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
+    batch = truth.batches[0]
+    others = returning(monkeypatch, inverting_gradients=found(batch, [0], noise=0.3))
+    later = registry.get("attack", "gauss-newton").make
+    monkeypatch.setattr(later, "not_applicable", lambda *_: None)
+    monkeypatch.setattr(later, "search", lambda *_: deadline.guess_of(observation, None))
+
+    def end(_self: object, _observation: object, _guess: object, _generator: object, on_step: OnStep) -> None:
+        on_step(Step(0, 1, 2, 0.1, 0.1, batch.inputs))
+        raise deadline.DeadlineReached
+
+    monkeypatch.setattr(later, "continue_from", end)
+    guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
+    assert guess.notes[0].startswith("won: gauss-newton from inverting-gradients")
+    assert torch.equal(guess.inputs, batch.inputs)
+    assert torch.equal(guess.labels, batch.labels)
 
 
 def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
