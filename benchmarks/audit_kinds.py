@@ -46,6 +46,7 @@ SUBJECTS = {  # folder, target, and the package that it needs
     "a series, GRU": (_OUTPUTS, "outputs.py:make_recurrent", "sklearn"),
     "three heads": (_OUTPUTS, "outputs.py:make_heads", "sklearn"),
     "boxes in a grid": (_OUTPUTS, "outputs.py:make_detector", "sklearn"),
+    "two views of a picture": (_OUTPUTS, "views.py:make_views", "sklearn"),
     "a class for every place of a volume": (_OUTPUTS, "outputs.py:make_volume_masks", "sklearn"),
 }
 _UPDATES, _ITERATIONS, _SECONDS = 2, 100, 60.0

@@ -100,8 +100,8 @@ class ArmAuditor:
     def judge_members(
         self, arm: AuditArm, trained: TrainedClient, attacks: Sequence[MembershipChoice]
     ) -> tuple[AuditArm, Cases | None]:
-        """Have membership attacks judge a training, and return whom they judged; None where these are too few."""
-        if members.count_candidates(trained) < members.FEWEST:
+        """Have membership attacks judge a training, and return whom; None where too few can be judged alone."""
+        if self.subject.subject.views is not None or members.count_candidates(trained) < members.FEWEST:
             return arm, None
         cases = members.cases_of(trained, self.book.work(arm))
         seconds = self.book.clock.left * (_FOR_MEMBERS if self.book.plan.defend else _ALL)

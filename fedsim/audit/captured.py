@@ -201,12 +201,13 @@ def _run_config(project: Path) -> dict[str, Any]:
 def _seen(subject: Checked, plan: AuditPlan, examples: int, update_: Update) -> Captured:
     """Put an update on the wire; its originals are the loader's first examples, or blanks where they are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
-    if subject.is_scored and examples > len(data.train):
+    rows, owned = examples * subject.subject.rows_of_one, len(data.train) // subject.subject.rows_of_one
+    if subject.is_scored and examples > owned:
         raise FedsimError(
-            f"the update is of {examples} examples, but the loader yields {len(data.train)} for the client. Let it "
-            "yield exactly the examples behind the update, and give Subject(test=...) for others."
+            f"the update is of {examples} examples, but the loader yields {owned} for the client. Let it yield exactly "
+            "the examples behind the update, and give Subject(test=...) for others."
         )
-    private = Batch(data.train.inputs[:examples], data.train.labels[:examples])
+    private = Batch(data.train.inputs[:rows], data.train.labels[:rows])
     if not subject.is_scored:
         private = Batch(torch.zeros(examples, *data.spec.shape), torch.zeros(examples, dtype=torch.long))
         plan = plan.model_copy(update={"knows": tuple(one for one in plan.knows if one != "labels")})

@@ -29,7 +29,7 @@ def pair_of(item: Any, what: str) -> tuple[Tensor, Tensor]:
         FedsimError: they are missing, or have a type or shape that nothing takes; the sentence says which.
     """
     inputs, labels = _mapped(item, what) if isinstance(item, Mapping) else _two(item, what)
-    _check_inputs(inputs, what)
+    check_inputs(inputs, what)
     _check_labels(labels, inputs, what)
     labels = labels.detach().cpu()
     return inputs.detach().cpu().float(), labels.long() if are_classes(labels) else labels
@@ -74,16 +74,22 @@ def _two(item: Any, what: str) -> tuple[Tensor, Tensor]:
 def _tensors(parts: Sequence[Any], what: str) -> tuple[Tensor, Tensor]:
     for part, kind in zip(parts, ("examples", "labels"), strict=True):
         if not isinstance(part, Tensor):
+            several = " Two views of each example are taken with Subject(views='halves'), or 'stacked'."
             raise FedsimError(
                 f"{what} yields {kind} of type {type(part).__name__}, expected a tensor. A DataLoader makes tensors of "
-                f"arrays and numbers. {texts.HINT}"
+                f"arrays and numbers. {texts.HINT}{several if isinstance(part, tuple | list) else ''}"
             )
         if part.is_sparse or part.is_complex():
             raise FedsimError(f"{what} yields {kind} as a sparse or complex tensor, expected plain numbers.")
     return parts[0], parts[1]
 
 
-def _check_inputs(inputs: Tensor, what: str) -> None:
+def check_inputs(inputs: Tensor, what: str) -> None:
+    """Say what is wrong with examples.
+
+    Raises:
+        FedsimError: they have a type or shape that nothing takes.
+    """
     seen = f"{what} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
     if inputs.dtype == torch.uint8 and inputs.ndim == _IMAGES:
         raise FedsimError(f"{seen}, {_KINDS} Pixels of 0 to 255 become numbers by .float() / 255.")

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from fedsim.tasks.core.targets import TargetTask
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
 _TRIED = 5  # examples on which a loss is compared with cross-entropy
+LossOfViews = Literal["halves", "stacked"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Subject:
         group: whose risk is compared beside that of classes: a key of the loader's mappings, the number of a table's
             column, or a function from what the loader yields to one value for each example.
         sampling: how batches are drawn: passes over the data, or by Poisson sampling.
+        views: where the loader yields two views of each example, ``(x1, x2)`` or ``((x1, x2), anything)``, how the loss
+            takes their embeddings: ``"halves"`` as ``loss(z1, z2)``, each (B, ...), or ``"stacked"`` as ``loss(z,
+            partners)``, z (2 B, ...) of all views and the row of each row's partner (2 B,).
         heads: where the model says several things, what each is; labels and outputs of all stand in one row.
         names: parameters by the names that their tensors have in files of captured gradients and weights; those that
             are not here have their own.
@@ -96,9 +100,15 @@ class Subject:
     group: Grouping | None = None
     sampling: Sampling = "passes"
     reply: ClientReply | None = None
+    views: LossOfViews | None = None
     heads: tuple[LabelHead, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows_of_one(self) -> int:
+        """Rows of the data that are drawn together: both views of an example, else the example alone."""
+        return 1 if self.views is None else 2
 
 
 @dataclass(frozen=True)
@@ -175,12 +185,17 @@ def _numbers(
     mean, std, guessed = _statistics(subject, train.inputs, name)
     loss = subject.loss or F.cross_entropy
     probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
-    scores = scores_of(model, probe.taken(torch.arange(min(2, len(probe)))), name)
+    few = min(2 * subject.rows_of_one, len(probe))
+    scores = scores_of(model, probe.taken(torch.arange(few)), name)
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
     try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
     outputs = outputs_in(scores, probe.labels, name)
     dataset = Dataset(
-        train, test, InputSpec(shape, outputs, mean, std, heads=subject.heads), tuple(map(str, range(outputs)))
+        train,
+        test,
+        InputSpec(shape, outputs, mean, std, heads=subject.heads),
+        tuple(map(str, range(outputs))),
+        task="" if subject.views is None else "contrastive",
     )
     if not are_classes(probe.labels):
         task = _task_of_targets(dataset, name)
@@ -299,8 +314,8 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
         f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of shape "
         f"{dataset.spec.shape}, which no task takes. Taken are one class (B,), numbers (B,) or (B, K), 0 and 1 (B, K), "
         "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), numbers that follow a series, and several of "
-        "these by name. Two views of an example would need a task that draws them and says what their loss compares, "
-        "boxes of varying number one for a grid: docs/adding-a-task.md."
+        "these by name. Two views of an example are taken with Subject(views='halves'), or 'stacked' (docs/audit.md). "
+        "Boxes of varying number would need a task for a grid (docs/adding-a-task.md)."
     )
 
 

@@ -44,16 +44,20 @@ def world_of(
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
     """
-    owned = len(subject.dataset.train)
+    together = subject.subject.rows_of_one
+    owned = len(subject.dataset.train) // together
     if subject.is_scored and batch_size > owned:
         raise FedsimError(
             f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
             "loader yield more."
         )
+    share = torch.arange(together * max(owned, batch_size))
+    if together > 1:
+        share = share.view(-1, together)
     scenario = _scenario(subject, plan, batch_size, further, sampling or subject.subject.sampling)
     return World(
         scenario=scenario,
-        data=Data(subject.dataset, (torch.arange(max(owned, batch_size)),), scenario.federation, scenario.seed),
+        data=Data(subject.dataset, (share,), scenario.federation, scenario.seed),
         stack=Stack(
             components=(),
             defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),

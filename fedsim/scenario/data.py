@@ -28,7 +28,7 @@ class Data:
 
     Attributes:
         dataset: all examples.
-        shares: numbers of the training examples that each client owns.
+        shares: numbers of the training examples that each client owns; those of a row (N, K) are drawn together.
         federation: how clients train.
         seed: of the scenario.
     """
@@ -70,8 +70,14 @@ class Data:
         """Yield the numbers of the training examples of every local step: random passes over the client's share.
 
         With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own. Under
-        Poisson sampling each example is in each step's batch independently.
+        Poisson sampling each example is in each step's batch independently. Of examples that are drawn together a
+        batch holds all first ones, then all second ones.
         """
+        for chosen in self._draws(client, generator):
+            yield chosen.movedim(-1, 0).flatten()
+
+    def _draws(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield entries or rows of a client's share for every local step."""
         settings, share = self.federation, self.shares[client]
         if settings.sampling == "poisson":
             rate = min(1.0, settings.batch_size / share.shape[0])

@@ -21,6 +21,7 @@ READ = {
     "outputs.py:make_detector": "heads_read",
     "outputs.py:make_volume_masks": "mask_iou",
 }
+PAIRED = (("views.py:make_views", 1), ("views.py:make_contrast", 4))
 SEARCHED = ("outputs.py:make_volumes",)  # by gauss-newton, until the clock ends it
 
 
@@ -37,7 +38,18 @@ def test_one_example_comes_back_with_its_target(target: str, monkeypatch: pytest
 
 
 def test_the_readme_names_every_example() -> None:
-    assert re.findall(r"^fedsim audit (\S+)", (FOLDER / "README.md").read_text(), re.MULTILINE) == [*READ, *SEARCHED]
+    named = re.findall(r"^fedsim audit (\S+)", (FOLDER / "README.md").read_text(), re.MULTILINE)
+    assert named == [*READ, *(target for target, _ in PAIRED), *SEARCHED]
+
+
+@pytest.mark.parametrize(("target", "pairs"), [PAIRED[0], pytest.param(*PAIRED[1], marks=pytest.mark.slow)])
+def test_both_views_of_each_picture_come_back(target: str, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(FOLDER)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    finding = attacked(made(load(target), target), pairs)
+    assert [len(victim.scores) for victim in finding.victims] == [2 * pairs, 2 * pairs]
+    # Exact up to rounding: half a step of 256 levels is 54 dB.
+    assert all(item.values["psnr"] > 60 for victim in finding.victims for item in victim.scores)
 
 
 def test_volumes_of_a_conv3d_client_are_taken_and_shown_by_their_slices(monkeypatch: pytest.MonkeyPatch) -> None:

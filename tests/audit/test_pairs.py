@@ -126,7 +126,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "two views": (
         (net(25, 25), lambda one, other: (one @ other.flatten(1).T).mean(), [(IMAGES, IMAGES.flip(-1))]),
-        "Two views of an example would need a task that draws them and says what their loss compares",
+        r"Two views of an example are taken with Subject\(views='halves'\), or 'stacked'",
+    ),
+    "two views and a class": (
+        (net(25, 3), None, [((IMAGES, IMAGES.flip(-1)), CLASSES)]),
+        r"yields examples of type tuple, .* Two views of each example are taken with Subject\(views='halves'\)",
     ),
     "a class for each window": (
         (nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), None, [(ROWS.view(8, 3, 2), CLASSES)]),

@@ -101,3 +101,11 @@ def test_wrong_labels_leave_shares_and_test_set_as_they_are(scenario: Build) -> 
     assert torch.equal(clean.dataset.test.labels, noisy.dataset.test.labels)
     wrong = clean.dataset.train.labels != noisy.dataset.train.labels
     assert 0.35 < float(wrong.float().mean()) <= 0.4  # of each class, rounded down
+
+
+def test_what_is_drawn_together_is_in_the_same_batch_the_first_ones_before_the_second() -> None:
+    own = replace(data(12, local_epochs=1, batch_size=2), shares=(torch.arange(12).view(6, 2),))
+    batches = list(own.numbers_of(1, 0))
+    assert [len(chosen) for chosen in batches] == [4, 4, 4]
+    assert all(torch.equal(chosen[2:], chosen[:2] + 1) for chosen in batches)
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(12))

@@ -75,6 +75,12 @@ def samples() -> dict[str, Dataset]:
             torch.randn(20, 3, generator=more),
             InputSpec((6, 2), 3, (0.0,) * 6, (1.0,) * 6),
         ),
+        "contrastive": _data(
+            torch.randn(20, 5, generator=torch.Generator().manual_seed(3)),
+            torch.arange(10).repeat_interleave(2).float(),
+            InputSpec((5,), 3, (0.0,) * 5, (1.0,) * 5),
+            task="contrastive",
+        ),
         "text-classification": _data(tokens, classes, InputSpec((3,), 4, (), (), vocabulary=7)),
         "next-token": _data(tokens, following, _TEXT),
         "visual-question-answering": _data(

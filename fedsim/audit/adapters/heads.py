@@ -50,7 +50,7 @@ class HeadedClient(SubjectAdapter):
     @classmethod
     def recognises(cls, thing: Any) -> bool:
         """Say whether the loader's first labels have several parts; what can be read once alone is not read."""
-        if model_of(thing) is None:
+        if model_of(thing) is None or (isinstance(thing, Subject) and thing.views is not None):
             return False
         parts = parts_of(thing)
         loader: Any = thing.loader if isinstance(thing, Subject) else parts[-1] if len(parts) == _TUPLE else None

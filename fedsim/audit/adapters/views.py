@@ -1,0 +1,157 @@
+"""Two views of each example, whose loss compares their embeddings: what `Subject(views=...)` says that a loader yields.
+
+The batch that the model sees holds all views, and the label of each is the number of its pair.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, cast, final
+
+import torch
+from torch import Tensor
+
+from fedsim.audit.adapters import SubjectAdapter, adapter, kinds_of, tensors_are
+from fedsim.audit.copying import copied
+from fedsim.audit.foreign import reason
+from fedsim.audit.pairs import check_inputs
+from fedsim.audit.subject import MOST_EXAMPLES, LossOfViews, Subject
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
+from fedsim.tasks.core.pairing import pairs_in, partners_in
+
+_PAIR = 2
+_LEAST = 4  # pairs: two for the client, since a loss may need others to compare with, and two for tests
+_FORMS: dict[LossOfViews, str] = {
+    "halves": "as (z1, z2), a half each",
+    "stacked": "as (z, partners), the row of each row's partner",
+}
+_OF_THE_WHOLE = (
+    "Audited is an encoder that maps each view by itself, and a loss of the embeddings of one batch. A memory bank, a "
+    "queue or a momentum encoder would need what they held in the attacked round, which no setting gives"
+)
+_ALONE = (
+    "Members of pairs are not measured: the loss of a view depends on the other views of its batch, so no attack can "
+    "judge one alone."
+)
+
+
+@final
+@adapter
+class PairedViews(SubjectAdapter):
+    """A model, a loss of embeddings, and a loader of two views of each example."""
+
+    takes: ClassVar[str] = "a Subject with views, whose loader yields two views of each example"
+
+    @classmethod
+    def recognises(cls, thing: Any) -> bool:
+        """Say whether a subject states how its loss takes two views."""
+        return isinstance(thing, Subject) and thing.views is not None
+
+    def subject(self) -> Subject:
+        """Return the subject whose batches hold both views of each pair, one after the other."""
+        given: Subject = self.thing
+        form = given.views
+        if form is None or form not in _FORMS:
+            raise FedsimError(f"'{self.name}': views is '{form}', expected 'halves' or 'stacked'.")
+        if given.loss is None or given.loader is None:
+            raise FedsimError(f"'{self.name}' has views, which need a loss of embeddings and a loader.")
+        train = self._read(given.loader, f"the loader of '{self.name}'")
+        if given.test is None:
+            half = max(2, (len(train) + 1) // 2)
+            train, test = train[:half], train[half:]
+        else:
+            test = self._read(given.test, f"the test loader of '{self.name}'")
+        if len(train) < _LEAST // 2 or len(test) < _LEAST // 2:
+            raise FedsimError(
+                f"the loader of '{self.name}' yields {len(train) + len(test)} pairs of views, expected at least "
+                f"{_LEAST}, half of them for tests."
+            )
+        self._noun = "image" if InputSpec(tuple(train.shape[2:]), 0, (), ()).is_image else "row"
+        self._sent = sum(p.requires_grad for p in given.model.parameters())
+        loss = partial(_loss_of_rows, given.loss, form)
+        self._try(given, loss, _FORMS[form], train[:2])
+        return replace(given, loss=loss, loader=_packed(train), test=_packed(test), notes=(*given.notes, _ALONE))
+
+    def understood(self) -> str:
+        """Say that a batch holds two views of each example."""
+        return (
+            f"pairs, 2 views of each {self._noun}, so a batch of 1 holds 2; loss of both embeddings; "
+            f"{tensors_are(self._sent)} sent"
+        )
+
+    def _read(self, loader: Iterable[Any], what: str) -> Tensor:
+        """Return the first pairs of a loader, shape (N, 2, *shape)."""
+        pairs = list[Tensor]()
+        with seeding.isolate_randomness(0):
+            for item in loader:
+                pairs.append(_views_in(item, what))
+                if _PAIR * sum(map(len, pairs)) >= MOST_EXAMPLES:
+                    break
+        return torch.cat(pairs)[: MOST_EXAMPLES // _PAIR] if pairs else torch.empty(0, _PAIR)
+
+    def _try(self, given: Subject, loss: Callable[[Tensor, Tensor], Tensor], taken_as: str, pairs: Tensor) -> None:
+        """Compare the losses of the same embeddings twice.
+
+        Raises:
+            FedsimError: the model does not take single views, the loss fails, or it remembers the first time.
+        """
+        (views, labels), *_ = _packed(pairs)
+        with torch.no_grad(), seeding.isolate_randomness(0):
+            try:
+                embeddings = copied(given.model, given.logits, self.name)(views)
+            except TypeError as error:
+                raise FedsimError(
+                    f"the model of '{self.name}' fails on views: {reason(error)}. {_OF_THE_WHOLE}."
+                ) from error
+            trial = copy.deepcopy(loss)
+            try:
+                first, again = (float(trial(embeddings, labels)) for _ in range(2))
+            except Exception as error:
+                raise FedsimError(
+                    f"the loss of '{self.name}' fails on embeddings of shape {tuple(embeddings.shape)}, which "
+                    f"views='{given.views}' gives it {taken_as}: {reason(error)}."
+                ) from error
+        if first != again:
+            raise FedsimError(
+                f"the loss of '{self.name}' is {first:g} of some embeddings, and {again:g} of the same ones once more: "
+                f"it depends on earlier batches or on chance. {_OF_THE_WHOLE}."
+            )
+
+
+def _views_in(item: Any, what: str) -> Tensor:
+    """Return the two views of what a loader yields, shape (B, 2, *shape)."""
+    parts = cast("list[Any]", item) if isinstance(item, tuple | list) else []
+    inside = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
+    if len(inside) != _PAIR or not all(isinstance(view, Tensor) for view in inside):
+        raise FedsimError(
+            f"{what} yields {kinds_of(inside) if inside else type(item).__name__}, expected two views of each example, "
+            "(x1, x2) or ((x1, x2), anything), as tensors."
+        )
+    first, second = inside
+    for view in inside:
+        check_inputs(view, what)
+    if first.shape != second.shape:
+        raise FedsimError(
+            f"{what} yields views of shapes {tuple(first.shape)} and {tuple(second.shape)}, expected the same shape."
+        )
+    return torch.stack([first, second], 1).detach().cpu().float()
+
+
+def _packed(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return one batch of all views with the numbers of their pairs."""
+    return [(pairs.flatten(0, 1), torch.arange(len(pairs)).repeat_interleave(_PAIR).float())]
+
+
+def _loss_of_rows(
+    loss: Callable[[Tensor, Tensor], Tensor], form: LossOfViews, embeddings: Tensor, labels: Tensor
+) -> Tensor:
+    """Return the user's loss of embeddings whose labels are numbers of pairs."""
+    if form == "stacked":
+        return loss(embeddings, partners_in(labels))
+    first, second = pairs_in(labels).unbind(1)
+    return loss(embeddings[first], embeddings[second])

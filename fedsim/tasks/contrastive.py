@@ -1,0 +1,88 @@
+"""Contrastive: a model maps two views of an example near each other, and far from views of other examples.
+
+    loss = -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)), s the cosine of two embeddings, j the partner of i
+
+then the mean over the views. A batch of B examples is 2 B views, and the label of each is the number of its pair. What
+is drawn is a pair, so a client's share must name both views together; audits do that. Tested is how often the nearest
+other embedding is the partner's. Guesses are scored as images or rows are, each view by itself.
+Paper of the loss: Chen et al. 2020, arXiv 2002.05709.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.core.registry import task
+from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
+from fedsim.core.types.tasks import Model
+from fedsim.metrics.testing import test_accuracy
+from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.pairing import partners_in
+from fedsim.tasks.core.targets import TargetScore, TargetTask
+
+_NAME = "contrastive"
+
+
+class ContrastiveConfig(Config):
+    """Settings of the loss."""
+
+    temperature: float = Field(default=0.5, gt=0, description="t, by which cosines are divided")
+
+
+@final
+@task(_NAME, summary="two views of an image or row near each other", paper="2002.05709")
+class Contrastive(TargetTask[ContrastiveConfig]):
+    """Cross-entropy of the partner among all other views."""
+
+    label_kind: ClassVar[LabelKind] = "numbers"
+    accuracy_in_words: ClassVar[str] = "the share of views whose nearest other embedding is that of their partner"
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether the data set does not say that its examples are views in pairs."""
+        if data.task != _NAME:
+            return "its examples are two views each, which an audit reads of fedsim.audit.Subject(views=...)"
+        if not bool((data.train.labels.unique(return_counts=True)[1] == 2).all()):  # noqa: PLR2004 - of a pair
+            return "each label is the number of a pair, which two views have"
+        return refuses_inputs(data, tokens=False)
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return an embedding for each view."""
+        return (len(labels), spec.classes)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each view's loss; the other views of the batch are what it is told apart from."""
+        return F.cross_entropy(_cosines(outputs) / self.config.temperature, partners_in(targets), reduction="none")
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return how often the partner is nearest on the test set."""
+        right = self.right(self.outputs_of(model, data), data.test.labels, data)
+        return {"test_accuracy": test_accuracy(right, torch.ones_like(right))}
+
+    def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
+        """Return whether the partner is nearest, 0 or 1 for each view."""
+        return (_cosines(outputs).argmax(1) == partners_in(labels)).double()
+
+    def usual_answer(self, data: Dataset) -> Tensor:
+        """Return an embedding that is the same for all."""
+        return torch.zeros(1, data.spec.classes)
+
+    def target_score(self, data: Dataset) -> TargetScore:
+        """Return what scores nothing: the number of a pair says nothing of an example."""
+        return _no_score
+
+
+def _cosines(outputs: Tensor) -> Tensor:
+    """Return the cosines of all embeddings, shape (B, B); a view is no candidate for itself."""
+    directions = F.normalize(outputs.flatten(1), dim=1)
+    itself = torch.eye(len(outputs), dtype=torch.bool, device=outputs.device)
+    return (directions @ directions.T).masked_fill(itself, -torch.inf)
+
+
+def _no_score(guess: Tensor, target: Tensor) -> Mapping[str, float]:
+    return {}
