@@ -32,6 +32,10 @@ def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) 
         FedsimError: it is no model, cannot be copied, or is built so that it cannot be trained or watched.
     """
     model = cast("Any", returned)
+    if isinstance(model, type):
+        raise FedsimError(
+            f"'{name}' returned the class {model.__name__} for the model, expected {model.__name__}(...)."
+        )
     if not isinstance(model, nn.Module):
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
     own_models.check_structure(model, f"the model of '{name}'")

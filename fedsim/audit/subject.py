@@ -183,13 +183,15 @@ def _numbers(
     """Return the loss of images or rows, these as data of a task, and what was guessed."""
     shape = tuple(train.inputs.shape[1:]) if len(train) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, train.inputs, name)
+    _check_loss(subject, train.labels, name)
     loss = subject.loss or F.cross_entropy
     probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
     few = min(2 * subject.rows_of_one, len(probe))
     scores = scores_of(model, probe.taken(torch.arange(few)), name)
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
-    try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
     outputs = outputs_in(scores, probe.labels, name)
+    _check_classes((train, test), outputs, name)
+    try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
     dataset = Dataset(
         train,
         test,
@@ -207,9 +209,11 @@ def _texts(
     subject: Subject, model: nn.Module, train: Batch, test: Batch, name: str
 ) -> tuple[Loss, Dataset, tuple[str, ...]]:
     """Return the loss of texts, these as data of a task, and what the model reads beside their tokens."""
+    _check_loss(subject, train.labels, name)
     loss, (first, *_) = subject.loss or cross_entropy, train.split(2)
     scores = scores_of(model, first, name)
     classes = outputs_in(scores, first.labels, name)
+    _check_classes((train, test), classes, name)
     try_step(model, loss, first, name)
     dataset = texts.dataset_of(train, test, model, classes, subject.tokenizer, name)
     is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
@@ -218,6 +222,27 @@ def _texts(
         names = " and ".join(sorted(dataset.train.given))
         notes = (f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.",)
     return cross_entropy if is_plain else loss, dataset, notes
+
+
+def _check_loss(subject: Subject, labels: Tensor, name: str) -> None:
+    """Say what is no loss, or is missing.
+
+    Raises:
+        FedsimError: it is no function, a class that was not called, or absent where labels are numbers.
+    """
+    loss = cast("Any", subject.loss)
+    if isinstance(loss, type):
+        raise FedsimError(f"the loss of '{name}' is the class {loss.__name__}, expected {loss.__name__}().")
+    if loss is not None and not callable(loss):
+        raise FedsimError(
+            f"the loss of '{name}' is of type {type(loss).__name__}, expected a function of scores and labels, or None "
+            "for cross-entropy."
+        )
+    if loss is None and labels.is_floating_point() and labels.ndim == 1:
+        raise FedsimError(
+            f"the labels of '{name}' are numbers, and without a loss the client learns classes by cross-entropy. Give "
+            "the loss too, such as nn.MSELoss()."
+        )
 
 
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:
@@ -319,12 +344,21 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
     )
 
 
+def _check_classes(parts: Iterable[Batch], classes: int, name: str) -> None:
+    """Say which label is of a class that the model does not score.
+
+    Raises:
+        FedsimError: there is one.
+    """
+    labels = [part.labels for part in parts if len(part) and not part.labels.is_floating_point()]
+    greatest = max((int(one.max()) for one in labels), default=0)
+    if greatest >= classes and all(map(are_classes, labels)):
+        raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
+
+
 def _strange_label(task: Task[Any], dataset: Dataset) -> str | None:
     """Return which label is none of the task's, as a clause, or None."""
     labels = [batch.labels for batch in (dataset.train, dataset.test) if len(batch)]
-    greatest = max((int(part.max()) for part in labels), default=0)
-    if task.label_kind == "class" and greatest >= dataset.spec.classes:
-        return f"a label is {greatest}, but the model scores classes 0 to {dataset.spec.classes - 1}"
     return next(filter(None, (task.refuses_labels(part, dataset.spec) for part in labels)), None)
 
 

@@ -108,6 +108,23 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         (net(6, 1), F.mse_loss, [(ROWS, ROWS[:, 0])]),
         r"compares scores of shape \(2, 1\) with labels of shape \(2,\), each with each. Give both the same shape",
     ),
+    "a loss that is a word": ((net(6, 3), "ce", [(ROWS, CLASSES)]), "of type str, expected a function of scores and l"),  # type: ignore[dict-item]
+    "a loss that was not made": (
+        (net(6, 3), nn.CrossEntropyLoss, [(ROWS, CLASSES)]),
+        r"is the class CrossEntropyLoss, expected CrossEntropyLoss\(\)",
+    ),
+    "numbers without a loss": (
+        (net(6, 1), None, [(ROWS, ROWS[:, 0])]),
+        "are numbers, and without a loss the client learns",
+    ),
+    "a model that was not made": (
+        (nn.Linear, None, [(ROWS, CLASSES)]),
+        r"the class Linear for the model, expected Linear",
+    ),  # type: ignore[dict-item]
+    "a frozen model": (
+        (net(6, 3).requires_grad_(False), None, [(ROWS, CLASSES)]),
+        "has nothing to train: all its parameters are frozen",
+    ),
     "a loss for each example": (
         (net(6, 3), nn.CrossEntropyLoss(reduction="none"), [(ROWS, CLASSES)]),
         "the loss of 'client' fails on the model's scores: RuntimeError: grad can be implicitly created",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.adapters import SubjectAdapter, is_a, kinds_of, parts_of, tensors_are
+from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Loss
@@ -105,9 +106,31 @@ class EstimatorAdapter(SubjectAdapter):
                 f"'{self.name}' gives X of shape {rows.shape} and y of shape {labels.shape}, expected (rows, columns) "
                 "and one label for each row."
             )
-        rows = rows if hasattr(estimator, "steps") else rows.astype(float)
+        if not len(rows):
+            raise FedsimError(f"'{self.name}' gives X without rows. {_RETURN}")
         self.estimator, rows = self._last_of(estimator, rows)
+        rows = self.numbers(rows, "X")
+        fitted = getattr(self.estimator, "n_features_in_", rows.shape[1])
+        if rows.shape[1] != fitted:
+            raise FedsimError(
+                f"'{self.name}' gives X of {rows.shape[1]} columns, expected the {fitted} that "
+                f"{type(self.estimator).__name__} was fitted on."
+            )
         return self.estimator, rows, labels
+
+    def numbers(self, values: Any, what: str) -> Any:
+        """Return an array of numbers.
+
+        Raises:
+            FedsimError: some are none.
+        """
+        try:
+            return np.asarray(values, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise FedsimError(
+                f"'{self.name}' gives {what} with values that are no numbers: {reason(error)}. A fitted pipeline may "
+                "turn words into some."
+            ) from error
 
     def _last_of(self, estimator: Any, rows: Any) -> tuple[Any, Any]:
         """Return the classifier of a pipeline, and the rows that it gets there."""
@@ -118,6 +141,8 @@ class EstimatorAdapter(SubjectAdapter):
             rows = estimator[:-1].transform(rows)
         except not_fitted as error:
             raise FedsimError(f"the pipeline '{self.name}' is not fitted. Call its fit before the audit.") from error
+        except Exception as error:
+            raise FedsimError(f"the pipeline '{self.name}' does not take these rows: {reason(error)}.") from error
         return estimator[-1], rows.toarray() if hasattr(rows, "toarray") else rows
 
 

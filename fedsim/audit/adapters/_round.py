@@ -85,9 +85,10 @@ class _OneRoundGrid(LocalGrid):
         with watching() as training:
             reply = super()._answer(message)
         if reply.has_error():
+            why = " ".join(str(reply.error.reason).split())
             raise FedsimError(
-                f"the ClientApp of '{self._name}' failed: {reply.error.reason}. Try `flwr run` first: the audit starts "
-                "it in the same way."
+                f"the ClientApp of '{self._name}' failed: {why}. Try `flwr run` first: the audit starts it in "
+                "the same way."
             )
         sent = _arrays(reply, f"the reply of the ClientApp of '{self._name}'")
         self.answered.append(AnsweredTraining(message.metadata.dst_node_id, received, sent, _stated(reply), training))

@@ -47,6 +47,11 @@ class LightningClient(SubjectAdapter):
                 f"'{self.name}' optimises by hand (automatic_optimization = False), so its steps are not known. "
                 "Return (model, loss, loader)."
             )
+        if not any(p.requires_grad for p in module.parameters()):
+            raise FedsimError(
+                f"every parameter of '{self.name}' is frozen, so a client would send nothing. Call "
+                "module.unfreeze(), or set requires_grad where it trains."
+            )
         train, test = self._loaders(next(part for part in parts if part is not module))
         self._module: Any = _silent(copy.deepcopy(module))
         batch = self._first(train)
@@ -67,7 +72,12 @@ class LightningClient(SubjectAdapter):
 
     def _loaders(self, data: Any) -> tuple[Iterable[Any], Iterable[Any] | None]:
         if not is_a(data, "LightningDataModule", *_PACKAGES):
-            return data, None
+            if not isinstance(data, Iterable):
+                raise FedsimError(
+                    f"'{self.name}' gives {type(data).__name__} as its data, expected a DataModule or a loader. "
+                    f"{_RETURN}"
+                )
+            return cast("Iterable[Any]", data), None
         try:
             data.prepare_data()
             data.setup("fit")
@@ -82,6 +92,8 @@ class LightningClient(SubjectAdapter):
 
     def _first(self, train: Iterable[Any]) -> Any:
         batch = next(iter(train), None)
+        if batch is None:
+            raise FedsimError(f"the loader of '{self.name}' yields no batch. Give it the client's data.")
         is_pair = isinstance(batch, tuple | list) and len(cast("tuple[Any, ...]", batch)) == _PAIR
         if not is_pair and not (isinstance(batch, Mapping) and _label_key(batch)):
             given = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__

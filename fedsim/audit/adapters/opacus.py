@@ -59,16 +59,22 @@ class OpacusTriple(SubjectAdapter):
         loader = next((part for part in parts if isinstance(part, DataLoader)), None)
         if loader is None:
             raise FedsimError(f"'{self.name}' gives no loader beside the model and optimizer of Opacus. {_RETURN}")
+        others = [part for part in parts if not any(part is one for one in (wrapped, optimizer, loader))]
+        strange = [part for part in others if not callable(part)]
+        if strange:
+            raise FedsimError(
+                f"'{self.name}' gives {kinds_of(strange)} beside what make_private returned, expected at most the "
+                "loss, a function of scores and labels."
+            )
         self._check(optimizer, loader)
         self._batch = optimizer.expected_batch_size
         self._privacy = {"clip": float(optimizer.max_grad_norm), "noise_multiplier": float(optimizer.noise_multiplier)}
         model = unwrapped(wrapped)
         self._sent = sum(p.requires_grad for p in model.parameters())
         plain = DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn)
-        losses: list[Any] = [part for part in parts if callable(part) and part is not wrapped]
         return Subject(
             model,
-            getattr(losses[0], "criterion", losses[0]) if losses else None,
+            getattr(others[0], "criterion", others[0]) if others else None,
             plain,
             optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
             learning_rate=float(optimizer.param_groups[0]["lr"]),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class SklearnRegressor(EstimatorAdapter):
     def subject(self) -> Subject:
         """Return the twin, with rows as the estimator's last step gets them."""
         estimator, rows, labels = self.parts()
-        numbers = torch.tensor(np.asarray(labels, dtype=np.float32)).reshape(len(labels), -1)
+        numbers = torch.tensor(self.numbers(labels, "y"), dtype=torch.float32).reshape(len(labels), -1)
         kind = type(estimator).__name__
         self.loss_name, loss = self._loss(kind)
         if kind == "MLPRegressor":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sized
 from functools import partial
 from typing import Any, ClassVar, cast, final
 
@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, optimizer_called, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, optimizer_called, parts_of, tensors_are
 from fedsim.audit.adapters._replaying import check_same
 from fedsim.audit.copying import scores_in
+from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
@@ -39,9 +40,14 @@ class TrainerClient(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return a copy of the model in training mode, with the trainer's loaders and loss."""
-        trainer = next((part for part in parts_of(self.thing) if is_a(part, "Trainer", "transformers")), None)
+        parts = parts_of(self.thing)
+        trainer = next((part for part in parts if is_a(part, "Trainer", "transformers")), None)
         if trainer is None:
             raise FedsimError(f"'{self.name}' gives the arguments of a Trainer alone. Return the Trainer itself.")
+        if len(parts) > 1:
+            raise FedsimError(
+                f"'{self.name}' gives {kinds_of(parts)}, expected a Trainer alone, whose data and loss are its own."
+            )
         self._trainer: Any = trainer
         self._check()
         model = copy.deepcopy(trainer.model).cpu()
@@ -52,7 +58,7 @@ class TrainerClient(SubjectAdapter):
         test = trainer.get_eval_dataloader() if is_one_set(trainer.eval_dataset) else None
         return Subject(
             self._model,
-            self._loss(next(iter(train))),
+            self._loss(self._first(train)),
             train,
             test,
             optimizer=optimizer_called(str(trainer.args.optim)),
@@ -72,13 +78,37 @@ class TrainerClient(SubjectAdapter):
 
     def _check(self) -> None:
         config: Any = getattr(self._trainer.model, "config", None)
-        if self._trainer.train_dataset is None:
+        data = self._trainer.train_dataset
+        if data is None:
             raise FedsimError(f"the Trainer '{self.name}' has no train_dataset. Give it the client's data.")
+        if isinstance(data, Sized) and not len(data):
+            raise FedsimError(f"the train_dataset of the Trainer '{self.name}' is empty. Give it the client's data.")
         if getattr(config, "is_encoder_decoder", False):
             raise FedsimError(
                 f"the Trainer '{self.name}' trains an encoder with a decoder. What can be audited are classifiers and "
                 "causal language models: return one of these."
             )
+
+    def _first(self, train: Iterable[Any]) -> Mapping[str, Any]:
+        """Return the first batch.
+
+        Raises:
+            FedsimError: the collator fails on the data, or makes no labels.
+        """
+        try:
+            batch = next(iter(train))
+        except Exception as error:
+            raise FedsimError(
+                f"the data of the Trainer '{self.name}' cannot be put into batches: {reason(error)}. Its train_dataset "
+                "must hold mappings that its data_collator takes."
+            ) from error
+        if isinstance(batch, Mapping) and "labels" in batch and len(batch) > 1:
+            return cast("Mapping[str, Any]", batch)
+        given = ", ".join(map(str, cast("Any", batch))) if isinstance(batch, Mapping) else type(batch).__name__
+        raise FedsimError(
+            f"batches of the Trainer '{self.name}' hold {given or 'nothing'}, expected inputs and labels. Name "
+            "the labels' column 'label' or 'labels'; columns that the model's forward does not name are removed."
+        )
 
     def _loss(self, batch: Mapping[str, Any]) -> Loss | None:
         """Return the loss of scores and labels, checked on a batch; None is cross-entropy."""

@@ -190,6 +190,17 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
             "No module named 'no_such",
         ),
         ((("task.py", "lr=learning_rate", "lr=-1"),), "the ClientApp of 'app' failed: .*Invalid learning"),
+        (
+            (("server_app.py", "ArrayRecord(make_model().state_dict())", "ArrayRecord()"),),
+            "the ClientApp of 'app' failed: RuntimeError: .*Missing key",
+        ),
+        (
+            (("client_app.py", '{"arrays": ArrayRecord(model.state_dict()), "metrics": metrics}', '{"m": metrics}'),),
+            "the reply of the ClientApp of 'app' holds 0 array records, expected one with the weights",
+        ),
+        ((("client_app.py", "@app.train()", "@app.evaluate()"),), "failed: ValueError: No train function registered"),
+        ((("pyproject.toml", "examples = 1", "examples = 0"),), "it trains no torch model in this process"),
+        ((("pyproject.toml", "client_app:app", "server_app:app"),), "is of type ServerApp, expected a ClientApp"),
         ((("server_app.py", "torch.manual_seed(0)", "1 / 0"),), "the ServerApp of 'app' failed: ZeroDivisionError"),
         (
             (("server_app.py", "    FedAvg(", "    0 and FedAvg("),),

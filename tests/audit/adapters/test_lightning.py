@@ -67,6 +67,18 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
             r"gives Classifier, expected a LightningModule and its data. Return \(module, datamodule\)",
         ),
         (lambda own: own.Pictures(), "gives Pictures, expected a LightningModule and its data"),
+        (lambda own: (own.Classifier(), None), "gives NoneType as its data, expected a DataModule or a loader. Return"),
+        (lambda own: (own.Classifier(), 7), "gives int as its data, expected a DataModule or a loader"),
+        (lambda own: (own.Classifier(), []), "the loader of 'train:make' yields no batch. Give it the client's data"),
+        (
+            lambda own: (own.Classifier(), own.Pictures(), None),
+            "gives Classifier, Pictures, NoneType, expected a Light",
+        ),
+        (
+            lambda own: (own.Classifier().requires_grad_(False), own.Pictures()),
+            r"every parameter of 'train:make' is frozen, .* Call module.unfreeze\(\)",
+        ),
+        (lambda own: (own.Classifier, own.Pictures), r"returned 2 values, expected a tuple \(model, loss, loader\)"),
         (lambda own: (own.ByHand(), own.Pictures()), "optimises by hand .automatic_optimization = False."),
         (
             lambda own: (own.TwoCalls(), own.Pictures()),
@@ -93,7 +105,7 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
 )
 def test_a_mistake_is_one_sentence(lightnings: ModuleType, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing(lightnings), "train:make")
+        made(lambda: thing(lightnings), "train:make")
     assert "\n" not in str(raised.value)
 
 

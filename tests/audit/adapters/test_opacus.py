@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit.loading import made
+from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import share
 
@@ -18,13 +19,23 @@ BATCH, EXAMPLES = 8, 40
 pytestmark = pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning")
 
 
-def private(noise: float = 1.0, clip: float = 0.5, engine: PrivacyEngine | None = None, **more: Any) -> tuple[Any, ...]:
-    """Return what a project has that calls make_private."""
-    torch.manual_seed(0)
+def tensors() -> tuple[torch.Tensor, torch.Tensor]:
     source = torch.Generator().manual_seed(5)
     coarse = torch.rand(EXAMPLES, 1, 4, 4, generator=source)
     images = nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
-    data = TensorDataset(images, torch.randint(4, (EXAMPLES,), generator=source))
+    return images, torch.randint(4, (EXAMPLES,), generator=source)
+
+
+def private(
+    noise: float = 1.0,
+    clip: float = 0.5,
+    engine: PrivacyEngine | None = None,
+    parts: tuple[torch.Tensor, ...] | None = None,
+    **more: Any,
+) -> tuple[Any, ...]:
+    """Return what a project has that calls make_private."""
+    torch.manual_seed(0)
+    data = TensorDataset(*(parts or tensors()))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
     return (engine or PrivacyEngine()).make_private(
         module=model,
@@ -103,6 +114,29 @@ def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
         made(thing(), "train:private")
     assert "\n" not in str(raised.value)
     assert "train:private" in str(raised.value)
+
+
+IMAGES, CLASSES = tensors()
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (lambda: (*private(), "mse"), "gives str beside what make_private returned, expected at most the loss"),
+        (lambda: private(parts=(IMAGES[:1], CLASSES[:1])), "yields 1 examples, expected at least 2"),
+        (lambda: private(parts=(IMAGES,)), "yields 1 things at once, expected two"),
+        (lambda: private(parts=(IMAGES, CLASSES, CLASSES)), "yields 3 things at once, expected two"),
+        (lambda: private(parts=(IMAGES, CLASSES + 9)), "a label is 12, but the model scores classes 0 to 3"),
+        (
+            lambda: private(parts=(IMAGES, IMAGES.mean((1, 2, 3)))),
+            r"are numbers, and without a loss the client learns classes by cross-entropy. Give the loss too, such as",
+        ),
+    ],
+)
+def test_data_and_loss_are_checked_as_of_any_model(thing: Any, message: str) -> None:
+    with pytest.raises(FedsimError, match=message) as raised:
+        checked(made(thing(), "train:private"), "train:private")
+    assert "\n" not in str(raised.value)
 
 
 def test_ghost_clipping_brings_its_loss() -> None:

@@ -120,6 +120,20 @@ X, Y = rows()
         ((LogisticRegression(), X, 0 * Y), "gives y of one class alone, expected two or more"),
         ((fitted(LogisticRegression(), 2)[0], X, Y), "gives y with 2, which is no class that it was fitted on"),
         ((MLPClassifier(), X, Y), r"has no weights yet. Call fit or partial_fit\(X, y, classes=...\) once."),
+        ((LogisticRegression(), X[:0], Y[:0]), r"gives X without rows. Return \(estimator, X, y\)"),
+        ((LogisticRegression(), X, None), r"gives X of shape \(40, 6\) and y of shape \(\)"),
+        (
+            (LogisticRegression(), X.astype(str) + "a", Y),
+            "gives X with values that are no numbers: ValueError: .*0.125",
+        ),
+        (
+            (fitted(LogisticRegression())[0], X[:, :3], Y),
+            "gives X of 3 columns, expected the 6 that LogisticRegression w",
+        ),
+        (
+            (make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), X[:, :3], Y),
+            "the pipeline 'train:model' does not take these rows: ValueError: X has 3 features",
+        ),
         ((SVC(), X, Y), "is a SVC, whose training sends no gradient that is known here, expected one of LogisticR"),
         ((SGDClassifier(loss="huber"), X, Y), "has loss 'huber', expected one of hinge, log_loss, modified_huber"),
         (

@@ -235,6 +235,20 @@ def without_data(folder: Path) -> Any:
     [
         (lambda folder: trainer(folder).args, "gives the arguments of a Trainer alone. Return the Trainer itself."),
         (without_data, "has no train_dataset. Give it the client's data."),
+        (lambda folder: trainer(folder, data=[]), "the train_dataset of the Trainer 'train:trainer' is empty. Give it"),
+        (
+            lambda folder: trainer(folder, data=[{"pixel_values": one["pixel_values"]} for one in pictures()]),
+            "hold pixel_values, expected inputs and labels. Name the labels' column 'label' or 'labels'",
+        ),
+        (
+            lambda folder: trainer(folder, nn.Linear(64, 4)),
+            "hold labels, expected inputs and labels. .* columns that the model's forward does not name are removed",
+        ),
+        (
+            lambda folder: trainer(folder, data=["a", "b"]),
+            "cannot be put into batches: TypeError: .* must hold mappings that its data_collator takes.",
+        ),
+        (lambda folder: (trainer(folder), [1]), "gives Trainer, list, expected a Trainer alone, whose data and loss"),
         (of_two_sentences, "trains an encoder with a decoder. What can be audited are classifiers and causal"),
         (lambda folder: trainer(folder, kind=Penalised), "it depends on more. Return .model, loss, loader., with"),
     ],
@@ -242,6 +256,26 @@ def without_data(folder: Path) -> Any:
 def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
         made(thing(tmp_path), "train:trainer")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("thing", "message"),
+    [
+        (lambda folder: trainer(folder, data=pictures(1)), "yields 1 examples, expected at least 2"),
+        (
+            lambda folder: trainer(folder, Net().requires_grad_(False)),
+            "has nothing to train: all its parameters are frozen",
+        ),
+        (
+            lambda folder: trainer(folder, data=[{**one, "label": 9} for one in pictures()]),
+            "a label is 9, but the model scores classes 0 to 3",
+        ),
+    ],
+)
+def test_what_a_trainer_trains_is_checked_as_any_model(tmp_path: Path, thing: Any, message: str) -> None:
+    with pytest.raises(FedsimError, match=message) as raised:
+        checked(made(thing(tmp_path), "train:trainer"), "train:trainer")
     assert "\n" not in str(raised.value)
 
 
