@@ -148,8 +148,8 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
         reasons.append("without it nothing was recovered either")
     if training is not None and not evidence.has_learned(training):
         reasons.append(
-            f"without it the training learned nothing (test accuracy {100 * training.accuracy:.0f} %, the most "
-            f"frequent class {100 * training.guessing:.0f} %), so what it costs is not known"
+            f"without it the training learned nothing (test accuracy {100 * training.accuracy:.0f} %, always "
+            f"the most frequent answer {100 * training.guessing:.0f} %), so what it costs is not known"
         )
     return tuple(reasons)
 
