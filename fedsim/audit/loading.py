@@ -16,6 +16,7 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding, targets
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.extras import extra_of
 
 
 def load(target: str) -> Any:
@@ -34,9 +35,9 @@ def load(target: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise FedsimError(
-            f"cannot import '{module_name}' for '{target}': {error}. Run from the folder that holds it, or install it."
-        ) from error
+        extra = extra_of(str(error.name))
+        how = f"pip install 'fedsim-privacy[{extra}]'" if extra else "Run from the folder that holds it, or install it"
+        raise FedsimError(f"cannot import '{module_name}' for '{target}': {error}. {how}.") from error
     except Exception as error:
         raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
     names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]

@@ -16,7 +16,7 @@ def code_of(address: str) -> str:
     try:
         import segno  # noqa: PLC0415 - an extra
     except ImportError:
-        raise MissingExtra("segno, which draws the code to scan,", "pip install segno") from None
+        raise MissingExtra("segno, which draws the code to scan,", "pip install 'fedsim-privacy[demo]'") from None
     lines = io.StringIO()
     segno.make(address, micro=False).terminal(lines, border=2, compact=True)
     return lines.getvalue()

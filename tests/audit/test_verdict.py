@@ -267,7 +267,10 @@ def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> No
     own = defended("any", 0, 0.0)
     found = record(Policy(max_recognisable=0.1), training=idle, tried=(own,))
     assert verdict.judged(found, own) == "undecided"
-    assert "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)" in verdict.sentence(found)
+    assert (
+        "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)"
+        in verdict.sentence(found)
+    )
     assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
 
 

@@ -24,5 +24,5 @@ def test_the_code_is_that_of_the_address() -> None:
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segno", None)
-    with pytest.raises(MissingExtra, match="pip install segno"):
+    with pytest.raises(MissingExtra, match=r"pip install 'fedsim-privacy\[demo\]'"):
         code_of(ADDRESS)
