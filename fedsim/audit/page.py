@@ -158,11 +158,12 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     failures = [victim.failure for victim in victims if victim.failure]
     clock = ["ended by the clock: a lower bound"] if evidence.is_short(victims) and not arm.is_unknown else []
     by = wording.winner(arm) if len(failures) < len(victims) else failures[0]
+    reasons = [reason for reason in dict.fromkeys(failures) if reason != by]
     updates, searched, recovered, ideal = wording.searches(record, arm)
     examples = str(sum(len(victim.scores) for victim in victims))
     figure = wording.figure_of(arm, wording.headline(record.noun))
     state = state_of(victims, record.plan.scoring.rule)
-    last = TableCell(by, notes=(*clock, *failures))
+    last = TableCell(by, notes=(*clock, *reasons))
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 

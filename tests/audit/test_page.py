@@ -11,7 +11,7 @@ from fedsim.document import to_html
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, ItemScore
 from fedsim.record.policy import Policy
-from tests.audit.findings import attacked, defended, exposure, membership, record, secrets
+from tests.audit.findings import attacked, defended, exposure, membership, of_victims, record, secrets
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
@@ -50,6 +50,14 @@ def test_members_are_told_in_sentences_on_a_narrow_screen() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     screen.show(record(Policy(), findings=(membership(0.2),)), console)
     assert "  lira; judges: the trained model; members: " in console.export_text()
+
+
+def test_what_every_update_failed_of_is_said_once() -> None:
+    why = "every tensor of the update is zero: there is nothing to match."
+    victims = [one.model_copy(update={"failure": why, "scores": ()}) for one in attacked(0, 3).victims]
+    arm = of_victims(victims)
+    last = page.update_row(record(Policy(), client=(arm,)), arm).cells[-1]
+    assert (last.text, last.notes) == (why, ())
 
 
 def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
