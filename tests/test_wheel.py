@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FEW = ["federation.rounds=1", *(f"attacks.{n}.max_iterations=5" for n in range(3))]
@@ -166,6 +167,179 @@ def test_a_missing_extra_is_named_before_anything_starts(installed: Installed) -
     assert "pip install 'fedsim-privacy[data]'" in told
     assert "Traceback" not in told
     assert not list((installed.folder / "none").glob("*.json"))
+
+
+SERIES = """
+title = "One client with series"
+data = { name = "made-series" }
+model = { name = "mlp", width = 32 }
+federation = { clients = 2, rounds = 1, batch_size = 1 }
+threat = { knows = ["batch-size", "dropout-rates", "input-statistics"], victims = 1 }
+attacks = [{ name = "closed-form-linear" }]
+"""
+TEXTS = """
+title = "One client with texts"
+data = { name = "text-file", path = "text.txt", length = 16 }
+model = { name = "tiny-llama" }
+federation = { clients = 2, rounds = 1, batch_size = 1 }
+threat = { knows = ["batch-size", "dropout-rates"], victims = 1 }
+attacks = [{ name = "dager" }]
+"""
+PICTURES = """
+title = "One client with pictures"
+data = { name = "image-folder", path = "pictures", size = 8 }
+model = { name = "efficientnet-lite0", size = 32 }
+federation = { clients = 2, rounds = 1, batch_size = 1 }
+threat = { knows = ["labels", "batch-size", "dropout-rates", "input-statistics"], victims = 1 }
+attacks = [{ name = "inverting-gradients", max_iterations = 2 }]
+"""
+TRANSFORMERS_CLIENT = """
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+def make():
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=2, **shape))
+    return model, None, [(torch.rand(8, 1, 8, 8), torch.arange(8) % 2)]
+"""
+LINEAR_CLIENT = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Linear(6, 3), None, [(torch.rand(8, 6), torch.arange(8) % 3)]
+"""
+CAPTURES = """
+from client import make
+from torch.nn.functional import cross_entropy
+from safetensors.torch import save_file
+model, _, ((rows, labels),) = make()
+cross_entropy(model(rows[:1]), labels[:1]).backward()
+save_file({name: p.grad for name, p in model.named_parameters()}, "sent.safetensors")
+"""
+DRAWS_A_CODE = """
+import sys
+from fedsim.core.errors import FedsimError
+from fedsim.demo.scan import code_of
+try:
+    print(code_of("http://127.0.0.1:1"))
+except FedsimError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+BOOSTS = "trees={clients=2,rows=20,trees=1,depth=2,attacks=[{name='leaf-counts'}]}"
+SEARCHES = "attacks=[{name='inverting-gradients',max_iterations=2}]"
+KNOWS = "threat.knows=['labels','batch-size','dropout-rates','input-statistics']"
+TUNES = "tune={attack='inverting-gradients',space={max_iterations=[2,3]},trials=2}"
+AUDIT = ("audit", "client.py:make", "--batch", "1", "--minutes", "1", "--no-defenses")
+NEEDS = {  # of each extra, what needs it; drawing a code is a part of a command that listens until it is ended
+    "data": ("run", "quickstart", *(part for one in FEW for part in ("--set", one))),
+    "news": ("run", "texts.toml", "--set", "data={name='lee-news',length=16}"),
+    "photographs": ("run", "series.toml", "--set", "data={name='foolbox-samples'}"),
+    "parquet": ("export", "results/series", "--parquet"),
+    "duckdb": ("export", "results/series", "--duckdb"),
+    "tune": ("tune", "series.toml", "--set", SEARCHES, "--set", KNOWS, "--set", TUNES),
+    "tabular": ("run", "series.toml", "--set", "data={name='affairs-survey'}"),
+    "audit": (*AUDIT, "--gradients", "sent.safetensors"),
+    "transformers": ("audit", "vit_client.py:make", *AUDIT[2:]),
+    "efficientnet": ("run", "pictures.toml"),
+    "llm": ("run", "texts.toml", "--set", "data.identities=10"),
+    "constrain": (
+        "generate", "--model", "tiny-llama", "--prompt", "Hello", "--decoder", "awrs", "--set", "regex=[a-z ]*",
+        "--max-new-tokens", "4",
+    ),
+    "trees": ("run", "series.toml", "--set", "data={name='breast-cancer'}", "--set", BOOSTS),
+    "demo": ("-c", DRAWS_A_CODE),
+    "flower-sim": ("run", "series.toml", "--set", "federation.engine='ray'"),
+}  # fmt: skip
+BESIDE = {"trees": "data"}  # tables to grow trees on
+OF_THE_REPOSITORY = {"docs", "dev"}  # who has these has the repository
+
+
+class Alone:
+    """The wheel with what it requires, as pip gets it from its index, and then with one extra more."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(home / "dist")]
+        subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+        self.folder = home / "empty"
+        self.folder.mkdir()
+        (wheel,) = (home / "dist").glob("*.whl")
+        self.base = self.environment("base")
+        self.install(self.base, str(wheel))
+        self.fill()
+
+    def environment(self, name: str) -> Path:
+        """Return the python of a fresh environment; all but the first see what the first holds."""
+        venv.create(self.home / name, with_pip=False)
+        (site,) = (self.home / name / "lib").glob("*/site-packages")
+        if name != "base":
+            (base,) = (self.home / "base" / "lib").glob("*/site-packages")
+            (site / "base.pth").write_text(str(base))
+        return self.home / name / "bin" / "python"
+
+    def install(self, python: Path, what: str) -> None:
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", what]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        if "(from versions: none)" in done.stderr:
+            pytest.skip("pip reaches no index")
+        assert done.returncode == 0, done.stderr
+
+    def fill(self) -> None:
+        """Write what the commands read."""
+        texts = "\n\n".join(f"The cat saw {number} birds and {2 * number} trees." for number in range(40))
+        written = {
+            "series.toml": SERIES,
+            "texts.toml": TEXTS,
+            "text.txt": texts,
+            "pictures.toml": PICTURES,
+            "client.py": LINEAR_CLIENT,
+            "vit_client.py": TRANSFORMERS_CLIENT,
+            "sent.safetensors": "",
+        }
+        for name, text in written.items():
+            (self.folder / name).write_text(text)
+        for number in range(24):
+            folder = self.folder / "pictures" / f"class {number % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (10 * number, 255 - 10 * number, 40)).save(folder / f"{number}.png")
+        self.run(self.base, "-m", "fedsim", "run", "series.toml")  # for export
+
+    def run(self, python: Path, *arguments: str, code: int = 0) -> str:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        command = [str(python), *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=inherited, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    return Alone(tmp_path_factory.mktemp("extras"))
+
+
+def test_every_extra_has_a_command_that_needs_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert NEEDS.keys() | OF_THE_REPOSITORY == project["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("extra", NEEDS)
+def test_an_extra_alone_is_enough_for_what_needs_it(alone: Alone, extra: str) -> None:
+    command = NEEDS[extra] if extra == "demo" else ("-m", "fedsim", *NEEDS[extra])
+    if NEEDS[extra][0] in ("run", "tune", "audit"):
+        command = (*command, "--out", f"results/{extra}")
+    python = alone.environment(extra)
+    if extra in BESIDE:
+        alone.install(python, f"fedsim-privacy[{BESIDE[extra]}]")
+    told = alone.run(python, *command, code=2)
+    assert f"pip install 'fedsim-privacy[{extra}]'" in told.replace('"', "'")
+    assert "Traceback" not in told
+    alone.install(python, f"fedsim-privacy[{extra}]")
+    if extra == "audit":
+        alone.run(python, "-c", CAPTURES)
+    alone.run(python, *command)
 
 
 def _container() -> dict[str, str]:
