@@ -96,7 +96,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def seeded(request: pytest.FixtureRequest) -> None:
     """A draw without a source of its own is the same each time that a test runs, after whichever other test."""
     seed = zlib.crc32(request.node.nodeid.encode())
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down a stack for each kind of device
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed)
     random.seed(seed)
 
