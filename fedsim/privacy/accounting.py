@@ -157,22 +157,22 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 def rdp(spent: Iterable[Spent], order: float) -> float:
     """Return the Renyi divergence of an order above 1, summed over steps; infinite where it is not computable."""
-    from opacus.accountants.analysis.rdp import compute_rdp  # noqa: PLC0415 - takes seconds to import
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # overflow at an order, which is then left out
-            total = sum(
-                float(
-                    np.asarray(
-                        compute_rdp(q=p.sampling_rate, noise_multiplier=p.noise_multiplier, steps=p.steps, orders=order)
-                    )
-                )
-                for p in spent
-            )
+        total = sum(_divergence_of_step(part, order) * part.steps for part in spent)
     except (ArithmeticError, ValueError):
         return math.inf
     return total if total >= 0 else math.inf
+
+
+def _divergence_of_step(part: Spent, order: float) -> float:
+    if part.sampling_rate == 1:
+        return order / (2 * part.noise_multiplier**2)
+    from opacus.accountants.analysis.rdp import compute_rdp  # noqa: PLC0415 - takes seconds to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # overflow at an order, which is then left out
+        rate, noise = part.sampling_rate, part.noise_multiplier
+        return float(np.asarray(compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=order)))
 
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:

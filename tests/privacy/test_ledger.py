@@ -170,11 +170,12 @@ MANY = """
 import os, sys
 from pathlib import Path
 from fedsim.core.types import Mechanism
+from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Allowance, BudgetSpent, Ledger
 
+epsilon([Spent(2.0, 1.0, 1)], 1e-5)  # loads what both processes need
 mechanism = Mechanism("client", "replace", 2.0, 1.0, 1, 1e-5, "the server")
 ledger = Ledger.open(Path(sys.argv[1]), Path(sys.argv[2]))
-ledger.spent("ward", 1e-5)  # loads what both processes need
 child = os.fork()
 try:
     while True:

@@ -40,7 +40,7 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
 
 
 def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 16), side=4)
+    observation, truth = of_digits(toy, residual(16), side=4)
     guess = answer(attack(grid=0), observation)
     assert guess.is_exact
     assert "no pixel grid was used" in guess.notes[0]
@@ -57,7 +57,7 @@ def test_behind_batch_norm_in_training_mode(toy: Toy) -> None:
 
 
 def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 16, rate=0.25), side=4)
+    observation, truth = of_digits(toy, residual(16, rate=0.25), side=4)
     guess = answer(attack(), observation)
     assert guess.masks is not None
     assert worst(guess, truth, observation) > 80
