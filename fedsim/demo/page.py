@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsim.core.errors import FedsimError
 from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, Language, messages
 from fedsim.record.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SCRIPTS = (
     "network.js",
@@ -93,16 +97,21 @@ class Safe(str):
 
 def render(template: str, **values: Any) -> str:
     """Return a template of this package filled with values, which are escaped unless they are `Safe`."""
+    return _templates().get_template(template).render(values)
+
+
+@cache
+def _templates() -> Environment:
+    """Return this package's templates, each of which is compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("fedsim.demo", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(values)
 
 
 def text_of(*names: str) -> str:
