@@ -48,6 +48,7 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+@cache  # a process runs what it has imported, whatever becomes of the checkout meanwhile
 def _git(*arguments: str) -> str | None:
     """Output of git in the folder of the source, or None when it is no checkout of fedsim."""
     root = Path(__file__).resolve().parents[2]
