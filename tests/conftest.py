@@ -35,6 +35,8 @@ from fedsim.threat.victim import Victim  # noqa: E402
 
 torch.set_num_threads(1)
 
+gc.disable()  # until all tests are collected, since nothing of them is garbage
+
 # In the background of a shell, under nohup and in some CI, Ctrl-C is ignored, and every program started from here would
 # ignore it too. One with a handler is reset for them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -80,6 +82,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays until the end: ten thousand tests, and what they import."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
