@@ -96,7 +96,7 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     found = {(own.attack, own.metric): own.value for own in figures(record)}
     assert found["IG", "worst_pixel_mean"] == attack.more["worst_pixel_mean"].value
     assert found["", "test_error"] == error
-    assert {"worst_pixel_mean", "test_error"} <= {own["metric"] for own in expectation(record)["figures"]}
+    assert {"worst_pixel_mean", "test_error"} <= {own["metric"] for own in expectation(figures(record))["figures"]}
     page = report.build(tmp_path / "run").read_text()
     for told in ("mean worst pixel", "largest error of a pixel", "worst pixel &lt; 0.5", "error rate"):
         assert told in page, told
