@@ -46,25 +46,21 @@ def sweep(
     trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
 ) -> None:
     """Run all unfinished runs of a sweep; after an interruption the same command continues."""
-    folder = out or Path("results") / scenario.stem
-    origin = origin_of(scenario, set_ or [])
-    loaded = _loaded(scenario, set_ or [], trust=trust) if check else None
-    runs = finished_before(folder, origin)
+    folder, overrides = out or Path("results") / scenario.stem, set_ or []
+    origin = origin_of(scenario, overrides)
+    runs = None if check else finished_before(folder, origin)
     if runs is not None:
         say(f"{runs} of {runs} runs are finished in {folder}.")
-    else:
-        _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin, trust)
-    if loaded is not None:
-        _check(folder, loaded)
+        return
 
-
-def _loaded(scenario: Path, overrides: list[str], *, trust: bool) -> Scenario:
-    """Return a scenario that says what it gives."""
     from fedsim.scenario import load
 
     loaded = load(scenario, overrides, trust=trust)
-    refuse_check(loaded, scenario, overrides)
-    return loaded
+    if check:
+        refuse_check(loaded, scenario, overrides)
+    _make(loaded, str(scenario), jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin)
+    if check:
+        _check(folder, loaded)
 
 
 def _check(folder: Path, scenario: Scenario) -> None:
@@ -74,14 +70,7 @@ def _check(folder: Path, scenario: Scenario) -> None:
 
 
 def _make(
-    scenario: Path,
-    overrides: list[str],
-    jobs: int,
-    path: Path,
-    budget: float | None,
-    ray: str | None,
-    origin: str,
-    trust: bool,
+    loaded: Scenario, source: str, jobs: int, path: Path, budget: float | None, ray: str | None, origin: str
 ) -> None:
     from fedsim.cli import display
     from fedsim.experiment.runner import scenario_hash
@@ -90,10 +79,9 @@ def _make(
     from fedsim.experiment.sweep.plan import plan_runs
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.report.tables.figures import with_noun
-    from fedsim.scenario import Sweep, load
+    from fedsim.scenario import Sweep
 
-    loaded = load(scenario, overrides, trust=trust)
-    runs = plan_runs(loaded, str(scenario))
+    runs = plan_runs(loaded, source)
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)
