@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -91,6 +91,17 @@ class BestStep:
     def guess(self, observation: Observation) -> Reconstruction:
         """Return the best step as a guess, without examples where there was no step."""
         return guess_of(observation, self._best)
+
+
+def best_in_time(
+    search: Callable[[OnStep], Reconstruction], observation: Observation, on_step: OnStep
+) -> Reconstruction:
+    """Return what a search returns, or its best step where the nearest deadline ends it."""
+    best = BestStep(on_step)
+    try:
+        return search(best)
+    except DeadlineReached:
+        return best.guess(observation)
 
 
 def guess_of(observation: Observation, step: Step | None) -> Reconstruction:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.deadline import BestStep, DeadlineReached, limited
+from fedsim.core.deadline import BestStep, DeadlineReached, best_in_time, limited
 from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.guarding import guard
@@ -202,11 +203,7 @@ class Attack(Configured[ConfigT]):
     @final
     def search_in_time(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search until the nearest deadline, on an observation that was checked and `informed` already."""
-        best = BestStep(on_step)
-        try:
-            return self.search(observation, generator, best)
-        except DeadlineReached:
-            return best.guess(observation)
+        return best_in_time(partial(self.search, observation, generator), observation, on_step)
 
     @final
     def continue_in_time(
@@ -217,11 +214,7 @@ class Attack(Configured[ConfigT]):
         Raises:
             NotApplicable: nothing can be made of this guess; with the reason.
         """
-        best = BestStep(on_step)
-        try:
-            return self.continue_from(observation, guess, generator, best)
-        except DeadlineReached:
-            return best.guess(observation)
+        return best_in_time(partial(self.continue_from, observation, guess, generator), observation, on_step)
 
     @final
     def together(
