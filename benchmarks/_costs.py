@@ -10,7 +10,9 @@ from html import escape
 from typing import NamedTuple
 
 from benchmarks._rows import Row
+from benchmarks._svg import page, text
 from fedsim.core.errors import FedsimError
+from fedsim.metrics.comparison import frontier
 
 _UTILITY, _LEAK, _UNDEFENDED = "accuracy", "PSNR", "none"
 _LEFT, _TOP, _WIDTH, _HEIGHT, _NAMES, _LINE = 56, 16, 400, 300, 250, 17
@@ -35,19 +37,15 @@ def points(rows: Sequence[Row]) -> list[Point]:
     return [Point(row.setting, row.value, leaks[row.setting]) for row in rows if row.name == _UTILITY]
 
 
-def frontier(every: Sequence[Point]) -> list[Point]:
+def best_of(every: Sequence[Point]) -> list[Point]:
     """Return the settings that none beats, from the most accuracy on."""
-    kept: list[Point] = []
-    for point in sorted(every, key=lambda one: (-one.accuracy, one.decibels)):
-        if not kept or point.decibels < kept[-1].decibels:
-            kept.append(point)
-    return kept
+    return frontier(every, lambda one: (one.accuracy, one.decibels))
 
 
 def in_words(rows: Sequence[Row], title: str) -> str:
     """Return the picture for who cannot see it."""
     every = points(rows)
-    best = ", ".join(f"{one.setting}: {one.accuracy:.2f} and {one.decibels:.0f} dB" for one in frontier(every))
+    best = ", ".join(f"{one.setting}: {one.accuracy:.2f} and {one.decibels:.0f} dB" for one in best_of(every))
     return f"{title}: accuracy and PSNR of {len(every)} settings; none beats {best}"
 
 
@@ -60,26 +58,23 @@ def draw(rows: Sequence[Row], title: str) -> str:
     every = points(rows)
     if not every:
         raise FedsimError(f"{title}: no setting has rows '{_UTILITY}' and '{_LEAK}', so there is nothing to draw.")
-    best, most = frontier(every), 25.0 * (1 + max(one.decibels for one in every) // 25)
+    best, most = best_of(every), 25.0 * (1 + max(one.decibels for one in every) // 25)
     named = sorted([*best, *(one for one in every if one.setting == _UNDEFENDED)], key=lambda one: -one.decibels)
     width, height = _LEFT + _WIDTH + _NAMES, _TOP + _HEIGHT + 44
+    upwards = text(-_TOP - _HEIGHT // 2, 14, "PSNR (dB): down protects more", anchor="middle")
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-labelledby="title" font-family="system-ui, sans-serif" font-size="12">',
-        f'<title id="title">{escape(in_words(rows, title))}</title>',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         *(line for step in range(_GRID + 1) for line in _lines(step / _GRID, most)),
-        _text(_LEFT + _WIDTH // 2, height - 6, "test accuracy: right costs less", "middle"),
-        f'<g transform="rotate(-90)">{_text(-_TOP - _HEIGHT // 2, 14, "PSNR (dB): down protects more", "middle")}</g>',
+        text(_LEFT + _WIDTH // 2, height - 6, "test accuracy: right costs less", anchor="middle"),
+        f'<g transform="rotate(-90)">{upwards}</g>',
     ]
     floor = 0
     for point in named:
         x, y = _place(point, most)
         floor = max(floor + _LINE, y)
         parts.append(f'<path d="M{x} {y}L{_LEFT + _WIDTH + 14} {floor}" stroke="#c9d0d7"/>')
-        parts.append(_text(_LEFT + _WIDTH + 18, floor + 4, point.setting))
+        parts.append(text(_LEFT + _WIDTH + 18, floor + 4, point.setting))
     parts += [_mark(point, most, is_best=point in best) for point in every]
-    return "\n".join([*parts, "</svg>", ""])
+    return page(width, height, in_words(rows, title), parts)
 
 
 def _place(point: Point, most: float) -> tuple[int, int]:
@@ -96,10 +91,6 @@ def _lines(share: float, most: float) -> tuple[str, ...]:
     x, y = round(_LEFT + _WIDTH * share), round(_TOP + _HEIGHT * (1.0 - share))
     return (
         f'<path d="M{x} {_TOP}V{_TOP + _HEIGHT}M{_LEFT} {y}H{_LEFT + _WIDTH}" stroke="#e4e8ec"/>',
-        _text(x, _TOP + _HEIGHT + 18, f"{share:.1f}", "middle"),
-        _text(_LEFT - 6, y + 4, f"{most * share:.0f}", "end"),
+        text(x, _TOP + _HEIGHT + 18, f"{share:.1f}", anchor="middle"),
+        text(_LEFT - 6, y + 4, f"{most * share:.0f}", anchor="end"),
     )
-
-
-def _text(x: int, y: int, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" fill="#1a1d21" text-anchor="{anchor}">{escape(words)}</text>'

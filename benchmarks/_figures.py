@@ -19,8 +19,8 @@ from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
-_MAP = re.compile(r"(<!-- map: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_COSTS = re.compile(r"(<!-- costs: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_PICTURES = {"map": _map, "costs": _costs}
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
     r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
@@ -57,9 +57,9 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
 
     def picture(match: re.Match[str]) -> str:
         name = match["name"]
-        words = _map.in_words(_map.squares(read(name, folder).rows), name)
+        words = _PICTURES[match["kind"]].in_words(read(name, folder).rows, name)
         place = os.path.relpath(IMAGES / f"{name}.svg", (ROOT / page).parent)
-        return f"{match[1]}\n![{words}]({place})\n\n{match[3]}"
+        return f"{match[1]}\n![{words}]({place})\n\n{match['end']}"
 
     def expected(match: re.Match[str]) -> str:
         try:
@@ -68,22 +68,17 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
             raise FedsimError(f"{page}: {error}") from error
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
-    def costs(match: re.Match[str]) -> str:
-        words = _costs.in_words(read(match["name"], folder).rows, match["name"])
-        place = os.path.relpath(IMAGES / f"{match['name']}.svg", (ROOT / page).parent)
-        return f"{match[1]}\n![{words}]({place})\n\n{match[3]}"
-
-    text = _EXPECTED.sub(expected, _COSTS.sub(costs, _MAP.sub(picture, text)))
+    text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
     text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
     return _BLOCK.sub(block, text)
 
 
 def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
     """Yield the picture of each experiment that a page shows as a map or by its costs, and where it lies."""
-    texts = [page.read_text(encoding="utf-8") for page in pages()]
-    for mark, draw in ((_MAP, _map.draw), (_COSTS, _costs.draw)):
-        for name in sorted({match["name"] for text in texts for match in mark.finditer(text)}):
-            yield IMAGES / f"{name}.svg", draw(read(name, folder).rows, name)
+    texts = (page.read_text(encoding="utf-8") for page in pages())
+    shown = {(match["kind"], match["name"]) for text in texts for match in _PICTURE.finditer(text)}
+    for kind, name in sorted(shown):
+        yield IMAGES / f"{name}.svg", _PICTURES[kind].draw(read(name, folder).rows, name)
 
 
 def origin(result: Result, cell: str | None = None) -> str:

@@ -7,10 +7,10 @@ row, and the name of an attack neither. Of a square the attack counts that recov
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Literal, NamedTuple
 
 from benchmarks._rows import Row
+from benchmarks._svg import INK, page, text
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry.index import entries_of
 
@@ -20,7 +20,7 @@ _MOST = 0.5
 State = Literal["recovered", "undecided", "withstood"]
 _LOOKS: dict[State, tuple[str, str, str]] = {  # letter, colours of the square and of the letter
     "recovered": ("R", "#d55e00", "#ffffff"),
-    "undecided": ("U", "#f0e442", "#1a1d21"),
+    "undecided": ("U", "#f0e442", INK),
     "withstood": ("W", "#0072b2", "#ffffff"),
 }
 _SQUARE, _HEIGHT, _LETTER, _TOP = 116, 34, 6.6, 60
@@ -66,16 +66,10 @@ def draw(rows: Sequence[Row], title: str) -> str:
     down, across = list(dict.fromkeys(row for row, _ in made)), sorted({column for _, column in made}, key=_batch)
     left = round(_LETTER * max(map(len, down))) + 20
     width, height = left + _SQUARE * len(across) + 10, _TOP + _HEIGHT * (len(down) + 1)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
-        f'aria-labelledby="title" font-family="system-ui, sans-serif" font-size="12">',
-        f'<title id="title">{escape(in_words(made, title))}</title>',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        *(_text(left + _SQUARE * number + 4, _TOP - 10, name) for number, name in enumerate(across)),
-    ]
+    parts = [text(left + _SQUARE * number + 4, _TOP - 10, name) for number, name in enumerate(across)]
     for number, name in enumerate(down):
         y = _TOP + _HEIGHT * number
-        parts.append(_text(left - 8, y + 21, name, anchor="end"))
+        parts.append(text(left - 8, y + 21, name, anchor="end"))
         parts += [
             _square(left + _SQUARE * place, y, made[name, column])
             for place, column in enumerate(across)
@@ -84,12 +78,13 @@ def draw(rows: Sequence[Row], title: str) -> str:
     legend = ((f"{look[0]} {state}", look) for state, look in _LOOKS.items())
     for number, (words, look) in enumerate(legend):
         x = 10 + 130 * number
-        parts += [f'<rect x="{x}" y="12" width="14" height="14" fill="{look[1]}"/>', _text(x + 20, 24, words)]
-    return "\n".join([*parts, "</svg>", ""])
+        parts += [f'<rect x="{x}" y="12" width="14" height="14" fill="{look[1]}"/>', text(x + 20, 24, words)]
+    return page(width, height, in_words(rows, title), parts)
 
 
-def in_words(made: dict[tuple[str, str], Square], title: str) -> str:
+def in_words(rows: Sequence[Row], title: str) -> str:
     """Return the picture for who cannot see it: how many squares are what."""
+    made = squares(rows)
     counts = {state: sum(square.state == state for square in made.values()) for state in _LOOKS}
     return f"{title}: of {len(made)} squares {', '.join(f'{count} {state}' for state, count in counts.items())}"
 
@@ -116,8 +111,4 @@ def _square(x: int, y: int, square: Square) -> str:
     letter, paper, ink = _LOOKS[square.state]
     words = f"{letter}  {round(square.share * square.n)} of {square.n}"
     shape = f'<rect x="{x + 2}" y="{y + 2}" width="{_SQUARE - 4}" height="{_HEIGHT - 4}" rx="3" fill="{paper}"/>'
-    return f"{shape}{_text(x + 12, y + 21, words, ink)}"
-
-
-def _text(x: int, y: int, words: str, ink: str = "#1a1d21", anchor: str = "start") -> str:
-    return f'<text x="{x}" y="{y}" fill="{ink}" text-anchor="{anchor}">{escape(words)}</text>'
+    return f"{shape}{text(x + 12, y + 21, words, ink)}"

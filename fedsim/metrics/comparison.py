@@ -7,13 +7,15 @@ and victims within each seed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
 
+Item = TypeVar("Item")
 Nested = Sequence[Sequence[float]]
 """One sequence a seed with one value a victim, the mean over its images."""
 
@@ -110,6 +112,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
+
+
+def frontier(items: Sequence[Item], place: Callable[[Item], tuple[float, float]]) -> list[Item]:
+    """Return the items that none beats, from the greatest gain on; their risks fall.
+
+    Args:
+        items: to choose among.
+        place: gain and risk of an item; more gain and less risk are better.
+    """
+
+    def by_gain(item: Item) -> tuple[float, float]:
+        gain, risk = place(item)
+        return -gain, risk
+
+    best: list[Item] = []
+    for item in sorted(items, key=by_gain):
+        if not best or place(item)[1] < place(best[-1])[1]:
+            best.append(item)
+    return best
 
 
 Victims = Mapping[tuple[int, int, int], float]

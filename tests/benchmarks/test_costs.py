@@ -23,7 +23,7 @@ ROWS = [
 def test_the_stronger_attacker_counts_and_what_another_setting_beats_is_not_on_the_frontier() -> None:
     every = _costs.points(ROWS)
     assert every[1] == Point("weak & slow", 0.8, 40.0)
-    assert [one.setting for one in _costs.frontier(every)] == ["none", "strong"]
+    assert [one.setting for one in _costs.best_of(every)] == ["none", "strong"]
 
 
 def test_every_setting_is_a_mark_that_says_what_it_is_and_right_is_more_accurate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedsim.metrics.comparison import frontier
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
@@ -50,13 +51,9 @@ def dominate(places: Sequence[Place]) -> list[bool]:
     return [any(_beats(other, place) for other in places) for place in places]
 
 
-def frontier(places: Sequence[Place]) -> list[Place]:
+def best_of(places: Sequence[Place]) -> list[Place]:
     """Return the places that none beats by its estimates, from the least accurate on."""
-    best: list[Place] = []
-    for place in sorted(places, key=lambda p: (-p.gain.value, p.risk.value)):
-        if not best or place.risk.value < best[-1].risk.value:
-            best.append(place)
-    return best[::-1]
+    return frontier(places, lambda place: (place.gain.value, place.risk.value))[::-1]
 
 
 def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
@@ -98,7 +95,7 @@ def style(family: str, families: Sequence[str]) -> tuple[str, str]:
 
 
 def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapping[str, float]) -> Picture:
-    beaten, best = dominate(places), frontier(places)
+    beaten, best = dominate(places), best_of(places)
     figure = blank(6.4, 4.6)
     axes = figure.subplots()
     for place, is_beaten in zip(places, beaten, strict=True):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fedsim.record import Interval
-from fedsim.report.sweep.pareto import Place, dominate, frontier
+from fedsim.report.sweep.pareto import Place, best_of, dominate
 from tests.report.sweep.estimating import estimated
 
 
@@ -34,7 +34,7 @@ def test_dominance_and_frontier_are_brute_force(typical):
             for o in places
         )
     }
-    steps = [(place.utility.value, place.risk.value) for place in frontier(places)]
+    steps = [(place.utility.value, place.risk.value) for place in best_of(places)]
     assert set(steps) == best
     assert steps == sorted(steps)
 
