@@ -53,7 +53,9 @@ def drag(page: Page, name: str, share: float) -> None:
 
 
 def state(page: Page) -> dict[str, str]:
-    return dict(part.split("=") for part in page.url.partition("#")[2].split("&"))
+    # The page itself is asked: `page.url` learns of a new address by a message that may come later.
+    address = page.evaluate("location.hash")
+    return dict(part.split("=") for part in address.removeprefix("#").split("&"))
 
 
 def shown(recording: Recording, **wanted: object) -> Scene:
