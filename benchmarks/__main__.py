@@ -14,8 +14,8 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks import _figures, _results  # noqa: E402
-from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
+from benchmarks import _figures, _results, _sources  # noqa: E402
+from benchmarks._experiments import Budget, Cells, Experiment, experiments, find  # noqa: E402
 from benchmarks._results import Done, Result  # noqa: E402
 from benchmarks._rows import Row  # noqa: E402
 from fedsim.core.errors import FedsimError, nearest  # noqa: E402
@@ -76,9 +76,9 @@ def _list() -> int:
 def _stale() -> int:
     known = experiments()
     for name, result in _results.results().items():
-        changed = _results.changed_since(result, known[name]) if name in known else ["the experiment, which is gone"]
+        changed = _sources.changed(result.sources, known[name].module) if name in known else ["it is no experiment"]
         if changed:
-            print(f"{name}: {result.commit}, {result.date}; since then changed: {', '.join(changed)}")
+            print(f"{name}: {result.date}; since then changed: {', '.join(changed)}")
     return 0
 
 
@@ -107,7 +107,7 @@ def _check(chosen: str | None) -> int:
         raise FedsimError(f"there is no result of '{chosen}'.{nearest(chosen, known)}")
     has_moved = False
     for name, before in known.items():
-        after = _results.result_of(name, list(measure(find(name).cells(before.budget), before.budget).values()))
+        after = _results.result_of(name, list(measure(find(name), before.budget).values()))
         lines = list(_results.moved(before, after))
         print("\n".join([f"{name}: {f'{len(lines)} rows moved' if lines else 'as before'}", *lines]), flush=True)
         has_moved |= bool(lines)
@@ -119,8 +119,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.seconds is not None and entry.seconds is None:
         raise FedsimError(f"--seconds: '{entry.name}' bounds no attack, leave it out")
     budget = Budget(chosen.full, chosen.seconds if chosen.seconds is not None else entry.seconds)
+    done = measure(entry, budget, chosen.cells, _results.WAITING / f"{entry.name}.jsonl")
     cells = entry.cells(budget)
-    done = measure(cells, budget, chosen.cells, _results.WAITING / f"{entry.name}.jsonl")
     result = _results.result_of(entry.name, [done[name] for name in _chosen(cells, chosen.cells)])
     print(_results.as_json(result) if chosen.json else _figures.as_table(result.rows))
     if set(done) == set(cells):
@@ -137,11 +137,11 @@ def _judge(result: Result) -> int:
     return int(bool(broken))
 
 
-def measure(cells: Cells, budget: Budget, text: str = "", file: Path | None = None) -> dict[str, Done]:
-    """Measure the cells that a text chooses, but for those that a file holds of the same commit and budget.
+def measure(entry: Experiment, budget: Budget, text: str = "", file: Path | None = None) -> dict[str, Done]:
+    """Measure the cells that a text chooses, but for those that a file holds of the same code and budget.
 
     Args:
-        cells: of an experiment.
+        entry: the experiment.
         budget: what they may take.
         text: a name, or a part of names.
         file: of cells that are done; None to keep none.
@@ -152,8 +152,8 @@ def measure(cells: Cells, budget: Budget, text: str = "", file: Path | None = No
     Raises:
         FedsimError: no name contains the text.
     """
-    commit = _results.commit_of_code()
-    done = _results.done_cells(file, commit, budget) if file else {}
+    cells, sources = entry.cells(budget), _sources.digests_of(entry.module)
+    done = _results.done_cells(file, sources, budget) if file else {}
     waiting = [name for name in _chosen(cells, text) if name not in done]
     for number, name in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {name}", file=sys.stderr, flush=True)
@@ -163,7 +163,7 @@ def measure(cells: Cells, budget: Budget, text: str = "", file: Path | None = No
             rows.append(row)
         minutes = (_processor_seconds() - begin) / 60
         done[name] = Done(
-            commit=commit, full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
+            sources=sources, full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
         )
         if file:
             _results.keep(done[name], file)

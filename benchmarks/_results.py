@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from benchmarks._experiments import FOLDER, Budget, Experiment
+from benchmarks._experiments import FOLDER, Budget
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.record.environment import environment
@@ -22,8 +19,6 @@ ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 WAITING = ROOT / "results" / "benchmarks"
 _TIMES = ("s", "ms", "times", "tokens/s", "GFLOP/s", "GB/s")
-_OURS = ("benchmarks", "fedsim", "attacks", "defenses")
-_CHANGED = "+changes"
 
 
 class Result(BaseModel, extra="forbid"):
@@ -31,7 +26,8 @@ class Result(BaseModel, extra="forbid"):
 
     Attributes:
         experiment: its name.
-        commit: of the code; with ``+changes`` where files differed from it.
+        commit: that the code stood on.
+        sources: digests of the files that were measured, which tell what changed since.
         date: of the last cell.
         processor: that it ran on.
         full: whether it was the long version.
@@ -42,6 +38,7 @@ class Result(BaseModel, extra="forbid"):
 
     experiment: str
     commit: str
+    sources: dict[str, str]
     date: str
     processor: str
     full: bool
@@ -61,9 +58,9 @@ class Result(BaseModel, extra="forbid"):
 
 
 class Done(BaseModel, extra="forbid"):
-    """One cell of a run that may not have ended, a line of its file."""
+    """One cell of a run that may not have ended, a line of its file; `sources` are digests of the code, by file."""
 
-    commit: str
+    sources: dict[str, str]
     full: bool
     seconds: float | None
     cell: str
@@ -71,25 +68,13 @@ class Done(BaseModel, extra="forbid"):
     rows: list[Row]
 
 
-def commit_of_code() -> str:
-    """Return the commit of this code, and whether files of code differ from it; results and pages may."""
-    changed = _git("status", "--porcelain", "--", "*.py", "*.toml").stdout
-    return f"{(environment('').git_commit or 'unknown')[:12]}{_CHANGED if changed else ''}"
-
-
-def done_cells(file: Path, commit: str, budget: Budget) -> dict[str, Done]:
-    """Return what a file holds of cells of the same commit and budget.
-
-    A line that a kill cut short counts for none. Neither does a cell beside files that were not committed: they may
-    have changed since.
-    """
-    if commit.endswith(_CHANGED):
-        return {}
+def done_cells(file: Path, sources: Mapping[str, str], budget: Budget) -> dict[str, Done]:
+    """Return what a file holds of cells of the same code and budget. A line that a kill cut short counts for none."""
     cells = map(_read_cell, file.read_text(encoding="utf-8").splitlines() if file.exists() else ())
     return {
         done.cell: done
         for done in cells
-        if done is not None and (done.commit, done.full, done.seconds) == (commit, *budget)
+        if done is not None and (done.sources, done.full, done.seconds) == (sources, *budget)
     }
 
 
@@ -105,7 +90,8 @@ def result_of(name: str, cells: Sequence[Done]) -> Result:
     first = cells[0]
     return Result(
         experiment=name,
-        commit=first.commit,
+        commit=(environment("").git_commit or "unknown")[:12],
+        sources=first.sources,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         processor=environment("").processor,
         full=first.full,
@@ -169,49 +155,6 @@ def moved(before: Result, after: Result) -> Iterator[str]:
         first, second = old[name], new[name]
         if first.unit not in _TIMES and not _meet(first, second):
             yield f"{', '.join(name)}: {_spread(first)} before, {_spread(second)} now"
-
-
-def changed_since(result: Result, entry: Experiment) -> list[str]:
-    """Return the files that an experiment's module imports and that changed after its results were measured."""
-    commit = result.commit.removesuffix(_CHANGED)
-    files = [str(file.relative_to(ROOT)) for file in sources(entry)]
-    done = _git("diff", "--name-only", commit, "HEAD", "--", *files)
-    if done.returncode:
-        return [f"commit {commit}, which this repository does not have"]
-    uncommitted = ["files that were not committed"] if result.commit.endswith(_CHANGED) else []
-    return uncommitted + done.stdout.split()
-
-
-def sources(entry: Experiment) -> list[Path]:
-    """Return the files of an experiment: its module, helpers of this folder, and what of ours those import."""
-    seen: dict[Path, None] = {}
-    waiting = [_file_of(entry.module)]
-    while waiting:
-        file = waiting.pop()
-        if file is None or file in seen:
-            continue
-        seen[file] = None
-        if FOLDER in file.parents:
-            waiting += map(_file_of, _imported(file))
-    return sorted(seen)
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-@cache
-def _imported(file: Path) -> tuple[str, ...]:
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    plain = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    parts = [f"{node.module}.{name.name}" for node in froms for name in node.names]
-    return tuple(name for name in (*plain, *(str(node.module) for node in froms), *parts) if name.startswith(_OURS))
-
-
-def _file_of(module: str) -> Path | None:
-    path = ROOT / module.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
 
 
 def _read_cell(line: str) -> Done | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as runner
-from benchmarks import _results
+from benchmarks import _results, _sources
 from benchmarks._experiments import FOLDER, Budget, Cells, Experiment, experiments
 from benchmarks._rows import Row
 
@@ -68,7 +68,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     monkeypatch.setattr(runner, "find", lambda _name: entry)
     monkeypatch.setattr(_results, "WAITING", tmp_path / "waiting")
     monkeypatch.setattr(_results, "ROOT", tmp_path)
-    monkeypatch.setattr(_results, "commit_of_code", lambda: "abc")
+    monkeypatch.setattr(_sources, "digests_of", lambda _module: {"benchmarks/toy.py": "abc"})
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     return entry
 
@@ -78,31 +78,24 @@ def test_a_run_that_was_killed_goes_on_with_the_cell_that_it_was_at(toy: Toy, tm
     with pytest.raises(KeyboardInterrupt):
         runner.main(["toy"])
     waiting = tmp_path / "waiting" / "toy.jsonl"
-    waiting.write_text(waiting.read_text() + '{"commit": "abc", "cell": "sec')
+    waiting.write_text(waiting.read_text() + '{"sources": {}, "cell": "sec')
     assert not (tmp_path / "results").exists()
     toy.is_killed = False
     assert runner.main(["toy"]) == 0
     assert toy.measured == ["first", "second"]
     result = _results.read("toy", tmp_path / "results")
     assert [row.setting for row in result.rows] == ["first", "second"]
-    assert (result.commit, result.full, result.seconds) == ("abc", False, None)
+    assert (result.sources, result.full, result.seconds) == ({"benchmarks/toy.py": "abc"}, False, None)
 
 
-def test_cells_of_another_commit_or_budget_are_measured_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_of_other_code_or_another_budget_are_measured_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     runner.main(["toy", "--cells", "first"])
     runner.main(["toy", "--cells", "first"])
     assert toy.measured == ["first"]
     runner.main(["toy", "--cells", "first", "--full"])
-    monkeypatch.setattr(_results, "commit_of_code", lambda: "def")
+    monkeypatch.setattr(_sources, "digests_of", lambda _module: {"benchmarks/toy.py": "def"})
     runner.main(["toy", "--cells", "first"])
     assert toy.measured == ["first"] * 3
-
-
-def test_cells_of_files_that_were_not_committed_are_measured_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_results, "commit_of_code", lambda: "abc+changes")
-    runner.main(["toy", "--cells", "first"])
-    runner.main(["toy", "--cells", "first"])
-    assert toy.measured == ["first"] * 2
 
 
 def test_a_part_is_shown_and_written_only_once_all_are_there(

@@ -17,6 +17,7 @@ def result(*rows: Row) -> Result:
     return Result(
         experiment="toy",
         commit="abc",
+        sources={"benchmarks/toy.py": "12345678"},
         date="2026-11-30",
         processor="a processor",
         full=False,
@@ -114,14 +115,3 @@ def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
         page = _results.ROOT / "docs" / f"{find(name).page}.md"
         assert measured.experiment == name
         assert f"<!-- figures: {name}" in page.read_text(encoding="utf-8")
-
-
-def test_an_experiment_is_measured_by_its_file_its_helpers_and_what_these_import() -> None:
-    files = {str(file.relative_to(_results.ROOT)) for file in _results.sources(find("photographs"))}
-    assert {"benchmarks/photographs.py", "benchmarks/_rows.py", "fedsim/metrics/image.py"} <= files
-    assert "fedsim/demo/page.py" not in files
-
-
-def test_a_result_of_a_commit_that_is_not_here_is_stale() -> None:
-    (line,) = _results.changed_since(result(EXACT), find("photographs"))
-    assert line == "commit abc, which this repository does not have"

@@ -1,0 +1,43 @@
+"""A result knows its code by what the files do; words and lay-out of a file do not make it old."""
+
+import pytest
+
+from benchmarks import _sources
+from benchmarks._experiments import find
+
+SOURCE = '"""Doubles."""\n\ndef double(x):\n    """Return twice x."""\n    return 2 * x  # not x + x\n'
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (SOURCE.replace("# not x + x", "# quick"), True),
+        (SOURCE.replace("Return twice x.", "Return x + x."), True),
+        (SOURCE.replace("2 * x", "(2\n        * x)"), True),
+        (SOURCE.replace('    """Return twice x."""\n', ""), True),
+        (SOURCE.replace("2 * x", "3 * x"), False),
+        (SOURCE.replace("2 * x", '"2 * x"'), False),
+    ],
+)
+def test_a_digest_tells_what_a_file_does(other: str, is_same: bool) -> None:
+    assert (_sources.digest(other) == _sources.digest(SOURCE)) == is_same
+
+
+def test_an_experiment_is_measured_by_its_file_its_helpers_what_these_import_and_methods_that_they_name() -> None:
+    files = set(_sources.digests_of(find("exact-attacks").module))
+    assert {"benchmarks/exact_attacks.py", "benchmarks/_victims.py", "fedsim/metrics/image.py"} <= files
+    assert "attacks/batch_separation/sparse_dictionary.py" in files
+    assert not {"fedsim/demo/page.py", "fedsim/scenario/__init__.py", "benchmarks/_rows.py"} & files
+
+
+def test_files_that_changed_came_or_went_make_a_result_old() -> None:
+    module = find("photographs").module
+    now = _sources.digests_of(module)
+    assert _sources.changed(now, module) == []
+    before = {**now, "benchmarks/gone.py": "1", "benchmarks/photographs.py": "2"}
+    del before["fedsim/metrics/image.py"]
+    assert _sources.changed(before, module) == [
+        "benchmarks/gone.py",
+        "benchmarks/photographs.py",
+        "fedsim/metrics/image.py",
+    ]
