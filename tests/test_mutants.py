@@ -128,6 +128,7 @@ def test_its_interval_is_fedsims(noticed: int, n: int) -> None:
     )  # both in double precision
 
 
+@pytest.mark.slow
 def test_tells_killed_from_survived_and_leaves_the_tree_alone(project: Path) -> None:
     before = contents(project)
     code, out, err = run(project, "room/ages.py", "--json", "../out.json")
@@ -202,6 +203,7 @@ def waits_in_the_endless_one(project: Path) -> bool:
     return any("pass" in copy.read_text() for copy in copies)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_with_what_was_found_and_leaves_nothing_behind(project: Path, name: signal.Signals) -> None:
     before = contents(project)

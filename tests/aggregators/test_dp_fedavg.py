@@ -116,6 +116,7 @@ def test_no_noise_is_no_guarantee(scenario) -> None:
     assert worlds.build(scenario(aggregation=aggregation)).facts.server_mechanism is None
 
 
+@pytest.mark.slow
 def test_the_record_composes_the_whole_run_where_clients_are_sampled(scenario, tmp_path: Path) -> None:
     tables = {
         "federation": {"rounds": 4},

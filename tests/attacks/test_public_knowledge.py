@@ -80,6 +80,7 @@ def test_who_knows_a_defense_still_guesses(name: str, scenario: Build) -> None:
     check_that_it_helps(observed(world), observed(world, "defenses"))
 
 
+@pytest.mark.slow
 def test_who_knows_that_adapters_are_allora_reads_what_others_read(scenario: Build, tmp_path: Path) -> None:
     others = [name for name in registry.methods("attack") if name not in ("cpl", "gauss-newton")]
     attack = {"name": "auto", "max_iterations": 100, "mask_iterations": 10, "leave_out": others}

@@ -28,6 +28,7 @@ def auditor(tmp_path: Path) -> ArmAuditor:
     return ArmAuditor.of(book, small())
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(auditor: ArmAuditor) -> None:
     at = auditor.world(ARM)
     first = auditor.attack(ARM, at, 1, 5, 60.0)

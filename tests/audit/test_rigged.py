@@ -102,6 +102,7 @@ def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_
     assert len(broken.victims) == 8  # enough for 8 images
 
 
+@pytest.mark.slow
 def test_a_search_is_spared_where_nobody_could_recover_what_is_left() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 1, iterations=100_000)
     (victim,) = found.victims

@@ -34,14 +34,24 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
     ("name", "settings", "message"),
     [
         pytest.param("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError", marks=pytest.mark.slow),
-        ("clients:hangs", {"minutes": 0.5}, "did not return within [0-9]+ s, half of --minutes"),
+        pytest.param(
+            "clients:hangs",
+            {"minutes": 0.5},
+            "did not return within [0-9]+ s, half of --minutes",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "clients:hangs_forward",
             {"minutes": 0.5},
             "did not return within [0-9]+ s, half of --minutes",
             marks=pytest.mark.slow,
         ),
-        ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),
+        pytest.param(
+            "clients:eats_memory",
+            {"memory": 6.0},
+            "'clients:eats_memory' ran out of the 6 GiB that --memory allows",
+            marks=pytest.mark.slow,
+        ),
         ("clients:dies", {}, "ended with -9, perhaps for lack of memory"),
         pytest.param(
             "clients:leaves",
@@ -71,6 +81,7 @@ def test_a_folder_with_other_things_is_left_alone(audited: Audited, tmp_path: Pa
         audited("clients:make")
 
 
+@pytest.mark.slow
 def test_the_import_of_what_is_audited_takes_none_of_its_time(audited: Audited, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\ntime.sleep(4)\n\n\ndef client():\n    while True:\n        time.sleep(1)\n"

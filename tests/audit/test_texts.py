@@ -83,7 +83,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
         assert torch.allclose(update.tensors[name], expected, atol=1e-6), name
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
     world = worlds.world_of(own, AuditPlan(target=name), 1)
@@ -97,7 +97,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     assert train(world, 2, 1.0).summary.test_examples == 12
 
 
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int) -> None:
     world = worlds.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
     found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 20, 30.0)

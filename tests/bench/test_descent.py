@@ -75,6 +75,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_leaves_no_folder(tmp_path: Path) -> None:
     program = (
         "import os, signal\n"

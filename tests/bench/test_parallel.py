@@ -29,7 +29,13 @@ DRAWN = {"temperature": 1.0, "confidence": "random"}
 
 @pytest.mark.parametrize(
     ("operation", "at_once"),
-    [("shuffle", 1), ("shuffle", 2), ("insert-random", 2), ("remove-random", 2), ("replace-random", 2)],
+    [
+        ("shuffle", 1),
+        pytest.param("shuffle", 2, marks=pytest.mark.slow),
+        pytest.param("insert-random", 2, marks=pytest.mark.slow),
+        pytest.param("remove-random", 2, marks=pytest.mark.slow),
+        pytest.param("replace-random", 2, marks=pytest.mark.slow),
+    ],
 )
 def test_drawn_in_random_order_the_accuracy_is_that_of_the_theory(operation: str, at_once: int) -> None:
     count = 120

@@ -30,7 +30,7 @@ def test_the_share_that_is_read_is_a_mean_over_layers() -> None:
     assert pruning.read_share([plain, half, half]).item() == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
-@pytest.mark.parametrize("mends", [True, False])
+@pytest.mark.parametrize("mends", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_only_the_parts_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mends: bool) -> None:
     monkeypatch.setattr(pruning, "BATCH", 4)
     monkeypatch.setattr(pruning, "_IMAGES", 8)

@@ -31,6 +31,7 @@ def test_marginals_are_conditional_frequencies() -> None:
                 assert abs(float(odds[place, token]) - share) < 1e-12
 
 
+@pytest.mark.slow
 def test_one_place_a_step_in_random_order_draws_the_law() -> None:
     drawn = run("fixed", TableModel(ANSWERS, 3, WEIGHTS), [[]] * 3000, 3, temperature=1, confidence="random")
     counts = torch.tensor([ANSWERS.index(own.tokens) for own in drawn]).bincount(minlength=4).double()  # none is wrong

@@ -35,6 +35,7 @@ def test_every_weight_that_a_question_reaches_is_trained(tmp_path: Path) -> None
     assert still
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_it_is_trained_once_from_the_trained_model_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _figures, _results
-from benchmarks._experiments import find
+from benchmarks._experiments import experiments
 from benchmarks._results import Result, as_json, moved, read, write
 from benchmarks._rows import Row
 from fedsim.core import registry
@@ -111,7 +111,8 @@ def test_pages_say_what_the_results_say() -> None:
 
 
 def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
+    known = experiments()
     for name, measured in _results.results().items():
-        page = _results.ROOT / "docs" / f"{find(name).page}.md"
+        page = _results.ROOT / "docs" / f"{known[name].page}.md"
         assert measured.experiment == name
         assert f"<!-- figures: {name}" in page.read_text(encoding="utf-8")

@@ -29,6 +29,7 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.slow
 def test_notices_of_flower_are_told_nobody_though_opacus_opens_the_root_log() -> None:
     code = (
         "from fedsim.core import process; process.prepare()\n"

@@ -192,6 +192,7 @@ def test_resampled_gives_every_client_distinct_examples(examples: int, size: int
     assert len(list(shares)) == clients
 
 
+@pytest.mark.slow
 def test_resampled_draws_every_example_equally_often_in_any_order_and_for_each_client_anew() -> None:
     shares = partition(
         torch.zeros(20, dtype=torch.int64), 20_000, generator(), scheme="resampled", examples_per_client=4

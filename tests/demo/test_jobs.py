@@ -21,6 +21,7 @@ def test_every_job_is_done_once_and_keeps_its_place() -> None:
     assert list(results_of([(double, (number,)) for number in range(3)], 1)) == [(0, 0), (1, 2), (2, 4)]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_named() -> None:
     with pytest.raises(FedsimError, match="a recording process was killed"):
         list(results_of([(die, ())], 2))

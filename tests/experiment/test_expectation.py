@@ -54,6 +54,7 @@ def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(
     run_folder: Path, command: Say, here: None
 ) -> None:

@@ -39,6 +39,7 @@ def test_records_are_guaranteed_for_the_client_that_was_asked_most_often() -> No
     assert own.holds_against_server
 
 
+@pytest.mark.slow
 def test_where_clients_are_sampled_every_round_counts() -> None:
     (own,) = stated(rounds((0,), (), (1,)), None, CLIENT)
     assert (own.source, own.unit, own.holds_against_server) == ("dp-fedavg", "client", False)

@@ -230,7 +230,14 @@ def test_a_share_smaller_than_a_batch_names_the_bound(scenario: Build, tmp_path:
         run(scenario(federation={"batch_size": 500}), tmp_path / "run")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "s.toml").write_text(
         'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'

@@ -126,6 +126,7 @@ def test_durations_are_log_normal_and_slow_clients_stay_slow(scenario: Build) ->
         assert likely(below, len(PLACES), quantile)
 
 
+@pytest.mark.slow
 def test_late_updates_follow_the_law_of_the_durations(scenario: Build) -> None:
     built = scenario(federation={"clients": 100}, participation={"jitter": 0.5, "deadline": 4.0})
     late = [loss for loss in fates(built, steps=3).values() if loss is not None]

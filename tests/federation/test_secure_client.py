@@ -207,6 +207,7 @@ def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float)
     assert summand(world, torch.zeros(world.models.layout.size), 7, math.nan, 1, 0) is None
 
 
+@pytest.mark.slow
 def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.federation.engines.local._WORTH_A_PROCESS", 0.0)
     federation = {"clients": 6, "rounds": 2}

@@ -104,6 +104,7 @@ def started(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(landlock.version() < 6, reason="this machine's Landlock is older than version 6")
 def test_a_spy_learns_nothing_of_the_run_and_leaves_nothing(folder: Path) -> None:
     (folder / "s.toml").write_text(RUN.format(folder=folder, lasts="false"))
@@ -115,6 +116,7 @@ def test_a_spy_learns_nothing_of_the_run_and_leaves_nothing(folder: Path) -> Non
     assert not [name for name, learnt in victim.facts.items() if learnt]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_attack_and_its_children_end_with_the_run(folder: Path, how: signal.Signals) -> None:
     (folder / "s.toml").write_text(RUN.format(folder=folder, lasts="true"))

@@ -218,6 +218,7 @@ SHADOWED = (
 )
 
 
+@pytest.mark.slow
 def test_modules_beside_a_scenario_that_it_does_not_name_never_run(tmp_path: Path) -> None:
     """They are called like installed modules, like Python's own, and like some that are not installed."""
     for name in (*SHADOWED, "sitecustomize", "duckdb", "faker", "ray", "yaml", "_remote_module_non_scriptable"):

@@ -52,6 +52,7 @@ def test_only_marked_functions_can_be_named(tables: str, tmp_path: Path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_marked_function_runs_and_trust_lets_any(tmp_path: Path) -> None:
     (tmp_path / "hostile_own.py").write_text(OWN)
     (tmp_path / "s.toml").write_text('title = "t"\ndata = { name = "hostile_own:marked" }\n' + MODEL)

@@ -101,7 +101,7 @@ def test_what_the_ideal_guess_looks_like_is_as_far_from_the_truth_as_the_floor_s
     assert abs(float(errors.mean()) - float(found.error.mean())) < 3 * float(errors.std()) / math.sqrt(3000)
 
 
-@pytest.mark.parametrize("relative", [1e-2, 1e-1])
+@pytest.mark.parametrize("relative", [1e-2, pytest.param(1e-1, marks=pytest.mark.slow)])
 def test_a_search_from_the_truth_meets_the_floor_of_a_smooth_network(relative: float) -> None:
     """The maximum of the posterior by Gauss-Newton, within 1 dB.
 
@@ -166,7 +166,8 @@ def test_masks_that_are_not_told_never_help() -> None:
     assert float(untold) > told
 
 
-@pytest.mark.parametrize("relative", [1e-3, 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("relative", [1e-3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_the_estimate_covers_the_exact_figure_and_chunks_change_nothing(relative: float) -> None:
     model, x, labels = network(inputs=30), draw(2, 30, seed=3), torch.tensor([0, 3])
     times, variance = of_network(model, x, labels, relative), torch.full((60,), 1.5, dtype=torch.float64)

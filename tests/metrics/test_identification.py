@@ -71,6 +71,7 @@ def test_beside_nothing_but_copies_of_it_nothing_is_identified() -> None:
     assert identified(original, original, Gallery(original.expand(3, -1, -1, -1))).tolist() == [0.0]
 
 
+@pytest.mark.slow
 def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> None:
     originals = pictures(1, 0, (3, 160, 120))
     few = Gallery(pictures(4, 1, (3, 160, 120)))

@@ -68,6 +68,7 @@ class Pairs:
         return "".join(f"{token - 258:02d}" if token > 257 else chr(token) if token < 256 else "" for token in tokens)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 100), st.sampled_from(["###", "#-##", " ##."]), st.sampled_from(["It is", "It is 1"]))
 @settings(max_examples=40)  # of 606
 def test_of_several_ways_to_cut_a_filling_the_tokenizers_own_counts(seed: int, form: str, prompt: str) -> None:

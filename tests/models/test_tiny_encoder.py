@@ -17,7 +17,7 @@ def tokens(count: int = 3, length: int = 6) -> Tensor:
     return torch.randint(10, (count, length), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "class-token"])
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("class-token", marks=pytest.mark.slow)])
 @given(length=st.integers(1, 6), filled=st.integers(0, 20))
 def test_padding_changes_nothing(pooling: str, length: int, filled: int) -> None:
     model = build(pooling=pooling).eval()

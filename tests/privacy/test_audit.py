@@ -86,6 +86,7 @@ def test_too_little_noise_is_caught() -> None:
         check_claim(audit(*observed(dp_sgd(noise_multiplier=0.2)), GUESSES, DELTA), claimed)
 
 
+@pytest.mark.slow
 def test_randomised_response_is_bounded_with_the_stated_confidence() -> None:
     """It is exactly epsilon-DP and reaches the binomial bound: the audit may exceed epsilon in 5 % of the runs."""
     true, runs, generator = 1.0, 200, torch.Generator().manual_seed(6)

@@ -158,6 +158,7 @@ def test_half_of_the_noise_is_noticed_as_often_as_the_plan_says() -> None:
     assert caught / 100 == pytest.approx(plan.power, abs=0.15)  # three standard errors of 100 and 400 trials
 
 
+@pytest.mark.slow
 def test_what_is_shown_nears_the_claim_over_runs() -> None:
     claim, generator = of_noise(2.0), np.random.default_rng(3)
     plan = planned(claim, 200, 50, 0.95, generator, None)

@@ -24,11 +24,11 @@ def second_opinion(spent: list[Spent]) -> np.ndarray:
     "spent",
     [
         [Spent(1.0, 0.1, 50)],
-        [Spent(0.7, 0.02, 100)],
-        [Spent(2.0, 0.5, 10)],
-        [Spent(1.0, 0.01, 1000)],
-        [Spent(1.0, 0.2, 1)],
-        [Spent(1.0, 0.1, 20), Spent(2.0, 0.05, 30)],
+        pytest.param([Spent(0.7, 0.02, 100)], marks=pytest.mark.slow),
+        pytest.param([Spent(2.0, 0.5, 10)], marks=pytest.mark.slow),
+        pytest.param([Spent(1.0, 0.01, 1000)], marks=pytest.mark.slow),
+        pytest.param([Spent(1.0, 0.2, 1)], marks=pytest.mark.slow),
+        pytest.param([Spent(1.0, 0.1, 20), Spent(2.0, 0.05, 30)], marks=pytest.mark.slow),
     ],
 )
 def test_a_second_library_agrees_and_finds_no_more(spent: list[Spent]) -> None:

@@ -60,6 +60,7 @@ def test_the_value_that_is_bound_to_the_known_one_is_extracted(
     assert (control.role, control.state) == ("chance", "withstood")
 
 
+@pytest.mark.slow
 def test_states_that_hold_no_value_give_none_back(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, evidence, is_meant=False)
     read, _control = ask(evidence)
@@ -67,6 +68,7 @@ def test_states_that_hold_no_value_give_none_back(evidence: Evidence, monkeypatc
     assert read.chance == pytest.approx(1 / 8)
 
 
+@pytest.mark.slow
 def test_a_real_model_is_read_in_its_upper_half(evidence: Evidence) -> None:
     read, control = ask(evidence)
     assert read.value is not None

@@ -22,6 +22,7 @@ def exclusive(count: int) -> asking._Positions:
     return asking._Positions(hidden, torch.stack((first, first ^ state), 1), torch.arange(count), clients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "nats"), [("log-linear", 0.0), ("network", math.log(2))])
 def test_the_surplus_of_an_exclusive_or_is_seen_by_a_network_alone(estimator: Estimator, nats: float) -> None:
     question, source = WhatStatesSayOfLaterTokens(Surplus()), torch.Generator().manual_seed(0)

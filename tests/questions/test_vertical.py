@@ -136,6 +136,7 @@ def test_an_attack_that_fails_is_a_finding_with_its_reason() -> None:
     assert every["cut-direction (epoch 1)"].value is not None
 
 
+@pytest.mark.slow
 def test_attacks_in_processes_of_their_own_find_the_same() -> None:
     table = {"epochs": 1, "attacks": [{"name": "cut-line"}, {"name": "hijack"}]}
     here, apart = findings(**table), findings(Work(starts=start_apart), **table)

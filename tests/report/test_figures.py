@@ -44,6 +44,7 @@ def test_a_search_without_a_history_or_with_one_a_logarithm_cannot_show(report, 
     assert "No search left a history" in page.text
 
 
+@pytest.mark.slow
 def test_more_arms_and_attacks_than_colours(report, records):
     arms = [
         records.arm(f"arm {a}", [records.attack(f"attack {i}", records.recovered(1)) for i in range(9)])

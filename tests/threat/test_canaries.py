@@ -81,6 +81,7 @@ def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
     assert (found.state, found.alarm) == ("withstood", "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forgetful")
 def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> None:
     (found,) = audits(scenario, "forgetful")

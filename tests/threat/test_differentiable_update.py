@@ -150,7 +150,12 @@ def test_a_covariance_that_something_else_would_change_is_not_defined(
 
 @pytest.mark.parametrize(
     ("momentum", "federation"),
-    [(0.9, STEPS), (0.5, {"clients": 500, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 2})],
+    [
+        (0.9, STEPS),
+        pytest.param(
+            0.5, {"clients": 500, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 2}, marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_several_steps_have_the_jacobian_of_the_whole_training(
     scenario: Build, momentum: float, federation: dict[str, Any]

@@ -175,6 +175,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
         assert torch.allclose(weights[name], tensor, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tmp_path: Path) -> None:
     watcher = Watching()
     record = run(scenario(**SMALL), tmp_path / "run", watcher)

@@ -159,6 +159,7 @@ def test_no_secrets_or_cut_ones_are_refused_before_any_training(
         memorisation.check(worlds.build(scenario(**tables)))
 
 
+@pytest.mark.slow
 def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:

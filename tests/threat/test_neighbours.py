@@ -43,6 +43,7 @@ def test_dp_sgd_moves_as_far_as_it_states_and_no_further(scenario: Build) -> Non
     assert 0.8 < outcome.distance / outcome.stated <= 1.0  # measured noise of few entries is known within a tenth
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_methods")
 def test_less_noise_than_is_stated_is_noticed(scenario: Build) -> None:
     @final

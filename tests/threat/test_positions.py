@@ -76,6 +76,7 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
     assert abs(np.mean(found) - chance) < 4 * error + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [None, pytest.param("trace-padding", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
@@ -135,6 +136,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
     assert len({tuple(order) for _, order in orders}) == len(orders)
 
 
+@pytest.mark.slow
 def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that grows slower would tell the place by the seconds, and so would rows that share a step."""
 

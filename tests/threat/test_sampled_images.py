@@ -50,6 +50,7 @@ def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
     return list(arm.findings)
 
 
+@pytest.mark.slow
 def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_path: Path) -> None:
     context, *own = drawn(scenario(**TABLES), tmp_path / "run")
     assert (context.role, context.failure, context.value) == ("context", "", None)

@@ -91,6 +91,7 @@ def test_where_none_was_planted_what_is_written_is_asked_all_the_same() -> None:
     assert own.label == "written, though never planted"
 
 
+@pytest.mark.slow
 def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
     done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], Judging())
     (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]

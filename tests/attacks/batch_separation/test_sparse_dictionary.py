@@ -91,7 +91,7 @@ def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
         (0.5, 8, False),
         pytest.param(0.25, 8, False, marks=pytest.mark.slow),
         pytest.param(0.1, 4, False, marks=pytest.mark.slow),
-        (0.5, 16, True),
+        pytest.param(0.5, 16, True, marks=pytest.mark.slow),
         pytest.param(0.5, 16, False, marks=pytest.mark.slow),
         pytest.param(0.5, 32, False, marks=pytest.mark.slow),
         pytest.param(0.25, 16, False, marks=pytest.mark.slow),

@@ -48,7 +48,7 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, ac
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
 
 
-@pytest.mark.parametrize("strides", [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("strides", [(1, 1), pytest.param((1, 2), marks=pytest.mark.slow), (2, 2)])
 def test_relu_layers_of_some_width(toy, attack_named, strides):
     observation, truth = toy(net("relu", (1, 16, 16), strides, 8), (1, 8, 8), 1)
     guess = solve(attack_named, NAME, observation)

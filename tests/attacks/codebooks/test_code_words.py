@@ -30,7 +30,7 @@ def words_of(truth: Truth) -> set[int]:
     return set(batch.inputs[batch.labels != IGNORED].tolist())
 
 
-@pytest.mark.parametrize(("batch_size", "groups"), [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("batch_size", "groups"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_the_guess_is_every_token_whose_codes_all_fired(
     batch_size: int, groups: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:

@@ -52,6 +52,7 @@ def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched, model: 
     assert guess.is_exact
 
 
+@pytest.mark.slow
 def test_guesses_of_another_size_than_the_unknown_batchs_do_not_end_the_comparison(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3}, knows=("labels",))
     others = set(registry.methods("attack")) - {"closed-form-linear", "cocktail-party"}

@@ -1,5 +1,6 @@
 """A substitute that is aligned with what is sent inverts it; where nothing is sent it says nothing."""
 
+import pytest
 import torch
 
 from attacks.cut_features._decoding import mismatch
@@ -10,6 +11,7 @@ from tests.federation.splitting import split_federation
 QUICK = {"epochs": 40}
 
 
+@pytest.mark.slow
 def test_it_explains_columns_and_of_a_party_with_no_input_nothing() -> None:
     federation = split_federation(classes=4, columns=8, width=16, activation="leaky-relu")
     view, originals = seat(federation, "substitute")

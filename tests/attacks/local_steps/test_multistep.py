@@ -82,6 +82,7 @@ def test_labels_of_one_step_do_not_depend_on_the_step_size(watched: Watched) -> 
     assert torch.equal(infer_labels(step), infer_labels(gradient))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedavg-inversion", pytest.param("sme", marks=pytest.mark.slow)])
 def test_images_come_back_from_three_passes(name: str, attack_named: Named, watched: Watched) -> None:
     seen = watched(

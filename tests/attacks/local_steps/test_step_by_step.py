@@ -28,7 +28,8 @@ def errors(found, batch):
 
 
 @pytest.mark.parametrize(
-    ("bias", "momentum"), [(True, 0.0), pytest.param(False, 0.0, marks=pytest.mark.slow), (False, 0.9)]
+    ("bias", "momentum"),
+    [(True, 0.0), pytest.param(False, 0.0, marks=pytest.mark.slow), pytest.param(False, 0.9, marks=pytest.mark.slow)],
 )
 def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
     observation, truth, _ = steps(watched, bias=bias, momentum=momentum)

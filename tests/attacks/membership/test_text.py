@@ -142,6 +142,7 @@ def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> 
     assert auc.low > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "lira" else ()) for name in ATTACKS]
 )

@@ -54,7 +54,7 @@ def test_from_the_true_composites_and_masks_the_shares_are_exact(
     assert torch.allclose(shares, truth.batches[0].labels.double(), atol=1e-5)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
     watched: Watched, attack_named: Named, dropout: float
 ) -> None:

@@ -23,6 +23,7 @@ def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
     return min(item.values["psnr"] for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "batch", "client"),
     [

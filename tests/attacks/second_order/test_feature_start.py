@@ -43,7 +43,11 @@ def test_a_start_has_the_features_of_the_examples(toy: Toy) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "precision", "restarts"),
-    [([0, 2, 5, 9], torch.float64, 1), ([3, 3], torch.float64, 1), ([1, 3, 3, 8], torch.float32, 3)],
+    [
+        ([0, 2, 5, 9], torch.float64, 1),
+        pytest.param([3, 3], torch.float64, 1, marks=pytest.mark.slow),
+        pytest.param([1, 3, 3, 8], torch.float32, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, restarts: int) -> None:
     """Single precision blurs the difference of two examples of one label, and may take several starts."""
@@ -55,6 +59,7 @@ def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, 
     assert guess.facts["restarts"] <= restarts
 
 
+@pytest.mark.slow
 def test_a_mask_in_front_of_the_head_is_read_off_the_features(toy: Toy) -> None:
     observation, truth = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 3, classes=10)
     guess = solve(observation)

@@ -31,6 +31,7 @@ def replace_knowledge(observation: Observation, missing: str) -> Any:
     return threat.model_copy(update={"knows": tuple(own for own in threat.knows if own != missing)})
 
 
+@pytest.mark.slow
 def test_a_digit_comes_back_through_three_convolutions_in_a_few_steps(toy: Toy) -> None:
     digits = registry.get("dataset", "mnist5k")
     data = digits.make(digits.config())
@@ -45,7 +46,15 @@ def test_a_digit_comes_back_through_three_convolutions_in_a_few_steps(toy: Toy) 
     assert guess.iterations <= 10
 
 
-@pytest.mark.parametrize("activation", [nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        nn.Tanh,
+        pytest.param(nn.SiLU, marks=pytest.mark.slow),
+        pytest.param(nn.GELU, marks=pytest.mark.slow),
+        pytest.param(nn.Softplus, marks=pytest.mark.slow),
+    ],
+)
 def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
     guess = solve(observation)
@@ -53,7 +62,7 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     assert guess.stopped == "the equations hold up to rounding"
 
 
-@pytest.mark.parametrize("grants", [("labels",), ()])
+@pytest.mark.parametrize("grants", [(), pytest.param(("labels",), marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("data", "model", "metric", "target"),
     [
@@ -75,6 +84,7 @@ def test_clients_whose_labels_are_no_classes_are_solved(
     assert scores.values[metric] == scores.values[target] == 1.0
 
 
+@pytest.mark.slow
 def test_a_batch_of_windows_comes_back_with_its_masks_where_what_follows_is_granted(scenario: Build) -> None:
     data = {"name": "made-series", "times": 12}
     one = victim(scenario, 2, data=data, model={**CONVOLVED, "depth": 1, "dropout": 0.5})
@@ -197,7 +207,7 @@ def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.
         assert after < 10.0 * before**2 + 1e-13  # rounding; curvature is of order 1 in normalised units
 
 
-@pytest.mark.parametrize("level", [1e-2, 1e-1])
+@pytest.mark.parametrize("level", [1e-2, pytest.param(1e-1, marks=pytest.mark.slow)])
 def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy, level: float) -> None:
     """To first order at the truth no estimator has a lower mean squared error than tr((J^T S^-1 J + I)^-1) / n."""
     with seeding.isolate_randomness(0):
@@ -226,7 +236,7 @@ def go_on(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks
     return method.make(method.config()).continue_from(observation, guess, generator, lambda _step: None)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("rate", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: float) -> None:
     """Too few entries for all switches at once: one filter a layer has a fifth of what a start from grey needs."""
     model = lenet(1, 12, 4, rate, nn.ReLU)

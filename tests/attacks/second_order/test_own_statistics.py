@@ -39,6 +39,7 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
     assert guess.stopped == "every stage is solved"
 
 
+@pytest.mark.slow
 def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(16), side=4)
     guess = answer(attack(grid=0), observation)
@@ -49,6 +50,7 @@ def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
     assert worst(guess, truth, observation) > 25  # what norms of an epsilon of 1e-5 show of it in single precision
 
 
+@pytest.mark.slow
 def test_behind_batch_norm_in_training_mode(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(6, 12, norm=nn.BatchNorm2d), side=4)
     guess = answer(attack(), observation)
@@ -56,6 +58,7 @@ def test_behind_batch_norm_in_training_mode(toy: Toy) -> None:
     assert guess.is_exact
 
 
+@pytest.mark.slow
 def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
     observation, truth = of_digits(toy, residual(16, rate=0.25), side=4)
     guess = answer(attack(), observation)

@@ -25,7 +25,8 @@ def in_order(found: Reconstruction, truth: Truth) -> list[int]:
     return [rows.index(row) for row in truth.private[0].inputs.tolist()]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])  # of three texts not all arrangements are tried
+# Of three texts not all arrangements are tried.
+@pytest.mark.parametrize("size", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
     size: int, masked_texts: Texts, attack_named: Named
 ) -> None:

@@ -20,6 +20,7 @@ def test_beginnings_and_repeats_come_back_as_often_as_they_are_there(
     assert not found.notes
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_multiset_of_beginnings_is_counted(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.attacks.text.spans import FOUR, Watched, attacked, inputs_of, read, stepped
 
 
-@pytest.mark.parametrize("rate", [0.1, 1.0])
+@pytest.mark.parametrize("rate", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_large_steps_are_read_one_after_the_other(rate: float, watched: Watched, tables: dict[str, Any]) -> None:
     observation = stepped(watched, tables, rate, FOUR)
     assert read(attacked(observation)) == inputs_of(FOUR)

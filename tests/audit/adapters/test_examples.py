@@ -74,6 +74,7 @@ def test_what_is_no_kind_is_one_sentence(target: str, message: str) -> None:
         subject_of(target)
 
 
+@pytest.mark.slow
 def test_a_mistake_ends_the_command_with_2_and_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     done = fedsim("audit", "app", "--minutes", "1", cwd=tmp_path)

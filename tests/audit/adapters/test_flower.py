@@ -91,6 +91,7 @@ def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: 
         )
 
 
+@pytest.mark.slow
 def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Path) -> None:
     path = apps.make(("pyproject.toml", "examples = 1", "examples = 40"), ("pyproject.toml", "size = 1", "size = 8"))
     record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
@@ -102,6 +103,7 @@ def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Pat
     assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused(record)
 
 
+@pytest.mark.slow
 def test_mods_are_not_repeated_in_further_trainings(apps: Apps, tmp_path: Path) -> None:
     path = apps.make(("client_app.py", "app = ClientApp()\n", MOD), ("pyproject.toml", "examples = 1", "examples = 40"))
     record = audited(path, tmp_path / "out", seconds=15.0, defend=True)

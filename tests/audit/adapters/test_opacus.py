@@ -47,7 +47,14 @@ def private(
     )
 
 
-@pytest.mark.parametrize("more", [{}, {"wrap_model": False}, {"grad_sample_mode": "functorch"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        pytest.param({"wrap_model": False}, marks=pytest.mark.slow),
+        pytest.param({"grad_sample_mode": "functorch"}, marks=pytest.mark.slow),
+    ],
+)
 def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> None:
     triple = private(**more)
     subject = made(triple, "train:private")
@@ -125,11 +132,20 @@ IMAGES, CLASSES = tensors()
         (lambda: (*private(), "mse"), "gives str beside what make_private returned, expected at most the loss"),
         (lambda: private(parts=(IMAGES[:1], CLASSES[:1])), "yields 1 examples, expected at least 2"),
         (lambda: private(parts=(IMAGES,)), "yields 1 things at once, expected two"),
-        (lambda: private(parts=(IMAGES, CLASSES, CLASSES)), "yields 3 things at once, expected two"),
-        (lambda: private(parts=(IMAGES, CLASSES + 9)), "a label is 12, but the model scores classes 0 to 3"),
-        (
+        pytest.param(
+            lambda: private(parts=(IMAGES, CLASSES, CLASSES)),
+            "yields 3 things at once, expected two",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda: private(parts=(IMAGES, CLASSES + 9)),
+            "a label is 12, but the model scores classes 0 to 3",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             lambda: private(parts=(IMAGES, IMAGES.mean((1, 2, 3)))),
             r"are numbers, and without a loss the client learns classes by cross-entropy. Give the loss too, such as",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -35,6 +35,7 @@ def test_the_memory_of_a_language_model_is_in_the_record(tmp_path: Path) -> None
     assert verdict.answer(record).state == "recovered"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     plan = hospital.plan(hospital.saved(tmp_path, 3))
     first, second = (checking.check(plan, Policy()).attacks for _ in range(2))

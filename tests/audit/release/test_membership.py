@@ -53,6 +53,7 @@ def test_a_model_that_never_saw_them_tells_nobody(tmp_path: Path) -> None:
     assert not [one for one in findings(tmp_path, 3) if one.role == "attack" and (one.p or 1) < 0.01]
 
 
+@pytest.mark.slow
 def test_what_repeats_another_attack_or_does_not_fit_has_its_reason(tmp_path: Path) -> None:
     failed = {one.label: one.failure for one in findings(tmp_path, 3) if one.failure}
     assert failed["drawn-loss"] == "gives the scores of loss-threshold here"

@@ -20,6 +20,7 @@ def test_texts_that_it_knows_by_heart_are_written_on_and_others_are_not(tmp_path
     assert (control.value.value, control.n) == (0.0, 20)
 
 
+@pytest.mark.slow
 def test_texts_of_others_than_it_knows_are_not_written_on(tmp_path: Path) -> None:
     attack, _ = memory.find_texts(finished.read(texts.plan(tmp_path, 3)), 0)
     assert attack.value is not None

@@ -108,6 +108,7 @@ def test_the_model_of_grids_is_tested_on_every_kind_of_question(monkeypatch: pyt
     assert rows["position"] == rows["presence"] == rows["counting"] == ["0.0", "0.0-49.0"]  # Wilson's, none of four
 
 
+@pytest.mark.slow
 def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def address(process: Started, host: str = "127.0.0.1") -> str:
     return found[0]
 
 
+@pytest.mark.slow
 def test_a_room_gets_a_warning_and_a_code_to_scan(tmp_path: Path) -> None:
     with started(*LIVE, "--host", "127.0.0.2", "--language", "fr", cwd=tmp_path) as process:
         place = address(process, "127.0.0.2")

@@ -107,6 +107,7 @@ def test_the_context_ends_a_text_in_the_middle_of_a_speculation(tmp_path: Path, 
     assert (drafted["tokens"], drafted["ending"]) == (greedy["tokens"], greedy["ending"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
 def test_svdecode_writes_with_a_base_or_an_adapter_that_is_given(tmp_path: Path, smollm2: Path) -> None:
     peft = pytest.importorskip("peft")

@@ -89,6 +89,7 @@ def test_shipped_scenarios_are_listed_anywhere_and_a_folders_own_come_first(
     assert listed["20_federation_failures"] == "A federation whose clients drop out, come late and crash"
 
 
+@pytest.mark.slow
 def test_the_doctor_never_breaks_a_command_into_pieces(command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     lines = command("doctor")[1].splitlines()

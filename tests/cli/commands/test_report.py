@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.cli.commands.conftest import SWEEP
 from tests.cli.typed import fedsim
 
 POLICY = "[policy]\nmax_recognisable = 0.4\n"
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_stated_later_is_judged_without_another_run(swept: Path) -> None:
     assert fedsim("report", "s", cwd=swept).stdout == "Report: s/report.html\nSummary: s/report.md\n"
     assert "No thresholds are stated" in (swept / "s" / "report.md").read_text()

@@ -34,7 +34,7 @@ def asked() -> list[list[int]]:
     return [source.choices(range(VOCABULARY), k=source.randint(1, 9)) for _ in range(20)]
 
 
-@pytest.mark.parametrize("kind", ["empty", "random", "oracle"])
+@pytest.mark.parametrize("kind", ["empty", pytest.param("random", marks=pytest.mark.slow), "oracle"])
 def test_at_temperature_zero_it_is_greedy_whatever_the_table_says(
     kind: str, asked: list[list[int]], tmp_path: Path
 ) -> None:

@@ -97,10 +97,10 @@ def test_the_enumeration_is_of_a_law() -> None:
         pytest.param({"share": 1.0}, marks=pytest.mark.slow),
         pytest.param({"share": 0.0}, marks=pytest.mark.slow),
         pytest.param({"estimator": "geometric", "accepts": 4}, marks=pytest.mark.slow),
-        {"estimator": "two-loops"},
-        {"max_rejects": 2},
+        pytest.param({"estimator": "two-loops"}, marks=pytest.mark.slow),
+        pytest.param({"max_rejects": 2}, marks=pytest.mark.slow),
         pytest.param({"flatness": 2.0}, marks=pytest.mark.slow),
-        {"flatness": 0.7, "estimator": "geometric", "accepts": 4},
+        pytest.param({"flatness": 0.7, "estimator": "geometric", "accepts": 4}, marks=pytest.mark.slow),
         pytest.param({"particles": 1}, marks=pytest.mark.slow),
         pytest.param({"particles": 2, "share": 1.0}, marks=pytest.mark.slow),
     ],
@@ -161,7 +161,7 @@ class Misled:
     ("critic", "share"),
     [
         (Expecting(POSTERIOR, ones), 0.0),
-        (Misled(), 1.0),
+        pytest.param(Misled(), 1.0, marks=pytest.mark.slow),
         pytest.param(Expecting(POSTERIOR, ones), 1.0, marks=pytest.mark.slow),
         pytest.param(Misled(), 0.0, marks=pytest.mark.slow),
     ],
@@ -183,6 +183,7 @@ def rare(text: Sequence[int]) -> float:
     return 100.0 ** (list(text).count(0) - 3)
 
 
+@pytest.mark.slow
 def test_a_critic_that_expects_what_comes_finds_rare_texts_of_worth() -> None:
     law, runs = {text: chance for text, chance in LAW.items() if len(text) == 4}, 100
     truth = sum(chance * rare(text) for text, chance in law.items())

@@ -11,7 +11,8 @@ PAGES = Path(__file__).parents[3] / "docs" / "components"
 
 
 @pytest.mark.parametrize(
-    ("page", "blocks"), [("cntp", 1), ("awrs", 2), ("svdecode", 1), ("sure-spans", 1), ("damro", 1)]
+    ("page", "blocks"),
+    [("cntp", 1), ("awrs", 2), ("svdecode", 1), pytest.param("sure-spans", 1, marks=pytest.mark.slow), ("damro", 1)],
 )
 def test_a_page_runs(page: str, blocks: int, capsys: pytest.CaptureFixture[str]) -> None:
     found = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{page}.md").read_text(), flags=re.S | re.M)

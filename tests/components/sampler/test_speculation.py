@@ -82,6 +82,7 @@ def test_sharing_noise_raises_acceptance() -> None:
     assert shared > 1.5 * apart
 
 
+@pytest.mark.slow
 def test_the_rule_of_the_paper_is_exact_for_equal_variances_and_biased_for_others() -> None:
     count, levels = 20_000, 6
     target, same, narrow = (head(own, (std,) * levels) for own, std in ((0.1, 0.6), (0.08, 0.6), (0.08, 0.558)))

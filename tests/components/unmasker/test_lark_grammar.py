@@ -30,7 +30,10 @@ def accepts(grammar: str, text: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("grammar", "signs", "longest"), [(JSON, "[]1,", 4), (JSON, "{}k:1,", 4), (LISTS, "(abc)", 4)])
+@pytest.mark.parametrize(
+    ("grammar", "signs", "longest"),
+    [(JSON, "[]1,", 4), (JSON, "{}k:1,", 4), pytest.param(LISTS, "(abc)", 4, marks=pytest.mark.slow)],
+)
 def test_it_derives_what_the_package_accepts(grammar: str, signs: str, longest: int) -> None:
     own, found = read_lark(grammar), 0
     for length in range(1, longest + 1):

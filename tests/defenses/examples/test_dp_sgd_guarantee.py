@@ -40,6 +40,7 @@ def test_exactly_one_of_noise_and_target_is_set() -> None:
     assert make("dp-sgd", noise_multiplier=0.0).config.multiplier(1.0, 1, sensitivity=1.0) == 0.0
 
 
+@pytest.mark.slow
 def test_a_target_is_met_by_a_client_that_is_asked_in_every_round(scenario: Build, tmp_path: Path) -> None:
     federation = {**POISSON, "rounds": 3}
     record = recorded(

@@ -14,7 +14,7 @@ DRAWS = 4000
     ("name", "settings"),
     [
         ("qsgd", {"levels": 5}),
-        ("quantisation", {"bits": 3}),
+        pytest.param("quantisation", {"bits": 3}, marks=pytest.mark.slow),
         pytest.param("qsgd", {"levels": 1}, marks=pytest.mark.slow),
         pytest.param("quantisation", {"bits": 1}, marks=pytest.mark.slow),
     ],

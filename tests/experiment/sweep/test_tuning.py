@@ -153,6 +153,7 @@ def test_trials_of_a_known_number_attack_one_training_whose_epsilon_is_the_price
     assert (totals, {training for training, _ in rates}) == ([3] * 3, {0})
 
 
+@pytest.mark.slow
 def test_orders_of_magnitude_are_proposed_alike_and_not_again_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

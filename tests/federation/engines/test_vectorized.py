@@ -84,11 +84,18 @@ def test_both_engines_train_alike(scenario: Build, model: dict[str, Any], federa
     "tables",
     [
         {"defenses": [{"name": "clipping", "norm": 0.5}, {"name": "gradient-noise", "scale": 0.01}]},
-        {"participation": {"drop_before": 0.2, "crash": 0.2, "deadline": 20.0, "fraction": 0.9}},
-        {"participation": {"sampling": "poisson", "fraction": 0.4}},
-        {"federation": {**UNEVEN, "optimizer": ADAM, "keep_optimizer_state": True}},
+        pytest.param(
+            {"participation": {"drop_before": 0.2, "crash": 0.2, "deadline": 20.0, "fraction": 0.9}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"participation": {"sampling": "poisson", "fraction": 0.4}}, marks=pytest.mark.slow),
+        pytest.param(
+            {"federation": {**UNEVEN, "optimizer": ADAM, "keep_optimizer_state": True}}, marks=pytest.mark.slow
+        ),
         {"federation": {**FEDAVG, "optimizer": {"name": "sgd", "momentum": 0.9}, "keep_optimizer_state": True}},
-        {"aggregation": {"name": "median", "optimizer": {"name": "sgd", "momentum": 0.5}}},
+        pytest.param(
+            {"aggregation": {"name": "median", "optimizer": {"name": "sgd", "momentum": 0.5}}}, marks=pytest.mark.slow
+        ),
     ],
     ids=["defenses", "drop-outs", "poisson", "kept adam", "kept momentum", "median"],
 )
@@ -102,6 +109,7 @@ def test_both_engines_do_everything_else_alike(scenario: Build, tables: dict[str
     ]
 
 
+@pytest.mark.slow
 def test_a_cohort_of_several_chunks_gives_the_same_bits_of_every_client(
     scenario: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ def boxes(figure: Figure) -> list:
     return [Text.get_window_extent(own) for own in axes.texts if isinstance(own, Annotation)]
 
 
-@pytest.mark.parametrize("points", [ALONE, CROWDED, [*ALONE, *CROWDED]])
+@pytest.mark.parametrize("points", [ALONE, CROWDED, pytest.param([*ALONE, *CROWDED], marks=pytest.mark.slow)])
 def test_names_do_not_overlap_each_other_or_a_marker_and_stay_inside(points: list[NamedPoint]) -> None:
     figure = Figure((6.4, 4.6), layout="constrained")
     axes = figure.subplots()

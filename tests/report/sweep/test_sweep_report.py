@@ -86,6 +86,7 @@ def test_the_summary_says_the_same_in_markdown(typical):
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.draws
 def test_the_same_sweep_gives_the_same_report(typical):
     folder, page = typical

@@ -128,6 +128,7 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(
     assert all(why in str(victim.failure) for victim in victims)
 
 
+@pytest.mark.slow
 def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(
     scenario: Build, tmp_path: Path, strange: None
 ) -> None:

@@ -107,6 +107,7 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
     assert quiet.value is not None
 
 
+@pytest.mark.slow
 def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here() -> None:
     choice = Choice(name="change-norms")
     known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
