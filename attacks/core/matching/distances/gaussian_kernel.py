@@ -1,15 +1,17 @@
-"""gaussian-kernel: 1 - the Gaussian kernel of each tensor's difference, averaged over tensors.
+"""gaussian-kernel: 1 - the Gaussian kernel of each tensor's difference, in a weighted mean over tensors.
 
 Idea: a kernel saturates, so tensors that are far off do not drown those that are near; each has a width of its own.
-Equation: mean over tensors l of 1 - exp(-|g_l - g*_l|^2 / (w |g*_l|^2)), in [0, 1], with w = `width`.
+Equation: sum over tensors l of b^l (1 - exp(-|g_l - g*_l|^2 / (w |g*_l|^2))) / sum of b^l, in [0, 1], with w = `width`
+    and b = `depth_decay`.
 Fails: where every tensor is far off the kernel is flat, and nothing descends.
-Source: inspired by the abstract of Wang et al. 2020, arXiv 2009.06228 (SAPAG); the widths are chosen here.
+Source: inspired by the abstract of Wang et al. 2020, arXiv 2009.06228 (SAPAG); widths and weights are chosen here.
 """
 
 from __future__ import annotations
 
 from typing import final
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -23,19 +25,18 @@ class GaussianKernelConfig(DistanceConfig):
     """Settings of the distance."""
 
     width: float = Field(default=1.0, gt=0, description="squared width w of the kernel, in squared norms of a tensor")
+    depth_decay: float = Field(
+        default=1.0, gt=0, le=1, description="ratio of a tensor's weight b to that of the tensor before it"
+    )
 
 
 @final
-@distance(
-    "gaussian-kernel",
-    summary="1 - Gaussian kernel of each tensor's difference",
-    related="2009.06228",
-    aliases=("sapag",),
-)
+@distance("gaussian-kernel", summary="1 - Gaussian kernel of each tensor's difference", related="2009.06228")
 class GaussianKernelDistance(Distance[GaussianKernelConfig]):
     """Compares tensor by tensor, and ignores what is far off."""
 
     def measure(self, gradients: Gradients) -> Tensor:
-        """Return the mean over tensors, shape (R,)."""
+        """Return the weighted mean over tensors, shape (R,)."""
         squares = gradients.difference() / gradients.observed().clamp_min(TINY)
-        return (1.0 - (-squares / self.config.width).exp()).mean(1)
+        weights = self.config.depth_decay ** torch.arange(squares.shape[1]).to(squares)
+        return (1.0 - (-squares / self.config.width).exp()) @ (weights / weights.sum())
