@@ -69,12 +69,13 @@ def test_a_prior_has_a_figure_a_row_and_a_derivative_or_says_why_not(watched: Wa
         assert left_out([PriorChoice(name=name)], observation) == (f"the prior '{name}' is left out: {reason}",)
         return
     inputs = torch.rand((3, 1, *observation.spec.shape), generator=torch.Generator().manual_seed(0)).requires_grad_()
-    figures = prior.of(alone(observation))(inputs, (), [0, 0, 0])
+    masks = tuple(torch.full((3, *site.shape), 0.25, requires_grad=True) for site in observation.sites)
+    figures = prior.of(alone(observation))(inputs, masks, [0, 0, 0])
     assert figures.shape == (3,)
     assert bool((figures >= 0).all())
-    (slope,) = torch.autograd.grad(figures.sum(), inputs)
-    assert bool(slope.isfinite().all())
-    assert slope.any()
+    slopes = torch.autograd.grad(figures.sum(), (inputs, *masks), materialize_grads=True)
+    assert all(bool(slope.isfinite().all()) for slope in slopes)
+    assert any(slope.any() for slope in slopes)
 
 
 def test_priors_are_added_up_with_their_weights(watched: Watched) -> None:
