@@ -1,6 +1,6 @@
 """entropy: dropout masks that a search relaxes are decided: kept or dropped.
 
-Idea: a client's masks are 0 or 1. A search that may take anything between leaves masks undecided; here that has a price.
+Idea: a client's masks are 0 or 1. A search that may take all between leaves masks undecided; here that has a price.
 Equation: mean over all entries m of all masks of -m ln m - (1 - m) ln(1 - m), in [0, ln 2].
 Fails: early in a search, where it fixes what is not known yet, so its weight must be small; masks that are given or
     drawn, of which it is 0.

@@ -1,0 +1,159 @@
+"""deep-image-prior: search the weights of an untrained convolutional network whose output is the images.
+
+Idea: such a network makes smooth, self-similar images long before it makes noise, so it is a prior that needs no public
+    images. Its input is noise that stays as it was drawn.
+Equation: min over w of 1 - cos(g(x), g*) + l_tv TV(x), with x = G(w, z), z ~ N(0, 1) fixed.
+Assumes: honest-but-curious server, one gradient of images; labels granted or inferred.
+Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
+Fails: fine texture, which comes late; searches that go on until the network fits the noise of a gradient too.
+Source: Ulyanov, Vedaldi, Lempitsky 2018, arXiv 1711.10925 (the prior); Zhang et al. 2023, ICCV (attacks, abstract).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
+
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
+from attacks.core.matching.comparison import Comparison, Gradients
+from attacks.core.matching.descent import RestartResult, ScheduleName, VictimGroup
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.unknown_masks import FirstMasks
+from attacks.core.matching.unknowns import NOTHING, Values
+from fedsim.core import seeding
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation, OnStep, Step
+
+_IMAGE = 3  # dimensions of an example
+_KERNEL = 3
+
+
+class DeepImagePriorConfig(MaskSearchConfig):
+    """Settings of the search. `learning_rate` is that of the weights; `start` and `pattern` do not count."""
+
+    width: int = Field(default=32, ge=1, description="channels of the network, and of its input")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's step for the weights and for masks")
+    sign: Sign = Field(
+        default="off", description="hard: only the sign of the weights' gradient; soft: its tanh; off: as it is"
+    )
+    schedule: ScheduleName = Field(
+        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
+    )
+    median_every: Literal[0] = Field(default=0, description="0: weights have no neighbours to take medians of")
+
+
+@final
+@attack("deep-image-prior", summary="gradient matching by the weights of an untrained network", related="1711.10925")
+class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
+    """Descends along the weights of a network that makes the images, one network a row."""
+
+    first_masks: ClassVar[FirstMasks] = "mean"
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse examples that are no images."""
+        if len(observation.spec.shape) != _IMAGE:
+            return "the examples are not images, which the network makes"
+        return super().not_applicable(observation)
+
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
+        """Search weights in place of images, and return the images of each row's best weights."""
+        first = victims.observations[0]
+        shape, width = (self.dummies(first), *first.spec.shape), self.config.width
+        with torch.device("meta"):  # shapes alone
+            network = network_of(width, shape)
+        noise = [torch.randn(shape[0], width, *_coarse(shape), generator=one) for one in victims.generators]
+        painter = Painter(network, torch.stack(noise), self.box(first))
+        shown = [painter.shown(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
+        pixels = self.descent(victims._replace(on_steps=shown), self.plan(victims))
+        search = replace(
+            pixels.search,
+            first=lambda _victim, generator: first_weights(width, shape, generator),
+            prior=lambda weights, masks, rows: pixels.search.prior(painter.paint(weights, rows), masks, rows),
+        )
+        painted = PaintedComparison(pixels.comparison, painter)
+        rows = self.run_descent(replace(pixels, comparison=painted, search=search, box=None))
+        for row in rows:
+            row.inputs = painter.paint(row.inputs[None], [row.victim])[0].detach()
+        return rows, pixels.comparison.name
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Makes images of weights.
+
+    Attributes:
+        network: whose shapes the weights have; its own are not used.
+        noise: what it reads, of each victim, shape (V, B, width, h, w).
+        box: least and greatest value of the images, or None.
+    """
+
+    network: nn.Module
+    noise: Tensor
+    box: tuple[Tensor, Tensor] | None
+
+    def paint(self, weights: Tensor, victims: Sequence[int]) -> Tensor:
+        """Return the images (R, B, *shape) of weights (R, P)."""
+        pairs = zip(weights, self.noise[list(victims)].to(weights), strict=True)
+        images = torch.stack([self._of_row(*pair) for pair in pairs])
+        if self.box is None:
+            return images
+        least, greatest = (bound.to(images) for bound in self.box)
+        return least + (greatest - least) * images.sigmoid()
+
+    def shown(self, victim: int, on_step: OnStep) -> OnStep:
+        """Return an `on_step` for weights that tells of images."""
+
+        def tell(step: Step) -> None:
+            on_step(replace(step, guess=self.paint(step.guess[None], [victim])[0]))
+
+        return tell
+
+    def _of_row(self, weights: Tensor, noise: Tensor) -> Tensor:
+        named = dict(self.network.named_parameters())
+        parts = weights.split([parameter.numel() for parameter in named.values()])
+        given = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
+        return functional_call(self.network, given, (noise,))
+
+
+class PaintedComparison:
+    """Compares the gradients of the images that weights make."""
+
+    def __init__(self, pixels: Comparison, painter: Painter) -> None:
+        """Take what compares images."""
+        self.name, self.like = pixels.name, pixels.like
+        self._pixels, self._painter = pixels, painter
+
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
+        """Compare rows of weights (R, P) as `Comparison` says of images."""
+        return self._pixels.gradients(self._painter.paint(inputs, victims), masks, labels, victims, others)
+
+
+def network_of(width: int, shape: Sequence[int]) -> nn.Sequential:
+    """Return the network that makes B images (B, C, H, W) of noise with a quarter of their height and width."""
+    _, channels, height, across = shape
+    sizes = _coarse(shape), (-(-height // 2), -(-across // 2)), (height, across)
+    layers = list[nn.Module]()
+    for size in sizes:
+        layers += [nn.Upsample(size=size, mode="bilinear"), nn.Conv2d(width, width, _KERNEL, padding="same")]
+        layers += [nn.GroupNorm(1, width), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, channels, 1))
+
+
+def first_weights(width: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return weights of such a network as torch draws them, shape (P,)."""
+    with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
+        return parameters_to_vector(network_of(width, shape).parameters()).detach()
+
+
+def _coarse(shape: Sequence[int]) -> tuple[int, int]:
+    height, across = shape[-2:]
+    return -(-height // 4), -(-across // 4)
