@@ -25,13 +25,9 @@ from fedsim.core.types import Tensors
 _FLOOR = 1e-3  # of the typical length: rows that did not move are alike, however close to zero rounding left them
 
 
-class ChangeNormsConfig(ReadingConfig):
-    """Settings of change-norms."""
-
-
 @final
 @attribute_attack("change-norms", summary="how far rows and columns moved, read by a probe", related="1805.04049")
-class ChangeNorms(ReadingAttack[ChangeNormsConfig]):
+class ChangeNorms(ReadingAttack[ReadingConfig]):
     """Keeps the lengths of rows and columns."""
 
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:

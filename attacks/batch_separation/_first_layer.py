@@ -14,9 +14,9 @@ from attacks.core.masks_by_layer import Peeled, peel
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
-from attacks.core.spectrum import even_rows, even_spectrum, spectrum
+from attacks.core.spans import even_rows, even_spectrum, share_outside, span_of
 from attacks.core.targets.reading import label_guess
-from attacks.core.tolerances import LEAST, MATCHES
+from attacks.core.tolerances import MATCHES
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 _MATTERS = 1e-4  # of the largest gradient of an example: its square is below what counts as a difference
@@ -72,10 +72,7 @@ def row_space_behind(observation: Observation, behind: Behind, most: int) -> Ten
     gradient = observation.update.tensors[f"{behind.name}.weight"].double()
     _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
     read = even_spectrum(singular, most=most)
-    if not read.is_exact:
-        _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-        read = spectrum(singular, most=most)
-    return right[: read.rank]
+    return right[: read.rank] if read.is_exact else span_of(gradient, most=most)[0]
 
 
 def scale(
@@ -134,14 +131,12 @@ def whole_batch(
     labels, read = label_guess(observation, examples, masks, inner.labels)
     objective, meaning = _explained(observation, examples, inner, labels, masks, residual)
     silent = (observation.batch_size or len(examples)) - len(examples)
-    return Reconstruction(
+    return Reconstruction.of(
         inputs=examples,
         labels=labels,
         masks=(masks or None) if not silent else None,
         objective=objective,
         iterations=rounds,
-        best_iteration=rounds,
-        history=((rounds, objective),),
         stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
         notes=(
             *notes,
@@ -179,14 +174,11 @@ def part_of_batch(
         masks = inner.masks if knows_rates(observation) else None
         labels = label_guess(observation, examples, masks, labels if inner.labels is None else inner.labels).labels
         distance = _explained(observation, examples, inner, labels, masks, (1.0, ""))[0]
-    return Reconstruction(
+    return Reconstruction.of(
         inputs=examples,
         labels=labels,
-        masks=None,
         objective=rest,
         iterations=rounds,
-        best_iteration=rounds,
-        history=((rounds, rest),),
         stopped=stopped,
         notes=(
             *notes,
@@ -224,6 +216,4 @@ def _unexplained(first: FirstLayer, examples: Tensor) -> float:
     rows[:, : first.layer.pixels.shape[1]] = examples.double().flatten(1)[:, first.layer.pixels[0]]
     if first.has_bias:
         rows[:, -1] = 1.0
-    frame = torch.linalg.qr(rows.T).Q
-    rest = first.gradient - (first.gradient @ frame) @ frame.T
-    return float(rest.norm() / first.gradient.norm().clamp_min(LEAST))
+    return share_outside(first.gradient, rows)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.core.spans import frame_of, part_outside
 from attacks.core.tolerances import TWO_WAYS
 
 _STEPS = 60
@@ -40,7 +41,7 @@ class InputSpan:
 def spanned(rows: Tensor, *, has_bias: bool) -> InputSpan:
     """Return all combinations of rows (r, columns); with a bias only those whose last entry is 1."""
     if not has_bias:
-        return InputSpan(torch.zeros_like(rows[0]), torch.linalg.qr(rows.T).Q.T)
+        return InputSpan(torch.zeros_like(rows[0]), frame_of(rows))
     last = rows[:, -1]
     frame = torch.linalg.svd(last[None]).Vh[1:] @ rows
     return InputSpan(last / (last @ last) @ rows, frame)
@@ -85,14 +86,13 @@ class Intersection:
         unit = seen / norms
         change = self.directions * (slopes * self.kept / norms)[:, None]  # (K, r, h)
         change = change - (change @ unit[:, :, None]) * unit[:, None]  # the norm changes as well
-        return self._outside(unit), self._project(change)
+        return self._outside(unit), part_outside(change, self.frame)
 
     def _outside(self, unit: Tensor) -> Tensor:
         is_silent = ~unit.any(1, keepdim=True)
-        return torch.where(is_silent, unit.shape[1] ** -0.5, self._project(unit))  # an all-zero input explains nothing
-
-    def _project(self, vectors: Tensor) -> Tensor:
-        return vectors - (vectors @ self.frame.T) @ self.frame
+        return torch.where(
+            is_silent, unit.shape[1] ** -0.5, part_outside(unit, self.frame)
+        )  # an all-zero input explains nothing
 
 
 def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:

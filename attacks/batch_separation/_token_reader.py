@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import once_a_model
 from attacks.core.patches import Patches, embedding_site, patch_projection, position_embedding
-from attacks.core.spectrum import spectrum
+from attacks.core.spans import part_outside, span_of
 from attacks.core.tolerances import LEAST
 from fedsim.core.layer_calls import inputs_in_order, read_by
 from fedsim.core.masks import inject_masks, without_dropout
@@ -66,11 +66,10 @@ def token_reader(observation: Observation, size: int) -> TokenReader | None:
     if first_layer is None or patches is None or first_layer[1] not in observation.update.tensors:
         return None
     gradient = observation.update.tensors[first_layer[1]].double()
-    _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     index = embedding_site(observation)
     assert index is not None
     tokens = size * math.prod(observation.sites[index].shape[1:-1])
-    frame = right[: spectrum(singular, most=tokens).rank]
+    frame, _ = span_of(gradient, most=tokens)
     projection = observation.model.get_submodule(patches.name)
     assert isinstance(projection, nn.Linear | nn.Conv2d)
     parts = [projection.weight.detach().double().flatten(1)]
@@ -119,7 +118,7 @@ def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> T
     """Parts outside the row space of what is read, relative to its norm, and errors of the bias's input, (n, ...)."""
     seen = reader.reads(rows @ reader.weight.T, mask, place)
     seen = seen / seen.norm(dim=1, keepdim=True).clamp_min(LEAST)
-    outside = seen - (seen @ reader.frame.T) @ reader.frame
+    outside = part_outside(seen, reader.frame)
     return torch.cat([outside, rows[:, -1:] - 1.0], 1) if reader.has_bias else outside
 
 

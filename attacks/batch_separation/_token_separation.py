@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attacks.batch_separation._position_atoms import Position, null_space
 from attacks.batch_separation._token_reader import TokenReader, confirmed_row
+from attacks.core.spans import frame_of, part_outside
 from attacks.core.tolerances import EXACT
 
 _WELL_CONDITIONED = 100.0  # rounding of single precision, this many times enlarged, stays below EXACT
@@ -121,9 +122,7 @@ def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
 
     Patches are projected away and not atoms subtracted, since an error of a large atom would bury a small one.
     """
-    frame = torch.linalg.qr(known.T).Q.T
-    rest = gradient - (gradient @ frame.T) @ frame if len(known) else gradient
-    return torch.linalg.svd(rest, full_matrices=False).U[:, :missing]
+    return torch.linalg.svd(part_outside(gradient, frame_of(known)), full_matrices=False).U[:, :missing]
 
 
 def _separate_easiest_first(

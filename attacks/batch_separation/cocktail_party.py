@@ -30,14 +30,14 @@ from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
+from attacks.core.spans import share_outside
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # of the largest variance; rounding of a direction that is constant over all pixels stays below
-_HISTORY_POINTS = 400
 
 
 class CocktailPartyConfig(Config):
@@ -79,13 +79,10 @@ class _Space(NamedTuple):
     deviates="weights and steps are chosen here; first dense layers only",
     aliases=("cpa",),
 )
-class CocktailParty(Attack[CocktailPartyConfig]):
+class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""
 
     effort: ClassVar[Effort] = "descent"
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -183,15 +180,12 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         labels = _labels(observation, images)
         unmixing = (objectives[-1], "the unmixing's own, lower is better only for the same gradient")
         objective, meaning = verdict(observation, images, labels, None if observation.sites else (), unmixing)
-        stride = max(1, len(objectives) // _HISTORY_POINTS)
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=images,
             labels=labels,
-            masks=None,
             objective=objective,
             iterations=len(objectives),
-            best_iteration=len(objectives),
-            history=tuple((at + 1, objectives[at]) for at in range(0, len(objectives), stride)),
+            history=list(enumerate(objectives, 1)),
             stopped="iterations used up",
             notes=(
                 f"layer '{layer.name}' sees the pixels",
@@ -262,5 +256,4 @@ def _residual(observation: Observation, layer: PixelLayer, images: Tensor) -> fl
     gradient = observation.update.tensors[f"{layer.name}.weight"].double()
     rows = torch.empty(len(images), gradient.shape[1], dtype=torch.float64)
     rows[:, layer.pixels[0].argsort()] = images.double().flatten(1)
-    frame = torch.linalg.qr(rows.T).Q
-    return float((gradient - gradient @ frame @ frame.T).norm() / gradient.norm())
+    return share_outside(gradient, rows)

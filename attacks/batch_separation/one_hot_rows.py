@@ -26,11 +26,11 @@ from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, cate
 from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
-from attacks.core.spectrum import spectrum
+from attacks.core.spans import share_outside, span_of
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 
 class OneHotRowsConfig(Config):
@@ -58,13 +58,10 @@ class _Scale(NamedTuple):
 
 @final
 @attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", related="2210.01785")
-class OneHotRows(Attack[OneHotRowsConfig]):
+class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
     """Tries all values of independent 0/1 columns, and keeps the rows of which the gradient is made."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {
         "data": {"name": "affairs-survey"},
         "task": "tabular",
@@ -99,13 +96,12 @@ class OneHotRows(Attack[OneHotRowsConfig]):
         """Try all combinations, then choose the rows."""
         first = first_layer(observation)
         assert first is not None
-        _, singular, right = torch.linalg.svd(first.gradient, full_matrices=False)
-        read = spectrum(singular, self.config.rank_tolerance, observation.batch_size)
+        basis, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
         facts = {"numerical rank": float(read.rank), "condition number": read.condition}
         if not read.is_exact:
             return no_guess(observation, "gave up: noise hides which rows span the gradient", facts=facts)
         scale, table = _scale(observation, first), self._table(observation, first)
-        span = _plain(right[: read.rank], scale)
+        span = _plain(basis, scale)
         pivots = pivots_of(span, table)
         facts |= {"dimensions fixed": float(pivots.fixed), "combinations": float(pivots.combinations)}
         reason = self._hopeless(pivots, read.rank)
@@ -120,8 +116,8 @@ class OneHotRows(Attack[OneHotRowsConfig]):
         rows = torch.column_stack([rounded((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
         inputs = (rows[:, :-1] - scale.mean) / scale.std
         examples = examples_from(inputs, first.layer, observation)
-        known = torch.column_stack([inputs, rows[:, -1]]) @ right[: read.rank].T
-        for chosen in self._choices(observation, first, examples, known, right[: read.rank], generator):
+        known = torch.column_stack([inputs, rows[:, -1]]) @ basis.T
+        for chosen in self._choices(observation, first, examples, known, basis, generator):
             guess = _answer(observation, first, examples[chosen], inputs[chosen], len(vectors), facts)
             if guess.is_exact or len(vectors) == read.rank:
                 return guess
@@ -192,8 +188,7 @@ def _answer(
     candidates: int,
     facts: dict[str, float],
 ) -> Reconstruction:
-    frame = torch.linalg.qr(torch.column_stack([inputs, torch.ones(len(inputs)).double()]).T).Q
-    rest = first.gradient - (first.gradient @ frame) @ frame.T
-    residual = (float(rest.norm() / first.gradient.norm()), "share of the first gradient outside the rows")
+    rest = share_outside(first.gradient, torch.column_stack([inputs, torch.ones(len(inputs)).double()]))
+    residual = (rest, "share of the first gradient outside the rows")
     notes = (f"{len(examples)} rows of {candidates} that obey the 0/1 columns",)
     return whole_batch(observation, examples, residual, 1, notes, facts)

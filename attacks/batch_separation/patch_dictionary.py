@@ -42,12 +42,12 @@ from attacks.core.patches import (
 )
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import are_known, labels_or_unknown, no_examples, no_guess
-from attacks.core.spectrum import spectrum
+from attacks.core.spans import spectrum
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Masks, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 _SURE = 1.0  # standard errors between a token's likeness to its own image and to the next one
 _MOST_ORDERS = 24  # of labels, and groupings, that the whole gradient is asked about
@@ -71,13 +71,10 @@ class _Embedding(NamedTuple):
 
 @final
 @attack("patch-dictionary", summary="exact batches of a vision transformer, from dropout at its embedding")
-class PatchDictionary(Attack[PatchDictionaryConfig]):
+class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
     """Finds the tokens' gradients position by position, then the patches, then the images."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {
         "model": {"name": "vit-small", "width": 64, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.5}
     }
@@ -196,14 +193,11 @@ def _answer(
     objective, meaning = best.distance or (residual, "relative residual of the patch projection's gradient")
     facts |= {"images whole": float(whole), "residual": residual, "margin of the images": best.groups.margin}
     is_whole = whole == size and residual < EXACT
-    return Reconstruction(
+    return Reconstruction.of(
         inputs=best.images[kept],
         labels=best.labels[kept],
-        masks=None,
         objective=objective,
         iterations=count,
-        best_iteration=count,
-        history=((count, objective),),
         stopped=stopped,
         notes=(
             f"patch projection '{patches.name}', dropout '{_site_name(observation)}'",

@@ -34,11 +34,11 @@ from attacks.core.layers import Behind, examples_from
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
-from attacks.core.spectrum import Spectrum, spectrum
+from attacks.core.spans import Spectrum, span_of
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _UNITS_PER_EXAMPLE = 2
 _ONE_SOLUTION = 1e-2  # relative distance below which two solutions count as the same
@@ -69,13 +69,10 @@ class _Solutions(NamedTuple):
 @attack(
     "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
 )
-class SpanIntersection(Attack[SpanIntersectionConfig]):
+class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
     """Finds points of the first layer's row space whose images lie in that of the second layer."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {
         "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0},
         "federation": {"batch_size": 2},
@@ -101,15 +98,14 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         first = first_layer(observation)
         assert first is not None
         assert first.behind is not None
-        _, singular, right = torch.linalg.svd(first.gradient, full_matrices=False)
-        read = spectrum(singular, self.config.rank_tolerance, observation.batch_size)
+        rows, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
         facts = {"numerical rank": float(read.rank), "condition number": read.condition}
         reason = _hopeless(read, len(first.weight))
         if reason is not None:
             return no_guess(observation, reason, iterations=0, facts=facts)
         row_space = row_space_behind(observation, first.behind, read.rank)
-        span = spanned(right[: read.rank], has_bias=first.has_bias)
+        span = spanned(rows, has_bias=first.has_bias)
         problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
         solutions = _Solutions(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
         while solutions.rounds < self.config.rounds and len(solutions.rows) < read.rank:

@@ -38,11 +38,11 @@ from attacks.core.defense_facts import inexact
 from attacks.core.layers import examples_from
 from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
-from attacks.core.spectrum import Spectrum, even_rows, even_spectrum, spectrum
+from attacks.core.spans import Spectrum, even_rows, even_spectrum, frame_of, spectrum
 from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _COMPLETIONS = (2, 16)  # restarts per example; more when the first ones fail
 _COMPLETED = 3e-5
@@ -81,13 +81,10 @@ class _Atoms(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; the dictionary search is this project's",
 )
-class SparseDictionary(Attack[SparseDictionaryConfig]):
+class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
     """Finds the sparsest basis of the column space of the first weight gradient."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {
         "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.5},
         "federation": {"batch_size": 2},
@@ -331,7 +328,7 @@ def _complete_row(
     if int(kept.sum()) < len(row_space) + 2 * len(rows):
         return None
     span = spanned(rows, has_bias=first.has_bias)
-    frame = torch.linalg.qr((row_space * kept).T).Q.T
+    frame = frame_of(row_space * kept)
     problem = Intersection(span.offset @ first.weight.T, span.directions @ first.weight.T, inputs, frame, kept)
     for starts in _COMPLETIONS:
         points, norms = solve_points(problem, span.starts(starts, generator))

@@ -32,11 +32,11 @@ from attacks.core.labels import random_labels
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import record_masks
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _DRAWS_AT_ONCE = 1024
 _PROBES = 64
@@ -74,13 +74,10 @@ Score = Callable[[Sparse], float]
     paper="2403.03945",
     fidelity="reproduction",
 )
-class Spear(Attack[SpearConfig]):
+class Spear(SeparatingAttack[SpearConfig]):
     """Draws rows and keeps the null vectors with most zeros."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "search"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:

@@ -29,10 +29,10 @@ from attacks.core.results import no_guess
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _RIDGE = 1e-10
 
@@ -78,11 +78,9 @@ class _Solution(NamedTuple):
     paper="2112.14087",
     fidelity="reproduction",
 )
-class April(Attack[AprilConfig]):
+class April(LabelFreeAttack[AprilConfig]):
     """Solves for the tokens by least squares, then for the patches."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {
         "model": {"name": "patch-attention", "dropout": 0.25},
@@ -130,14 +128,12 @@ class April(Attack[AprilConfig]):
         residual = (solution.residual, "relative residual of the attention's equation")
         objective, meaning = verdict(observation, image, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, image))
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=image,
             labels=labels,
             masks=masks or None,
             objective=objective,
             iterations=1,
-            best_iteration=1,
-            history=((1, objective),),
             stopped=self._stop(is_closed, solution.residual, _short(embedding, kept)),
             notes=(
                 f"'{embedding.positions}' is added to the output of '{embedding.patches.name}' and seen by "

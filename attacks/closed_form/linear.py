@@ -25,12 +25,12 @@ from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_b
 from attacks.core.mask_readout_rules import read_all_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
-from attacks.core.spectrum import rank_one, spectrum
+from attacks.core.spans import rank_one, spectrum
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Masks, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 _SCALE_FITS = 1e-3
 
@@ -61,11 +61,9 @@ class _SolvedInput:
     paper="2003.14053",
     fidelity="reproduction",
 )
-class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
+class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
     """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
 
@@ -87,14 +85,12 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         residual = (solved.residual, "rank-one residual of the first weight gradient")
         objective, meaning = verdict(observation, solved.input, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, solved.input))
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=solved.input,
-            labels=labels.clone(),
+            labels=labels,
             masks=masks or None,
             objective=objective,
             iterations=1,
-            best_iteration=1,
-            history=((1, objective),),
             stopped="solved in closed form",
             notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *read, *doubts(observation)),
             facts=_facts(observation, layer, solved.residual, masks),

@@ -26,13 +26,9 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 
-class MaskReadoutConfig(Config):
-    """The read-out has no settings."""
-
-
 @final
 @attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", related="2208.06163")
-class MaskReadout(Attack[MaskReadoutConfig]):
+class MaskReadout(Attack[Config]):
     """Reads masks, and returns no images."""
 
     effort: ClassVar[Effort] = "algebra"
@@ -52,16 +48,13 @@ class MaskReadout(Attack[MaskReadoutConfig]):
         facts = _facts(masks)
         unread = 1.0 - facts["entries read"]
         on_step(Step(0, 1, 1, unread, unread, no_examples(observation)))
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=no_examples(observation),
-            labels=torch.zeros(0, dtype=torch.long),
             masks=tuple(
                 mask.nan_to_num(nan=1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)
             ),
             objective=unread,
             iterations=1,
-            best_iteration=1,
-            history=((1, unread),),
             stopped="masks read off" if unread < 1.0 else "gave up: no zeros of this gradient can be trusted",
             notes=(
                 "only masks are read, no image",

@@ -26,10 +26,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
-class RGapConfig(RecursionConfig):
-    """Settings of R-GAP."""
-
-
 @final
 @attack(
     "r-gap",
@@ -38,7 +34,7 @@ class RGapConfig(RecursionConfig):
     fidelity="reproduction",
     aliases=("rgap",),
 )
-class RGap(Attack[RGapConfig]):
+class RGap(Attack[RecursionConfig]):
     """Solves weight and gradient constraints by least squares."""
 
     effort: ClassVar[Effort] = "algebra"

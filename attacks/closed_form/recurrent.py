@@ -25,13 +25,14 @@ from attacks.core.gradient_distance import doubts, may_be_exact, verdict
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
+from attacks.core.spans import share_outside
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core import seeding
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _NEEDED = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
 _BEYOND = 10.0  # times the largest number that public windows have: rounding has won
@@ -51,11 +52,9 @@ class _WindowLayer(NamedTuple):
     summary="exact window from the gradient of an RNN, GRU or LSTM, one window",
     related="2503.20952",
 )
-class ClosedFormRecurrent(Attack[Config]):
+class ClosedFormRecurrent(LabelFreeAttack[Config]):
     """Runs the layer on the inputs that its own gradient gives."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {"model": {"name": "recurrent", "width": 24}, "federation": {"batch_size": 1}}
 
@@ -99,14 +98,11 @@ class ClosedFormRecurrent(Attack[Config]):
         residual = (left, "share of the layer's gradient outside the span of inputs and states")
         objective, meaning = verdict(observation, inputs, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, inputs))
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=inputs,
-            labels=labels.clone(),
-            masks=None,
+            labels=labels,
             objective=objective,
             iterations=1,
-            best_iteration=1,
-            history=((1, objective),),
             stopped="solved in closed form",
             notes=(f"layer '{reader.name}' reads the window", meaning, *notes, *doubts(observation)),
             facts={**facts, "outside the span": left},
@@ -195,7 +191,5 @@ def _cell(layer: nn.RNNBase) -> nn.RNNCellBase:
 def _outside(observation: Observation, reader: _WindowLayer, window: Tensor, states: Tensor) -> float:
     """Return the share of the layer's gradient, by norm, outside the span of [input, 1, state]; 0 of the truth."""
     inputs, others = _gradients(observation, reader)
-    gradient = torch.column_stack([inputs, others])
-    frame = torch.linalg.qr(torch.column_stack([window, torch.ones(len(window), dtype=window.dtype), states]).T).Q
-    rest = gradient - (gradient @ frame) @ frame.T
-    return float(rest.norm() / gradient.norm().clamp_min(LEAST))
+    rows = torch.column_stack([window, torch.ones(len(window), dtype=window.dtype), states])
+    return share_outside(torch.column_stack([inputs, others]), rows)

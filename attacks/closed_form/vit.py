@@ -29,15 +29,11 @@ from attacks.core.patches import (
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _ZERO = 1e-14  # of the largest singular value: a token without a gradient
-
-
-class ClosedFormVitConfig(Config):
-    """The closed form has no settings."""
 
 
 class _Solution(NamedTuple):
@@ -51,11 +47,9 @@ class _Solution(NamedTuple):
 @attack(
     "closed-form-vit", summary="exact image from the position embedding's gradient, one image", related="2112.14087"
 )
-class ClosedFormVit(Attack[ClosedFormVitConfig]):
+class ClosedFormVit(LabelFreeAttack[Config]):
     """Solves for the patches by least squares."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {
         "model": {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.25},
@@ -91,14 +85,11 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         objective, meaning = verdict(observation, image, labels, masks, residual)
         note, zeros = _zeros(embedding, solution.residual)
         on_step(Step(0, 1, 1, objective, objective, image))
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=image,
-            labels=labels.clone(),
-            masks=None,
+            labels=labels,
             objective=objective,
             iterations=1,
-            best_iteration=1,
-            history=((1, objective),),
             stopped="solved in closed form",
             notes=(
                 f"position embedding '{positions.name}', patch projection '{patches.name}'",

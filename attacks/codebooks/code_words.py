@@ -33,13 +33,9 @@ _AT_ONCE = 512
 _PROBES = 4
 
 
-class CodeWordsConfig(Config):
-    """The lookup has no settings."""
-
-
 @final
 @attack("code-words", summary="the set of a batch's words, from the codes that fired", related="2310.17230")
-class CodeWords(Attack[CodeWordsConfig]):
+class CodeWords(Attack[Config]):
     """Tests every token against the codes that fired."""
 
     effort: ClassVar[Effort] = "algebra"
@@ -84,9 +80,8 @@ class CodeWords(Attack[CodeWordsConfig]):
         }
         notes = ("the order of the tokens is not known: rows are not sentences",)
         readings = {f"codebook.{place}": rows for place, rows in fired.items()}
-        none = torch.zeros(len(guess), dtype=torch.long)
-        return Reconstruction(
-            guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, extras=readings
+        return Reconstruction.of(
+            guess, objective=0.0, iterations=1, stopped="codes looked up", notes=notes, facts=facts, extras=readings
         )
 
 

@@ -130,8 +130,10 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             return no_guess(observation, "keys read off", notes=notes, facts=facts, extras=readings)
         images, history = self._descended(observation, model, read, grey, on_step)
         last, value = history[-1]
-        stopped = "all iterations done"
-        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, extras=readings)
+        return Reconstruction.of(
+            images, labels, objective=value, iterations=last, history=history, stopped="all iterations done",
+            facts=facts, extras=readings,
+        )  # fmt: skip
 
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attacks.core.defense_facts import sends_part
 from attacks.core.labels import blank_labels
 from attacks.core.layers import once_a_model, run
-from attacks.core.spectrum import rank_one
+from attacks.core.spans import rank_one
 from attacks.core.tolerances import EXACT
 from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import inject_masks

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.spectrum import even_rows, even_spectrum
+from attacks.core.spans import even_rows, even_spectrum
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import inject_masks

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attacks.core.labels import blank_labels
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
+from attacks.core.spans import share_outside
 from attacks.core.tolerances import EXACT
 from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import Observation
@@ -90,8 +91,7 @@ def _explaining(observation: Observation, patches: Patches) -> Positions | None:
     for name, gradient in tensors.items():
         places = _places(gradient, patches)
         for first in places if len(places) <= _MOST_PLACES else ():
-            frame = torch.linalg.qr(rows_of(gradient, patches, first).double().T).Q
-            if (observed - frame @ (frame.T @ observed)).norm() < EXACT * observed.norm():
+            if share_outside(observed.T, rows_of(gradient, patches, first).double()) < EXACT:
                 return Positions(name, first)
     return None
 

@@ -25,13 +25,9 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 _ZERO = 1e-9  # of the largest number: what an inner layer's least squares leave of a zero
 
 
-class CutInversionConfig(Config):
-    """Settings of cut-inversion."""
-
-
 @final
 @evidence_attack("cut-inversion", summary="inputs exactly, through a known dense bottom", related="2010.10152")
-class CutInversion(CutFeatureAttack[CutInversionConfig]):
+class CutInversion(CutFeatureAttack[Config]):
     """Inverts dense layers."""
 
     reads: ClassVar[Evidence] = "embeddings"

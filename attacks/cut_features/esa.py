@@ -22,10 +22,6 @@ from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
-class EsaConfig(Config):
-    """Settings of esa."""
-
-
 @final
 @evidence_attack(
     "esa",
@@ -34,7 +30,7 @@ class EsaConfig(Config):
     fidelity="variant",
     deviates="where equations are too few it starts at the public mean",
 )
-class Esa(CutFeatureAttack[EsaConfig]):
+class Esa(CutFeatureAttack[Config]):
     """Solves the equations of predictions."""
 
     reads: ClassVar[Evidence] = "predictions"

@@ -22,10 +22,6 @@ from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
-class CutDirectionConfig(Config):
-    """Settings of cut-direction."""
-
-
 @final
 @evidence_attack(
     "cut-direction",
@@ -34,7 +30,7 @@ class CutDirectionConfig(Config):
     fidelity="variant",
     deviates="a reference of every class, so that several classes are told",
 )
-class CutDirection(CutLabelAttack[CutDirectionConfig]):
+class CutDirection(CutLabelAttack[Config]):
     """Compares directions with those of known examples."""
 
     reads: ClassVar[Evidence] = "gradients"

@@ -25,13 +25,9 @@ from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
-class CutLineConfig(Config):
-    """Settings of cut-line."""
-
-
 @final
 @evidence_attack("cut-line", summary="two labels exactly, by the line that gradients lie on", related="2102.08504")
-class CutLine(CutLabelAttack[CutLineConfig]):
+class CutLine(CutLabelAttack[Config]):
     """Takes sides of a line step by step."""
 
     reads: ClassVar[Evidence] = "gradients"

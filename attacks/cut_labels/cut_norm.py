@@ -23,10 +23,6 @@ from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
-class CutNormConfig(Config):
-    """Settings of cut-norm."""
-
-
 @final
 @evidence_attack(
     "cut-norm",
@@ -35,7 +31,7 @@ class CutNormConfig(Config):
     fidelity="variant",
     deviates="known labels place the threshold, beside the AUC",
 )
-class CutNorm(CutLabelAttack[CutNormConfig]):
+class CutNorm(CutLabelAttack[Config]):
     """Compares lengths."""
 
     reads: ClassVar[Evidence] = "gradients"

@@ -23,17 +23,13 @@ from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
-class HeadAlgebraConfig(Config):
-    """Settings of head-algebra."""
-
-
 @final
 @evidence_attack(
     "head-algebra",
     summary="labels exactly, by the equations of a known linear top",
     related="Fu et al. 2022, USENIX Security",
 )
-class HeadAlgebra(CutLabelAttack[HeadAlgebraConfig]):
+class HeadAlgebra(CutLabelAttack[Config]):
     """Solves for the errors of the outputs."""
 
     reads: ClassVar[Evidence] = "gradients"

@@ -21,13 +21,9 @@ from fedsim.core.registry import trace_attack
 from fedsim.core.types import Config, TraceCase, TraceQuestion
 
 
-class TraceFiguresConfig(Config):
-    """No settings."""
-
-
 @final
 @trace_attack("trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step")
-class TraceFigures(TraceAttack[TraceFiguresConfig]):
+class TraceFigures(TraceAttack[Config]):
     """Gives length, sum, sum of squares and first value of each series."""
 
     questions: ClassVar[tuple[TraceQuestion, ...]] = ("bits",)

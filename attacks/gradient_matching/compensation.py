@@ -28,13 +28,9 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
-class CompensationConfig(MaskSearchConfig):
-    """Settings of the search behind the compensation."""
-
-
 @final
 @attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
-class Compensation(InformedAttack[CompensationConfig]):
+class Compensation(InformedAttack[MaskSearchConfig]):
     """Uses the server's compensation before a search."""
 
     effort: ClassVar[Effort] = "descent"

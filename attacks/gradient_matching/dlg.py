@@ -22,10 +22,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Observation
 
 
-class DlgConfig(LbfgsConfig):
-    """Settings of DLG."""
-
-
 @final
 @attack(
     "dlg",
@@ -34,7 +30,7 @@ class DlgConfig(LbfgsConfig):
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; diverged starts restart",
 )
-class Dlg(LbfgsAttack[DlgConfig]):
+class Dlg(LbfgsAttack[LbfgsConfig]):
     """Searches images and soft labels."""
 
     def known_labels(self, observation: Observation) -> Tensor | None:

@@ -22,10 +22,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Observation
 
 
-class IdlgConfig(LbfgsConfig):
-    """Settings of iDLG."""
-
-
 @final
 @attack(
     "idlg",
@@ -34,7 +30,7 @@ class IdlgConfig(LbfgsConfig):
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; batches are allowed",
 )
-class Idlg(LbfgsAttack[IdlgConfig]):
+class Idlg(LbfgsAttack[LbfgsConfig]):
     """Searches images under granted or inferred labels."""
 
     def known_labels(self, observation: Observation) -> Tensor | None:

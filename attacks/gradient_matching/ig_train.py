@@ -20,10 +20,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
 
-class InvertingGradientsTrainConfig(MatchingConfig):
-    """Settings of IG in training mode."""
-
-
 @final
 @attack(
     "ig-train",
@@ -32,7 +28,7 @@ class InvertingGradientsTrainConfig(MatchingConfig):
     fidelity="variant",
     deviates="draws fresh dropout masks in every iteration",
 )
-class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
+class InvertingGradientsTrain(MatchingAttack[MatchingConfig]):
     """Matches gradients under fresh dropout masks."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})

@@ -19,10 +19,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import View
 
 
-class InvertingGradientsConfig(MatchingConfig):
-    """Settings of IG."""
-
-
 @final
 @attack(
     "inverting-gradients",
@@ -32,7 +28,7 @@ class InvertingGradientsConfig(MatchingConfig):
     deviates="schedule, weights and stop rules are those of arXiv 2208.06163",
     aliases=("ig",),
 )
-class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
+class InvertingGradients(MatchingAttack[MatchingConfig]):
     """Matches gradients in evaluation mode, without dropout."""
 
     effort: ClassVar[Effort] = "descent"

@@ -21,10 +21,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
 
-class WiigConfig(MatchingConfig):
-    """Settings of WIIG."""
-
-
 @final
 @attack(
     "wiig",
@@ -33,7 +29,7 @@ class WiigConfig(MatchingConfig):
     fidelity="reproduction",
     aliases=("well-informed-ig",),
 )
-class Wiig(MatchingAttack[WiigConfig]):
+class Wiig(MatchingAttack[MatchingConfig]):
     """Matches gradients under the granted masks."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})

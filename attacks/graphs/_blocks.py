@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attacks.core.spans import part_outside
 from attacks.core.tolerances import TINY
 from fedsim.core.graph_networks import GraphNetwork, Graphs
 from fedsim.core.types import Observation
@@ -55,7 +56,7 @@ class Candidates(NamedTuple):
 
     def inside(self, basis: Tensor, tolerance: float) -> list[Star]:
         """Return the blocks whose centres lie in a span."""
-        passed = outside(self.values, basis) < tolerance
+        passed = shares_outside(self.values, basis) < tolerance
         return [block for block, is_inside in zip(self.blocks, passed.tolist(), strict=True) if is_inside]
 
 
@@ -84,20 +85,14 @@ def alphabet_of(kinds: int, features: int) -> Alphabet:
     return Alphabet(rows.double(), torch.arange(1, most + 1).repeat(kinds))
 
 
-def row_space(gradient: Tensor, least: float) -> Tensor:
-    """Return orthonormal rows (r, d) that span those of a gradient (m, d), without singular values below a share."""
-    _, singular, directions = torch.linalg.svd(gradient.double(), full_matrices=False)
-    return directions[singular > least * singular[0]]
-
-
-def outside(rows: Tensor, basis: Tensor) -> Tensor:
+def shares_outside(rows: Tensor, basis: Tensor) -> Tensor:
     """Return the share of each row's (N, d) length that is outside a span (r, d), shape (N,)."""
-    return (rows - rows @ basis.T @ basis).norm(dim=1) / rows.norm(dim=1).clamp_min(TINY)
+    return part_outside(rows, basis).norm(dim=1) / rows.norm(dim=1).clamp_min(TINY)
 
 
 def nodes_inside(alphabet: Alphabet, basis: Tensor, tolerance: float) -> Alphabet:
     """Return the nodes whose features lie in a span."""
-    return alphabet.taken(outside(alphabet.features, basis) < tolerance)
+    return alphabet.taken(shares_outside(alphabet.features, basis) < tolerance)
 
 
 def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
@@ -119,7 +114,7 @@ def missing_direction(candidates: Candidates, basis: Tensor, tolerance: float) -
     """
     from scipy.spatial import KDTree  # noqa: PLC0415 - takes long to import
 
-    rests = candidates.values - candidates.values @ basis.T @ basis
+    rests = part_outside(candidates.values, basis)
     lengths = rests.norm(dim=1)
     rests = (rests / lengths[:, None].clamp_min(TINY))[lengths > tolerance * candidates.values.norm(dim=1)]
     if len(rests) < _FEWEST_ALIKE:

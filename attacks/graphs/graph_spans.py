@@ -27,6 +27,7 @@ from torch import Tensor
 from attacks.core.gradient_distance import doubts, gradient_distance, may_be_exact
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, no_guess
+from attacks.core.spans import span_of
 from attacks.graphs._blocks import (
     Alphabet,
     Candidates,
@@ -37,7 +38,6 @@ from attacks.graphs._blocks import (
     features_of,
     missing_direction,
     nodes_inside,
-    row_space,
     too_many_kinds,
 )
 from attacks.graphs._gluing import Gluing, Partial
@@ -116,8 +116,8 @@ class GraphSpans(Attack[GraphSpansConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the first graph that has the observed gradient."""
         first, second = (
-            row_space(observation.update.tensors[f"layers.{layer}.linear.weight"], self.config.least)
-            for layer in range(_LAYERS)
+            span_of(gradient.double(), self.config.least, len(gradient))[0]
+            for gradient in (observation.update.tensors[f"layers.{layer}.linear.weight"] for layer in range(_LAYERS))
         )
         every = alphabet_of(self.config.kinds, features_of(observation))
         nodes = nodes_inside(every, first, self.config.node_tolerance)
@@ -184,14 +184,11 @@ class GraphSpans(Attack[GraphSpansConfig]):
 
     def _result(self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int) -> Reconstruction:
         observation = search.observation
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=guess,
-            labels=search.labels.clone(),
-            masks=None,
+            labels=search.labels,
             objective=distance,
             iterations=closed,
-            best_iteration=closed,
-            history=((closed, distance),),
             stopped="a graph has the client's gradient",
             notes=(*(_NUMBERING if masks else ()), *doubts(observation)),
             facts=search.facts,

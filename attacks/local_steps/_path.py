@@ -20,7 +20,7 @@ from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear,
 from attacks.core.masks_by_layer import Forward, forward_of, peel
 from attacks.core.results import NothingFound
 from attacks.core.scale_and_sign import outside_row_space, signed_scales
-from attacks.core.spectrum import spectrum
+from attacks.core.spans import span_of
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.types import Masks, Observation, Tensors
 
@@ -99,8 +99,7 @@ class _Layers:
         behind = layer_behind(observation, first.name)
         assert behind is not None
         gradient = observation.update.tensors[f"{behind.name}.weight"].double()
-        _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-        return cls(first, behind, right[: spectrum(singular, most=examples).rank])
+        return cls(first, behind, span_of(gradient, most=examples)[0])
 
     def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
         """Return how far the second layer's inputs at the weights of each step are outside its row space, (K, N)."""

@@ -138,14 +138,11 @@ def reconstruction(
     facts = {**facts, "examples returned": float(count)}
     if not count:
         return no_guess(observation, "gave up: no unit shows an example", notes=notes, facts=facts)
-    return Reconstruction(
+    return Reconstruction.of(
         inputs=guess,
         labels=labels[:count],
-        masks=None,
         objective=objective,
         iterations=1,
-        best_iteration=1,
-        history=((1, objective),),
         stopped=f"read {count} of {size} examples off the gradient",
         notes=(*notes, f"nothing was found for {size - count} of {size} examples", meaning),
         facts=facts,

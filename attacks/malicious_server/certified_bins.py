@@ -33,9 +33,9 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, InputSpec, LabelKind, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
 _LAYER = "0.measure"  # the imprint layer in the model that clients get
 _CONSTANT = 1e-9
@@ -102,13 +102,10 @@ class Quotients(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; layer and certificate are this project's",
 )
-class CertifiedBins(Attack[CertifiedBinsConfig]):
+class CertifiedBins(SeparatingAttack[CertifiedBinsConfig]):
     """Reads examples off twin units that the server inserted, and says of which it is certain."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
     example: ClassVar[Tables] = RELU
 

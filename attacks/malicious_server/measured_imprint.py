@@ -32,11 +32,11 @@ from attacks.malicious_server._imprint import HONEST, check_public, differences,
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
 from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls, probes
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
 from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, InputSpec, LabelKind, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
 _LEAST = 1.0  # of every unit that measures, over all images
 _SLACK = 0.1  # of the largest entry of an activation, by which noise may make an entry negative
@@ -90,13 +90,10 @@ class _Affine(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; layers and bins are this project's",
 )
-class MeasuredImprint(Attack[MeasuredImprintConfig]):
+class MeasuredImprint(SeparatingAttack[MeasuredImprintConfig]):
     """Reads activations off a layer whose weights the server chose, and inverts the layer in front of it."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "model": {"width": 64, "bias": True, "activation": "relu", "dropout": 0.0},

@@ -33,9 +33,9 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, InputSpec, LabelKind, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
 _LAYER = "0.1"  # the imprint layer in the model that clients get
 _TAIL = 1e-6
@@ -76,13 +76,10 @@ class _Imprint(nn.Sequential):
     paper="2110.13057",
     fidelity="reproduction",
 )
-class RobbingTheFed(Attack[RobbingTheFedConfig]):
+class RobbingTheFed(SeparatingAttack[RobbingTheFedConfig]):
     """Reads examples off differences of neighbouring rows of a layer that the server inserted."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
     example: ClassVar[Tables] = RELU
 

@@ -34,10 +34,10 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort, Tables
+from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, InputSpec, LabelKind, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
 _PROBE = 2
 _AGREEMENT = 1e-3
@@ -67,13 +67,10 @@ class TrapWeightsConfig(Config):
     fidelity="reproduction",
     aliases=("curious-abandon-honesty",),
 )
-class TrapWeights(Attack[TrapWeightsConfig]):
+class TrapWeights(SeparatingAttack[TrapWeightsConfig]):
     """Solves every row of a first layer whose weights the server chose."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "algebra"
-    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     crafts: ClassVar[bool] = True
     example: ClassVar[Tables] = RELU
 

@@ -21,10 +21,6 @@ from fedsim.core.registry import membership
 from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality
 
 
-class LossThresholdConfig(Config):
-    """The attack has no settings."""
-
-
 @final
 @membership(
     "loss-threshold",
@@ -33,7 +29,7 @@ class LossThresholdConfig(Config):
     fidelity="reproduction",
     aliases=("yeom",),
 )
-class LossThreshold(MembershipAttack[LossThresholdConfig]):
+class LossThreshold(MembershipAttack[Config]):
     """Scores by the final model's loss."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

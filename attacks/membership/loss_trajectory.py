@@ -22,10 +22,6 @@ from fedsim.core.registry import membership
 from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality
 
 
-class LossTrajectoryConfig(Config):
-    """The attack has no settings; `threat.rounds` chooses the models that it sees."""
-
-
 @final
 @membership(
     "loss-trajectory",
@@ -34,7 +30,7 @@ class LossTrajectoryConfig(Config):
     fidelity="variant",
     deviates="the mean fall of the loss, without classifier and distillation",
 )
-class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
+class LossTrajectory(MembershipAttack[Config]):
     """Scores by the fall of the loss over rounds."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

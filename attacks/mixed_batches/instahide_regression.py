@@ -24,10 +24,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
 
-class InstahideRegressionConfig(Config):
-    """The attack has no settings."""
-
-
 @final
 @attack(
     "instahide-regression",
@@ -36,7 +32,7 @@ class InstahideRegressionConfig(Config):
     fidelity="inspired",
     deviates="exact attacks and known labels replace its clustering of encodings",
 )
-class InstahideRegression(Attack[InstahideRegressionConfig]):
+class InstahideRegression(Attack[Config]):
     """Recovers encodings, then labels and weights, then images."""
 
     effort: ClassVar[Effort] = "search"

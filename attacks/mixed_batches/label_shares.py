@@ -41,13 +41,9 @@ _NAME = "label-shares"
 _IMAGE = 3
 
 
-class LabelSharesConfig(Config):
-    """The attack has no settings."""
-
-
 @final
 @attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", related="2001.02610")
-class LabelShares(Attack[LabelSharesConfig]):
+class LabelShares(Attack[Config]):
     """Runs exact attacks, solves for shared labels, and takes composites apart."""
 
     effort: ClassVar[Effort] = "search"

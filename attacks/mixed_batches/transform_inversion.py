@@ -28,13 +28,9 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction
 
 
-class TransformInversionConfig(MaskSearchConfig):
-    """Settings of transform inversion."""
-
-
 @final
 @attack("transform-inversion", summary="matches gradients through the known input transforms", related="2011.12505")
-class TransformInversion(HypothesesAttack[TransformInversionConfig]):
+class TransformInversion(HypothesesAttack[MaskSearchConfig]):
     """Runs one search for each policy, each with all restarts."""
 
     effort: ClassVar[Effort] = "descent"
@@ -47,7 +43,7 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
             return "no defense in use transforms the inputs in a known way"
         return super().not_applicable(observation)
 
-    def hypotheses(self, observation: Observation) -> list[MatchingAttack[TransformInversionConfig]]:
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchConfig]]:
         """Return one search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
@@ -60,10 +56,10 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 
 
-class _Through(MaskSearchAttack[TransformInversionConfig]):
+class _Through(MaskSearchAttack[MaskSearchConfig]):
     """The search through one policy."""
 
-    def __init__(self, config: TransformInversionConfig, transform: Transform) -> None:
+    def __init__(self, config: MaskSearchConfig, transform: Transform) -> None:
         super().__init__(config)
         self._transform = transform
 

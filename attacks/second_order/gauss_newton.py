@@ -40,10 +40,10 @@ from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ANY_LABELS, Attack, Effort
+from fedsim.core.hooks import Effort, LabelFreeAttack
 from fedsim.core.masks import expected_mask
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, LabelKind, Masks, Observation, OnStep, Reconstruction, Step
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 from fedsim.core.types.effects import ClippedParts, Signs
 
 Box = tuple[Tensor, Tensor]
@@ -83,11 +83,9 @@ class GaussNewtonConfig(Config):
     related="1906.08935",
     aliases=("levenberg-marquardt",),
 )
-class GaussNewton(Attack[GaussNewtonConfig]):
+class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     """Levenberg-Marquardt on the equations of an update."""
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     effort: ClassVar[Effort] = "second-order"
     continues: ClassVar[bool] = True
 

@@ -112,14 +112,10 @@ class Dager(Attack[DagerConfig]):
         sentences = _in_the_batch(observation, reading, in_span)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=_pad(sentences, observation.spec.shape[0]),
-            labels=torch.zeros(len(sentences), dtype=torch.long),
-            masks=None,
             objective=0.0,
             iterations=1,
-            best_iteration=1,
-            history=((1, 0.0),),
             stopped="read off two spans",
             notes=_remarks(len(in_span), len(sentences), examples_of(observation)),
             facts={
@@ -183,8 +179,7 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
     facts = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
              "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip
     notes = ("dropout in front of the second attention hides the order: these are the words of the batch, each once",)
-    none = torch.zeros(len(guess), dtype=torch.long)
-    return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
+    return Reconstruction.of(guess, objective=0.0, iterations=1, stopped="read off one span", notes=notes, facts=facts)
 
 
 def _in_the_batch(

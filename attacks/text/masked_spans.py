@@ -99,14 +99,10 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         for number, weight in enumerate(filled.weights.tolist(), 1):
             if weight > 0:
                 facts[f"masking rate of sentence {number}"] = 1 / (sentences * seen.shape[1] * weight)
-        return Reconstruction(
+        return Reconstruction.of(
             inputs=filled.tokens,
-            labels=torch.zeros(len(seen), dtype=torch.long),
-            masks=None,
             objective=filled.rest,
             iterations=1,
-            best_iteration=1,
-            history=((1, filled.rest),),
             stopped="read off two spans and the output layer",
             notes=("rates are those of texts all of whose places may be masked",),
             facts=facts,

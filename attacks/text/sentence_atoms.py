@@ -117,10 +117,9 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         facts = {"candidates": float(len(candidates)), "atoms": float(len(atoms)), "chosen": float(len(fit.chosen)),
                  "share of the gradient left": fit.left,
                  "largest weight times the batch size": batch * max(fit.weights)}  # fmt: skip
-        none = torch.zeros(len(guess), dtype=torch.long)
         knows_masks = not observation.sites or observation.masks is not None
-        return Reconstruction(
-            guess, none, None, fit.left, len(history), len(history), tuple(history), "sparse fit",
+        return Reconstruction.of(
+            guess, objective=fit.left, iterations=len(history), history=history, stopped="sparse fit",
             facts=facts, is_exact=fit.left < _EXACT and knows_masks,
         )  # fmt: skip
 

@@ -85,13 +85,12 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         facts = {"size of the first span": first.size, "size of the second span": second.size,
                  "noise of the second span": second.noise, "tokens tried": float(len(pool.tokens)),
                  "distance of the nearest token": pool.nearest}  # fmt: skip
-        steps, none = len(readers) * longest, torch.zeros(len(guess), dtype=torch.long)
-        history = ((steps, distance),)
         knows_masks = not observation.sites or observation.masks is not None
         is_exact = distance < EXACT_TEXT and knows_masks and explains(observation)
-        return Reconstruction(
-            guess, none, None, distance, steps, steps, history, "sentences grown", (), facts, is_exact
-        )
+        return Reconstruction.of(
+            guess, objective=distance, iterations=len(readers) * longest, stopped="sentences grown", facts=facts,
+            is_exact=is_exact,
+        )  # fmt: skip
 
     def _chosen(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
         """Return a sentence for every length, long ones first: the best one that was not chosen before."""

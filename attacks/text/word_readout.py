@@ -41,10 +41,6 @@ from fedsim.tasks.core.sentences import READ_WORDS
 _COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown rate: every word is named once"
 
 
-class WordReadoutConfig(Config):
-    """The read-out has no settings."""
-
-
 @final
 @attack(
     "word-readout",
@@ -53,7 +49,7 @@ class WordReadoutConfig(Config):
     fidelity="variant",
     deviates="its bag of words without its beam search; counts are added",
 )
-class WordReadout(Attack[WordReadoutConfig]):
+class WordReadout(Attack[Config]):
     """Reads the rows of two gradients."""
 
     effort: ClassVar[Effort] = "algebra"
@@ -88,10 +84,10 @@ class WordReadout(Attack[WordReadoutConfig]):
         if words.read is not None and words.following is not None and not words.is_tied:
             facts |= _told_apart(words.read, words.following, fills_in)
         notes = (*_notes(words), _COUNTED_ONCE) if fills_in else _notes(words)
-        none = torch.zeros(len(guess), dtype=torch.long)
         certain = {READ_WORDS: words.read} if words.read is not None and words.is_exact else {}
-        history = ((1, 0.0),)
-        return Reconstruction(guess, none, None, 0.0, 1, 1, history, "read off rows", notes, facts, extras=certain)
+        return Reconstruction.of(
+            guess, objective=0.0, iterations=1, stopped="read off rows", notes=notes, facts=facts, extras=certain
+        )
 
 
 def _told_apart(read: Tensor, following: Tensor, fills_in: bool) -> dict[str, float]:

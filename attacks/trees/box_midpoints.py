@@ -21,10 +21,6 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types.trees import RowBoxes, TreesView
 
 
-class BoxMidpointsConfig(BoxSearchConfig):
-    """Settings of box-midpoints."""
-
-
 @final
 @evidence_attack(
     "box-midpoints",
@@ -33,7 +29,7 @@ class BoxMidpointsConfig(BoxSearchConfig):
     fidelity="variant",
     deviates="boxes come of groups of rows; no categories",
 )
-class BoxMidpoints(RowAttack[BoxMidpointsConfig]):
+class BoxMidpoints(RowAttack[BoxSearchConfig]):
     """Takes middles."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:

@@ -23,13 +23,9 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types.trees import RowBoxes, TreesView
 
 
-class BoxPublicRowsConfig(BoxSearchConfig):
-    """Settings of box-public-rows."""
-
-
 @final
 @evidence_attack("box-public-rows", summary="a client's rows as public rows that fit their boxes", related="2506.07605")
-class BoxPublicRows(RowAttack[BoxPublicRowsConfig]):
+class BoxPublicRows(RowAttack[BoxSearchConfig]):
     """Moves public rows into boxes."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:

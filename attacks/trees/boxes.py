@@ -22,10 +22,6 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types.trees import TreesView
 
 
-class BoxesConfig(BoxSearchConfig):
-    """Settings of boxes."""
-
-
 @final
 @evidence_attack(
     "boxes",
@@ -34,7 +30,7 @@ class BoxesConfig(BoxSearchConfig):
     fidelity="variant",
     deviates="groups of rows, several tries, and no value is guessed",
 )
-class BoxSearch(BoxAttack[BoxesConfig]):
+class BoxSearch(BoxAttack[BoxSearchConfig]):
     """Solves one assignment a tree."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:

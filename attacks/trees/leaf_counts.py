@@ -23,13 +23,9 @@ from fedsim.core.types import Config
 from fedsim.core.types.trees import TreesView
 
 
-class LeafCountsConfig(Config):
-    """Settings of leaf-counts."""
-
-
 @final
 @evidence_attack("leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", related="1603.02754")
-class LeafCounts(LeafAttack[LeafCountsConfig]):
+class LeafCounts(LeafAttack[Config]):
     """Solves two equations a leaf."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:

@@ -22,13 +22,9 @@ from fedsim.core.types import Config
 from fedsim.core.types.trees import TreesView
 
 
-class ThresholdsConfig(Config):
-    """Settings of thresholds."""
-
-
 @final
 @evidence_attack("thresholds", summary="values of a client's table, which are the thresholds of its trees")
-class Thresholds(ThresholdAttack[ThresholdsConfig]):
+class Thresholds(ThresholdAttack[Config]):
     """Reads splits."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:

@@ -100,10 +100,11 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     labels = [local_training(world, entry.received, 1, client)[1].batches[0].labels for client in range(3)]
     assert seen.labels is not None
     assert torch.equal(seen.labels, torch.cat(labels))
-    from attacks.gradient_matching.wiig import Wiig, WiigConfig
+    from attacks.core.matching.attack import MatchingConfig
+    from attacks.gradient_matching.wiig import Wiig
 
     with pytest.raises(NotApplicable, match="works on single-update, but the server sees sum"):
-        Wiig(WiigConfig())(seen, seeding.generator(1, "attack"))
+        Wiig(MatchingConfig())(seen, seeding.generator(1, "attack"))
 
 
 def test_a_model_that_mixes_examples_is_refused_under_attacks_on_the_sum(

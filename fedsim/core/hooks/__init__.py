@@ -27,7 +27,15 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 """
 
 from fedsim.core.hooks.aggregators import Aggregator
-from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
+from fedsim.core.hooks.attacks import (
+    Attack,
+    Effort,
+    LabelFreeAttack,
+    MembershipAttack,
+    Outlook,
+    SeparatingAttack,
+    check_update,
+)
 from fedsim.core.hooks.attributes import AttributeAttack
 from fedsim.core.hooks.components import (
     Adapter,
@@ -96,6 +104,7 @@ __all__ = [
     "Grid",
     "Hook",
     "HookContext",
+    "LabelFreeAttack",
     "Layer",
     "LocalStep",
     "LossTerm",
@@ -113,6 +122,7 @@ __all__ = [
     "Rows",
     "Sampler",
     "Sampling",
+    "SeparatingAttack",
     "ServerRound",
     "Shown",
     "Tables",

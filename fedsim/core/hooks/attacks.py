@@ -29,7 +29,7 @@ from fedsim.core.types import (
     Target,
     View,
 )
-from fedsim.core.types.configured import CLASSES, ConfigT, Configured, Tables
+from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, Configured, Tables
 from fedsim.core.types.grants import Grants
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
@@ -288,6 +288,19 @@ class Attack(Configured[ConfigT]):
             f"infers classes alone, and the labels are {observation.task.labels_in_words}: it needs them, which the "
             "threat model does not grant. Add 'labels' to threat.knows"
         )
+
+
+class LabelFreeAttack(Attack[ConfigT]):
+    """An attack that reads examples off an update whatever their labels are."""
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+
+
+class SeparatingAttack(LabelFreeAttack[ConfigT]):
+    """One that takes a batch apart, whose examples may be those of a round's clients."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
 
 class MembershipAttack(Configured[ConfigT]):

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from attacks.attributes.change_norms import ChangeNorms, ChangeNormsConfig
+from attacks.attributes._reading import ReadingConfig
+from attacks.attributes.change_norms import ChangeNorms
 from tests.attacks.attributes.changes import always, share
 
-ATTACK = ChangeNorms(ChangeNormsConfig())
+ATTACK = ChangeNorms(ReadingConfig())
 
 
 def test_rows_columns_and_entries_are_measured_against_the_typical_one() -> None:

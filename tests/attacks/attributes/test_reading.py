@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from attacks.attributes.change_norms import ChangeNorms, ChangeNormsConfig
+from attacks.attributes._reading import ReadingConfig
+from attacks.attributes.change_norms import ChangeNorms
 from fedsim.components.probe.ridge import Ridge, RidgeConfig
 from fedsim.core.errors import FedsimError
 
@@ -18,7 +19,7 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_it_is_the_probe_on_scaled_figures() -> None:
     known, labels, asked = drawn()
-    found = ChangeNorms(ChangeNormsConfig())(known, labels, asked, torch.Generator())
+    found = ChangeNorms(ReadingConfig())(known, labels, asked, torch.Generator())
     probe = Ridge(RidgeConfig())
     learned = probe.fit(known, labels, torch.Generator())  # the ridge scales by itself, so nothing changes
     assert torch.allclose(found, probe.predict(learned, asked), atol=1e-5)
@@ -26,7 +27,7 @@ def test_it_is_the_probe_on_scaled_figures() -> None:
 
 def test_another_probe_is_asked_by_its_name() -> None:
     known, labels, asked = drawn()
-    attack = ChangeNorms(ChangeNormsConfig(probe="head-neurons"))
+    attack = ChangeNorms(ReadingConfig(probe="head-neurons"))
     found = attack(known, labels, torch.cat([asked, asked + 500]), torch.Generator())
     assert found.argmax(1).tolist() == [0] * 7 + [1] * 7
 
@@ -34,14 +35,14 @@ def test_another_probe_is_asked_by_its_name() -> None:
 def test_a_figure_that_never_changes_is_no_reason_to_fail() -> None:
     known, labels, asked = drawn()
     known[:, 0], asked[:, 0] = 3.0, 3.0
-    assert ChangeNorms(ChangeNormsConfig())(known, labels, asked, torch.Generator()).isfinite().all()
+    assert ChangeNorms(ReadingConfig())(known, labels, asked, torch.Generator()).isfinite().all()
 
 
 def test_a_probe_that_is_not_there_is_named_with_the_nearest() -> None:
     with pytest.raises(ValidationError, match="there is no probe 'rigde'. Did you mean 'ridge'"):
-        ChangeNormsConfig(probe="rigde")
+        ReadingConfig(probe="rigde")
 
 
 def test_an_update_of_which_nothing_is_seen_is_refused() -> None:
     with pytest.raises(FedsimError, match=r"Widen threat\.shares"):
-        ChangeNorms(ChangeNormsConfig()).describe({}, torch.Generator())
+        ChangeNorms(ReadingConfig()).describe({}, torch.Generator())

@@ -7,7 +7,7 @@ from torch import nn
 from attacks.batch_separation._factors import factorise, hopeless, inputs_of, too_few_units
 from attacks.batch_separation._first_layer import first_layer
 from attacks.batch_separation._sparsest import Sparse
-from attacks.core.spectrum import spectrum
+from attacks.core.spans import spectrum
 from tests.attacks.solving import network
 
 

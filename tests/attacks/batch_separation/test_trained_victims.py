@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.masks_by_layer import peel
-from attacks.core.spectrum import even_rows, even_spectrum, spectrum
+from attacks.core.spans import even_rows, even_spectrum, spectrum
 from tests.attacks.solving import network, solve
 
 NAME = "sparse-dictionary"

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.core.matching.attack import MatchingConfig
 from attacks.gradient_matching.denoiser_inversion import DenoiserInversion, DenoiserInversionConfig
-from attacks.gradient_matching.inverting_gradients import InvertingGradients, InvertingGradientsConfig
+from attacks.gradient_matching.inverting_gradients import InvertingGradients
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Batch, Config, InputSpec
@@ -68,7 +69,7 @@ def test_unknown_draws_are_searched_and_the_level_is_told() -> None:
 def test_other_tasks_are_refused_and_attacks_that_search_no_draws_refuse_this_one() -> None:
     own = step()
     with pytest.raises(NotApplicable, match="has draws of its own.*denoiser-inversion"):
-        InvertingGradients(InvertingGradientsConfig())(own.observation, seeding.generator(0, "attack"))
+        InvertingGradients(MatchingConfig())(own.observation, seeding.generator(0, "attack"))
     other = replace(own.observation, task=Classification(Config()).named("classification"))
     with pytest.raises(NotApplicable, match="task is 'classification'"):
         attack()(other, seeding.generator(0, "attack"))

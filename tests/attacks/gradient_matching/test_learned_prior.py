@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.gradient_matching.inverting_gradients import InvertingGradients, InvertingGradientsConfig
+from attacks.core.matching.attack import MatchingConfig
+from attacks.gradient_matching.inverting_gradients import InvertingGradients
 from attacks.gradient_matching.learned_prior import LearnedPrior, LearnedPriorConfig, _denoiser, _with_prior
 from fedsim.core import seeding
 from fedsim.core.denoisers import LoadedDenoiser, save_denoiser
@@ -78,7 +79,7 @@ def test_levels_share_the_iterations_and_the_last_one_goes_on_from_the_others(to
 def test_without_weight_it_is_gradient_matching_bit_by_bit(toy: Toy, folder: Path) -> None:
     observation = known(toy)
     settings: dict[str, Any] = {"max_iterations": 30}
-    plain = InvertingGradients(InvertingGradientsConfig(**settings))(observation, seeding.generator(0, "attack"))
+    plain = InvertingGradients(MatchingConfig(**settings))(observation, seeding.generator(0, "attack"))
     for weight, is_same in ((0.0, True), (5.0, False)):
         method = attack(folder, levels=(1.0,), prior_weight=weight, **settings)
         found = method(observation, seeding.generator(0, "attack"))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.graphs._blocks import Star, alphabet_of, candidates_of, outside, row_space
+from attacks.core.spans import span_of
+from attacks.graphs._blocks import Star, alphabet_of, candidates_of, shares_outside
 from attacks.graphs._gluing import Gluing
 from attacks.graphs._masked_blocks import draws_needed
 from fedsim.core import registry, seeding
@@ -67,9 +68,9 @@ def test_rows_of_what_layers_read_lie_in_the_span_of_their_gradients(scenario: B
     assert isinstance(network, GraphNetwork)
     hidden = network.hidden(0, graphs.features, graphs).detach()
     for layer, rows in enumerate((graphs.features[0], hidden[0])):
-        basis = row_space(observation.update.tensors[f"layers.{layer}.linear.weight"], 1e-7)
+        basis = span_of(observation.update.tensors[f"layers.{layer}.linear.weight"].double(), 1e-7, 99)[0]
         real = rows[graphs.is_node[0] > 0]
-        assert float(outside(real, basis).max()) < 1e-3  # the update is in single precision
+        assert float(shares_outside(real, basis).max()) < 1e-3  # the update is in single precision
 
 
 def test_a_path_of_five_has_nodes_outside_the_span_of_a_gcn_and_averages_inside() -> None:
@@ -77,10 +78,10 @@ def test_a_path_of_five_has_nodes_outside_the_span_of_a_gcn_and_averages_inside(
     around = torch.eye(5).double() + torch.diag(torch.ones(4).double(), 1) + torch.diag(torch.ones(4).double(), -1)
     rows = torch.randn(5, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gradient = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) @ around @ rows
-    basis = row_space(gradient, 1e-9)
+    basis = span_of(gradient, 1e-9, len(gradient))[0]
     assert len(basis) == 4
-    assert float(outside(rows, basis).max()) > 0.1
-    assert float(outside(around @ rows, basis).max()) < 1e-9  # double precision leaves about 1e-14
+    assert float(shares_outside(rows, basis).max()) > 0.1
+    assert float(shares_outside(around @ rows, basis).max()) < 1e-9  # double precision leaves about 1e-14
 
 
 def test_the_list_of_blocks_is_whole() -> None:

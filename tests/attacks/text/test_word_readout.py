@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from attacks.text._words import lengths_of, words_of
-from attacks.text.word_readout import WordReadoutConfig
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Observation, Truth
+from fedsim.core.types import Config, Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
@@ -138,5 +137,5 @@ def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_
     assert words.following is not None
     torch.testing.assert_close(words.read, inputs[~masked].unique())
     torch.testing.assert_close(words.following, inputs[masked].unique())
-    found = registry.get("attack", "word-readout").make(WordReadoutConfig())(observation, torch.Generator())
+    found = registry.get("attack", "word-readout").make(Config())(observation, torch.Generator())
     assert sorted(found.inputs[found.inputs >= 0].tolist()) == inputs.unique().tolist()

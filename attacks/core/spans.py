@@ -1,4 +1,4 @@
-"""The singular values of a weight gradient: how many examples are in it, and whether it is exact.
+"""The span of a weight gradient's rows: how many examples are in it, whether it is exact, and what is outside of it.
 
 One example gives a matrix of rank one, B examples at most rank B. The rest is rounding, or noise, pruning and
 quantisation. Zeros may be read only where the rest is rounding.
@@ -99,6 +99,28 @@ def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None
         rank = 1 + int((inner[:-1] / inner[1:]).argmax())
     noise = float(sizes[rank:].norm() / sizes.norm())
     return Spectrum(rank, float(1.0 / sizes[rank - 1]), is_exact, noise)
+
+
+def span_of(matrix: Tensor, tolerance: float = EXACT, most: int | None = None) -> tuple[Tensor, Spectrum]:
+    """Return orthonormal rows (rank, n) that span those of a matrix (m, n) up to its noise, and its `spectrum`."""
+    _, singular, right = torch.linalg.svd(matrix, full_matrices=False)
+    read = spectrum(singular, tolerance, most)
+    return right[: read.rank], read
+
+
+def frame_of(rows: Tensor) -> Tensor:
+    """Return orthonormal rows that span independent ones (r, n)."""
+    return torch.linalg.qr(rows.T).Q.T
+
+
+def part_outside(vectors: Tensor, frame: Tensor) -> Tensor:
+    """Return the parts of vectors (..., n) outside the span of orthonormal rows (r, n)."""
+    return vectors - (vectors @ frame.T) @ frame
+
+
+def share_outside(matrix: Tensor, rows: Tensor) -> float:
+    """Return the share of a matrix (m, n), by norm, outside the span of independent rows (r, n)."""
+    return float(part_outside(matrix, frame_of(rows)).norm() / matrix.norm().clamp_min(LEAST))
 
 
 def even_rows(matrix: Tensor) -> Tensor:

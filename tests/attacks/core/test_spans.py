@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.core.spectrum import rank_one, spectrum
+from attacks.core.spans import rank_one, spectrum
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 1000))
