@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._examples import RELU
+from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._imprint import SLACK, check_public, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
@@ -33,7 +33,6 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
@@ -102,12 +101,8 @@ class Quotients(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; layer and certificate are this project's",
 )
-class CertifiedBins(SeparatingAttack[CertifiedBinsConfig]):
+class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
     """Reads examples off twin units that the server inserted, and says of which it is certain."""
-
-    effort: ClassVar[Effort] = "algebra"
-    crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.

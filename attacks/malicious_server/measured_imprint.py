@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from attacks.core.layers import run
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
+from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
 from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
 from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls, probes
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
+from fedsim.core.hooks import Tables
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
 from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
@@ -90,11 +91,9 @@ class _Affine(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; layers and bins are this project's",
 )
-class MeasuredImprint(SeparatingAttack[MeasuredImprintConfig]):
+class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
     """Reads activations off a layer whose weights the server chose, and inverts the layer in front of it."""
 
-    effort: ClassVar[Effort] = "algebra"
-    crafts: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "model": {"width": 64, "bias": True, "activation": "relu", "dropout": 0.0},
         "federation": {"batch_size": 4},

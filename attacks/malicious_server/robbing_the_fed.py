@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar, Literal, final
+from typing import Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._examples import RELU
+from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._imprint import SLACK, check_public, differences, in_bins, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
@@ -33,7 +33,6 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
@@ -76,12 +75,8 @@ class _Imprint(nn.Sequential):
     paper="2110.13057",
     fidelity="reproduction",
 )
-class RobbingTheFed(SeparatingAttack[RobbingTheFedConfig]):
+class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
     """Reads examples off differences of neighbouring rows of a layer that the server inserted."""
-
-    effort: ClassVar[Effort] = "algebra"
-    crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from pydantic import Field
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from attacks.core.layers import PixelLayer, examples_from, first_linear, flat_layers
 from attacks.core.preconditions import one_gradient_only
-from attacks.malicious_server._examples import RELU
+from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -34,7 +34,6 @@ from attacks.malicious_server._isolated_units import (
     reconstruction,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
@@ -67,12 +66,8 @@ class TrapWeightsConfig(Config):
     fidelity="reproduction",
     aliases=("curious-abandon-honesty",),
 )
-class TrapWeights(SeparatingAttack[TrapWeightsConfig]):
+class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):
     """Solves every row of a first layer whose weights the server chose."""
-
-    effort: ClassVar[Effort] = "algebra"
-    crafts: ClassVar[bool] = True
-    example: ClassVar[Tables] = RELU
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with other weights and biases in its first linear layer.

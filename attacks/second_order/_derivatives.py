@@ -7,7 +7,7 @@ may be either, so both are computed by losses of the same value that have one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -35,13 +35,7 @@ def push_all_forward(function: Function, point: Tensor, directions: Tensor) -> T
 class _DerivableLosses(TorchFunctionMode):
     """Computes losses whose gradient has no forward derivative by those whose gradient has one."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {name: value for name, value in (kwargs or {}).items() if value is not None}
         if func in _LOSSES and given.keys() <= {"reduction", "delta"}:
             return _LOSSES[func](*args, **given)

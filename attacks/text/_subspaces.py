@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -131,22 +131,21 @@ def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace |
 
 def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     """Return the soft projector of gradients (m, d) whose entries have noise of these standard deviations."""
-    stacked = _in_units(gradients, levels)
-    rows, width = stacked.shape
-    _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
-    signal = (singular.square() - _edge(stacked) ** 2).clamp_min(0.0)
-    shares = signal / (signal + rows)
-    outside = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
-    return Subspace(layer, outside, float(shares.sum()), _edge(stacked) / float(singular[0].clamp_min(TINY)))
+    return _subspace(layer, _in_units(gradients, levels), lambda signal, rows: signal / (signal + rows))
 
 
 def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     """Return the projector on all directions above the edge of the noise."""
-    stacked = _in_units(gradients, levels)
+    return _subspace(layer, _in_units(gradients, levels), lambda signal, _rows: (signal > 0.0).double())
+
+
+def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor]) -> Subspace:
+    """Return the projector with shares of directions that depend on r_k and the number of rows."""
+    (rows, width), edge = stacked.shape, _edge(stacked)
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
-    basis = directions[singular > _edge(stacked)]
-    outside = torch.eye(stacked.shape[1], dtype=torch.float64) - basis.T @ basis
-    return Subspace(layer, outside, float(len(basis)), _edge(stacked) / float(singular[0].clamp_min(TINY)))
+    shares = share((singular.square() - edge**2).clamp_min(0.0), rows)
+    outside = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
+    return Subspace(layer, outside, float(shares.sum()), edge / float(singular[0].clamp_min(TINY)))
 
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:

@@ -41,6 +41,16 @@ def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named
         assert guess.masks is None
 
 
+@pytest.mark.parametrize("distance", ["squared", "layer-cosine", "gaussian-kernel", "l1"])
+def test_the_surrogate_s_gradient_is_compared_by_any_distance(
+    attack_named: Named, watched: Watched, distance: str
+) -> None:
+    observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
+    sme = attack_named("sme", max_iterations=40, schedule="cosine", distance=distance, priors=["squared-norm"])
+    guess = sme(observation, seeding.generator(1, "attack"))
+    assert guess.objective < 0.9 * guess.history[0][1]
+
+
 def test_hidden_tensors_leave_the_trained_weights_unknown(attack_named: Named, watched: Watched) -> None:
     several = {"algorithm": "fedavg", "local_steps": 2}
     observation, _, _ = watched(federation=several, threat={"shares": ("1.*",)})
