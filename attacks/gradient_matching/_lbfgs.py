@@ -17,26 +17,25 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
-from attacks.core.labels import LabelRule
-from attacks.core.matching.attack import best_of
+from attacks.core.matching.attack import GradientSearchConfig, best_of
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.descent import RestartResult
 from attacks.core.matching.distances.squared import SquaredDistance
 from attacks.core.matching.optimizers import RELATIVE_IMPROVEMENT
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
-from attacks.core.matching.starts import Start, first_inputs
+from attacks.core.matching.starts import first_inputs
 from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, Step, View
 
 _DISTANCE = SquaredDistance(DistanceConfig())
 _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")
 
 
-class LbfgsConfig(Config):
+class LbfgsConfig(GradientSearchConfig):
     """Settings of L-BFGS."""
 
     max_iterations: int = Field(default=300, ge=1, description="most iterations of one start")
@@ -53,18 +52,6 @@ class LbfgsConfig(Config):
     threshold: float = Field(default=1e-10, ge=0, description="stop when |g - g*|^2 is below this share of |g*|^2")
     patience: int = Field(
         default=10, ge=1, description="stop after this many iterations that did not improve the objective by 0.01 %"
-    )
-    start: Start = Field(
-        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
-    )
-    pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
-    label_rule: LabelRule = Field(
-        default="counting",
-        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
-        "classes, distinct and negative do not",
-    )
-    device: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="where the search runs, if the scenario says no device"
     )
 
 

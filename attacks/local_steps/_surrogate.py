@@ -3,7 +3,7 @@
 Linear: theta(a) = theta_0 - a D. Quadratic, a Bezier curve with a control point c = (theta_0 + theta_T) / 2 - u:
 theta(a) = (1 - a)^2 theta_0 + 2 a (1 - a) c + a^2 theta_T = theta_0 - a D - 2 a (1 - a) u. Both a and u are unknowns.
 
-It is a simulated client with unknowns of its own, and no distance: it says where a gradient is taken, and a distance says
+It is a simulated client with unknowns, and no distance: it says where a gradient is taken, and a distance says
 how two are compared once they are there. So any distance and any priors go with it, by the settings of `sme`.
 """
 

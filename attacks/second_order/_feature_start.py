@@ -14,7 +14,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from attacks.core.feature_inversion import follow_back
+from attacks.core.feature_inversion import STEPS, follow_back
 from attacks.core.head_features import SeparatedFeatures, features_of
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.second_order._client import Client
@@ -29,7 +29,7 @@ _DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones sta
 
 
 def starts_from_features(
-    observation: Observation, equations: Equations, labels: Tensor, generator: torch.Generator
+    observation: Observation, equations: Equations, labels: Tensor, generator: torch.Generator, steps: int = STEPS
 ) -> Iterator[Tensor]:
     """Yield starts (n,) without end for several examples whose gradients add up; none where the head does not tell.
 
@@ -40,6 +40,7 @@ def starts_from_features(
         equations: of its update.
         labels: shape (B,).
         generator: for the search of features, and for noise.
+        steps: most of them for an image, and no more than `STEPS`.
     """
     if len(equations.parts) == 1 or equations.is_noisy:
         return
@@ -51,17 +52,20 @@ def starts_from_features(
     shape = (len(head.features), *observation.spec.shape)
     for spread in cycle(_SPREADS):
         noise = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
-        yield _start_at(equations, read, head, noise, masks)
+        yield _start_at(equations, read, head, noise, masks, min(steps, STEPS))
 
 
-def _start_at(equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks) -> Tensor:
+def _start_at(
+    equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks, most: int
+) -> Tensor:
     """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)
     images: list[Tensor] = []
     for part, wanted, error in zip(equations.parts, head.features, head.errors.tolist(), strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
-        images.append(follow_back(partial(read, masks=steps[0]), wanted.to(begun), begun, error=error).flatten())
+        reader = partial(read, masks=steps[0])
+        images.append(follow_back(reader, wanted.to(begun), begun, error=error, steps=most).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])
 
 

@@ -59,6 +59,7 @@ class Solution(NamedTuple):
         history: the objective after every iteration.
         stopped: why it ended.
         is_dense: whether the Jacobian was formed.
+        matrix: J^T J, and the prior's precision, where they were formed last; None where they were not.
     """
 
     values: Tensor
@@ -66,6 +67,7 @@ class Solution(NamedTuple):
     history: tuple[float, ...]
     stopped: str
     is_dense: bool
+    matrix: Tensor | None = None
 
     @property
     def has_converged(self) -> bool:
@@ -259,6 +261,7 @@ def solve(
     is_dense = equations.count * equations.unknowns.size <= limits.dense
     here, values, damping = equations.linearise(start), start, limits.damping
     objective, history, stopped = equations.objective(here.residual, values), [], USED_UP
+    normal: Normal | None = None
     for iteration in range(1, limits.iterations + 1):
         normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
         moved = _move(_Path(equations, normal, limits.box), _Place(values, here, objective, damping))
@@ -274,7 +277,8 @@ def solve(
             break
     if objective < limits.converged:
         stopped = CONVERGED
-    return Solution(values, objective, tuple(history), stopped, is_dense)
+    matrix = normal.matrix if isinstance(normal, DenseNormal) else None
+    return Solution(values, objective, tuple(history), stopped, is_dense, matrix)
 
 
 def _is_settled(normal: Normal, here: Linearisation, damping: float) -> bool:

@@ -34,7 +34,7 @@ from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._feature_start import starts_from_features
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
-from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, DenseNormal, Solution, SolverLimits, solve
+from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Solution, SolverLimits, solve
 from attacks.second_order._open_directions import leave_open
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
@@ -61,7 +61,9 @@ class GaussNewtonConfig(Config):
     """Settings of the solver."""
 
     max_iterations: int = Field(
-        default=60, ge=1, description="most steps from one start, with pixels in their range; then as many without"
+        default=60,
+        ge=1,
+        description="most steps to a start and from it, with pixels in their range; then as many without",
     )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
     repeated: int = Field(default=20_000, ge=0, description="most unknowns with which there is more than one start")
@@ -123,7 +125,8 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
         most = self.config.restarts if unknowns.size <= self.config.repeated else 1
-        for start, box in islice(_starts(observation, equations, labels, generator, switches), most):
+        starts = _starts(observation, equations, labels, generator, switches, self.config.max_iterations)
+        for start, box in islice(starts, most):
             tried.append(_Attempt(equations, self._solve(equations, start, box, _after(tried, on_step))))
             if tried[-1].solution.objective <= equations.tolerable:
                 break
@@ -162,7 +165,8 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
             pattern = pattern_near(observation, smooth, switches, inputs, begun.masks, margin)
             equations = Equations(smooth, UnknownsLayout(smooth, (pattern.masks,)), labels)
             start = equations.unknowns.start_at(inputs, pattern.start).to(equations.prior_mean)
-            solution = self._solve_once(equations, start, None, _after(tried, on_step), _NEAR)
+            steps = min(_NEAR, self.config.max_iterations)
+            solution = self._solve_once(equations, start, None, _after(tried, on_step), steps)
             tried.append(_Attempt(equations, solution))
             if solution.has_converged:
                 break
@@ -196,7 +200,9 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
 
         solution = solve(equations, start, limits, tell)
         is_done = not equations.is_noisy and solution.stopped == STUCK and solution.objective < equations.tolerable
-        return solution._replace(stopped=CONVERGED) if is_done else solution
+        if is_done or solution.has_converged:
+            return solution._replace(stopped=CONVERGED)
+        return solution._replace(matrix=None)  # nobody asks it, and it may take a gigabyte
 
 
 def _starts(
@@ -205,13 +211,14 @@ def _starts(
     labels: Tensor,
     generator: torch.Generator,
     switches: tuple[int, ...],
+    steps: int,
 ) -> Iterator[tuple[Tensor, Box | None]]:
     """Yield starts without end: of a smooth model from what its head read of every example, else near grey.
 
     With the second kind comes the range of pixels. From features it would cut off steps to a solution nearby.
     """
     if not switches:
-        yield from ((start, None) for start in starts_from_features(observation, equations, labels, generator))
+        yield from ((start, None) for start in starts_from_features(observation, equations, labels, generator, steps))
     while True:
         start = equations.unknowns.start(generator, _START).to(equations.prior_mean)
         yield start, _box(observation, equations)
@@ -364,10 +371,11 @@ def _report(
 
 
 def _is_open(equations: Equations, solution: Solution) -> bool:
-    """Say whether the equations hold for other examples too; large Jacobians, which are not formed, are not asked."""
-    if not solution.is_dense:
-        return False
-    return leave_open(DenseNormal(equations, solution.values).matrix, equations.unknowns.pixels)
+    """Say whether the equations hold for other examples too; large Jacobians, which are not formed, are not asked.
+
+    Entries that say the same say so anywhere, so the last matrix tells it, though it was formed some steps away.
+    """
+    return solution.matrix is not None and leave_open(solution.matrix, equations.unknowns.pixels)
 
 
 def _note(observation: Observation, equations: Equations, best: Solution, switches: tuple[int, ...]) -> tuple[str, ...]:

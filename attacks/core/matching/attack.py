@@ -46,7 +46,24 @@ _CONVERGED = 1.1
 Statistics = Literal["attack", "batch", "running"]
 
 
-class MatchingConfig(Config):
+class GradientSearchConfig(Config):
+    """Settings of every search for a gradient."""
+
+    start: Start = Field(
+        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
+    )
+    pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
+    label_rule: LabelRule = Field(
+        default="counting",
+        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
+        "classes, distinct and negative do not",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where the search runs, if the scenario says no device"
+    )
+
+
+class MatchingConfig(GradientSearchConfig):
     """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
 
     max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
@@ -68,10 +85,6 @@ class MatchingConfig(Config):
     langevin: float = Field(
         default=0.0, ge=0, description="standard deviation of noise on the inputs' gradient, in steps"
     )
-    start: Start = Field(
-        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
-    )
-    pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
     median_every: int = Field(default=0, ge=0, description="iterations between 3 x 3 median filters; 0 for none")
     threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below this")
     patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
@@ -81,19 +94,11 @@ class MatchingConfig(Config):
     statistics: Statistics = Field(
         default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
     )
-    label_rule: LabelRule = Field(
-        default="counting",
-        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
-        "classes, distinct and negative do not",
-    )
     restarts: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general", "compiled"] = Field(
         default="fastest",
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
         "needs a C++ compiler and takes minutes to compile",
-    )
-    device: Literal["cpu", "cuda"] = Field(
-        default="cpu", description="where the search runs, if the scenario says no device"
     )
 
 

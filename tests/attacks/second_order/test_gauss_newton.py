@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.client_gradient import client_gradient
+from attacks.second_order._equations import Equations
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from attacks.second_order._levenberg_marquardt import SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_equations
@@ -110,6 +111,19 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
     assert not guess.is_exact
     assert "the equations hold for other examples too: entries of the update depend on each other" in guess.notes
     assert scored(one, guess).scores[0].values["row_exact"] == 0.0
+
+
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    observation, _ = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 3, classes=10)
+    formed, jacobian = list[Tensor](), Equations.jacobian
+    monkeypatch.setattr(Equations, "jacobian", lambda one, values: formed.append(values) or jacobian(one, values))
+    guess = solve(observation, max_iterations=most, restarts=1)
+    assert guess.iterations <= most
+    assert len(formed) == guess.iterations
+    assert guess.is_exact or most < 20
 
 
 def test_a_guess_of_a_window_is_a_start(scenario: Build) -> None:
