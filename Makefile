@@ -2,7 +2,7 @@
 # make test CHANGED=1: of the tests those that mirror what differs from main.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
-# make figures: the tables of pages, from the results of experiments.  make check-figures: quick ones again, 15 minutes.
+# make figures: the tables of pages, from the results of experiments.  make check-figures: the quick ones again, 15 minutes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make site: the same with a recorded page of the demo in it, which takes some minutes to record.
