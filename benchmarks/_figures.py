@@ -1,7 +1,7 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
-``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, ``<!-- costs: NAME -->`` what defenses
+``<!-- experiments -->`` all experiments by the pages that show them, ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, ``<!-- costs: NAME -->`` what defenses
 cost and keep as one, and ``<!-- expected: NAME -->`` what a scenario expects (or some of it: `benchmarks._expected`).
 """
 
@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks import _costs, _expected, _map, _papers
+from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, nearest
@@ -27,7 +28,7 @@ _EXPECTED = re.compile(
     r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
-_PAPERS = re.compile(r"(<!-- papers -->\n).*?(<!-- end -->)", re.DOTALL)
+_LIST = re.compile(r"(<!-- (?P<kind>papers|experiments) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def pages() -> Iterator[Path]:
@@ -69,8 +70,21 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
     text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
-    text = _PAPERS.sub(lambda match: f"{match[1]}\n{_papers.as_tables()}\n\n{match[2]}", text)
+    lists = {"papers": _papers.as_tables, "experiments": lambda: _of_experiments(page)}
+    text = _LIST.sub(lambda match: f"{match[1]}\n{lists[match['kind']]()}\n\n{match['end']}", text)
     return _BLOCK.sub(block, text)
+
+
+def _of_experiments(page: str) -> str:
+    """Return a line for each page that shows figures: its title, and its experiments with what they take."""
+    by_page = groupby(sorted(experiments().values(), key=lambda entry: entry.page), key=lambda entry: entry.page)
+    lines = ["| page | experiments, minutes |", "| --- | --- |"]
+    for place, entries in by_page:
+        file = ROOT / "docs" / f"{place}.md"
+        title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        link = os.path.relpath(file, (ROOT / page).parent)
+        lines.append(f"| [{title}]({link}) | {', '.join(f'`{one.name}` {one.minutes:g}' for one in entries)} |")
+    return "\n".join(lines)
 
 
 def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:

@@ -1,5 +1,6 @@
 """Results are small files; what moved is told by intervals, and pages show the tables of the files."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,10 @@ def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
         page = _results.ROOT / "docs" / f"{known[name].page}.md"
         assert measured.experiment == name
         assert f"<!-- figures: {name}" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_lists_every_experiment_once() -> None:
+    text = _figures.rendered("<!-- experiments -->\nold\n<!-- end -->\n", "docs/benchmarks/README.md")
+    assert sorted(re.findall(r"`([a-z-]+)` [0-9.]+", text)) == sorted(experiments())
+    assert "old" not in text
+    assert "| [The exact frontier](../attacks/exact-frontier.md) | `exact-frontier` 10, " in text
