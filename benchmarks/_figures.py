@@ -1,8 +1,9 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
-``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- papers -->`` what methods are to their papers,
-``<!-- experiments -->`` all experiments by the pages that show them, ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, ``<!-- costs: NAME -->`` what defenses
-cost and keep as one, and ``<!-- expected: NAME -->`` what a scenario expects (or some of it: `benchmarks._expected`).
+``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- experiments -->`` all experiments by the pages
+that show them, ``<!-- papers -->`` what methods are to their papers, ``<!-- map: NAME -->`` an experiment as a picture,
+which lies in docs/images, ``<!-- costs: NAME -->`` what defenses cost and keep as one, and ``<!-- expected: NAME -->``
+what a scenario expects (or some of it: `benchmarks._expected`).
 """
 
 from __future__ import annotations
