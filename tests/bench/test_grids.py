@@ -87,7 +87,6 @@ def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
     assert torch.equal(descended(tmp_path / "cut", 100), whole)
 
 
-@pytest.mark.slow
 def test_the_model_is_trained_once_and_kept_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     monkeypatch.setattr(grids, "ENCODING", StagePlan(ENCODING.name, 1, 1e-3, 0.0, 1.0))
