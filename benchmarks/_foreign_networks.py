@@ -17,10 +17,10 @@ _PIXELS, _CLASSES = 64, 10
 class ResidualDense(nn.Module):
     """Dense blocks that add to what they read, with dropout as a function."""
 
-    def __init__(self, width: int = 128, blocks: int = 2, rate: float = 0.25) -> None:
+    def __init__(self, width: int = 128, blocks: int = 2, rate: float = 0.25, pixels: int = _PIXELS) -> None:
         super().__init__()
         self.rate = rate
-        self.stem = nn.Linear(_PIXELS, width)
+        self.stem = nn.Linear(pixels, width)
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
         self.head = nn.Linear(width, _CLASSES)
 
