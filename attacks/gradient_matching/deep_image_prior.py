@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -46,7 +46,7 @@ class DeepImagePriorConfig(MaskSearchConfig):
     schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
     )
-    median_every: Literal[0] = Field(default=0, description="0: weights have no neighbours to take medians of")
+    median_every: int = Field(default=0, ge=0, le=0, description="0: weights have no neighbours to take medians of")
 
 
 @final
