@@ -4,11 +4,12 @@ SmolLM2-135M-Instruct on one thread, as experiments run it. Reported are the sec
 the time of greedy text over that of transformers' own `generate`, in turns and with as many tokens; and DAGER alone,
 without the client's training, on batches of news sentences, with the share of these that came back exactly. Then what a
 step of low-rank adapters costs beside peft's. Seconds are processor time of one thread, so that other programs on the
-machine count less.
+machine count less. Of adapters the server has taken one step of Adam, as before their second round.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 
 from benchmarks import _adapter_rows
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured
+from benchmarks._rows import Row, averaged, measured, share
 from fedsim.core import registry, seeding
 from fedsim.core.checkpoints import SMOLLM2, quiet, smollm2
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update
 from fedsim.metrics.text import score_sentences
@@ -30,22 +33,54 @@ from fedsim.scenario import Choice
 
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)
-_SIZES = {1: "<= 5", 8: "<= 60"}
+_SIZES = {1: "<= 5", 8: "<= 10", 16: "<= 20", 32: "<= 60", 40: ""}
+_ADAPTED = (  # queries and values, or keys too; sentences of a batch; tokens of each
+    (("q_proj", "v_proj"), 1, 15),
+    (("q_proj", "v_proj"), 1, 16),
+    (("q_proj", "k_proj", "v_proj"), 1, 16),
+    (("q_proj", "k_proj", "v_proj"), 2, 11),
+    (("q_proj", "k_proj", "v_proj"), 2, 12),
+)
+_STEP = 1e-3
 _PROMPT = "The capital of France is a city in which"
 
 
-@experiment("language", minutes=4, page="benchmarks/language")
+@experiment("language", minutes=6, page="benchmarks/language")
 def language(budget: Budget) -> Cells:
     """Return the cells; the long version attacks 20 batches of each size."""
     trials = 20 if budget.full else 5
     reads = {f"DAGER, {size} sentences": partial(_read, size, must, trials) for size, must in _SIZES.items()}
-    return {"loading": loading, "writing": writing, **reads, "adapters": partial(_stepped, 40 if budget.full else 8)}
+    adapted = {"DAGER, adapters of rank 8": partial(_read_adapters, trials)}
+    steps = {"adapters": partial(_stepped, 40 if budget.full else 8)}
+    return {"loading": loading, "writing": writing, **reads, **adapted, **steps}
 
 
 def _read(size: int, must: str, trials: int) -> list[Row]:
+    return reading(causal_model(smollm2(), _SPEC).train(), _news(_LENGTH), size, must, trials)
+
+
+def _read_adapters(trials: int) -> Iterator[Row]:
+    """Yield what DAGER reads with fewer tokens in a batch than the adapters of a block have rows, and with as many."""
+    for places, size, length in _ADAPTED:
+        dataset = _news(length)
+        model = _adapter_rows.ours(causal_model(smollm2(), dataset.spec), "lora", places).train()
+        _step_once(model, dataset)
+        rows = _adapter_rows.RANK * len(places)
+        words = f", rank {_adapter_rows.RANK} on {', '.join(places)}: {rows} rows"
+        yield from reading(model, dataset, size, "", trials, words)
+
+
+def _step_once(model: nn.Module, dataset: Dataset) -> None:
+    """Take one step of Adam along the gradient of the first sentences."""
+    update = observed(model, dataset.train.taken(torch.arange(8)), dataset).update.tensors
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data -= _STEP * update[name].sign()
+
+
+def _news(length: int) -> Dataset:
     news = registry.get("dataset", "lee-news")
-    dataset: Dataset = news.make(news.config.model_validate({"length": _LENGTH, "tokenizer": SMOLLM2, "seed": 1}))
-    return reading(causal_model(smollm2(), _SPEC).train(), dataset, size, must, trials)
+    return news.make(news.config.model_validate({"length": length, "tokenizer": SMOLLM2, "seed": 1}))
 
 
 def _stepped(passes: int) -> Iterator[Row]:
@@ -91,12 +126,13 @@ def writing() -> list[Row]:
     ]
 
 
-def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: int) -> list[Row]:
-    """Return what DAGER takes on batches of so many sentences, and what it reads."""
+def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: int, words: str = "") -> list[Row]:
+    """Return what DAGER takes on batches of so many sentences, what it reads, and how many it refuses."""
     method = registry.get("attack", "dager")
     attack = method.make(method.config())
     seconds: list[float] = []
     exact: list[float] = []
+    refused: list[float] = []
     assert dataset.tokenizer is not None
     long = (dataset.train.labels != IGNORED).all(1).nonzero().squeeze(1)
     for trial in range(trials):
@@ -105,20 +141,31 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
         batch = Batch(dataset.train.inputs[chosen], dataset.train.labels[chosen])
         observation = observed(model, batch, dataset)
         begin = time.process_time()
-        reconstruction: Reconstruction = attack(observation, seeding.generator(trial, "attack"))
+        guess = _guessed(attack, observation, trial)
         seconds.append(time.process_time() - begin)
-        scored = score_sentences(reconstruction, batch, dataset.tokenizer).sentences
+        refused.append(float(guess is None))
+        scored = score_sentences(guess, batch, dataset.tokenizer).sentences if guess else ()
         exact.append(sum(sentence.values["exact"] for sentence in scored) / size)
-    setting = f"135M, {size} x {dataset.spec.shape[0]} tokens"
+    setting = f"135M, {size} x {dataset.spec.shape[0]} tokens{words}"
     return [
         measured("DAGER, the attack alone", setting, seconds, "s", must),
         averaged("DAGER, exact sentences", setting, exact, "share"),
+        share("DAGER, batches refused", setting, refused),
     ]
 
 
+def _guessed(attack: Attack[Any], observation: Observation, trial: int) -> Reconstruction | None:
+    """Return what an attack guesses; None where it refuses."""
+    try:
+        return attack(observation, seeding.generator(trial, "attack"))
+    except NotApplicable as reason:
+        print(f"dager: {reason}", file=sys.stderr)
+        return None
+
+
 def observed(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
-    """Return what a server sees of one gradient of all weights."""
-    parameters = dict(model.named_parameters())
+    """Return what a server sees of one gradient of all weights that are trained."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     loss = cross_entropy(model(batch.inputs), batch.labels)
     gradient = torch.autograd.grad(loss, list(parameters.values()))
     tensors = dict(zip(parameters, gradient, strict=True))

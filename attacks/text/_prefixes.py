@@ -10,7 +10,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.layer_calls import read_by
+from fedsim.core.layer_calls import read_by, read_while
+from fedsim.core.past import Draft, KeyValues, Reading, stack_of
 from fedsim.core.types import DropoutSite
 
 
@@ -36,6 +37,7 @@ class Front:
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         container, number = _block(layers[-1])
         unused = list(model.get_submodule(container).children())[number + 1 :]
+        self._depth = number + 1
         self._model = copy.deepcopy(model, {id(block): nn.Identity() for block in unused}).eval()
         self._layers = list(layers)
         self._first = self._model.get_submodule(".".join(map(str, _block(layers[0]))).lstrip("."))
@@ -43,6 +45,29 @@ class Front:
     def read_first(self, tokens: Tensor) -> Tensor:
         """Return the first attention's inputs at all tokens (N, t), shape (N, t, width)."""
         return read_by(self._model, self._layers[:1], tokens, nullcontext())[0]
+
+    def read_behind(self, prefixes: Tensor, tokens: Tensor) -> list[Tensor]:
+        """Return each later attention's inputs at each of tokens (K,) behind each of prefixes (N, t).
+
+        The prefixes are read once where the layers of the model are known, with the tokens as branches behind them.
+
+        Returns:
+            One an attention, each of shape (N, K, width).
+        """
+        stack, (count, length) = stack_of(self._model), prefixes.shape
+        if stack is None or not length:
+            longer = torch.cat((prefixes.repeat_interleave(len(tokens), 0), tokens.repeat(count)[:, None]), 1)
+            return [vectors.unflatten(0, (count, len(tokens))) for vectors in self.read_last(longer)]
+        branches = Draft(tuple(tokens.tolist()), (-1,) * len(tokens))
+        starts, store = [0] * count, KeyValues(stack.depth, count)
+        reading = Reading(stack, store, prefixes.tolist(), starts, [branches] * count, prefixes.device)
+
+        def run() -> None:
+            hidden = reading.embed()
+            for number in range(self._depth):
+                hidden = reading.layer(number, hidden)
+
+        return [vectors[:, length:] for vectors in read_while(self._model, self._layers[1:], run)]
 
     def read_last(self, tokens: Tensor) -> list[Tensor]:
         """Return each later attention's inputs at the last of tokens (N, t), shape (N, width) each."""

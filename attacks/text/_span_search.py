@@ -17,6 +17,7 @@ from fedsim.core.types import InputSpec, OnStep, Step
 
 _SCANNED = 4096  # inputs that are computed at once to find tokens
 _TRIED = 1024  # sequences that are tried at once
+_BRANCHES = 128  # of them behind one prefix: each sees a mask over all of them
 
 
 class ScoredSentence(NamedTuple):
@@ -56,10 +57,15 @@ class SpanReading(NamedTuple):
             raise NothingFound("no token's embedding lies in the span of the first attention gradient")
         return fitting * (length // places)
 
-    def last(self, prefixes: Tensor) -> Tensor:
-        """Return the scores of the last tokens of prefixes (N, t), shape (N,)."""
-        parts = [self._scores(self.front.read_last(part)) for part in prefixes.split(_TRIED)]
-        return torch.cat(parts) if parts else torch.empty(0)
+    def behind(self, prefixes: Tensor, tokens: Tensor) -> Tensor:
+        """Return the scores of each of tokens (K,) behind each of prefixes (N, t), shape (N, K)."""
+        if not len(tokens):
+            return torch.empty(len(prefixes), 0)
+        parts = [
+            torch.cat([self._scores(self.front.read_behind(part, few)) for few in tokens.split(_BRANCHES)], 1)
+            for part in prefixes.split(max(1, _TRIED // min(len(tokens), _BRANCHES)))
+        ]
+        return torch.cat(parts)
 
     def whole(self, sequences: Tensor) -> Tensor:
         """Return the scores of sequences (N, T), shape (N,)."""
@@ -92,7 +98,7 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
     ended: list[ScoredSentence] = []
     for place, here in enumerate(tokens):
         longer = torch.cat((prefixes.repeat_interleave(len(here), 0), here.repeat(len(prefixes))[:, None]), 1)
-        last, before = reading.last(longer), scores.repeat_interleave(len(here), 0)
+        last, before = reading.behind(prefixes, here).flatten(), scores.repeat_interleave(len(here), 0)
         stays = test.prefixes(before, last)
         goes_on = stays.view(len(prefixes), len(here)).any(1)
         ended += _listed(prefixes[~goes_on], scores[~goes_on], test)

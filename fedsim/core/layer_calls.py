@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 
 from torch import Tensor, nn
@@ -55,6 +55,18 @@ def read_by(
         inputs: of the model, shape (B, ...).
         dropping: context of the forward pass.
     """
+    with dropping:
+        return read_while(model, layers, lambda: model(inputs))
+
+
+def read_while(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> list[Tensor]:
+    """Return what layers read while `run` runs a part of the model, each (B, ...); it is stopped behind the last one.
+
+    Args:
+        model: left as it was.
+        layers: names of modules, in the order in which they read.
+        run: runs these layers.
+    """
     seen: dict[str, Tensor] = {}
 
     def note(name: str, read: Tensor) -> None:
@@ -62,12 +74,8 @@ def read_by(
         if len(seen) == len(layers):
             raise _Read
 
-    with _follow_child(model, layers, note):
-        try:
-            with dropping:
-                model(inputs)
-        except _Read:
-            pass
+    with _follow_child(model, layers, note), suppress(_Read):
+        run()
     return [seen[name] for name in layers]
 
 

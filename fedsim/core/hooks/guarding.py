@@ -12,6 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.masks.calls import DropoutCalls
+from fedsim.core.past.stack import only_watches
 from fedsim.core.types import Observation, OnStep, Step
 
 
@@ -86,8 +87,9 @@ def guard(observations: Sequence[Observation]) -> Generator[Draws]:
     models = {id(observation.model): (observation.model, bool(observation.sites)) for observation in observations}
     with ExitStack() as stack:
         for model, may_drop in models.values():
-            stack.callback(model.register_forward_pre_hook(lambda *_: draws.check()).remove)
-            stack.callback(model.register_forward_hook(lambda *_, may=may_drop: draws.left(may_drop=may)).remove)
+            before, behind = (lambda *_: draws.check()), (lambda *_, may=may_drop: draws.left(may_drop=may))
+            stack.callback(model.register_forward_pre_hook(only_watches(before)).remove)
+            stack.callback(model.register_forward_hook(only_watches(behind)).remove)
             for parameter in model.parameters():
                 _keep_grad(parameter, stack)
         yield draws

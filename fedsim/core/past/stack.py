@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
 from fedsim.core.past.key_values import KeyValues
+
+HookT = TypeVar("HookT", bound=Callable[..., Any])
+_WATCHES: WeakSet[Callable[..., Any]] = WeakSet()
 
 
 class LayerStack(Protocol):
@@ -70,6 +75,13 @@ def stack_of(model: nn.Module) -> LayerStack | None:
     return model.stack() if isinstance(model, Layered) else None
 
 
+def only_watches(hook: HookT) -> HookT:
+    """Note of a model's hook that it changes nothing, so that the layers may be run without it."""
+    _WATCHES.add(hook)
+    return hook
+
+
 def is_listened_to(*modules: nn.Module) -> bool:
-    """Say whether hooks are attached to one of the modules, which running its layers would pass by."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    """Say whether hooks that do more than watch are attached to a module, which running its layers would pass by."""
+    hooks = (hook for one in modules for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values()))
+    return any(hook not in _WATCHES for hook in hooks)

@@ -31,9 +31,10 @@ class Planted:
         known = {token for own in SENTENCES for token in own}
         return torch.stack([torch.stack([OUTSIDE if int(t) in known else INSIDE for t in row]) for row in tokens])
 
-    def read_last(self, tokens: Tensor) -> list[Tensor]:
+    def read_behind(self, prefixes: Tensor, tokens: Tensor) -> list[Tensor]:
         beginnings = {own[:end] for own in SENTENCES for end in range(1, len(own) + 1)}
-        return [torch.stack([INSIDE if tuple(row) in beginnings else OUTSIDE for row in tokens.tolist()])]
+        fits = [[(*row, token) in beginnings for token in tokens.tolist()] for row in prefixes.tolist()]
+        return [torch.stack([torch.stack([INSIDE if one else OUTSIDE for one in row]) for row in fits])]
 
     def read_all(self, tokens: Tensor) -> list[Tensor]:
         whole = [tuple(t for t in row if t) in SENTENCES for row in tokens.tolist()]

@@ -129,6 +129,16 @@ def test_sentences_of_all_lengths_are_exact(data: st.DataObject, watched: Watche
     assert read(attacked(seen(watched, tables, llama(), sentences))) == inputs_of(sentences)
 
 
+def test_each_prefix_is_read_once(watched: Watched, tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[int] = []
+    read_last = Front.read_last
+    monkeypatch.setattr(
+        Front, "read_last", lambda self, tokens: whole.append(tokens.shape[1]) or read_last(self, tokens)
+    )
+    assert read(attacked(seen(watched, tables, llama(), THREE))) == inputs_of(THREE)
+    assert whole == [1]
+
+
 def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched, tables: dict[str, Any]) -> None:
     model = llama()
     observation = seen(watched, tables, model, [THREE[0]])

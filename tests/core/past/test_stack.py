@@ -1,11 +1,13 @@
 """A model as its layers: where they are known, running them is the model's own forward pass."""
 
+import copy
+
 import torch
 from torch import nn
 
 from fedsim.core.past import Layered, stack_of
 from fedsim.core.past.key_values import KeyValues
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.past.stack import is_listened_to, only_watches
 from tests.components.generating import tiny_llama
 from tests.core.past.anew import ROUNDING
 
@@ -42,3 +44,13 @@ def test_hooks_in_front_and_behind_are_noticed_and_those_of_gradients_are_not() 
     handle.remove()
     other.register_forward_hook(lambda *_: None)
     assert is_listened_to(one, other)
+
+
+def test_hooks_that_only_watch_do_not_count_in_copies_either() -> None:
+    model = tiny_llama()
+    model.register_forward_hook(only_watches(lambda *_: None))
+    model.register_forward_pre_hook(only_watches(lambda *_: None))
+    assert stack_of(model) is not None
+    assert stack_of(copy.deepcopy(model)) is not None
+    model.register_forward_hook(lambda *_: None)
+    assert stack_of(model) is None
