@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 from attacks.text._beam import apart
 from attacks.text._prefixes import Front
-from attacks.text._span_tests import SpanTest
+from attacks.text._span_tests import ShareThreshold, SpanTest, widest
 from attacks.text._subspaces import Subspace
 from fedsim.core.types import InputSpec, OnStep, Step
 
@@ -72,11 +73,49 @@ class SpanReading(NamedTuple):
         read = map(self.front.read_all, sequences.split(_TRIED))
         return torch.cat([self.test.sequences(self._scores(vectors)) for vectors in read])
 
+    def widened(self, spec: InputSpec) -> SpanReading | None:
+        """Return the same with the widest tolerance that chance allows; None where none is wider, or spans are soft."""
+        if not isinstance(self.test, ShareThreshold):
+            return None
+        rooms = ((len(space.outside), round(space.size)) for space in self.spaces)
+        tolerance = min(widest(*room, max(2, spec.vocabulary or 0)) for room in rooms)
+        if tolerance <= self.test.tolerance:
+            return None
+        return self._replace(test=replace(self.test, tolerance=tolerance))
+
+    def lacks(self, tokens: Sequence[Tensor], sentences: Sequence[ScoredSentence]) -> bool:
+        """Say whether fewer inputs were read than a span has directions."""
+        places = len(tokens) if self.front.knows_places() else 1
+        beginnings = {sentence.tokens[:end] for sentence in sentences for end in range(1, len(sentence.tokens) + 1)}
+        first, second, *_ = self.spaces
+        return sum(map(len, tokens[:places])) < round(first.size) or len(beginnings) < round(second.size)
+
     def _scores(self, read: list[Tensor]) -> Tensor:
         distances = torch.stack(
             [space.distance(vectors) for space, vectors in zip(self.spaces[1:], read, strict=True)], -1
         )
         return self.test.scores(distances.flatten(0, -2)).view(distances.shape[:-1])
+
+
+def read_sentences(reading: SpanReading, spec: InputSpec, on_step: OnStep) -> tuple[list[Tensor], list[ScoredSentence]]:
+    """Return the tokens in the first span, at each place, and the sentences in the second.
+
+    A token of little loss leaves little of a gradient, and rounding turns its direction. Where inputs are missing, as
+    spans of more directions than inputs show, all is read again with a wider tolerance.
+
+    Raises:
+        NothingFound: no token or no prefix lies in the spans, or too many do.
+    """
+    tokens = reading.tokens(spec)
+    sentences = grow_prefixes(reading, tokens, on_step)
+    wider = reading.widened(spec)
+    if wider is None or not reading.lacks(tokens, sentences):
+        return tokens, sentences
+    more = wider.tokens(spec)
+    try:
+        return more, grow_prefixes(wider, more, on_step)
+    except NothingFound:
+        return tokens, sentences
 
 
 def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnStep) -> list[ScoredSentence]:

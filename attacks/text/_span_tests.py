@@ -7,6 +7,7 @@ Paper: Petrov et al. 2024, arXiv 2405.15586, section 5 and appendix.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -16,7 +17,25 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
+_MOST_OUTSIDE = 5e-3  # share of an input that rounding of the weakest gradients leaves outside
+_CHANCE = 1e-3  # of one wrong input in the span
 _DEVIATION = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
+
+
+def widest(width: int, size: int, tried: int) -> float:
+    """Return the share of its length that an input may have outside a span, so that chance lets hardly one in.
+
+    With k directions outside, a random input has less than a share t there with a chance below
+    (e t^2 width / k)^(k / 2).
+
+    Args:
+        width: of the space.
+        size: of the span in it, below the width.
+        tried: inputs that are tried.
+    """
+    free = width - size
+    by_chance = math.sqrt(free / (math.e * width)) * (_CHANCE / tried) ** (1.0 / max(1, free))
+    return min(_MOST_OUTSIDE, by_chance)
 
 
 class SpanTest(Protocol):

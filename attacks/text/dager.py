@@ -30,7 +30,7 @@ from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import behind_fresh, examples_of, levels_of, read_spans
-from attacks.text._span_search import ScoredSentence, SpanReading, best, grow_prefixes
+from attacks.text._span_search import ScoredSentence, SpanReading, best, read_sentences
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import gradients_of, rank
 from attacks.text._words import embedding_of, in_rows
@@ -103,12 +103,11 @@ class Dager(Attack[DagerConfig]):
         reading = self._reading(observation, self.config.tolerance if is_one else self.config.drift_tolerance)
         if rate := _rate_in_front(observation):
             return _words(observation, reading, rate, on_step)
-        tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
-            examples = examples_of(observation)
+            tokens, examples = reading.tokens(observation.spec), examples_of(observation)
             in_span = arrange(reading, tokens, observation.spec, examples, self.config.tries, generator, on_step)
         else:
-            in_span = grow_prefixes(reading, tokens, on_step)
+            tokens, in_span = read_sentences(reading, observation.spec, on_step)
         sentences = _in_the_batch(observation, reading, in_span)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
@@ -134,7 +133,7 @@ class Dager(Attack[DagerConfig]):
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
             try:
-                in_span = grow_prefixes(reading, reading.tokens(observation.spec), on_step)
+                _, in_span = read_sentences(reading, observation.spec, on_step)
             except NothingFound:
                 return sentences
             if len(in_span) < size:

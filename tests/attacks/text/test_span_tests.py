@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from attacks.core.results import NothingFound
-from attacks.text._span_tests import Outliers, ShareThreshold
+from attacks.text._span_tests import Outliers, ShareThreshold, widest
 
 
 def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span() -> None:
@@ -54,3 +55,16 @@ def test_a_deviation_is_that_of_a_normal_distribution_and_ends_of_the_range_have
     assert not bool(test.tokens(torch.tensor([-7.3, *usual])).any())
     assert bool(test.scores(torch.tensor([[0.0], [1.0]])).isfinite().all())
     assert (ShareThreshold.overlap, Outliers.overlap) == (1.0, 0.7)
+
+
+@pytest.mark.parametrize(("width", "size"), [(16, 15), (16, 12), (64, 60), (576, 560)])
+def test_chance_lets_less_than_one_input_in_a_thousand_runs_into_the_widest_span(width: int, size: int) -> None:
+    """The share of a random vector's square that is outside has a beta distribution."""
+    tolerance, free = widest(width, size, 500), width - size
+    assert 0 < tolerance <= 5e-3
+    assert 500 * stats.beta.cdf(tolerance**2, free / 2, size / 2) <= 1e-3
+
+
+def test_spans_with_room_are_no_wider_than_rounding_needs() -> None:
+    assert widest(576, 100, 50_000) == 5e-3
+    assert widest(8, 8, 100) == 0.0
