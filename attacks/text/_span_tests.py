@@ -17,7 +17,7 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
-_MOST_OUTSIDE = 5e-3  # share of an input that rounding of the weakest gradients leaves outside
+_MOST_OUTSIDE = 2e-3  # share of an input that rounding of the weakest gradients leaves outside
 _CHANCE = 1e-3  # of one wrong input in the span
 _DEVIATION = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
