@@ -18,6 +18,8 @@ from fedsim.core.types import Observation
 _ZERO = 1e-3  # of the largest entry of a unit's row: errors of single precision stay below, few true entries are
 _DEPENDENT = 1e-6
 _SWAPS = 200
+_OUTSIDE = 1e-2  # share of a row's output gradient that rounding leaves outside the column space; of others most is
+_AT_ONCE = 8192
 
 
 def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -93,6 +95,27 @@ def _zeros(left: Tensor) -> Tensor:
     return (size < _ZERO * size.amax(-1, keepdim=True)).flatten(-2).sum(-1)
 
 
+def in_column_space(observation: Observation, layer: str, examples: Tensor, parts: Tensor) -> Tensor:
+    """Say which candidates may be rows of the batch, one by one, shape (k,).
+
+    The output gradient of a row is a combination of the derivatives of the outputs, whatever the loss. It is a column
+    of D, and G = D X has it in its column space where the row is independent of all others.
+
+    Args:
+        observation: of a model without dropout.
+        layer: name of the first linear layer.
+        examples: the candidates, shape (k, *shape).
+        parts: G in coordinates of its row space, shape (h, R).
+    """
+    frame = torch.linalg.qr(parts).Q
+    flags: list[Tensor] = []
+    for some in examples.split(_AT_ONCE):
+        directions = torch.linalg.qr(_slopes(observation, layer, some).mT).Q
+        outside = directions - frame @ (frame.mT @ directions)
+        flags.append(torch.linalg.svdvals(outside)[:, -1] < _OUTSIDE)
+    return torch.cat(flags)
+
+
 def by_derivatives(
     observation: Observation, layer: str, examples: Tensor, parts: Tensor, known: Tensor
 ) -> Iterator[Tensor]:
@@ -110,9 +133,7 @@ def by_derivatives(
         parts: G in coordinates of its row space, shape (h, R).
         known: candidates in these coordinates, shape (k, R).
     """
-    slopes = _derivatives(observation, layer, examples)
-    if observation.task.label_kind == "class":
-        slopes = slopes[:, :-1] - slopes[:, -1:]
+    slopes = _slopes(observation, layer, examples)
     if len(slopes) * slopes.shape[1] >= parts.numel():
         return
     terms = torch.einsum("iko,ir->ikor", slopes, known).flatten(2).flatten(0, 1)
@@ -125,6 +146,12 @@ def by_derivatives(
         shares = factors.view(len(kept), -1).norm(dim=1)
         kept = kept[shares.topk(max(parts.shape[1], len(kept) // 2)).indices]
     yield kept.sort().values
+
+
+def _slopes(observation: Observation, layer: str, examples: Tensor) -> Tensor:
+    """Return the derivatives that output gradients are combinations of, shape (k, outputs, h); of classes one fewer."""
+    slopes = _derivatives(observation, layer, examples)
+    return slopes[:, :-1] - slopes[:, -1:] if observation.task.label_kind == "class" else slopes
 
 
 def _derivatives(observation: Observation, layer: str, examples: Tensor) -> Tensor:

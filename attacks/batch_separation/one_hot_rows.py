@@ -21,9 +21,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, whole_batch
+from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, part_of_batch, whole_batch
 from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, categories_of, pivots_of, rounded, rows_in
-from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros
+from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros, in_column_space
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import share_outside, span_of
@@ -110,18 +110,36 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         vectors = rows_in(span, table, pivots)
         facts["candidates"] = float(len(vectors))
         on_step(Step(0, 1, 1, 1.0, 1.0, no_examples(observation)))
-        if not read.rank <= len(vectors) <= max(self.config.candidates, read.rank):
-            reason = f"gave up: {len(vectors)} candidates for {read.rank} rows"
-            return no_guess(observation, reason, facts=facts)
         rows = torch.column_stack([rounded((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
+        return self._chosen(observation, first, rows, basis, facts, generator)
+
+    def _chosen(
+        self,
+        observation: Observation,
+        first: FirstLayer,
+        rows: Tensor,
+        basis: Tensor,
+        facts: dict[str, float],
+        generator: torch.Generator,
+    ) -> Reconstruction:
+        """Choose the rows of the batch among candidates (k, columns + 1) in units of the table."""
+        count, rank, scale = len(rows), len(basis), _scale(observation, first)
         inputs = (rows[:, :-1] - scale.mean) / scale.std
         examples = examples_from(inputs, first.layer, observation)
+        if count > rank and not observation.sites:
+            fits = in_column_space(observation, first.layer.name, examples, first.gradient @ basis.T)
+            rows, inputs, examples = rows[fits], inputs[fits], examples[fits]
+            facts["candidates in the column space"] = float(len(examples))
+            if 0 < len(examples) < rank:
+                return _some(observation, first, examples, rank, count, facts)
+        if not rank <= len(examples) <= max(self.config.candidates, rank):
+            return no_guess(observation, f"gave up: {len(examples)} candidates for {rank} rows", facts=facts)
         known = torch.column_stack([inputs, rows[:, -1]]) @ basis.T
         for chosen in self._choices(observation, first, examples, known, basis, generator):
-            guess = _answer(observation, first, examples[chosen], inputs[chosen], len(vectors), facts)
-            if guess.is_exact or len(vectors) == read.rank:
+            guess = _answer(observation, first, examples[chosen], inputs[chosen], count, facts)
+            if guess.is_exact or len(examples) == rank:
                 return guess
-        reason = f"gave up: no {read.rank} of {len(vectors)} candidates explain the gradient"
+        reason = f"gave up: no {rank} of {len(examples)} candidates explain the gradient"
         return no_guess(observation, reason, facts=facts)
 
     def _no_such_number(self, numbers: Collection[int]) -> str | None:
@@ -162,7 +180,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         """Yield places of rows of which the gradient may be made, shape (R,), the likelier the later."""
         if len(examples) == len(right):
             return iter([torch.arange(len(examples))])
-        parts = first.gradient @ right.T
+        parts = first.gradient @ basis.T
         if observation.sites:
             return by_zeros(parts, known, self.config.restarts, generator)
         return by_derivatives(observation, first.layer.name, examples, parts, known)
@@ -178,6 +196,15 @@ def _plain(rows: Tensor, scale: _Scale) -> Tensor:
     """Return rows (R, columns + 1), the bias last, in units in which the extremes of a column are 0 and 1."""
     bias = rows[:, -1:]
     return torch.cat([rows[:, :-1] * scale.std + bias * scale.mean, bias], 1)
+
+
+def _some(
+    observation: Observation, first: FirstLayer, examples: Tensor, rank: int, candidates: int, facts: dict[str, float]
+) -> Reconstruction:
+    """Return the rows that no others of the batch depend on."""
+    stopped = f"read {len(examples)} rows of {candidates} candidates; others of the {rank} or more depend on each other"
+    size = max(observation.batch_size or rank, len(examples))
+    return part_of_batch(observation, first, examples, size, 1, stopped, (), facts)
 
 
 def _answer(

@@ -7,6 +7,7 @@ the marriage is, age, years married, children, how religious, years of education
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,12 +18,17 @@ from fedsim.core.shipped import needed
 from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._tables import one_hot, parted, standardised
 
-_NUMBERS = 6  # columns; behind them both occupations, and the time spent in affairs
+_NUMBERS, _ANSWERS = 6, 8  # columns; both occupations are the last two answers, and behind them time spent in affairs
 
 
 class AffairsSurveyConfig(Config):
     """Settings of affairs-survey."""
 
+    categories: Literal["occupations", "all"] = Field(
+        default="occupations",
+        description="answers that have a column of 0 and 1 for each value: both occupations, or all eight, since none "
+        "has more than seven values",
+    )
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the rows for the test set")
     seed: int = Field(default=0, ge=0, description="seed of the rows' order; not the scenario's seed")
 
@@ -35,9 +41,9 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
         MissingExtra: statsmodels is not installed.
     """
     table = torch.from_numpy(np.loadtxt(_file(), delimiter=",", skiprows=1)).float()
-    occupation, husband, time = table[:, _NUMBERS:].unbind(1)
-    rows = torch.cat([table[:, :_NUMBERS], one_hot(occupation), one_hot(husband)], 1)
-    answers = Batch(rows, (time > 0).long())
+    numbers = _NUMBERS if config.categories == "occupations" else 0
+    categories = [one_hot(column) for column in table[:, numbers:_ANSWERS].unbind(1)]
+    answers = Batch(torch.cat([table[:, :numbers], *categories], 1), (table[:, _ANSWERS] > 0).long())
     return standardised(*parted(answers, config.test_fraction, config.seed), ("no affair", "affair"))
 
 

@@ -20,9 +20,9 @@ from fedsim.threat.victim import Victim
 from tests.conftest import BASE, KNOWN
 
 
-def made() -> Dataset:
+def made(**settings: object) -> Dataset:
     method = registry.get("dataset", "affairs-survey")
-    return method.make(method.config())
+    return method.make(method.config.model_validate(settings))
 
 
 def test_it_has_the_rows_of_statsmodels_with_both_occupations_as_categories() -> None:
@@ -45,6 +45,14 @@ def test_it_has_the_rows_of_statsmodels_with_both_occupations_as_categories() ->
     assert torch.allclose(plain[:, 1].sort().values, torch.tensor(ages), atol=1e-4)
     teachers = sum(row["occupation"] == 4 for row in told)
     assert int(plain[:, 9].round().sum()) == teachers
+
+
+def test_all_answers_are_categories_where_it_is_said_so() -> None:
+    data, plain = made(categories="all"), made()
+    sizes = [len(category) for category in columns_of(data.train.inputs, data.spec).categories]
+    assert sizes == [len(plain.train.inputs[:, column].unique()) for column in range(6)] + [6, 6]
+    assert torch.equal(data.train.inputs[:, -12:], plain.train.inputs[:, -12:])
+    assert torch.equal(data.train.labels, plain.train.labels)
 
 
 @pytest.mark.parametrize(("attack", "batch_size"), [("closed-form-linear", 1), ("span-intersection", 4)])

@@ -65,6 +65,22 @@ def test_equal_rows_count_once(toy):
     assert float(torch.cdist(inputs, guess.inputs).amin(1).max()) < 1e-8
 
 
+def test_rows_that_depend_on_each_other_are_missing_and_the_others_are_read(toy):
+    """Four people of two values of two categories each lie in one plane: their gradients add up to three directions."""
+    people, places = census(), chosen(9)
+    rows = people.rows.clone()
+    for place, (first, second) in zip(places[:4].tolist(), ((0, 0), (1, 0), (0, 1), (1, 1)), strict=True):
+        rows[place] = rows[places[0]]
+        rows[place, :12] = torch.cat([torch.eye(7)[first], torch.eye(5)[second]])
+    mixed = people._replace(rows=rows)
+    observation, inputs, _ = gradient_of(toy, network(64), mixed, places)
+    guess = attacked(NAME, observation)
+    order = torch.cdist(inputs[4:], guess.inputs).argmin(1)
+    torch.testing.assert_close(guess.inputs[order], inputs[4:], atol=1e-8, rtol=0)
+    assert len(guess.inputs) == 5
+    assert "depend on each other" in guess.stopped
+
+
 def test_wrong_public_statistics_give_no_rows(toy):
     observation, *_ = gradient_of(toy, network(64), census(), chosen(8))
     other = census(seed=1).spec

@@ -2,7 +2,7 @@
 
 import torch
 
-from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros
+from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros, in_column_space
 from tests.attacks.solving import network
 
 
@@ -41,3 +41,13 @@ def test_derivatives_tell_nothing_where_there_are_more_unknowns_than_equations(t
     examples = candidates_of(truth.batches[0].inputs)
     parts, known = torch.ones(2, 5).double(), torch.ones(len(examples), 5).double()
     assert not list(by_derivatives(observation, "1", examples, parts, known))
+
+
+def test_each_row_that_depends_on_no_other_shows_in_the_column_space_by_itself(toy):
+    observation, truth = toy(network(8, 32), (8,), 7)
+    inputs = truth.batches[0].inputs
+    examples = candidates_of(inputs)
+    gradient = torch.column_stack([observation.update.tensors[name] for name in ("1.weight", "1.bias")])
+    frame = torch.linalg.qr(torch.column_stack([inputs, torch.ones(7).double()]).T).Q
+    assert in_column_space(observation, "1", examples, gradient @ frame).nonzero().flatten().tolist() == [*range(7)]
+    assert not bool(in_column_space(observation, "1", examples, gradient @ frame[:, :3]).any())
