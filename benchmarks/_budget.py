@@ -27,12 +27,14 @@ class Outcome(NamedTuple):
         seconds: of the processor.
         guess: the best one within the budget.
         is_exact: whether every image came back exactly.
+        labels: share of the images whose label is right.
     """
 
     worst: float
     seconds: float
     guess: Reconstruction
     is_exact: bool
+    labels: float
 
     @property
     def is_stopped(self) -> bool:
@@ -50,7 +52,8 @@ def attack_within(seconds: float | None, attack: Attack[Any], victim: Victim, nu
     guess = attack(victim.observation, seeding.generator(1, "attack", number), seconds=seconds)
     taken = time.process_time() - begin
     items = items_of(guess, victim)
-    return Outcome(worst_psnr(items), taken, guess, are_exact(items))
+    labels = sum(item.label == item.guessed_label for item in items) / len(items)
+    return Outcome(worst_psnr(items), taken, guess, are_exact(items), labels)
 
 
 def items_of(guess: Reconstruction, victim: Victim) -> tuple[ItemScore, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, least, measured, share
+from benchmarks._rows import Row, averaged, least, measured, share
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry
 
@@ -22,6 +22,7 @@ _MODELS = {
     "MLP with bias": {"name": "mlp", "bias": True},
     "small ViT": {"name": "vit-small"},
 }
+_CLIENTS, _DIGITS = 20, 4000  # in the training set
 _MEDIAN, _WORST = 100.0, 80.0  # dB
 _SIZES = {0.5: (8, 16, 32, 64), 0.25: (8, 16, 32), 0.1: (4,)}
 _LARGE = 64
@@ -54,26 +55,29 @@ def _batches(rate: float, victims: int) -> Iterator[Row]:
     for size in _SIZES[rate]:
         setting = f"MLP without bias, MNIST, p = {rate:g}, B = {size}"
         seconds = "< 15" if size >= _LARGE else "< 5"
-        yield from _batch_rows("sparse-dictionary", {"name": "mlp", "dropout": rate}, size, setting, seconds, victims)
+        yield from batch_rows("sparse-dictionary", {"name": "mlp", "dropout": rate}, size, setting, seconds, victims)
 
 
 def _batches_without_dropout(victims: int) -> Iterator[Row]:
     """Yield the same where no dropout helps: ReLU's own zeros, or none at all."""
     relu = {"name": "mlp", "dropout": 0.0, "activation": "relu"}
     setting = "ReLU MLP without bias, MNIST, p = 0, B = 24"
-    yield from _batch_rows("sparse-dictionary", relu, 24, setting, "< 60", victims, ">= 0.8")
+    yield from batch_rows("sparse-dictionary", relu, 24, setting, "< 60", victims, ">= 0.8")
     for size in (8, 16, 32):
         setting = f"MLP without bias, MNIST, p = 0, B = {size}"
         model = {"name": "mlp", "dropout": 0.0}
-        yield from _batch_rows("span-intersection", model, size, setting, "< 60", victims, ">= 0.8")
+        yield from batch_rows("span-intersection", model, size, setting, "< 60", victims, ">= 0.8")
 
 
-def _batch_rows(
+def batch_rows(
     attack: str, model: Mapping[str, Any], size: int, setting: str, seconds: str, victims: int, must: str = ">= 0.9"
 ) -> Iterator[Row]:
-    outcomes = _attacked(attack, victims_of(DIGITS, model, victims, batch_size=size))
+    """Yield what an attack comes to on whole batches of digits."""
+    seen = victims_of(DIGITS, model, victims, batch_size=size, clients=min(_CLIENTS, _DIGITS // size))
+    outcomes = _attacked(attack, seen)
     setting = f"{attack}, {setting}"
     yield share(EXACT, setting, [float(one.is_exact) for one in outcomes], must)
+    yield averaged("labels right", setting, [one.labels for one in outcomes], "share")
     yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB")
     yield measured("processor time of a batch", setting, [one.seconds for one in outcomes], "s", seconds)
 

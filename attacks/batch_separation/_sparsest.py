@@ -32,6 +32,10 @@ _SURELY = 5.0  # standard deviations of rounding
 _FINEST = 1e-9  # of a row's norm: what reweighted least squares reach in double precision
 _DECIDED = 1e-2  # of a column's typical entry: a row shows a zero if its rounding is below
 _MUCH_LESS = 0.6  # of the usual share of zeros
+_FIXING = 2  # zeros that fix a vector of R entries with room for doubt, over R
+_PARTS = 5
+_MANY = 48  # columns from which reweighting costs more than all else
+_TRIMMED_STEPS, _INVERSE_ITERATIONS = 8, 3
 _BEYOND_CHANCE = 8  # zeros more than those that any vector of the space can have
 
 
@@ -105,12 +109,15 @@ def searched(
     space = space if isinstance(space, Space) else Space.of(space)
     rank = space.basis.shape[1]
     leading = rank if leading is None else leading
-    trusted = known.trusted
-    preconditioner, rows = _precondition(space.basis[:, :leading])
-    shadows = trusted[:, :leading]
-    candidates = _descended(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
-    chosen = F.normalize(_best(rows, candidates, leading + leading // 2 + 4) @ preconditioner.T, dim=1)
-    directions = F.normalize(space.basis, dim=1)
+    chosen, is_new = _candidates(space, known, starts, generator, leading), leading == rank >= _MANY
+    while is_new:
+        before, known = known, most_zeros(space, torch.cat([known.vectors, settled(space, chosen)]))
+        if len(known.vectors) == rank and known.are_alike:
+            return known
+        is_new = len(known.vectors) > len(before.vectors)
+        if is_new:
+            chosen = _candidates(space, known, starts, generator, leading)
+    trusted, directions = known.trusted, F.normalize(space.basis, dim=1)
     if leading == rank:
         refined = [sharpened(directions, chosen)]
     else:
@@ -122,6 +129,14 @@ def searched(
         aims = _starts(torch.eye(rank, dtype=torch.float64), trusted, 2 * _AIMED, generator)[::2]
         refined.append(sharpened(directions, aims, aims))
     return most_zeros(space, torch.cat([known.vectors, *refined]))
+
+
+def _candidates(space: Space, known: Sparse, starts: int, generator: torch.Generator, leading: int) -> Tensor:
+    """Return unit vectors (k, leading) to which descents from many starts come, of the leading columns of U."""
+    preconditioner, rows = _precondition(space.basis[:, :leading])
+    shadows = known.trusted[:, :leading]
+    ends = _descended(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
+    return F.normalize(_best(rows, ends, leading + leading // 2 + 4) @ preconditioner.T, dim=1)
 
 
 def most_zeros(space: Space, vectors: Tensor) -> Sparse:
@@ -237,6 +252,36 @@ def sharpened(
         towards = vectors if aims is None or step >= len(_DECIDING) else aims
         vectors = F.normalize(torch.cholesky_solve(towards[:, :, None], root).squeeze(2), dim=1)
     return vectors
+
+
+def settled(space: Space, vectors: Tensor) -> Tensor:
+    """Return the exact vectors near `vectors` (k, R) that have 2 R zeros and a fifth of all or more, shape (j, R).
+
+    Some steps each solve for so many entries that are smallest so far; few that are not zero are soon outweighed.
+    `sharpened` needs fewer zeros, and a hundred times the work.
+    """
+    directions = F.normalize(space.basis, dim=1)
+    count = max(_FIXING * vectors.shape[1], len(directions) // _PARTS)
+    if count > len(directions):
+        return vectors[:0]
+    near = vectors
+    for _ in range(_TRIMMED_STEPS):
+        smallest = (near @ directions.T).abs().topk(count, largest=False).indices
+        near = torch.stack([_null(directions[rows], one) for rows, one in zip(smallest, near, strict=True)])
+    are_zero, _ = zeros(space, near)
+    is_exact = (are_zero.sum(1) >= count) & ((near * vectors).sum(1).abs() > _SAME_START)
+    exact = [_null(directions[rows], one) for rows, one in zip(are_zero[is_exact], near[is_exact], strict=True)]
+    return torch.stack(exact) if exact else vectors[:0]
+
+
+def _null(rows: Tensor, near: Tensor) -> Tensor:
+    """Return the unit vector (R,) nearest to the null space of rows (m, R), by inverse iterations from one near it."""
+    gram = rows.T @ rows
+    gram.diagonal().add_(_ROUNDING * gram.trace())
+    root = torch.linalg.cholesky(gram)
+    for _ in range(_INVERSE_ITERATIONS):
+        near = F.normalize(torch.cholesky_solve(near[:, None], root).squeeze(1), dim=0)
+    return near
 
 
 def independent(vectors: Tensor) -> Tensor:

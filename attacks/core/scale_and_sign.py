@@ -19,7 +19,8 @@ from fedsim.core.types import Observation
 _GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
 _NEWTON_STEPS = 12
 _SETTLED = 1e-13
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 4096
+_NUMBERS_AT_ONCE = 2**26  # of the frames of some directions
 _DIFFERENCE = 1e-4
 _FLAT = 1e-6
 _CLEARLY = 1e-3  # the other sign wins if it leaves less than this share; odd activations leave the same for both
@@ -43,7 +44,8 @@ class Scales:
 def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
     """Search s on a grid, then refine the best point of each sign by Gauss-Newton steps on log |s|.
 
-    A saturated activation can leave less on the grid than the true factor does between two of its points.
+    A saturated activation can leave less on the grid than the true factor does between two of its points. Directions
+    are searched in parts, since each has a frame of the row space's size.
 
     Args:
         inputs: the next layer's inputs as a function of the first layer's outputs.
@@ -51,8 +53,15 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         compared: 1 for units that are surely kept, 0 for dropped or uncertain ones, shape (A, width).
         row_space: rows that span the next layer's inputs, shape (R, width).
     """
-    frames = _frames(compared, row_space)
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, row_space.numel()))
+    parts = [
+        _signed_scales(inputs, part, units, _frames(units, row_space))
+        for part, units in zip(outputs.split(at_once), compared.split(at_once), strict=True)
+    ]
+    return Scales(*map(torch.cat, zip(*((one.values, one.residuals, one.identified) for one in parts), strict=True)))
 
+
+def _signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, frames: Tensor) -> Scales:
     def residuals(scales: Tensor) -> Tensor:
         """Residuals (S, A, width) for scales (S, A)."""
         seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape)
@@ -109,7 +118,8 @@ def _frames(compared: Tensor, row_space: Tensor) -> Tensor:
 def _outside(seen: Tensor, frames: Tensor) -> Tensor:
     """Parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
     unit = torch.nn.functional.normalize(seen, dim=2)
-    outside = unit - (frames @ (frames.mT @ unit[..., None])).squeeze(3)
+    rows = unit.transpose(0, 1)
+    outside = unit - (rows @ frames @ frames.mT).transpose(0, 1)
     return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # an all-zero input explains nothing
 
 

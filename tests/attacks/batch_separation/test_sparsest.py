@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.batch_separation._sparsest import nothing_found, searched
+from attacks.batch_separation._sparsest import Space, nothing_found, searched, settled, sharpened
 
 
 @settings(max_examples=5, deadline=None)
@@ -23,3 +23,22 @@ def test_sparsest_vectors_span_a_sparse_dictionary_and_not_a_dense_one(rank, see
     assert float(agreement.min()) > 1 - 1e-8
     nothing = searched(torch.linalg.svd(dense_columns, full_matrices=False).U, nothing_found(rank), 256, generator)
     assert len(nothing.vectors) == 0
+
+
+def test_vectors_with_many_zeros_settle_where_reweighted_least_squares_end() -> None:
+    generator = torch.Generator().manual_seed(3)
+    dense = torch.randn(400, 20, generator=generator, dtype=torch.float64)
+    planted = dense * torch.rand(400, 20, generator=generator).gt(0.5)
+    basis = torch.linalg.svd(planted, full_matrices=False).U
+    true = nn.functional.normalize(torch.linalg.lstsq(basis, planted).solution.T, dim=1)
+    noise = 0.02 * torch.randn(true.shape, generator=generator, dtype=torch.float64)
+    starts = nn.functional.normalize(true + noise, dim=1)
+    exact = settled(Space.of(basis), starts)
+    slow = sharpened(nn.functional.normalize(basis, dim=1), starts)
+    assert exact.shape == true.shape
+    assert float((exact * true).sum(1).abs().min()) > 1 - 1e-12
+    assert torch.allclose((exact * slow).sum(1).abs(), torch.ones(20).double())
+    far = nn.functional.normalize(torch.randn(5, 20, generator=generator, dtype=torch.float64), dim=1)
+    assert len(settled(Space.of(torch.linalg.svd(dense, full_matrices=False).U), starts)) == 0
+    assert len(settled(Space.of(basis), far)) == 0
+    assert len(settled(Space.of(basis[:30]), starts)) == 0  # fewer rows than fix a vector
