@@ -174,11 +174,11 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         first: FirstLayer,
         examples: Tensor,
         known: Tensor,
-        right: Tensor,
+        basis: Tensor,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
         """Yield places of rows of which the gradient may be made, shape (R,), the likelier the later."""
-        if len(examples) == len(right):
+        if len(examples) == len(basis):
             return iter([torch.arange(len(examples))])
         parts = first.gradient @ basis.T
         if observation.sites:
