@@ -23,7 +23,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._imprint import SLACK, check_public, without_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
@@ -32,6 +31,7 @@ from attacks.malicious_server._isolated_units import (
     linear,
     reconstruction,
 )
+from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction

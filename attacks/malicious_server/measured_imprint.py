@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from attacks.core.layers import run
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
 from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
 from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
 from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls, probes
+from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Tables
 from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by

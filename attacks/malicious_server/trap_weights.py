@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from attacks.core.layers import PixelLayer, examples_from, first_linear, flat_layers
 from attacks.core.preconditions import one_gradient_only
-from attacks.malicious_server._crafted import CraftedUnitsAttack
 from attacks.malicious_server._isolated_units import (
     Singles,
     above_rounding,
@@ -33,6 +32,7 @@ from attacks.malicious_server._isolated_units import (
     linear,
     reconstruction,
 )
+from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.registry import attack
