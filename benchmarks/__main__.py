@@ -9,13 +9,13 @@ process.prepare()
 import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 
 from benchmarks import _figures, _results, _sources  # noqa: E402
-from benchmarks._experiments import Budget, Cells, Experiment, experiments, find  # noqa: E402
+from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
 from benchmarks._results import Done, Result  # noqa: E402
 from benchmarks._rows import Row  # noqa: E402
 from fedsim.core.errors import FedsimError, nearest  # noqa: E402
@@ -76,7 +76,9 @@ def _list() -> int:
 def _stale() -> int:
     known = experiments()
     for name, result in _results.results().items():
-        changed = _sources.changed(result.sources, known[name].module) if name in known else ["it is no experiment"]
+        changed = (
+            _sources.changed(result.sources, known[name].module) if name in known else ["the experiment, which is gone"]
+        )
         if changed:
             print(f"{name}: {result.date}; since then changed: {', '.join(changed)}")
     return 0
@@ -107,7 +109,9 @@ def _check(chosen: str | None) -> int:
         raise FedsimError(f"there is no result of '{chosen}'.{nearest(chosen, known)}")
     has_moved = False
     for name, before in known.items():
-        after = _results.result_of(name, list(measure(find(name), before.budget).values()))
+        entry = find(name)
+        done = measure(entry.cells(before.budget), _sources.digests_of(entry.module), before.budget)
+        after = _results.result_of(name, list(done.values()))
         lines = list(_results.moved(before, after))
         print("\n".join([f"{name}: {f'{len(lines)} rows moved' if lines else 'as before'}", *lines]), flush=True)
         has_moved |= bool(lines)
@@ -119,8 +123,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.seconds is not None and entry.seconds is None:
         raise FedsimError(f"--seconds: '{entry.name}' bounds no attack, leave it out")
     budget = Budget(chosen.full, chosen.seconds if chosen.seconds is not None else entry.seconds)
-    done = measure(entry, budget, chosen.cells, _results.WAITING / f"{entry.name}.jsonl")
-    cells = entry.cells(budget)
+    cells, file = entry.cells(budget), _results.WAITING / f"{entry.name}.jsonl"
+    done = measure(cells, _sources.digests_of(entry.module), budget, chosen.cells, file)
     result = _results.result_of(entry.name, [done[name] for name in _chosen(cells, chosen.cells)])
     print(_results.as_json(result) if chosen.json else _figures.as_table(result.rows))
     if set(done) == set(cells):
@@ -137,11 +141,14 @@ def _judge(result: Result) -> int:
     return int(bool(broken))
 
 
-def measure(entry: Experiment, budget: Budget, text: str = "", file: Path | None = None) -> dict[str, Done]:
+def measure(
+    cells: Cells, sources: Mapping[str, str], budget: Budget, text: str = "", file: Path | None = None
+) -> dict[str, Done]:
     """Measure the cells that a text chooses, but for those that a file holds of the same code and budget.
 
     Args:
-        entry: the experiment.
+        cells: of an experiment.
+        sources: digests of its files.
         budget: what they may take.
         text: a name, or a part of names.
         file: of cells that are done; None to keep none.
@@ -152,7 +159,6 @@ def measure(entry: Experiment, budget: Budget, text: str = "", file: Path | None
     Raises:
         FedsimError: no name contains the text.
     """
-    cells, sources = entry.cells(budget), _sources.digests_of(entry.module)
     done = _results.done_cells(file, sources, budget) if file else {}
     waiting = [name for name in _chosen(cells, text) if name not in done]
     for number, name in enumerate(waiting, 1):
@@ -163,7 +169,7 @@ def measure(entry: Experiment, budget: Budget, text: str = "", file: Path | None
             rows.append(row)
         minutes = (_processor_seconds() - begin) / 60
         done[name] = Done(
-            sources=sources, full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
+            sources=dict(sources), full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
         )
         if file:
             _results.keep(done[name], file)

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from benchmarks import _costs, _expected, _map, _papers
@@ -78,7 +79,8 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
 
 def _of_experiments(page: str) -> str:
     """Return a line for each page that shows figures: its title, and its experiments with what they take."""
-    by_page = groupby(sorted(experiments().values(), key=lambda entry: entry.page), key=lambda entry: entry.page)
+    page_of = attrgetter("page")
+    by_page = groupby(sorted(experiments().values(), key=page_of), page_of)
     lines = ["| page | experiments, minutes |", "| --- | --- |"]
     for place, entries in by_page:
         file = ROOT / "docs" / f"{place}.md"

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks._experiments import FOLDER
+from benchmarks._results import ROOT
 from fedsim.core.registry import KINDS
 from fedsim.core.registry.index import entries_of
 
-ROOT = FOLDER.parent
 _OURS = ("benchmarks", "fedsim", "attacks", "defenses")
 # What every experiment stands on: tests hold it, and a change of it would make every result look old.
 _GROUND = (
@@ -35,10 +35,8 @@ def digests_of(module: str) -> dict[str, str]:
         seen.add(file)
         if FOLDER in file.parents:
             waiting += map(_file_of, _named(file))
-    paths = {str(file.relative_to(ROOT)): file for file in sorted(seen)}
-    return {
-        path: digest(file.read_text(encoding="utf-8")) for path, file in paths.items() if not path.startswith(_GROUND)
-    }
+    paths = sorted(str(file.relative_to(ROOT)) for file in seen)
+    return {path: digest((ROOT / path).read_text(encoding="utf-8")) for path in paths if not path.startswith(_GROUND)}
 
 
 def digest(source: str) -> str:

@@ -89,10 +89,8 @@ class Intersection:
         return self._outside(unit), part_outside(change, self.frame)
 
     def _outside(self, unit: Tensor) -> Tensor:
-        is_silent = ~unit.any(1, keepdim=True)
-        return torch.where(
-            is_silent, unit.shape[1] ** -0.5, part_outside(unit, self.frame)
-        )  # an all-zero input explains nothing
+        is_silent = ~unit.any(1, keepdim=True)  # an all-zero input explains nothing
+        return torch.where(is_silent, unit.shape[1] ** -0.5, part_outside(unit, self.frame))
 
 
 def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from attacks.core.spans import frame_of, part_outside
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.types import Observation
 
@@ -107,12 +108,11 @@ def in_column_space(observation: Observation, layer: str, examples: Tensor, part
         examples: the candidates, shape (k, *shape).
         parts: G in coordinates of its row space, shape (h, R).
     """
-    frame = torch.linalg.qr(parts).Q
+    frame = frame_of(parts.T)
     flags: list[Tensor] = []
     for some in examples.split(_AT_ONCE):
         directions = torch.linalg.qr(_slopes(observation, layer, some).mT).Q
-        outside = directions - frame @ (frame.mT @ directions)
-        flags.append(torch.linalg.svdvals(outside)[:, -1] < _OUTSIDE)
+        flags.append(torch.linalg.svdvals(part_outside(directions.mT, frame))[:, -1] < _OUTSIDE)
     return torch.cat(flags)
 
 

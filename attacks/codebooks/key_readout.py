@@ -131,9 +131,15 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         images, history = self._descended(observation, model, read, grey, on_step)
         last, value = history[-1]
         return Reconstruction.of(
-            images, labels, objective=value, iterations=last, history=history, stopped="all iterations done",
-            facts=facts, extras=readings,
-        )  # fmt: skip
+            images,
+            labels,
+            objective=value,
+            iterations=last,
+            history=history,
+            stopped="all iterations done",
+            facts=facts,
+            extras=readings,
+        )
 
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep

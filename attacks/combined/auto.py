@@ -34,9 +34,9 @@ from attacks.text._words import words_of
 from fedsim.core import registry
 from fedsim.core.deadline import OUT_OF_TIME, limited, seconds_left
 from fedsim.core.errors import NotApplicable, describe_exception
-from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort, SeparatingAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort, LabelFreeAttack
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
 _FOR_SEARCHES = 0.7  # of the time; the rest is for the comparison of their guesses
@@ -126,9 +126,10 @@ class _Attempts:
 
 @final
 @attack(_NAME, summary="tries every attack that applies and keeps what explains the gradient best")
-class Auto(SeparatingAttack[AutoConfig]):
+class Auto(LabelFreeAttack[AutoConfig]):
     """Runs other attacks and compares their guesses."""
 
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     over_rounds: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 

@@ -35,7 +35,9 @@ def push_all_forward(function: Function, point: Tensor, directions: Tensor) -> T
 class _DerivableLosses(TorchFunctionMode):
     """Computes losses whose gradient has no forward derivative by those whose gradient has one."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         given = {name: value for name, value in (kwargs or {}).items() if value is not None}
         if func in _LOSSES and given.keys() <= {"reduction", "delta"}:
             return _LOSSES[func](*args, **given)

@@ -7,7 +7,7 @@ dropout masks, between 0 and 1, so that no derivative meets a kink; what comes o
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,9 @@ class _Switches(TorchFunctionMode):
         super().__init__()
         self._rate = rate
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func in _RELU:
             return self._switch(*args[:1])
         if func is F.leaky_relu:
@@ -84,7 +86,9 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.values: list[Tensor] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         if func in _RELU or func is F.leaky_relu:
             self.values.append(args[0].clone())
         return func(*args, **(kwargs or {}))

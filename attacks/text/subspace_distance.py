@@ -88,9 +88,13 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         knows_masks = not observation.sites or observation.masks is not None
         is_exact = distance < EXACT_TEXT and knows_masks and explains(observation)
         return Reconstruction.of(
-            guess, objective=distance, iterations=len(readers) * longest, stopped="sentences grown", facts=facts,
+            guess,
+            objective=distance,
+            iterations=len(readers) * longest,
+            stopped="sentences grown",
+            facts=facts,
             is_exact=is_exact,
-        )  # fmt: skip
+        )
 
     def _chosen(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
         """Return a sentence for every length, long ones first: the best one that was not chosen before."""

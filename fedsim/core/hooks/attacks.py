@@ -298,7 +298,7 @@ class LabelFreeAttack(Attack[ConfigT]):
 
 
 class SeparatingAttack(LabelFreeAttack[ConfigT]):
-    """One that takes a batch apart, whose examples may be those of a round's clients."""
+    """An attack that takes a batch apart. It also attacks the sum over clients, whose batches are one to it."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 

@@ -37,12 +37,12 @@ def test_each_row_is_what_the_network_makes_with_its_weights_of_its_victim_s_noi
 def test_the_search_lowers_the_objective_shows_images_and_is_as_its_seed(watched: Watched) -> None:
     observation, truth, _ = watched()
     steps = list[Step]()
-    found = attacked("deep-image-prior", observation, steps.append, max_iterations=150, width=16)
-    assert found.objective < 0.05 * steps[0].objective
+    guess = attacked("deep-image-prior", observation, steps.append, max_iterations=150, width=16)
+    assert guess.objective < 0.05 * steps[0].objective
     assert {tuple(step.guess.shape) for step in steps} == {(1, 1, 8, 8)}
-    best = steps[found.best_iteration - 1].guess
-    assert torch.equal(best, found.inputs)
-    assert min(item.values["psnr"] for item in score_items(found, truth.batches[0], observation.spec).items) > 20
+    best = steps[guess.best_iteration - 1].guess
+    assert torch.equal(best, guess.inputs)
+    assert min(item.values["psnr"] for item in score_items(guess, truth.batches[0], observation.spec).items) > 20
     first, again, other = (
         attacked("deep-image-prior", observation, max_iterations=5, width=16, stream=stream).inputs
         for stream in (1, 1, 2)

@@ -36,7 +36,7 @@ def test_a_search_decides_its_masks(watched: Watched) -> None:
     doubts: dict[float, float] = {}
     for weight in (0.0, 1e-2):
         priors = [{"name": "entropy", "weight": weight}]
-        found = attacked("dropout-inversion", observation, max_iterations=200, first_masks="mean", priors=priors)
-        assert found.masks is not None
-        doubts[weight] = float(torch.cat([(mask - mask.round()).abs().flatten() for mask in found.masks]).mean())
+        guess = attacked("dropout-inversion", observation, max_iterations=200, first_masks="mean", priors=priors)
+        assert guess.masks is not None
+        doubts[weight] = float(torch.cat([(mask - mask.round()).abs().flatten() for mask in guess.masks]).mean())
     assert doubts[1e-2] < 0.1 * doubts[0.0]
