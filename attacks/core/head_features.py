@@ -119,6 +119,8 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
     if len(labels) >= len(head.weight):
         return None  # the errors sum to zero, so K - 1 are independent at most
     problem = _Problem(head, labels)
+    if problem.beyond > EXACT:
+        return None  # so many examples cannot have made it: what is left of its rank is noise, or was cut off
     likely = problem.likely()
     if problem.blur < 1.0:
         likely = likely + _APART * problem.draw_about(likely, generator)
@@ -138,6 +140,7 @@ class _Problem:
         added = [] if head.bias_gradient is None else [head.bias_gradient[:, None]]
         whole = torch.cat([head.gradient, *added], 1)
         _, sizes, rows = torch.linalg.svd(whole, full_matrices=False)
+        self.beyond = float(sizes[len(labels) :].norm() / sizes.norm().clamp_min(LEAST))
         floor = _floor(sizes, len(labels))
         rank = int((sizes[: len(labels)] > _CLEAR * floor).sum())
         self.blur = float(floor / sizes[rank - 1]) if rank == len(labels) else 1.0

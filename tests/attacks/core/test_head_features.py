@@ -85,6 +85,13 @@ def test_a_gradient_with_noise_is_not_separated(has_bias: bool) -> None:
     assert separate_features(head._replace(gradient=noisy), labels, _new()) is None
 
 
+def test_a_gradient_of_higher_rank_than_the_batch_is_given_up_before_any_start() -> None:
+    labels = torch.tensor([0, 1, 2, 2])
+    head = mix(draw(4, 20), labels, 10, has_bias=True)
+    with limited(1e-9):  # a start would raise DeadlineReached
+        assert separate_features(head, labels[:3], _new()) is None
+
+
 def _new() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
