@@ -13,8 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_SAME_SHARE = 1e-5  # single precision of means over a whole table
-_SAME_SPREAD = 1e-4
 _PRESENT = 1e-3  # a column in which no row of the batch is 1 has rounding alone
 _INDEPENDENT = 1e-4
 _NEAR = 0.02  # of 0, of 1 or of a step: singular vectors of tiny singular values have errors of about 1e-3
@@ -52,32 +50,6 @@ class Pivots(NamedTuple):
     features: tuple[Feature, ...]
     fixed: int
     combinations: int
-
-
-def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[int, ...], ...]:
-    """Return the columns of every category of a table, by the public mean and standard deviation of each column.
-
-    A column of 0 and 1 has the variance m (1 - m). Neighbours of this kind whose means add up to 1 are one category.
-    """
-    is_flag = [abs(s * s - m * (1.0 - m)) <= _SAME_SPREAD * s * s for m, s in zip(mean, std, strict=True)]
-    categories, start = list[tuple[int, ...]](), 0
-    while start < len(is_flag):
-        end = _end_of_category(mean, is_flag, start)
-        if is_flag[start]:
-            categories.append(tuple(range(start, end)))
-        start = end
-    return tuple(categories)
-
-
-def _end_of_category(mean: Sequence[float], is_flag: Sequence[bool], start: int) -> int:
-    total = 0.0
-    for end in range(start, len(is_flag)):
-        if not is_flag[end]:
-            break
-        total += mean[end]
-        if abs(total - 1.0) < _SAME_SHARE:
-            return end + 1
-    return start + 1
 
 
 def pivots_of(span: Tensor, table: TableColumns) -> Pivots:

@@ -22,7 +22,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, part_of_batch, whole_batch
-from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, categories_of, pivots_of, rounded, rows_in
+from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, pivots_of, rounded, rows_in
 from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros, in_column_space
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
@@ -30,6 +30,7 @@ from attacks.core.spans import share_outside, span_of
 from attacks.core.tolerances import EXACT
 from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
 from fedsim.core.registry import attack
+from fedsim.core.table_columns import categories_of
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 

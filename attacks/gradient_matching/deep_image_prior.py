@@ -12,7 +12,7 @@ Source: Ulyanov, Vedaldi, Lempitsky 2018, arXiv 1711.10925 (the prior); Zhang et
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
@@ -22,14 +22,13 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
-from attacks.core.matching.comparison import Comparison, Gradients
 from attacks.core.matching.descent import RestartResult, ScheduleName, VictimGroup
 from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.substitution import Substitution
 from attacks.core.matching.unknown_masks import FirstMasks
-from attacks.core.matching.unknowns import NOTHING, Values
 from fedsim.core import seeding
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, OnStep, Step
+from fedsim.core.types import Observation
 
 _IMAGE = 3  # dimensions of an example
 _KERNEL = 3
@@ -70,18 +69,9 @@ class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
             network = network_of(width, shape)
         noise = [torch.randn(shape[0], width, *_coarse(shape), generator=one) for one in victims.generators]
         painter = Painter(network, torch.stack(noise), self.box(first))
-        shown = [painter.shown(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
-        pixels = self.descent(victims._replace(on_steps=shown), self.plan(victims))
-        search = replace(
-            pixels.search,
-            first=lambda _victim, generator: first_weights(width, shape, generator),
-            prior=lambda weights, masks, rows: pixels.search.prior(painter.paint(weights, rows), masks, rows),
-        )
-        painted = PaintedComparison(pixels.comparison, painter)
-        rows = self.run_descent(replace(pixels, comparison=painted, search=search, box=None))
-        for row in rows:
-            row.inputs = painter.paint(row.inputs[None], [row.victim])[0].detach()
-        return rows, pixels.comparison.name
+        weights = Substitution(painter.paint, lambda _victim, generator: first_weights(width, shape, generator))
+        pixels = self.descent(victims, self.plan(victims))
+        return weights.made(self.run_descent(weights.into(pixels))), pixels.comparison.name
 
 
 @dataclass(frozen=True)
@@ -107,34 +97,11 @@ class Painter:
         least, greatest = (bound.to(images) for bound in self.box)
         return least + (greatest - least) * images.sigmoid()
 
-    def shown(self, victim: int, on_step: OnStep) -> OnStep:
-        """Return an `on_step` for weights that tells of images."""
-
-        def tell(step: Step) -> None:
-            on_step(replace(step, guess=self.paint(step.guess[None], [victim])[0]))
-
-        return tell
-
     def _of_row(self, weights: Tensor, noise: Tensor) -> Tensor:
         named = dict(self.network.named_parameters())
         parts = weights.split([parameter.numel() for parameter in named.values()])
         given = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
         return functional_call(self.network, given, (noise,))
-
-
-class PaintedComparison:
-    """Compares the gradients of the images that weights make."""
-
-    def __init__(self, pixels: Comparison, painter: Painter) -> None:
-        """Take what compares images."""
-        self.name, self.like = pixels.name, pixels.like
-        self._pixels, self._painter = pixels, painter
-
-    def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
-    ) -> Gradients:
-        """Compare rows of weights (R, P) as `Comparison` says of images."""
-        return self._pixels.gradients(self._painter.paint(inputs, victims), masks, labels, victims, others)
 
 
 def network_of(width: int, shape: Sequence[int]) -> nn.Sequential:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import NotApplicable
-from tests.attacks.batch_separation.tables import COLUMNS, census, gradient_of, network
 from tests.attacks.solving import attacked
+from tests.attacks.tables import COLUMNS, census, gradient_of, network
 
 NAME = "one-hot-rows"
 SURVEY = {"data": {"name": "affairs-survey"}, "task": "tabular"}

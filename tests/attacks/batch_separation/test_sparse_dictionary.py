@@ -13,9 +13,9 @@ from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, searched
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.batch_separation.tables import census, gradient_of
-from tests.attacks.batch_separation.tables import network as two_classes
 from tests.attacks.solving import attacked, network, solve
+from tests.attacks.tables import census, gradient_of
+from tests.attacks.tables import network as two_classes
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}

@@ -1,7 +1,6 @@
 """The search itself: rows of one computation, on bowls whose lowest points are known, and beside torch's optimizers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,50 +9,14 @@ from torch import Tensor
 
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
-from attacks.core.matching.unknowns import NOTHING, Unknowns, Values
+from attacks.core.matching.unknowns import Unknowns
 from fedsim.core import registry, seeding
-from fedsim.core.types import DropoutSite, Masks, Observation, Step
+from fedsim.core.types import DropoutSite, Observation, Step
+from tests.attacks.core.matching.bowls import Bowls
 from tests.attacks.core.matching.measures import squared
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 SETTINGS = DescentSettings(iterations=50, rate=0.1, patience=10, stall=10_000)
-
-
-@dataclass(frozen=True)
-class Distances:
-    """Figures of rows whose gradient is the dummy itself."""
-
-    rows: Tensor
-    targets: Tensor
-
-    def inner(self) -> Tensor:
-        return (self.rows * self.targets).sum(1, keepdim=True)
-
-    def squared(self) -> Tensor:
-        return self.rows.square().sum(1, keepdim=True)
-
-    def difference(self) -> Tensor:
-        return (self.rows - self.targets).square().sum(1, keepdim=True)
-
-    def observed(self) -> Tensor:
-        return self.targets.square().sum(1, keepdim=True)
-
-
-@dataclass
-class Bowls:
-    """A bowl a victim, and how many rows each call had."""
-
-    targets: Tensor
-    name: str = "bowls"
-    like: Tensor = field(default_factory=lambda: torch.zeros(1))
-    rows: list[int] = field(default_factory=list)
-
-    def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
-    ) -> Distances:
-        self.rows.append(len(inputs))
-        flat = inputs.flatten(1) * (masks[0].flatten(1) if masks else 1.0)
-        return Distances(flat, self.targets[list(victims)].flatten(1))
 
 
 def normal(_victim: int, generator: torch.Generator) -> Tensor:

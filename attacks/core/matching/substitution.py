@@ -1,0 +1,68 @@
+"""Searches along variables of which the inputs are made: weights of a network that paints them, values of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.core.matching.comparison import Comparison, Gradients
+from attacks.core.matching.descent import Descent, RestartResult
+from attacks.core.matching.unknowns import NOTHING, Values
+from fedsim.core.types import Masks, OnStep, Step
+
+Making = Callable[[Tensor, Sequence[int]], Tensor]
+"""Makes inputs (R, B, *shape) of variables (R, ...), given the victim of each row; differentiable."""
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """Variables in place of the inputs.
+
+    Attributes:
+        make: makes inputs of them.
+        first: draws the variables of a victim's next restart, without the dimension of rows.
+    """
+
+    make: Making
+    first: Callable[[int, torch.Generator], Tensor]
+
+    def into(self, descent: Descent) -> Descent:
+        """Return the same search along the variables. It has no box, and its steps show inputs."""
+        search, victims = descent.search, descent.victims
+        along = replace(
+            search,
+            first=self.first,
+            prior=lambda variables, masks, rows: search.prior(self.make(variables, rows), masks, rows),
+        )
+        shown = [self._shown(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
+        comparison = _OfVariables(descent.comparison, self.make)
+        return replace(descent, comparison=comparison, search=along, victims=victims._replace(on_steps=shown), box=None)
+
+    def made(self, rows: Sequence[RestartResult]) -> list[RestartResult]:
+        """Return the ends of rows with the inputs that their variables make."""
+        return [replace(row, inputs=self._of_victim(row.inputs, row.victim)) for row in rows]
+
+    def _shown(self, victim: int, on_step: OnStep) -> OnStep:
+        def tell(step: Step) -> None:
+            on_step(replace(step, guess=self._of_victim(step.guess, victim)))
+
+        return tell
+
+    def _of_victim(self, variables: Tensor, victim: int) -> Tensor:
+        return self.make(variables[None], [victim])[0].detach()
+
+
+class _OfVariables:
+    """Compares the gradients of the inputs that variables make."""
+
+    def __init__(self, of_inputs: Comparison, make: Making) -> None:
+        self.name, self.like = of_inputs.name, of_inputs.like
+        self._of_inputs, self._make = of_inputs, make
+
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
+        return self._of_inputs.gradients(self._make(inputs, victims), masks, labels, victims, others)

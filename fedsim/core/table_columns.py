@@ -1,0 +1,37 @@
+"""What public statistics tell of the columns of a table: which of them are categories.
+
+A category stands as one column for each of its values, of which exactly one is 1; 0 and 1 are the extremes of a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SAME_SHARE = 1e-5  # single precision of means over a whole table
+_SAME_SPREAD = 1e-4
+
+
+def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[int, ...], ...]:
+    """Return the columns of every category of a table, by the public mean and standard deviation of each column.
+
+    A column of 0 and 1 has the variance m (1 - m). Neighbours of this kind whose means add up to 1 are one category.
+    """
+    is_flag = [abs(s * s - m * (1.0 - m)) <= _SAME_SPREAD * s * s for m, s in zip(mean, std, strict=True)]
+    categories, start = list[tuple[int, ...]](), 0
+    while start < len(is_flag):
+        end = _end_of_category(mean, is_flag, start)
+        if is_flag[start]:
+            categories.append(tuple(range(start, end)))
+        start = end
+    return tuple(categories)
+
+
+def _end_of_category(mean: Sequence[float], is_flag: Sequence[bool], start: int) -> int:
+    total = 0.0
+    for end in range(start, len(is_flag)):
+        if not is_flag[end]:
+            break
+        total += mean[end]
+        if abs(total - 1.0) < _SAME_SHARE:
+            return end + 1
+    return start + 1
