@@ -1,4 +1,7 @@
-"""How guessed rows of numbers are scored: beside the originals that they are nearest to, in standard deviations."""
+"""How guessed rows of numbers are scored: beside the originals that they are nearest to, in standard deviations.
+
+Beside each stands what public marginals give, and what the rows of other people do.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from torch import Tensor
 
 from fedsim.core.types import Batch, Dataset, Reconstruction
 from fedsim.core.types.tasks import Scored
-from fedsim.metrics import table
+from fedsim.metrics import cells, table
 from fedsim.metrics.image import match
 from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
 
-_WORST = {"number_error": 10.0, "categories_right": 0.0, "row_exact": 0.0}
+_WORST = {"number_error": 10.0, "categories_right": 0.0, "cells_right": 0.0, "row_exact": 0.0}
 
 
 def score_rows(examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
@@ -21,23 +24,30 @@ def score_rows(examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
     completed = complete(guess, len(examples))
     rows, originals = (part.detach().double().cpu().flatten(1) for part in (completed.inputs, examples.inputs))
     usable = rows.isfinite().all(1)
+    strangers = cells.matched_strangers(originals, data.test.inputs.double().flatten(1))
     order = match(torch.where(usable[:, None], rows, torch.nan), originals)
     items = tuple(
-        _item(number, rows[at], originals[number], columns, bool(usable[at]))
+        _item(number, rows[at], originals[number], strangers[:, number], columns, bool(usable[at]))
         for number, at in enumerate(order.tolist())
     )
     return Scored(items=items, order=order, guess=completed)
 
 
-def _item(number: int, guess: Tensor, original: Tensor, columns: table.Columns, is_usable: bool) -> ItemScore:
+def _item(
+    number: int, guess: Tensor, original: Tensor, strangers: Tensor, columns: table.Columns, is_usable: bool
+) -> ItemScore:
     values = {
         "number_error": table.number_error(guess, original, columns),
         "categories_right": table.categories_right(guess, original, columns),
+        "cells_right": cells.cells_right(guess, original, columns),
         "row_exact": table.row_exact(guess, original, columns),
     }
     values = values if is_usable else dict(_WORST)
     values["number_error_guessed"] = table.number_error_guessed(original, columns)
     values["categories_guessed"] = table.categories_guessed(original, columns)
+    if len(strangers):
+        values["cells_of_others"] = cells.cells_of_others(strangers, original, columns)
+        values["row_of_others"] = cells.row_of_others(strangers, original, columns)
     if not columns.categories:
         values = {name: value for name, value in values.items() if not name.startswith("categories")}
     return ItemScore(index=number, values=values, is_missing=not is_usable)
