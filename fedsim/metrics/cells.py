@@ -43,7 +43,6 @@ def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     statistics={"table.cells_of_others": "mean"},
     worst=0.0,
     noun="row",
-    compared=False,
 )
 def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the mean `cells_right` of rows of strangers (G, C), one of each group, beside a row (C,)."""
@@ -60,7 +59,6 @@ def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float
     statistics={"table.row_of_others": "mean"},
     worst=0.0,
     noun="row",
-    compared=False,
 )
 def row_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of rows of strangers (G, C), one of each group, that are a row (C,)."""

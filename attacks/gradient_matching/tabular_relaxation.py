@@ -1,0 +1,184 @@
+"""tabular-relaxation: match the gradient by rows of a table whose categories are shares of their values.
+
+Idea: a row of a table is no free vector. Search for each category how likely its values are, and for each number where
+    it lies between its public extremes, so that every guess on the way is nearly a row.
+Equation: min over u of 1 - cos(g(x(u)), g*), x = (z(u) - mean) / std, z the softmax of u over the columns of a category
+    and its sigmoid elsewhere. The best of several starts counts; each category is then the likeliest of its values.
+Assumes: honest-but-curious server, one gradient, public means and standard deviations; labels granted or inferred.
+Recovers: rows and labels, also of batches beyond the rank of their columns; dropout masks of known rates.
+Fails: large batches, whose gradients other people explain as well; no categories, since then a box is as good.
+Source: Vero, Balunovic, Dimitrov, Vechev 2023, arXiv 2210.01785, and its public code (relaxation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
+from attacks.core.matching.descent import RestartResult, ScheduleName, VictimGroup
+from attacks.core.matching.optimizers import Sign
+from attacks.core.matching.substitution import Substitution
+from attacks.core.matching.terms import PriorChoice, prior_settings
+from attacks.core.matching.unknown_masks import FirstMasks
+from attacks.core.tolerances import TINY
+from fedsim.core.hooks import Effort, Outlook, Tables
+from fedsim.core.registry import attack
+from fedsim.core.table_columns import categories_of
+from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction
+
+_FEW_STARTS = 4
+
+
+class TabularRelaxationConfig(MaskSearchConfig):
+    """Settings of the search. `learning_rate` is a step of u; `boxed` does not count, since sigmoids keep the range."""
+
+    max_iterations: int = Field(default=1500, ge=1, description="most iterations of one start")
+    learning_rate: float = Field(default=0.15, gt=0, description="Adam's step for u and for masks")
+    sign: Sign = Field(default="soft", description="hard: only the sign of u's gradient; soft: its tanh; off: as it is")
+    priors: tuple[PriorChoice, ...] = prior_settings({})
+    schedule: ScheduleName = Field(
+        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
+    )
+    threshold: float = Field(default=1e-9, ge=0, description="stop when the objective is below this")
+    median_every: int = Field(default=0, ge=0, le=0, description="0: columns have no neighbours to take medians of")
+    restarts: int = Field(default=8, ge=1, description="independent starts, run at once; the lowest objective wins")
+
+
+@final
+@attack(
+    "tabular-relaxation",
+    summary="gradient matching by relaxed rows of a table (TabLeak)",
+    paper="2210.01785",
+    fidelity="variant",
+    deviates="best start, not pooled; soft, larger, shrinking steps; masks are unknowns too",
+    aliases=("tableak",),
+)
+class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
+    """Descends along logits of categories and of numbers."""
+
+    effort: ClassVar[Effort] = "descent"
+    first_masks: ClassVar[FirstMasks] = "mean"
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"input-statistics"})
+    example: ClassVar[Tables] = {
+        "data": {"name": "affairs-survey"},
+        "task": "tabular",
+        "model": {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0, "bias": True},
+        "federation": {"batch_size": 2},
+    }
+
+    @classmethod
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
+        """Return a few starts, and as many iterations as they leave."""
+        return {"max_iterations": max(1, gradients // _FEW_STARTS), "restarts": _FEW_STARTS}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse what is no table with categories."""
+        spec = observation.spec
+        if len(spec.shape) != 1 or spec.vocabulary is not None:
+            return f"it searches rows of a table, and an example has shape {tuple(spec.shape)}"
+        if not categories_of(spec.mean, spec.std):
+            return "no column is 0 or 1 in every row; numbers alone are searched as well by inverting-gradients"
+        return super().not_applicable(observation)
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect more than of other descents, which do not know that a category has one value."""
+        return super().outlook(observation)._replace(chance=0.7)
+
+    def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
+        """Search logits in place of rows, and return the rows of each start's best logits."""
+        descent = self.descent(victims, self.plan(victims))
+        table = RelaxedTable.of(victims.observations[0].spec)
+        logits = Substitution(table.rows, descent.search.first)
+        return logits.made(self.run_descent(logits.into(descent))), descent.comparison.name
+
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
+        """Return the best start, each category as its likeliest value, and how undecided categories were."""
+        guess, table = super().report(observation, rows, labels, path), RelaxedTable.of(observation.spec)
+        facts = {**guess.facts, "mean entropy of categories": float(table.entropy(guess.inputs).mean())}
+        return replace(guess, inputs=table.decided(guess.inputs), facts=facts)
+
+
+@dataclass(frozen=True)
+class RelaxedTable:
+    """Rows of a table as functions of logits, one a column.
+
+    Attributes:
+        parts: neighbouring columns: how many, and whether they are the values of one category.
+        mean: of every column, whose extremes are 0 and 1.
+        std: of every column.
+    """
+
+    parts: tuple[tuple[int, bool], ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spec: InputSpec) -> RelaxedTable:
+        """Return the table that public statistics describe."""
+        parts, end = list[tuple[int, bool]](), 0
+        for category in categories_of(spec.mean, spec.std):
+            if category[0] > end:
+                parts.append((category[0] - end, False))
+            parts.append((len(category), True))
+            end = category[-1] + 1
+        if len(spec.mean) > end:
+            parts.append((len(spec.mean) - end, False))
+        return cls(tuple(parts), tuple(spec.mean), tuple(spec.std))
+
+    def rows(self, logits: Tensor, _victims: Sequence[int] = ()) -> Tensor:
+        """Return normalised rows of logits (..., C)."""
+        mean, std = self._scale(logits)
+        plain = [_relaxed(part, is_category) for part, is_category in self._parted(logits)]
+        return (torch.cat(plain, -1) - mean) / std
+
+    def decided(self, rows: Tensor) -> Tensor:
+        """Return rows (B, C) whose categories are the likeliest of their values."""
+        mean, std = self._scale(rows)
+        parts = self._parted(rows * std + mean)
+        plain = [_likeliest(part) if is_category else part for part, is_category in parts]
+        return (torch.cat(plain, -1) - mean) / std
+
+    def entropy(self, rows: Tensor) -> Tensor:
+        """Return the entropy of each category of rows (B, C), as a share of the largest possible one."""
+        mean, std = self._scale(rows)
+        categories = [part for part, is_category in self._parted(rows * std + mean) if is_category]
+        shares = [_with_its_opposite(part).clamp(TINY, 1.0) for part in categories]
+        return torch.stack([-(share * share.log()).sum(-1) / math.log(share.shape[-1]) for share in shares], -1)
+
+    def _parted(self, values: Tensor) -> list[tuple[Tensor, bool]]:
+        columns = values.split([count for count, _ in self.parts], -1)
+        return [(part, is_category) for part, (_, is_category) in zip(columns, self.parts, strict=True)]
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
+
+    def _scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self._statistics
+        return mean.to(like), std.to(like)
+
+
+def _relaxed(logits: Tensor, is_category: bool) -> Tensor:
+    """Return shares of the values of a category, or numbers between 0 and 1; a flag that stands alone is a number."""
+    return logits.softmax(-1) if is_category and logits.shape[-1] > 1 else logits.sigmoid()
+
+
+def _likeliest(shares: Tensor) -> Tensor:
+    """Return 1 for the likeliest value of a category (B, values) and 0 for the others."""
+    return shares.round() if shares.shape[-1] == 1 else F.one_hot(shares.argmax(-1), shares.shape[-1]).to(shares)
+
+
+def _with_its_opposite(shares: Tensor) -> Tensor:
+    """Return shares of all values of a category: those of a flag that stands alone are two."""
+    return torch.cat([shares, 1.0 - shares], -1) if shares.shape[-1] == 1 else shares
