@@ -65,7 +65,7 @@ class VisionTransformer(nn.Module):
         else:
             self.register_buffer("positions", sinusoids(tokens, width) * (positions == "sinusoidal"), persistent=False)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.Sequential(*(_Block(width, heads, hidden, dropout) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(TokenBlock(width, heads, hidden, dropout) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, spec.classes))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def sinusoids(tokens: int, width: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[None, :, :width]
 
 
-class _Block(nn.Module):
+class TokenBlock(nn.Module):
     """Attention, then MLP; each reads normalised tokens (B, T, width) and is added to the tokens."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:

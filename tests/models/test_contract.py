@@ -15,6 +15,7 @@ PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test
 DENOISING = {"edm-unet", "patch-diffusion"}  # images to images, in test files of their own
 MASKS = {"mask-convnet", "mask-mlp"}  # scores of pixels, in test files of their own
 GRAPHS = {"gat", "gcn"}  # of nodes, in test files of their own
+TABLES = {"ft-transformer"}  # rows of features: test_ft_transformer.py
 LANGUAGE = {
     "hugging-face",
     "masked-checkpoint",
@@ -25,7 +26,7 @@ LANGUAGE = {
     "tiny-llama",
     "tiny-vlm",
 }  # for tokens or questions: in test files of their own
-FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - DENOISING - MASKS - GRAPHS - LANGUAGE)
+FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - DENOISING - MASKS - GRAPHS - TABLES - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}
 CASES = [
