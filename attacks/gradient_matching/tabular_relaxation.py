@@ -6,7 +6,7 @@ Equation: min over u of 1 - cos(g(x(u)), g*), x = (z(u) - mean) / std, z the sof
     and its sigmoid elsewhere. The best of several starts counts; each category is then the likeliest of its values.
 Assumes: honest-but-curious server, one gradient, public means and standard deviations; labels granted or inferred.
 Recovers: rows and labels, also of batches beyond the rank of their columns; dropout masks of known rates.
-Fails: large batches, whose gradients other people explain as well; no categories, since then a box is as good.
+Fails: large batches, of which most rows come out wrong; no categories, since then a box is as good (refused).
 Source: Vero, Balunovic, Dimitrov, Vechev 2023, arXiv 2210.01785, and its public code (relaxation).
 """
 
