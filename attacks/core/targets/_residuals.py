@@ -113,6 +113,8 @@ def residuals_by_all_layers(
         if outputs.numel() > _MOST_OUTPUTS:
             return None
         chosen = _behind_outputs(shared, outputs, [place for _, _, place in placed(observation.spec.heads)])
+        if not chosen:
+            return None  # the masks leave nothing of the examples
         rows = [_flat(torch.autograd.grad(one, list(chosen.values()), retain_graph=True, materialize_grads=True))
                 for one in outputs.flatten().unbind()]  # fmt: skip
     model.requires_grad_(requires_grad=False)

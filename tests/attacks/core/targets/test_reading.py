@@ -240,6 +240,15 @@ def test_dropout_hides_those_of_a_batch_unless_masks_are_known() -> None:
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
+def test_masks_that_leave_nothing_give_no_targets() -> None:
+    layers = nn.Linear(PIXELS, 40, bias=False), nn.Dropout(0.5), nn.Linear(40, OUTPUTS, bias=False)
+    model, inputs = nn.Sequential(*layers).double(), numbers(4, PIXELS)
+    with record_masks(model, torch.Generator().manual_seed(5)) as drawn:
+        observation = observe(model, F.mse_loss, inputs, numbers(4, OUTPUTS, seed=2), "numbers", OUTPUTS)
+    observation = replace(observation, sites=tuple(drawn.sites))
+    assert read_targets(observation, inputs, (torch.zeros_like(drawn.masks[0]),)) is None
+
+
 def test_wrong_inputs_give_no_targets() -> None:
     inputs, labels = numbers(4, PIXELS), numbers(4, OUTPUTS, seed=2)
     observation = observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS)
