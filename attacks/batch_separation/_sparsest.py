@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsim.core.deadline import check_time
+
 _DESCENT_STEPS = 200
 _FIRST_SMOOTHING, _LAST_SMOOTHING = 0.3, 0.03
 _FIRST_STEP = 0.5
@@ -259,6 +261,9 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
 
     Some steps each solve for so many entries that are smallest so far; few that are not zero are soon outweighed.
     `sharpened` needs fewer zeros, and a hundred times the work.
+
+    Raises:
+        DeadlineReached: no time is left.
     """
     directions = F.normalize(space.basis, dim=1)
     count = max(_FIXING * vectors.shape[1], len(directions) // _PARTS)
@@ -266,6 +271,7 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
         return vectors[:0]
     near = vectors
     for _ in range(_TRIMMED_STEPS):
+        check_time()
         smallest = (near @ directions.T).abs().topk(count, largest=False).indices
         near = torch.stack([_null(directions[rows], one) for rows, one in zip(smallest, near, strict=True)])
     are_zero, _ = zeros(space, near)
