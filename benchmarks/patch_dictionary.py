@@ -1,7 +1,8 @@
-"""Batches of a small vision transformer, separated by the dropout of their embedding: how many images come back.
+"""Batches of a vision transformer, separated by the dropout of their embedding: how many images come back.
 
-Untrained, two blocks, every place drops out at the same rate; photographs of CIFAR-10. An update counts as exact where
-every image is. With ``--full``: 10 updates a row, or as many as the photographs give.
+Untrained, every place drops out at the same rate: two blocks on photographs of CIFAR-10, and ViT-B/16 on photographs
+of 224 x 224 pixels. An update counts as exact where every image is. With ``--full``: 10 updates a row, or as many as
+the photographs give.
 """
 
 from __future__ import annotations
@@ -23,44 +24,55 @@ from fedsim.core.errors import NotApplicable
 _IMAGES = 20  # of the data set
 _ALL, _FEW = 10, 5
 _PLACED = 1e-3  # relative error of a patch that counts as found at its position
-_PATCH = 8
+_LARGE: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "imagenet"}
 
 
 class Case(NamedTuple):
-    """A row: dropout rate and hidden units of the model, images of an update, and the share that is asked for."""
+    """A row: a network in words and its settings, images of an update, data, pixels of a patch, the share asked for."""
 
-    rate: float
+    words: str
+    model: Mapping[str, Any]
     images: int
-    hidden: int = 256
+    data: Mapping[str, Any] = PHOTOGRAPHS
+    patch: int = 8
     share: str = ""
 
     @property
     def setting(self) -> str:
         """The row in a table."""
-        return f"p = {self.rate:g}, {self.hidden:,} hidden units, B = {self.images}"
+        return f"{self.words}, B = {self.images}"
 
     def victims(self, most: int) -> Iterator[Victim]:
         """Yield clients that share the data set."""
-        model: Mapping[str, Any] = {
-            "name": "vit-small", "blocks": 2, "dropout": self.rate, "patch": _PATCH, "width": 256, "hidden": self.hidden
-        }  # fmt: skip
         clients = _IMAGES // self.images
-        yield from victims_of(PHOTOGRAPHS, model, min(most, clients), batch_size=self.images, clients=clients)
+        yield from victims_of(self.data, self.model, min(most, clients), batch_size=self.images, clients=clients)
+
+
+def _small(rate: float, images: int, hidden: int = 256, share: str = "") -> Case:
+    model = {"name": "vit-small", "blocks": 2, "dropout": rate, "patch": 8, "width": 256, "hidden": hidden}
+    return Case(f"p = {rate:g}, {hidden:,} hidden units", model, images, share=share)
+
+
+def _base(rate: float, images: int) -> Case:
+    return Case(f"ViT-B/16, 224 x 224, p = {rate:g}", {"name": "vit-b16", "dropout": rate}, images, _LARGE, 16)
 
 
 CASES = (
-    Case(0.5, 1, share=">= 0.9"),
-    Case(0.5, 2, share=">= 0.7"),
-    Case(0.5, 3),
-    Case(0.5, 4),
-    Case(0.5, 4, 1024),
-    Case(0.25, 2),
-    Case(0.1, 2),
-    Case(0.0, 2),
+    _small(0.5, 1, share=">= 0.9"),
+    _small(0.5, 2, share=">= 0.7"),
+    _small(0.5, 3),
+    _small(0.5, 4),
+    _small(0.5, 4, 1024),
+    _small(0.25, 2),
+    _small(0.1, 2),
+    _small(0.0, 2),
+    _base(0.5, 2),
+    _base(0.75, 2),
+    _base(0.75, 3),
 )
 
 
-@experiment("patch-dictionary", minutes=5, page="attacks/patch-dictionary", seconds=60)
+@experiment("patch-dictionary", minutes=15, page="attacks/patch-dictionary", seconds=300)
 def patch_dictionary(budget: Budget) -> Cells:
     """Return a cell for each row."""
     victims, seconds = _ALL if budget.full else _FEW, budget.seconds or 0.0
@@ -68,13 +80,16 @@ def patch_dictionary(budget: Budget) -> Cells:
 
 
 def _rows(case: Case, most: int, seconds: float) -> Iterator[Row]:
-    victims = list(case.victims(most))
+    outcomes, placed = list[Outcome](), list[float]()
     try:
-        outcomes = [_attack(victim, number, seconds) for number, victim in enumerate(victims)]
+        for number, victim in enumerate(
+            case.victims(most)
+        ):  # one at a time: each holds the gradient of a large network
+            outcomes.append(_attack(victim, number, seconds))
+            placed.append(_placed(outcomes[-1].guess.inputs, victim.batch.inputs, case.patch))
     except NotApplicable as reason:
         yield Row("refused", case.setting, 0.0, "", n=0, note=str(reason))
         return
-    placed = [_placed(one.guess.inputs, victim.batch.inputs) for one, victim in zip(outcomes, victims, strict=True)]
     yield share(EXACT, case.setting, [float(one.is_exact) for one in outcomes], case.share)
     yield averaged("patches at their position", case.setting, placed, "share", ">= 1" if case.share else "")
     yield measured("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
@@ -86,16 +101,16 @@ def _attack(victim: Victim, number: int, seconds: float) -> Outcome:
     return attack_within(seconds, method.make(method.config()), victim, number)
 
 
-def _placed(patches: Tensor, wanted: Tensor) -> float:
+def _placed(guesses: Tensor, images: Tensor, patch: int) -> float:
     """Return the share of the true patches that one of the guesses has at the same position."""
-    if not len(patches):
+    if not len(guesses):
         return 0.0
-    ours, theirs = _cut(patches), _cut(wanted)
+    ours, theirs = _cut(guesses, patch), _cut(images, patch)
     errors = torch.cdist(theirs, ours).amin(2) / theirs.norm(dim=2)
     return float((errors < _PLACED).double().mean())
 
 
-def _cut(images: Tensor) -> Tensor:
+def _cut(images: Tensor, patch: int) -> Tensor:
     """Return the patches of images (B, C, H, W), shape (positions, B, entries)."""
-    tiles = images.double().unfold(2, _PATCH, _PATCH).unfold(3, _PATCH, _PATCH)
+    tiles = images.double().unfold(2, patch, patch).unfold(3, patch, patch)
     return tiles.permute(2, 3, 0, 1, 4, 5).flatten(3).flatten(0, 1)

@@ -4,8 +4,8 @@ A federation of ten clients trains; at some rounds each client's gradient is att
 Labels are inferred, masks unknown; seconds are those of one core. An update counts as honest if every returned image is
 right, each pixel within half of 1/255, and at least one is returned.
 Settings of means hold their 95 % interval by bootstrap over updates.
-Without ``--full``: the multilayer perceptron through dropout, 4 clients a round (about four minutes). With it: 10
-clients, more rounds, a perceptron without dropout and a vision transformer (about half an hour).
+Without ``--full``: the multilayer perceptron through dropout. With it: more rounds, a perceptron without dropout and a
+vision transformer (about half an hour).
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ def counted(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
     return int(near.any(1).sum()), int((~near.any(0)).sum())
 
 
-def _rows(case: Case, rounds: Sequence[int], clients: int) -> Iterator[Row]:
+def _rows(case: Case, rounds: Sequence[int]) -> Iterator[Row]:
     world, method = world_of(case), registry.get("attack", case.attack)
     for round_, weights in over_rounds(world, case.rate, rounds):
         honest, whole, shares, wrong, seconds = [], [], [], [], []
-        for client in range(clients):
+        for client in range(_CLIENTS):
             seen = victim(world, weights, round_, client)
             begin = time.process_time()
             guess = method.make(method.config())(seen.observation, seeding.generator(1, "attack", client))
@@ -143,5 +143,5 @@ def _rows(case: Case, rounds: Sequence[int], clients: int) -> Iterator[Row]:
 @experiment("trained-victims", minutes=4, page="attacks/exact-frontier")
 def trained_victims(budget: Budget) -> Cells:
     """Return a cell for each training."""
-    cases, clients = (CASES, _CLIENTS) if budget.full else (CASES[:1], 4)
-    return {case.words: partial(_rows, case, case.rounds if budget.full else SHORT, clients) for case in cases}
+    cases = CASES if budget.full else CASES[:1]
+    return {case.words: partial(_rows, case, case.rounds if budget.full else SHORT) for case in cases}
