@@ -46,13 +46,18 @@ _SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
 _QUICK = 20.0  # processor seconds of a test that is not marked slow
 _BEGAN = pytest.StashKey[float]()
 
-# A shared machine can stall any single example.
+# A shared machine can stall any single example. Slow tests draw as many examples as hypothesis does by default.
 hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
 
 BASE: dict[str, Any] = {"title": "test", **SMALL}
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples of a property where slow tests are left out: nearly all of the time of such a test."""
+    hypothesis.settings.load_profile("quick" if config.option.markexpr == "not slow" else "no deadline")
 
 
 class Backwards(pytest.Dir):

@@ -7,14 +7,9 @@ import wave
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
-
-# A shared machine can stall any single example.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
 
 
 def noise(count: int, *shape: int) -> np.ndarray:
