@@ -57,8 +57,17 @@ def test_zero_and_unusable_vectors_add_nothing(rule, contributions) -> None:
     assert float(clipped.norm()) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("start", [0.01, 100.0])
-@pytest.mark.parametrize("quantile", [0.2, pytest.param(0.5, marks=pytest.mark.slow), 0.9])
+@pytest.mark.parametrize(
+    ("start", "quantile"),
+    [  # each start and each quantile once, and slowly together
+        (0.01, 0.2),
+        (100.0, 0.9),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((0.01, 0.5), (100.0, 0.5), (0.01, 0.9), (100.0, 0.2))
+        ),
+    ],
+)
 def test_the_clipping_norm_follows_the_quantile(rule, contributions, start, quantile) -> None:
     norms = torch.linspace(1.0, 3.0, 101)
     private = rule("dp-fedavg", clip=start, noise_multiplier=0.0, quantile=quantile)

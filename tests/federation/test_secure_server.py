@@ -43,8 +43,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("drops", [{}, {"drop_before": 0.08, "drop_during": 0.08, "drop_after": 0.08, "deadline": 8.0}])
-@pytest.mark.parametrize("weighted", [True, False])
+DROPS = {"drop_before": 0.08, "drop_during": 0.08, "drop_after": 0.08, "deadline": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("drops", "weighted"),
+    [
+        ({}, False),
+        (DROPS, True),
+        pytest.param({}, True, marks=pytest.mark.slow),
+        pytest.param(DROPS, False, marks=pytest.mark.slow),
+    ],
+)
 def test_masked_and_ideal_end_in_the_same_model(scenario: Build, drops: dict[str, Any], weighted: bool) -> None:
     tables: dict[str, Any] = {
         "federation": {"clients": 9, "rounds": 4, "algorithm": "fedavg", "local_epochs": 1, "batch_size": 50},

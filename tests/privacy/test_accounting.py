@@ -82,8 +82,8 @@ FAR_BELOW_RENYI = (1e-4, 0.5, 10, 1e-5)
 @pytest.mark.parametrize(
     "setting",
     [
-        *list(REFERENCE)[:3],
-        *(pytest.param(setting, marks=pytest.mark.slow) for setting in list(REFERENCE)[3:]),
+        next(iter(REFERENCE)),
+        *(pytest.param(setting, marks=pytest.mark.slow) for setting in list(REFERENCE)[1:]),
         (0.2, 30.0, 1, 1e-5),
         pytest.param((0.9, 0.6, 3, 1e-5), marks=pytest.mark.slow),
         pytest.param((0.3, 1.0, 1, 1e-2), marks=pytest.mark.slow),

@@ -190,7 +190,9 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     ("spoil", "least"),
     [
         (lambda t, g: t + 0.01 * t.norm() / t.numel() ** 0.5 * torch.randn(t.shape, generator=g), 40),
-        (lambda t, _: (t * (127 / t.abs().max())).round() * (t.abs().max() / 127), 35),
+        pytest.param(
+            lambda t, _: (t * (127 / t.abs().max())).round() * (t.abs().max() / 127), 35, marks=pytest.mark.slow
+        ),
         pytest.param(lambda t, _: t.bfloat16().float(), 40, marks=pytest.mark.slow),
     ],
     ids=["noise", "int8", "bfloat16"],

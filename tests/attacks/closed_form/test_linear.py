@@ -54,7 +54,7 @@ def test_recovers_the_input_of_any_shape(toy, attack_named, shape, width, bias, 
     assert guess.objective < 1e-12
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("rate", [0.0, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.1, 0.25)), 0.5])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     "data", [{"name": "mnist5k", "train": 40, "test": 10}, {"name": "foolbox-samples", "collection": "cifar10"}]

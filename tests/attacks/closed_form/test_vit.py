@@ -71,7 +71,7 @@ def test_recovers_any_transformer_that_adds_learned_positions(toy, attack_named,
     assert guess.objective < 1e-10
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("rate", [0.0, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.1, 0.25)), 0.5])
 @pytest.mark.parametrize("data", [CIFAR, MNIST])
 def test_real_images_come_back_exactly_without_labels(watched, attack_named, psnr_of, data, rate):
     knows = ("batch-size", "dropout-rates", "input-statistics")

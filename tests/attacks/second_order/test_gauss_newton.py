@@ -113,7 +113,7 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
     assert scored(one, guess).scores[0].values["row_exact"] == 0.0
 
 
-@pytest.mark.parametrize("most", [1, 3, 20])
+@pytest.mark.parametrize("most", [1, pytest.param(3, marks=pytest.mark.slow), 20])
 def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:

@@ -60,7 +60,10 @@ def test_smooth_activations_are_none_of_its_kinks(toy: Toy, activation: Any) -> 
 
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.GELU])
-@pytest.mark.parametrize(("batch_size", "seed"), [(1, 0), (2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("batch_size", "seed"),
+    [(1, 0), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(4, 2, marks=pytest.mark.slow)],
+)
 def test_a_normalised_network_bends_and_has_no_kinks(toy: Toy, activation: Any, batch_size: int, seed: int) -> None:
     assert refusal(toy, chain(activation, seed, norm=True), batch_size) is None
 

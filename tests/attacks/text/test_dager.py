@@ -120,7 +120,7 @@ def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(
     assert not found.notes
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_sentences_of_all_lengths_are_exact(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:
     sentence = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=6)
@@ -175,7 +175,7 @@ def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, table
 
 
 @pytest.mark.parametrize("chosen", ["000", "001", "100", "111"])
-@pytest.mark.parametrize("client", range(3))
+@pytest.mark.parametrize("client", [0, *(pytest.param(client, marks=pytest.mark.slow) for client in (1, 2))])
 def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_dropout(
     chosen: str, client: int, watched: Watched
 ) -> None:
@@ -300,7 +300,10 @@ def test_a_repeated_first_token_is_a_sentence_where_places_are_learned(
     assert read(attacked(seen(watched, tables, gpt2(), sentences))) == inputs_of(sentences)
 
 
-@pytest.mark.parametrize(("steps", "rate"), [(1, 1.0), (1, 1e-3), (2, 1e-4), (2, 1.0), (4, 1e-2)])
+@pytest.mark.parametrize(
+    ("steps", "rate"),
+    [(1, 1.0), (1, 1e-3), (2, 1.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1e-4), (4, 1e-2)))],
+)
 @pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_sentences_of_several_local_steps_are_exact(
     steps: int, rate: float, client: int, watched: Watched, tables: dict[str, Any]
@@ -311,7 +314,7 @@ def test_sentences_of_several_local_steps_are_exact(
     assert read(attacked(observation)) == sorted(truth_of(truth))
 
 
-@pytest.mark.parametrize("steps", [2, 3, 4])
+@pytest.mark.parametrize("steps", [2, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (3, 4))])
 def test_small_steps_add_up_to_one_gradient(steps: int, watched: Watched, tables: dict[str, Any]) -> None:
     sentences = FOUR[:steps]
     assert read(attacked(stepped(watched, tables, 1e-4, sentences))) == inputs_of(sentences)
