@@ -1,6 +1,7 @@
 """Names say what things are: a public class is the only one of its name, and no name is a word that says nothing."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WORDS = {"own", "found", "told", "asked", "drawn"}
+MENTION = re.compile(rf"\b_*(?:{'|'.join(WORDS)})_*\b", re.IGNORECASE)
 FILES = [file for top in ("fedsim", "attacks", "defenses") for file in sorted((ROOT / top).rglob("*.py"))]
 
 
@@ -40,6 +42,7 @@ def test_no_name_is_a_word_that_says_nothing() -> None:
     where = [
         f"{path}:{line}: '{name}' says nothing about what it is"
         for path, tree in trees().items()
+        if MENTION.search((ROOT / path).read_text(encoding="utf-8"))  # few do, and to walk all trees takes seconds
         for name, line in empty_words(tree)
     ]
     assert not where, "\n".join(where)

@@ -93,9 +93,8 @@ def of_an_mlp() -> Observation:
 def settings_of(name: str) -> dict[str, Any]:
     """The settings of an attack's example, and few iterations, steps in them and starts, where it has any."""
     method = ATTACKS[name]
-    few = {
-        k: n for k, n in {"max_iterations": 20, "inner": 4, "restarts": 1}.items() if k in method.config.model_fields
-    }
+    fewest = {"max_iterations": 10, "mask_iterations": 10, "inner": 4, "restarts": 1}
+    few = {key: count for key, count in fewest.items() if key in method.config.model_fields}
     own = method.make.example.get("attacks", [{}])[0]  # type: ignore[attr-defined]
     return {**few, **own}
 

@@ -20,7 +20,7 @@ def source() -> np.random.Generator:
 def test_the_two_stage_bootstrap_is_the_loop_that_its_docstring_describes() -> None:
     values = [[0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0, 1.0], [0.0]]
     generator, means = np.random.default_rng(0), []
-    for _ in range(20_000):
+    for _ in range(10_000):
         drawn: list[float] = []
         for seed in generator.integers(3, size=3):
             drawn += list(generator.choice(values[seed], size=len(values[seed])))

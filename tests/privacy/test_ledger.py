@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -166,51 +168,56 @@ def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(
         Ledger.open(*places(tmp_path))
 
 
-MANY = """
-import os, sys
-from pathlib import Path
-from fedsim.core.types import Mechanism
-from fedsim.privacy.accounting import Spent, epsilon
-from fedsim.privacy.ledger import Allowance, BudgetSpent, Ledger
-
-epsilon([Spent(2.0, 1.0, 1)], 1e-5)  # loads what both processes need
-mechanism = Mechanism("client", "replace", 2.0, 1.0, 1, 1e-5, "the server")
-ledger = Ledger.open(Path(sys.argv[1]), Path(sys.argv[2]))
-child = os.fork()
-try:
-    while True:
-        number = ledger.reserve("ward", [mechanism], Allowance(float(sys.argv[3]), 1e-5), {})
-        os.write(1, f"{number}\\n".encode())  # at once: both processes write here
-except BudgetSpent:
-    pass
-if child:
-    os.waitpid(child, 0)
-"""
+FORKED = multiprocessing.get_context("forkserver")  # commands of other tests share its server, which has loaded all
 
 
-def start(folder: Path, budget: float) -> subprocess.Popen[str]:
-    """Start two processes, of one group, that spend as much as they may and print the number of each entry."""
-    command = [sys.executable, "-c", MANY, *map(str, places(folder)), str(budget)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+def spend(folder: Path, budget: float, said: Connection, both: Barrier) -> None:
+    """Spend as much as there is, and say the number of each entry at once."""
+    ledger = Ledger.open(*places(folder))
+    both.wait()
+    with contextlib.suppress(BudgetSpent):
+        while True:
+            said.send(ledger.reserve("ward", [NOISE], Allowance(budget, DELTA), {}))
+
+
+@contextlib.contextmanager
+def spending(folder: Path, budget: float) -> Iterator[tuple[list[BaseProcess], Connection]]:
+    """Have two processes spend at the same time, and return what they say; a short message is sent whole."""
+    hears, says = FORKED.Pipe(duplex=False)
+    both = FORKED.Barrier(2, timeout=60)
+    processes: list[BaseProcess] = [FORKED.Process(target=spend, args=(folder, budget, says, both)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    says.close()
+    with hears:
+        yield processes, hears
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def heard_until_the_end(hears: Connection) -> list[int]:
+    numbers = []
+    with contextlib.suppress(EOFError):
+        while True:
+            numbers.append(hears.recv())
+    return numbers
 
 
 def test_two_processes_spend_the_budget_once(tmp_path: Path, ledger: Ledger) -> None:
     budget = epsilon([Spent(2.0, 1.0, 3)], DELTA).value + 1e-6  # of exactly three rounds
-    numbers = [int(number) for number in start(tmp_path, budget).communicate(timeout=60)[0].split()]
-    assert sorted(numbers) == [1, 2, 3]
+    with spending(tmp_path, budget) as (_, hears):
+        assert sorted(heard_until_the_end(hears)) == [1, 2, 3]
     assert len(ledger.entries()) == 3
 
 
 def test_a_kill_loses_nothing_that_was_said_to_be_written(tmp_path: Path) -> None:
     Ledger.open(*places(tmp_path))
-    process = start(tmp_path, 1e9)
-    assert process.stdout is not None
-    said = [int(process.stdout.readline()) for _ in range(5)]
-    os.killpg(process.pid, signal.SIGKILL)
-    said += [int(line) for line in process.stdout.read().split("\n")[:-1]]
-    process.wait()
-    process.stdout.close()
+    with spending(tmp_path, 1e9) as (processes, hears):
+        said = [hears.recv() for _ in range(5)]
+        for process in processes:
+            process.kill()
+        said += heard_until_the_end(hears)
     entries = Ledger.open(*places(tmp_path)).entries()
     assert {entry.number for entry in entries} >= set(said)
 

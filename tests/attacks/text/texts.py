@@ -26,14 +26,14 @@ LONG = {
 }
 SEARCHES = ("tag", "lamp")
 SHORT = {
-    "tag": {"max_iterations": 5},
+    "tag": {"max_iterations": 3},
     "lamp": {
-        "max_iterations": 6,
-        "every": 3,
-        "drafts": 3,
-        "candidates": 5,
+        "max_iterations": 4,
+        "every": 2,
+        "drafts": 2,
+        "candidates": 4,
         "burn_in": 0.0,
-        "finishing": 16,
+        "finishing": 8,
         "restarts": 1,
     },
 }

@@ -1,5 +1,7 @@
 """Draws against the softmax that they stem from."""
 
+from itertools import combinations
+
 import pytest
 import torch
 from scipy.stats import chi2
@@ -23,11 +25,27 @@ class Fixed(nn.Module):
         return SCORES.expand(*tokens.shape, -1)
 
 
+def nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """The odds of the fewest tokens that have `top_p` together, by trying all sets; of these, the likeliest."""
+    odds = scores.softmax(-1)
+    sets = [kept for size in range(1, len(odds) + 1) for kept in combinations(range(len(odds)), size)]
+    enough = [kept for kept in sets if float(odds[list(kept)].sum()) >= top_p - 1e-12]  # rounding of a sum of all
+    fewest = [kept for kept in enough if len(kept) == len(enough[0])]
+    best = list(max(fewest, key=lambda kept: float(odds[list(kept)].sum())))
+    return torch.zeros_like(odds).index_copy(0, torch.tensor(best), odds[best] / odds[best].sum())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.8, 0.3])
+def test_a_second_library_keeps_the_same_tokens(top_p: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    kept = transformers.TopPLogitsWarper(top_p)(None, SCORES[None])[0]
+    torch.testing.assert_close(nucleus(SCORES.double(), top_p), kept.double().softmax(-1))
+
+
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8), (2.0, 0.9), (0.7, 0.3)])
 def test_draws_follow_the_softmax(temperature: float, top_p: float) -> None:
-    transformers = pytest.importorskip("transformers")
-    kept = transformers.TopPLogitsWarper(top_p)(None, SCORES[None] / temperature)[0]
-    odds, draws = kept.double().softmax(-1), 3000
+    odds, draws = nucleus(SCORES.double() / temperature, top_p), 3000
     method = make("sampled", temperature=temperature, top_p=top_p)
     texts = generate(method, Fixed(), prompts(*[[0]] * 30), Limits(max_new_tokens=draws // 30), sources(30))
     counts = torch.bincount(torch.tensor([token for text in texts for token in text.tokens]), minlength=len(SCORES))

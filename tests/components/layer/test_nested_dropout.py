@@ -73,7 +73,7 @@ def test_lengths_follow_the_odds() -> None:
 
 
 def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say() -> None:
-    model, steps = nested(eta=4.0), 3000
+    model, steps = nested(eta=4.0), 1500
     inputs, labels = data()
     trained = torch.zeros(WIDTH)
     with record_masks(model, torch.Generator().manual_seed(2)) as recording:

@@ -56,7 +56,7 @@ def test_one_share_short_interpolation_gives_another_secret(secret, randomness, 
     assert polynomial_at(through, 0) != int.from_bytes(secret)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(secret=SECRETS, randomness=SECRETS, threshold=st.integers(1, 8))
 def test_shares_lie_on_a_polynomial_of_degree_threshold_minus_one(secret, randomness, threshold):
     values = {p: int.from_bytes(v) for p, v in shares(secret, threshold, range(1, threshold + 4), randomness).items()}
