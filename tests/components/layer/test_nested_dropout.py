@@ -115,7 +115,7 @@ def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -
 
 
 def test_a_fair_coin_says_which_of_two_layers_is_cut() -> None:
-    model, (inputs, labels), steps = two_layers(eta=2.0), data(), 1000
+    model, (inputs, labels), steps = two_layers(eta=2.0), data(), 500
     cuts = {"2": 0, "5": 0}
     with record_masks(model, torch.Generator().manual_seed(4)) as recording:
         for step in range(steps):
