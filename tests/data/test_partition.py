@@ -16,6 +16,9 @@ from fedsim.core.errors import FedsimError
 from fedsim.data.partition import Scheme, describe_partition, partition
 
 label_lists = st.lists(st.integers(0, 5), min_size=1, max_size=120).map(torch.tensor)
+labels_and_clients = label_lists.flatmap(
+    lambda labels: st.tuples(st.just(labels), st.integers(1, min(30, len(labels))))
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,9 +32,9 @@ def owned(shares: Sequence[Tensor]) -> list[int]:
     return torch.cat(list(shares)).tolist()
 
 
-@given(label_lists, st.integers(1, 30), st.integers(0, 9))
-def test_iid_shares_are_equal_up_to_one(labels: Tensor, clients: int, seed: int) -> None:
-    assume(clients <= len(labels))
+@given(labels_and_clients, st.integers(0, 9))
+def test_iid_shares_are_equal_up_to_one(both: tuple[Tensor, int], seed: int) -> None:
+    labels, clients = both
     shares = partition(labels, clients, generator(seed), scheme="iid")
     assert sorted(owned(shares)) == list(range(len(labels)))
     sizes = [len(share) for share in shares]
@@ -39,11 +42,9 @@ def test_iid_shares_are_equal_up_to_one(labels: Tensor, clients: int, seed: int)
     assert max(sizes) - min(sizes) <= 1
 
 
-@given(label_lists, st.integers(1, 30), st.integers(0, 9), st.floats(1e-6, 1e6))
-def test_dirichlet_uses_everything_and_leaves_nobody_empty(
-    labels: Tensor, clients: int, seed: int, alpha: float
-) -> None:
-    assume(clients <= len(labels))
+@given(labels_and_clients, st.integers(0, 9), st.floats(1e-6, 1e6))
+def test_dirichlet_uses_everything_and_leaves_nobody_empty(both: tuple[Tensor, int], seed: int, alpha: float) -> None:
+    labels, clients = both
     shares = partition(labels, clients, generator(seed), scheme="dirichlet", alpha=alpha)
     assert sorted(owned(shares)) == list(range(len(labels)))
     assert len(shares) == clients
@@ -153,11 +154,11 @@ def test_by_user_needs_users_and_enough_of_them() -> None:
         partition(labels, 3, generator(), scheme="by-user", users=torch.tensor([4, 4, 9, 9, 9, 4]))
 
 
-@given(label_lists, st.integers(1, 30), st.integers(0, 9), st.floats(1e-6, 1e6))
+@given(labels_and_clients, st.integers(0, 9), st.floats(1e-6, 1e6))
 def test_quantity_skew_uses_everything_and_leaves_nobody_empty(
-    labels: Tensor, clients: int, seed: int, alpha: float
+    both: tuple[Tensor, int], seed: int, alpha: float
 ) -> None:
-    assume(clients <= len(labels))
+    labels, clients = both
     shares = partition(labels, clients, generator(seed), scheme="quantity-skew", alpha=alpha)
     assert sorted(owned(shares)) == list(range(len(labels)))
     assert len(shares) == clients
