@@ -110,11 +110,10 @@ def residuals_by_all_layers(
         for _, parameter in shared:
             parameter.requires_grad_()
         outputs = model.train()(inputs.double())
-        if outputs.numel() > _MOST_OUTPUTS:
-            return None
-        chosen = _behind_outputs(shared, outputs, [place for _, _, place in placed(observation.spec.heads)])
+        heads = [place for _, _, place in placed(observation.spec.heads)]
+        chosen = {} if outputs.numel() > _MOST_OUTPUTS else _behind_outputs(shared, outputs, heads)
         if not chosen:
-            return None  # the masks leave nothing of the examples
+            return None  # there are too many outputs, or the masks leave nothing of the examples
         rows = [_flat(torch.autograd.grad(one, list(chosen.values()), retain_graph=True, materialize_grads=True))
                 for one in outputs.flatten().unbind()]  # fmt: skip
     model.requires_grad_(requires_grad=False)
