@@ -63,7 +63,6 @@ CASES = (
     Case("GroupNorm, SiLU, width 4, colour 12 x 12", _SMOOTH, _COLOUR),
     Case("GroupNorm, SiLU, width 6, four blocks, digits", {**_SMOOTH, "width": 6, "stages": 2}, batch_size=2),
     Case("BatchNorm in training mode, SiLU, width 8, six blocks, digits, trained", _BATCH, trained=_TRAINING),
-    Case("GroupNorm, SiLU, width 8, four blocks, digits", {**_SMOOTH, "width": 8, "stages": 2}, batch_size=4),
     Case("GroupNorm, SiLU, width 16, MNIST 16 x 16", {**_SMOOTH, "width": 16}, {"name": "mnist5k", "size": 16}),
     Case("GroupNorm, SiLU, full width of 64, CIFAR-10", {**_SMOOTH, "width": 64}, _PHOTOGRAPHS),
 )
