@@ -153,8 +153,9 @@ def moved(before: Result, after: Result) -> Iterator[str]:
             yield f"{', '.join(name)}: {'is gone' if name in old else 'is new'}"
             continue
         first, second = old[name], new[name]
-        if first.unit not in _TIMES and not _meet(first, second):
-            yield f"{', '.join(name)}: {_spread(first)} before, {_spread(second)} now"
+        shown = _spread(first), _spread(second)  # a file holds four digits: a figure without spread may differ by them
+        if first.unit not in _TIMES and not _meet(first, second) and shown[0] != shown[1]:
+            yield f"{', '.join(name)}: {shown[0]} before, {shown[1]} now"
 
 
 def _read_cell(line: str) -> Done | None:

@@ -65,6 +65,16 @@ def test_seconds_and_figures_without_intervals_are_not_compared() -> None:
     assert not list(moved(result(PSNR), result(PSNR._replace(value=3.0))))
 
 
+def test_a_figure_without_spread_is_where_it_was_up_to_the_digits_that_are_shown() -> None:
+    alike = Row("shown", "curve", 0.25212345, "", 0.25212345, 0.25212345, 10)
+    other = alike._replace(value=0.26, low=0.26, high=0.26)
+    kept = alike._replace(value=0.2521, low=0.2521, high=0.2521)
+    assert not list(moved(result(kept), result(alike)))
+    assert list(moved(result(kept), result(other))) == [
+        "one, curve, shown: 0.252 [0.252, 0.252]  before, 0.26 [0.26, 0.26]  now"
+    ]
+
+
 def test_a_table_has_a_line_a_setting_and_says_which_bound_is_not_kept() -> None:
     other = EXACT._replace(setting="ViT", value=1.0, low=0.5, high=1.0)
     assert _figures.as_table([EXACT, PSNR, other, PSNR._replace(setting="ViT", note="")]).splitlines() == [
