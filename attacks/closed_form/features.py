@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple, final
 
 import torch
-from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
 from attacks.core.preconditions import one_gradient_only
@@ -25,6 +24,7 @@ from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.feature_tokens import FeatureTokens
 from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
+from fedsim.core.table_columns import likeliest_values
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
 
@@ -74,7 +74,8 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
             return no_guess(observation, f"column {int(sizes.argmin())} has no gradient: dropout cuts its token off")
         plain = (weight * of_column).sum(1) / sizes
         residual = float((weight - plain[:, None] * of_column).norm() / weight.norm().clamp_min(LEAST))
-        row = _normalised(tokens.layer, plain).to(next(observation.model.parameters()).dtype)[None]
+        normalised = (plain - tokens.layer.shift.double()) / tokens.layer.scale.double()
+        row = likeliest_values(normalised, observation.spec).to(next(observation.model.parameters()).dtype)[None]
         masks = None if observation.sites else ()
         labels, read = label_guess(observation, row, masks)
         objective, meaning = verdict(observation, row, labels, masks, (residual, "residual of the ratios"))
@@ -94,13 +95,3 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
 def _tokens(observation: Observation) -> _Tokens | None:
     layers = [_Tokens(n, layer) for n, layer in observation.model.named_modules() if isinstance(layer, FeatureTokens)]
     return layers[0] if len(layers) == 1 else None
-
-
-def _normalised(layer: FeatureTokens, plain: Tensor) -> Tensor:
-    """Return a row of values (columns,), each category as its likeliest value, in normalised units."""
-    decided = plain.clone()
-    for columns in layer.features:
-        if len(columns) > 1:
-            decided[list(columns)] = 0.0
-            decided[columns[int(plain[list(columns)].argmax())]] = 1.0
-    return (decided - layer.shift.double()) / layer.scale.double()

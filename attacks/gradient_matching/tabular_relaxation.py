@@ -19,7 +19,6 @@ from functools import cached_property
 from typing import Any, ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from attacks.core.matching.unknown_masks import FirstMasks
 from attacks.core.tolerances import TINY
 from fedsim.core.hooks import Effort, Outlook, Tables
 from fedsim.core.registry import attack
-from fedsim.core.table_columns import categories_of
+from fedsim.core.table_columns import categories_of, likeliest_values
 from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction
 
 _FEW_STARTS = 4
@@ -106,7 +105,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
         """Return the best start, each category as its likeliest value, and how undecided categories were."""
         guess, table = super().report(observation, rows, labels, path), RelaxedTable.of(observation.spec)
         facts = {**guess.facts, "mean entropy of categories": float(table.entropy(guess.inputs).mean())}
-        return replace(guess, inputs=table.decided(guess.inputs), facts=facts)
+        return replace(guess, inputs=likeliest_values(guess.inputs, observation.spec), facts=facts)
 
 
 @dataclass(frozen=True)
@@ -142,13 +141,6 @@ class RelaxedTable:
         plain = [_relaxed(part, is_category) for part, is_category in self._parted(logits)]
         return (torch.cat(plain, -1) - mean) / std
 
-    def decided(self, rows: Tensor) -> Tensor:
-        """Return rows (B, C) whose categories are the likeliest of their values."""
-        mean, std = self._scale(rows)
-        parts = self._parted(rows * std + mean)
-        plain = [_likeliest(part) if is_category else part for part, is_category in parts]
-        return (torch.cat(plain, -1) - mean) / std
-
     def entropy(self, rows: Tensor) -> Tensor:
         """Return the entropy of each category of rows (B, C), as a share of the largest possible one."""
         mean, std = self._scale(rows)
@@ -172,11 +164,6 @@ class RelaxedTable:
 def _relaxed(logits: Tensor, is_category: bool) -> Tensor:
     """Return shares of the values of a category, or numbers between 0 and 1; a flag that stands alone is a number."""
     return logits.softmax(-1) if is_category and logits.shape[-1] > 1 else logits.sigmoid()
-
-
-def _likeliest(shares: Tensor) -> Tensor:
-    """Return 1 for the likeliest value of a category (B, values) and 0 for the others."""
-    return shares.round() if shares.shape[-1] == 1 else F.one_hot(shares.argmax(-1), shares.shape[-1]).to(shares)
 
 
 def _with_its_opposite(shares: Tensor) -> Tensor:

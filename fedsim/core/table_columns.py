@@ -1,4 +1,4 @@
-"""What public statistics tell of the columns of a table: which of them are categories.
+"""What public statistics tell of the columns of a table: which of them are categories, and which value a guess means.
 
 A category stands as one column for each of its values, of which exactly one is 1; 0 and 1 are the extremes of a column.
 """
@@ -6,6 +6,11 @@ A category stands as one column for each of its values, of which exactly one is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedsim.core.types import InputSpec
 
 _SAME_SHARE = 1e-5  # single precision of means over a whole table
 _SAME_SPREAD = 1e-4
@@ -24,6 +29,17 @@ def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[in
             categories.append(tuple(range(start, end)))
         start = end
     return tuple(categories)
+
+
+def likeliest_values(rows: Tensor, spec: InputSpec) -> Tensor:
+    """Return normalised rows (..., C) whose categories have one value each, the likeliest; numbers stay as they are."""
+    decided = rows.clone()
+    for category in map(list, categories_of(spec.mean, spec.std)):
+        mean, std = (rows.new_tensor([statistic[column] for column in category]) for statistic in (spec.mean, spec.std))
+        shares = rows[..., category] * std + mean
+        values = shares.round().clamp(0, 1) if len(category) == 1 else F.one_hot(shares.argmax(-1), len(category))
+        decided[..., category] = (values - mean) / std
+    return decided
 
 
 def _end_of_category(mean: Sequence[float], is_flag: Sequence[bool], start: int) -> int:

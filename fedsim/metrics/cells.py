@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.metrics.image import match
-from fedsim.metrics.table import TOLERANCE, Columns
+from fedsim.metrics.table import Columns, right_cells
 
 _GROUPS = 10  # of strangers: their mean then varies less than what a batch of the same size has right
 
@@ -30,7 +30,7 @@ _GROUPS = 10  # of strangers: their mean then varies less than what a batch of t
 )
 def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of cells of a row (C,) that are right."""
-    return float(_is_right(guess, original, columns).double().mean())
+    return float(right_cells(guess, original, columns).double().mean())
 
 
 @registry.metric(
@@ -46,7 +46,7 @@ def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
 )
 def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the mean `cells_right` of rows of strangers (G, C), one of each group, beside a row (C,)."""
-    return float(_is_right(others, original, columns).double().mean())
+    return float(right_cells(others, original, columns).double().mean())
 
 
 @registry.metric(
@@ -62,7 +62,7 @@ def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float
 )
 def row_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of rows of strangers (G, C), one of each group, that are a row (C,)."""
-    return float(_is_right(others, original, columns).all(-1).double().mean())
+    return float(right_cells(others, original, columns).all(-1).double().mean())
 
 
 def matched_strangers(originals: Tensor, people: Tensor) -> Tensor:
@@ -76,11 +76,3 @@ def matched_strangers(originals: Tensor, people: Tensor) -> Tensor:
     groups = people[: size * min(_GROUPS, len(people) // size)].view(-1, *originals.shape)
     matched = [group[match(group, originals)] for group in groups]
     return torch.stack(matched) if matched else groups
-
-
-def _is_right(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
-    """Return whether each cell of rows (..., C) is right, shape (..., cells)."""
-    numbers = list(columns.numbers)
-    errors = (guess.double() - original.double())[..., numbers].abs() / columns.std[numbers]
-    values = [guess[..., list(c)].argmax(-1) == original[list(c)].argmax() for c in columns.categories]
-    return torch.cat([errors <= TOLERANCE, *(value[..., None] for value in values)], -1)

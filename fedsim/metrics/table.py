@@ -126,10 +126,8 @@ def number_error_guessed(original: Tensor, columns: Columns) -> float:
 )
 def categories_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of categories (C,) that are right; 1 without any."""
-    right = [
-        float(guess[list(category)].argmax() == original[list(category)].argmax()) for category in columns.categories
-    ]
-    return sum(right) / len(right) if right else 1.0
+    right = right_cells(guess, original, columns)[len(columns.numbers) :]
+    return float(right.double().mean()) if len(right) else 1.0
 
 
 @registry.metric(
@@ -164,11 +162,17 @@ def categories_guessed(original: Tensor, columns: Columns) -> float:
 )
 def row_exact(guess: Tensor, original: Tensor, columns: Columns) -> float:
     """Return 1 if a row (C,) was read, else 0."""
-    is_near = bool((_errors(guess, original, columns) <= TOLERANCE).all())
-    return float(is_near and categories_right(guess, original, columns) == 1.0)
+    return float(right_cells(guess, original, columns).all())
+
+
+def right_cells(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
+    """Return whether each number, and then each category, of rows (..., C) is that of a row (C,): (..., cells)."""
+    are_near = _errors(guess, original, columns) <= TOLERANCE
+    of_categories = [guess[..., list(c)].argmax(-1) == original[list(c)].argmax() for c in columns.categories]
+    return torch.cat([are_near, *(one[..., None] for one in of_categories)], -1)
 
 
 def _errors(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
-    """Return the distance of each number from the original, in standard deviations of its column."""
+    """Return the distance of each number of rows (..., C) from the original, in standard deviations of its column."""
     chosen = list(columns.numbers)
-    return (guess.double() - original.double())[chosen].abs() / columns.std[chosen]
+    return (guess.double() - original.double())[..., chosen].abs() / columns.std[chosen]

@@ -12,6 +12,7 @@ from attacks.core.matching.descent import VictimGroup
 from attacks.gradient_matching.tabular_relaxation import RelaxedTable, TabularRelaxation, TabularRelaxationConfig
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from fedsim.core.table_columns import likeliest_values
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step
 from fedsim.metrics.image import match
 from fedsim.metrics.table import TOLERANCE, columns_of
@@ -21,10 +22,9 @@ from tests.attacks.tables import Census, census, gradient_of, network
 Observed = tuple[Observation, Tensor, Tensor]
 NAME = "tabular-relaxation"
 SHARE = math.sqrt(0.25 * 0.75)
-TABLE = RelaxedTable.of(
-    # a number, a category of three values, a flag that stands alone, two numbers
-    InputSpec((7,), 2, (0.4, 0.25, 0.25, 0.5, 0.25, 0.5, 0.5), (0.1, SHARE, SHARE, 0.5, SHARE, 0.2, 0.1))
-)
+# a number, a category of three values, a flag that stands alone, two numbers
+SPEC = InputSpec((7,), 2, (0.4, 0.25, 0.25, 0.5, 0.25, 0.5, 0.5), (0.1, SHARE, SHARE, 0.5, SHARE, 0.2, 0.1))
+TABLE = RelaxedTable.of(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_category_is_a_softmax_and_all_else_a_sigmoid_in_normalised_units() ->
 def test_what_is_returned_has_one_value_a_category_and_the_entropy_says_how_sure_it_was() -> None:
     mean, std = torch.tensor(TABLE.mean), torch.tensor(TABLE.std)
     plain = torch.tensor([[0.3, 0.2, 0.7, 0.1, 0.4, 0.5, 0.6], [0.1, 0.0, 0.0, 1.0, 1.0, 0.2, 0.9]])
-    decided = TABLE.decided((plain - mean) / std) * std + mean
+    decided = likeliest_values((plain - mean) / std, SPEC) * std + mean
     expected = torch.tensor([[0.3, 0.0, 1.0, 0.0, 0.0, 0.5, 0.6], [0.1, 0.0, 0.0, 1.0, 1.0, 0.2, 0.9]])
     torch.testing.assert_close(decided, expected)
     of_three = -sum(p * math.log(p) for p in (0.2, 0.7, 0.1)) / math.log(3)
