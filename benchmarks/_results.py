@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -153,9 +154,8 @@ def moved(before: Result, after: Result) -> Iterator[str]:
             yield f"{', '.join(name)}: {'is gone' if name in old else 'is new'}"
             continue
         first, second = old[name], new[name]
-        shown = _spread(first), _spread(second)  # a file holds four digits: a figure without spread may differ by them
-        if first.unit not in _TIMES and not _meet(first, second) and shown[0] != shown[1]:
-            yield f"{', '.join(name)}: {shown[0]} before, {shown[1]} now"
+        if first.unit not in _TIMES and not _meet(first, second):
+            yield f"{', '.join(name)}: {_spread(first)} before, {_spread(second)} now"
 
 
 def _read_cell(line: str) -> Done | None:
@@ -165,7 +165,7 @@ def _read_cell(line: str) -> Done | None:
         return None
 
 
-def _short(row: Row) -> Mapping[str, object]:
+def _short(row: Row) -> Mapping[str, Any]:
     """Return a row without what it leaves out, with four digits."""
     left_out = Row._field_defaults
     kept = {key: value for key, value in row._asdict().items() if key not in left_out or value != left_out[key]}
@@ -173,7 +173,8 @@ def _short(row: Row) -> Mapping[str, object]:
 
 
 def _by_name(result: Result) -> dict[tuple[str, str, str], Row]:
-    return {(cell, row.setting, row.name): row for cell, rows in result.cells.items() for row in rows}
+    """Return rows as a file holds them."""
+    return {(cell, row.setting, row.name): Row(**_short(row)) for cell, rows in result.cells.items() for row in rows}
 
 
 def _meet(first: Row, second: Row) -> bool:

@@ -82,9 +82,7 @@ def patch_dictionary(budget: Budget) -> Cells:
 def _rows(case: Case, most: int, seconds: float) -> Iterator[Row]:
     outcomes, placed = list[Outcome](), list[float]()
     try:
-        for number, victim in enumerate(
-            case.victims(most)
-        ):  # one at a time: each holds the gradient of a large network
+        for number, victim in enumerate(case.victims(most)):  # one at a time: its gradient may be large
             outcomes.append(_attack(victim, number, seconds))
             placed.append(_placed(outcomes[-1].guess.inputs, victim.batch.inputs, case.patch))
     except NotApplicable as reason:
