@@ -1,10 +1,14 @@
-"""The files that an experiment measures, and a digest of what each of them does."""
+"""The files that an experiment measures, and a digest of what each of them does.
+
+Of a helper of this folder only that counts which an experiment imports, and what this needs: a constant that stands
+beside a list of cases does not make a result look old when the list grows.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,24 +23,31 @@ _GROUND = (
     *("fedsim/core/", "fedsim/scenario/", "fedsim/record/", "fedsim/cli/", "fedsim/experiment/"),
     *("benchmarks/_experiments.py", "benchmarks/_rows.py"),
 )
+_ALL = "*"  # in place of a name: the whole file
 
 
 def digests_of(module: str) -> dict[str, str]:
     """Return digests of an experiment's files, by their paths.
 
-    They are its module, helpers of this folder, what of ours those import, and the files of methods that they name.
+    They are its module, what it imports of helpers of this folder, what of ours these import, and the files of methods
+    that they name.
     """
-    seen: set[Path] = set()
-    waiting = [_file_of(module)]
+    names: dict[Path, set[str]] = {}
+    waiting = [(module, _ALL)]
     while waiting:
-        file = waiting.pop()
-        if file is None or file in seen:
+        module, name = waiting.pop()
+        file = _file_of(module)
+        if file is None or {name, _ALL} & names.setdefault(file, set()):
             continue
-        seen.add(file)
+        names[file].add(name)
         if FOLDER in file.parents:
-            waiting += map(_file_of, _named(file))
-    paths = sorted(str(file.relative_to(ROOT)) for file in seen)
-    return {path: digest((ROOT / path).read_text(encoding="utf-8")) for path in paths if not path.startswith(_GROUND)}
+            waiting += _needed(_used(file, frozenset({name})))
+    paths = {str(file.relative_to(ROOT)): (file, taken) for file, taken in sorted(names.items())}
+    return {
+        path: digest(ast.unparse(_used(file, frozenset(taken) if FOLDER in file.parents else frozenset({_ALL}))))
+        for path, (file, taken) in paths.items()
+        if not path.startswith(_GROUND)
+    }
 
 
 def digest(source: str) -> str:
@@ -55,16 +66,47 @@ def changed(before: Mapping[str, str], module: str) -> list[str]:
 
 
 @cache
-def _named(file: Path) -> tuple[str, ...]:
-    """Return modules of ours that a file imports, and those of methods whose names stand in it."""
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    plain = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
-    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    parts = [f"{node.module}.{name.name}" for node in froms for name in node.names]
-    imported = (*plain, *(str(node.module) for node in froms), *parts)
-    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    methods = [module for name, module in _methods() if name in texts]
-    return tuple(name for name in (*imported, *methods) if name.startswith(_OURS))
+def _used(file: Path, names: frozenset[str]) -> ast.Module:
+    """Return the statements of a file that give these names a meaning, and all that those use."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    if _ALL in names:
+        return tree
+    taken, waiting = set[int](), set(names)
+    while waiting:
+        chosen = {i for i, node in enumerate(tree.body) if i not in taken and waiting & _given(node)}
+        taken |= chosen
+        waiting = {name.id for i in chosen for name in ast.walk(tree.body[i]) if isinstance(name, ast.Name)}
+    return ast.Module([tree.body[i] for i in sorted(taken)], [])
+
+
+def _given(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement gives a meaning."""
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return {(name.asname or name.name).partition(".")[0] for name in names}
+        case _:
+            names = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+            return {name.id for name in names if isinstance(name.ctx, ast.Store)}
+
+
+def _needed(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield modules of ours that statements import, with the names that they take, and those of methods named."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from _of_ours((name.name, _ALL) for name in node.names)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from _of_ours((f"{node.module}.{name.name}", _ALL) for name in node.names)
+            yield from _of_ours((node.module, name.name) for name in node.names)
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    yield from _of_ours((module, _ALL) for name, module in _methods() if name in texts)
+    split = (text.partition(":") for text in texts)
+    yield from _of_ours((module, name) for module, _, name in split if name.isidentifier())
+
+
+def _of_ours(modules: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    return ((module, name) for module, name in modules if module.startswith(_OURS))
 
 
 @cache

@@ -1,5 +1,7 @@
 """A result knows its code by what the files do; words and lay-out of a file do not make it old."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import _sources
@@ -41,3 +43,26 @@ def test_files_that_changed_came_or_went_make_a_result_old() -> None:
         "benchmarks/photographs.py",
         "fedsim/metrics/image.py",
     ]
+
+
+CASES = "SIDE = 8\nSMALL = {'side': SIDE}\n\ndef many():\n    return [SMALL, 1]\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [("[SMALL, 1]", "[SMALL, 2]", True), ("SIDE = 8", "SIDE = 9", False), ("'side'", "'width'", False)],
+)
+def test_of_a_helper_counts_what_is_imported_and_what_that_uses(
+    before: str, after: str, is_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sources, "ROOT", tmp_path)
+    monkeypatch.setattr(_sources, "FOLDER", tmp_path / "benchmarks")
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "sizes.py").write_text("from benchmarks._cases import SMALL\nprint(SMALL)\n")
+    helper = tmp_path / "benchmarks" / "_cases.py"
+    helper.write_text(CASES)
+    digests = _sources.digests_of("benchmarks.sizes")
+    _sources._used.cache_clear()
+    helper.write_text(CASES.replace(before, after))
+    assert (_sources.digests_of("benchmarks.sizes") == digests) == is_same
+    _sources._used.cache_clear()
