@@ -6,13 +6,14 @@
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make site: the same with a recorded page of the demo in it, which takes some minutes to record.
-# make screenshots: the pictures of the demo, a report and an audit in docs.  It needs Chromium.
+# make screenshots: the pictures of the demo, reports and an audit in docs, a quarter of an hour.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
 RECORDED := results/demo.html
+SWEEP := scenarios/40_privacy_utility_sweep
 SENTENCES := results/55_text_from_gradients/report.html
 # Python compiles what is imported when it is first imported, and keeps the result even where the environment says not to:
 # else each process of a test compiles torch anew.
@@ -48,7 +49,9 @@ site: $(RECORDED) docs
 screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
 	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch 1,4 --minutes 2 \
 		--out $(CURDIR)/results/audit || test $$? = 3
-	@PYTHONPATH=. $(BIN)/python docs/screenshots.py $(RECORDED) $(QUICKSTART) results/audit/audit.html
+	@$(FEDSIM) sweep $(SWEEP).toml --jobs 2 && $(FEDSIM) report results/$(notdir $(SWEEP))
+	@PYTHONPATH=. $(BIN)/python docs/screenshots.py $(RECORDED) $(QUICKSTART) results/audit/audit.html \
+		results/$(notdir $(SWEEP))/report.html
 
 $(RECORDED): $(VENV)/.installed $(wildcard fedsim/demo/*.* fedsim/demo/messages/*)
 	@mkdir -p results

@@ -1,4 +1,4 @@
-"""Takes the pictures of both demo pages, a report and an audit. `make screenshots` makes the pages first."""
+"""Takes the pictures of both demo pages, reports and an audit. `make screenshots` makes the pages first."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def report(page: Page, file: Path) -> None:
         shrink(path)
 
 
-def audit(page: Page, file: Path) -> None:
-    """Show the first screen of an audit."""
-    page.set_viewport_size({"width": 1100, "height": 760})
+def first_screen(page: Page, file: Path, name: str, width: int, height: int) -> None:
+    """Show what a page begins with."""
+    page.set_viewport_size({"width": width, "height": height})
     page.goto(file.resolve().as_uri())
-    page.screenshot(path=IMAGES / "audit.png")
-    shrink(IMAGES / "audit.png")
+    page.screenshot(path=IMAGES / f"{name}.png")
+    shrink(IMAGES / f"{name}.png")
 
 
 def main() -> None:
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("page", type=Path, help="what fedsim demo --out has written; - for none")
     parser.add_argument("report", type=Path, help="report.html of the quickstart; - for none")
     parser.add_argument("audit", type=Path, help="audit.html of the example; - for none")
+    parser.add_argument("sweep", type=Path, help="report.html of the sweep; - for none")
     given = parser.parse_args()
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -147,7 +148,9 @@ def main() -> None:
         if str(given.report) != "-":
             report(browser.new_page(), given.report)
         if str(given.audit) != "-":
-            audit(browser.new_page(), given.audit)
+            first_screen(browser.new_page(), given.audit, "audit", 1100, 760)
+        if str(given.sweep) != "-":
+            first_screen(browser.new_page(), given.sweep, "sweep-report", 1280, 2000)
         browser.close()
 
 

@@ -190,10 +190,10 @@ def _first(judged: Judgement) -> tuple[float, ...]:
 
 def _missing(judged: Judgement) -> str:
     """Return what would decide."""
-    if judged.point.unproved:
+    if number := judged.point.unproved:
         return (
-            f" On {judged.point.unproved} victims no search converged: none explained the update as well as the truth "
-            "does, so longer searches may recover more."
+            f" On {number} victim{'s' * (number > 1)} no search converged: none explained the update as well as the "
+            "truth does, so longer searches may recover more."
         )
     return " Its intervals reach across a threshold: more seeds or victims would tell."
 
