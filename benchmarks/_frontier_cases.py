@@ -16,10 +16,11 @@ _SIGMOID: Mapping[str, Any] = {"name": LENET}
 _FIXED: Mapping[str, Any] = {  # normalises by statistics that it received
     "name": RESNET, "width": 4, "activation": "silu", "norm": "inference"
 }  # fmt: skip
+_IMAGE: Mapping[str, Any] = {"name": RESNET, "width": 6, "activation": "silu", "stages": 2}  # by the image's own
 
 
 class Case(NamedTuple):
-    """A setting: in words, what is attacked and by what, steps of training, and the share that is asked for."""
+    """A setting: in words, what is attacked and by what, steps of training, the share that is asked for, more time."""
 
     words: str
     data: Mapping[str, Any]
@@ -28,6 +29,7 @@ class Case(NamedTuple):
     batch_size: int = 1
     trained: int = 0
     share: str = ""
+    longer: float = 1.0  # times the budget
 
     @property
     def setting(self) -> str:
@@ -58,4 +60,5 @@ CASES = (
     Case("ResNet-18 of width 4, SiLU, fixed statistics, digits", SMALL, _FIXED),
     Case("ResNet-18 of width 4, SiLU, fixed statistics, digits", SMALL, _FIXED, batch_size=2),
     Case("ResNet-18 of width 4, SiLU, fixed statistics, digits", SMALL, _FIXED, batch_size=4),
+    Case("four residual blocks of width 6, SiLU, GroupNorm, digits", SMALL, _IMAGE, "own-statistics", 4, longer=2),
 )

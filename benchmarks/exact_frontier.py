@@ -32,7 +32,8 @@ def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     method = registry.get("attack", case.attack)
     attack = method.make(method.config.model_validate(dict(case.settings)))
     observed = list(observed_victims(case.data, case.model, victims, batch_size=case.batch_size, trained=case.trained))
-    outcomes = [attack_within(budget, attack, seen_of(one), number) for number, one in enumerate(observed)]
+    seconds = case.longer * budget
+    outcomes = [attack_within(seconds, attack, seen_of(one), number) for number, one in enumerate(observed)]
     exact = [float(outcome.is_exact) for outcome in outcomes]
     note = "" if all(exact) else _of_the_ideal_attacker(ceiling_row(observed[exact.index(0.0)], case.setting))
     yield share(EXACT, case.setting, exact, case.share, note=note)
