@@ -69,6 +69,7 @@ def test_record_terminal_table_page_and_expectations_have_the_question(
     ]
 
 
+@pytest.mark.slow
 def test_sweep_comparison_and_policy_read_it(site: Path, told_and_folder: tuple[str, Path], tmp_path: Path) -> None:
     _, folder = told_and_folder
     (tmp_path / "sweep.toml").write_text(SCENARIO.read_text() + "\n[sweep]\nseeds = [1, 2]\n")

@@ -40,6 +40,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     assert json.loads((tmp_path / "audit.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recognisable = 0.05\n")
     options = ("--batch", "1", "--minutes", "3", "--no-defenses")

@@ -286,6 +286,7 @@ def test_a_drawing_is_recovered_while_one_watches(page: Page) -> None:
     assert size[1] <= 768
 
 
+@pytest.mark.slow
 def test_every_control_starts_the_attack_anew(page: Page) -> None:
     draw(page)
     phase(page, "done")

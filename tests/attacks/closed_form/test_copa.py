@@ -48,7 +48,7 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, ac
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
 
 
-@pytest.mark.parametrize("strides", [(1, 1), pytest.param((1, 2), marks=pytest.mark.slow), (2, 2)])
+@pytest.mark.parametrize("strides", [*(pytest.param(two, marks=pytest.mark.slow) for two in ((1, 1), (1, 2))), (2, 2)])
 def test_relu_layers_of_some_width(toy, attack_named, strides):
     observation, truth = toy(net("relu", (1, 16, 16), strides, 8), (1, 8, 8), 1)
     guess = solve(attack_named, NAME, observation)
@@ -69,6 +69,7 @@ def test_a_batch_through_relu_where_labels_or_dropout_tell_its_images_apart(toy,
     assert float(errors.min(1).values.max()) < 1e-6 * float(inputs.norm())
 
 
+@pytest.mark.slow
 def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
     observation, truth, world = watched(model={"name": "convnet", "width": 16, "dropout": 0.25})
     guess = solve(attack_named, NAME, observation)

@@ -58,13 +58,14 @@ def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any],
     return sum(values) / len(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defense", "model", "gain"),
     [
         ({"name": "sign"}, WIDE, 3.0),
-        pytest.param({"name": "sign", "scaled": True}, WIDE, 3.0, marks=pytest.mark.slow),
-        pytest.param({"name": "pruning", "rate": 0.8}, PLAIN, 3.0, marks=pytest.mark.slow),
-        pytest.param({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0, marks=pytest.mark.slow),
+        ({"name": "sign", "scaled": True}, WIDE, 3.0),
+        ({"name": "pruning", "rate": 0.8}, PLAIN, 3.0),
+        ({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else None,
 )

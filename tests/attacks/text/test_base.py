@@ -55,10 +55,8 @@ def test_without_dropout_a_search_for_masks_is_the_plain_attack(
 @pytest.mark.parametrize(
     "knows",
     [
-        KNOWN,
         ("batch-size",),
-        pytest.param((*KNOWN, "masks"), marks=pytest.mark.slow),
-        pytest.param((*KNOWN, "labels"), marks=pytest.mark.slow),
+        *(pytest.param((*KNOWN, *more), marks=pytest.mark.slow) for more in ((), ("masks",), ("labels",))),
     ],
 )
 def test_it_reports_tokens_in_order_and_returns_sentences(

@@ -82,15 +82,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param("attack", marks=pytest.mark.slow),
-        pytest.param("defense", marks=pytest.mark.slow),
-        pytest.param("component", marks=pytest.mark.slow),
-        "task",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["attack", "defense", "component", "task"])
 def test_a_new_method_is_one_file_that_passes_its_contract(kind: str, checkout: Path) -> None:
     for number, (kind_of_method, _, family) in enumerate(NEW):
         if kind_of_method == kind:
