@@ -7,13 +7,14 @@ process.prepare()
 import gc  # noqa: E402
 import os  # noqa: E402
 import random  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import zlib  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, ClassVar  # noqa: E402
+from typing import TYPE_CHECKING, Any, ClassVar  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -33,6 +34,9 @@ from fedsim.scenario.example import SMALL, with_tables  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
 torch.set_num_threads(1)
 
 gc.disable()  # until all tests are collected, since nothing of them is garbage
@@ -51,6 +55,17 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
 
 BASE: dict[str, Any] = {"title": "test", **SMALL}
+
+_BROWSER = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
@@ -138,6 +153,25 @@ def pytest_runtest_teardown() -> Iterator[None]:
     torch.set_grad_enabled(True)
     assert is_enabled, "gradients are switched off behind this test"
     return result
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BrowserContext"]:
+    """The one browser of this process, without network: a second would find the event loop of the first, and refuse."""
+    from playwright.sync_api import expect, sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")
+    profile = tmp_path_factory.mktemp("profile")
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=path, args=_BROWSER, viewport={"width": 1024, "height": 768}
+        )
+        context.set_default_timeout(60_000)  # a shared machine can stall anything
+        expect.set_options(timeout=60_000)
+        yield context
+        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,31 +1,17 @@
-"""A browser without network, a recording of a tiny grid, and a page that complains about everything unexpected."""
+"""A recording of a tiny grid, and a page that complains about everything unexpected."""
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
 from fedsim.demo.lesson import CASES, Lesson, question_of
 from fedsim.demo.live import LiveServer
 from fedsim.demo.page import write
 from fedsim.demo.recording import RecordedGrid, Recording, recording_of, scene_of
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PROJECTOR = {"width": 1024, "height": 768}
 TINY = RecordedGrid(
     rates=(0.0, 0.5), batches=(1, 2), noises=(1.0, 10.0), protections=("none", "noise"), frames=(1, 3, 6)
 )
@@ -51,21 +37,6 @@ def page_file(lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "demo.html"
     write(lesson, path)
     return path
-
-
-@pytest.fixture(scope="package")  # not session: an event loop runs here, and later tests start their own
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")
-    profile = tmp_path_factory.mktemp("profile")
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=CHROMIUM, args=FLAGS, viewport=PROJECTOR
-        )
-        context.set_default_timeout(60_000)  # a shared machine can stall anything
-        expect.set_options(timeout=60_000)
-        yield context
-        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Pages of runs, sweeps, audits and release checks in a browser."""
 
-import os
 import shutil
 
 import numpy as np
@@ -18,16 +17,22 @@ from tests.audit.findings import record as audit_record
 from tests.audit.release import records as release_records
 from tests.axe import axe_core
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 WIDTHS = (375, 768, 1280)
 
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory):
     """The source of axe-core, from the package registry of the machine."""
-    if CHROMIUM is None or shutil.which("npm") is None:
-        pytest.skip("no Chromium or no npm")
+    if shutil.which("npm") is None:
+        pytest.skip("no npm")
     return axe_core(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.fixture
+def page(chromium):
+    page = chromium.new_page()
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -62,74 +67,53 @@ def audited():
 
 
 @pytest.mark.slow
-def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_barrier(axe, pages):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        for path in pages:
-            for scheme in ("light", "dark"):
-                page = browser.new_context(color_scheme=scheme).new_page()
-                said = []
-                page.on("console", lambda message, said=said: said.append(message.text))
-                page.on("pageerror", lambda error, said=said: said.append(str(error)))
-                page.goto(path.as_uri())
-                for width in WIDTHS:
-                    page.set_viewport_size({"width": width, "height": 800})
-                    assert page.evaluate("document.documentElement.scrollWidth") <= width
-                page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
-                page.evaluate(axe)
-                barriers = "axe.run().then((done) => done.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
-                assert page.evaluate(barriers) == []
-                assert said == []
-        browser.close()
+def test_pages_fit_phones_are_legible_in_the_dark_and_have_no_barrier(axe, pages, page):
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    for path in pages:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.goto(path.as_uri())
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
+            page.evaluate(axe)
+            barriers = "axe.run().then((done) => done.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))"
+            assert page.evaluate(barriers) == []
+            assert said == []
 
 
 @pytest.mark.slow
-def test_tables_fit_a_desk_and_paper_and_intervals_are_small_on_it(pages):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    from playwright.sync_api import sync_playwright
-
+def test_tables_fit_a_desk_and_paper_and_intervals_are_small_on_it(pages, page):
     cut = (
         "(nodes) => nodes.filter((one) => one.scrollWidth > one.parentElement.clientWidth).map((one) => one.className)"
     )
     sizes = "(nodes) => nodes.map((one) => parseFloat(getComputedStyle(one).fontSize))"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        for path in pages:
-            for is_paper, width in ((False, 1280), (True, 680)):  # 18 cm, an A4 page without its margins
-                page = browser.new_page(viewport={"width": width, "height": 800})
-                page.emulate_media(media="print" if is_paper else "screen")
-                page.goto(path.as_uri())
-                page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
-                assert page.locator("table").evaluate_all(cut) == []
-                small = page.locator(".number small").evaluate_all(sizes)
-                assert not is_paper or all(size < 10 for size in small)  # figures have 8 pt, 10.7 pixels
-                page.close()
-        browser.close()
+    for path in pages:
+        for is_paper, width in ((False, 1280), (True, 680)):  # 18 cm, an A4 page without its margins
+            page.set_viewport_size({"width": width, "height": 800})
+            page.emulate_media(media="print" if is_paper else "screen")
+            page.goto(path.as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
+            assert page.locator("table").evaluate_all(cut) == []
+            small = page.locator(".number small").evaluate_all(sizes)
+            assert not is_paper or all(size < 10 for size in small)  # figures have 8 pt, 10.7 pixels
 
 
 @pytest.mark.slow
-def test_tables_are_sorted_within_their_groups_pictures_grow_and_links_open_folds(pages):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-        page = browser.new_page()
-        page.goto(pages[0].as_uri())
-        body = page.locator("table.sortable tbody.arm").first
-        names = "own => [...own.rows].map((row) => row.cells[0].firstChild.textContent)"
-        before = body.evaluate(names)
-        page.locator("table.sortable thead button").first.click()
-        assert body.evaluate(names)[1:] == sorted(before[1:], key=str.lower)
-        assert body.evaluate(names)[0] == before[0]
-        page.locator(".wall img").first.click()
-        assert page.locator("dialog[open] img").count() == 1
-        page.keyboard.press("Escape")
-        assert page.locator("#diagnosis").evaluate("own => own.closest('details').open") is False
-        page.goto(f"{pages[0].as_uri()}#diagnosis")
-        page.wait_for_function("document.getElementById('diagnosis').closest('details').open")
-        browser.close()
+def test_tables_are_sorted_within_their_groups_pictures_grow_and_links_open_folds(pages, page):
+    page.goto(pages[0].as_uri())
+    body = page.locator("table.sortable tbody.arm").first
+    names = "own => [...own.rows].map((row) => row.cells[0].firstChild.textContent)"
+    before = body.evaluate(names)
+    page.locator("table.sortable thead button").first.click()
+    assert body.evaluate(names)[1:] == sorted(before[1:], key=str.lower)
+    assert body.evaluate(names)[0] == before[0]
+    page.locator(".wall img").first.click()
+    assert page.locator("dialog[open] img").count() == 1
+    page.keyboard.press("Escape")
+    assert page.locator("#diagnosis").evaluate("own => own.closest('details').open") is False
+    page.goto(f"{pages[0].as_uri()}#diagnosis")
+    page.wait_for_function("document.getElementById('diagnosis').closest('details').open")
