@@ -1,7 +1,7 @@
-"""The files that an experiment measures, and a digest of what each of them does.
+"""Source files of an experiment, and a digest of the behaviour of each.
 
-Of a helper of this folder only that counts which an experiment imports, and what this needs: a constant that stands
-beside a list of cases does not make a result look old when the list grows.
+A helper module of this folder counts with the definitions that the experiment imports and their dependencies: a new
+case in a list does not make results stale that import a constant of the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsim.core.registry import KINDS
 from fedsim.core.registry.index import entries_of
 
 _OURS = ("benchmarks", "fedsim", "attacks", "defenses")
-# What every experiment stands on: tests hold it, and a change of it would make every result look old.
+# Shared code of all experiments: tests cover it, and each change would make every result stale.
 _GROUND = (
     *("fedsim/core/", "fedsim/scenario/", "fedsim/record/", "fedsim/cli/", "fedsim/experiment/"),
     *("benchmarks/_experiments.py", "benchmarks/_rows.py"),
@@ -27,10 +27,10 @@ _ALL = "*"  # in place of a name: the whole file
 
 
 def digests_of(module: str) -> dict[str, str]:
-    """Return digests of an experiment's files, by their paths.
+    """Return digests of an experiment's source files, by path.
 
-    They are its module, what it imports of helpers of this folder, what of ours these import, and the files of methods
-    that they name.
+    The files are the experiment's module, the helper modules and product modules that it imports, and the files of the
+    methods that it names.
     """
     names: dict[Path, set[str]] = {}
     waiting = [(module, _ALL)]
@@ -55,23 +55,29 @@ def digests_of(module: str) -> dict[str, str]:
 
 
 def digest(source: str) -> str:
-    """Return a digest of what a file of Python does: comments, docstrings and lay-out do not count."""
+    """Return a digest of a Python file's behaviour: comments, docstrings, layout and import statements do not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+        is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if is_documented and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+        for _, block in ast.iter_fields(node):
+            if isinstance(block, list):
+                block[:] = [part for part in block if not isinstance(part, ast.Import | ast.ImportFrom)]
+        if is_documented:
+            node.body = node.body or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:8]
 
 
 def changed(before: Mapping[str, str], module: str) -> list[str]:
-    """Return the files of an experiment that do something else than before, or were not among them."""
+    """Return the source files of an experiment whose digests differ from `before`, new and removed files included."""
     now = digests_of(module)
     return sorted(path for path in {**before, **now} if before.get(path) != now.get(path))
 
 
 @cache
 def _used(file: Path, names: frozenset[str]) -> ast.Module:
-    """Return the statements of a file that give these names a meaning, and all that those use."""
+    """Return the statements of a file that bind the names, with the statements that these depend on."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     if _ALL in names:
         return tree
@@ -84,7 +90,7 @@ def _used(file: Path, names: frozenset[str]) -> ast.Module:
 
 
 def _given(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement gives a meaning."""
+    """Return the names that a statement binds."""
     match statement:
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
             return {name}
@@ -96,7 +102,7 @@ def _given(statement: ast.stmt) -> set[str]:
 
 
 def _needed(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield modules of ours that statements import, with the names that they take, and those of methods named."""
+    """Yield imported modules of this project with the imported names, and the modules of the methods named in texts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from _of_ours((name.name, _ALL) for name in node.names)

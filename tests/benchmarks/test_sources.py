@@ -1,4 +1,4 @@
-"""A result knows its code by what the files do; words and lay-out of a file do not make it old."""
+"""A result is stale after a change of behaviour; words, layout and imports of a file do not count."""
 
 from pathlib import Path
 
@@ -17,12 +17,20 @@ SOURCE = '"""Doubles."""\n\ndef double(x):\n    """Return twice x."""\n    retur
         (SOURCE.replace("Return twice x.", "Return x + x."), True),
         (SOURCE.replace("2 * x", "(2\n        * x)"), True),
         (SOURCE.replace('    """Return twice x."""\n', ""), True),
+        (SOURCE.replace("\n\n", "\n\nimport math\nfrom os import path\n\n", 1), True),
+        (SOURCE.replace("    return", "    from os import path\n\n    return"), True),
         (SOURCE.replace("2 * x", "3 * x"), False),
+        (SOURCE.replace("def double(x):", "def double(y, x=1):"), False),
         (SOURCE.replace("2 * x", '"2 * x"'), False),
     ],
 )
-def test_a_digest_tells_what_a_file_does(other: str, is_same: bool) -> None:
+def test_a_digest_follows_behaviour_alone(other: str, is_same: bool) -> None:
     assert (_sources.digest(other) == _sources.digest(SOURCE)) == is_same
+
+
+def test_a_function_of_nothing_but_imports_has_a_digest() -> None:
+    body = "def load():\n    "
+    assert _sources.digest(body + "import torch\n") == _sources.digest(body + "pass\n")
 
 
 def test_an_experiment_is_measured_by_its_file_its_helpers_what_these_import_and_methods_that_they_name() -> None:
