@@ -4,6 +4,7 @@
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make figures: the tables of pages, from the results of experiments.  make check-figures: the quick ones again, 15 minutes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
+# make prose: the rate of vague words by folder, and the worst sentences.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make site: the same with a recorded page of the demo in it, which takes some minutes to record.
 # make screenshots: the pictures of the demo, reports and an audit in docs, a quarter of an hour.  It needs Chromium.
@@ -29,7 +30,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs site screenshots test test-all tests all-tests check-scenarios figures check-figures mutants lint clean
+.PHONY: demo demo-llm docs site screenshots test test-all tests all-tests check-scenarios figures check-figures mutants prose lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -94,6 +95,9 @@ check-figures: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-dev
 	@$(BIN)/python tests/mutants.py $(FILE) \
 		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
+
+prose:
+	@$(PYTHON) -m tests.prose
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet .

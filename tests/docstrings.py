@@ -1,8 +1,7 @@
-"""The form of a method's docstring: one sentence, a blank line, then headings, at most twelve lines in all."""
+"""The form of a method's docstring: one sentence, a blank line, free paragraphs, then headings."""
 
 from collections.abc import Sequence
 
-_MOST_LINES = 12
 _INDENT = " " * 4
 
 
@@ -11,14 +10,14 @@ def problems(doc: str, headings: Sequence[str]) -> list[str]:
 
     Args:
         doc: docstring of the module.
-        headings: all that the docstring must have, in their order.
+        headings: required headings, in their order; other lines are free text.
     """
     lines = doc.strip().splitlines()
-    found = [line.partition(":")[0] for line in lines[2:] if not line.startswith(_INDENT)]
-    texts = {line.partition(":")[0]: line.partition(":")[2].strip() for line in lines[2:]}
+    starts = [line.partition(":") for line in lines[2:] if not line.startswith(_INDENT)]
+    found = [name for name, colon, _ in starts if colon and name in headings]
+    texts = {name: text.strip() for name, _, text in starts}
     return [
         *_first_lines(lines),
-        *(f"unknown heading or text that is not indented: '{own}'" for own in found if own not in headings),
         *(f"heading '{heading}' is missing" for heading in headings if heading not in found),
         *(
             f"heading '{heading}' occurs {found.count(heading)} times"
@@ -27,7 +26,6 @@ def problems(doc: str, headings: Sequence[str]) -> list[str]:
         ),
         *(f"heading '{heading}' has no text" for heading in headings if heading in found and not texts[heading]),
         *_order(found, headings),
-        *([f"{len(lines)} lines, at most {_MOST_LINES} are allowed"] if len(lines) > _MOST_LINES else []),
     ]
 
 
@@ -43,6 +41,6 @@ def _first_lines(lines: list[str]) -> list[str]:
 
 
 def _order(found: list[str], headings: Sequence[str]) -> list[str]:
-    known = [own for own in dict.fromkeys(found) if own in headings]
+    known = list(dict.fromkeys(found))
     is_ordered = known == sorted(known, key=list(headings).index)
     return [] if is_ordered else [f"headings are in the order {', '.join(known)}"]

@@ -16,8 +16,16 @@ Source: somebody 2020, section 1.
 """
 
 
-def test_a_docstring_of_the_form_has_no_problem() -> None:
-    assert problems(GOOD, HEADINGS) == []
+@pytest.mark.parametrize(
+    "doc",
+    [
+        GOOD,
+        GOOD.replace("Idea", "A paragraph before the headings.\n\nIdea"),
+        GOOD.replace("Fails", "Equation: x = y\n" + "    more\n" * 20 + "Fails"),
+    ],
+)
+def test_a_docstring_of_the_form_has_no_problem(doc: str) -> None:
+    assert problems(doc, HEADINGS) == []
 
 
 @pytest.mark.parametrize(
@@ -30,9 +38,6 @@ def test_a_docstring_of_the_form_has_no_problem() -> None:
         (GOOD.replace("Fails: never.\n", ""), "heading 'Fails' is missing"),
         (GOOD.replace("Source", "Fails: always.\nSource"), "heading 'Fails' occurs 2 times"),
         (GOOD.replace("Fails: never.", "Fails:"), "heading 'Fails' has no text"),
-        (GOOD.replace("Source", "Paper: one.\nSource"), "unknown heading or text that is not indented: 'Paper'"),
-        (GOOD.replace("    on two", "on two"), "unknown heading or text that is not indented: 'on two lines.'"),
-        (GOOD.replace("Source", "    more\n" * 7 + "Source"), "13 lines, at most 12 are allowed"),
     ],
 )
 def test_a_departure_from_the_form_is_named(doc: str, found: str) -> None:
@@ -45,18 +50,18 @@ def test_headings_in_another_order_are_named() -> None:
 
 
 HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
-    "attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
-    "distance": ("Idea", "Equation", "Fails", "Source"),
-    "prior": ("Idea", "Equation", "Fails", "Source"),
+    "attack": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
+    "distance": ("Idea", "Fails", "Source"),
+    "prior": ("Idea", "Fails", "Source"),
     "attention": ("Idea", "Fails", "Source"),
-    "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
-    "attribute": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
-    "trace": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
-    "evidence_attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
-    "defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
-    "evidence_defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
-    "component": ("Idea", "Equation", "Assumes", "Leaks", "Fails", "Source"),
-    "aggregator": ("Idea", "Equation", "Assumes", "Fails", "Source"),
+    "membership": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
+    "attribute": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
+    "trace": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
+    "evidence_attack": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
+    "defense": ("Idea", "Assumes", "Protects", "Fails", "Source"),
+    "evidence_defense": ("Idea", "Assumes", "Protects", "Fails", "Source"),
+    "component": ("Idea", "Assumes", "Leaks", "Fails", "Source"),
+    "aggregator": ("Idea", "Assumes", "Fails", "Source"),
 }
 
 

@@ -1,10 +1,13 @@
-"""No test depends on another test, neither by imports nor by the state of random generators."""
+"""Exported classes have unique names; no test depends on another test, by imports or by random generators."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import random
 import re
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,15 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("package", ["fedsim", "fedsim.core.hooks", "fedsim.core.types", "fedsim.record"])
+def test_an_exported_class_has_a_name_that_no_other_class_has(package: str) -> None:
+    exported = set(importlib.import_module(package).__all__)
+    files = [file for room in ("fedsim", "attacks", "defenses") for file in (REPOSITORY / room).rglob("*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef) and node.name in exported)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_test_imports_another_tests_file() -> None:

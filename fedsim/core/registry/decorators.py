@@ -21,7 +21,7 @@ class About(TypedDict, total=False):
         summary: what it is, in a line.
         paper: arXiv id or citation of the method itself.
         fidelity: what the method is to its paper.
-        deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
+        deviates: every deviation of a variant or an inspired method from its paper, in one sentence.
         paper_steps: what the paper does, each step with its place in the code and the test that holds it to an oracle.
         extra: name of the optional dependencies that it needs.
         related: arXiv id or citation of what it builds on.

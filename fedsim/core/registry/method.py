@@ -65,7 +65,7 @@ class Entry:
         module: that imports it.
         paper: arXiv id or citation of the method itself, empty when there is none.
         fidelity: what the method is to its paper; None without a paper, and for metrics, tasks, data sets and models.
-        deviates: how a variant or an inspired method differs from its paper, in at most twelve words.
+        deviates: every deviation of a variant or an inspired method from its paper, in one sentence.
         paper_steps: what the paper does, one by one.
         extra: the optional extra of the distribution that it needs, if any.
         hook: where a component plugs in; None for other kinds.

@@ -47,7 +47,6 @@ _WITH_FIDELITY: tuple[registry.Kind, ...] = (
     "evidence_defense",
     "question",
 )
-_MOST_WORDS = 12  # as many as a line of `fedsim show` and a cell of docs/fidelity.md have room for
 
 
 @pytest.mark.parametrize("kind", _WITH_FIDELITY)
@@ -56,7 +55,6 @@ def test_every_published_method_says_what_it_is_to_its_paper(kind: registry.Kind
         assert (entry.fidelity is not None) == bool(entry.paper), f"{name}: paper and fidelity stand together"
         differs = entry.fidelity in ("variant", "inspired")
         assert bool(entry.deviates) == differs, f"{name}: `deviates` says how a variant or an inspired method differs"
-        assert len(entry.deviates.split()) <= _MOST_WORDS, f"{name}: {entry.deviates}"
 
 
 @pytest.mark.parametrize("kind", _WITH_FIDELITY)
