@@ -26,6 +26,7 @@ from fedsim.record.files import (
     is_rest,
     locked,
     make_folder,
+    make_inner_folder,
     remove_rests,
     write_whole,
 )
@@ -98,8 +99,16 @@ class RunFolder:
         write_whole(self.path / name, content, mode=mode)
 
     def note(self, name: str) -> None:
-        """Note that a file is ours, and make its folder."""
-        make_folder((self.path / name).parent)
+        """Add a file's name to the manifest, and make the file's folder.
+
+        Raises:
+            FedsimError: the manifest or the folder cannot be written, or the folder is a symbolic link.
+        """
+        folder, slash, _ = name.rpartition("/")
+        if slash:
+            make_inner_folder(self.path, folder)
+        else:
+            make_folder(self.path)
         if name not in self._manifest():
             append(self.path / MANIFEST, name.encode())
 

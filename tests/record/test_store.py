@@ -115,6 +115,36 @@ def test_a_link_or_a_folder_in_the_place_of_ours_is_refused(
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["figures", "weights", "updates", "in-work"])
+@pytest.mark.parametrize("is_dangling", [True, False])
+def test_no_file_is_written_through_a_link_to_a_folder(tmp_path: Path, name: str, is_dangling: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if not is_dangling:
+        elsewhere.mkdir()
+        (elsewhere / "wall.png").write_text("precious")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    (folder.path / name).symlink_to(elsewhere)
+    before = everything(tmp_path)
+    with pytest.raises(FedsimError, match=f"run/{name} is a symbolic link.*{elsewhere}"):
+        folder.write(f"{name}/wall.png", b"picture")
+    assert everything(tmp_path) == before
+    assert is_dangling or (elsewhere / "wall.png").read_text() == "precious"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "thesis.csv").write_text("precious")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    folder.write("figures/other.csv", b"")
+    for name in ("scores.csv", "figures/accuracy.csv"):
+        (folder.path / name).symlink_to(tmp_path / "thesis.csv")
+        folder.write(name, b"scores")
+        assert not (folder.path / name).is_symlink()
+        assert (folder.path / name).read_bytes() == b"scores"
+    assert (tmp_path / "thesis.csv").read_text() == "precious"
+
+
 def test_what_a_killed_write_left_is_no_run(tmp_path: Path) -> None:
     (tmp_path / ".fedsim-cut").write_text("half")
     RunFolder(tmp_path).create(overwrite=False)

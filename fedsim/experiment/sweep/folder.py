@@ -27,7 +27,7 @@ from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.files import explain, locked, make_folder, remove_rests, write_whole
+from fedsim.record.files import explain, locked, make_inner_folder, refuse_link, remove_rests, write_whole
 from fedsim.record.store import RECORD
 
 PLAN = "sweep.json"
@@ -80,18 +80,21 @@ class SweepFolder:
                     f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
                     "computed again there."
                 )
+            self._make_folders(plan)
             if other != plan:
-                self._write(plan)
+                write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
             return
         strangers = [name for name in occupants if not name.startswith(".fedsim-")]
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
-        self._write(plan)
-
-    def _write(self, plan: SweepPlan) -> None:
-        for name in ("runs", "failures", "logs"):
-            make_folder(self.path / name)
+        self._make_folders(plan)
         write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
+
+    def _make_folders(self, plan: SweepPlan) -> None:
+        for name in ("runs", "failures", "logs"):
+            make_inner_folder(self.path, name)
+        for run in plan.runs:
+            refuse_link(self.run_path(run.digest))
 
     def keep_origin(self, origin: str) -> None:
         """Note what the plan was made from."""

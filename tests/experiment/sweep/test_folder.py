@@ -37,3 +37,18 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         SweepFolder(tmp_path / "mine").plan()
     with SweepFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another sweep is at work"):
         made(tmp_path / "s", scenario(seeds=[1]))
+
+
+@pytest.mark.parametrize("name", ["runs", "failures", "logs", "runs/DIGEST"])
+def test_a_sweep_writes_through_no_link(tmp_path: Path, name: str) -> None:
+    wanted, folder = scenario(seeds=[1]), SweepFolder(tmp_path / "s")
+    made(folder.path, wanted, budget=0.0)
+    (digest,) = (run.digest for run in folder.plan().runs)
+    link, elsewhere = folder.path / name.replace("DIGEST", digest), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if link.is_dir():
+        link.rmdir()
+    link.symlink_to(elsewhere)
+    with pytest.raises(FedsimError, match=f"{link} is a symbolic link"):
+        made(folder.path, wanted)
+    assert not any(elsewhere.iterdir())
