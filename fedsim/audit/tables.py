@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fedsim.audit import evidence, verdict, wording
@@ -10,11 +9,10 @@ from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
-from fedsim.record.files import write_whole
+from fedsim.record.store import RunFolder
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
-FILES = (IMAGES, DEFENSES)
 DEFENSE_COLUMNS = (
     "defense",
     "batch",
@@ -42,10 +40,10 @@ DEFENSE_COLUMNS = (
 )
 
 
-def write(record: AuditRecord, folder: Path) -> None:
+def write(record: AuditRecord, folder: RunFolder) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_image_columns(record), images(record)))
-    write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
+    folder.write(IMAGES, csv_table(_image_columns(record), images(record)))
+    folder.write(DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
 def _metrics(record: AuditRecord) -> list[Metric]:
