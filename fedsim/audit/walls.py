@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
+from fedsim.core.tensor_files import read_arrays
 from fedsim.document import Wall, WallCell, WallRow
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
@@ -20,10 +21,7 @@ _ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1
 
 def read(folder: Path) -> Arrays:
     """Return the pictures of an audit by name; none where it kept none."""
-    if not (folder / ARRAYS).exists():
-        return {}
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    return read_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
 
 
 def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -167,6 +167,18 @@ def locked(folder: Path, who: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def remove_stale_lock(folder: Path) -> None:
+    """Remove the lock that a killed process left in a folder; a lock in use, and one that cannot be removed, stay."""
+    path = folder / LOCK
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if _holds(handle) and _is(path, handle):
+                path.unlink()
+        finally:
+            os.close(handle)
 
 
 def _holds(handle: int) -> bool:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.plain import printable_json
+from fedsim.core.tensor_files import read_arrays
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
 from fedsim.record.files import (
@@ -188,12 +189,15 @@ class RunFolder:
         self.write(ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `arrays.npz` holds, and what was appended."""
+        """Return the arrays of `arrays.npz`, and those appended since; none where there is no such file.
+
+        Raises:
+            FedsimError: a file is cut off, or holds something other than arrays.
+        """
         arrays: dict[str, np.ndarray] = {}
         for path in (self.path / ARRAYS, *self._parts_of_arrays()):
             if path.exists():
-                with np.load(path, allow_pickle=False) as stored:
-                    arrays.update({name: stored[name] for name in stored.files})
+                arrays |= read_arrays(path)
         return arrays
 
     def write_weights(self, arm: int, weights: Tensors) -> None:
@@ -217,6 +221,8 @@ def read_record(path: Path) -> RunRecord:
         FedsimError: there is none, it is broken, or has another schema.
     """
     try:
+        if (path / RECORD).exists() and not (path / RECORD).is_file():  # reading a pipe would wait for ever
+            raise FedsimError(f"{path / RECORD} is no regular file, expected the record of a run.")
         content = (path / RECORD).read_bytes()
         check_schema(path / RECORD, content)
         record = RunRecord.model_validate_json(printable_json(content))

@@ -209,6 +209,40 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
         read_record(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("name", ["arrays.npz", "in-work/0000.npz"])
+def test_arrays_that_cannot_be_read_are_named(run_folder: RunFolder, name: str) -> None:
+    path = run_folder.path / name
+    path.parent.mkdir(exist_ok=True)
+    whole = store.npz({"a": np.arange(1000.0), "b": np.ones(3)})
+    pickled = io.BytesIO()
+    np.savez(pickled, a=np.array([{}, []], dtype=object))
+    single = io.BytesIO()
+    np.save(single, np.ones(3))
+    damaged = bytearray(whole)
+    damaged[60:80] = bytes(20)
+    contents = (b"", b"PK", whole[:-1], whole[: len(whole) // 2], bytes(damaged), b"{}", single.getvalue())
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(FedsimError, match=f"cannot read arrays from .*{name}: .*numpy.savez") as raised:
+            run_folder.read_arrays()
+        assert "allow_pickle" not in str(raised.value)
+    path.write_bytes(pickled.getvalue())
+    with pytest.raises(FedsimError, match=f"{name}: it holds Python objects, which could run code"):
+        run_folder.read_arrays()
+    path.write_bytes(whole)
+    assert np.array_equal(run_folder.read_arrays()["b"], np.ones(3))
+
+
+def test_a_pipe_is_no_record_and_no_arrays(run_folder: RunFolder) -> None:
+    for name in ("arrays.npz", "record.json"):
+        (run_folder.path / name).unlink()
+        os.mkfifo(run_folder.path / name)
+    with pytest.raises(FedsimError, match=r"arrays\.npz: it is no regular file"):
+        run_folder.read_arrays()
+    with pytest.raises(FedsimError, match=r"record\.json is no regular file"):
+        read_record(run_folder.path)
+
+
 @pytest.mark.parametrize("version", [1, 3])
 def test_a_record_of_another_schema_is_refused(tmp_path: Path, version: int) -> None:
     (tmp_path / "record.json").write_text(f'{{"schema_version": {version}, "arms": [1]}}')

@@ -27,7 +27,15 @@ from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.files import explain, locked, make_inner_folder, refuse_link, remove_rests, write_whole
+from fedsim.record.files import (
+    explain,
+    locked,
+    make_inner_folder,
+    refuse_link,
+    remove_rests,
+    remove_stale_lock,
+    write_whole,
+)
 from fedsim.record.store import RECORD
 
 PLAN = "sweep.json"
@@ -124,7 +132,14 @@ class SweepFolder:
         with locked(self.path, "another sweep"):
             for folder in (self.path, self.path / "failures"):
                 remove_rests(folder)
+            self._remove_stale_locks()
             yield
+            self._remove_stale_locks()
+
+    def _remove_stale_locks(self) -> None:
+        """Remove locks of workers that were killed: a run that is finished is never locked again."""
+        for folder in (self.path / "runs").glob("*"):
+            remove_stale_lock(folder)
 
     def run_path(self, digest: str) -> Path:
         """Return the folder of a run."""
