@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.audit import evidence, verdict, wording
+from fedsim.audit import evidence, scoring, verdict, wording
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
@@ -48,7 +48,7 @@ def write(record: AuditRecord, folder: RunFolder) -> None:
 
 def _metrics(record: AuditRecord) -> list[Metric]:
     """Return the metrics of examples that tables have, those that people are shown first, then those of targets."""
-    chosen = [metric for metric in wording.metrics_of(record.noun) if metric.tables == "all"]
+    chosen = [metric for metric in scoring.metrics_of(record.noun) if metric.tables == "all"]
     chosen += [column.metric for column in wording.target_columns(record)]
     return sorted(chosen, key=lambda metric: not metric.shown)
 
