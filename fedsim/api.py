@@ -104,6 +104,7 @@ def run(
     resume: bool = False,
     isolate: bool = False,
     salt: str | Path | None = None,
+    trust: bool = False,
 ) -> Run:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder.
 
@@ -117,12 +118,13 @@ def run(
         isolate: run each attack in a process that holds nothing but what it may see. What it draws from then depends
             on a secret salt, which is kept in the folder as ``salt``.
         salt: a file with such a salt, to repeat a run; with or without `isolate`.
+        trust: let a scenario file name any function and read files outside of its folder.
 
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
     scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
-    loaded = _load(scenario, overrides)
+    loaded = _load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
     folder = RunFolder(Path(out) if out is not None else _place(scenario, loaded))
@@ -153,6 +155,7 @@ def sweep(
     out: str | Path | None = None,
     jobs: int | None = None,
     budget: float | None = None,
+    trust: bool = False,
 ) -> Runs:
     """Make every run of a sweep that is not finished yet; the same call goes on after any interruption.
 
@@ -162,6 +165,7 @@ def sweep(
         out: folder of the sweep; ``results/NAME`` when absent, of the file or made of the title.
         jobs: worker processes; one a core when absent.
         budget: seconds after which no run begins any more.
+        trust: as `run` takes it.
 
     Returns:
         The runs. A run that failed is no error: `Runs.problems` says why.
@@ -170,7 +174,7 @@ def sweep(
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
     scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
-    loaded = _load(scenario, overrides)
+    loaded = _load(scenario, overrides, trust=trust)
     runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
     folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
@@ -201,10 +205,10 @@ def load(folder: str | Path) -> Run | Runs:
     return Run(path)
 
 
-def _load(scenario: Source, overrides: Sequence[str]) -> Scenario:
+def _load(scenario: Source, overrides: Sequence[str], *, trust: bool) -> Scenario:
     if isinstance(scenario, str | Path):
         with own_models.staying(f"code that {scenario} names"):
-            return read_scenario(Path(scenario), overrides)
+            return read_scenario(Path(scenario), overrides, trust=trust)
     if overrides:
         raise FedsimError("overrides change the scenario of a file. Change the tables that you pass instead.")
     return scenario if isinstance(scenario, Scenario) else parse(scenario, _source(scenario))

@@ -58,8 +58,8 @@ def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "Updates of one image give the image back (2 of 2): 2 updates were attacked for * s.",
-            "max_recognisable = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 were recovered.",
+            "Updates of one image give the image back exactly (2 of 2): 2 updates were attacked for * s.",
+            "max_recognisable = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 were identified.",
             "Page: *audit.html",
         ]
     )

@@ -26,6 +26,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import InputSpec, Knowledge, Masks, Observation
+from fedsim.core.types.basics import NameOrFolder
 
 _TRAINABLE = ("digits-unet", "photographs-unet")
 
@@ -33,7 +34,7 @@ _TRAINABLE = ("digits-unet", "photographs-unet")
 class LearnedPriorConfig(MatchingConfig):
     """Settings of the search."""
 
-    denoiser: str = Field(
+    denoiser: NameOrFolder = Field(
         default="digits-unet", description="folder of a trained denoiser, or the name of one in the cache"
     )
     levels: tuple[float, ...] = Field(

@@ -77,9 +77,9 @@ def audit(
     )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        running.prepare(folder)
-        record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
-        return running.finished(record, folder)
+        with running.prepared(folder):
+            record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
+            return running.finished(record, folder)
 
 
 call_module(__name__, audit)

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord
+from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord, folder_of
 from fedsim.questions import Work
-from fedsim.record.files import write_whole
 from fedsim.record.store import npz
 
 
@@ -50,5 +49,6 @@ class AuditJournal:
     def keep(self, **fields: Any) -> None:
         """Change fields of the record, and write it."""
         self.record = self.record.model_copy(update={**fields, "seconds": self.clock.used})
-        write_whole(self.folder / ARRAYS, npz(self.arrays))
-        write_whole(self.folder / RECORD, self.record.model_dump_json(indent=1).encode())
+        folder = folder_of(self.folder)
+        folder.write(ARRAYS, npz(self.arrays))
+        folder.write(RECORD, self.record.model_dump_json(indent=1).encode())

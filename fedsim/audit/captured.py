@@ -93,7 +93,8 @@ def model_holding(subject: Checked, tensors: Tensors, path: Path) -> torch.nn.Mo
     """Return a copy of the subject's model that holds the tensors of a file.
 
     Raises:
-        FedsimError: a tensor is missing, has no place in the model, or has another shape or kind of numbers.
+        FedsimError: a tensor is missing, is not finite, has no place in the model, or has another shape or kind of
+            numbers.
     """
     model, weights = subject.new_model(), _renamed(subject, tensors)
     known = model.state_dict()
@@ -133,7 +134,7 @@ def _check_names(gradients: Tensors, trained: Mapping[str, Tensor], path: Path) 
 
 
 def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> None:
-    """Compare shapes and kinds of numbers of tensors with those of the model that have their names."""
+    """Check that tensors are finite, and have the shapes and kinds of numbers of the model's tensors of their names."""
     for name, tensor in tensors.items():
         expected = known[name]
         if tensor.shape != expected.shape:
@@ -143,6 +144,12 @@ def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> 
             )
         if expected.is_floating_point() and not tensor.is_floating_point():
             raise FedsimError(f"{path} holds '{name}' of type {tensor.dtype}, expected floating-point numbers.")
+        if not bool(tensor.isfinite().all()):
+            count = int((~tensor.isfinite()).sum())
+            raise FedsimError(
+                f"{path} holds '{name}' with {count} of {tensor.numel()} values that are not finite: the training "
+                "that wrote the file diverged, or the file is damaged."
+            )
 
 
 def _of_reply(subject: Checked, plan: AuditPlan, reply: ClientReply) -> Captured:

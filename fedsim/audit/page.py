@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from fedsim.audit import evidence, figures, planted, verdict, walls, wording
+from fedsim.audit import evidence, figures, planted, scoring, verdict, walls, wording
 from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
@@ -121,10 +121,10 @@ def table(
 def updates_table(record: AuditRecord) -> Iterator[Block]:
     """Yield what was recovered from updates, a row a batch size, and how to read it."""
     column, noun = wording.headline(record.noun), record.noun
-    figures = ("updates", f"{noun}s", "searched", f"recovered ({wording.rule(record)})", column.heading)
+    figures = ("updates", f"{noun}s", "searched", scoring.rule(record), column.heading)
     words = ("ideal attacker", "state", "by")
     rows = [update_row(record, arm) for arm in record.client]
-    title = f"Recovered from updates of {record.plan.target}"
+    title = f"Attacks on updates of {record.plan.target}"
     yield table(title, ("batch", *figures, *words), rows, words, "words")
     yield note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
@@ -308,7 +308,7 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
         "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
         f"attacks on updates of batch {control.batch_size} ({evidence.iterations(control.victims)} iterations) and "
         f"were trained for {training.rounds} rounds of batch {training.batch_size}; without them "
-        f"{wording.recovered(control)} of the {record.noun}s are recovered and test accuracy is "
+        f"{wording.recovered(control)} of the {record.noun}s are {scoring.verdict_of(record)} and test accuracy is "
         f"{100 * training.accuracy:.1f} %."
     )
 
@@ -319,7 +319,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
         return
     words = ("ideal attacker", "keeps the policy")
     costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
-    heads = ("defense", "updates", "searched", "recovered", words[0], *costs, words[1])
+    heads = ("defense", "updates", "searched", scoring.verdict_of(record), words[0], *costs, words[1])
     control = (
         [TableRow.of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
     )

@@ -22,10 +22,10 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.record.policy import Policy
-from fedsim.record.store import check_schema
+from fedsim.record.store import AUDIT, RunFolder, check_schema
 from fedsim.scenario import Scoring
 
-RECORD = "audit.json"
+RECORD = AUDIT
 ARRAYS = "audit.npz"
 SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
 UNDERSTOOD = "Understood: "  # how the note begins that says what an adapter was given
@@ -224,6 +224,11 @@ def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None
     given = {"--client-app": plan.client_app, "--gradients": plan.gradients, "--weights": plan.weights}
     words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
     return shlex.join(words)
+
+
+def folder_of(path: Path) -> RunFolder:
+    """Return the folder of an audit, with its lock and its manifest."""
+    return RunFolder(path, RECORD)
 
 
 def read(folder: Path) -> AuditRecord:

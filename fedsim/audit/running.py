@@ -13,17 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import figures, page, sheet, tables, walls
-from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditPlan, AuditRecord, read
+from fedsim.audit import page, sheet, tables, walls
+from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
 from fedsim.document import to_html, to_markdown
-from fedsim.record.files import write_whole
+from fedsim.record.files import open_log, remove_rests
 from fedsim.record.policy import Policy
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, CARD, EVIDENCE, figures.PNG, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
@@ -40,12 +39,16 @@ def run(
     """Audit the plan's target in a child process, and write page and tables; its minutes begin behind its imports.
 
     Raises:
-        FedsimError: the user's code cannot be imported, raises, hangs, or needs too much memory.
+        FedsimError: the user's code cannot be imported, raises, hangs, or needs too much memory; the folder holds
+            files of another origin, another audit works in it, or it cannot be written.
     """
-    prepare(folder)
+    with prepared(folder):
+        return _run(plan, policy, folder, on_progress)
+
+
+def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress) -> AuditRecord:
     total = 60.0 * plan.minutes
     seconds = total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
-    (folder / LOG).write_bytes(b"")
     with _child(plan, folder) as child:
         order = {
             "plan": plan.model_dump(mode="json"),
@@ -59,6 +62,7 @@ def run(
         _await_import(said, plan, seconds, on_progress)
         begin = time.monotonic()
         is_whole = _follow_child(said, plan, folder, begin + seconds, on_progress)
+    remove_rests(folder)  # a write that ended with the child
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
@@ -66,35 +70,32 @@ def run(
     return finished(record.model_copy(update={"seconds": time.monotonic() - begin}), folder)
 
 
-def finished(record: AuditRecord, folder: Path) -> AuditRecord:
+def finished(record: AuditRecord, path: Path) -> AuditRecord:
     """Write record, page, tables, and the section for a model card."""
-    write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
+    folder = folder_of(path)
+    folder.write(RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
-    audited = page.build(record, walls.read(folder))
+    audited = page.build(record, walls.read(path))
     for picture in audited.pictures:
-        write_whole(folder / f"{picture.name}.png", picture.png)
-    write_whole(folder / PAGE, to_html(audited).encode())
+        folder.write(f"{picture.name}.png", picture.png)
+    folder.write(PAGE, to_html(audited).encode())
     evidence = sheet.build(record)
-    write_whole(folder / EVIDENCE, to_html(evidence).encode())
-    write_whole(folder / CARD, to_markdown(evidence, depth=2).encode())
+    folder.write(EVIDENCE, to_html(evidence).encode())
+    folder.write(CARD, to_markdown(evidence, depth=2).encode())
     return record
 
 
-def prepare(folder: Path) -> None:
-    """Create the folder, and remove an earlier audit from it.
+@contextmanager
+def prepared(path: Path) -> Iterator[None]:
+    """Make the folder, lock it for the block, and remove the files of an earlier audit.
 
     Raises:
-        FedsimError: the folder holds other files, or cannot be written.
+        FedsimError: another audit works in the folder, it holds files that no audit wrote, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
-        if strangers:
-            raise FedsimError(f"{folder} holds '{strangers[0]}', which is not part of an audit. Choose another --out.")
-        for name in _OURS:
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
+    folder = folder_of(path)
+    with folder.locked():
+        folder.create(overwrite=True)
+        yield
 
 
 def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
@@ -205,7 +206,8 @@ class _Said:
 
 @contextmanager
 def _child(plan: AuditPlan, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    with (folder / LOG).open("a") as log:
+    folder_of(folder).note(LOG)
+    with open_log(folder / LOG) as log:
         child = subprocess.Popen(
             command_of("fedsim.audit.child", str(plan.memory)),
             stdin=subprocess.PIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fedsim.audit import planted, verdict, wording
+from fedsim.audit import planted, scoring, verdict, wording
 from fedsim.audit.page import bullets, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
@@ -56,8 +56,8 @@ def _verdict(record: AuditRecord) -> Block:
 
 
 def _results(record: AuditRecord) -> Iterator[Block]:
-    recovered = f"recovered ({wording.rule(record)}), 95 % interval"
-    headings = ("batch", "updates", "searched", recovered, "ideal attacker", "state")
+    success = f"{scoring.rule(record)}, 95 % interval"
+    headings = ("batch", "updates", "searched", success, "ideal attacker", "state")
     rows = [
         (
             str(arm.batch_size),
@@ -66,7 +66,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
         )
         for arm in record.client
     ]
-    yield table("Recovered from updates", headings, rows, headings)
+    yield table("Attacks on updates", headings, rows, headings)
     yield paragraph(" ".join(_beside(record)))
 
 

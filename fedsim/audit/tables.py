@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from fedsim.audit import evidence, verdict, wording
+from fedsim.audit import evidence, scoring, verdict, wording
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
-from fedsim.record.files import write_whole
+from fedsim.record.store import RunFolder
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
-FILES = (IMAGES, DEFENSES)
 DEFENSE_COLUMNS = (
     "defense",
     "batch",
@@ -42,15 +40,15 @@ DEFENSE_COLUMNS = (
 )
 
 
-def write(record: AuditRecord, folder: Path) -> None:
+def write(record: AuditRecord, folder: RunFolder) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_image_columns(record), images(record)))
-    write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
+    folder.write(IMAGES, csv_table(_image_columns(record), images(record)))
+    folder.write(DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
 def _metrics(record: AuditRecord) -> list[Metric]:
     """Return the metrics of examples that tables have, those that people are shown first, then those of targets."""
-    chosen = [metric for metric in wording.metrics_of(record.noun) if metric.tables == "all"]
+    chosen = [metric for metric in scoring.metrics_of(record.noun) if metric.tables == "all"]
     chosen += [column.metric for column in wording.target_columns(record)]
     return sorted(chosen, key=lambda metric: not metric.shown)
 

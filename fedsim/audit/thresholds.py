@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fedsim.audit import evidence
 from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.audit.scoring import verdict_of
 from fedsim.core import registry
 from fedsim.metrics.evidence import Light, held
 from fedsim.metrics.membership import name_of
@@ -42,7 +43,7 @@ def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
     """Yield what became of every threshold that the policy states of the client as it is."""
     is_scored = any(arm.recovered for arm in record.client)
     for arm in record.client:
-        for threshold in _recognisable(record.policy, arm, record.plan.scoring.confidence):
+        for threshold in _recognisable(record, arm):
             yield _with_doubts(record, arm, threshold) if is_scored else _open(threshold, _UNSCORED)
     yield from of_members(record.policy, record.of("membership"))
     yield from of_figures(record.policy, [finding for arm in record.client for finding in arm.findings])
@@ -52,7 +53,7 @@ def of_client(record: AuditRecord) -> Iterator[JudgedThreshold]:
 def of_defense(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
     """Yield what becomes of every threshold for a client with one more defense."""
     if arm.victims:
-        yield from _recognisable(record.policy, arm, record.plan.scoring.confidence)
+        yield from _recognisable(record, arm)
     yield from of_members(record.policy, arm.of("membership"))
     yield from of_figures(record.policy, arm.findings)
     yield from _epsilon(record.policy, arm.guarantees)
@@ -87,7 +88,8 @@ def _open(threshold: JudgedThreshold, why: str) -> JudgedThreshold:
     return threshold._replace(state="undecided", why=why)
 
 
-def _recognisable(policy: Policy, arm: AuditArm, confidence: float) -> Iterator[JudgedThreshold]:
+def _recognisable(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
+    policy, confidence, word = record.policy, record.plan.scoring.confidence, verdict_of(record)
     rule, limit, where = "max_recognisable", policy.max_recognisable, f"batch {arm.batch_size}"
     if limit is None:
         return
@@ -95,7 +97,7 @@ def _recognisable(policy: Policy, arm: AuditArm, confidence: float) -> Iterator[
     state = "kept" if share is None else held(share, limit)
     why = ""
     if state == "broken":
-        why = f"{rule} = {limit:g}, but {share_of(arm)} of the attacked examples of {where} were recovered."
+        why = f"{rule} = {limit:g}, but {share_of(arm)} of the attacked examples of {where} were {word}."
     elif state == "undecided" and share is not None:
         least, most = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
         more = evidence.more(arm, limit, confidence)

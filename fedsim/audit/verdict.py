@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
 from fedsim.audit import evidence, thresholds
 from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.audit.scoring import verdict_of
 from fedsim.metrics.evidence import recovered, state_of
-from fedsim.metrics.success import Rule
+from fedsim.metrics.success import LEVELS, Rule
 from fedsim.record import State
 from fedsim.report.verdict import listed
 
@@ -84,7 +86,21 @@ def _what_comes_back(arms: Sequence[AuditArm], rule: Rule, noun: str) -> str:
         return f"{who} give every word away, though not its place: {effort}."
     what = f"the {noun}" if [arm.batch_size for arm in arms] == [1] else f"{noun}s"
     stated = "; ".join(f"{count} of {number}" for count, number in zip(counts, examples, strict=True))
-    return f"{who} give {what} back ({stated}): {effort}."
+    levels = [rule.level(item) for arm in arms for victim in arm.victims for item in victim.scores]
+    return f"{who} {_deed(what, stated, Counter(filter(None, levels)))}: {effort}."
+
+
+def _deed(what: str, stated: str, levels: Counter[str]) -> str:
+    """Return what updates do to examples, as the weakest of the successes allows: give back, or identify."""
+    deeds = {
+        "exact": f"give {what} back exactly",
+        "readable": f"give {what} back in a readable form",
+        "identified": f"let {what} be identified",
+    }
+    weakest = max(levels, key=lambda level: LEVELS.index(level) if level in LEVELS else len(LEVELS))
+    better = [f"{levels[level]} {level}" for level in LEVELS if levels[level] and level != weakest]
+    none = ["none readable"] if weakest == "identified" and not better else []
+    return f"{deeds.get(weakest, f'give {what} back')} ({'; '.join((stated, *better, *none))})"
 
 
 def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
@@ -205,7 +221,7 @@ def sentence(record: AuditRecord) -> str:
     if best is None:
         return _why_none(record)
     settings = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
-    return f"Recommended: {best.name}{f' ({settings})' if settings else ''}. {_cost(best)}"
+    return f"Recommended: {best.name}{f' ({settings})' if settings else ''}. {_cost(record, best)}"
 
 
 def _why_none(record: AuditRecord) -> str:
@@ -232,10 +248,10 @@ def _not_enough(record: AuditRecord, closest: AuditArm) -> str:
         )
     measured = _measure(record)
     if len(measured) == 1:
-        return f"The only defense that was measured, {closest.name}, is not enough. {_cost(closest)}"
+        return f"The only defense that was measured, {closest.name}, is not enough. {_cost(record, closest)}"
     return (
         f"None of the {len(measured)} defenses that were measured is enough. {closest.name} comes closest. "
-        f"{_cost(closest)}"
+        f"{_cost(record, closest)}"
     )
 
 
@@ -250,7 +266,7 @@ def _none_helped(record: AuditRecord) -> str:
         who = f"The only defense that was measured, {measured[0].name}, did not help: with it"
     else:
         who = f"None of the {len(measured)} defenses that were measured helped: with each of them"
-    return f"{who} as much was recovered as without, {share}."
+    return f"{who} as many were {verdict_of(record)} as without, {share}."
 
 
 def _without_control(record: AuditRecord) -> str:
@@ -270,17 +286,17 @@ def _without_control(record: AuditRecord) -> str:
     )
 
 
-def _cost(arm: AuditArm) -> str:
+def _cost(record: AuditRecord, arm: AuditArm) -> str:
     assert arm.training is not None
     assert arm.cost is not None
-    lost = arm.cost.accuracy_loss
+    lost, word = arm.cost.accuracy_loss, verdict_of(record)
     interval = ""
     if lost.low is not None and lost.high is not None:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
     stated = max((guarantee.epsilon for guarantee in arm.guarantees), default=None)
     guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {thresholds.share_of(arm)} of the examples of batch {arm.batch_size} were recovered "
+        f"With it {thresholds.share_of(arm)} of the examples of batch {arm.batch_size} were {word} "
         f"({len(arm.victims)} updates, {evidence.iterations(arm.victims)} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {arm.training.rounds} "
         f"rounds, changes the test loss by {arm.cost.loss_change:+.3f}, and a round takes "

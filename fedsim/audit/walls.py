@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
+from fedsim.core.tensor_files import read_arrays
 from fedsim.document import Wall, WallCell, WallRow
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
-from fedsim.report.wall import MOST, Arrays, pixels_of
+from fedsim.report.wall import MOST, TICKS, Arrays, pixels_of
 
 _WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
 _ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1
@@ -20,17 +21,14 @@ _ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1
 
 def read(folder: Path) -> Arrays:
     """Return the pictures of an audit by name; none where it kept none."""
-    if not (folder / ARRAYS).exists():
-        return {}
-    with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    return read_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
 
 
 def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     """Yield a wall for every batch size that has pictures."""
     labels = {
         "originals": "original",
-        "guesses": "recovered by the attacker",
+        "guesses": "guess",
         "known": "known to the ideal attacker (white: all of a pixel)",
     }
     for arm in record.client:
@@ -58,7 +56,7 @@ def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> I
     shown = tuple(row for row in rows if row.cells)
     if shown:
         which = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
-        yield Wall(title, (), shown, f"{which}. A frame and ✓ mark those that count as recovered.")
+        yield Wall(title, (), shown, f"{which}. Framed and ticked by one rule. {TICKS}")
 
 
 def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:
@@ -84,4 +82,4 @@ def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> I
 def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, what: str) -> WallCell:
     shown = [metric for metric in rule.declared.values() if metric.spread and metric.name in item.values]
     scores = [metric.tell(item.values[metric.name]) for metric in shown]
-    return WallCell(pixels, f"{what}: {', '.join(scores)}", tuple(scores[:1]), rule.has_succeeded(item))
+    return WallCell(pixels, f"{what}: {', '.join(scores)}", tuple(scores[:1]), rule.level(item))

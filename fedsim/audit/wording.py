@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.audit.scoring import metrics_of
 from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.core import registry
-from fedsim.core.metric import Metric
 from fedsim.metrics.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
@@ -54,16 +53,6 @@ def winner(arm: AuditArm) -> str:
     if won:
         return max(set(won), key=lambda name: (won.count(name), name))
     return "an unfinished search" if evidence.is_short(arm.victims) else "none"
-
-
-def metrics_of(noun: str) -> list[Metric]:
-    """Return the metrics of examples that are called so."""
-    return [one for one in registry.every_metric().values() if one.over == "item" and one.noun == noun]
-
-
-def rule(record: AuditRecord) -> str:
-    """Return when an example counts as recovered, for people."""
-    return record.plan.scoring.rule.in_words(dict.fromkeys((one.name for one in metrics_of(record.noun)), 0.0))
 
 
 def headline(noun: str = "image") -> Column:

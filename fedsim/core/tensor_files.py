@@ -13,17 +13,36 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, in_a_line
 
+_PICKLED = "it holds Python objects, which could run code, so they were not opened"
 
-def read_npz(path: Path) -> dict[str, Tensor]:
-    """Return the arrays of an ``.npz`` file, in whichever byte order they lie there.
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an ``.npz`` file by name; pickled objects are not opened.
 
     Raises:
-        FedsimError: there is no such file, or it holds something else.
+        FedsimError: the file is missing, cut off, not a regular file, or holds something other than arrays.
     """
+    if path.exists() and not path.is_file():
+        raise FedsimError(f"cannot read arrays from {path}: it is no regular file.")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: _tensor_of(stored[name]) for name in stored.files}
-    except Exception as error:
+            return {name: stored[name] for name in stored.files}
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a file that is not whole
+        why = _PICKLED if "allow_pickle" in str(error) else in_a_line(error).rstrip(".")
+        sentence = f"cannot read arrays from {path}: {why}. Expected an .npz file as numpy.savez writes it."
+        raise FedsimError(sentence) from error
+
+
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """Return the arrays of an ``.npz`` file as tensors, in the byte order of this machine.
+
+    Raises:
+        FedsimError: see `read_arrays`, or an array holds no numbers.
+    """
+    arrays = read_arrays(path)
+    try:
+        return {name: _tensor_of(array) for name, array in arrays.items()}
+    except TypeError as error:
         raise FedsimError(f"cannot read tensors from {path}: {in_a_line(error).rstrip('.')}.") from error
 
 

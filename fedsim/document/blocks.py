@@ -244,7 +244,7 @@ class WallCell:
         pixels: (H, W, 3) in [0, 1], or None.
         alt: what a reader who cannot see it should know.
         scores: how close it is to the original, for people.
-        is_recovered: whether it counts as recovered.
+        level: how good a success it is, for example "identified"; empty where it is no success.
         text: in place of a picture.
         public: the public picture nearest to a guess, as `pixels`.
         public_note: how near it is.
@@ -255,7 +255,7 @@ class WallCell:
     pixels: np.ndarray | None
     alt: str = ""
     scores: tuple[str, ...] = ()
-    is_recovered: bool = False
+    level: str = ""
     text: str = ""
     public: np.ndarray | None = None
     public_note: str = ""

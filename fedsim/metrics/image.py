@@ -130,6 +130,7 @@ def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
     noun="image",
     decides=True,
     threshold=0.5,
+    verdict="readable",
     of_pictures=True,
     leads=True,
     spread=True,

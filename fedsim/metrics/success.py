@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from fedsim.core import registry
@@ -10,6 +10,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.metric import Metric
 from fedsim.record import ItemScore
 
+LEVELS = ("exact", "readable", "identified")  # verdicts on a picture, the strongest first
+_RECOVERED = "recovered"  # verdict by a threshold below that of the metric itself
 USUAL = "identified"  # stands for the deciding metric of examples' own, where they have no such value
 
 
@@ -53,6 +55,30 @@ class Rule:
         """Tell whether an example counts as recovered."""
         metric, threshold = self.decides(item.values)
         return metric.is_beyond(item.values[metric.name], threshold)
+
+    def verdict(self, values: Mapping[str, float]) -> str:
+        """Return the word for an example with these values that is a success: that of the metric that decides.
+
+        It is "recovered" where the user's threshold is below the metric's own: SSIM above 0.3 is not yet readable.
+        """
+        metric, threshold = self.decides(values)
+        is_lower = metric.threshold is not None and metric.is_beyond(metric.threshold, threshold)
+        return _RECOVERED if is_lower else metric.verdict
+
+    def level(self, item: ItemScore) -> str:
+        """Return the strongest of `LEVELS` that was measured of a success, else its verdict; empty for no success."""
+        if not self.has_succeeded(item):
+            return ""
+        measured = {metric.verdict for metric in self._reached(item)}
+        return next((level for level in LEVELS if level in measured), self.verdict(item.values))
+
+    def _reached(self, item: ItemScore) -> Iterator[Metric]:
+        """Yield the metrics by whose own threshold an example is a success; a flag's is one half."""
+        for name, value in item.values.items():
+            metric = self.declared[name]
+            limit = 0.5 if metric.threshold is None and metric.form == "flag" else metric.threshold
+            if limit is not None and metric.is_beyond(value, limit):
+                yield metric
 
     def is_proof(self, item: ItemScore) -> bool:
         """Tell whether an example is a success by a metric by which no blind guess is one."""

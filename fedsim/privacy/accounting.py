@@ -32,6 +32,9 @@ _LARGEST_EPSILON = 500.0  # above, PRV's grid grows without benefit
 _SMALLEST_DELTA = 1e-9  # below, rounding in PRV's Fourier transforms could matter
 _RELATIVE_ERROR, _LEAST_ERROR = 5e-3, 1e-3  # of PRV
 _LEAST_MULTIPLIER, _LARGEST_MULTIPLIER = 1e-3, 1e6
+_NO_NOISE, _MOST_NOISE = 1e-9, 1e9  # noise multipliers whose squares are far from the ends of double precision
+_MOST_STEPS = 1e12
+_SHOWN = 12  # characters of a number
 _CALIBRATION = 1e-3  # relative error of a noise multiplier that is searched for
 
 
@@ -124,11 +127,17 @@ def in_rounds(mechanism: Mechanism, rounds: int) -> Spent:
 
 
 def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
-    """Return the epsilon of steps at `delta`, at least 0; infinite where a step has no noise."""
+    """Return the epsilon of steps at `delta`, at least 0; infinite where a step has next to no noise.
+
+    Raises:
+        FedsimError: delta, a noise multiplier, a sampling rate or a number of steps is outside of its range.
+    """
+    if not 0 < delta < 1:
+        raise FedsimError(f"delta is {delta:g}, expected a number above 0 and below 1.")
     merged = _merge(spent)
     if not merged:
         return Epsilon(0.0, 0.0, "none")
-    if any(part.noise_multiplier == 0 for part in merged):
+    if any(part.noise_multiplier < _NO_NOISE for part in merged):
         return Epsilon(math.inf, math.inf, "none")
     renyi = rdp_epsilon(merged, delta)
     if all(part.sampling_rate == 1 for part in merged):
@@ -270,9 +279,19 @@ def _merge(spent: Iterable[Spent]) -> list[Spent]:
     """Return the steps with equal kinds merged, without steps that cost nothing, in order of appearance."""
     counts: dict[tuple[float, float], int] = {}
     for part in spent:
+        _check_range("noise multiplier", part.noise_multiplier, _MOST_NOISE)
+        _check_range("sampling rate", part.sampling_rate, 1.0)
+        _check_range("number of steps", part.steps, _MOST_STEPS)
         kind = (part.noise_multiplier, part.sampling_rate)
         counts[kind] = counts.get(kind, 0) + part.steps
     return [Spent(*kind, steps) for kind, steps in counts.items() if steps and kind[1] > 0]
+
+
+def _check_range(noun: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:  # false for NaN too
+        raise FedsimError(
+            f"the {noun} of a private step is {str(value)[:_SHOWN]}, expected a number from 0 to {most:g}."
+        )
 
 
 def _composition(merged: Sequence[Spent]) -> str:

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import math
 import os
 import secrets
 import stat
@@ -132,8 +133,13 @@ class Ledger:
 
         Raises:
             BudgetSpent: the subject would have spent more than it may; nothing is written.
-            FedsimError: an earlier round of the subject had neighbours of another kind, or see `entries`.
+            FedsimError: an earlier round of the subject had neighbours of another kind, a mechanism or the allowance is
+                outside of its range, or see `entries`.
         """
+        if not 0 <= allowance.epsilon < math.inf:
+            raise FedsimError(
+                f"'{subject}' may spend epsilon {allowance.epsilon:g}, expected a finite number of at least 0."
+            )
         cost = tuple(in_rounds(mechanism, 1) for mechanism in mechanisms)
         with self._locked(fcntl.LOCK_EX) as handle:
             entries, rest = self._read(handle)
@@ -175,6 +181,8 @@ class Ledger:
         with explain(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise FedsimError(f"{self._path} is no regular file, expected a ledger. {_ADVICE}")
             fcntl.flock(handle, how)
             yield handle
         finally:
@@ -280,7 +288,10 @@ def _write_new(path: Path, content: bytes) -> None:
 
 
 def _read_key(path: Path) -> bytes:
-    if path.stat().st_mode & _OTHERS:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise FedsimError(f"{path} is no regular file, expected the key of a ledger. Bring the file back.")
+    if mode & _OTHERS:
         raise FedsimError(f"others may read the key {path}, and so write what they like. Run: chmod 600 {path}")
     key = path.read_bytes().strip()
     if len(key) < 2 * _KEY_BYTES:

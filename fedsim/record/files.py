@@ -7,8 +7,9 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from fedsim.core.errors import FedsimError
 
@@ -65,6 +66,44 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_inner_folder(root: Path, name: str) -> Path:
+    """Make a folder directly inside `root` unless it is there, and return it.
+
+    Raises:
+        FedsimError: it cannot be made, or a symbolic link has this name: files written there would land elsewhere.
+    """
+    path = root / name
+    make_folder(root)
+    refuse_link(path)
+    with explain(path):
+        path.mkdir(exist_ok=True)
+    return path
+
+
+def refuse_link(path: Path) -> None:
+    """Check that a path into which files are written is no symbolic link.
+
+    Raises:
+        FedsimError: it is one.
+    """
+    if path.is_symlink():
+        raise FedsimError(
+            f"{path} is a symbolic link, and files written there would land in {os.readlink(path)}. Remove the link, "
+            "or choose another --out."
+        )
+
+
+def open_log(path: Path) -> TextIO:
+    """Return a file opened for lines at its end; it is made if it is missing.
+
+    Raises:
+        FedsimError: it cannot be written, or is a symbolic link.
+    """
+    refuse_link(path)
+    with explain(path):
+        return path.open("a")
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder in which no file can be made.
 
@@ -116,7 +155,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
     path = folder / LOCK
     while True:
         with explain(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             if not _holds(handle):
                 os.close(handle)
                 raise FedsimError(f"{who} is at work in {folder}. Wait for it, or choose another --out.")
@@ -128,6 +167,18 @@ def locked(folder: Path, who: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def remove_stale_lock(folder: Path) -> None:
+    """Remove the lock that a killed process left in a folder; a lock in use, and one that cannot be removed, stay."""
+    path = folder / LOCK
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if _holds(handle) and _is(path, handle):
+                path.unlink()
+        finally:
+            os.close(handle)
 
 
 def _holds(handle: int) -> bool:

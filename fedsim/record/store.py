@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.plain import printable_json
+from fedsim.core.tensor_files import read_arrays
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
 from fedsim.record.files import (
@@ -26,6 +27,7 @@ from fedsim.record.files import (
     is_rest,
     locked,
     make_folder,
+    make_inner_folder,
     remove_rests,
     write_whole,
 )
@@ -36,6 +38,8 @@ UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
+AUDIT = "audit.json"
+_CONTENTS = {RECORD: "a run", AUDIT: "an audit"}  # by the name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
@@ -43,17 +47,24 @@ _LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
 
 class RunFolder:
-    """The folder of one run. Its manifest names every file that fedsim wrote there, before the file is written."""
+    """The folder of one run or audit. Its manifest names every file that fedsim wrote there, before it is written."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is touched."""
+    def __init__(self, path: Path, record: str = RECORD) -> None:
+        """Name the folder; nothing is touched.
+
+        Args:
+            path: of the folder.
+            record: file name of the record, `RECORD` for a run, `AUDIT` for an audit.
+        """
         self.path = path
+        self._record = record
 
     def create(self, *, overwrite: bool) -> None:
-        """Make an empty run folder. Of an earlier run it removes what the manifest names, nothing else.
+        """Make the folder, or empty it: files that the manifest names and leftovers of killed writes are removed.
 
         Raises:
-            FedsimError: it exists and `overwrite` is false, holds other things than a run, or cannot be written.
+            FedsimError: the folder holds a record and `overwrite` is false, holds a record of another kind or a file
+                that the manifest does not name, or cannot be written.
         """
         with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
@@ -61,10 +72,13 @@ class RunFolder:
         for name in files:
             if name not in ours and not is_rest(self.path / name):
                 raise FedsimError(
-                    f"{self.path} holds '{name}', which no run has written. fedsim removes nothing that it does not "
-                    "know: move it elsewhere, or choose another --out."
+                    f"{self.path} holds '{name}', which fedsim did not write there. Only files of fedsim are replaced: "
+                    "move it elsewhere, or choose another --out."
                 )
-        if RECORD in files and not overwrite:
+        for name in _CONTENTS.keys() - {self._record}:
+            if name in files:
+                raise FedsimError(f"{self.path} holds {_CONTENTS[name]}. Choose another --out.")
+        if self._record in files and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to replace it, "
                 "or --resume to keep the complete arms of an interrupted one."
@@ -77,14 +91,14 @@ class RunFolder:
                 (self.path / folder).rmdir()
 
     def _manifest(self) -> frozenset[str]:
-        """Return the names of all files that are ours, the manifest's too."""
+        """Return the names of all files that fedsim wrote in the folder, the manifest among them."""
         path = self.path / MANIFEST
         if path.is_symlink() or not path.is_file():
             return frozenset()
         return frozenset((MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
     def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
-        """Write a file whole, and note before that it is ours.
+        """Add a file's name to the manifest, and write the file whole.
 
         Args:
             name: path within the folder, through one folder at most.
@@ -98,8 +112,16 @@ class RunFolder:
         write_whole(self.path / name, content, mode=mode)
 
     def note(self, name: str) -> None:
-        """Note that a file is ours, and make its folder."""
-        make_folder((self.path / name).parent)
+        """Add a file's name to the manifest, and make the file's folder.
+
+        Raises:
+            FedsimError: the manifest or the folder cannot be written, or the folder is a symbolic link.
+        """
+        folder, slash, _ = name.rpartition("/")
+        if slash:
+            make_inner_folder(self.path, folder)
+        else:
+            make_folder(self.path)
         if name not in self._manifest():
             append(self.path / MANIFEST, name.encode())
 
@@ -167,12 +189,15 @@ class RunFolder:
         self.write(ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
-        """Return what `arrays.npz` holds, and what was appended."""
+        """Return the arrays of `arrays.npz`, and those appended since; none where there is no such file.
+
+        Raises:
+            FedsimError: a file is cut off, or holds something other than arrays.
+        """
         arrays: dict[str, np.ndarray] = {}
         for path in (self.path / ARRAYS, *self._parts_of_arrays()):
             if path.exists():
-                with np.load(path, allow_pickle=False) as stored:
-                    arrays.update({name: stored[name] for name in stored.files})
+                arrays |= read_arrays(path)
         return arrays
 
     def write_weights(self, arm: int, weights: Tensors) -> None:
@@ -196,6 +221,8 @@ def read_record(path: Path) -> RunRecord:
         FedsimError: there is none, it is broken, or has another schema.
     """
     try:
+        if (path / RECORD).exists() and not (path / RECORD).is_file():  # reading a pipe would wait for ever
+            raise FedsimError(f"{path / RECORD} is no regular file, expected the record of a run.")
         content = (path / RECORD).read_bytes()
         check_schema(path / RECORD, content)
         record = RunRecord.model_validate_json(printable_json(content))

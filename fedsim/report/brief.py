@@ -57,11 +57,11 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     if attack is not None:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
-        verdict = judge.deciding(attack).verdict
+        verdict = judge.verdict(attack)
         equals = as_strong(attack, _judged(arm), judge)
         by = listed([one.label for one in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
-        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {by}"
+        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {by}"
         parts[0] += ", which blind guesses explain" if is_luck else ""
     return ", and ".join(parts)
 

@@ -160,8 +160,15 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
             if cell.pixels is not None:
                 _paste(sheet, cell.pixels, 6 * _TILE * top // 5, _TILE * left)
             if cell.scores:
-                axes.text(left + 0.5, 1.2 * top + 1.0, "  ".join(cell.scores), ha="center", va="top", fontsize=7)
-            rows.append((wall.title, row.label, *map(cell.data.get, names), cell.is_recovered))
+                axes.text(
+                    left + 0.5,
+                    1.2 * top + 1.0,
+                    "  ".join((*[cell.level][: bool(cell.level)], *cell.scores)),
+                    ha="center",
+                    va="top",
+                    fontsize=7,
+                )
+            rows.append((wall.title, row.label, *map(cell.data.get, names), cell.level))
     axes.imshow(sheet, interpolation="none", extent=(0, len(wall.columns), 1.2 * len(wall.rows), 0), aspect="auto")
     axes.set(xlim=(-1.0, len(wall.columns)), ylim=(1.2 * len(wall.rows), -0.1))
     figure.suptitle(wall.title, fontsize=10)

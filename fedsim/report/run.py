@@ -150,9 +150,10 @@ def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator
         return
     yield Walls(tuple(walls), hides="Hide the originals")
     yield note(
-        "The same examples in every row; under each guess how close it is. Framed and ticked: recovered, "
-        f"{judge.rule(*attacks_of(record))}. Nobody picked them: all examples are shown up to {wall.MOST}, and of more "
-        "those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the first arm."
+        "The same examples in every row; under each guess how close it is. Framed and ticked by one rule: "
+        f"{judge.rule(*attacks_of(record))}. {wall.TICKS} Nobody picked them: all examples are shown up "
+        f"to {wall.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the "
+        "first arm."
     )
     if wall.has_public(walls):
         yield note(wall.PUBLIC)
@@ -167,7 +168,7 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
     ideal = _IDEAL.format(noun=noun) if has_ceilings(record) else ""
     yield paragraph(
         f"Each value stands above its {100 * judge.scoring.confidence:g}% interval over its n victims. "
-        f"A{'n' if noun[0] in 'aeiou' else ''} {noun} counts as recovered by one rule: {judge.rule(*attacks)}. "
+        f"A{'n' if noun[0] in 'aeiou' else ''} {noun} counts as a success by one rule: {judge.rule(*attacks)}. "
         f"A control is an attack that ought to succeed.{ideal}"
     )
     yield results(record, judge)

@@ -96,6 +96,10 @@ class RunJudge:
         """Return the metric that decides about what these attacks guessed."""
         return self.success.decides(_values(attacks))[0]
 
+    def verdict(self, *attacks: AttackFinding) -> str:
+        """Return the word for an example that these attacks succeeded on, for example "identified"."""
+        return self.success.verdict(_values(attacks))
+
     def goal(self, attack: AttackFinding) -> Metric:
         """Return the metric by which guesses of an attack are better or worse."""
         return self.success.goal(_values([attack]))
@@ -239,7 +243,7 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
         strong = f"{images} recovered by the attacks that were tried"
         return Statement(arm.name, strong, before=before, after=after)
     verb = "is" if count.recovered == 1 else "are"
-    strong = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
+    strong = f"{count.recovered} of {_images(count)} {verb} {judge.verdict(strongest)}"
     if not is_beyond_chance(strongest.victims, judge.success):
         after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, which blind guesses explain.{control}"
         return Statement(arm.name, strong, before=before, after=after)

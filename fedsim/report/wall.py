@@ -20,6 +20,8 @@ PUBLIC = (
     "what is alike to people may be far apart."
 )
 
+TICKS = "Beside the tick stands the best that was measured of a guess: exact, readable (SSIM above 0.5) or identified."
+
 Arrays = Mapping[str, np.ndarray]
 Key = tuple[int, int, int]
 
@@ -145,7 +147,7 @@ def guess(
         pixels,
         f"Guess of attack {attack.label} for {where}: {', '.join(scores_in_words)}",
         scores_in_words,
-        judge.success.has_succeeded(item),
+        judge.success.level(item),
         "not stored",
         public,
         f"{to_public:.1f} dB",

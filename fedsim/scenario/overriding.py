@@ -36,6 +36,11 @@ def override(raw: dict[str, Any], text: str) -> None:
         raise ScenarioError(f"--set {text}: there is nothing at '{key}' in the scenario.") from error
 
 
+def value_of(text: str) -> Any:
+    """Return the value of ``key.path=value``."""
+    return _value(text.partition("=")[2])
+
+
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -19,8 +19,9 @@ from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
-from fedsim.scenario.combinations import expand
-from fedsim.scenario.overriding import override
+from fedsim.scenario.combinations import expand, expand_sweep
+from fedsim.scenario.confinement import check_paths, leaves, texts_in
+from fedsim.scenario.overriding import override, value_of
 from fedsim.scenario.tables import Scenario
 
 TableT = TypeVar("TableT", bound=BaseModel)
@@ -34,7 +35,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
     Args:
         path: a TOML file.
         overrides: ``key.path=value`` with a TOML value, as ``attacks.0.max_iterations=500``; a bare word is text.
-        trust: let it name any function; else those alone that are marked for scenarios.
+        trust: let it name any function and read any file. Otherwise it names functions that are marked for scenarios,
+            and reads files of its own folder; paths in `overrides` may lead anywhere.
 
     Returns:
         The scenario with every default filled in.
@@ -44,11 +46,23 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
         FedsimError: it names a function that is not marked.
     """
     raw = read_tables(path)
+    texts = tuple(texts_in(raw))
     for text in overrides:
         override(raw, text)
     for name in () if trust else sorted(set(_functions(raw))):
         registry.check_marked(name, "; --trust lets a scenario name any function, which may do whatever you may")
-    return parse(raw, str(path))
+    scenario = parse(raw, str(path))
+    if not trust and any(leaves(text, path.parent) for text in texts):
+        check_paths(_variants(scenario, str(path)), path, texts_in([value_of(text) for text in overrides]))
+    return scenario
+
+
+def _variants(scenario: Scenario, source: str) -> Iterator[Scenario]:
+    """Yield every run of a scenario's sweep, or the scenario where it has none, each followed by its arms."""
+    for _, raw in expand_sweep(scenario):
+        single = parse(raw, source)
+        yield single
+        yield from (arm for _, arm in arms(single))
 
 
 def _functions(raw: Any, is_name: bool = False) -> Iterator[str]:

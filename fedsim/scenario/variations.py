@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from fedsim.core.types import Config
+from fedsim.core.types.basics import NAMES_PATH, Config
 
 
 def _check_entries(raw: Any) -> Any:
@@ -85,7 +85,7 @@ class Tune(Config):
     """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
 
     attack: str = Field(description="its label, or its name")
-    space: dict[str, Span | tuple[Any, ...]] = Field(
+    space: Annotated[dict[str, Span | tuple[Any, ...]], NAMES_PATH] = Field(
         min_length=1, description="setting to {low, high, log} or to a list of values"
     )
     trials: Trials = Field(

@@ -28,7 +28,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     assert found.recovered == wilson(images, images)
     (broken,) = verdict.broken(record)
     assert broken.startswith("max_recognisable = 0.05, but 100 % (")
-    assert broken.endswith(" to 100) of the attacked examples of batch 1 were recovered.")
+    assert broken.endswith(" to 100) of the attacked examples of batch 1 were identified.")
     with (tmp_path / "images.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if not row["defense"]]
     assert len(rows) == images

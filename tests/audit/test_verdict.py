@@ -9,8 +9,10 @@ from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.thresholds import best_membership
 from fedsim.document import to_html
 from fedsim.metrics.text import EVERY_WORD
-from fedsim.record import VictimRecord
+from fedsim.questions.attacks import finding_of
+from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.policy import Policy
+from fedsim.scenario import AttackChoice, Scoring
 from tests.audit.findings import (
     ENOUGH,
     LEARNED,
@@ -30,12 +32,13 @@ from tests.audit.findings import (
         (
             [attacked(4)],
             "recovered",
-            "Updates of one image give the image back (4 of 4): 4 updates were attacked for 8 s.",
+            "Updates of one image give the image back in a readable form (4 of 4): 4 updates were attacked for 8 s.",
         ),
         (
             [attacked(3), attacked(0, batch=2), attacked(2, batch=16)],
             "recovered",
-            "Updates of 1 and 16 images give images back (3 of 4; 2 of 4): 8 updates were attacked for 16 s.",
+            "Updates of 1 and 16 images give images back in a readable form (3 of 4; 2 of 4): 8 updates were attacked "
+            "for 16 s.",
         ),
         (
             [attacked(0), attacked(0, batch=4, converged=False)],
@@ -66,6 +69,49 @@ def test_the_answer_is_one_sentence_about_the_batch_sizes_that_say_most(
     assert verdict.answer(record(Policy(), client=timed)) == (state, sentence)
 
 
+def guessed(*values: tuple[float, float, float], batch: int = 4, updates: int = 1) -> AuditArm:
+    """Return the client whose updates were attacked; of each image identified, SSIM and exact."""
+    scores = tuple(
+        ItemScore(index=index, values={"identified": named, "psnr": 9.5, "ssim": likeness, "exact_pixels": exact})
+        for index, (named, likeness, exact) in enumerate(values)
+    )
+    victims = [VictimRecord(round=1, client=0, scores=scores, seconds=2.0)] * updates
+    finding = finding_of(AttackChoice(name="auto"), (), victims, Scoring(), 0)
+    return AuditArm(name=f"batch {batch}", batch_size=batch, findings=(finding,))
+
+
+NOISE, NAMED, LEGIBLE, EXACT = (0.0, 0.1, 0.0), (1.0, 0.2, 0.0), (1.0, 0.6, 0.0), (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "deed"),
+    [
+        ((NAMED, NAMED, NAMED, NAMED), "let images be identified (4 of 4; none readable)"),
+        ((NAMED, NAMED, NOISE, NOISE), "let images be identified (2 of 4; none readable)"),
+        ((NAMED, LEGIBLE, LEGIBLE, EXACT), "let images be identified (4 of 4; 1 exact; 2 readable)"),
+        ((NAMED, EXACT, EXACT, NOISE), "let images be identified (3 of 4; 2 exact)"),
+        ((LEGIBLE, LEGIBLE, NOISE, NOISE), "give images back in a readable form (2 of 4)"),
+        ((LEGIBLE, EXACT, EXACT, NOISE), "give images back in a readable form (3 of 4; 2 exact)"),
+        ((EXACT, EXACT, NOISE, NOISE), "give images back exactly (2 of 4)"),
+    ],
+)
+def test_images_that_were_only_identified_are_not_given_back(
+    values: tuple[tuple[float, float, float], ...], deed: str
+) -> None:
+    stated = verdict.answer(record(Policy(), client=(guessed(*values),))).sentence
+    assert stated == f"Updates of 4 images {deed}: 1 update was attacked for 2 s."
+
+
+def test_no_page_of_identified_images_says_recovered_of_them() -> None:
+    arm = guessed(NAMED, NAMED, NAMED, NOISE, updates=6)
+    found = record(Policy(max_recognisable=0.1), client=(arm,), control=as_control(arm))
+    assert [why for why in verdict.broken(found) if "of the attacked examples of batch 4 were identified." in why]
+    html = to_html(page.build(found, {}))
+    assert "images are recovered" not in html
+    assert "were recovered" not in html
+    assert "Recovered from updates" not in html
+
+
 def test_where_searches_were_short_the_answer_says_how_many_minutes_would_do() -> None:
     short = record(Policy(), client=(attacked(0, converged=False),), needed_minutes=12)
     assert verdict.answer(short).sentence.endswith(
@@ -83,7 +129,9 @@ def test_where_the_policy_needs_more_updates_the_answer_says_how_many() -> None:
 
 def test_without_a_policy_the_page_says_what_exit_code_0_means() -> None:
     html = to_html(page.build(record(Policy(), client=(attacked(4),)), {}))
-    assert html.index("give the image back (4 of 4)") < html.index("exit code 0 says only that the audit ran")
+    assert html.index("give the image back in a readable form (4 of 4)") < html.index(
+        "exit code 0 says only that the audit ran"
+    )
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
@@ -92,7 +140,7 @@ def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
     assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
     assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
     (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), client=(attacked(30, 40, batch=7),)))
-    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were recovered."
+    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were identified."
 
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
@@ -139,8 +187,8 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
     )
     found = record(policy, client=sizes)
     assert [sentence.rpartition("batch ")[2] for sentence in verdict.broken(found)] == [
-        "4 were recovered.",
-        "16 were recovered.",
+        "4 were identified.",
+        "16 were identified.",
     ]
     (undecided,) = verdict.unjudged(found)
     assert undecided.startswith("Undecided: max_recognisable on batch 8, since n = 4 leaves 5 to 70 % open")
@@ -163,7 +211,7 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
-        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the examples of batch 1 were recovered (40 updates, "
+        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the examples of batch 1 were identified (40 updates, "
         "500 iterations)"
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
@@ -185,13 +233,13 @@ def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once()
         (
             (defended("clipping", 40, 0.0),),
             Policy(max_recognisable=0.1),
-            "The only defense that was measured, clipping, did not help: with it as much was recovered as without, "
+            "The only defense that was measured, clipping, did not help: with it as many were identified as without, "
             "100 % (91 to 100).",
         ),
         (
             (defended("clipping", 40, 0.0), defended("float16", 40, 0.0)),
             Policy(),
-            "None of the 2 defenses that were measured helped: with each of them as much was recovered as without, "
+            "None of the 2 defenses that were measured helped: with each of them as many were identified as without, "
             "100 % (91 to 100).",
         ),
     ],

@@ -19,7 +19,7 @@ def test_at_most_eight_pictures_stand_in_a_row_each_with_its_score() -> None:
     assert wall.note.startswith(f"The first {MOST} of {MOST + 2} attacked images.")
     originals, guesses = wall.rows
     assert len(originals.cells) == len(guesses.cells) == MOST
-    assert [own.is_recovered for own in guesses.cells] == [True] * 3 + [False] * (MOST - 3)
+    assert [bool(own.level) for own in guesses.cells] == [True] * 3 + [False] * (MOST - 3)
     assert guesses.cells[0].alt.startswith("Guess of update 1, image 1: ")
     assert originals.cells[0].alt == "Original of update 1, image 1"
     assert list(walls.of_updates(found, {})) == []

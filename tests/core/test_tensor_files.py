@@ -42,5 +42,5 @@ def test_nobody_is_advised_to_run_a_file(tmp_path: Path, content: Any) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"t\.pt cannot be read: .*No such file"):
         read_saved(tmp_path / "t.pt")
-    with pytest.raises(FedsimError, match=r"cannot read tensors from .*t\.npz: .*No such file"):
+    with pytest.raises(FedsimError, match=r"cannot read arrays from .*t\.npz: .*No such file"):
         read_npz(tmp_path / "t.npz")

@@ -52,6 +52,98 @@ def test_only_marked_functions_can_be_named(tables: str, tmp_path: Path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
+TEXT = 'data = { name = "text-file", path = PATH, length = 8 }\n'
+WRITER = '[model]\nname = "tiny-llama"\n[federation]\nclients = 2\n'
+LEAKS = (
+    TEXT + WRITER,
+    'data = { name = "image-folder", path = PATH }\n' + MODEL,
+    'data = { name = "sentence-pairs", path = "inside.txt", test_path = PATH }\n' + MODEL,
+    'data = { name = "lee-news", tokenizer = PATH }\n' + WRITER,
+    DATA + MODEL.replace("depth = 1", "depth = 1\ncheckpoint = PATH"),
+    DATA + MODEL + '[[attacks]]\nname = "learned-prior"\ndenoiser = PATH\n',
+    DATA + MODEL + '[[attacks]]\nname = "learned-prior"\n[tune]\nattack = "learned-prior"\n'
+    "[tune.space]\ndenoiser = [PATH]\n",
+    TEXT.replace("PATH", '"inside.txt"') + WRITER + '[arms]\n"data.path" = ["inside.txt", PATH]\n',
+    TEXT.replace("PATH", '"inside.txt"') + WRITER + '[sweep.grid]\n"data.path" = ["inside.txt", PATH]\n',
+    TEXT.replace("PATH", '"inside.txt"') + WRITER + '[[sweep.runs]]\n"data.path" = PATH\n',
+    'data = { name = "hostile_paths:marked", folder = PATH }\n' + MODEL,
+)
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stranger's folder with links, beside a secret."""
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "diary.txt").write_text("Dear diary.\n\nNobody reads this.")
+    folder = tmp_path / "stranger"
+    (folder / "documents").mkdir(parents=True)
+    (folder / "inside.txt").write_text("One document.\n\nAnother document.")
+    (folder / "documents" / "a.txt").write_text("A document.")
+    (folder / "documents" / "b.txt").symlink_to(tmp_path / "secret" / "diary.txt")
+    (folder / "link.txt").symlink_to(tmp_path / "secret" / "diary.txt")
+    (folder / "also-inside.txt").symlink_to("inside.txt")
+    (folder / "hostile_paths.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def scenario_with(tables: str, path: str) -> Path:
+    Path("s.toml").write_text('title = "t"\n' + tables.replace("PATH", json.dumps(path)))
+    return Path("s.toml")
+
+
+@pytest.mark.parametrize("tables", LEAKS)
+@pytest.mark.parametrize("path", ["{secret}/diary.txt", "../secret/diary.txt"])
+def test_no_setting_names_a_file_outside_of_the_scenarios_folder(tables: str, path: str, stranger: Path) -> None:
+    path = path.format(secret=stranger.parent / "secret")
+    with pytest.raises(ScenarioError, match=r"is outside of the scenario's folder.*--set .*--trust"):
+        load(scenario_with(tables, path))
+
+
+@pytest.mark.parametrize("path", ["link.txt", "documents", ".", "..", "/", "missing/../../secret/diary.txt"])
+def test_no_link_or_folder_leads_outside(path: str, stranger: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"s.toml: data.path: '.*' is outside of the scenario's folder"):
+        load(scenario_with(LEAKS[0], path))
+
+
+@pytest.mark.parametrize("path", ["inside.txt", "also-inside.txt", "{here}/inside.txt", "./inside.txt", "missing.txt"])
+def test_files_of_the_scenarios_folder_are_read(path: str, stranger: Path) -> None:
+    load(scenario_with(LEAKS[0], path.format(here=stranger)))
+
+
+def test_the_folder_is_that_of_the_scenario_and_not_the_working_folder(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario_with(LEAKS[0], "secret/diary.txt")
+    monkeypatch.chdir(stranger.parent)
+    with pytest.raises(ScenarioError, match="data.path: 'secret/diary.txt' is outside"):
+        load(Path("stranger/s.toml"))
+    scenario = stranger / "s.toml"
+    scenario.write_text(scenario.read_text().replace("secret/diary.txt", "stranger/inside.txt"))
+    load(Path("stranger/s.toml"))
+
+
+def test_trust_and_the_user_may_lead_a_scenario_anywhere(stranger: Path) -> None:
+    secret = str(stranger.parent / "secret" / "diary.txt")
+    for tables in LEAKS[:-1]:
+        load(scenario_with(tables, secret), trust=True)
+    load(scenario_with(LEAKS[0], "inside.txt"), [f"data.path={json.dumps(secret)}"])
+    load(scenario_with(LEAKS[0], "inside.txt"), ["data.path=link.txt"])
+    with pytest.raises(ScenarioError, match="data.path: 'link.txt' is outside"):
+        load(scenario_with(LEAKS[0], "link.txt"), ["data.length=9", "title=inside.txt"])
+
+
+def test_names_and_titles_that_files_share_are_no_paths(stranger: Path) -> None:
+    for name in ("digits", "mlp", "t"):
+        Path(name).symlink_to(stranger.parent / "secret")
+    load(scenario_with('description = "../secret/diary.txt, /etc/passwd"\n' + DATA + MODEL, ""))
+
+
+def test_a_default_outside_of_the_folder_is_no_path_of_the_scenario(stranger: Path) -> None:
+    load(scenario_with('description = "a/b"\ndata = { name = "fashion-mnist" }\n' + MODEL, ""))
+
+
 @pytest.mark.slow
 def test_a_marked_function_runs_and_trust_lets_any(tmp_path: Path) -> None:
     (tmp_path / "hostile_own.py").write_text(OWN)

@@ -224,3 +224,9 @@ def test_a_delta_that_the_mechanism_reaches_anyway_costs_no_epsilon() -> None:
     reached = gaussian_delta(1.0, 0.0)
     assert gaussian_epsilon(1.0, reached) == gaussian_epsilon(1.0, reached + 0.05) == 0.0
     assert gaussian_epsilon(1.0, reached - 0.05) > 0.0
+
+
+@pytest.mark.parametrize("part", [Spent(1.0, math.nan, 1), Spent(math.nan, 1.0, 1), Spent(1.0, 1.0, -1)])
+def test_a_figure_outside_of_its_range_costs_not_nothing_but_is_refused(part: Spent) -> None:
+    with pytest.raises(FedsimError, match="of a private step is"):
+        guarantee(Mechanism("record", "replace", 1.0, 1.0, 1, 1e-5, "all"), [Spent(1.0, 1.0, 1), part])

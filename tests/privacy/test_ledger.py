@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -74,6 +76,62 @@ def test_a_round_that_costs_too_much_is_refused_before_it_and_not_written(ledger
 def test_a_mechanism_without_noise_is_refused(ledger: Ledger) -> None:
     with pytest.raises(BudgetSpent, match="inf after this round"):
         reserve(ledger, mechanism=replace(NOISE, noise_multiplier=0.0))
+
+
+FIGURES = {
+    "noise_multiplier": (math.nan, math.inf, 1e300, -2.0, -0.5, 1.1e9),
+    "sampling_rate": (math.nan, math.inf, 1e300, -0.1, 1.01),
+    "steps": (math.nan, math.inf, 1e300, 10**400, -1),
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FIGURES.items() for value in values])
+def test_a_figure_outside_of_its_range_is_refused_and_not_written(ledger: Ledger, name: str, value: float) -> None:
+    before = reserve(ledger)
+    with pytest.raises(FedsimError, match=f"{name.replace('_', ' ')}.* of a private step is .*, expected a number"):
+        reserve(ledger, mechanism=replace(NOISE, **{name: value}))
+    assert [entry.number for entry in ledger.entries()] == [before]
+
+
+@pytest.mark.parametrize(
+    ("allowance", "sentence"),
+    [
+        (Allowance(math.nan, DELTA), "may spend epsilon nan, expected a finite number"),
+        (Allowance(math.inf, DELTA), "may spend epsilon inf"),
+        (Allowance(-1.0, DELTA), "may spend epsilon -1"),
+        (Allowance(1.0, math.nan), "delta is nan"),
+        (Allowance(1.0, 0.0), "delta is 0"),
+        (Allowance(1.0, 1.0), "delta is 1,"),
+        (Allowance(1.0, -1e-5), "delta is -1e-05"),
+    ],
+)
+def test_an_allowance_outside_of_its_range_is_refused(ledger: Ledger, allowance: Allowance, sentence: str) -> None:
+    with pytest.raises(FedsimError, match=sentence):
+        reserve(ledger, allowance)
+    assert ledger.entries() == ()
+
+
+@pytest.mark.parametrize("noise", [1e-300, 1e-160, 1e-10, 5e-324])
+def test_next_to_no_noise_costs_more_than_any_budget(ledger: Ledger, noise: float) -> None:
+    with pytest.raises(BudgetSpent):
+        reserve(ledger, Allowance(1e300, DELTA), replace(NOISE, noise_multiplier=noise))
+
+
+@pytest.mark.parametrize("noise", [1e9, 1e6])
+def test_much_noise_is_within_range(ledger: Ledger, noise: float) -> None:
+    assert reserve(ledger, mechanism=replace(NOISE, noise_multiplier=noise)) == 1
+
+
+@pytest.mark.parametrize("is_key", [True, False])
+def test_a_pipe_is_no_ledger_and_no_key(tmp_path: Path, ledger: Ledger, is_key: bool) -> None:
+    path = places(tmp_path)[is_key]
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    with pytest.raises(FedsimError, match=f"{path} is no regular file"):
+        Ledger.open(*places(tmp_path))
+    if not is_key:
+        with pytest.raises(FedsimError, match=f"{path} is no regular file"):
+            reserve(ledger)
 
 
 def test_a_reservation_counts_before_and_after_it_is_settled(ledger: Ledger) -> None:

@@ -55,3 +55,25 @@ def test_rests_of_killed_writes_go_and_lock_and_manifest_stay(tmp_path: Path) ->
     assert not files.is_rest(tmp_path / "other")
     files.remove_rests(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [files.MANIFEST, files.LOCK, "other"]
+
+
+@pytest.mark.parametrize("is_dangling", [True, False])
+def test_locks_and_logs_open_no_link(tmp_path: Path, is_dangling: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if not is_dangling:
+        elsewhere.write_text("precious")
+    (folder := tmp_path / "folder").mkdir()
+    for name in (files.LOCK, "log"):
+        (folder / name).symlink_to(elsewhere)
+    with pytest.raises(FedsimError, match=files.LOCK), files.locked(folder, "one"):
+        pass
+    with pytest.raises(FedsimError, match=f"log is a symbolic link.*{elsewhere}"):
+        files.open_log(folder / "log")
+    assert not elsewhere.exists() if is_dangling else elsewhere.read_text() == "precious"
+
+
+def test_a_log_goes_on_at_its_end(tmp_path: Path) -> None:
+    for line in ("first\n", "second\n"):
+        with files.open_log(tmp_path / "log") as log:
+            log.write(line)
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"

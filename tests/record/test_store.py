@@ -59,7 +59,7 @@ def test_an_existing_run_is_kept_unless_overwritten(run_folder: RunFolder) -> No
 def test_without_a_manifest_nothing_is_removed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
-    with pytest.raises(FedsimError, match=f"holds '{name}', which no run has written"):
+    with pytest.raises(FedsimError, match=f"holds '{name}', which fedsim did not write"):
         RunFolder(tmp_path).create(overwrite=True)
     assert (tmp_path / name).read_text() == "precious"
 
@@ -83,7 +83,7 @@ def test_a_name_that_a_kill_cut_off_spoils_no_other(run_folder: RunFolder) -> No
 def test_a_manifest_that_is_no_text_says_nothing_of_others(run_folder: RunFolder) -> None:
     (run_folder.path / ".fedsim-files").write_bytes(b"\xff\xfe\x00")
     before = everything(run_folder.path)
-    with pytest.raises(FedsimError, match="which no run has written"):
+    with pytest.raises(FedsimError, match="which fedsim did not write"):
         run_folder.create(overwrite=True)
     assert everything(run_folder.path) == before
 
@@ -113,6 +113,36 @@ def test_a_link_or_a_folder_in_the_place_of_ours_is_refused(
     with pytest.raises(FedsimError, match="scores.csv" if is_folder else "weights"):
         run_folder.create(overwrite=True)
     assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["figures", "weights", "updates", "in-work"])
+@pytest.mark.parametrize("is_dangling", [True, False])
+def test_no_file_is_written_through_a_link_to_a_folder(tmp_path: Path, name: str, is_dangling: bool) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if not is_dangling:
+        elsewhere.mkdir()
+        (elsewhere / "wall.png").write_text("precious")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    (folder.path / name).symlink_to(elsewhere)
+    before = everything(tmp_path)
+    with pytest.raises(FedsimError, match=f"run/{name} is a symbolic link.*{elsewhere}"):
+        folder.write(f"{name}/wall.png", b"picture")
+    assert everything(tmp_path) == before
+    assert is_dangling or (elsewhere / "wall.png").read_text() == "precious"
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+    (tmp_path / "thesis.csv").write_text("precious")
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    folder.write("figures/other.csv", b"")
+    for name in ("scores.csv", "figures/accuracy.csv"):
+        (folder.path / name).symlink_to(tmp_path / "thesis.csv")
+        folder.write(name, b"scores")
+        assert not (folder.path / name).is_symlink()
+        assert (folder.path / name).read_bytes() == b"scores"
+    assert (tmp_path / "thesis.csv").read_text() == "precious"
 
 
 def test_what_a_killed_write_left_is_no_run(tmp_path: Path) -> None:
@@ -177,6 +207,40 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
         read_record(tmp_path)
     with pytest.raises(FedsimError, match="there is no folder"):
         read_record(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "in-work/0000.npz"])
+def test_arrays_that_cannot_be_read_are_named(run_folder: RunFolder, name: str) -> None:
+    path = run_folder.path / name
+    path.parent.mkdir(exist_ok=True)
+    whole = store.npz({"a": np.arange(1000.0), "b": np.ones(3)})
+    pickled = io.BytesIO()
+    np.savez(pickled, a=np.array([{}, []], dtype=object))
+    single = io.BytesIO()
+    np.save(single, np.ones(3))
+    damaged = bytearray(whole)
+    damaged[60:80] = bytes(20)
+    contents = (b"", b"PK", whole[:-1], whole[: len(whole) // 2], bytes(damaged), b"{}", single.getvalue())
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(FedsimError, match=f"cannot read arrays from .*{name}: .*numpy.savez") as raised:
+            run_folder.read_arrays()
+        assert "allow_pickle" not in str(raised.value)
+    path.write_bytes(pickled.getvalue())
+    with pytest.raises(FedsimError, match=f"{name}: it holds Python objects, which could run code"):
+        run_folder.read_arrays()
+    path.write_bytes(whole)
+    assert np.array_equal(run_folder.read_arrays()["b"], np.ones(3))
+
+
+def test_a_pipe_is_no_record_and_no_arrays(run_folder: RunFolder) -> None:
+    for name in ("arrays.npz", "record.json"):
+        (run_folder.path / name).unlink()
+        os.mkfifo(run_folder.path / name)
+    with pytest.raises(FedsimError, match=r"arrays\.npz: it is no regular file"):
+        run_folder.read_arrays()
+    with pytest.raises(FedsimError, match=r"record\.json is no regular file"):
+        read_record(run_folder.path)
 
 
 @pytest.mark.parametrize("version", [1, 3])

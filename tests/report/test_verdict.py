@@ -10,7 +10,7 @@ from tests.report.reading import banners
 def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
     _, _, page = typical
     assert (
-        "Under an honest-but-curious server that knows the labels and the batch size, 3 of 3 images are recovered "
+        "Under an honest-but-curious server that knows the labels and the batch size, 3 of 3 images are readable "
         "(SSIM > 0.5, 95% interval 44 to 100%, failed on 1 of 4 updates) with attack dia. ig alone recovered none: "
         "its failure would have passed for protection. Granted the masks, attack wiig recovers 4 of 4."
     ) in page.text

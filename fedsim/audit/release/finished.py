@@ -77,8 +77,27 @@ def read(plan: ReleasePlan) -> FinishedModel:
         model=model_holding(known, read_weights(plan.weights), plan.weights),
         dataset=replace(known.dataset, train=sides["members"], test=sides["others"]),
     )
+    _check_losses(known, plan.weights)
     reference = plan.reference and model_holding(known, read_weights(plan.reference), plan.reference).state_dict()
     return FinishedModel(known, reference or None, (*known.notes, *notes))
+
+
+@torch.no_grad()
+def _check_losses(subject: Checked, weights: Path) -> None:
+    """Check that the loss of the model is a number for a first batch of either side.
+
+    Raises:
+        FedsimError: it is NaN for an example.
+    """
+    task, model = subject.task, subject.new_model().eval()
+    for batch in (subject.dataset.train, subject.dataset.test):
+        losses = task.losses(*task.answer(model, batch.taken(torch.arange(min(len(batch), task.at_once))), {}))
+        if bool(losses.isnan().any()):
+            count = int(losses.isnan().sum())
+            raise FedsimError(
+                f"with the weights of {weights} the model's loss is NaN for {count} of {len(losses)} examples, "
+                " so no attack on it can be judged. Give weights of a training that converged."
+            )
 
 
 def read_weights(path: Path) -> Tensors:

@@ -50,7 +50,9 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="salt of what attacks draw from, as --isolate leaves it in the run's folder"),
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="let the scenario name any function and read any file")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print the verdict alone")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:

@@ -43,7 +43,9 @@ def sweep(
             "--check", help="compare the sweep with the scenario's table [expected]; exit code 1 if it differs"
         ),
     ] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="let the scenario name any function and read any file")
+    ] = False,
 ) -> None:
     """Run all unfinished runs of a sweep; after an interruption the same command continues."""
     folder, overrides = out or Path("results") / scenario.stem, set_ or []

@@ -22,7 +22,9 @@ def tune(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the search; absent: results/NAME-tuned")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="let the scenario name any function and read any file")
+    ] = False,
 ) -> None:
     """Search for an attack's strongest settings in every arm, on victims that no score uses. Needs an extra."""
     from fedsim.core.plain import csv_table

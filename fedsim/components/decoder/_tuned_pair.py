@@ -17,6 +17,7 @@ from fedsim.core.hooks import Condition, Decoder, Writing
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Batch, Config
+from fedsim.core.types.basics import NameOrFolder
 
 AT_ONCE = 8
 
@@ -29,7 +30,7 @@ class SteeringConfig(Config):
         description="mu; calibrate: fitted to texts of clients that were not trained on; 0: the tuned model alone, "
         "without its base, to compare with",
     )
-    base: str = Field(
+    base: NameOrFolder = Field(
         default="",
         description="model before its tuning: a model's name, or the folder of a checkpoint; empty: the model with its "
         "adapters off",

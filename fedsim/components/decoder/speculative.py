@@ -27,6 +27,7 @@ from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_score
 from fedsim.core.past import Draft, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
+from fedsim.core.types.basics import NameOrFolder
 
 
 class SpeculativeConfig(DraftConfig):
@@ -36,7 +37,9 @@ class SpeculativeConfig(DraftConfig):
     sure: float = Field(
         default=0.0, ge=0, lt=1, description="a draft ends where its likeliest token has less probability than this"
     )
-    draft: str = Field(default="", description="model that drafts: a model's name, or the folder of a checkpoint")
+    draft: NameOrFolder = Field(
+        default="", description="model that drafts: a model's name, or the folder of a checkpoint"
+    )
     layers: int | None = Field(
         default=None, ge=1, description="first layers that draft instead; by default a quarter of them"
     )

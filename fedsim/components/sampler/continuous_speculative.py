@@ -29,6 +29,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
+from fedsim.core.types.basics import NameOrFolder
 
 _TRAINABLE = ("digits-patches-draft", "digits-in-any-order-draft", "photographs-patches-draft")
 
@@ -36,7 +37,7 @@ _TRAINABLE = ("digits-patches-draft", "digits-in-any-order-draft", "photographs-
 class ContinuousSpeculativeConfig(Config):
     """Settings of continuous speculative decoding."""
 
-    draft: str = Field(
+    draft: NameOrFolder = Field(
         default="", description="folder of a trained model, or the name of one in the cache; empty: the model itself"
     )
     length: int = Field(default=4, ge=0, description="patches of a draft, at most; 0: one patch a step, without drafts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -20,6 +21,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 Draws = Mapping[str, Tensor]  # what the components and the task of a step drew, by "component.what" and "task.what"
+
+
+NAMES_PATH = "names a path"  # metadata of a setting that is text and may be the path of a folder
+
+
+NameOrFolder = Annotated[str, NAMES_PATH]
 
 
 class Config(BaseModel):

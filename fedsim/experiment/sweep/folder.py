@@ -27,7 +27,15 @@ from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.files import explain, locked, make_folder, remove_rests, write_whole
+from fedsim.record.files import (
+    explain,
+    locked,
+    make_inner_folder,
+    refuse_link,
+    remove_rests,
+    remove_stale_lock,
+    write_whole,
+)
 from fedsim.record.store import RECORD
 
 PLAN = "sweep.json"
@@ -80,18 +88,21 @@ class SweepFolder:
                     f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
                     "computed again there."
                 )
+            self._make_folders(plan)
             if other != plan:
-                self._write(plan)
+                write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
             return
         strangers = [name for name in occupants if not name.startswith(".fedsim-")]
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
-        self._write(plan)
-
-    def _write(self, plan: SweepPlan) -> None:
-        for name in ("runs", "failures", "logs"):
-            make_folder(self.path / name)
+        self._make_folders(plan)
         write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
+
+    def _make_folders(self, plan: SweepPlan) -> None:
+        for name in ("runs", "failures", "logs"):
+            make_inner_folder(self.path, name)
+        for run in plan.runs:
+            refuse_link(self.run_path(run.digest))
 
     def keep_origin(self, origin: str) -> None:
         """Note what the plan was made from."""
@@ -121,7 +132,14 @@ class SweepFolder:
         with locked(self.path, "another sweep"):
             for folder in (self.path, self.path / "failures"):
                 remove_rests(folder)
+            self._remove_stale_locks()
             yield
+            self._remove_stale_locks()
+
+    def _remove_stale_locks(self) -> None:
+        """Remove locks of workers that were killed: a run that is finished is never locked again."""
+        for folder in (self.path / "runs").glob("*"):
+            remove_stale_lock(folder)
 
     def run_path(self, digest: str) -> Path:
         """Return the folder of a run."""

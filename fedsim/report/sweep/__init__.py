@@ -39,7 +39,7 @@ from fedsim.report.sweep.gathered import SweepRecords, gather
 from fedsim.report.sweep.points import Point, points
 from fedsim.report.sweep.reproduce import reproduce
 from fedsim.report.tables.figures import with_noun
-from fedsim.report.wall import MOST, PUBLIC, has_public
+from fedsim.report.wall import MOST, PUBLIC, TICKS, has_public
 
 __all__ = ["build"]
 
@@ -154,7 +154,7 @@ def _pareto(sweep: SweepRecords, charts: Sequence[Picture]) -> Iterator[Block]:
         yield paragraph("There is no setting with both a utility and an attack.")
         return
     yield paragraph(
-        f"Right is more useful, down is less recovered. Bars are {_confidence(sweep)} intervals; the line joins the "
+        f"Right is more useful, down is less success. Bars are {_confidence(sweep)} intervals; the line joins the "
         "settings that none beats by its estimates; grey: another setting is at least as good in both and better "
         "beyond the intervals in one. The star is undefended, the dotted line what a guess without any update gives. "
         "The panels differ in the attacker: how much depends on its strength, and on what it knows?"
@@ -214,8 +214,8 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
         return
     yield paragraph(
         "The same images in every row, the strongest attack of each setting; under each guess how close it is. Framed "
-        f"and ticked: recovered, {_rules(sweep)}. Nobody picked them: the rows are the undefended controls and, of "
-        f"every family, the settings with most, median and least success; the images are all up to {MOST}, of more "
+        f"and ticked by a rule: {_rules(sweep)}. {TICKS} Nobody picked them: the rows are the undefended controls and, "
+        f"of every family, the settings with most, median and least success; the images are all up to {MOST}, of more "
         "those at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
     )
     yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
@@ -302,7 +302,7 @@ def _glossary() -> Fold:
 
 
 def _rules(sweep: SweepRecords) -> str:
-    """Return when an example counts as recovered, in words."""
+    """Return when an example is a success, in words."""
     return "; ".join(sorted({f"of {setting.decides.noun}s, {setting.rule}" for setting in sweep.settings}))
 
 

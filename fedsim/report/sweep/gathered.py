@@ -33,6 +33,7 @@ class SweepSetting:
         data: which data, and when an example of them counts as recovered, in words.
         rule: when an example counts as recovered, in words.
         decides: the metric of that.
+        verdict: word for such an example, for example "identified".
     """
 
     name: str
@@ -43,6 +44,7 @@ class SweepSetting:
     knobs: dict[str, float]
     rule: str
     decides: Metric
+    verdict: str
     cells: list[SweepCell] = field(default_factory=list)
 
     @property
@@ -63,7 +65,7 @@ class SweepSetting:
     @property
     def what(self) -> str:
         """What attacks recover of it, for people."""
-        return f"{self.decides.noun}s {self.decides.verdict}"
+        return f"{self.decides.noun}s {self.verdict}"
 
     @property
     def labels(self) -> list[str]:
@@ -207,7 +209,9 @@ def _setting(
         family = _family(scenario, arm, judge)
         rule = judge.rule(*arm.attacks)
         threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, rule), dict(_numbers(scenario))
-        settings[key] = SweepSetting("", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks))
+        settings[key] = SweepSetting(
+            "", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks), judge.verdict(*arm.attacks)
+        )
     return settings[key]
 
 

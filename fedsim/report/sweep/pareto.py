@@ -10,7 +10,7 @@ from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
 from fedsim.report.sweep.labels import NamedPoint, annotate
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, Risk, attacked, measure, measured, turned
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, Risk, measure, measured, succeeded, turned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +125,7 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
         label = f"no information, {data}" if len(nothing) > 1 else "no information"
         axes.axhline(100 * share, color="#555555", lw=1, ls=(0, (1, 2 + 2 * index)), label=label)
     settings = [place.point for place in places]
-    recovered = "members found (%)" if is_membership else f"{attacked(settings)} recovered (%)"
+    recovered = "members found (%)" if is_membership else f"{succeeded(settings)} (%)"
     axes.set(title=title, xlabel=utility_axis(measured(settings)), ylabel=recovered)
     axes.set(ylim=(-3, 103))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)

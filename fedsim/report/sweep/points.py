@@ -250,6 +250,12 @@ def attacked(points: Sequence[Point]) -> str:
     return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
+def succeeded(points: Sequence[Point]) -> str:
+    """Return what attacks succeed in, for people: examples and their verdict, as "images identified"."""
+    words = {point.setting.what for point in points}
+    return words.pop() if len(words) == 1 else f"{attacked(points)} recovered"
+
+
 def _fewer(
     setting: SweepSetting, control: SweepSetting | None, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:

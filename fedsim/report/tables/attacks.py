@@ -11,7 +11,7 @@ from fedsim.document import Heading, Paragraph, RowGroup, Strong, Table, TableCe
 from fedsim.metrics.evidence import reach
 from fedsim.record import ArmRecord, AttackFinding, Interval, ItemScore, RunRecord, VictimRecord
 from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
-from fedsim.report.verdict import Column, Count, RunJudge, failed_on, knowledge
+from fedsim.report.verdict import Column, Count, RunJudge, failed_on, knowledge, listed
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,11 @@ def _columns(record: RunRecord, judge: RunJudge) -> list[tuple[Heading, _Cell]]:
     attacks = attacks_of(record)
     deciding = judge.deciding(*attacks)
     columns: list[tuple[Heading, _Cell]] = [
-        (number(f"{deciding.noun}s {deciding.verdict}", keeps_interval=True), _success),
-        (number("recovered", is_extra=True), lambda tried: f"{tried.count.recovered} of {tried.count.examples}"),
+        (number(f"{deciding.noun}s {judge.verdict(*attacks)}", keeps_interval=True), _success),
+        (
+            number(judge.verdict(*attacks), is_extra=True),
+            lambda tried: f"{tried.count.recovered} of {tried.count.examples}",
+        ),
     ]
     for column in judge.columns(attacks):
         columns.append((heading_of(column), partial(_figure, column)))
@@ -127,7 +130,7 @@ def readings(record: RunRecord, judge: RunJudge) -> Table:
 
 
 def _reading(arm: ArmRecord, attack: AttackFinding, victim: VictimRecord, item: ItemScore, judge: RunJudge) -> TableRow:
-    guess = judge.success.decides(item.values)[0].verdict if judge.success.has_succeeded(item) else item.guess or ""
+    guess = judge.success.level(item) or item.guess or ""
     goal = judge.success.goal(item.values)
     closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
     return TableRow.of(arm.name, attack.label, _place(victim), item.text or "", guess, closeness)
@@ -165,9 +168,11 @@ def _diagnosis(attack: AttackFinding, victim: VictimRecord, judge: RunJudge) -> 
 def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
     """Return how many examples were recovered, and why not the others."""
     recovered = judge.recovered(victim)
+    levels = {judge.success.level(item) for item in victim.scores}
     if victim.examples and recovered == victim.examples:
-        return "recovered"
-    return "; ".join((f"{recovered} of {victim.examples} recovered", *victim.why))
+        return listed(sorted(levels))
+    word = judge.success.verdict(next((item.values for item in victim.scores), {}))
+    return "; ".join((f"{recovered} of {victim.examples} {word}", *victim.why))
 
 
 def attackers(record: RunRecord) -> tuple[Paragraph, ...]:

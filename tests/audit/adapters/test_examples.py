@@ -53,7 +53,7 @@ def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
     record = audit("flower_app", minutes=1, policy=Policy(max_recognisable=0.05))
     state, sentence = verdict.answer(record)
     assert state == "recovered"
-    assert sentence.startswith("Updates of one image give the image back (1 of 1): 1 update was attacked for ")
+    assert sentence.startswith("Updates of one image give the image back exactly (1 of 1): 1 update was attacked for ")
 
 
 @pytest.mark.slow

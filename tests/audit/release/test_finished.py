@@ -29,8 +29,12 @@ def changed(tmp_path: Path, name: str) -> Path:
     weights = dict(hospital.trained_on(1).state_dict())
     if name == "lacks":
         del weights["3.bias"]
-    else:
+    elif name == "wide":
         weights["3.bias"] = torch.zeros(3)
+    else:
+        weights["1.weight"] = weights["1.weight"].clone()
+        weights["1.weight"][3, 2:5] = {"nan": torch.nan, "infinite": torch.inf, "huge": 3e38}[name]
+        weights["3.weight"] = weights["3.weight"] * (1e30 if name == "huge" else 1.0)
     torch.save(weights, tmp_path / f"{name}.pt")
     return tmp_path / f"{name}.pt"
 
@@ -39,6 +43,9 @@ def changed(tmp_path: Path, name: str) -> Path:
     ("name", "sentence"),
     [
         ("lacks", r'lacks\.pt does not fit the model of the factory: .*Missing key\(s\) in state_dict: "3\.bias"'),
+        ("nan", r"nan\.pt holds '1\.weight' with 3 of 2048 values that are not finite"),
+        ("infinite", r"infinite\.pt holds '1\.weight' with 3 of 2048 values that are not finite"),
+        ("huge", r"with the weights of .*huge\.pt the model's loss is NaN for \d+ of \d+ examples"),
         ("wide", r"wide\.pt holds '3\.bias' of shape \(3,\), expected \(2,\), as in the model"),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.sweep.folder import SweepFolder
+from fedsim.record.files import LOCK
+from fedsim.record.store import RunFolder
 from fedsim.scenario import parse
 from tests.experiment.sweep.sweeping import SMALL, made, scenario
 
@@ -37,3 +39,34 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         SweepFolder(tmp_path / "mine").plan()
     with SweepFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another sweep is at work"):
         made(tmp_path / "s", scenario(seeds=[1]))
+
+
+@pytest.mark.parametrize("name", ["runs", "failures", "logs", "runs/DIGEST"])
+def test_a_sweep_writes_through_no_link(tmp_path: Path, name: str) -> None:
+    wanted, folder = scenario(seeds=[1]), SweepFolder(tmp_path / "s")
+    made(folder.path, wanted, budget=0.0)
+    (digest,) = (run.digest for run in folder.plan().runs)
+    link, elsewhere = folder.path / name.replace("DIGEST", digest), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if link.is_dir():
+        link.rmdir()
+    link.symlink_to(elsewhere)
+    with pytest.raises(FedsimError, match=f"{link} is a symbolic link"):
+        made(folder.path, wanted)
+    assert not any(elsewhere.iterdir())
+
+
+def test_locks_of_killed_workers_go_and_locks_in_use_stay(tmp_path: Path) -> None:
+    wanted, folder = scenario(seeds=[1, 2]), SweepFolder(tmp_path / "s")
+    made(folder.path, wanted, budget=0.0)
+    stale, used = (folder.run_path(run.digest) for run in folder.plan().runs)
+    stale.mkdir()
+    (stale / LOCK).touch()
+    with RunFolder(used).locked():
+        with folder.locked():
+            assert not (stale / LOCK).exists()
+            assert (used / LOCK).exists()
+            (stale / LOCK).touch()
+        assert not (stale / LOCK).exists()
+        assert (used / LOCK).exists()
+    assert not (folder.path / LOCK).exists()

@@ -17,7 +17,7 @@ def test_the_setting_that_keeps_the_policy_is_named_with_its_cost_and_no_promise
     _, page = typical
     assert (
         "gradient-noise 1.0 keeps every threshold. It loses 2.0 +/- 0.0 points of accuracy (3 seeds) and leaves 0% of "
-        "the images recovered to ig (95% interval 0 to 14%, 24 updates)."
+        "the images readable to ig (95% interval 0 to 14%, 24 updates)."
     ) in page.text
     assert "Not a guarantee: the attacks that were tried failed, another may succeed." in page.text
 
@@ -82,7 +82,7 @@ def test_the_summary_says_the_same_in_markdown(typical):
     folder, _ = typical
     text = (folder / "report.md").read_text()
     assert "**gradient-noise 1.0 keeps every threshold.**" in text
-    assert "- images recovered: 0.0% (0.0 to 13.8), allowed 20%: kept" in text
+    assert "- images readable: 0.0% (0.0 to 13.8), allowed 20%: kept" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 3
 
 

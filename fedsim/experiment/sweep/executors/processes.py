@@ -16,7 +16,7 @@ from typing import IO
 from fedsim.core.process import command_of
 from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
-from fedsim.record.files import is_full
+from fedsim.record.files import is_full, open_log
 from fedsim.scenario import Sweep
 
 _FAREWELL = 10.0
@@ -81,7 +81,7 @@ class _Process:
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             memory = str(self._settings.memory or 0)
-            with self._log.open("a") as log:
+            with open_log(self._log) as log:
                 self._process = subprocess.Popen(
                     command_of("fedsim.experiment.sweep.executors.worker", memory),
                     stdin=subprocess.PIPE,
