@@ -98,9 +98,9 @@ def _site(folder: Path) -> tuple[GuardPolicy, Ledger]:
         ledger=folder / "ledger.jsonl",
         key=folder / "ledger.key",
         node=NodeTable(address="127.0.0.1:1", secret=folder / "secret"),
-        budget=BudgetTable(epsilon=1e9, delta=1e-5),
+        budget=BudgetTable(epsilon=50.0, delta=1e-5),
         apps=AppsTable(sha256="any"),
-        defenses=(MandatoryDefense(name="local-dp", settings={"clip": 1.0, "noise_multiplier": 4.0}),),
+        defenses=(MandatoryDefense(name="local-dp", settings={"clip": 1.0, "noise_multiplier": 400.0}),),
         messages=MessagesTable(rounds=10_000),
     )
     return policy, Ledger.open(policy.ledger, policy.key)

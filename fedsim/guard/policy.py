@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.registry import Kind
+from fedsim.core.registry import Kind, index
 from fedsim.core.source import read_tables
 from fedsim.core.types import Config
 from fedsim.federation.mods import DefendingMod, as_mod
 from fedsim.privacy.ledger import Allowance
 from fedsim.scenario.reading import read_table
 
+_LARGEST_EPSILON, _LARGEST_DELTA = 50.0, 1e-3
 EXAMPLES = "num-examples"  # by which Flower's strategies weigh a reply
 _TRAIN = "train"
 
@@ -42,8 +46,29 @@ class NodeTable(Config):
 class BudgetTable(Config):
     """What the subject may spend in all, over runs, apps and restarts."""
 
-    epsilon: float = Field(gt=0, description="epsilon that the subject may spend")
-    delta: float = Field(gt=0, lt=1, description="delta at which it is stated")
+    epsilon: float = Field(gt=0, description=f"epsilon that the subject may spend, at most {_LARGEST_EPSILON:g}")
+    delta: float = Field(gt=0, description=f"delta at which epsilon is stated, at most {_LARGEST_DELTA:g}")
+
+    @field_validator("epsilon")
+    @classmethod
+    def _check_epsilon(cls, epsilon: float) -> float:
+        if not epsilon <= _LARGEST_EPSILON:
+            raise ValueError(
+                f"{epsilon:g} protects nobody, expected at most {_LARGEST_EPSILON:g}: the odds of any fact about the "
+                f"subject may change by a factor of exp(epsilon), and exp({_LARGEST_EPSILON:g}) is certainty. Take 8 "
+                "or less, and more noise or fewer rounds"
+            )
+        return epsilon
+
+    @field_validator("delta")
+    @classmethod
+    def _check_delta(cls, delta: float) -> float:
+        if not delta <= _LARGEST_DELTA:
+            raise ValueError(
+                f"{delta:g} is too large, expected at most {_LARGEST_DELTA:g}: delta is the probability with which the "
+                "epsilon need not hold, so that all data may be disclosed. Take 1e-5"
+            )
+        return delta
 
     @property
     def allowance(self) -> Allowance:
@@ -103,7 +128,9 @@ class AppsTable(Config):
     )
     readable: tuple[SitePath, ...] = Field(default=(), description="files and folders of the site's data")
     writable: tuple[SitePath, ...] = Field(default=(), description="folders that outlive a message, as for a cache")
-    log: SitePath | None = Field(default=None, description="file that gets what apps print; absent: it is thrown away")
+    log: SitePath | None = Field(
+        default=None, description="file to which the guard appends the first MiB that an app prints; absent: dropped"
+    )
 
 
 class MandatoryDefense(Choice):
@@ -146,7 +173,7 @@ def read_policy(path: Path) -> GuardPolicy:
         raise ScenarioError(f"there is no policy {path}. docs/guard.md has one to begin with.")
     source = str(path)
     policy = read_table(GuardPolicy, read_tables(path), source, context=str(path.absolute().parent))
-    problems = [*_of_defenses(policy), *_of_places(policy)]
+    problems = [*_of_defenses(policy), *_of_places(policy, path)]
     if problems:
         raise ScenarioError("\n".join(f"{source}: {problem}" for problem in problems))
     return policy
@@ -179,14 +206,52 @@ def _of_defenses(policy: GuardPolicy) -> list[str]:
     return problems
 
 
-def _of_places(policy: GuardPolicy) -> list[str]:
-    """Return which places that apps get hold what they must not reach."""
-    kept: dict[str, Path] = {"ledger": policy.ledger, "key": policy.key, "node.secret": policy.node.secret}
-    granted: dict[str, tuple[Any, ...]] = {"readable": policy.apps.readable, "writable": policy.apps.writable}
-    return [
+def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
+    """Return the problems of files that must differ, and of folders that apps get and must not get."""
+    kept: dict[str, Path] = {
+        "ledger": policy.ledger,
+        "key": policy.key,
+        "node.secret": policy.node.secret,
+        "guard.toml": source,
+    }
+    if policy.apps.log is not None:
+        kept["apps.log"] = policy.apps.log
+    problems = [
+        f"{one}: {kept[one]} is the file of '{other}' too. Name another file."
+        for other, one in combinations(kept, 2)
+        if _is_same(kept[one], kept[other])
+    ]
+    granted: dict[str, tuple[Path, ...]] = {"readable": policy.apps.readable, "writable": policy.apps.writable}
+    problems += [
         f"apps.{name}: {place} holds the file of '{key}', which no app may reach. Name other folders, or move the file."
         for name, paths in granted.items()
         for place in paths
         for key, file in kept.items()
         if file.resolve().is_relative_to(place.resolve())
     ]
+    problems += [
+        f"apps.writable: {place} holds code that this guard runs ({code}), which an app could change. Name a folder "
+        "that holds nothing else."
+        for place in policy.apps.writable
+        for code in _code_within(place.resolve())
+    ]
+    return problems
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file, also by symbolic and hard links."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _code_within(place: Path) -> list[Path]:
+    """Return the first folder of code that lies in a place, or in which the place lies, as a list of at most one.
+
+    The folders of `sys.path` may hold a place, since the folder of the policy may be one of them.
+    """
+    packages = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    packages += [(index.HOME / name).resolve() for name in ("fedsim", *index.BESIDE)]
+    searched = [Path(entry).resolve() for entry in sys.path]
+    return [
+        *(code for code in packages if code.is_relative_to(place) or place.is_relative_to(code)),
+        *(code for code in searched if code.is_relative_to(place)),
+    ][:1]

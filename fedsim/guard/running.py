@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,9 +17,11 @@ from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
 from fedsim.guard import frames, walls
+from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
 
 _MOST_STATE = 1 << 28  # bytes that an app may keep between messages
+_MOST_LOG = 1 << 20  # bytes of a message that are logged
 _MOST_SERIES = 8  # whose states are kept, the latest: a server may begin as many as it likes
 _FAREWELL = 10.0  # seconds in which a keeper ends what it keeps
 
@@ -61,7 +63,7 @@ class AppProcesses:
         """
         size = sum(tensor.nbytes for tensor in received.values())
         with tempfile.TemporaryDirectory(dir=self._folder) as folder, tempfile.TemporaryFile() as answers:
-            self._run(Path(folder), order, answers)
+            self._run(Path(folder), order, answers, size + _MOST_STATE + 2 * frames.HEAD)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
@@ -74,7 +76,7 @@ class AppProcesses:
         for oldest in list(self._states)[:-_MOST_SERIES]:
             del self._states[oldest]
 
-    def _run(self, folder: Path, order: Order, answers: IO[bytes]) -> None:
+    def _run(self, folder: Path, order: Order, answers: IO[bytes], limit: int) -> None:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
         with tempfile.TemporaryFile() as questions, self._log() as log:
             parts = (message_to_proto(order.message), context_to_proto(order.context))
@@ -82,24 +84,31 @@ class AppProcesses:
             questions.seek(0)
             process = subprocess.Popen(
                 walls.command_of(self._apps, folder),
+                bufsize=0,
                 stdin=questions,
-                stdout=answers,
-                stderr=log,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 cwd=folder,
                 env=walls.environment(folder),
                 start_new_session=True,
             )
+            assert process.stdout is not None, "a pipe"
+            assert process.stderr is not None, "a pipe"
+            drains = [Drain(process.stdout, answers, limit), Drain(process.stderr, log, _MOST_LOG)]
             try:
                 code = process.wait(self._apps.seconds)
             except subprocess.TimeoutExpired as error:
                 raise FedsimError(f"the app took longer than {self._apps.seconds:g} seconds") from error
             finally:
                 _end(process)
+                for drain in drains:
+                    drain.finish(_FAREWELL)
         if code:
             raise FedsimError(f"the app's process ended with exit code {code}")
 
-    def _log(self) -> IO[bytes] | nullcontext[int]:
-        return nullcontext(subprocess.DEVNULL) if self._apps.log is None else self._apps.log.open("ab")
+    def _log(self) -> IO[bytes]:
+        """Open the log for appending; apps get a pipe, never this file."""
+        return Path(os.devnull).open("ab") if self._apps.log is None else self._apps.log.open("ab")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

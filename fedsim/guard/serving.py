@@ -44,16 +44,20 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     if api.waits():
         tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
-    tell(f"Waits for messages from {policy.node.address}.")
+    tell(f"Connects to the SuperNode at {policy.node.address}.")
     with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, guardian.guard(Path(name)):
         _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)
 
 
 def _answer_all(policy: GuardPolicy, guard: Guard, api: RuntimeApi, should_stop: threading.Event, tell: Tell) -> None:
-    trouble = ""
+    trouble, is_connected = "", False
     while not should_stop.is_set():
+        is_taking = not api.waits()
         try:
             with api.next_task() as task:
+                if is_taking and not is_connected:
+                    is_connected = True
+                    tell(f"Connected to the SuperNode at {policy.node.address}. Waits for messages.")
                 if task is None:
                     should_stop.wait(_POLL_SECONDS)
                 else:
@@ -62,9 +66,10 @@ def _answer_all(policy: GuardPolicy, guard: Guard, api: RuntimeApi, should_stop:
         except FedsimError:
             raise
         except httpx.HTTPError as error:
+            is_connected = False
             if str(error) != trouble:
                 trouble = str(error)
-                tell(f"The SuperNode at {policy.node.address} does not answer as expected: {trouble}.")
+                tell(f"The SuperNode at {policy.node.address} does not answer as expected: {trouble}. Tries again.")
             should_stop.wait(_PAUSE_SECONDS)
         except Exception:
             _LOG.exception("a message was not answered")

@@ -91,7 +91,8 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
 
     It compares the clipped sum of a batch with the sum over single examples, before and after one example changes, a
     little and far away from the others. This detects any layer that mixes examples, any gradient that the hooks miss,
-    and models that compute otherwise for large inputs. It probes a copy of the model.
+    and models that compute otherwise for large inputs. It also compares parameters and buffers before and after a
+    forward pass, with the given weights and with weights 1,000 times as large. It probes a copy of the model.
 
     Args:
         model: in training mode.
@@ -99,7 +100,6 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
         mode: as for `sum_clipped`.
     """
     probed = copy.deepcopy(model).double()
-    before = {name: buffer.clone() for name, buffer in probed.named_buffers()}
     numbers = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
     inputs, labels, other = numbers[:-1], batch.labels[:-1], numbers[-1:]
     moves = (
@@ -108,17 +108,41 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     batches = (inputs, *(torch.cat((move(other), inputs[1:])) for move in moves))
     try:
         with seeding.isolate_randomness(0):
+            if (changed := _changed_by_forward(probed, numbers)) is not None:
+                return (
+                    f"a forward pass changes {changed} by the examples of the batch, and no noise protects that. Use "
+                    "embeddings without max_norm, and layers without running statistics"
+                )
             reason = next((why for x in batches if (why := _why_not_a_sum(probed, x, labels, mode))), None)
             if reason is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
                 reason = _why_masks_differ(probed, inputs, labels, mode)
     except Exception as error:
         reason = f"the model cannot be differentiated for each example (mode '{mode}'): {describe_exception(error)}"
-    moved = [n for n, b in probed.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
-    if reason is None and moved:
-        return (
-            f"training changes the buffer '{moved[0]}', which no noise protects. Use layers without running statistics"
-        )
     return reason
+
+
+@torch.no_grad()
+def _changed_by_forward(model: nn.Module, inputs: Tensor) -> str | None:
+    """Return the first parameter or floating-point buffer that a forward pass changes, or None; large weights too.
+
+    Large weights matter since `max_norm` of an embedding changes nothing until training has lengthened a row.
+    """
+    for factor in (1.0, _FAR):
+        probed = copy.deepcopy(model)
+        for parameter in probed.parameters():
+            parameter.mul_(factor)
+        before = {name: tensor.clone() for name, tensor in _floating_state(probed)}
+        probed(inputs)
+        for name, tensor in _floating_state(probed):
+            if not torch.equal(tensor, before[name]):
+                return name
+    return None
+
+
+def _floating_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and floating-point buffers, each with its kind and name."""
+    yield from ((f"the parameter '{name}'", parameter) for name, parameter in model.named_parameters())
+    yield from ((f"the buffer '{name}'", b) for name, b in model.named_buffers() if b.is_floating_point())
 
 
 def _train(module: nn.Module) -> list[nn.Parameter]:

@@ -71,6 +71,8 @@ def deeds(places):  # they harm nothing where nothing stops them
         "a program": tried(lambda: subprocess.run(["/bin/true"], check=True)),
         "shared memory": tried(lambda: os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR)),
         "its data": tried(lambda: open(places["data"]).read()),
+        "empty its log": tried(lambda: os.ftruncate(2, 0)),
+        "rewrite its log": tried(lambda: os.pwrite(2, b"x", 0)),
         "its folder": tried(lambda: open("notes", "w").write("x")),
     }
 
@@ -96,6 +98,8 @@ def train(message, context):
         content["arrays"] = ArrayRecord({n: Array(a.numpy().astype(np.int64)) for n, a in record.items()})
     if mode == "error":
         raise RuntimeError("SECRET")
+    if mode == "print":
+        os.write(1, b"x" * (3 << 20))
     if mode == "sleep":
         open("at work", "w").close()
         time.sleep(60)

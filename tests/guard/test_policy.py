@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fedsim
 from fedsim.core.errors import ScenarioError
 from fedsim.guard.policy import read_policy
 from tests.guard.site import policy
 
+INSTALLED = Path(fedsim.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "guard.md"
 
 
@@ -49,13 +52,26 @@ def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
     [
         ({"budget": {"epsilom": 3.0}}, "budget.epsilom: there is no such key. Did you mean 'epsilon'?"),
         ({"budget": {"epsilon": -1.0}}, "budget.epsilon: input should be greater than 0, got -1.0"),
-        ({"budget": {"delta": 1.0}}, "budget.delta: input should be less than 1, got 1.0"),
+        ({"budget": {"epsilon": 50.1}}, "budget.epsilon: 50.1 protects nobody, expected at most 50: "),
+        ({"budget": {"epsilon": 1e9}}, "budget.epsilon: 1e+09 protects nobody, expected at most 50: "),
+        ({"budget": {"epsilon": float("nan")}}, "budget.epsilon: "),
+        ({"budget": {"delta": 0.00101}}, "budget.delta: 0.00101 is too large, expected at most 0.001: "),
+        ({"budget": {"delta": 0.5}}, "budget.delta: 0.5 is too large"),
+        ({"budget": {"delta": float("nan")}}, "budget.delta: "),
         ({"subject": ""}, "subject: "),
         ({"node": {"address": "10.0.0.1:19300"}}, "node.address: "),
         ({"apps": {"sha256": ["abc"]}}, "apps.sha256"),
         ({"apps": {"isolation": "sandbx"}}, "apps.isolation: input should be 'sandbox' or 'none', got 'sandbx'. Did"),
         ({"apps": {"readable": ["."]}}, "apps.readable: {folder} holds the file of 'ledger', which no app may reach"),
         ({"apps": {"writable": ["ledger.key"]}}, "apps.writable: {folder}/ledger.key holds the file of 'key'"),
+        ({"key": "ledger.jsonl"}, "key: {folder}/ledger.jsonl is the file of 'ledger' too"),
+        ({"node": {"secret": "ledger.key"}}, "node.secret: {folder}/ledger.key is the file of 'key' too"),
+        ({"apps": {"log": "ledger.jsonl"}}, "apps.log: {folder}/ledger.jsonl is the file of 'ledger' too"),
+        ({"apps": {"log": "sub/../ledger.key"}}, "apps.log: {folder}/sub/../ledger.key is the file of 'key' too"),
+        ({"apps": {"log": "guard.toml"}}, "apps.log: {folder}/guard.toml is the file of 'guard.toml' too"),
+        ({"apps": {"log": "secret"}}, "apps.log: {folder}/secret is the file of 'node.secret' too"),
+        ({"apps": {"log": "cache/log", "writable": ["cache"]}}, "apps.writable: {folder}/cache holds the file of 'app"),
+        ({"apps": {"writable": ["guard.toml"]}}, "apps.writable: {folder}/guard.toml holds the file of 'guard.toml'"),
         ({"messages": {"types": ["evaluate"]}}, "messages.types: 'evaluate' is no message of training"),
         ({"messages": {"metrics": {"num-examples": 3.0}}}, "messages.metrics: 'num-examples' is 1 for every site"),
         ({"defenses": []}, "defenses: "),
@@ -75,3 +91,36 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, changes: dict[str, Any], w
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="there is no policy .*guard.toml"):
         read_policy(tmp_path / "guard.toml")
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_to_the_ledger_is_no_log(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    (tmp_path / "ledger.jsonl").touch()
+    link(tmp_path / "log", tmp_path / "ledger.jsonl")
+    assert "apps.log: " in mistake(tmp_path, apps={"log": "log"})
+
+
+def test_budgets_at_the_limits_are_taken(tmp_path: Path) -> None:
+    policy(tmp_path, budget={"epsilon": 50.0, "delta": 1e-3})
+    rules = read_policy(tmp_path / "guard.toml")
+    assert (rules.budget.epsilon, rules.budget.delta) == (50.0, 1e-3)
+
+
+@pytest.mark.parametrize("place", [INSTALLED, INSTALLED / "guard", INSTALLED.parent, Path(pytest.__file__).parent])
+def test_no_app_may_write_to_code_that_the_guard_runs(tmp_path: Path, place: Path) -> None:
+    said = mistake(tmp_path, apps={"writable": [str(place)]})
+    assert f"apps.writable: {place} holds code that this guard runs" in said
+
+
+def test_a_folder_beside_the_policy_is_no_code_although_python_looks_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    policy(tmp_path, apps={"writable": ["cache"]})
+    assert read_policy(tmp_path / "guard.toml").apps.writable == (tmp_path / "cache",)
+    assert "holds code" in mistake(tmp_path, apps={"writable": ["."]})
+
+
+def test_an_app_may_read_code(tmp_path: Path) -> None:
+    policy(tmp_path, apps={"readable": [str(INSTALLED)]})
+    assert read_policy(tmp_path / "guard.toml").apps.readable == (INSTALLED,)

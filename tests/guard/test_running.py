@@ -71,6 +71,7 @@ def test_an_app_in_the_sandbox_reaches_its_data_and_its_folder_alone(tmp_path: P
 
 def test_without_isolation_an_app_does_what_the_user_may_do(tmp_path: Path) -> None:
     deeds = report(tmp_path, processes(tmp_path, isolation="none"))
+    assert {deeds[name] for name in ("empty its log", "rewrite its log")} == {"OSError"}
     assert {deeds[name] for name in ("ledger", "key", "guard", "end the guard")} == {"done"}
 
 
@@ -95,6 +96,23 @@ def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, i
 def test_an_app_that_fails_gives_no_numbers(tmp_path: Path, mode: str, code: int) -> None:
     with pytest.raises(FedsimError, match=f"the app's process ended with exit code {code}"):
         processes(tmp_path, isolation="none").train(order(mode), site.START)
+
+
+def test_an_app_prints_as_much_as_it_likes_and_the_log_grows_by_a_mebibyte(tmp_path: Path) -> None:
+    app = processes(tmp_path, isolation="none")
+    (tmp_path / "app.log").write_bytes(b"earlier\n")
+    assert set(app.train(order("print"), site.START)) == set(site.START)
+    log = (tmp_path / "app.log").read_bytes()
+    assert log.startswith(b"earlier\n")
+    assert log.endswith(b"xxx")
+    assert len(log) == len(b"earlier\n") + (1 << 20)
+
+
+def test_an_app_without_a_log_prints_to_nowhere(tmp_path: Path) -> None:
+    site.policy(tmp_path)
+    apps = read_policy(tmp_path / "guard.toml").apps.model_copy(update={"log": None, "isolation": "none"})
+    assert set(AppProcesses(apps, tmp_path).train(order("print"), site.START)) == set(site.START)
+    assert not (tmp_path / "app.log").exists()
 
 
 def test_an_archive_that_is_none_gives_no_numbers(tmp_path: Path) -> None:
@@ -124,7 +142,7 @@ def test_answers_of_another_form_are_refused(write: Write) -> None:
 
 
 def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writing(_self: AppProcesses, _folder: Path, _order: Order, answers: Any) -> None:
+    def writing(_self: AppProcesses, _folder: Path, _order: Order, answers: Any, _limit: int) -> None:
         frames.write(answers, b"1234", b"")
 
     monkeypatch.setattr(AppProcesses, "_run", writing)

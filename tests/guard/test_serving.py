@@ -132,6 +132,36 @@ def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(
     assert len([line for line in watched.lines if "does not answer as expected: gone" in line]) == 1
 
 
+CONNECTED = "Connected to the SuperNode at 127.0.0.1:19000. Waits for messages."
+REFUSED = "The SuperNode at 127.0.0.1:19000 does not answer as expected: refused. Tries again."
+
+
+def test_a_guard_says_once_that_it_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = served(tmp_path, monkeypatch, None, FakeTask(), None)
+    assert watched.lines == [
+        "Connects to the SuperNode at 127.0.0.1:19000.",
+        CONNECTED,
+        "Run 5, train: sent a private update",
+    ]
+
+
+def test_a_guard_says_that_it_is_connected_after_each_refused_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = httpx.ConnectError("refused")
+    watched = served(tmp_path, monkeypatch, refused, refused, None, None, refused, FakeTask())
+    assert watched.lines[1:5] == [REFUSED, CONNECTED, REFUSED, CONNECTED]
+
+
+def test_a_guard_that_never_reached_the_supernode_does_not_say_that_it_is_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = served(tmp_path, monkeypatch, httpx.ConnectError("refused"), httpx.ConnectError("refused"))
+    assert watched.lines[-1] == REFUSED
+    watched = served(tmp_path, monkeypatch, None, None, is_left=True)
+    assert CONNECTED not in watched.lines
+
+
 def test_a_guard_that_is_not_accepted_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FedsimError, match="not accepted"):
         served(tmp_path, monkeypatch, FedsimError("not accepted"), None)

@@ -32,7 +32,7 @@ from tests.guard.site import NOISE, START, Federation, Site, asking
 PATIENCE = 240.0  # seconds that four apps at once may take on a busy machine
 SMUGGLING = ("metrics", "config", "record", "names", "types", "error", "death")
 SPENT = "the site's guard: the epsilon of this site is spent."
-WAITS = "Waits for messages"
+WAITS = "Connects to the SuperNode"
 REFUSED = "Failed to activate SuperNode"  # in its log
 GAVE_UP = "ClientApp stopped responding."  # what a SuperNode says in place of a guard that fell silent
 KILLS = 20
@@ -189,7 +189,7 @@ def test_guards_killed_at_twenty_moments_send_nothing_undefended_and_what_they_r
     federation: Federation,
 ) -> None:
     sites, replies, stages = federation.sites, list[Message](), Counter[str]()
-    site.policy(sites[0].folder, sites[0].port, budget={"epsilon": 100.0, "delta": 1e-5})
+    site.policy(sites[0].folder, sites[0].port, budget={"epsilon": 50.0, "delta": 1e-5})
     seed = int(os.environ.get("FEDSIM_KILLS_SEED", "0"))
     moments = kill_moments(random.Random(seed))
     modes = ("", "metrics", "", "config", "sleep")  # an app that sleeps would be there still when its guard is killed

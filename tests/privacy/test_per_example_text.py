@@ -115,3 +115,45 @@ def test_models_of_the_transformers_package_can_be_told_apart_in_every_mode() ->
     config = LoraConfig.model_validate({"targets": TARGETS, "rank": 3, "dropout": 0.1})
     adapted = Lora(config).prepare(CausalModel(llama_for_causal_lm, SPEC), torch.Generator().manual_seed(0)).train()
     assert [why_inseparable(adapted, sentences(), mode) for mode in MODES] == [None] * 3
+
+
+class Reader(nn.Module):
+    """An embedding whose norms may be limited, before a dense head for each token."""
+
+    def __init__(self, max_norm: float | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.tokens, self.head = nn.Embedding(11, 4, max_norm=max_norm), nn.Linear(4, 11)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.tokens(x))
+
+
+class Shrinking(nn.Linear):
+    """A layer that is no embedding and changes its weight by the inputs."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.mul_(1 - 1e-3 * input.abs().max().clamp(max=1))
+        return super().forward(input)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_embedding_that_renormalises_the_rows_of_a_batch_is_refused_by_the_name_of_its_parameter(mode: Mode) -> None:
+    longest = float(Reader(None).tokens.weight.detach().norm(dim=1).max())
+    for limit in (0.1, 1.0, longest * 100):  # training can lengthen rows that no limit shortens now
+        assert "the parameter 'tokens.weight'" in (why_inseparable(Reader(limit).train(), sentences(), mode) or "")
+    assert why_inseparable(Reader(None).train(), sentences(), mode) is None
+
+
+def test_a_frozen_embedding_that_is_renormalised_is_refused_too() -> None:
+    model = Reader(0.1).train()
+    model.tokens.requires_grad_(requires_grad=False)
+    assert "the parameter 'tokens.weight'" in (why_inseparable(model, sentences(), "hooks") or "")
+
+
+def test_any_layer_that_changes_a_parameter_in_a_forward_pass_is_refused_and_the_model_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Embedding(11, 4), Shrinking(4, 4), nn.Linear(4, 11)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert "the parameter '1.weight'" in (why_inseparable(model, sentences(), "hooks") or "")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

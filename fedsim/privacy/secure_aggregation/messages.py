@@ -86,9 +86,18 @@ class NeighbourKeys(_Message):
 
 @dataclass(frozen=True)
 class SealedShares(_Message):
-    """Stage 1, client to server: for each neighbour, sealed shares of both secrets of the client."""
+    """Stage 1, client to server.
+
+    Attributes:
+        sealed: for each neighbour, sealed shares of the client's secrets.
+        share_commitments: for each holder, the client itself included, the commitments to its shares, one after the
+            other in the order of the secrets.
+        secret_commitments: the commitments to the secrets, in the same order.
+    """
 
     sealed: Mapping[int, bytes]
+    share_commitments: Mapping[int, bytes]
+    secret_commitments: bytes
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import counting, shamir
+from fedsim.privacy.secure_aggregation.commitments import Secret
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.keys import derive_secret, expand
 from fedsim.privacy.secure_aggregation.masks import mask
@@ -48,10 +49,11 @@ from fedsim.privacy.secure_aggregation.messages import (
 )
 from fedsim.privacy.secure_aggregation.outcome import Aggregate
 from fedsim.privacy.secure_aggregation.per_element import ALWAYS_TOLD, halves, with_always_told
-from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer, check_lengths
+from fedsim.privacy.secure_aggregation.protocol import SECRETS, MaskingClient, UnmaskingServer, check_lengths
 from fedsim.privacy.secure_aggregation.ring import check_element, reduce
 
 _ENTRY_BYTES = 8
+_SECRETS: tuple[Secret, ...] = (*SECRETS, "mask of values")
 
 
 @final
@@ -59,6 +61,7 @@ class ConcealingClient(MaskingClient):
     """One client in one round. Its vector is that of `with_contributions`."""
 
     stages: ClassVar[tuple[str, ...]] = (*MaskingClient.stages, "open", "supply")
+    secrets: ClassVar[tuple[Secret, ...]] = _SECRETS
 
     def __init__(
         self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
@@ -68,7 +71,6 @@ class ConcealingClient(MaskingClient):
         counting.check_modulus(cohort, config.modulus_bits)
         self._cohort = cohort
         self._value_mask = derive_secret(seed, "mask of values", round_, client)
-        self._value_mask_polynomial = derive_secret(seed, "polynomial of the mask of values", round_, client)
         self._part = derive_secret(seed, "part of the group key", round_, client)
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
@@ -104,12 +106,12 @@ class ConcealingClient(MaskingClient):
         self.memory = Memory(self._round, self._cohort, len(self.stages))
         return RevealedShares(shares, {})
 
-    def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
-        """Return what each holder is given: also a share of the mask of the values, and a part of the group key."""
-        shares = shamir.shares(self._value_mask, self._holders_needed, points, self._value_mask_polynomial)
-        return {
-            point: plaintext + shares[point] + self._part for point, plaintext in super()._plaintexts(points).items()
-        }
+    def _values(self) -> dict[Secret, bytes]:
+        return {**super()._values(), "mask of values": self._value_mask}
+
+    def _plaintext(self, shares: Mapping[Secret, bytes]) -> bytes:
+        """Return the message for the holder of these shares: beside them a part of the group key."""
+        return super()._plaintext(shares) + self._part
 
     def _self_masked(self, vector: Tensor, sealed: Mapping[int, bytes]) -> Tensor:
         values, contributes = halves(vector)
@@ -147,8 +149,8 @@ class ConcealingClient(MaskingClient):
 class ConcealingServer(UnmaskingServer):
     """The server in one round: the stages of `UnmaskingServer`, with `count` and `seek` before `unmask`."""
 
-    # Three shares, and a part of the group key.
-    sealed_secrets: ClassVar[int] = 3 * shamir.SHARE_BYTES + shamir.SECRET_BYTES
+    secrets: ClassVar[tuple[Secret, ...]] = _SECRETS
+    further_sealed: ClassVar[int] = shamir.SECRET_BYTES  # a part of the group key
 
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
         """Take the cohort's client numbers; raise FedsimError where the modulus is small for counts."""
@@ -168,7 +170,7 @@ class ConcealingServer(UnmaskingServer):
         """
         self_masked, answers = self._without_dropped(revealed)
         self._values, masked = halves(self_masked)
-        counts = MaskedCounts(as_bytes(self._without_self_masks(masked, self._uploaded, answers)))
+        counts = MaskedCounts(as_bytes(self._without_own_masks("self-mask", masked, self._uploaded, answers)))
         self._counted = set(answers)
         return dict.fromkeys(sorted(answers), counts)
 
@@ -209,7 +211,7 @@ class ConcealingServer(UnmaskingServer):
         answers = self._usable(revealed, self._uploaded - self._silent, self._check_supplied)
         if self._silent:
             self._check_survivors(answers, "supplied shares")
-        total = self._without_self_masks(self._values, self._silent, answers)
+        total = self._without_own_masks("mask of values", self._values, self._silent, answers)
         participants = tuple(sorted(self._uploaded))
         return Aggregate(total * with_always_told(self._revealed), participants, self._revealed)
 

@@ -15,6 +15,9 @@ reveal shares of b_i; for a client that dropped out before its upload they revea
 server computes and removes its pairwise masks. No client reveals both for one client: together they would unmask an
 upload that is only late.
 
+In stage 1 each client also commits to its secrets and to every share of them. The server uses a revealed share only if
+it is the committed share, and an opened secret only if it is the committed secret.
+
 Papers: Bonawitz et al. 2017 (ePrint 2017/281), Bell et al. 2020 (ePrint 2020/704).
 """
 
@@ -22,7 +25,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
@@ -31,6 +33,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import shamir
+from fedsim.privacy.secure_aggregation.commitments import DIGEST_BYTES, Secret, commit
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.graph import neighbourhoods
 from fedsim.privacy.secure_aggregation.keys import (
@@ -55,6 +58,9 @@ from fedsim.privacy.secure_aggregation.messages import (
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
 from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduce
 
+SECRETS: tuple[Secret, ...] = ("self-mask", "mask key")
+_SECRET_POINT = 0
+
 _Answer = TypeVar("_Answer")
 
 
@@ -66,6 +72,7 @@ class MaskingClient:
     """
 
     stages: ClassVar[tuple[str, ...]] = ("advertise", "share", "upload", "reveal")
+    secrets: ClassVar[tuple[Secret, ...]] = SECRETS
 
     def __init__(
         self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
@@ -87,8 +94,9 @@ class MaskingClient:
         self._mask_key = derive_secret(seed, "mask key", round_, client)
         self._seal_key = derive_secret(seed, "seal key", round_, client)
         self._self_mask = derive_secret(seed, "self-mask", round_, client)
-        self._mask_key_polynomial = derive_secret(seed, "polynomial of the mask key", round_, client)
-        self._self_mask_polynomial = derive_secret(seed, "polynomial of the self-mask", round_, client)
+        self._polynomials = {
+            secret: derive_secret(seed, f"polynomial of the {secret}", round_, client) for secret in self.secrets
+        }
         self.memory = memory if memory and memory.round >= round_ else Memory(round_, cohort)
         if self.memory.round != round_:
             raise self._refusal(f"it was asked for round {round_} when round {self.memory.round} has begun")
@@ -102,17 +110,17 @@ class MaskingClient:
         return PublicKeys(public_key(self._mask_key), public_key(self._seal_key))
 
     def share(self, neighbours: NeighbourKeys) -> SealedShares:
-        """Stage 1: return, sealed for each neighbour, shares of the self-mask's seed and of the mask key."""
+        """Stage 1: return the shares of the secrets, sealed for each neighbour, and the commitments to them."""
         self._check_turn("share")
         self._check_neighbours(neighbours)
-        points = [_point(neighbour) for neighbour in neighbours.seal_keys]
-        plaintexts = self._plaintexts(points)
-        shares = {
-            neighbour: encrypt(self._channel(self._client, neighbour, public), plaintexts[point])
-            for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
+        shares = self._shares([self._client, *neighbours.seal_keys])
+        sealed = {
+            neighbour: encrypt(self._channel(self._client, neighbour, public), self._plaintext(shares[neighbour]))
+            for neighbour, public in neighbours.seal_keys.items()
         }
         self.memory = replace(self.memory, stage=2, mask_keys=neighbours.mask_keys, seal_keys=neighbours.seal_keys)
-        return SealedShares(shares)
+        commitments = {holder: self._commitments(_point(holder), values) for holder, values in shares.items()}
+        return SealedShares(sealed, commitments, self._commitments(_SECRET_POINT, self._values()))
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
         """Stage 2: return the masked vector.
@@ -142,19 +150,30 @@ class MaskingClient:
         self._check_turn("reveal")
         self._check_request(request)
         halves = {sender: self._open(sender, sealed) for sender, sealed in self.memory.sealed.items()}
-        shares = shamir.shares(
-            self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial
-        )
-        self_masks = {self._client: shares[_point(self._client)]}
+        self_masks = {self._client: self._shares([self._client])[self._client]["self-mask"]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
         self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
         return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
-    def _plaintexts(self, points: Sequence[int]) -> dict[int, bytes]:
-        """Return what the holder at each point is given: shares of the self-mask's seed and of the mask key."""
-        self_mask = shamir.shares(self._self_mask, self._holders_needed, points, self._self_mask_polynomial)
-        mask_key = shamir.shares(self._mask_key, self._holders_needed, points, self._mask_key_polynomial)
-        return {point: self_mask[point] + mask_key[point] for point in points}
+    def _values(self) -> dict[Secret, bytes]:
+        """Return the secrets, in the order of `secrets`."""
+        return {"self-mask": self._self_mask, "mask key": self._mask_key}
+
+    def _shares(self, holders: Sequence[int]) -> dict[int, dict[Secret, bytes]]:
+        """Return each holder's share of each secret."""
+        points = [_point(holder) for holder in holders]
+        shares: dict[Secret, dict[int, bytes]] = {
+            secret: shamir.shares(value, self._holders_needed, points, self._polynomials[secret])
+            for secret, value in self._values().items()
+        }
+        return {holder: {secret: shares[secret][_point(holder)] for secret in shares} for holder in holders}
+
+    def _commitments(self, point: int, values: Mapping[Secret, bytes]) -> bytes:
+        return b"".join(commit(secret, self._round, self._client, point, value) for secret, value in values.items())
+
+    def _plaintext(self, shares: Mapping[Secret, bytes]) -> bytes:
+        """Return the message that is sealed for the holder of these shares."""
+        return b"".join(shares.values())
 
     def _self_masked(self, vector: Tensor, _sealed: Mapping[int, bytes]) -> Tensor:
         """Return the vector with the client's own mask on it, with the sealed shares that came at hand."""
@@ -221,7 +240,8 @@ class UnmaskingServer:
         rejected: why an answer was not used, by the client that sent it.
     """
 
-    sealed_secrets: ClassVar[int] = 2 * shamir.SHARE_BYTES  # bytes that a client seals for each neighbour
+    secrets: ClassVar[tuple[Secret, ...]] = SECRETS
+    further_sealed: ClassVar[int] = 0  # bytes that a client seals for each neighbour beside its shares
 
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
         """Take the cohort's client numbers; the seed draws the neighbours."""
@@ -232,7 +252,7 @@ class UnmaskingServer:
         self._config = config
         self._keys: dict[int, PublicKeys] = {}
         self._neighbours: dict[int, tuple[int, ...]] = {}
-        self._shared: set[int] = set()
+        self._shared: dict[int, SealedShares] = {}
         self._uploaded: set[int] = set()
         self._masked_total: Tensor | None = None
         self.rejected: dict[int, str] = {}
@@ -263,10 +283,9 @@ class UnmaskingServer:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
             FedsimError: shares came from a client that advertised no keys.
         """
-        sent = self._usable(shared, self._keys, self._check_sealed)
-        self._shared = set(sent)
-        self._check_survivors(self._shared, "shared their secrets")
-        self._check_neighbourhoods(self._shared, self._shared)
+        self._shared = sent = self._usable(shared, self._keys, self._check_sealed)
+        self._check_survivors(sent, "shared their secrets")
+        self._check_neighbourhoods(sent, set(sent))
         return {
             client: ForwardedShares({n: sent[n].sealed[client] for n in self._neighbours[client] if n in sent})
             for client in sorted(sent)
@@ -295,7 +314,7 @@ class UnmaskingServer:
             FedsimError: shares came from a client that did not upload.
         """
         self_masked, answers = self._without_dropped(revealed)
-        total = self._without_self_masks(self_masked, self._uploaded, answers)
+        total = self._without_own_masks("self-mask", self_masked, self._uploaded, answers)
         return Aggregate(total, tuple(sorted(self._uploaded)))
 
     def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
@@ -303,10 +322,9 @@ class UnmaskingServer:
         if self._masked_total is None:
             raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
         answers, total = self._answers(revealed), self._masked_total
-        for dropped in sorted(self._shared - self._uploaded):
-            total = self._without_pairwise_masks(
-                total, dropped, self._secret({c: answer.mask_keys for c, answer in answers.items()}, dropped)
-            )
+        mask_keys = {c: answer.mask_keys for c, answer in answers.items()}
+        for dropped in sorted(set(self._shared) - self._uploaded):
+            total = self._without_pairwise_masks(total, dropped, self._opened("mask key", mask_keys, dropped))
         return total, answers
 
     def _answers(self, revealed: Mapping[int, RevealedShares]) -> dict[int, RevealedShares]:
@@ -315,31 +333,54 @@ class UnmaskingServer:
         self._check_neighbourhoods(self._shared, set(answers))
         return answers
 
-    def _without_self_masks(
-        self, total: Tensor, owners: Iterable[int], answers: Mapping[int, RevealedShares]
+    def _without_own_masks(
+        self, secret: Secret, total: Tensor, owners: Iterable[int], answers: Mapping[int, RevealedShares]
     ) -> Tensor:
         bits = self._config.modulus_bits
+        revealed = {c: answer.self_masks for c, answer in answers.items()}
         for owner in sorted(owners):
-            seed = self._secret({c: answer.self_masks for c, answer in answers.items()}, owner)
+            seed = self._opened(secret, revealed, owner)
             total = reduce(total - mask(seed, len(total), bits), bits)
         return total
 
     def _request(self, client: int) -> UnmaskRequest:
-        known = sorted({client, *self._neighbours[client]} & self._shared)
+        known = sorted({client, *self._neighbours[client]} & set(self._shared))
         return UnmaskRequest(
             tuple(c for c in known if c in self._uploaded), tuple(c for c in known if c not in self._uploaded)
         )
 
-    def _secret(self, given: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
-        """Return the secret of which these shares are, by holder; one of them may be of something else."""
-        shares = [shamir.Share(_point(holder), values[owner]) for holder, values in given.items() if owner in values]
-        for left_out in (None, *shares):
-            with suppress(FedsimError):
-                return shamir.reconstruct(
-                    [share for share in shares if share is not left_out],
-                    self._config.holders_needed(len(self._cohort)),
-                )
-        raise Aborted(f"secure aggregation aborted: the shares of client {owner} do not open its secret.")
+    def _opened(self, secret: Secret, revealed: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
+        """Return the secret of an owner from the shares that each holder revealed.
+
+        Raises:
+            Aborted: too few of them are the committed shares, or they give another secret than the committed one.
+        """
+        values = {holder: shares[owner] for holder, shares in revealed.items() if owner in shares}
+        wrong = sorted(h for h in values if not self._is_committed(secret, owner, h, values[h]))
+        shares = [shamir.Share(_point(h), value) for h, value in values.items() if h not in wrong]
+        needed = self._config.holders_needed(len(self._cohort))
+        if len(shares) < needed:
+            raise Aborted(
+                f"secure aggregation aborted: of client {owner}'s {secret}, clients {wrong} revealed shares that "
+                f"client {owner} did not commit to, and only {len(shares)} shares are left, but {needed} are needed."
+            )
+        opened = shamir.reconstruct(shares, needed)
+        if not self._is_committed(secret, owner, None, opened):
+            raise Aborted(
+                f"secure aggregation aborted: the shares of client {owner}'s {secret} give another secret than "
+                f"client {owner} committed to."
+            )
+        for holder in wrong:
+            self.rejected[holder] = f"its share of client {owner}'s {secret} is not the committed share."
+        return opened
+
+    def _is_committed(self, secret: Secret, owner: int, holder: int | None, value: bytes) -> bool:
+        """Return whether the owner committed to the value as the holder's share; as the secret for no holder."""
+        sent = self._shared[owner]
+        commitments = sent.secret_commitments if holder is None else sent.share_commitments[holder]
+        begin = DIGEST_BYTES * self.secrets.index(secret)
+        point = _SECRET_POINT if holder is None else _point(holder)
+        return commitments[begin : begin + DIGEST_BYTES] == commit(secret, self._round, owner, point, value)
 
     def _without_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
         if public_key(mask_key) != self._keys[dropped].mask_key:
@@ -370,7 +411,12 @@ class UnmaskingServer:
     def _check_sealed(self, client: int, shares: SealedShares) -> None:
         if set(shares.sealed) != set(self._neighbours[client]):
             raise FedsimError("it must seal shares for each of its neighbours and for nobody else.")
-        check_lengths(shares.sealed, self.sealed_secrets + TAG_BYTES)
+        if set(shares.share_commitments) != {client, *self._neighbours[client]}:
+            raise FedsimError("it must commit to a share of each holder, itself included, and of nobody else.")
+        secrets = len(self.secrets)
+        check_lengths(shares.sealed, secrets * shamir.SHARE_BYTES + self.further_sealed + TAG_BYTES)
+        check_lengths(shares.share_commitments, secrets * DIGEST_BYTES)
+        check_lengths({client: shares.secret_commitments}, secrets * DIGEST_BYTES)
 
     def _check_upload(self, _client: int, upload: Tensor) -> None:
         check_element(upload, self._config.modulus_bits)
@@ -414,12 +460,11 @@ def check_lengths(values: Mapping[int, bytes], expected: int) -> None:
     """Raise FedsimError where one of the values has another number of bytes."""
     wrong = next((value for value in values.values() if len(value) != expected), None)
     if wrong is not None:
-        raise FedsimError(f"a share has {len(wrong)} bytes, expected {expected}.")
+        raise FedsimError(f"a share or commitment has {len(wrong)} bytes, expected {expected}.")
 
 
 def _point(client: int) -> int:
-    # The secret is the value at 0.
-    return client + 1
+    return client + 1  # the secret is the value at `_SECRET_POINT`
 
 
 def _sign(client: int, neighbour: int) -> int:

@@ -1,10 +1,11 @@
 """Masked sums told element by element, against the ideal ones; what the server sees, and what clients refuse."""
 
 import copy
+import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -338,3 +339,29 @@ def test_the_server_goes_through_its_stages_in_order() -> None:
 def test_a_modulus_too_small_for_counts_is_refused(side: Callable[[SecureAggregation], object]) -> None:
     with pytest.raises(FedsimError, match="modulus_bits is 23, but counts of 7 clients need at least 26"):
         side(SecureAggregation(mode="masked", least_contributors=2, modulus_bits=23))
+
+
+class Supplied(SecureRound):
+    """A round whose server is as it was before the last stage, with the shares that clients supply."""
+
+    def _serve(self, server: Any) -> Any:
+        keys = server.introduce(self._answers("advertise", dict.fromkeys(self.vectors)))
+        forwarded = server.forward(self._answers("share", keys))
+        revealed = self._answers("reveal", server.ask(self._answers("upload", forwarded)))
+        openings = self._answers("open", server.count(revealed))
+        return server, self._answers("supply", server.seek(openings))
+
+
+def test_one_flipped_byte_of_a_supplied_share_aborts_the_round_and_names_who_supplied_it() -> None:
+    silent = set(range(1, 1 + N - NEEDED))
+    server, supplied = cast("Any", Supplied(uploads(), CONFIG, {"open": silent}).run())
+    assert len(supplied) == NEEDED
+    assert same_as_ideal(copy.deepcopy(server).unmask(supplied), uploads(), set(), CONFIG)
+    numbers = random.Random(0)
+    for _ in range(200):
+        holder, owner = numbers.choice(list(supplied)), numbers.choice(sorted(silent))
+        share = bytearray(supplied[holder].self_masks[owner])
+        share[numbers.randrange(len(share))] ^= 1 << numbers.randrange(8)
+        forged = replace(supplied[holder], self_masks={**supplied[holder].self_masks, owner: bytes(share)})
+        with pytest.raises(Aborted, match=rf"of client {owner}'s mask of values, clients \[{holder}\] revealed"):
+            copy.deepcopy(server).unmask({**supplied, holder: forged})

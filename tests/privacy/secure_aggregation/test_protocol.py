@@ -1,5 +1,7 @@
 """The masked protocol against the plain sum and the ideal functionality, with drop-outs, and what clients refuse."""
 
+import copy
+import random
 from dataclasses import replace
 
 import pytest
@@ -237,7 +239,7 @@ def test_each_secret_has_a_polynomial_of_its_own(federation, monkeypatch):
     sides[0].share(keys[0])
     of_self_mask, of_mask_key = made
     differences = {int.from_bytes(of_self_mask[p]) - int.from_bytes(of_mask_key[p]) for p in of_self_mask}
-    assert len(differences) == len(of_self_mask) == 3
+    assert len(differences) == len(of_self_mask) == 4  # its own share too, to which it commits
 
 
 def test_a_key_seals_one_message(federation, monkeypatch):
@@ -317,12 +319,12 @@ def test_shares_do_not_open_when_they_were_swapped(federation):
         sides[0].reveal(UnmaskRequest((0, 1, 2, 3), ()))
 
 
-def test_the_server_notices_wrong_shares_of_a_mask_key(federation):
+def test_the_server_notices_shares_of_another_secret(federation):
     sides, server, requests = uploaded(federation, silent={3})
     answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
     # The shares of a survivor's seed are valid shares of another secret.
     swapped = {c: replace(answer, mask_keys={3: answer.self_masks[1]}) for c, answer in answers.items()}
-    with pytest.raises(FedsimError, match="a mask key that client 3 never advertised"):
+    with pytest.raises(Aborted, match=r"client 3's mask key, clients \[0, 1, 2\] revealed shares"):
         server.unmask(swapped)
 
 
@@ -365,18 +367,92 @@ def test_a_public_key_that_cannot_be_used_or_was_sent_twice_costs_its_senders_al
     assert set(keys) == {0, 2, 3, 5, 6}
 
 
-@pytest.mark.parametrize("wrong", [{1}, {0, 1}])
-def test_one_wrong_share_of_a_secret_is_left_out_and_more_abort_the_round(federation, wrong):
-    sides, server, requests = uploaded(federation, clients=6, threshold=0.6)
+@pytest.mark.parametrize("wrong", [{1}, {0, 1}, {0, 1, 5}])
+def test_wrong_shares_are_left_out_while_enough_are_left_and_else_abort_the_round(federation, wrong):
+    sides, server, requests = uploaded(federation, clients=6, threshold=0.6)  # four of six open a secret
     answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
     for client in wrong:
-        shares = dict.fromkeys(answers[client].self_masks, bytes(shamir.SHARE_BYTES))
-        answers[client] = replace(answers[client], self_masks=shares)
-    if len(wrong) == 1:
+        answers[client] = replace(answers[client], self_masks={**answers[client].self_masks, 2: bytes(66)})
+    if len(wrong) <= 2:
         assert server.unmask(answers).total.tolist() == [6, 12, 18]
+        assert server.rejected == dict.fromkeys(wrong, "its share of client 2's self-mask is not the committed share.")
         return
-    with pytest.raises(Aborted, match="the shares of client 0 do not open its secret"):
+    with pytest.raises(
+        Aborted, match=r"of client 2's self-mask, clients \[0, 1, 5\] revealed .* only 3 shares are left"
+    ):
         server.unmask(answers)
+
+
+def flipped(value, numbers):
+    """The bytes with one bit changed, and so one byte."""
+    place, bit = divmod(numbers.randrange(8 * len(value)), 8)
+    return value[:place] + bytes([value[place] ^ 1 << bit]) + value[place + 1 :]
+
+
+def test_one_flipped_byte_of_a_share_never_gives_a_wrong_sum_and_names_who_revealed_it(federation):
+    """Exactly as many clients reveal shares as are needed, so none can be left out."""
+    numbers = random.Random(0)
+    sides, server, requests = uploaded(federation, clients=4, silent={3})  # three of four open a secret
+    answers = {c: side.reveal(requests[c]) for c, side in sides.items()}
+    assert copy.deepcopy(server).unmask(answers).total.tolist() == [3, 6, 9]
+    for _ in range(400):
+        revealer, kind = numbers.randrange(3), numbers.choice(["self_masks", "mask_keys"])
+        shares = getattr(answers[revealer], kind)
+        owner = numbers.choice(list(shares))
+        forged = replace(answers[revealer], **{kind: {**shares, owner: flipped(shares[owner], numbers)}})
+        with pytest.raises(Aborted, match=rf"of client {owner}'s [a-z -]*, clients \[{revealer}\] revealed"):
+            copy.deepcopy(server).unmask({**answers, revealer: forged})
+
+
+def test_shares_that_fit_their_commitments_and_another_secret_abort_the_round(federation):
+    """A client that shares inconsistently cannot choose which sum comes out."""
+    sides, server, keys = introduced(federation)
+    shared = {c: side.share(keys[c]) for c, side in sides.items()}
+    shared[1] = replace(shared[1], secret_commitments=shared[2].secret_commitments)
+    sealed = server.forward(shared)
+    requests = server.ask({c: side.upload(torch.tensor([1, 2, 3]), sealed[c]) for c, side in sides.items()})
+    with pytest.raises(Aborted, match="client 1's self-mask give another secret than client 1 committed to"):
+        server.unmask({c: side.reveal(requests[c]) for c, side in sides.items()})
+
+
+def test_a_mask_key_that_was_not_advertised_aborts_the_round_although_it_was_committed_to(federation):
+    sides, server, keys = introduced(federation)
+    shared = {c: side.share(keys[c]) for c, side in sides.items()}
+    other = MaskingClient(federation.SEED + 1, federation.ROUND, 3, 4, SecureAggregation())
+    other.advertise()
+    sealed = server.forward({**shared, 3: other.share(keys[3])})
+    vectors = {c: sides[c].upload(torch.tensor([1, 2, 3]), sealed[c]) for c in range(3)}
+    points = [1, 2, 3, 4]
+    values = shamir.shares(other._mask_key, 3, points, other._polynomials["mask key"])
+    requests = server.ask(vectors)
+    for side in sides.values():
+        side.memory = replace(side.memory, sealed={c: s for c, s in side.memory.sealed.items() if c != 3})
+    answers = {
+        c: RevealedShares(sides[c].reveal(UnmaskRequest((0, 1, 2), ())).self_masks if c < 3 else {}, {3: values[c + 1]})
+        for c in requests
+    }
+    with pytest.raises(Aborted, match="a mask key that client 3 never advertised"):
+        server.unmask(answers)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda sent: replace(sent, share_commitments={}), "commit to a share of each holder"),
+        (
+            lambda sent: replace(sent, share_commitments={c: sent.share_commitments[c] for c in range(1, 4)}),
+            "itself included",
+        ),
+        (lambda sent: replace(sent, share_commitments={**sent.share_commitments, 9: bytes(64)}), "of nobody else"),
+        (lambda sent: replace(sent, share_commitments={**sent.share_commitments, 2: bytes(63)}), "has 63 bytes"),
+        (lambda sent: replace(sent, secret_commitments=bytes(65)), "has 65 bytes, expected 64"),
+    ],
+)
+def test_commitments_of_the_wrong_shape_cost_their_sender_alone(federation, change, why):
+    sides, server, keys = introduced(federation)
+    shared = {c: side.share(keys[c]) for c, side in sides.items()}
+    assert set(server.forward({**shared, 0: change(shared[0])})) == {1, 2, 3}
+    assert why in server.rejected[0]
 
 
 def test_a_client_refuses_a_cohort_that_changes_its_size(federation):
