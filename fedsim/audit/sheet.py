@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import planted, scoring, verdict, wording
-from fedsim.audit.page import bullets, repeat, subject_of, table
+from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
 from fedsim.document import Block, Document, Section, TableCell, TableRow, paragraph
@@ -30,10 +30,13 @@ def build(record: AuditRecord) -> Document:
     texts = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
     return Document(
         title=f"Evidence on the updates of {record.plan.target}",
-        lead=f"{subject_of(record)}; audited {record.started[:10]} for {record.seconds:.0f} s.",
+        opening=(headline(record),),
         sections=(
-            Section("Who attacks", (bullets(record.threat_model),)),
-            Section("Verdict", (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE)))),
+            Section("Who is audited, and who attacks", (_subject(record), bullets(record.threat_model))),
+            Section(
+                "Thresholds and defenses",
+                (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE))),
+            ),
             Section("What was found", tuple(_results(record))),
             Section("What was not tested", (bullets(not_tested(record)),)),
             Section("What others ask for, in fedsim's own words", (texts,)),
@@ -43,10 +46,14 @@ def build(record: AuditRecord) -> Document:
     )
 
 
+def _subject(record: AuditRecord) -> Block:
+    return paragraph(f"{subject_of(record)}; audited {record.started[:10]} for {record.seconds:.0f} s.")
+
+
 def _verdict(record: AuditRecord) -> Block:
     thresholds = list(of_client(record))
     if not thresholds:
-        return paragraph("No policy states what is too much, so nothing is judged.")
+        return paragraph("No policy states thresholds, so none is judged.")
     rows = [
         TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
         for one in thresholds

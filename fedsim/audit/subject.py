@@ -18,7 +18,7 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
 from fedsim.audit.pairs import fitted, pair_of
 from fedsim.audit.record import Sampling
-from fedsim.audit.trying import outputs_in, scores_of, try_step
+from fedsim.audit.trying import has_numbers, number_loss, outputs_in, scores_of, try_step
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
@@ -26,6 +26,7 @@ from fedsim.core.losses import are_classes, cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, LabelHead, Loss
 from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task
+from fedsim.tasks.core.numbers import NumberTask
 from fedsim.tasks.core.targets import TargetTask
 
 MOST_EXAMPLES = 2000
@@ -191,6 +192,11 @@ def _numbers(
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
     outputs = outputs_in(scores, probe.labels, name)
     _check_classes((train, test), outputs, name)
+    if has_numbers(scores, probe.labels):
+        loss = loss if _is_cross_entropy(loss, outputs) else number_loss(loss, scores, probe.labels[: len(scores)])
+        train, test, probe = (
+            replace(part, labels=part.labels.reshape(-1, *scores.shape[1:])) for part in (train, test, probe)
+        )
     try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
     dataset = Dataset(
         train,
@@ -201,6 +207,11 @@ def _numbers(
     )
     if not are_classes(probe.labels):
         task = _task_of_targets(dataset, name)
+        if isinstance(task, NumberTask) and probe.labels[0].numel() != scores[0].numel():
+            raise FedsimError(
+                f"the model of '{name}' returns {scores[0].numel()} numbers for each example, and the loader yields "
+                f"{probe.labels[0].numel()}. Give both as many; Subject(logits=...) chooses among the model's numbers."
+            )
         return loss, replace(dataset, task=task.name), (*guessed, f"Accuracy is {task.accuracy_in_words}.")
     return F.cross_entropy if _is_cross_entropy(loss, outputs) else loss, dataset, guessed
 

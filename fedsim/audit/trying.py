@@ -6,13 +6,18 @@ import copy
 import warnings
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fedsim.audit.foreign import reason
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.losses import NumberLoss
 from fedsim.core.types import Batch, Loss
 from fedsim.scenario import own_models
 
+_ROWS = 2  # dimensions of a batch of rows
 _IMAGES = 4  # dimensions of a batch of images, and of scores of their pixels
 
 
@@ -47,6 +52,49 @@ def outputs_in(scores: Tensor, labels: Tensor, name: str) -> int:
     if scores.ndim != labels.ndim + 1:  # one more, where every token has a label
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(scores)}, classes).")
     return scores.shape[-1]
+
+
+def has_numbers(scores: Tensor, labels: Tensor) -> bool:
+    """Say whether labels are one number or a row of numbers for each example, as many as the model returns."""
+    is_row = scores.ndim <= _ROWS and labels.ndim <= _ROWS
+    return is_row and labels.is_floating_point() and labels[0].numel() == scores[0].numel()
+
+
+def number_loss(loss: Loss, scores: Tensor, labels: Tensor) -> NumberLoss:
+    """Return a loss of numbers that gets labels in the shape of the scores, or in another that it expects.
+
+    A loss of (B,) and (B, 1) broadcasts to (B, B). The first shape of labels is chosen in which it does not.
+
+    Args:
+        loss: the user's.
+        scores: what the model returns for some examples.
+        labels: of these examples, as many numbers as scores.
+    """
+    pair = torch.arange(2) % len(scores)
+    scores, labels = scores[pair], labels[pair]
+    choices = [NumberLoss(loss), *(NumberLoss(loss, shape) for shape in (tuple(labels.shape[1:]), ()))]
+    return next((choice for choice in choices if _is_paired(choice, scores, labels)), choices[0])
+
+
+def _is_paired(loss: Loss, scores: Tensor, labels: Tensor) -> bool:
+    """Say whether a loss takes these shapes without broadcasting."""
+    try:
+        with _Unbroadcast(), seeding.isolate_randomness(0):
+            return loss(scores, labels).ndim == 0
+    except Exception:  # whatever a user's loss raises, these shapes are not the expected ones
+        return False
+
+
+class _Unbroadcast(TorchFunctionMode):
+    """Refuses operations on one tensor (B,) and another (B, 1), whose result would have shape (B, B)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        shapes = {part.shape for part in (*args, *(kwargs or {}).values()) if isinstance(part, Tensor)}
+        if any(torch.Size([*shape, 1]) in shapes for shape in shapes if len(shape) == 1):
+            raise FedsimError("the loss broadcasts")
+        return func(*args, **(kwargs or {}))
 
 
 def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:

@@ -39,7 +39,7 @@ def answer(record: AuditRecord) -> Answer:
     if not any(victim.scores for arm in arms for victim in arm.victims):
         return Answer("undecided", f"Not decided: without the client's {noun}s nobody can say how good the guess is.")
     states = [(arm, state_of(arm.victims, rule)) for arm in arms]
-    opened = [arm for arm, state in states if state == "recovered"]
+    opened = list(_opened(record))
     if opened:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
     number = sum(len(arm.victims) for arm in arms)
@@ -50,6 +50,19 @@ def answer(record: AuditRecord) -> Answer:
         return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could; {decides}.")
     more = "".join(f"; {text}" for text in _more(record, arms))
     return Answer("withstood", f"Withstood: {what}, and no longer search could find one; that is no guarantee{more}.")
+
+
+def _opened(record: AuditRecord) -> Iterator[AuditArm]:
+    """Yield the batch sizes whose updates give examples away."""
+    for arm in record.client:
+        if arm.victims and not arm.is_unknown and state_of(arm.victims, record.plan.scoring.rule) == "recovered":
+            yield arm
+
+
+def first_named(record: AuditRecord) -> AuditArm | None:
+    """Return the batch size that the answer names first; None where it names none."""
+    attacked = (arm for arm in record.client if arm.victims and not arm.is_unknown)
+    return next(_opened(record), next(attacked, None))
 
 
 def _seconds(arms: Sequence[AuditArm]) -> int:

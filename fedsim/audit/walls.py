@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
+from fedsim.audit.verdict import first_named
 from fedsim.core.tensor_files import read_arrays
 from fedsim.document import Wall, WallCell, WallRow
 from fedsim.metrics.success import Rule
@@ -25,13 +26,14 @@ def read(folder: Path) -> Arrays:
 
 
 def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
-    """Yield a wall for every batch size that has pictures."""
+    """Yield a wall for every batch size that has pictures, first that of the batch size that the answer names first."""
     labels = {
         "originals": "original",
         "guesses": "guess",
         "known": "known to the ideal attacker (white: all of a pixel)",
     }
-    for arm in record.client:
+    first = first_named(record)
+    for arm in sorted(record.client, key=lambda arm: arm is not first):
         rows = [_row(record, arm, pictures, kind, label) for kind, label in labels.items()]
         title = "captured update" if record.is_captured else f"batch {arm.batch_size}"
         yield from _wall(title, rows, arm, pictures)

@@ -1,4 +1,4 @@
-"""Cross-entropy of models that answer once, several times for every example, or at every token.
+"""Cross-entropy of models that answer once, several times for every example, or at every token; losses of numbers.
 
 Outputs are logits of shape (B, K), or (B, M, K) of M answers, whose losses are averaged; labels are classes of shape
 (B,), or probabilities of shape (B, K). Where labels are next tokens or tags, integers of shape (B, T), outputs are
@@ -10,10 +10,13 @@ the gradient of all their examples, and the gradients of single examples add up,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Loss
 
 IGNORED = -100
@@ -76,13 +79,49 @@ def is_cross_entropy(loss: Loss, shape: tuple[int, ...]) -> bool:
     labels = torch.randint(shape[-1], shape[:-1], generator=generator)
     try:
         value = loss(logits, labels)
-    except (IndexError, RuntimeError, ValueError):  # its targets are no labels: masked places, for example
+    except (FedsimError, IndexError, RuntimeError, ValueError):  # its targets are no labels: masked places, for example
         return False
     if not value.requires_grad:
         return False
     (gradient,) = torch.autograd.grad(value, logits, materialize_grads=True)
     (expected,) = torch.autograd.grad(cross_entropy(logits, labels), logits)
     return torch.allclose(gradient, expected)
+
+
+def shaped_as(labels: Tensor, outputs: Tensor) -> Tensor:
+    """Return labels in the shape of outputs, so that a difference of both is never broadcast.
+
+    Raises:
+        FedsimError: the numbers of outputs and labels differ.
+    """
+    if labels.numel() != outputs.numel():
+        raise FedsimError(
+            f"outputs of shape {tuple(outputs.shape)} do not match labels of shape {tuple(labels.shape)}: a loss of "
+            "numbers needs one output for each number of a label"
+        )
+    return labels.reshape(outputs.shape)
+
+
+@dataclass(frozen=True)
+class NumberLoss:
+    """A user's loss of numbers. It never broadcasts outputs against labels.
+
+    Attributes:
+        loss: ``loss(outputs, labels) -> scalar``.
+        label_shape: shape of one example's label that `loss` expects; None: the shape of one example's outputs.
+    """
+
+    loss: Loss
+    label_shape: tuple[int, ...] | None = None
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of outputs and as many labels, a scalar.
+
+        Raises:
+            FedsimError: the numbers of outputs and labels differ.
+        """
+        labels = shaped_as(labels, outputs)
+        return self.loss(outputs, labels if self.label_shape is None else labels.reshape(-1, *self.label_shape))
 
 
 def list_failures(labels: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
@@ -13,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError
-from fedsim.core.types import Config, Observation, Step, Truth
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Config, Step
 from fedsim.demo.recording import agreement
 from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observed, world_around
 from fedsim.metrics.image import psnr, to_pixels
@@ -39,12 +38,10 @@ class ViewerOrder(Config):
     setting: Setting = Setting()
 
 
-# Building a model draws from torch's global generator, which threads share.
-_one_client_at_a_time = threading.Lock()
-
-
 def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
     """Let a client compute the gradient of the drawing; solve for the drawing, then search for it.
+
+    A process runs one attempt at a time: attacks check the state of torch's global generator, which threads share.
 
     Args:
         order: the drawing and the setting.
@@ -53,15 +50,12 @@ def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
             that it raises ends the attack.
 
     Raises:
-        FedsimError: the digits, whose normalisation is used, are not installed.
+        FedsimError: the digits, whose normalisation is used, are not installed, or an attack has a defect.
     """
     image = torch.tensor(order.pixels, dtype=torch.float32).reshape(SIDE, SIDE) / _WHITE
-    with _one_client_at_a_time:
-        world = world_around(image, order.label, order.setting)
-        seen: list[tuple[Attacker, tuple[Observation, Truth]]] = [
-            (attacker, observed(world, attacker)) for attacker in _attackers(order)
-        ]
-    for attacker, (observation, truth) in seen:
+    world = world_around(image, order.label, order.setting)
+    for attacker in _attackers(order):
+        observation, truth = observed(world, attacker)
         begin = time.perf_counter()
         attack = attack_of(attacker, 1, iterations)
         generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
@@ -69,7 +63,7 @@ def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
             reconstruction = attack(
                 observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored
             )
-        except FedsimError as error:
+        except NotApplicable as error:
             tell("failure", {"attacker": attacker, "why": str(error)})
             continue
         seconds = time.perf_counter() - begin

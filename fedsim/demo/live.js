@@ -110,6 +110,7 @@ const heard = {
   waiting: ({ place }) => say("waiting", "live.waiting", { place }),
   started: () => say("running", "live.running"),
   refused: ({ why }) => say("failed", "live.refused", { why }),
+  failed: () => say("failed", "live.broken"),
   failure: ({ attacker, why }) => caption(attacker === "exact" ? "exact" : "search", t("pictures.failure", { why: because(why) })),
   step: (about) => {
     drawPictures($("search"), [about.pixels], SIDE);

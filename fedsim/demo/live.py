@@ -10,7 +10,6 @@ import contextlib
 import errno
 import io
 import json
-import os
 import socket
 import sys
 import threading
@@ -37,7 +36,7 @@ from fedsim.demo.victim import SIDE, Protection
 
 LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
 _DRAINED = 1 << 20
-_LONGEST_QUEUE = 32
+_LONGEST_QUEUE = 48  # more than a class: viewers that have left are noticed after a second
 _MOST_VIEWERS = 64  # viewers at the same time, each in a thread; the queue of attacks is shorter
 _REQUEST_SECONDS = 10  # time for a whole request to arrive
 _SILENCE_SECONDS = 10  # time in which a viewer must receive what is sent, over all waits
@@ -60,18 +59,22 @@ class Full(Exception):
     """Too many viewers are waiting already."""
 
 
-class Slots:
-    """Slots for a number of simultaneous attacks; others wait in order of arrival."""
+class Turns:
+    """Lets one viewer after another attack, in order of arrival.
 
-    def __init__(self, count: int) -> None:
-        """All slots are free."""
-        self._free = count
+    Attacks share a process, and each checks that nothing else draws from torch's global generator. At once they would
+    take as long: their models are small, so that most of the time is Python's.
+    """
+
+    def __init__(self) -> None:
+        """Nobody attacks."""
+        self._is_free = True
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
     def one(self, on_wait: Callable[[int], None]) -> Iterator[None]:
-        """Hold a slot. While none is free, call `on_wait` about twice a second with the place in the queue, from 1.
+        """Hold the turn. Before, call `on_wait` about twice a second with the place in the queue, from 1.
 
         Raises:
             Full: the queue is too long.
@@ -93,21 +96,20 @@ class Slots:
             yield
         finally:
             with self._changed:
-                self._free += 1
+                self._is_free = True
                 self._changed.notify_all()
 
     def _place(self, ticket: object) -> int:
-        """Return 0 once the slot is taken, else the place in the queue after a short wait."""
+        """Return 0 once it is the ticket's turn, else the place in the queue after a short wait."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_next(ticket), timeout=_PATIENCE_SECONDS):
                 return self._queue.index(ticket) + 1
             self._queue.popleft()
-            self._free -= 1
-            self._changed.notify_all()
+            self._is_free = False
             return 0
 
     def _is_next(self, ticket: object) -> bool:
-        return self._free > 0 and self._queue[0] is ticket
+        return self._is_free and self._queue[0] is ticket
 
 
 class LiveServer(ThreadingHTTPServer):
@@ -118,7 +120,6 @@ class LiveServer(ThreadingHTTPServer):
     def __init__(
         self,
         port: int,
-        attacks: int | None = None,
         iterations: int = 300,
         host: str = ADDRESS,
         language: Language = "en",
@@ -127,7 +128,6 @@ class LiveServer(ThreadingHTTPServer):
 
         Args:
             port: 0: any free one.
-            attacks: number of simultaneous attacks; absent: one per core.
             iterations: largest number of iterations of a search.
             host: address of this machine at which to listen; 0.0.0.0 stands for all of them.
             language: in which the page begins.
@@ -143,7 +143,7 @@ class LiveServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             option = "--host" if getattr(error, "errno", None) == errno.EADDRNOTAVAIL else "--port"
             raise FedsimError(f"cannot listen on {host}, port {port}: {error}. Choose another {option}.") from error
-        self.slots = Slots(attacks or os.cpu_count() or 1)
+        self.turns = Turns()
         self._room = threading.BoundedSemaphore(_MOST_VIEWERS)
         self.iterations = iterations
         self.hosts = {f"{name}:{self.server_port}" for name in (self.address, *_names_here(host))}
@@ -189,7 +189,7 @@ class LiveServer(ThreadingHTTPServer):
         """Print what failed, without facts about the viewer; a viewer that leaves is not an error."""
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, OSError):
-            print(f"The demo failed: {describe_exception(error)}", file=sys.stderr)
+            report_failure(error)
 
     def server_close(self) -> None:
         """Stop listening, and end the attacks: Python must not exit while a thread is inside torch."""
@@ -198,6 +198,11 @@ class LiveServer(ThreadingHTTPServer):
         end = time.monotonic() + _CLOSING_SECONDS
         for thread in list(self.attacking):
             thread.join(max(0.0, end - time.monotonic()))
+
+
+def report_failure(error: Exception) -> None:
+    """Print why an attack or a request failed on the terminal that serves the page."""
+    print(f"The demo failed: {error if isinstance(error, FedsimError) else describe_exception(error)}", file=sys.stderr)
 
 
 class _Arriving(io.RawIOBase):
@@ -268,13 +273,16 @@ class _Viewer(BaseHTTPRequestHandler):
         self.server.attacking.add(threading.current_thread())
         try:
             self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
-            with self.server.slots.one(lambda place: self._tell("waiting", {"place": place})):
+            with self.server.turns.one(lambda place: self._tell("waiting", {"place": place})):
                 self._tell("started", {})
                 attempt(order, self.server.iterations, self._tell)
         except Full:
             self._tell("refused", {"why": "Too many viewers are waiting. Try again in a minute."})
-        except FedsimError as error:
-            self._tell("refused", {"why": str(error)})
+        except OSError:  # the viewer has left
+            raise
+        except Exception as error:  # what it says is for whoever serves the page, not for its viewers
+            report_failure(error)
+            self._tell("failed", {})
         self._tell("end", {})
 
     def _tell(self, event: str, about: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedsim.core.losses import shaped_as
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
 from fedsim.core.types.tasks import Model
@@ -54,9 +55,8 @@ class MultiLabel(TargetTask[Config]):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's binary cross-entropy, the mean over its labels."""
-        scores = outputs.flatten(1)
-        truth = targets.reshape(len(targets), -1).to(scores.dtype)
-        return F.binary_cross_entropy_with_logits(scores, truth, reduction="none").mean(1)
+        truth = shaped_as(targets, outputs).to(outputs.dtype)
+        return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").reshape(len(outputs), -1).mean(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of labels that are answered right on the test set."""

@@ -104,9 +104,13 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "another width": ((net(9, 3), None, [(ROWS, CLASSES)]), r"fails on 2 examples of shape \(6,\)"),
     "a loss of other labels": ((net(6, 3), F.mse_loss, [(ROWS, CLASSES)]), "the loss of 'client' "),
-    "labels against a column": (
-        (net(6, 1), F.mse_loss, [(ROWS, ROWS[:, 0])]),
-        r"compares scores of shape \(2, 1\) with labels of shape \(2,\), each with each. Give both the same shape",
+    "a label against three numbers": (
+        (net(6, 3), F.mse_loss, [(ROWS, ROWS[:, 0])]),
+        r"compares scores of shape \(2, 3\) with labels of shape \(2,\), each with each. Give both the same shape",
+    ),
+    "a label against two numbers, broadcast in silence": (
+        (net(6, 2), lambda outputs, labels: (outputs - labels).square().mean(), [(ROWS, ROWS[:, 0])]),
+        r"returns 2 numbers for each example, and the loader yields 1. Give both as many",
     ),
     "a loss that is a word": ((net(6, 3), "ce", [(ROWS, CLASSES)]), "of type str, expected a function of scores and l"),  # type: ignore[dict-item]
     "a loss that was not made": (

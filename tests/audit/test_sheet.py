@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit import sheet
+from fedsim.audit import sheet, verdict
 from fedsim.audit.record import AuditRecord
-from fedsim.document import to_html, to_markdown
+from fedsim.document import Verdict, to_html, to_markdown
 from fedsim.record import Columns
 from fedsim.record.policy import Policy
 from tests.audit.findings import ENOUGH, HOSTILE, attacked, exposure, membership, record, secrets
@@ -39,6 +39,17 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert "in fedsim&#39;s own words" in html.replace("'", "&#39;")
     assert "a server that changes the model" in html
     assert "http" not in html.replace("http-equiv", "")
+
+
+def test_the_answer_of_the_audit_stands_first_also_where_nothing_is_judged() -> None:
+    found = record(Policy(), client=(attacked(0, 4, converged=False), attacked(4, batch=4)))
+    (first, *_), answer = sheet.build(found).opening, verdict.answer(found).sentence
+    assert "Updates of 4 images give" in answer
+    assert isinstance(first, Verdict)
+    assert (first.level, first.headline) == ("recovered", answer)
+    html, card = to_html(sheet.build(found)), to_markdown(sheet.build(found), depth=2)
+    assert html.index(answer) < html.index(" parameters, ") < html.index("No policy states thresholds")
+    assert [line for line in card.splitlines() if line][1].strip("> *") == answer
 
 
 def test_it_is_a_section_of_a_model_card_too() -> None:

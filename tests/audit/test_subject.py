@@ -4,7 +4,7 @@ from math import prod
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.audit import AuditPlan, subject
 from fedsim.audit.inspecting import Inspector, updates, with_read_targets
@@ -12,6 +12,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest
 from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
+from fedsim.core.losses import NumberLoss
 from fedsim.core.types import Step
 from fedsim.questions import Work
 from fedsim.threat.observe import observe
@@ -79,7 +80,7 @@ def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_gran
     model, loss, pair, task, read = OUTPUTS[kind]
     own = subject.checked(subject.Subject(model, loss, [pair]), kind)
     assert own.task.name == task
-    assert own.loss is loss
+    assert (own.loss.loss if isinstance(own.loss, NumberLoss) else own.loss) is loss
     assert any(note.startswith("Accuracy is the share of") for note in own.notes)
     world = world_of(own, AuditPlan(target=kind), 1)
     world.check()
@@ -88,6 +89,50 @@ def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_gran
     assert finding.value.value == 1.0
     assert finding.victims[0].scores[0].values[read] == 1.0
     assert "targets are read from the output layer" in str(finding.victims[0].notes)
+
+
+def squared(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs - labels).square().mean()
+
+
+def squared_of_column(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs.flatten() - labels).square().mean()
+
+
+LOSSES = {
+    "torch's": nn.MSELoss(),
+    "one that broadcasts in silence": squared,
+    "one that flattens outputs": squared_of_column,
+    "one that flattens both": lambda outputs, labels: squared(outputs.flatten(), labels.flatten()),
+}
+
+
+@pytest.mark.filterwarnings("error:Using a target size")
+@pytest.mark.parametrize("labels", [(24,), (24, 1)])
+@pytest.mark.parametrize("outputs", [(), (1,)])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(
+    kind: str, outputs: tuple[int, ...], labels: tuple[int, ...]
+) -> None:
+    numbers, loss = ROWS[:, 0] + 3 * ROWS[:, 1], LOSSES[kind]
+    model = nn.Sequential(dense(6, 1), nn.Unflatten(0, (-1, 1)), nn.Flatten(0 if outputs == () else 1))
+    own = subject.checked(subject.Subject(model, loss, [(ROWS, numbers.reshape(labels))]), "rows")
+    shown = own.dataset.train
+    assert shown.labels.shape == (12, *outputs)
+    answers = model(shown.inputs).detach()
+    expected = squared(answers.flatten(), shown.labels.flatten())
+    assert float(own.loss(answers, shown.labels)) == pytest.approx(float(expected))
+    world = world_of(own, AuditPlan(target="rows"), 2)
+    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 10, 30.0)
+    assert [item.values["target_read"] for item in finding.victims[0].scores] == [1.0, 1.0]
+    assert 0.0 <= train(world, 2, 5.0).summary.accuracy <= 1.0
+
+
+def test_a_yes_or_no_may_have_a_dimension_of_its_own() -> None:
+    model, answers = nn.Sequential(dense(6, 1), nn.Flatten(0)), (ROWS[:, :1] > 0.5).float()
+    own = subject.checked(subject.Subject(model, nn.BCEWithLogitsLoss(), [(ROWS, answers)]), "rows")
+    assert (own.task.name, own.dataset.train.labels.shape) == ("multi-label", (12,))
+    assert 0.0 <= train(world_of(own, AuditPlan(target="rows"), 4), 2, 5.0).summary.accuracy <= 1.0
 
 
 def test_a_search_that_was_granted_targets_reads_none() -> None:

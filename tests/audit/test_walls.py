@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedsim.audit import walls
+from fedsim.audit import verdict, walls
 from fedsim.record.policy import Policy
 from fedsim.report.wall import MOST, pixels_of
 from tests.audit.findings import attacked, of_victims, record
@@ -23,6 +23,22 @@ def test_at_most_eight_pictures_stand_in_a_row_each_with_its_score() -> None:
     assert guesses.cells[0].alt.startswith("Guess of update 1, image 1: ")
     assert originals.cells[0].alt == "Original of update 1, image 1"
     assert list(walls.of_updates(found, {})) == []
+
+
+def test_the_first_wall_is_of_the_batch_size_that_the_answer_names_first() -> None:
+    client = (
+        attacked(0, 4, arrays="1"),
+        attacked(0, 4, batch=4, converged=False, arrays="4"),
+        attacked(3, 4, batch=16, arrays="16"),
+        attacked(4, batch=32, arrays="32"),
+    )
+    arrays = {f"{arm.batch_size}/guesses": np.full((1, 1, 4, 4), 0.5) for arm in client}
+    found = record(Policy(), client=client)
+    assert verdict.answer(found).sentence.startswith("Updates of 16 and 32 images")
+    assert [wall.title for wall in walls.of_updates(found, arrays)] == [f"batch {size}" for size in (16, 1, 4, 32)]
+    closed = record(Policy(), client=client[1::-1])
+    assert [wall.title for wall in walls.of_updates(closed, arrays)] == ["batch 4", "batch 1"]
+    assert list(walls.of_updates(record(Policy()), arrays)) == []
 
 
 def test_an_image_that_is_known_as_a_whole_is_words_and_no_white_square() -> None:

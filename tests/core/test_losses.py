@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.core.losses import IGNORED, are_tokens, cross_entropy, is_cross_entropy, per_example
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED, NumberLoss, are_tokens, cross_entropy, is_cross_entropy, per_example
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))
@@ -96,3 +97,21 @@ def test_other_losses_are_not_taken_for_it(shape: tuple[int, ...]) -> None:
 def test_one_logit_has_no_cross_entropy() -> None:
     assert not is_cross_entropy(cross_entropy, (3, 1))
     assert not is_cross_entropy(lambda outputs, _labels: outputs.square().sum(), (3, 1))
+
+
+def test_a_loss_of_numbers_gets_labels_in_the_shape_of_outputs_or_in_its_own() -> None:
+    def shapes(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([*outputs.shape, *labels.shape])
+
+    flat, column = torch.zeros(3), torch.zeros(3, 1)
+    assert NumberLoss(shapes)(flat, column).tolist() == [3, 3]
+    assert NumberLoss(shapes)(column, flat).tolist() == [3, 1, 3, 1]
+    assert NumberLoss(shapes, ())(column, column).tolist() == [3, 1, 3]
+    assert NumberLoss(shapes, (1,))(flat, flat).tolist() == [3, 3, 1]
+
+
+def test_a_loss_of_numbers_refuses_other_counts_and_is_no_cross_entropy() -> None:
+    loss = NumberLoss(F.mse_loss)
+    with pytest.raises(FedsimError, match=r"outputs of shape \(4, 4\) do not match labels of shape \(4,\)"):
+        loss(torch.zeros(4, 4), torch.zeros(4))
+    assert not is_cross_entropy(loss, (4, 4))

@@ -12,7 +12,7 @@ from fedsim.demo.live import LiveServer
 
 @contextmanager
 def serving(iterations: int) -> Iterator[LiveServer]:
-    with LiveServer(0, attacks=1, iterations=iterations) as running:
+    with LiveServer(0, iterations=iterations) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield running

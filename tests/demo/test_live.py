@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
 from fedsim.demo.address import own_address
-from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
+from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Turns
 from fedsim.demo.messages import messages
 from tests.demo.conftest import Open
 from tests.demo.drawings import ORDER, STROKES
@@ -142,7 +142,7 @@ def test_it_listens_to_this_machine_alone_and_names_a_port_that_is_taken(server:
 
 
 def test_a_room_is_served_under_the_address_that_was_asked_for_and_no_other_name(ask: Ask) -> None:
-    with LiveServer(0, attacks=1, iterations=1, host="127.0.0.2") as running:
+    with LiveServer(0, iterations=1, host="127.0.0.2") as running:
         assert running.server_address[0] == "127.0.0.2"
         assert running.url == f"http://127.0.0.2:{running.server_port}/"
         assert running.hosts == {f"127.0.0.2:{running.server_port}"}
@@ -151,7 +151,7 @@ def test_a_room_is_served_under_the_address_that_was_asked_for_and_no_other_name
 
 
 def test_a_server_for_all_addresses_names_the_one_of_the_network() -> None:
-    with LiveServer(0, attacks=1, iterations=1, host="0.0.0.0") as running:
+    with LiveServer(0, iterations=1, host="0.0.0.0") as running:
         port = running.server_port
         assert running.hosts == {f"{name}:{port}" for name in (own_address(), "127.0.0.1", "localhost")}
         assert running.url == f"http://{own_address()}:{port}/"
@@ -163,14 +163,14 @@ def test_an_address_of_another_machine_is_named() -> None:
 
 
 def test_the_page_begins_in_the_language_that_was_asked_for() -> None:
-    with LiveServer(0, attacks=1, iterations=1, language="fr") as running:
+    with LiveServer(0, iterations=1, language="fr") as running:
         page = running.files["/"][1].decode()
     assert '<html lang="fr"' in page
     assert messages("fr")["live.title"] in html.unescape(page)
 
 
-def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> None:
-    slots, order = Slots(1), list[str]()
+def test_turns_go_to_those_who_came_first_and_others_are_told_their_place() -> None:
+    turns, order = Turns(), list[str]()
     told: dict[str, list[int]] = {"a": [], "b": []}
     waiting = {"a": threading.Event(), "b": threading.Event()}
 
@@ -179,11 +179,11 @@ def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> N
             told[name].append(place)
             waiting[name].set()
 
-        with slots.one(on_wait):
+        with turns.one(on_wait):
             order.append(name)
 
     threads = [threading.Thread(target=viewer, args=(name,)) for name in "ab"]
-    with slots.one(lambda _place: None):
+    with turns.one(lambda _place: None):
         for thread, event in zip(threads, waiting.values(), strict=True):
             thread.start()
             assert event.wait(60)
@@ -195,23 +195,23 @@ def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> N
 
 
 def test_a_viewer_who_leaves_the_queue_gives_up_his_place() -> None:
-    slots = Slots(1)
+    turns = Turns()
 
     def leave(_place: int) -> None:
         raise BrokenPipeError
 
-    with slots.one(lambda _place: None), pytest.raises(BrokenPipeError), slots.one(leave):
+    with turns.one(lambda _place: None), pytest.raises(BrokenPipeError), turns.one(leave):
         pass
-    with slots.one(leave):
+    with turns.one(leave):
         pass
 
 
-def test_an_attack_that_fails_frees_its_slot_and_a_long_queue_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    slots = Slots(1)
-    with pytest.raises(ZeroDivisionError), slots.one(lambda _place: None):
+def test_an_attack_that_fails_ends_its_turn_and_a_long_queue_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns()
+    with pytest.raises(ZeroDivisionError), turns.one(lambda _place: None):
         raise ZeroDivisionError
     monkeypatch.setattr("fedsim.demo.live._LONGEST_QUEUE", 0)
-    with pytest.raises(Full), slots.one(lambda _place: None):
+    with pytest.raises(Full), turns.one(lambda _place: None):
         pass
 
 
@@ -331,7 +331,7 @@ def test_an_image_is_dropped_or_chosen_and_other_files_are_refused(page: Page, b
 
 
 def test_a_second_viewer_is_told_to_wait_and_then_served(page: Page, server: LiveServer) -> None:
-    with server.slots.one(lambda _place: None):
+    with server.turns.one(lambda _place: None):
         draw(page)
         phase(page, "waiting")
         expect(page.locator("#status")).to_contain_text("Your place in the queue: 1.")

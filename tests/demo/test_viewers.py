@@ -2,14 +2,19 @@
 
 import contextlib
 import http.client
+import re
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import pytest
 
+from fedsim.core.errors import FedsimError
 from fedsim.demo.live import LARGEST_BODY, LiveServer
 from tests.demo.drawings import ORDER
 from tests.demo.serving import posted, serving
@@ -98,8 +103,54 @@ def test_viewers_that_leave_are_no_error_and_nothing_is_said_of_who_asked(
     assert "203.0.113.7" not in said
 
 
+def events_of(server: LiveServer, order: dict[str, Any]) -> list[str]:
+    return re.findall(r"^event: (\w+)$", posted(server, order).read().decode(), re.MULTILINE)
+
+
+def test_viewers_who_ask_at_once_all_see_every_attack() -> None:
+    orders = [{**ORDER, "attacker": name} for name in ("estimates", "exact", "knows", "exact")]
+    with serving(iterations=60) as running, ThreadPoolExecutor(len(orders)) as viewers:
+        seen = list(viewers.map(partial(events_of, running), 2 * orders))
+    ends = [[event for event in events if event not in ("waiting", "step")] for events in seen]
+    assert ends == [["started", "result", "result", "end"], ["started", "result", "end"]] * (len(ends) // 2)
+
+
+def test_no_two_attacks_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, most = list[int](), list[int]()
+
+    def watch(*_: object) -> None:
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        at_work.pop()
+
+    monkeypatch.setattr("fedsim.demo.live.attempt", watch)
+    with serving(iterations=1) as running, ThreadPoolExecutor(4) as viewers:
+        list(viewers.map(partial(events_of, running), [ORDER] * 8))
+    assert most == [1] * 8
+
+
+def test_a_defect_is_told_to_whoever_serves_the_page_and_not_to_viewers(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for error, printed in (
+        (FedsimError("Pass generator=generator."), "Pass gen"),
+        (KeyError("oops"), "KeyError: 'oop"),
+    ):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("fedsim.demo.live.attempt", fail)
+        text = posted(server, ORDER).read().decode()
+        assert text.endswith("event: failed\ndata: {}\n\nevent: end\ndata: {}\n\n")
+        assert "Pass" not in text
+        assert "oops" not in text
+        assert f"The demo failed: {printed}" in capfd.readouterr().err
+
+
 def test_closing_ends_the_attacks_that_run() -> None:
-    with LiveServer(0, attacks=1, iterations=1_000_000) as running:
+    with LiveServer(0, iterations=1_000_000) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         answer = posted(running, ORDER)

@@ -18,6 +18,9 @@ from fedsim.report.sweep.points import Point
 from fedsim.report.tables.figures import with_noun
 from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on, with_bounds
 
+_NOWHERE = "No setting protects."
+_MORE = "the attacks that were tried recovered a part, another may recover more"
+
 
 class RankedThreshold(NamedTuple):
     """One threshold against one setting; `excess` is by how much it is broken, relative to the threshold."""
@@ -157,6 +160,8 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
     if not can_judge:
         text = " The undefended control failed, so a failed attack on a defended client means nothing."
         return Statement(subject, "Nothing can be judged.", after=text)
+    if policy.is_empty and _protects_nowhere(points):
+        return Statement(subject, _NOWHERE, after=f" {_all_left(points)} No thresholds are stated.")
     if policy.is_empty:
         least = min(points, key=lambda p: (_risk(p), -_utility(p)))
         text = f" Least was recovered under {least.name}: it {sentence(least)}"
@@ -170,6 +175,11 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         text = f" {near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
         return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=near.checks)
     best = min(within, key=_first)
+    if _protects_nowhere(points):
+        text = (
+            f" {_all_left(points)} The stated thresholds do not limit that share, and {len(within)} of {len(judged)} "
+        )
+        return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
     also = [one.point.name for one in within if one is not best and one.is_sure]
     rest = f" Within the thresholds as well: {_some(also)}." if also else ""
     verb, level, doubt = ("keeps", "kept", "") if best.is_sure else ("may keep", "undecided", _missing(best))
@@ -181,6 +191,20 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         caveat=_caveat(best.point, points),
         checks=best.checks,
     )
+
+
+def _protects_nowhere(points: Sequence[Point]) -> bool:
+    """Say whether an attack recovers everything under every setting, so that no setting is better than another."""
+    return all(point.strongest is not None and point.strongest.rate.value == 1.0 for point in points)
+
+
+def _all_left(points: Sequence[Point]) -> str:
+    """Return the sentence for settings that leave everything; the one with the fewest updates has the widest bounds."""
+    rate, what = min(
+        ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda one: one[0].n
+    )
+    alike = "The only setting" if len(points) == 1 else f"Each of {len(points)} settings"
+    return f"{alike} leaves 100% of the {what} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."
 
 
 def _first(judged: Judgement) -> tuple[float, ...]:
@@ -205,7 +229,10 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def _caveat(point: Point, points: Sequence[Point]) -> str:
     if point.guarantee is None or not math.isfinite(point.epsilon):
-        return "Not a guarantee: the attacks that were tried failed, another may succeed."
+        if _risk(point) == 1.0:
+            return ""
+        failed = _risk(point) == 0.0
+        return f"Not a guarantee: {'the attacks that were tried failed, another may succeed' if failed else _MORE}."
     stated = point.guarantee
     whom = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
     price = _of_choice(stated, points)

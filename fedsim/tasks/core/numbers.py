@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.core.losses import shaped_as
 from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
 from fedsim.core.types.tasks import Model
 from fedsim.metrics import targets as metrics
@@ -45,7 +46,7 @@ class NumberTask(TargetTask[NumbersConfig]):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's loss, the mean over its numbers."""
-        error = outputs.flatten(1) - targets.reshape(len(targets), -1)
+        error = (outputs - shaped_as(targets, outputs)).reshape(len(outputs), -1)
         match self.config.loss:
             case "squared":
                 each = error.square()
@@ -61,7 +62,8 @@ class NumberTask(TargetTask[NumbersConfig]):
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
         """Return the share of an example's numbers that are answered within half a standard deviation."""
-        error = (outputs.flatten(1) - labels.reshape(len(labels), -1)).abs() / metrics.spread(data)[1].flatten()
+        error = (outputs - shaped_as(labels, outputs)).reshape(len(outputs), -1).abs()
+        error = error / metrics.spread(data)[1].flatten()
         return (error <= _NEAR).double().mean(1)
 
     def usual_answer(self, data: Dataset) -> Tensor:

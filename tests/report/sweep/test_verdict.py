@@ -1,5 +1,7 @@
 """What a sweep claims of defenses, and what it refuses to claim."""
 
+import pytest
+
 from fedsim.report.sweep import build
 from tests.report.sweep.estimating import judged
 
@@ -10,6 +12,52 @@ def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records)))
     assert (verdict.level, verdict.checks) == ("", ())
     assert verdict.strong == "No thresholds are stated, so nothing is judged."
+
+
+def left_by(tmp_path, records, sweeps, victims, policy=None):
+    runs = [
+        (name, seed, sweeps.run(records, name, seed, victims(name)))
+        for name in ("none", "gradient-noise 1.0")
+        for seed in (1, 2)
+    ]
+    verdict, levels = judged(sweeps.save(tmp_path, records, runs, policy=policy))
+    assert levels == []
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("policy", "end"),
+    [
+        (None, "No thresholds are stated."),
+        ({"max_accuracy_loss": 0.5}, "The stated thresholds do not limit that share, and 2 of 2 settings break none."),
+    ],
+)
+def test_where_every_setting_leaves_everything_none_is_named_as_good(tmp_path, records, sweeps, policy, end):
+    verdict = left_by(tmp_path, records, sweeps, lambda _name: records.recovered(8), policy)
+    assert (verdict.strong, verdict.level, verdict.caveat) == ("No setting protects.", "", "")
+    assert verdict.after.strip().startswith("Each of 2 settings leaves 100% of the images")
+    assert verdict.after.endswith(end)
+    assert "none" not in verdict.after.replace("break none", "")
+    assert "gradient-noise" not in verdict.after
+
+
+def test_a_threshold_for_what_is_left_is_broken_by_settings_that_leave_everything(tmp_path, records, sweeps):
+    verdict = left_by(tmp_path, records, sweeps, lambda _name: records.recovered(8), {"max_recognisable": 0.2})
+    assert (verdict.strong, verdict.level) == ("No setting keeps every threshold.", "broken")
+
+
+def test_attacks_that_recovered_a_part_did_not_fail(tmp_path, records, sweeps):
+    def half(name):
+        return records.recovered(8) if name == "none" else records.recovered(4) + records.missed(4)
+
+    caveat = left_by(tmp_path, records, sweeps, half).caveat
+    assert caveat == "Not a guarantee: the attacks that were tried recovered a part, another may recover more."
+    (tmp_path / "missed").mkdir()
+    none = left_by(
+        tmp_path / "missed", records, sweeps, lambda name: records.recovered(8) if name == "none" else records.missed(8)
+    )
+    assert none.caveat == "Not a guarantee: the attacks that were tried failed, another may succeed."
+    assert "gradient-noise 1.0" in none.after
 
 
 def test_thresholds_that_nothing_meets_are_said_so_with_what_comes_nearest(tmp_path, records, sweeps):

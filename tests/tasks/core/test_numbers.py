@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Dataset, InputSpec
 from fedsim.tasks.core.numbers import NumbersConfig, refuses_numbers
 from fedsim.tasks.regression import Regression
@@ -28,6 +29,19 @@ def test_errors_are_counted_as_the_settings_say(settings: dict[str, str], expect
 
 def test_one_number_an_example_needs_no_dimension_of_its_own() -> None:
     assert task().losses(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).tolist() == [0.0, 4.0]
+
+
+def test_outputs_without_a_dimension_of_their_own_are_compared_one_by_one() -> None:
+    outputs, column = torch.tensor([1.0, 3.0, 6.0]), torch.tensor([[1.0], [1.0], [2.0]])
+    assert task().losses(outputs, column).tolist() == [0.0, 4.0, 16.0]
+    assert task().losses(outputs, column[:, 0]).tolist() == [0.0, 4.0, 16.0]
+    near = data(torch.tensor([0.0, 4.0]))  # standard deviation 2
+    assert task().right(torch.tensor([0.9, 1.0]), near.train.labels, near).tolist() == [1.0, 0.0]
+
+
+def test_two_outputs_are_not_broadcast_against_one_label() -> None:
+    with pytest.raises(FedsimError, match=r"shape \(2, 2\) do not match labels of shape \(2,\)"):
+        task().losses(torch.zeros(2, 2), torch.zeros(2))
 
 
 def test_the_error_of_the_mean_is_one() -> None:
