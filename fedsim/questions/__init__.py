@@ -26,6 +26,7 @@ from fedsim.federation.journal import Journal
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, Start, start_here
+from fedsim.threat.attacking.salting import salt_of
 
 if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
     from fedsim.threat.replay import Replay
@@ -79,6 +80,11 @@ class Work:
     place: str = ""
     items: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def salt(self) -> bytes:
+        """The secret of the run that decides the order of what attacks see; empty where the run has none."""
+        return salt_of(self.starts)
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Keep arrays under a name, and return where they stand."""
