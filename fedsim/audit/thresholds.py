@@ -131,11 +131,14 @@ def of_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedTh
 def of_figures(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
     """Yield what became of every limit of ``[policy.findings]``, one for each attack that gives the figure."""
     for name, limit in policy.findings.items():
-        figures = [(one.label, value) for one in findings if one.role == "attack" and (value := one.figures.get(name))]
+        figures = [(one, value) for one in findings if one.role == "attack" and (value := one.figures.get(name))]
         if not figures:
             yield JudgedThreshold(name, "findings", "undecided", f"{name} was not measured")
-        for label, value in figures:
-            state = held(value, limit)
+        for one, value in figures:
+            label, state = one.label, held(value, limit)
+            if one.invalid:
+                yield JudgedThreshold(name, label, "undecided", f"{label} is invalid, since {one.invalid}")
+                continue
             why = f"{label}, {value_in_words(name, value)}, n = {value.n}, and the limit is {limit:g}"
             yield JudgedThreshold(name, label, state, {"kept": "", "undecided": why, "broken": f"{why}."}[state])
 

@@ -36,6 +36,7 @@ from fedsim.questions import Evidence, Question, Work, attempted
 from fedsim.record import Finding, Interval
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
+from fedsim.threat.answers import check_shape
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.cut import (
     SplitFederation,
@@ -274,7 +275,9 @@ class _Study:
 
     def _answer(self, choice: CutAttackChoice, attack: AtWork, view: CutView) -> Tensor:
         source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
-        return tensor_of(attack.call("__call__", view, generators=[source]))
+        answer = tensor_of(attack.call("__call__", view, generators=[source]))
+        is_labels = issubclass(choice.attack, CutLabelAttack)
+        return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
 
     def _labels(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
         self._work.progress(choice.reported, 1, 1)

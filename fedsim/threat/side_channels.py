@@ -18,6 +18,7 @@ from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
 from fedsim.record import Finding, Interval
+from fedsim.threat.answers import check_count
 from fedsim.threat.attacking import Here, tensor_of
 from fedsim.threat.observe_trace import observe_trace
 from fedsim.threat.orders import secret_order
@@ -177,6 +178,7 @@ def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndar
     order = secret_order(len(speech.seen_truth), private, judging.seed, purpose, salt=judging.salt)
     source = seeding.generator(judging.seed, f"trace attack {inquiry.label}")
     answer = judging.answer(inquiry.attack, case_of(speech, inquiry.view, order.tolist()), source)
+    check_count(len(answer), len(order), "answers")
     return answer[order.argsort()].numpy()
 
 
