@@ -6,7 +6,6 @@ edit elsewhere: record, terminal, pages, CSV, `[expected]`, comparison and polic
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
 from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, Configured
+from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
@@ -174,15 +174,16 @@ def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Fin
     Raises:
         DeadlineReached: the seconds are over.
     """
-    left = math.inf if seconds is None else seconds
+    left = seconds
     while True:
-        begin = time.process_time()
+        begin = processor_seconds(is_fresh=True)
         with limited(left):
             check_time()
             finding = next(findings, None)
         if finding is None:
             return
-        left = max(0.0, left - (time.process_time() - begin))
+        if left is not None:
+            left = max(0.0, left - (processor_seconds(is_fresh=True) - begin))
         yield finding
 
 
