@@ -15,10 +15,12 @@ from fedsim.core import registry
 from fedsim.metrics.evidence import Light, held
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
+from fedsim.record.guarantees import weakest_against_server
 from fedsim.record.policy import Policy
 from fedsim.report.verdict import bounds, with_bounds
 
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
+_SEVERITY: dict[Light, int] = {"kept": 0, "undecided": 1, "broken": 2}
 _UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
 
 
@@ -62,8 +64,13 @@ def of_defense(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshold]:
 
 def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
     """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
-    rates = [(finding.label, tpr) for finding in findings if (tpr := finding.figures.get(MEMBERS_FOUND))]
+    rates = _members_found([one for one in findings if not one.invalid])
     return max(rates, key=lambda rate: rate[1].value) if rates else None
+
+
+def _members_found(findings: Sequence[Finding]) -> list[tuple[str, Interval]]:
+    """Return name and TPR at 1 % FPR of each membership attack that has one."""
+    return [(finding.label, tpr) for finding in findings if (tpr := finding.figures.get(MEMBERS_FOUND))]
 
 
 def share_of(arm: AuditArm) -> str:
@@ -107,18 +114,26 @@ def _recognisable(record: AuditRecord, arm: AuditArm) -> Iterator[JudgedThreshol
 
 
 def of_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
-    """Yield what became of `max_membership_tpr`, judged by the best attack; nothing where it is not stated."""
-    rule, limit, best = "max_membership_tpr", policy.max_membership_tpr, best_membership(findings)
+    """Yield the state of `max_membership_tpr`: the worst over all attacks; nothing where it is not stated."""
+    rule, limit = "max_membership_tpr", policy.max_membership_tpr
     if limit is None:
         return
-    if best is None:
+    invalid = [one for one in findings if one.invalid and one.figures.get(MEMBERS_FOUND)]
+    rates = _members_found([one for one in findings if not one.invalid])
+    if not rates and not invalid:
         why = (
             f"{rule} was not judged, since no membership attack came to a rate at 1 % false positives, which takes "
             "time and at least 100 non-members, half of the test data"
         )
         yield JudgedThreshold(rule, "membership", "undecided", why)
         return
-    name, tpr = best
+    judged = [_of_attack(rule, limit, name, tpr) for name, tpr in sorted(rates, key=_reach, reverse=True)]
+    judged += [_open_since_invalid(rule, "membership", one) for one in invalid]
+    yield max(judged, key=lambda threshold: _SEVERITY[threshold.state])  # of equals the first, which reaches furthest
+
+
+def _of_attack(rule: str, limit: float, name: str, tpr: Interval) -> JudgedThreshold:
+    """Return the state of a limit on the members that one attack finds."""
     most = 100 if tpr.high is None else 100 * tpr.high
     why = {
         "kept": "",
@@ -127,17 +142,30 @@ def of_members(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedTh
         "positives.",
     }
     state = held(tpr, limit)
-    yield JudgedThreshold(rule, "membership", state, why[state])
+    return JudgedThreshold(rule, "membership", state, why[state])
+
+
+def _reach(rate: tuple[str, Interval]) -> tuple[float, float]:
+    """Return the upper end of an attack's rate, then the rate."""
+    _, tpr = rate
+    return 1.0 if tpr.high is None else tpr.high, tpr.value
+
+
+def _open_since_invalid(rule: str, where: str, finding: Finding) -> JudgedThreshold:
+    return JudgedThreshold(rule, where, "undecided", f"{finding.label} is invalid, since {finding.invalid}")
 
 
 def of_figures(policy: Policy, findings: Sequence[Finding]) -> Iterator[JudgedThreshold]:
     """Yield what became of every limit of ``[policy.findings]``, one for each attack that gives the figure."""
     for name, limit in policy.findings.items():
-        figures = [(one.label, value) for one in findings if one.role == "attack" and (value := one.figures.get(name))]
+        figures = [(one, value) for one in findings if one.role == "attack" and (value := one.figures.get(name))]
         if not figures:
             yield JudgedThreshold(name, "findings", "undecided", f"{name} was not measured")
-        for label, value in figures:
-            state = held(value, limit)
+        for one, value in figures:
+            label, state = one.label, held(value, limit)
+            if one.invalid:
+                yield _open_since_invalid(name, label, one)
+                continue
             why = f"{label}, {value_in_words(name, value)}, n = {value.n}, and the limit is {limit:g}"
             yield JudgedThreshold(name, label, state, {"kept": "", "undecided": why, "broken": f"{why}."}[state])
 
@@ -153,11 +181,17 @@ def _epsilon(policy: Policy, stated: Sequence[GuaranteeRecord]) -> Iterator[Judg
     rule, limit = "max_epsilon", policy.max_epsilon
     if limit is None:
         return
-    weakest = max((guarantee.epsilon for guarantee in stated), default=None)
-    if weakest is None:
+    weakest = weakest_against_server(stated)
+    if not stated:
         why = f"{rule} = {limit:g}, but nothing in the client states an epsilon."
+    elif weakest is None:
+        why = f"{rule} = {limit:g}, but no guarantee holds against the server, which is the attacker."
     else:
-        why = f"{rule} = {limit:g}, but the weakest guarantee is epsilon {weakest:.3g}." if weakest > limit else ""
+        why = (
+            f"{rule} = {limit:g}, but the weakest guarantee is epsilon {weakest.epsilon:.3g}."
+            if weakest.epsilon > limit
+            else ""
+        )
     yield JudgedThreshold(rule, "guarantees", "broken" if why else "kept", why)
 
 

@@ -9,7 +9,6 @@ them.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from contextvars import ContextVar
 import torch
 from pydantic import Field
 
+from fedsim.core.processor_time import processor_seconds
 from fedsim.core.types import NO_LABEL, Config, Observation, OnStep, Reconstruction, Step
 
 OUT_OF_TIME = "out of time"
@@ -39,8 +39,8 @@ class TimedConfig(Config):
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """Let what runs inside take so many processor seconds of this process; None sets no end."""
-    end = math.inf if seconds is None else time.process_time() + seconds
+    """Let what runs inside take so many processor seconds, those of processes that it starts too; None sets no end."""
+    end = math.inf if seconds is None else processor_seconds(is_fresh=True) + seconds
     token = _end.set(min(end, _end.get()))
     try:
         yield
@@ -51,7 +51,7 @@ def limited(seconds: float | None) -> Iterator[None]:
 def seconds_left() -> float:
     """Return the processor seconds until the nearest end, at least 0; infinite where none is set."""
     end = _end.get()
-    return end if math.isinf(end) else max(0.0, end - time.process_time())
+    return end if math.isinf(end) else max(0.0, end - processor_seconds())
 
 
 def check_time() -> None:
@@ -85,7 +85,7 @@ class BestStep:
         self._on_step(step)
         if self._best is None or step.objective <= self._best.objective:
             self._best = step
-        if time.process_time() >= self._end:
+        if not math.isinf(self._end) and processor_seconds() >= self._end:
             raise DeadlineReached(OUT_OF_TIME)
 
     def guess(self, observation: Observation) -> Reconstruction:

@@ -37,6 +37,8 @@ TERMS: Final = {
     "truth, without a search. Its PSNR is a ceiling for attacks, and no guarantee.",
     "identified": "Of a guessed picture: among the true picture and 1,000 public ones, the true one is nearest to it, "
     "by SSIM or by the features of a small network. A blind guess is identified by either once in a thousand times.",
+    "invalid": "Of a finding: its control, which has nothing to find, is clearly above chance. The attack has the "
+    "answer from elsewhere, or the control is wrong, and the value does not count.",
     "local step": "One step of a client's optimizer between receiving the weights and sending its update.",
     "mask": "Which entries dropout kept and which it dropped, for one example at one site.",
     "matching objective": "What a matching attack minimises: the distance between the gradient of its dummy and the "

@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
 from fedsim.threat.attacking import Start, start_here
 from fedsim.threat.attacking.apart import start_apart
-from fedsim.threat.attacking.salting import salted
+from fedsim.threat.attacking.salting import SaltedStart
 
 
 def describe_open() -> str:
@@ -43,4 +43,4 @@ def choose_start(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Star
     if chosen is None:
         return start
     folder.write_salt(chosen)
-    return salted(start, chosen)
+    return SaltedStart(start, chosen)

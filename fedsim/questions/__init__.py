@@ -6,7 +6,6 @@ edit elsewhere: record, terminal, pages, CSV, `[expected]`, comparison and polic
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +19,14 @@ from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
 from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, Configured
+from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, Start, start_here
+from fedsim.threat.attacking.salting import salt_of
 
 if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
     from fedsim.threat.replay import Replay
@@ -79,6 +80,11 @@ class Work:
     place: str = ""
     items: dict[str, Mapping[str, Sequence[Any]]] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def salt(self) -> bytes:
+        """The secret of the run that decides the order of what attacks see; empty where the run has none."""
+        return salt_of(self.starts)
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> str:
         """Keep arrays under a name, and return where they stand."""
@@ -168,15 +174,16 @@ def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Fin
     Raises:
         DeadlineReached: the seconds are over.
     """
-    left = math.inf if seconds is None else seconds
+    left = seconds
     while True:
-        begin = time.process_time()
+        begin = processor_seconds(is_fresh=True)
         with limited(left):
             check_time()
             finding = next(findings, None)
         if finding is None:
             return
-        left = max(0.0, left - (time.process_time() - begin))
+        if left is not None:
+            left = max(0.0, left - (processor_seconds(is_fresh=True) - begin))
         yield finding
 
 

@@ -118,6 +118,7 @@ class WhatAreTheDataLike(Question[Attributes]):
                 name,
                 {attack_choice.reported: attacks[attack_choice.reported] for attack_choice in choices},
                 on_change,
+                work.salt,
             )
         except Exception as error:  # a method may raise anything
             yield from (_finding(choice).model_copy(update={"failure": reason(error)}) for choice in choices)
@@ -132,11 +133,14 @@ class WhatAreTheDataLike(Question[Attributes]):
         name: str,
         attacks: Mapping[str, AtWork],
         on_change: Callable[[int, int], None],
+        salt: bytes,
     ) -> list[attributes.Descriptions]:
         """Return what attacks make of the updates of every round."""
         by_round = groupby(evidence.journal.entries, key=lambda entry: entry.round)
         return [
-            attributes.describe_round(evidence.world, name, tuple(entries), attacks, self.config.public, on_change)
+            attributes.describe_round(
+                evidence.world, name, tuple(entries), attacks, self.config.public, on_change, salt
+            )
             for _, entries in by_round
         ]
 

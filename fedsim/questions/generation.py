@@ -79,7 +79,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
         if sampled_images.draws(self.config):
             return sampled_images.draw(evidence.world, evidence.journal)
         with _answering(work) as answer:
-            return written_texts.speak(evidence.world, evidence.journal, answer)
+            return written_texts.speak(evidence.world, evidence.journal, answer, work.salt)
 
     @property
     def _by(self) -> str:

@@ -126,9 +126,9 @@ class Cases:
         if target not in self.made:
             world, journal = self.evidence.world, self.evidence.journal
             self.made[target] = (
-                membership.of_model(world, journal, self.candidates)
+                membership.of_model(world, journal, self.candidates, self.work.salt)
                 if target == "model"
-                else membership.of_updates(world, journal, self.evidence.truths, self.candidates)
+                else membership.of_updates(world, journal, self.evidence.truths, self.candidates, self.work.salt)
             )
         return self.made[target]
 

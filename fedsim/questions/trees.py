@@ -22,7 +22,7 @@ from fedsim.core.hooks import Configured
 from fedsim.core.hooks.trees import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import RowBoxes
+from fedsim.core.types.trees import RowBoxes, TreesView
 from fedsim.federation.trees import TreeTraining, load_xgboost, predict
 from fedsim.metrics.trees import (
     alone_in,
@@ -41,10 +41,11 @@ from fedsim.metrics.trees import (
     values_shown,
 )
 from fedsim.questions import Evidence, Question, Work, attempted
-from fedsim.record import Finding
+from fedsim.record import Finding, Interval
 from fedsim.record.findings import Role
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
+from fedsim.threat.answers import check_bounds, check_count, check_shape
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.trees import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
 
@@ -93,10 +94,11 @@ class WhatTreesSay(Question[Trees]):
     )
     method: ClassVar[str] = (
         "Leaves: chance is what public rows, sent down the same tree, estimate. Values: chance is how many of them "
-        "occur in the next client's rows. Boxes: chance is the better of rows that take their leaves at random, and "
-        "of the boxes of as many public rows. Rows: values count within 0.319 standard deviations after the best "
-        "matching, and the gain is over as many public rows, matched alike. Intervals: Wilson's, or a bootstrap over "
-        "rows."
+        "occur in the next client's rows. Boxes: chance is the best of rows that take their leaves at random, of the "
+        "boxes of as many public rows, and of what the boxes cover of these rows, whatever their label. Rows: values "
+        "count within 0.319 standard deviations after the best matching, and the gain is over as many public rows, "
+        "matched alike. An answer has at most as many boxes or rows as the client. Intervals: Wilson's, or a bootstrap "
+        "over rows."
     )
     needs_public_data: ClassVar[bool] = True
 
@@ -199,8 +201,26 @@ class _Study:
             self._work.progress(f"{choice.reported}: client", client + 1, self._config.clients)
             source = seeding.generator(self._seed, f"attack on trees {choice.reported}", client)
             view = self._federation.view(run, client)
-            answers.append(tensor_of(attack.call(function, view, generators=[source])))
+            answer = tensor_of(attack.call(function, view, generators=[source]))
+            answers.append(self._checked(choice.attack, answer, view))
         return answers
+
+    def _checked(self, attack: type[TreeAttack[Any]], answer: Tensor, view: TreesView) -> Tensor:
+        """Return an answer that has no more rows than there is to guess, and no box without a bound.
+
+        Raises:
+            FedsimError: it has, so that the truth would choose among the guesses.
+        """
+        if issubclass(attack, LeafAttack):
+            check_shape(answer, (len(view.first.trees[0].leaves), 2))
+        elif issubclass(attack, ThresholdAttack):
+            check_count(len(answer), self._config.rows * view.columns, "values")
+            check_count(len(answer), len(answer.unique(dim=0)), "values, each listed once")
+        else:
+            check_count(len(answer), self._config.rows, "boxes" if issubclass(attack, BoxAttack) else "rows")
+        if issubclass(attack, BoxAttack):
+            check_bounds(answer[:, 1:])
+        return answer
 
     @property
     def _others(self) -> list[int]:
@@ -267,8 +287,10 @@ class _Study:
         of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
         others = [boxes[other] for other in self._others]
         scored = [self._covered(some) for some in (boxes, at_random, of_public, others)]
-        chance = max(scored[1]["value"].value, scored[2]["value"].value)
+        strangers = self._strangers_covered(boxes)
+        chance = max(scored[1]["value"].value, scored[2]["value"].value, strangers.value)
         yield known.model_copy(update={**scored[0], "chance": chance})
+        yield self._control(known, "public rows of any label", value=strangers, chance=chance)
         suffixes = ("leaves at random", "boxes of public rows", "another client's model")
         for suffix, update in zip(suffixes, scored[1:], strict=True):
             yield self._control(known, suffix, **update, chance=chance)
@@ -276,6 +298,12 @@ class _Study:
     def _boxes_of_strangers(self, client: int) -> RowBoxes:
         low, high = boxes_of(self._federation.view(self._run, client), self._strangers.inputs)
         return RowBoxes(self._strangers.labels, low, high)
+
+    def _strangers_covered(self, boxes: list[RowBoxes]) -> Interval:
+        """Return the share of public rows that the boxes cover, whatever their label: wide boxes hold any row."""
+        rows, any_label = self._strangers.inputs, torch.zeros(self._config.rows, dtype=torch.long)
+        unlabelled = [RowBoxes(torch.zeros_like(one.labels), one.low, one.high) for one in boxes]
+        return covered(torch.cat([match_boxes(one, rows, any_label) for one in unlabelled]), self._confidence)
 
     def _covered(self, boxes: list[RowBoxes]) -> dict[str, Any]:
         pairs = list(zip(boxes, self._run.shares, strict=True))

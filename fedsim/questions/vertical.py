@@ -36,6 +36,7 @@ from fedsim.questions import Evidence, Question, Work, attempted
 from fedsim.record import Finding, Interval
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
+from fedsim.threat.answers import check_shape
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.cut import (
     SplitFederation,
@@ -125,7 +126,8 @@ class WhatCrossesTheCut(Question[Vertical]):
         "Labels: chance is the share of the commonest label. Beside each attack stands the same attack where labels "
         "were permuted against examples before the training, where examples get back others' gradients, where all "
         "labels are the mean label, and, if it reads the party's bottom, on the raw columns; and a ridge on the raw "
-        "columns with the same known labels. Columns: 0 is the mean of public examples; beside each attack stand the "
+        "columns with the same known labels. Columns: 0 is the mean of public examples, and chance "
+        "the better of that mean and the mean of the normalised data; beside each attack stand the "
         "nearest public example, which the truth chooses, and the same attack on a party whose input was zero. "
         "Intervals: Wilson's, or a bootstrap over examples."
     )
@@ -163,9 +165,9 @@ class WhatCrossesTheCut(Question[Vertical]):
             yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
-def _federation(config: Vertical, world: World) -> SplitFederation:
+def _federation(config: Vertical, world: World, salt: bytes = b"") -> SplitFederation:
     watched = frozenset(attack.epoch for attack in config.attacks)
-    return SplitFederation(config, world.data.dataset, world.scenario.seed, watched)
+    return SplitFederation(config, world.data.dataset, world.scenario.seed, watched, salt)
 
 
 class _Study:
@@ -173,7 +175,7 @@ class _Study:
 
     def __init__(self, config: Vertical, world: World, work: Work) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
-        self._world, self._federation, self._work = world, _federation(config, world), work
+        self._world, self._federation, self._work = world, _federation(config, world, work.salt), work
         self._sizes = (config.rows, config.known)
         self.run = cache(self._train)
 
@@ -273,7 +275,9 @@ class _Study:
 
     def _answer(self, choice: CutAttackChoice, attack: AtWork, view: CutView) -> Tensor:
         source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
-        return tensor_of(attack.call("__call__", view, generators=[source]))
+        answer = tensor_of(attack.call("__call__", view, generators=[source]))
+        is_labels = issubclass(choice.attack, CutLabelAttack)
+        return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
 
     def _labels(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
         self._work.progress(choice.reported, 1, 1)
@@ -310,7 +314,7 @@ class _Study:
         seconds = time.perf_counter() - begin
         known = self.finding(choice)
         scored = self._labels_finding(scores.argmax(1), view.rows, truth)
-        truth = self._federation.dataset.train.labels if truth is None else truth
+        truth = self._federation.train.labels if truth is None else truth
         update = {"label": f"{choice.reported}{suffix}", "role": role, "value": scored.value, "chance": scored.chance}
         if view.classes == _BINARY:
             area = label_auc(scores[:, 1] - scores[:, 0], truth[view.rows], self._resampler, self._confidence)
@@ -318,7 +322,7 @@ class _Study:
         yield known.model_copy(update={**update, "seconds": seconds})
 
     def _labels_finding(self, guessed: Tensor, rows: Tensor, truth: Tensor | None = None) -> Finding:
-        labels = (self._federation.dataset.train.labels if truth is None else truth)[rows]
+        labels = (self._federation.train.labels if truth is None else truth)[rows]
         value = label_read(guessed, labels, self._confidence)
         return Finding(question="vertical", label="", metric="label_read", value=value, chance=_commonest(labels))
 
@@ -371,7 +375,8 @@ class _Study:
             "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
         }
         value = features_explained(errors, of_mean, self._resampler, self._confidence)
-        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "chance": 0.0, "more": more}
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "more": more}
+        update["chance"] = self._chance_of_features(view)
         return self.finding(choice).model_copy(update=update)
 
     def _nearest(self, choice: CutAttackChoice, view: CutView) -> Finding:
@@ -382,6 +387,11 @@ class _Study:
         about = {"party": view.party}
         update = {"label": label, "role": "context", "value": value, "chance": 0.0, "method": "", "settings": {}}
         return self.finding(choice).model_copy(update={**update, "about": about})
+
+    def _chance_of_features(self, view: CutView) -> float:
+        """Return what the best guess without a message explains: the public mean, or 0, the mean of normalised data."""
+        of_zero, of_mean, _ = self._errors(view, torch.zeros_like(self._originals(view)))
+        return max(0.0, 1.0 - float(of_zero.sum() / of_mean.sum()))
 
     def _originals(self, view: CutView) -> Tensor:
         return self._federation.parts[view.party][view.rows]

@@ -25,8 +25,9 @@ FINDING_COLUMNS: Mapping[str, str] = {
     "chance": "the value without any information",
     "limit": "the largest possible value, where it depends on the question",
     "p": "of a permutation test, where there was one",
-    "state": "recovered, withstood, undecided or failed",
+    "state": "recovered, withstood, undecided, invalid or failed",
     "failure": "why there is no value; empty otherwise",
+    "invalid": "why the value does not count; empty otherwise",
 }
 
 
@@ -51,4 +52,5 @@ def _row(arm: ArmRecord, finding: Finding, metric: str, value: Interval | None, 
     )
     interval = (None,) * 4 if value is None else (value.value, value.low, value.high, value.n)
     beside = (finding.chance, finding.limit, finding.p) if is_main else (None,) * 3
-    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, finding.state, finding.failure), strict=True))
+    outcome = (finding.state, finding.failure, finding.invalid)
+    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, *outcome), strict=True))

@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from fedsim.record.parts import Interval, Part
 
 Role = Literal["attack", "must succeed", "chance", "context"]
-State = Literal["recovered", "withstood", "undecided", "failed"]
+State = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
 Columns = Mapping[str, Sequence[Any]]
 """A table of per-example values: column by column, all of one length."""
 
@@ -35,6 +35,7 @@ class Finding(Part):
         p: that the value is one of chance, where a test says so; of a group, that it differs from no other.
         more: further figures, by the name of their metric.
         failure: why there is no value.
+        invalid: why the value does not count, as where a control found what is not there.
         note: a sentence for people.
         is_evidence: whether a value at chance says something; that of a search that did not converge does not.
         alarm: what must stand above everything else: a short sentence, and what it rests on.
@@ -55,6 +56,7 @@ class Finding(Part):
     p: float | None = None
     more: dict[str, Interval] = Field(default_factory=dict)
     failure: str = ""
+    invalid: str = ""
     note: str = ""
     is_evidence: bool = True
     alarm: str = ""
@@ -87,8 +89,8 @@ class Finding(Part):
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether its whole interval lies above chance, and a permutation test agrees where there is one."""
-        if self.value is None or self.value.low is None or self.chance is None:
+        """Whether it is valid, its interval lies above chance, and a permutation test agrees where there is one."""
+        if self.invalid or self.value is None or self.value.low is None or self.chance is None:
             return False
         return self.value.low > self.chance and (self.p is None or self.p <= SIGNIFICANT)
 
@@ -97,6 +99,8 @@ class Finding(Part):
         """What it says: an attack without a value failed, and one without interval or chance is undecided."""
         if self.failure:
             return "failed"
+        if self.invalid:
+            return "invalid"
         if self.is_above_chance:
             return "recovered"
         is_open = self.value is None or self.value.low is None or self.chance is None or not self.is_evidence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from fedsim.core.types import Adjacency, Unit
@@ -47,3 +48,9 @@ class GuaranteeRecord(Part):
     def sampling(self) -> str:
         """Who takes part in a step, for people."""
         return "no sampling" if self.sampling_rate == 1 else f"Poisson sampling at rate {self.sampling_rate:.4g}"
+
+
+def weakest_against_server(stated: Iterable[GuaranteeRecord]) -> GuaranteeRecord | None:
+    """Return the guarantee of the largest epsilon among those that hold against the server; None without any."""
+    holding = (one for one in stated if one.holds_against_server)
+    return max(holding, key=lambda one: one.epsilon, default=None)

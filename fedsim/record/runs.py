@@ -14,6 +14,7 @@ from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Failure, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord
 from fedsim.record.scores import AttackFinding
+from fedsim.record.validity import mark_invalid
 
 
 def _shape_of(finding: Any) -> Literal["attack", "answer"]:
@@ -52,8 +53,11 @@ class ArmFindings(Part):
         return tuple(finding for finding in self.findings if finding.question == question)
 
     def with_findings(self, findings: Sequence[Finding], items: Mapping[str, Columns]) -> Self:
-        """Return the same with further findings, and the tables that they refer to."""
-        more = {"findings": (*self.findings, *findings), "items": {**self.items, **items}}
+        """Return the same with further findings, and the tables that they refer to.
+
+        A control above chance makes the findings beside it invalid, also those that came before.
+        """
+        more = {"findings": mark_invalid((*self.findings, *findings)), "items": {**self.items, **items}}
         return self.model_copy(update=more)
 
 

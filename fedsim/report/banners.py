@@ -18,6 +18,8 @@ def _about_alarms(record: RunRecord) -> Iterator[Banner]:
     for arm in record.arms:
         for title, _, text in (finding.alarm.partition(". ") for finding in arm.findings if finding.alarm):
             yield Banner("alarm", title, f"{arm.name}: {text}")
+        for finding in (finding for finding in arm.findings if finding.invalid):
+            yield Banner("alarm", f"{finding.label} is invalid", f"{arm.name}: {finding.invalid}.")
 
 
 def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:

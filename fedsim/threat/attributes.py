@@ -24,6 +24,7 @@ from fedsim.record import Interval
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.observe import shared
+from fedsim.threat.orders import secret_order
 
 LABEL = "label"
 """The attribute that every data set with one label an example has: the control that must be read."""
@@ -106,6 +107,7 @@ def describe_round(
     attacks: Mapping[str, AtWork],
     public: int,
     on_change: OnChange = lambda _number, _total: None,
+    salt: bytes = b"",
 ) -> Descriptions:
     """Return how attacks describe the updates of one round, and changes of public examples.
 
@@ -116,13 +118,15 @@ def describe_round(
         attacks: by their titles; all of them see each change once.
         public: changes of public examples, for each value; at most one an example.
         on_change: called before each change of public examples.
+        salt: of the run; empty where it has none.
     """
     attribute, first = known_attributes(world.data.dataset)[name], entries[0]
     describe = _Describing(world, first, attacks)
     values = [value_of(world, entry, attribute) for entry in entries]
     judged = [number for number, value in enumerate(values) if value is not None]
-    shuffle = seeding.generator(world.scenario.seed, f"order of updates {name}", first.round)
-    judged = [judged[place] for place in torch.randperm(len(judged), generator=shuffle)]
+    private, purpose = world.data.dataset.train, f"order of updates {name}"
+    order = secret_order(len(judged), private, world.scenario.seed, purpose, first.round, salt=salt)
+    judged = [judged[place] for place in order]
     unknown = [describe(entries[number].update.tensors) for number in judged]
     labels, known = list[int](), list[dict[str, Tensor]]()
     for label, change in public_changes(world, first, name, attribute, public, on_change):

@@ -28,6 +28,7 @@ from fedsim.federation.vertical import (
     make_bottom,
     train,
 )
+from fedsim.threat.orders import secret_order
 
 Variant = Literal["as it is", "labels permuted", "mean label", "input zero"]
 """What is trained: the scenario, or a control of it."""
@@ -63,17 +64,33 @@ class SplitFederation:
         dataset: whose inputs they share out.
         seed: of the scenario.
         watched: epochs whose messages are kept.
+        salt: of the run; empty where it has none.
     """
 
     settings: SplitTraining
     dataset: Dataset
     seed: int
     watched: frozenset[int]
+    salt: bytes = b""
+
+    @cached_property
+    def order(self) -> Tensor:
+        """A secret permutation of the training examples, shape (N,): row i of the split training is example order[i].
+
+        Row numbers of the data set would let an attack look its labels and columns up.
+        """
+        train = self.dataset.train
+        return secret_order(len(train), (train.inputs,), self.seed, "rows of the split training", salt=self.salt)
+
+    @cached_property
+    def train(self) -> Batch:
+        """The training examples in the secret order."""
+        return self.dataset.train.taken(self.order)
 
     @cached_property
     def parts(self) -> dict[str, Tensor]:
         """The parties' parts of the training examples, by name."""
-        return self._held(self.dataset.train)
+        return self._held(self.train)
 
     @cached_property
     def public(self) -> dict[str, Tensor]:
@@ -121,7 +138,7 @@ class SplitFederation:
             on_step: called before a step is kept, with its number from 0.
             wire: how parties are reached.
         """
-        labels, parts = self.dataset.train.labels, self.parts
+        labels, parts = self.train.labels, self.parts
         if variant == "labels permuted":
             labels = labels[torch.randperm(len(labels), generator=seeding.generator(self.seed, "permuted labels"))]
         if variant == "input zero":
@@ -130,7 +147,7 @@ class SplitFederation:
         loss = _loss_of_mean_label(labels, self.dataset.spec.classes) if variant == "mean label" else F.cross_entropy
         model = self.fresh_model()
         epochs = defaultdict[int, list[CutStep]](list)
-        steps = train(self.settings, model, parts, labels, self.seed, cover, loss, wire)
+        steps = train(self.settings, model, parts, labels, self.seed, cover, loss, _DataSetRows(wire, self.order))
         for number, (epoch, step) in enumerate(steps):
             on_step(number)
             if epoch in self.watched:
@@ -159,6 +176,20 @@ class SplitFederation:
         few = [order[mixed == label][:known] for label in range(self.dataset.spec.classes)]
         given = torch.cat(few)
         return order[~torch.isin(order, given)][:rows], given
+
+
+@dataclass(frozen=True)
+class _DataSetRows(CutWire):
+    """A wire to parties that number examples as the data set does."""
+
+    wire: CutWire
+    order: Tensor
+
+    def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.wire.embed(self.order[rows], number, replayed)
+
+    def cut(self, down: Mapping[str, Tensor]) -> None:
+        self.wire.cut(down)
 
 
 def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:

@@ -31,6 +31,7 @@ from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Threat
 from fedsim.scenario.world import World
+from fedsim.threat.orders import secret_order
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,16 @@ def check_trained_on(world: World, wanted: int) -> None:
     _check_enough(wanted, int(is_member.sum()), "what clients train on", "train longer")
 
 
-def of_model(world: World, journal: Journal, wanted: int) -> Case:
+def of_model(world: World, journal: Journal, wanted: int, salt: bytes = b"") -> Case:
     """Return the case against the final model: who among `wanted` members, and others, was in a batch that counted?
 
     Planted secrets are no candidates: they are repeated, and nothing in the test set is like them.
+
+    Args:
+        world: the scenario made real.
+        journal: of the whole training.
+        wanted: members, and as many others.
+        salt: of the run; empty where it has none.
 
     Raises:
         ScenarioError: fewer training examples were used than members are wanted.
@@ -151,14 +158,14 @@ def of_model(world: World, journal: Journal, wanted: int) -> Case:
     members = uses.nonzero().flatten()
     _check_enough(wanted, len(members), "the training examples that updates were computed from", "train longer")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
-    return _case(world, journal, world.data.dataset.train.taken(chosen), ())
+    return _case(world, journal, world.data.dataset.train.taken(chosen), (), salt=salt)
 
 
 def _planted(world: World) -> list[int]:
     return [number for secret in world.data.dataset.planted for number in secret.examples]
 
 
-def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int) -> Case:
+def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int, salt: bytes = b"") -> Case:
     """Return the case against the first watched client: who among the candidates was in its batches of these rounds?
 
     Args:
@@ -166,6 +173,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
         journal: with one entry a watched update.
         truths: the private side of each entry.
         most: members to judge, if the client has so many.
+        salt: of the run; empty where it has none.
 
     Raises:
         ScenarioError: no update was watched.
@@ -180,7 +188,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
     private = distinct(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
-    return _case(world, journal, private.taken(order[:most]), updates, client)
+    return _case(world, journal, private.taken(order[:most]), updates, client, salt=salt)
 
 
 def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
@@ -234,14 +242,21 @@ def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
 
 
 def _case(
-    world: World, journal: Journal, members: Batch, updates: tuple[WatchedUpdate, ...], client: int | None = None
+    world: World,
+    journal: Journal,
+    members: Batch,
+    updates: tuple[WatchedUpdate, ...],
+    client: int | None = None,
+    *,
+    salt: bytes,
 ) -> Case:
     order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
     outside, reference = order.tensor_split(2)
     others = world.data.dataset.test.taken(outside[: len(members)])
     both = Batch.joined((members, others))
     is_member = torch.arange(len(both)) < len(members)
-    shuffled = torch.randperm(len(both), generator=_generator(world, "order"))
+    private, seed = world.data.dataset.train, world.scenario.seed
+    shuffled = secret_order(len(both), private, seed, "membership order", salt=salt)
     model = world.models.new()
     model.load_state_dict(dict(journal.weights))
     last = world.scenario.federation.rounds

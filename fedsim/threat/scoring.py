@@ -18,6 +18,7 @@ from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, MaskScore, VictimRecord
 from fedsim.scenario import Scoring
+from fedsim.threat.answers import check_count
 from fedsim.threat.victim import Victim
 
 
@@ -35,8 +36,13 @@ class Judged(NamedTuple):
 
 
 def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
-    """Score what an attack made of one update."""
+    """Score what an attack made of one update.
+
+    Raises:
+        FedsimError: the guess has more examples than the update.
+    """
     entry = victim.entry
+    check_count(len(reconstruction.inputs), sum(map(len, victim.truth.private)), "examples")
     record = VictimRecord(
         round=entry.round,
         client=entry.client,

@@ -18,8 +18,10 @@ from fedsim.generation.veiling import veil
 from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
 from fedsim.record import Finding, Interval
+from fedsim.threat.answers import check_count
 from fedsim.threat.attacking import Here, tensor_of
 from fedsim.threat.observe_trace import observe_trace
+from fedsim.threat.orders import secret_order
 
 Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
 """Has an attack answer a case; raises what the attack raised, or says why it failed."""
@@ -77,11 +79,21 @@ class TraceInquiry:
 
 @dataclass(frozen=True)
 class Judging:
-    """How findings are drawn: the seed, the confidence of intervals, and where attacks answer."""
+    """How findings are computed.
+
+    Attributes:
+        seed: of the scenario.
+        confidence: of intervals.
+        answer: has an attack answer.
+        private: data that no attack holds, on which the order of the seen texts depends.
+        salt: of the run; empty where it has none.
+    """
 
     seed: int = 0
     confidence: float = 0.95
     answer: Answer = answer_here
+    private: tuple[Tensor, ...] = ()
+    salt: bytes = b""
 
 
 def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
@@ -161,10 +173,12 @@ def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str,
 
 def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:
     """Return an attack's answer for each seen text, in the order of the speech, which would tell the truth."""
-    shuffle = seeding.generator(judging.seed, f"order of traces {inquiry.label} {speech.question}")
-    order = torch.randperm(len(speech.seen_truth), generator=shuffle)
+    purpose = f"order of traces {inquiry.label} {speech.question}"
+    private = (*judging.private, torch.tensor(speech.truth), *(torch.tensor(text.tokens) for text in speech.texts))
+    order = secret_order(len(speech.seen_truth), private, judging.seed, purpose, salt=judging.salt)
     source = seeding.generator(judging.seed, f"trace attack {inquiry.label}")
     answer = judging.answer(inquiry.attack, case_of(speech, inquiry.view, order.tolist()), source)
+    check_count(len(answer), len(order), "answers")
     return answer[order.argsort()].numpy()
 
 

@@ -85,13 +85,14 @@ class GenerationStudy:
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
 
 
-def speak(world: World, journal: Journal, answer: Answer = answer_here) -> GenerationStudy:
+def speak(world: World, journal: Journal, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
     """Let the trained model write, run every attack on the traces, and return what was found.
 
     Args:
         world: of a scenario with a generation, as `check` found it.
         journal: of the whole training.
         answer: has attacks answer, here or elsewhere.
+        salt: of the run; empty where it has none.
 
     Raises:
         FedsimError: the model cannot write.
@@ -99,7 +100,9 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here) -> Gener
     scenario = world.scenario
     speaker = speaker_of(world, trained_weights(world, journal), rounds=journal.rounds)
     material = material_of(world, journal)
-    done = study(speaker, material, inquiries_of(world), Judging(scenario.seed, scenario.scoring.confidence, answer))
+    train = world.data.dataset.train
+    judging = Judging(scenario.seed, scenario.scoring.confidence, answer, (train.inputs, train.labels), salt)
+    done = study(speaker, material, inquiries_of(world), judging)
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
     return GenerationStudy(texts, done.findings, _traces(speeches))

@@ -27,8 +27,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
 
     def describe_round(
-        _world: object, name: str, entries: tuple[Any, ...], attacks: dict[str, Any], public: int, on_change: Any
+        _world: object,
+        name: str,
+        entries: tuple[Any, ...],
+        attacks: dict[str, Any],
+        public: int,
+        on_change: Any,
+        salt: bytes,
     ) -> Any:
+        assert salt == b""
         if name == "none":
             raise LookupError("no such attribute")
         on_change(1, public)

@@ -69,9 +69,11 @@ def judge_against(monkeypatch: pytest.MonkeyPatch, is_member: Tensor, made: list
         own = observation(len(is_member))
         return SimpleNamespace(observation=own, is_member=is_member, client=client, rounds=(1, 4))
 
-    monkeypatch.setattr(asking.membership, "of_model", lambda _world, _journal, wanted: case("model", wanted, None))
     monkeypatch.setattr(
-        asking.membership, "of_updates", lambda _world, _journal, _truths, wanted: case("update", wanted, 3)
+        asking.membership, "of_model", lambda _world, _journal, wanted, _salt: case("model", wanted, None)
+    )
+    monkeypatch.setattr(
+        asking.membership, "of_updates", lambda _world, _journal, _truths, wanted, _salt: case("update", wanted, 3)
     )
     monkeypatch.setattr(Own, "modalities", frozenset({"image"}))
 

@@ -1,16 +1,22 @@
 """The question trains trees, and each attack stands beside its controls."""
 
+from collections.abc import Callable
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
+from fedsim.core.types.trees import RowBoxes, TreesView
 from fedsim.questions import Evidence, Work
 from fedsim.questions.trees import WhatTreesSay
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
+from fedsim.threat.attacking import AtWork, start_here
 
 TABLE: dict[str, Any] = {
     "clients": 2,
@@ -70,7 +76,8 @@ def test_what_is_certain_is_read_and_controls_say_of_what() -> None:
 def test_guesses_stand_beside_leaves_at_random_and_public_rows() -> None:
     names = [{"name": name, "tries": 2} for name in ("boxes", "box-public-rows")]
     every = findings(trees=5, attacks=names)
-    boxes = [every[f"boxes{suffix}"] for suffix in ("", ", leaves at random", ", boxes of public rows")]
+    suffixes = ("", ", leaves at random", ", boxes of public rows", ", public rows of any label")
+    boxes = [every[f"boxes{suffix}"] for suffix in suffixes]
     assert value(boxes[0]) > value(boxes[1])
     assert boxes[0].chance == max(map(value, boxes[1:]))
     assert set(boxes[0].more) == {"box_bits", "row_alone"}
@@ -130,3 +137,69 @@ def test_it_says_what_the_server_sees() -> None:
     assert get("question", "trees").make is WhatTreesSay
     (sentence,) = question.describe_attacker()
     assert "2 clients" in sentence
+
+
+class Sprays:
+    """Answers what the attack does, changed."""
+
+    def __init__(self, method: AtWork, change: Callable[[Tensor, TreesView], Tensor]) -> None:
+        self.method, self.change = method, change
+
+    def call(self, name: str, view: TreesView, **more: Any) -> Tensor:
+        return self.change(self.method.call(name, view, **more), view)
+
+
+def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Finding:
+    """Return the finding of the attack whose answers are changed."""
+
+    @contextmanager
+    def start(kind: Any, choice: Any, should_stop: Any) -> Any:
+        with start_here(kind, choice, should_stop) as method:
+            yield Sprays(method, change)
+
+    name = trees["attacks"][0]["name"]
+    return findings(Work(starts=start), **trees)[name]
+
+
+def wide(answer: Tensor, _view: TreesView) -> Tensor:
+    """Return the labels of the boxes with one bound each that no value reaches."""
+    boxes = RowBoxes.unpacked(answer)
+    low, high = torch.full_like(boxes.low, -torch.inf), torch.full_like(boxes.high, torch.inf)
+    low[:, 0] = -1e30
+    return RowBoxes(boxes.labels, low, high).packed()
+
+
+def unbounded(answer: Tensor, view: TreesView) -> Tensor:
+    return torch.cat([wide(answer, view)[:, :1], wide(answer, view)[:, 1:].sign() * torch.inf], 1)
+
+
+BOXES: dict[str, Any] = {"attacks": [{"name": "boxes", "tries": 1}], "trees": 3}
+
+
+def test_as_many_boxes_as_rows_are_scored_and_one_more_is_refused() -> None:
+    assert sprayed(lambda answer, _: answer[torch.arange(40) % len(answer)], **BOXES).failure == ""
+    more = sprayed(lambda answer, _: answer[torch.arange(41) % len(answer)], **BOXES)
+    assert (more.state, more.failure) == ("failed", "the answer has 41 boxes, expected at most 40.")
+
+
+def test_boxes_that_hold_every_row_show_nothing() -> None:
+    none = sprayed(unbounded, **BOXES)
+    assert none.state == "failed"
+    assert "40 of 40 boxes have no bound" in none.failure
+    vague = sprayed(wide, **BOXES)
+    assert value(vague) == vague.chance == 1.0
+    assert vague.state == "withstood"
+
+
+def test_all_public_rows_are_no_guess() -> None:
+    public = {"attacks": [{"name": "box-public-rows", "tries": 1}], "trees": 3}
+    more = sprayed(lambda _, view: view.public.double(), **public)
+    assert "rows, expected at most 40" in more.failure
+    assert sprayed(lambda _, view: view.public[:40].double(), **public).failure == ""
+
+
+def test_a_value_is_listed_once_and_leaves_have_one_answer_each() -> None:
+    twice = sprayed(lambda answer, _: torch.cat([answer, answer[:1]]), attacks=[{"name": "thresholds"}])
+    assert "values, each listed once, expected at most" in twice.failure
+    leaves = sprayed(lambda answer, _: answer[:1], attacks=[{"name": "leaf-counts"}])
+    assert "the answer has shape (1, 2), expected (" in leaves.failure

@@ -1,11 +1,15 @@
 """The question trains a split model, and each attack stands beside its controls."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
+from fedsim.core.types.cut import CutView
 from fedsim.questions import Evidence, Work
 from fedsim.questions.vertical import WhatCrossesTheCut
 from fedsim.record import Finding
@@ -182,3 +186,30 @@ def test_it_says_what_attackers_know() -> None:
     (sentence,) = question.describe_attacker()
     assert "2 parties" in sentence
     assert "few-labels" in sentence
+
+
+def test_chance_of_columns_is_the_better_guess_without_a_message() -> None:
+    every = findings(attacks=[{"name": "cut-inversion", "party": "worst"}], width=64, activation="leaky-relu")
+    blind = every["cut-inversion (epoch 1), input zero"]
+    assert blind.value is not None
+    assert blind.chance is not None
+    assert 0.0 < blind.value.value == pytest.approx(blind.chance)
+    assert every["cut-inversion (epoch 1)"].chance == blind.chance
+
+
+def test_an_attack_that_looks_rows_up_in_the_data_set_reads_no_label() -> None:
+    class LooksUp:
+        """Answers the labels that the training set has at these row numbers, and reads no message."""
+
+        def __init__(self, labels: Tensor) -> None:
+            self.labels = labels
+
+        def call(self, _name: str, view: CutView, **_more: Any) -> Tensor:
+            return torch.eye(2, dtype=torch.double)[self.labels[view.rows]]
+
+    labels = build(scenario()).data.dataset.train.labels
+    attack: Any = LooksUp(labels)
+    every = findings(Work(starts=lambda *_: nullcontext(attack)))
+    read, shuffled = every["cut-line (epoch 1)"], every["cut-line (epoch 1), gradients shuffled"]
+    assert not read.is_above_chance
+    assert not shuffled.is_above_chance

@@ -27,7 +27,7 @@ def test_every_figure_is_a_row_and_chance_belongs_to_that_which_decides() -> Non
     assert main == {
         "arm": "told", "question": "membership", "label": "mine", "method": "lira", "about": "target model",
         "role": "attack", "metric": "tpr_at_fpr_0.01", "is_main": True, "value": 0.3, "low": 0.2, "high": 0.4, "n": 100,
-        "chance": 0.01, "limit": 1.0, "p": 0.04, "state": "recovered", "failure": "",
+        "chance": 0.01, "limit": 1.0, "p": 0.04, "state": "recovered", "failure": "", "invalid": "",
     }  # fmt: skip
     assert (beside["metric"], beside["is_main"], beside["value"], beside["low"], beside["n"]) == (
         "auc", False, 0.6, None, 200
@@ -41,3 +41,10 @@ def test_every_figure_is_a_row_and_chance_belongs_to_that_which_decides() -> Non
 def test_a_row_has_every_column_in_order(own: Finding) -> None:
     for row in finding_rows(records.run([records.arm("told", [], findings=(own,))])):
         assert list(row) == list(FINDING_COLUMNS)
+
+
+def test_a_finding_that_does_not_count_says_so_beside_its_value() -> None:
+    (row, _) = finding_rows(
+        records.run([records.arm("told", [], findings=(FOUND.model_copy(update={"invalid": "its control"}),))])
+    )
+    assert (row["value"], row["state"], row["invalid"], row["failure"]) == (0.3, "invalid", "its control", "")

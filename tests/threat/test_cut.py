@@ -1,6 +1,6 @@
 """A seat sees what it was granted, and no label and no other column."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
+from fedsim.federation.vertical import CutWire
 from fedsim.threat.cut import (
     blank_view,
     features_view,
@@ -154,3 +156,47 @@ def test_parties_that_cannot_hold_the_data_are_refused_before_training() -> None
         replace(FEDERATION, dataset=replace(FEDERATION.dataset, train=numbers)).check()
     with pytest.raises(ScenarioError, match="Change data.name, the parties, or bottom"):
         split_federation(bottom="convolutions").check()
+
+
+def test_row_numbers_are_not_those_of_the_data_set() -> None:
+    """The truth behind a row number of the data set can be looked up without reading a message."""
+    train = FEDERATION.dataset.train
+    view = labels_view(FEDERATION, RUN, "a", 1, frozenset({"few-labels"}), SIZES)
+    assert sorted(FEDERATION.order.tolist()) == list(range(120))
+    looked_up = (train.labels[view.rows] == RUN.labels[view.rows]).double().mean()
+    assert abs(float(looked_up) - 0.5) < 4 * 0.5 / 50**0.5
+    assert not torch.equal(train.labels[view.known], view.labels)
+    assert torch.equal(RUN.labels, train.labels[FEDERATION.order])
+    assert torch.equal(RUN.parts["b"], train.inputs[FEDERATION.order][:, 10:].double())
+    seen = features_view(FEDERATION, RUN, "b", 1, "embeddings", frozenset(), SIZES)
+    errors = (train.inputs[seen.rows][:, 10:].double() - RUN.parts["b"][seen.rows]).abs().amax(1)
+    assert int((errors == 0.0).sum()) < 5
+
+
+def test_the_batches_of_the_seed_do_not_name_examples_of_the_data_set() -> None:
+    source = seeding.generator(FEDERATION.seed, "split batches", 1)
+    public = torch.randperm(120, generator=source)  # what anybody computes from the seed
+    rows = torch.cat([step.rows for step in RUN.epochs[1]])
+    agreeing = (FEDERATION.dataset.train.labels[public] == RUN.labels[rows]).double().mean()
+    assert abs(float(agreeing) - 0.5) < 4 * 0.5 / 120**0.5
+
+
+def test_a_salt_gives_rows_other_numbers() -> None:
+    orders = [replace(FEDERATION, salt=salt).order.tolist() for salt in (b"", b"a", b"b", b"a")]
+    assert orders[0] != orders[1] == orders[3] != orders[2] != orders[0]
+
+
+def test_parties_are_asked_for_the_rows_that_the_data_set_has() -> None:
+    asked: list[Tensor] = []
+
+    class Noting(CutWire):
+        """Notes which examples parties are asked for."""
+
+        def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            asked.append(rows)
+            return replayed
+
+    run = FEDERATION.run(wire=Noting())
+    for rows, step in zip(asked, run.epochs[1], strict=True):
+        assert torch.equal(FEDERATION.dataset.train.labels[rows], run.labels[step.rows])
+        assert not torch.equal(rows, step.rows)

@@ -321,3 +321,25 @@ def test_settings_are_filled_in_and_the_threat_model_tells_of_candidates(scenari
     assert any(sentence in own for own in told)
     assert told[-1] == describe(world, has_public_data=True)[-1] != describe(world)[-1]
     assert not any("Membership" in own for own in runner._describe(worlds.build(scenario())))
+
+
+@pytest.mark.parametrize("target", ["model", "update"])
+def test_the_seed_does_not_give_the_order_of_candidates(cases: Cases, scenario: Build, target: Target) -> None:
+    """An attack that repeats the old derivation from the scenario's seed knows every member without looking."""
+    is_member, seed = cases()[target].is_member, scenario(**SMALL).seed
+    source = seeding.generator(seed, "membership order")
+    replayed = torch.randperm(len(is_member), generator=source) < len(is_member) // 2
+    assert not torch.equal(replayed, is_member)
+    agreeing = int((replayed == is_member).sum())
+    assert abs(agreeing - len(is_member) / 2) < 4 * (len(is_member) / 4) ** 0.5
+
+
+def test_a_salt_changes_the_order_of_candidates_and_no_candidate(scenario: Build) -> None:
+    world = worlds.build(scenario(**SMALL))
+    journal = runner.train(world, lambda _: None)
+    made = [membership.of_model(world, journal, CANDIDATES, salt) for salt in (b"", b"a", b"b", b"a")]
+    orders = [rows(case.observation.candidates) for case in made]
+    assert orders[1] == orders[3]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert len({frozenset(order) for order in orders}) == 1
+    assert not torch.equal(made[0].is_member, made[1].is_member)

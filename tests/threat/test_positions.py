@@ -127,7 +127,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
 
     plain = speaker()
     numbered = Numbered(plain.model, plain.decoder, plain.tokenizer, plain.limits)
-    study(numbered, MATERIAL, [(own, asked()) for own in QUESTIONS], Judging(answer=noting))
+    study(numbered, MATERIAL, [(own, asked()) for own in QUESTIONS], Judging(seed=1, answer=noting))
     assert [question for question, _ in orders] == [
         *["prompt"] * 3, *["member"] * 2, *["planted"] * 2, "bits", "bits"
     ]  # fmt: skip

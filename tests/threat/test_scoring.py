@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Reconstruction, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -55,6 +56,27 @@ def test_examples_without_a_guess_are_missing_and_the_failure_is_diagnosed(victi
     assert [item.is_missing for item in record.scores].count(True) == 2
     assert "it guessed 1 of 3 examples" in record.notes[-1]
     assert record.why, "a search that did not reach the truth's objective says so"
+
+
+def test_as_many_guesses_as_examples_are_scored_and_one_more_is_refused(victim: Callable[..., Victim]) -> None:
+    """Of many public pictures as guesses, the truth would choose the nearest."""
+    own = victim()
+    batch = own.truth.private[0]
+    record, _ = score(own, guess(own.truth))
+    assert len(record.scores) == 3
+    four = torch.tensor([0, 1, 2, 2])
+    with pytest.raises(FedsimError, match="the answer has 4 examples, expected at most 3"):
+        score(own, guess(own.truth, inputs=batch.inputs[four], labels=batch.labels[four]))
+
+
+def test_of_several_steps_each_example_counts_once_a_step(victim: Callable[..., Victim]) -> None:
+    own = victim(federation={"batch_size": 3, "algorithm": "fedavg", "local_steps": 2})
+    inputs = torch.cat([batch.inputs for batch in own.truth.private])
+    labels = torch.cat([batch.labels for batch in own.truth.private])
+    assert len(inputs) == 6
+    score(own, guess(own.truth, inputs=inputs, labels=labels))
+    with pytest.raises(FedsimError, match="7 examples, expected at most 6"):
+        score(own, guess(own.truth, inputs=torch.cat([inputs, inputs[:1]]), labels=torch.cat([labels, labels[:1]])))
 
 
 def test_masks_are_scored_where_a_step_has_one_and_the_attack_guessed_them(victim: Callable[..., Victim]) -> None:

@@ -23,6 +23,7 @@ from fedsim.questions import Evidence, Work
 from fedsim.questions.membership import Cases, MembershipChoice, judge_all
 from fedsim.record import Finding
 from fedsim.threat.membership import Case
+from fedsim.threat.orders import secret_order
 
 RARE = 0.01
 _ROUNDING = 1e-12
@@ -83,7 +84,7 @@ def _case(finished: FinishedModel, seed: int) -> Case:
     source = seeding.generator(seed, "release candidates")
     mixed = torch.randperm(len(others), generator=source)
     both = Batch.joined((finished.members, others.taken(mixed[held:])))
-    order = torch.randperm(len(both), generator=source)
+    order = secret_order(len(both), both, seed, "order of release candidates")
     model = finished.subject.new_model().eval()
     observation = MembershipObservation(
         candidates=both.taken(order),

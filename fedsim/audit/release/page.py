@@ -12,7 +12,12 @@ from fedsim.document import Block, Code, Document, Level, Section, TableCell, Ta
 from fedsim.record import Finding, State
 from fedsim.report.verdict import bounds
 
-_LEVELS: dict[State, Level] = {"recovered": "recovered", "undecided": "undecided", "withstood": "kept"}
+_LEVELS: dict[State, Level] = {
+    "recovered": "recovered",
+    "undecided": "undecided",
+    "invalid": "caution",
+    "withstood": "kept",
+}
 _EDPB = "EDPB Opinion 28/2024"
 _SATRE = "SATRE 2.0.1, 3.3.07"
 

@@ -16,6 +16,7 @@ from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm
 from fedsim.record import Finding, State
+from fedsim.record.validity import mark_invalid
 
 MARGIN, BITS = 0.1, 1.0  # above chance: of shares and the AUC, and of exposure
 _LEAKS = {
@@ -30,9 +31,11 @@ TO_HALVE = 4  # times as many examples halve an interval
 def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings with p after Holm over all figures, and whether those near chance are evidence."""
     adjusted = iter(holm([one.p for one in findings if one.p is not None]))
-    return tuple(
-        one.model_copy(update={"p": None if one.p is None else next(adjusted), "is_evidence": _is_evidence(one)})
-        for one in findings
+    return mark_invalid(
+        [
+            one.model_copy(update={"p": None if one.p is None else next(adjusted), "is_evidence": _is_evidence(one)})
+            for one in findings
+        ]
     )
 
 
@@ -51,6 +54,8 @@ def answer(record: ReleaseRecord) -> Answer:
         worst = max(recovered, key=lambda one: (one.value.low or 0.0) - (one.chance or 0.0) if one.value else 0.0)
         what = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
         return Answer("recovered", f"Recovered: {what}.")
+    if invalid := by_state.get("invalid"):
+        return Answer("invalid", f"Invalid: {invalid[0].label}, since {invalid[0].invalid}.")
     if opened := by_state.get("undecided", []):
         widest = max(opened, key=_reach)
         return Answer("undecided", f"Undecided: {in_words(widest)}, may be luck or not; {to_halve(widest)}.")

@@ -156,7 +156,7 @@ def _figures(setting: SweepSetting) -> dict[tuple[str, str], dict[int, float]]:
     figures: dict[tuple[str, str], dict[int, float]] = {}
     for cell in setting.cells:
         for finding in cell.findings:
-            if finding.role == "attack" and finding.value is not None:
+            if finding.role == "attack" and finding.value is not None and not finding.invalid:
                 figures.setdefault((finding.label, finding.metric), {})[cell.seed] = finding.value.value
     return figures
 

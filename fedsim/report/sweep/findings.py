@@ -43,7 +43,9 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     }
     value = means.pop(valued[0].metric)
     chance = fmean(chances) if chances else None
-    return valued[0].model_copy(update={"value": value, "chance": chance, "more": means, "p": None})
+    invalid = next((one.invalid for one in valued if one.invalid), "")
+    mean = {"value": value, "chance": chance, "more": means, "p": None, "invalid": invalid}
+    return valued[0].model_copy(update=mean)
 
 
 def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
@@ -67,10 +69,12 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
 
 
 def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Interval | None:
-    """Return the largest figure of a metric that an attack reached, over seeds; None where none was measured."""
+    """Return the largest figure of a metric that an attack reached, over seeds; None without a valid one."""
     by_attack: dict[str, list[Interval]] = {}
     for finding in (finding for finding in setting.findings if finding.role == "attack"):
         value = finding.figures.get(metric)
+        if value is not None and finding.invalid:
+            return None
         if value is not None:
             by_attack.setdefault(finding.label, []).append(value)
     means = [

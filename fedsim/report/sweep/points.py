@@ -19,6 +19,7 @@ from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested
 from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
+from fedsim.record.guarantees import weakest_against_server
 from fedsim.report.sweep.cells import Attacked, SweepCell
 from fedsim.report.sweep.findings import worst_figure
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
@@ -49,9 +50,11 @@ class Point:
         fewer: success of the strongest attack here minus that on the control, victim by victim.
         p: that this difference is 0, after Holm over all settings.
         membership: members found by the best membership attack at 1 % false alarms, over all seeds.
-        guarantee: the weakest over all seeds, or None when a seed has none.
+        guarantee: the weakest over all seeds, of those that hold against the server where every seed has one; None
+            when a seed has none.
         seconds: training of one client, once.
         figures: the largest of each metric that the policy limits, by its name; None where none was measured.
+        members: members found by each membership attack at 1 % false alarms, over all seeds.
         processor_seconds: of that, the mean over seeds; `peak_memory` the most bytes of any; None where not recorded.
     """
 
@@ -72,6 +75,7 @@ class Point:
     peak_memory: int | None
     attack_seconds: float
     figures: Mapping[str, Interval | None] = field(default_factory=dict[str, Interval | None])
+    members: tuple[Risk, ...] = ()
 
     @property
     def name(self) -> str:
@@ -98,6 +102,11 @@ class Point:
     def epsilon(self) -> float:
         """Of the weakest guarantee, infinite without one."""
         return self.guarantee.epsilon if self.guarantee else math.inf
+
+    @property
+    def epsilon_against_server(self) -> float:
+        """Of the weakest guarantee, infinite without one that holds against the server."""
+        return self.epsilon if self.guarantee and self.guarantee.holds_against_server else math.inf
 
     @property
     def upload_bytes(self) -> int:
@@ -165,7 +174,7 @@ def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: i
 
 def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepRecords) -> Point:
     judge = sweep.judge
-    strongest = strongest_attack(setting)
+    strongest, found = strongest_attack(setting), members_found(setting, judge)
     fewer, p = _fewer(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
     best_unaware = max(unaware, key=lambda label: _strength(setting, label), default=None)
@@ -184,7 +193,8 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
         reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
         fewer=fewer,
         p=p,
-        membership=best_membership(setting, judge),
+        membership=max(found, key=lambda one: one.rate.value, default=None),
+        members=found,
         guarantee=_guarantee(setting.cells),
         seconds=mean_over_seeds(seconds, judge.scoring.confidence),
         processor_seconds=fmean(cost.processor_seconds for cost in costs) if costs else None,
@@ -276,23 +286,27 @@ def difference(
     return interval, sign_flip_p([value for seed in pairs for value in seed], _draws())
 
 
-def best_membership(setting: SweepSetting, judge: RunJudge) -> Risk | None:
-    """Return the membership attack that finds most members at 1 % false alarms, its members pooled over the seeds."""
+def members_found(setting: SweepSetting, judge: RunJudge) -> tuple[Risk, ...]:
+    """Return the members that each membership attack finds at 1 % false alarms, its members pooled over the seeds."""
     totals: dict[str, tuple[float, int]] = {}
     for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):
         hits, members = totals.get(curve.finding.label, (0.0, 0))
         more = curve.rates[FEW_FALSE_ALARMS] * curve.members
         totals[curve.finding.label] = hits + more, members + curve.members
-    if not totals:
-        return None
-    label = max(totals, key=lambda name: totals[name][0] / totals[name][1])
-    return Risk(label, wilson(*totals[label], judge.scoring.confidence))
+    return tuple(Risk(label, wilson(*total, judge.scoring.confidence)) for label, total in totals.items())
 
 
 def _guarantee(cells: Sequence[SweepCell]) -> GuaranteeRecord | None:
     if not cells or not all(cell.guarantees for cell in cells):
         return None
-    return max((stated for cell in cells for stated in cell.guarantees), key=lambda stated: stated.epsilon)
+    holding = [weakest_against_server(cell.guarantees) for cell in cells]
+    if all(holding):
+        return weakest_against_server(one for one in holding if one)
+    return max((one for cell in cells for one in cell.guarantees if not one.holds_against_server), key=_epsilon)
+
+
+def _epsilon(stated: GuaranteeRecord) -> float:
+    return stated.epsilon
 
 
 def _draws() -> np.random.Generator:

@@ -121,14 +121,15 @@ def _thresholds(point: Point, policy: Policy) -> Iterator[RankedThreshold]:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
         yield _judge_share(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
     if policy.max_membership_tpr is not None:
-        rate = point.membership.rate if point.membership else None
-        yield _judge_share("members found at 1% false alarms", rate, policy.max_membership_tpr)
+        yield _judge_members(point, policy.max_membership_tpr)
     for name, limit in policy.findings.items():
         yield _judge_figure(name, point.figures.get(name), limit)
     if policy.max_epsilon is not None:
-        is_kept = point.epsilon <= policy.max_epsilon
+        is_kept = point.epsilon_against_server <= policy.max_epsilon
         stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "no guarantee"
-        excess = 0.0 if is_kept else min(point.epsilon / policy.max_epsilon, 1e6)
+        if point.guarantee and not point.guarantee.holds_against_server:
+            stated = f"{stated}, not against the server"
+        excess = 0.0 if is_kept else min(point.epsilon_against_server / policy.max_epsilon, 1e6)
         check = Check("epsilon", stated, f"{policy.max_epsilon:g}", "kept" if is_kept else "broken")
         yield RankedThreshold(check, excess)
 
@@ -142,6 +143,16 @@ def _judge_share(
     value = with_bounds(f"{100 * measured.value:.1f}%", bounds(measured, 100, 1))
     check = Check(what, value, allowed, held(measured, limit, is_evidence=is_evidence))
     return RankedThreshold(check, _excess(measured, limit))
+
+
+def _judge_members(point: Point, limit: float) -> RankedThreshold:
+    """Hold every membership attack to the limit, and return the worst: broken, then undecided, then kept."""
+    what = "members found at 1% false alarms"
+    judged = [_judge_share(what, risk.rate, limit) for risk in point.members]
+    if not judged:
+        return _judge_share(what, None, limit)
+    severity = ("kept", "undecided", "broken")
+    return max(judged, key=lambda one: (severity.index(one.check.level), one.excess))
 
 
 def _judge_figure(name: str, measured: Interval | None, limit: float) -> RankedThreshold:

@@ -79,8 +79,9 @@ def columns_of(findings: Sequence[Finding]) -> list[str]:
 
 
 def tags_of(finding: Finding) -> tuple[str, ...]:
-    """Return what a finding is, unless it is that of an attack."""
-    return () if finding.role == "attack" else (finding.role,)
+    """Return what a finding is, unless it is that of an attack, and whether it is invalid."""
+    role = () if finding.role == "attack" else (finding.role,)
+    return (*role, "invalid") if finding.invalid else role
 
 
 def chance_of(finding: Finding, metric: Metric) -> str:
@@ -137,8 +138,15 @@ def _in_a_cell(value: Any) -> str:
 
 
 def alarms(record: RunRecord) -> list[str]:
-    """Return what must stand above everything else, each with its arm."""
-    return [f"{arm.name}: {finding.alarm}" for arm in record.arms for finding in arm.findings if finding.alarm]
+    """Return what must stand above everything else, each with its arm: alarms, and findings that are invalid."""
+    return [f"{arm.name}: {alarm}" for arm in record.arms for finding in arm.findings for alarm in _alarms(finding)]
+
+
+def _alarms(finding: Finding) -> Iterator[str]:
+    if finding.alarm:
+        yield finding.alarm
+    if finding.invalid:
+        yield f"{finding.label} is invalid: {finding.invalid}."
 
 
 def finding_sentences(record: RunRecord) -> list[Statement]:
@@ -152,7 +160,11 @@ def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Me
     if not attacks:
         return None
     before = f"{question.title} "
-    tried = [one for one in attacks if one.value is not None]
+    tried = [one for one in attacks if one.value is not None and not one.invalid]
+    invalid = [one for one in attacks if one.invalid]
+    if invalid and not tried:
+        reasons = "; ".join(dict.fromkeys(f"{one.label}: {one.invalid}" for one in invalid))
+        return Statement(arm.name, "No finding is valid", "caution", before, f" ({reasons}).")
     if not tried:
         labels = ", ".join(one.label for one in attacks)
         return Statement(arm.name, "No attack gave a result", before=before, after=f" ({labels}).")

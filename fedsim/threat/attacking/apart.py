@@ -16,6 +16,7 @@ import torch
 
 from fedsim.core import keeper, landlock
 from fedsim.core.choices import Choice
+from fedsim.core.deadline import DeadlineReached, check_time
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep
@@ -65,6 +66,7 @@ class Apart:
 
         Raises:
             KeyboardInterrupt: somebody asked to stop.
+            DeadlineReached: no time is left; the process has been ended.
             FedsimError: the method failed, its process ended, or what it sent cannot be read.
         """
         states = [(generator.initial_seed(), generator.get_state()) for generator in generators]
@@ -73,7 +75,7 @@ class Apart:
             kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
                 return frames.unpacked(payload)
-        except Exception:  # what a method sends may be anything
+        except (Exception, DeadlineReached):  # what a method sends may be anything
             self.end()  # what else is in the pipe answers nothing that will be asked
             raise
         raise FedsimError(frames.read_reason(payload))
@@ -173,8 +175,10 @@ class Apart:
                     return
 
     def _look_up(self) -> None:
+        """Stop waiting where somebody asked to stop, or where the processor seconds of the caller are over."""
         if self._should_stop():
             raise KeyboardInterrupt
+        check_time()
 
 
 def _start() -> subprocess.Popen[bytes]:

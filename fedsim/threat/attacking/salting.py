@@ -20,15 +20,28 @@ from fedsim.core.types import OnStep
 from fedsim.threat.attacking import AtWork, ShouldStop, Start, ignore_step
 
 
-def salted(start: Start, salt: bytes) -> Start:
-    """Return what starts the same methods, each of which draws from generators that the salt has changed."""
+@dataclass(frozen=True)
+class SaltedStart:
+    """A start whose methods get generators that the salt has changed.
+
+    Attributes:
+        start: starts the methods.
+        salt: the secret of the run, which also decides the order of what attacks see.
+    """
+
+    start: Start
+    salt: bytes
 
     @contextmanager
-    def start_salted(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
-        with start(kind, choice, should_stop) as method:
-            yield _Salted(method, salt)
+    def __call__(self, kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+        """Start a method for as long as the block lasts."""
+        with self.start(kind, choice, should_stop) as method:
+            yield _Salted(method, self.salt)
 
-    return start_salted
+
+def salt_of(start: Start) -> bytes:
+    """Return the salt of a start; empty where it has none."""
+    return start.salt if isinstance(start, SaltedStart) else b""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -337,7 +336,7 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
     """Of 100 seconds 70 are for searches; every attack uses up its share."""
     observation, _, _ = watched(federation={"batch_size": 4})
     now, shares = [0.0], dict[str, float]()
-    monkeypatch.setattr(deadline, "time", SimpleNamespace(process_time=lambda: now[0]))
+    monkeypatch.setattr(deadline, "processor_seconds", lambda **_: now[0])
 
     def use_up(name: str) -> Reconstruction:
         shares[name] = deadline.seconds_left()

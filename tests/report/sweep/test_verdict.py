@@ -2,8 +2,10 @@
 
 import pytest
 
+from fedsim.record.policy import Policy
 from fedsim.report.sweep import build
-from tests.report.sweep.estimating import judged
+from fedsim.report.sweep.verdict import judge
+from tests.report.sweep.estimating import estimated, judged
 
 POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
 
@@ -123,3 +125,34 @@ def test_an_epsilon_that_reaches_the_limit_keeps_it(tmp_path, records, sweeps):
         ]
         verdict, _ = judged(sweeps.save(tmp_path / f"{epsilon}", records, runs, policy={"max_epsilon": 2.0}))
         assert [check.level for check in verdict.checks] == [light]
+
+
+def test_a_guarantee_that_trusts_the_server_does_not_keep_the_limit_on_epsilon(tmp_path, records, sweeps):
+    runs = sweeps.typical(records, seeds=(1,))
+    trusting = records.guarantee(source="dp-fedavg", holds_against_server=False, against="clients")
+    guarded = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(trusting,))
+    folder = sweeps.save(tmp_path, records, [*runs, ("dp 2.0", 1, guarded)], policy={"max_epsilon": 2.0})
+    verdict, _ = judged(folder)
+    assert verdict.level == "broken"
+    (guarded,) = (point for point in estimated(folder)[1] if point.name == "dp 2.0")
+    (threshold,) = judge(guarded, Policy(max_epsilon=2.0)).broken
+    assert (threshold.level, threshold.measured) == ("broken", "1.84, not against the server")
+    local = records.guarantee(epsilon=1.9)
+    both = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(trusting, local))
+    other = sweeps.save(tmp_path / "both", records, [*runs, ("dp 2.0", 1, both)], policy={"max_epsilon": 2.0})
+    kept, _ = judged(other)
+    assert (kept.strong, kept.level) == ("dp 2.0 keeps every threshold.", "kept")
+    assert [check.measured for check in kept.checks] == ["1.9"]
+
+
+def test_a_limit_on_members_is_held_against_every_attack(tmp_path, records, sweeps):
+    """The attack with the larger estimate has few members, so that its interval holds the limit."""
+    few, many = sweeps.membership("few", 5, n=20), sweeps.membership("many", 200)
+    both = {"findings": (*few["findings"], *many["findings"]), "items": {**few["items"], **many["items"]}}
+    run = sweeps.run(records, "none", 1, records.recovered(8), **both)
+    folder = sweeps.save(tmp_path, records, [("none", 1, run)], policy={"max_membership_tpr": 0.15})
+    _, (point,) = estimated(folder)
+    assert point.membership.attack == "few"
+    verdict, _ = judged(folder)
+    (check,) = verdict.checks
+    assert (check.level, check.measured[:5]) == ("broken", "20.0%")

@@ -204,3 +204,18 @@ def test_of_a_metric_that_is_better_lower_the_smallest_is_told() -> None:
     )
     (own,) = finding_sentences(told(far, near))
     assert "the best is near" in own.after
+
+
+def test_an_invalid_finding_is_tagged_raises_the_alarm_and_is_no_result() -> None:
+    loud = of_attributes("a", "parity", 0.9, 0.8).model_copy(update={"invalid": "its control read too much"})
+    record = told(loud, of_attributes("b", "parity", 0.5, 0.4))
+    assert alarms(record) == ["told: a is invalid: its control read too much."]
+    (group,) = table_of(loud).groups
+    assert group.rows[0].cells[0].tags == ("invalid",)
+    (quiet,) = finding_sentences(record)
+    assert (quiet.strong, quiet.level) == ("No attack is above chance", "")
+    (alone,) = finding_sentences(told(loud))
+    assert (alone.strong, alone.level) == ("No finding is valid", "caution")
+    assert alone.after == " (a: its control read too much)."
+    must = loud.model_copy(update={"role": "must succeed"})
+    assert table_of(must).groups[0].rows[0].cells[0].tags == ("must succeed", "invalid")

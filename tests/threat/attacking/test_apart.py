@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fedsim.core import keeper, seeding
+from fedsim.core.deadline import DeadlineReached, limited
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
@@ -152,6 +153,20 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     assert process.returncode == -signal.SIGKILL
     assert [step.iteration for step in shown] == [1, 2, 3]
     assert shown[0].guess.shape == (1, 1, 8, 8)
+
+
+def test_the_deadline_of_the_caller_ends_an_isolated_attack_and_its_process(watched: Watched) -> None:
+    """The caller waits and uses no time itself: what its attack uses counts."""
+    observation, _, _ = watched()
+    endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
+    shown: list[Step] = []
+    with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
+        assert at_once(attacker, observation) >= 1
+        with limited(1.0), pytest.raises(DeadlineReached):
+            search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
+        process = attacker._process  # type: ignore[attr-defined]
+        assert process.returncode == -signal.SIGKILL
+    assert shown
 
 
 @pytest.mark.slow

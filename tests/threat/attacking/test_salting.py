@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.registry import Kind
 from fedsim.scenario import Choice
 from fedsim.threat.attacking import AtWork
-from fedsim.threat.attacking.salting import salted
+from fedsim.threat.attacking.salting import SaltedStart, salt_of
 
 SALT = bytes(range(16))
 
@@ -43,9 +43,15 @@ def test_every_generator_that_a_method_gets_is_salted() -> None:
     spy = Spying()
     sources = [seeding.generator(11, "attack", client) for client in range(2)]
     seeds = [source.initial_seed() for source in sources]
-    with salted(spy.start, SALT)("attack", Choice(name="dlg"), lambda: False) as attack:
+    with SaltedStart(spy.start, SALT)("attack", Choice(name="dlg"), lambda: False) as attack:
         assert attack.call("at_once", None) == 3
         attack.call("together", [], generators=sources)
     assert spy.calls == ["at_once", "together"]
     assert spy.seeds == [expected(seed) for seed in seeds]
     assert not set(spy.seeds) & set(seeds)
+
+
+def test_the_salt_of_a_start_is_found_and_absent_where_there_is_none() -> None:
+    spy = Spying()
+    assert salt_of(SaltedStart(spy.start, SALT)) == SALT
+    assert salt_of(spy.start) == b""

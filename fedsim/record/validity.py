@@ -1,0 +1,51 @@
+"""Validity of findings: a control that finds what is not there makes the attacks beside it invalid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsim.record.findings import Finding
+
+_MARGIN = 2.0  # lower halves of the control's interval: of a 95 % interval about one fair control in 20,000 is as far
+
+
+def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of an arm, those marked invalid whose control at chance is clearly above chance.
+
+    A control has nothing to find. Where it succeeds, the attack has the answer from elsewhere, or the control is wrong;
+    either way the value of the attack says nothing about what the threat model grants.
+    """
+    reasons: dict[int, str] = {}
+    for control in findings:
+        if is_clearly_above_chance(control):
+            reasons.update(dict.fromkeys(_controlled(control, findings), _reason(control)))
+    return tuple(
+        finding.model_copy(update={"invalid": reasons[place]}) if place in reasons else finding
+        for place, finding in enumerate(findings)
+    )
+
+
+def is_clearly_above_chance(control: Finding) -> bool:
+    """Whether a finding is a control that must be at chance, and lies above it by more than luck explains."""
+    value, chance = control.value, control.chance
+    if control.role != "chance" or not control.is_above_chance or value is None or chance is None:
+        return False
+    return value.low is not None and value.value - _MARGIN * (value.value - value.low) > chance
+
+
+def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:
+    """Return the places of the findings that a control stands beside: by its label, else by its method, else all."""
+    places = [
+        place
+        for place, one in enumerate(findings)
+        if one.question == control.question and one.role in ("attack", "must succeed")
+    ]
+    labels = [findings[place].label for place in places]
+    longest = max((label for label in labels if control.label.startswith(f"{label}, ")), key=len, default=None)
+    named = [place for place in places if findings[place].label == longest]
+    alike = [place for place in places if findings[place].method == control.method]
+    return named or alike or places
+
+
+def _reason(control: Finding) -> str:
+    return f"its control '{control.label}' is above chance, though it has nothing to find"
