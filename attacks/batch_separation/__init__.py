@@ -1,1 +1,1 @@
-"""Separate the inputs of a batch that a linear layer mixed."""
+"""Attacks that separate the inputs of a batch that a linear layer's gradient mixes."""

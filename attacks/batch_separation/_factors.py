@@ -1,7 +1,7 @@
-"""A batch's first weight gradient as a product, and its solution from a sparse basis of its column space.
+"""Factorisation of a batch's first weight gradient, and its solution from a sparse basis of its column space.
 
 In G = D X the columns of D are the examples' output gradients and the rows of X their inputs. A singular value
-decomposition gives G = U R with U = D Q for an unknown square Q. The columns of D, found in the space of U, give X,
+decomposition gives G = U R with U = D Q for an unknown square Q. The columns of D, found in the span of U, determine X,
 then scales, masks and labels.
 """
 
@@ -20,18 +20,18 @@ from attacks.core.tolerances import SURELY_KEPT
 from fedsim.core.types import Observation, Reconstruction
 
 _UNITS_PER_EXAMPLE = 4
-LEFT = 1e-2  # share of a row that must be left when examples were subtracted; below, rounding shows
+LEFT = 1e-2  # share of a row that must remain after examples were subtracted; below, rounding dominates
 
 
 class Factors(NamedTuple):
-    """The rest of G as sizes * (basis @ right), without its rows of zeros.
+    """The remaining part of G as sizes * (basis @ right), without its zero rows.
 
     Attributes:
         basis: shape (live rows, R), orthonormal columns.
         right: shape (R, columns).
-        live: True for rows of the rest that are not zero, shape (h,).
+        live: True for nonzero rows of the remaining part, shape (h,).
         left: share of a row's norm that was not subtracted, shape (live rows,).
-        sizes: what each row was divided by, shape (live rows,).
+        sizes: divisors of the rows, shape (live rows,).
         noise: standard deviation of the errors of the basis, along each column, shape (live rows, R).
     """
 
@@ -44,18 +44,18 @@ class Factors(NamedTuple):
 
     @property
     def space(self) -> Space:
-        """The space that the columns of D span, for a search of sparse directions."""
+        """The span of D's columns, for a search of sparse directions."""
         return Space(self.basis, self.sizes, self.noise)
 
 
 def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int], sizes: Tensor | None = None) -> Factors:
-    """Decompose the rest of a gradient.
+    """Decompose the remaining part of a gradient.
 
     Args:
         gradient: G, shape (h, columns).
-        rest: G less the examples that were found, or G itself.
-        rank: returns R, from the singular values in descending order.
-        sizes: what each row is divided by, shape (h,); its own norm when absent, as suits errors of rounding.
+        rest: G minus the examples that were found, or G itself.
+        rank: function from the singular values in descending order to R.
+        sizes: divisors of the rows, shape (h,); None: the norm of each row, as suits rounding errors.
     """
     norms = gradient.norm(dim=1)
     live = rest.norm(dim=1) > LEFT * norms
@@ -91,14 +91,14 @@ def separate(
     iterations: int,
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Invert the complete basis, then find masks and labels.
+    """Solve for the inputs with the complete basis, then recover masks and labels.
 
     Args:
-        observation: what the attack got.
+        observation: inputs of the attack.
         first: the first linear layer.
         factors: factors of its gradient.
         sparse: R independent vectors q whose U q are columns of D.
-        iterations: iterations that the search took.
+        iterations: number of iterations of the search.
         facts: figures of the search.
     """
     residual = (_residual(factors, sparse), "relative residual of the first gradient, zeros enforced")

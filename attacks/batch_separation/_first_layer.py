@@ -1,4 +1,4 @@
-"""Shared by exact attacks on whole batches: the first layer's gradient as a matrix, and their reconstructions."""
+"""First layer of attacks on whole batches: its gradient as a matrix, and reconstructions from its inputs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import MATCHES
 from fedsim.core.types import Masks, Observation, Reconstruction
 
-_MATTERS = 1e-4  # of the largest gradient of an example: its square is below what counts as a difference
-_LITTLE = 1e-2  # of the first gradient: what deeper layers hold of it is then as small
+_MATTERS = 1e-4  # relative to the largest example gradient: the square of smaller ones is below any threshold
+_LITTLE = 1e-2  # of the first gradient: the unexplained part of deeper layers is then as small
 
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """A first linear layer z = W x + b, in float64. A bias is one more column, whose input is always 1.
+    """A first linear layer z = W x + b, in float64. The bias is a further column with an input of 1.
 
     Attributes:
-        layer: the layer and where it sees each pixel.
+        layer: the layer and the position of each pixel in its input.
         gradient: dL/d[W | b], shape (h, columns).
         weight: [W | b], shape (h, columns).
         has_bias: whether the last column is the bias.
@@ -43,7 +43,7 @@ class FirstLayer:
 
 
 def first_layer(observation: Observation) -> FirstLayer | None:
-    """Return the linear layer that sees the flattened example, or None."""
+    """Return the linear layer that reads the flattened example, or None."""
     layer = first_linear(observation)
     if layer is None:
         return None
@@ -78,20 +78,20 @@ def row_space_behind(observation: Observation, behind: Behind, most: int) -> Ten
 def scale(
     observation: Observation, first: FirstLayer, rows: Tensor, kept: Tensor, row_space: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Give inputs (k, columns) that are known up to a factor their scale and sign.
+    """Return inputs (k, columns), known up to a factor, with their scale and sign.
 
-    They come from the bias, whose input is 1; without one, from the next layer's row space.
+    Scale and sign follow from the bias, whose input is 1; without a bias, from the next layer's row space.
 
     Args:
-        observation: gives the pixel range, used where the activation leaves the scale open.
-        first: the layer that saw the inputs.
+        observation: gives the pixel range, used if the activation does not determine the scale.
+        first: the layer that read the inputs.
         rows: inputs up to factors.
         kept: 1 for units that are surely kept, shape (k, h).
         row_space: row space of the next layer's inputs; needed without a bias.
 
     Returns:
-        The inputs (k, pixels), and how far the next layer's inputs for them are outside the row space, in [0, 1],
-        shape (k,); 0 without a row space.
+        The inputs (k, pixels), and the distance of the next layer's inputs from the row space, in [0, 1], shape (k,); 0
+        without a row space.
     """
     if first.has_bias:
         rows = rows / rows[:, -1:]
@@ -116,13 +116,13 @@ def whole_batch(
     notes: tuple[str, ...],
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Return the found examples (k, *shape) with masks and labels, solved layer by layer.
+    """Return the recovered examples (k, *shape) with masks and labels, solved layer by layer.
 
     Args:
         observation: with an exact gradient.
         examples: in any order.
-        residual: of the attack's own equations, with its name; the objective where gradients cannot be compared.
-        rounds: number of rounds that were needed.
+        residual: of the attack's own equations, with its name; the objective if gradients cannot be compared.
+        rounds: number of rounds of the search.
         notes: notes about the search.
         facts: figures of the search.
     """
@@ -148,7 +148,7 @@ def whole_batch(
         facts=facts,
         is_exact=objective < MATCHES
         and may_be_exact(observation, objective)
-        and (masks is not None or inner.holds),  # else nothing says that the labels are right
+        and (masks is not None or inner.holds),  # else nothing confirms the labels
     )
 
 
@@ -162,10 +162,11 @@ def part_of_batch(
     notes: tuple[str, ...],
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Return the examples (k, *shape) that were found of `size`, and no masks.
+    """Return the examples (k, *shape) that were recovered of `size`, and no masks.
 
-    The objective is the share of the first gradient, by norm, outside the span of the found examples. Where little is
-    outside, labels are solved for, and if the gradient of the found examples is the client's, the others' is rounding.
+    The objective is the share of the first gradient, by norm, outside the span of the recovered examples. If this share
+    is small, labels are solved for. If the recovered examples then explain the client's gradient, the missing examples
+    contribute only rounding.
     """
     labels, rest = labels_or_unknown(observation, size)[: len(examples)], _unexplained(first, examples)
     distance = 1.0
@@ -186,7 +187,7 @@ def part_of_batch(
             "objective: share of the first gradient that the found examples do not explain",
         ),
         facts=facts,
-        # With all examples found, what they leave of the first gradient is a disturbance, however small.
+        # With all examples recovered, the unexplained part of the first gradient is a disturbance, however small.
         is_exact=len(examples) < size and distance < MATCHES and may_be_exact(observation, distance),
     )
 
@@ -199,9 +200,9 @@ def _explained(
     masks: Masks | None,
     residual: tuple[float, str],
 ) -> MeasuredObjective:
-    """Return how well the examples whose gradient matters explain the client's.
+    """Return the gradient distance of the examples with a measurable gradient.
 
-    Masks of an example of vanished loss are hidden by rounding, and wrong ones would give it a loss that is none.
+    Masks of an example with a vanished loss are hidden by rounding, and wrong masks would give it a nonzero loss.
     """
     if inner.deltas is None or masks is None:
         return verdict(observation, examples, labels, masks, residual)

@@ -1,9 +1,10 @@
-"""Which features dropout took from each token, read off the hidden units of the first block's MLP.
+"""Recover each token's dropped embedding features from the gradient of the first block's MLP.
 
-Dropout behind the activation leaves exact zeros in the gradients of the hidden units, so the weight gradient of the
-MLP's first layer, the sum over tokens of delta_t [u_t, 1]^T, separates into what that layer reads of each token: u_t,
-the normalised sum of the token and of what attention added. Where dropout took both, u_t has one and the same value,
-that of 0, in many entries; these features were surely taken from the token. Where it took the token alone, u_t is near.
+Dropout after the activation leaves exact zeros in the gradients of the hidden units. So the weight gradient of the
+MLP's first layer, the sum over tokens of delta_t [u_t, 1]^T, separates into that layer's input u_t of each token, the
+normalised sum of the token and the attention output. Where both are dropped, u_t has the same value in many entries,
+the normalised 0; these features of the token were surely dropped. Where only the token is dropped, u_t is near this
+value.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 _ROUNDS = 4  # of restarts; the first finds nearly all
-_ZEROS_PER_TOKEN = 3  # of a hidden unit's gradients, on average; with fewer the search is long and finds little
+_ZEROS_PER_TOKEN = 3  # of a hidden unit's gradients, on average; with fewer zeros the search is long and finds little
 _LARGEST = 40_000_000  # hidden units times the square of tokens: entries that the search holds in memory
-_USUAL_RATE = 0.5  # where the rate is not known
+_USUAL_RATE = 0.5  # for unknown rates
 _SAME = 2e-5  # of entries of variance 1: far above rounding, and different entries are farther apart
 _FEWEST_SAME = 4
 
 
 class Hint(NamedTuple):
-    """What is known of one token at a position.
+    """Knowledge of one token at a position.
 
     Attributes:
-        surely: features that dropout took, shape (width,).
-        distances: of what was read of every feature from the value of 0; features that dropout took are near, (width,).
+        surely: mask of surely dropped features, shape (width,).
+        distances: distance of every feature's input from the value of a dropped feature; small for dropped features,
+            (width,).
     """
 
     surely: Tensor
@@ -48,19 +50,19 @@ class Hint(NamedTuple):
 class _Mlp(NamedTuple):
     layer: str
     norm: str
-    rate: float  # of its units
+    rate: float  # dropout rate of its units
 
 
 def hidden_hints(
     observation: Observation, size: int, restarts: int, generator: torch.Generator
 ) -> Sequence[list[Hint]]:
-    """Return the hints for every position of a patch; empty lists where hidden units separate no tokens.
+    """Return the hints for every position of a patch; empty lists if hidden units do not separate tokens.
 
     Args:
-        observation: of a model with learned positions.
+        observation: observation of a model with learned positions.
         size: number of images.
         restarts: random restarts of a round.
-        generator: for the restarts.
+        generator: random source of the restarts.
     """
     patches, positions = patch_projection(observation), position_embedding(observation)
     assert patches is not None
@@ -81,7 +83,7 @@ def hidden_hints(
 
 
 def _hint(token: Tensor) -> Hint | None:
-    """Return what a token (width,) of variance 1 says, or None without a value that comes again and again."""
+    """Return the hint of a token (width,) of variance 1, or None without a value that occurs repeatedly."""
     counts = ((token[:, None] - token).abs() < _SAME).sum(1)
     if int(counts.max()) < _FEWEST_SAME:
         return None
@@ -90,7 +92,7 @@ def _hint(token: Tensor) -> Hint | None:
 
 
 def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, generator: torch.Generator) -> Tensor | None:
-    """Return what the layer reads of every token, without the scale and shift of its norm, (R, width); None if open."""
+    """Return the layer's input of every token before its norm's affine map, (R, width); None if undetermined."""
     tensors = observation.update.tensors
     gradient = torch.column_stack([tensors[f"{mlp.layer}.weight"].double(), tensors[f"{mlp.layer}.bias"].double()])
     left, singular, right = torch.linalg.svd(gradient[gradient.norm(dim=1) > 0.0], full_matrices=False)
@@ -117,7 +119,7 @@ def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, gener
 @torch.no_grad()
 @once_a_model
 def _find(observation: Observation) -> _Mlp | None:
-    """Return the first linear layer from normalised tokens to units that drop out, if its gradient is sent."""
+    """Return the first linear layer from normalised tokens to units with dropout, if its gradient is sent."""
     patches = patch_projection(observation)
     assert patches is not None
     model = copy.deepcopy(observation.model).train()
@@ -137,5 +139,5 @@ def _find(observation: Observation) -> _Mlp | None:
 
 
 def _drops(site: DropoutSite, layer: nn.Linear) -> bool:
-    """Say whether a site may drop the outputs of a layer that reads tokens."""
+    """Return whether a site may drop the outputs of a layer on tokens."""
     return site.shape[-1] == layer.out_features and math.prod(site.shape[1:-1]) > 1

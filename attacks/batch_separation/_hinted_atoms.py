@@ -1,8 +1,8 @@
-"""Separate the tokens of a position with hints about which features dropout took from each.
+"""Separate the tokens of a position with hints about each token's dropped features.
 
-An atom is the vector of the column space that is zero where its token's features were taken. If the sure ones do not
-single it out, it is the one with most zeros among those that are likely. Atoms are known up to a factor: they sum up to
-the gradient of the position, which can be solved where all tokens that were not found are surely zero.
+An atom is the vector of the column space that is zero at its token's dropped features. If the surely dropped features
+do not determine it, the atom is the vector with most zeros among the likely dropped features. Atoms are known up to a
+factor. They sum to the gradient of the position, which determines the factors where all missing tokens are surely zero.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from attacks.batch_separation._position_atoms import Position, agreed_factor, nu
 from attacks.batch_separation._sparsest import ZERO, nothing_found, searched, sharpened
 from attacks.core.tolerances import SURELY_KEPT
 
-_NEAR = (0.05, 0.1, 0.2, 0.3)  # of entries of variance 1, which attention moves by as much
+_NEAR = (0.05, 0.1, 0.2, 0.3)  # of entries of variance 1; attention shifts them by as much
 _SEARCHED = (0.1, 0.2)
 _STARTS = 256
 _BEST = 3
 _ROWS_PER_DIMENSION = 1.5  # more than half of the likely rows are zeros
-_BEYOND_CHANCE = 8  # zeros more than those that any vector of the space can have
+_BEYOND_CHANCE = 8  # zeros beyond the number that any vector of the space can have
 _SPARE = 4  # more equations than factors
-_SLACK = 10.0  # of the accuracy, for errors that add up
+_SLACK = 10.0  # of the accuracy, for accumulated errors
 
 
 class _HintedAtom(NamedTuple):
@@ -36,13 +36,13 @@ class _HintedAtom(NamedTuple):
 
 
 def separate_hinted(position: Position, known: list[Hint], basis: Tensor, generator: torch.Generator) -> Position:
-    """Return the position with the atoms taken out that its hints single out; none where their factors stay open.
+    """Return the position after removal of the atoms that its hints determine; unchanged if their factors are unknown.
 
     Args:
-        position: it is left as it was.
+        position: the position; it is not changed.
         known: hints about all of its tokens.
         basis: U, orthonormal columns, shape (width, R), float64.
-        generator: for restarts.
+        generator: random source of restarts.
     """
     units = F.normalize(basis, dim=1)
     hints = known if position.hints is None else position.hints
@@ -63,7 +63,7 @@ def separate_hinted(position: Position, known: list[Hint], basis: Tensor, genera
 
 
 def _take_agreed(position: Position, hinted: list[_HintedAtom], missed: list[Hint], basis: Tensor) -> None:
-    """Take the atoms whose entries agree with the rest where all others happen to be zero."""
+    """Remove the atoms whose entries agree with the rest where all other atoms happen to be zero."""
     position.hints = list(missed)
     for hint, atom in hinted:
         kept = atom.abs() > SURELY_KEPT * basis.norm(dim=1)
@@ -87,7 +87,7 @@ def _atom(position: Position, hint: Hint, basis: Tensor, units: Tensor, generato
 def _candidates(
     frame: Tensor, units: Tensor, zeros: Tensor, hint: Hint, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Yield unit vectors (R,) of the space (dimensions, R) of the sure zeros that have many of the likely ones."""
+    """Yield unit vectors (R,) with many likely zeros, in the null space (dimensions, R) of the sure zeros."""
     dimensions = len(frame)
     if dimensions == 1:
         yield frame[0]
@@ -105,7 +105,7 @@ def _candidates(
 
 
 def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> list[float] | None:
-    """Return the factors with which atoms (width,) sum up to the rest where all missed tokens are zero, or None."""
+    """Return the factors of atoms (width,) whose sum is the rest where all missed tokens are zero, or None."""
     if not atoms:
         return None
     where = torch.ones_like(position.rest, dtype=torch.bool)

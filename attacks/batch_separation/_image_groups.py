@@ -1,7 +1,7 @@
-"""Which tokens belong to one image, when every image has one token a position.
+"""Group tokens by image, with one token per position and image.
 
-Tokens of one image get their gradients from one loss, through the class token that attends to all of them: these point
-into similar directions, and those of different images do not. Borders of neighbouring patches continue as well.
+The gradients of an image's tokens come from one loss, through the class token that attends to all of them. They point
+in similar directions, unlike those of different images. Borders of neighbouring patches are continuous as well.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _BORDER = 0.5  # weight of a border, in units of the typical difference, against
 
 
 class TokenGroups(NamedTuple):
-    """Tokens sorted into images.
+    """Tokens grouped by image.
 
     Attributes:
-        images: number of the image of each token, shape (k,).
-        margin: least difference between a token's mean affinity to its own image and to any other one, in standard
-            errors; infinite for a single image, negative where a token would rather be elsewhere.
+        images: index of the image of each token, shape (k,).
+        margin: least difference between a token's mean affinity to its own image and to any other image, in standard
+            errors; infinite for a single image, negative if a token fits another image better.
     """
 
     images: Tensor
@@ -35,11 +35,11 @@ class TokenGroups(NamedTuple):
 
 
 def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[TokenGroups]:
-    """Return the groupings that begin at each position, each once, that of the largest affinity within images first.
+    """Return the distinct groupings that begin at each position, largest affinity within images first.
 
     Args:
-        affinities: of every two tokens, symmetric, shape (k, k).
-        positions: of each token, shape (k,).
+        affinities: affinities of token pairs, symmetric, shape (k, k).
+        positions: position of each token, shape (k,).
         size: number of images; no position has more tokens.
     """
     if size == 1:
@@ -57,14 +57,14 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Token
 def token_affinities(
     gradients: Tensor, rows: Tensor, positions: Tensor, patches: Patches, shape: tuple[int, ...]
 ) -> Tensor:
-    """Return how much every two tokens look like parts of one image, (k, k).
+    """Return the affinity of token pairs, larger for parts of the same image, (k, k).
 
     Args:
-        gradients: of the tokens, shape (k, features).
+        gradients: gradients of the tokens, shape (k, features).
         rows: patches of the tokens, normalised, shape (k, entries).
-        positions: of each token, shape (k,).
-        patches: where a patch lies in the image.
-        shape: of an image, channels first.
+        positions: position of each token, shape (k,).
+        patches: layout of the patches in the image.
+        shape: shape of an image, channels first.
     """
     unit = F.normalize(gradients, dim=1)
     borders = _border_differences(rows, positions, patches, shape)
@@ -73,7 +73,7 @@ def token_affinities(
 
 
 def _border_differences(rows: Tensor, positions: Tensor, patches: Patches, shape: tuple[int, ...]) -> Tensor:
-    """Mean absolute difference along the common border of two tokens, 0 where they have none; shape (k, k)."""
+    """Return the mean absolute difference along the common border of token pairs, 0 without a border; shape (k, k)."""
     differences = rows.new_zeros(len(rows), len(rows))
     for one, other, inner, outer in _borders(patches, shape):
         ours, theirs = (positions == one).nonzero()[:, 0], (positions == other).nonzero()[:, 0]
@@ -86,7 +86,7 @@ def _border_differences(rows: Tensor, positions: Tensor, patches: Patches, shape
 
 
 def _borders(patches: Patches, shape: tuple[int, ...]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Yield every two neighbouring patches, with the entries of the one and of the other that touch."""
+    """Yield pairs of neighbouring patches, with the touching entries of the first and of the second."""
     count, entries = patches.pixels.shape
     height, width = shape[-2:]
     pixels = patches.pixels.flatten()
@@ -104,7 +104,7 @@ def _borders(patches: Patches, shape: tuple[int, ...]) -> Iterator[tuple[int, in
 
 
 def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Tensor:
-    """Assign position after position to images that begin at `first`, then every position again until none moves."""
+    """Assign position after position to images that begin at `first`; repeat until no assignment changes."""
     images = torch.full_like(positions, -1)
     start = (positions == first).nonzero()[:, 0]
     images[start] = torch.arange(len(start))

@@ -1,7 +1,7 @@
-"""Points of one span whose image under a layer lies in another span, by Levenberg-Marquardt from many starts.
+"""Find points of one span whose image under a layer lies in another span, by Levenberg-Marquardt from many starts.
 
-The inputs of a linear layer lie in the row space of its weight gradient, and so do those of the next layer. A point
-x = y E of the first space is an input of the batch if act(W x) lies in the second: h equations for few unknowns, with
+The inputs of a linear layer lie in the row space of its weight gradient; the same holds for the next layer. A point x =
+y E of the first space is an input of the batch if act(W x) lies in the second: h equations for few unknowns, with
 isolated solutions unless the activation is scale-free.
 """
 
@@ -39,7 +39,7 @@ class InputSpan:
 
 
 def spanned(rows: Tensor, *, has_bias: bool) -> InputSpan:
-    """Return all combinations of rows (r, columns); with a bias only those whose last entry is 1."""
+    """Return all combinations of rows (r, columns); with a bias only combinations with a last entry of 1."""
     if not has_bias:
         return InputSpan(torch.zeros_like(rows[0]), frame_of(rows))
     last = rows[:, -1]
@@ -54,9 +54,9 @@ class Intersection:
     Attributes:
         offset: outputs of the first layer at y = 0, shape (h,).
         directions: change of these outputs along every unknown, shape (r, h).
-        inputs: the next layer's inputs for outputs (N, h) of the first one, unit by unit; differentiable.
+        inputs: the next layer's inputs as an elementwise, differentiable function of the first layer's outputs (N, h).
         frame: orthonormal rows that span the next layer's inputs, shape (R, h).
-        kept: 1 for units that are compared, 0 for dropped ones, shape (h,).
+        kept: 1 for compared units, 0 for dropped units, shape (h,).
     """
 
     offset: Tensor
@@ -69,7 +69,7 @@ class Intersection:
     def between(
         cls, span: InputSpan, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor
     ) -> Intersection:
-        """Return the problem of a layer with this weight (h, columns) when all units are kept."""
+        """Return the problem of a layer with this weight (h, columns) and all units kept."""
         kept = torch.ones(len(weight), dtype=weight.dtype)
         return cls(span.offset @ weight.T, span.directions @ weight.T, inputs, row_space, kept)
 
@@ -94,7 +94,7 @@ class Intersection:
 
 
 def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
-    """Say whether the functions between two layers of this width work on each unit separately."""
+    """Return whether the functions between two layers of this width act on each unit separately."""
     outputs = torch.randn((2, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mixed = outputs.clone()
     mixed[:, ::2] = mixed[:, ::2].flip(0)
@@ -104,13 +104,13 @@ def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
 
 
 def keeps_factor(inputs: Callable[[Tensor], Tensor], width: int, factor: float) -> bool:
-    """Say whether the functions between two layers keep a factor on their input: ReLU keeps 2, odd functions -1."""
+    """Return whether the functions between two layers commute with a factor: 2 for ReLU, -1 for odd functions."""
     outputs = torch.randn((1, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.allclose(inputs(factor * outputs), factor * inputs(outputs), rtol=TWO_WAYS, atol=1e-12)
 
 
 def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The next layer's inputs for outputs (K, h), and their derivatives unit by unit, both (K, h)."""
+    """Return the next layer's inputs for outputs (K, h), and their elementwise derivatives, both (K, h)."""
     outputs = outputs.detach().requires_grad_()
     with torch.enable_grad():
         seen = inputs(outputs)

@@ -1,7 +1,8 @@
-"""Columns of 0 and 1 in a table, and the rows of a span that obey them.
+"""0/1 columns of a table, and the rows of a span that satisfy them.
 
 The rows of a batch lie in the row space of the first gradient. There, in units in which a category is 0 or 1, a row is
-fixed by as many independent entries as the space has dimensions, and each of these entries has few possible values.
+determined by as many independent entries as the space has dimensions, and each of these entries has few possible
+values.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_PRESENT = 1e-3  # a column in which no row of the batch is 1 has rounding alone
+_PRESENT = 1e-3  # norm relative to the bias column's: a column that is 0 in all rows of the batch holds only rounding
 _INDEPENDENT = 1e-4
-_NEAR = 0.02  # of 0, of 1 or of a step: singular vectors of tiny singular values have errors of about 1e-3
+_NEAR = 0.02  # tolerance of 0, 1 and steps: singular vectors of tiny singular values have errors of about 1e-3
 _AT_ONCE = 200_000
 
 
 class TableColumns(NamedTuple):
-    """What public statistics tell of the columns of a table, whose extremes are 0 and 1.
+    """Public knowledge of a table's columns, scaled to extremes of 0 and 1.
 
     Attributes:
-        categories: the columns of each category; a flag that belongs to none stands alone.
-        steps: for a number of a known scale, into how many equal steps its range is divided, by column.
+        categories: the columns of each category; a flag without a category is a category of its own.
+        steps: for numeric columns of a known scale: number of equal steps of its range, by column.
     """
 
     categories: tuple[tuple[int, ...], ...]
@@ -32,19 +33,19 @@ class TableColumns(NamedTuple):
 
 
 class Feature(NamedTuple):
-    """Columns that are pivots, and all values that they may have together, shape (options, columns)."""
+    """Pivot columns, and all their joint values, shape (options, columns)."""
 
     columns: tuple[int, ...]
     options: Tensor
 
 
 class Pivots(NamedTuple):
-    """Independent columns that fix a row.
+    """Independent columns that determine a row.
 
     Attributes:
         features: the columns, by feature, without the bias.
-        fixed: how many dimensions of the row space they fix, with the bias.
-        combinations: in how many ways their values combine.
+        fixed: number of dimensions of the row space that they determine, with the bias.
+        combinations: number of combinations of their values.
     """
 
     features: tuple[Feature, ...]
@@ -53,11 +54,11 @@ class Pivots(NamedTuple):
 
 
 def pivots_of(span: Tensor, table: TableColumns) -> Pivots:
-    """Choose columns that fix a row of a span: the bias, then flags, then numbers of known scales, shortest first.
+    """Choose columns that determine a row of a span: the bias, flags, then numbers of known scales, shortest first.
 
     Args:
         span: rows that span the batch, in units of the table, the bias last, shape (R, columns + 1).
-        table: what its columns are.
+        table: description of its columns.
     """
     basis = span[:, -1:] / span[:, -1].norm()
     chosen: list[int] = []
@@ -86,7 +87,7 @@ def _present(span: Tensor, columns: Sequence[int]) -> list[int]:
 
 
 def _features(span: Tensor, table: TableColumns, chosen: Sequence[int]) -> Iterator[Feature]:
-    """Give each feature with a pivot its options: one of its columns is 1, or none where another column may be."""
+    """Yield each feature with its options: one of its pivots is 1, or none if another column may be."""
     for category in table.categories:
         columns = tuple(column for column in category if column in chosen)
         if columns:
@@ -99,12 +100,12 @@ def _features(span: Tensor, table: TableColumns, chosen: Sequence[int]) -> Itera
 
 
 def rows_in(span: Tensor, table: TableColumns, pivots: Pivots) -> Tensor:
-    """Return all q (k, R) for which q span is a row of the table: flags are 0 or 1, and numbers keep to their steps.
+    """Return all q (k, R) for which q span is a row of the table: flags are 0 or 1, and numbers are on their steps.
 
     Args:
         span: as for `pivots_of`.
-        table: what its columns are.
-        pivots: R of them.
+        table: description of its columns.
+        pivots: R pivots.
     """
     columns = [column for feature in pivots.features for column in feature.columns]
     solve = torch.linalg.inv(span[:, [*columns, span.shape[1] - 1]])
@@ -133,7 +134,7 @@ def _obeys(rows: Tensor, table: TableColumns) -> Tensor:
 
 
 def rounded(rows: Tensor, table: TableColumns) -> Tensor:
-    """Return rows (k, columns) with flags that are 0 or 1 and numbers on their steps, where these are known."""
+    """Return rows (k, columns) with flags rounded to 0 or 1, and numbers of known scales to their steps."""
     result = rows.clone()
     flags = [column for category in table.categories for column in category]
     result[:, flags] = result[:, flags].round()

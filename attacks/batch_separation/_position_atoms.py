@@ -1,10 +1,10 @@
-"""Separate the gradients of the tokens that a batch has at one position, by zeros that dropout left in their sum.
+"""Separate the gradients of a batch's tokens at one position, by zeros that dropout left in their sum.
 
 The sum d = sum over b of delta_b over the batch is the gradient of the position. An entry of d that is zero is zero in
 every delta_b. So the delta_b lie in the null space of these rows of U, the column space of the patch weight's gradient:
-usually a space of as many dimensions as there are images, whatever the number of all tokens. The sparsest vectors of
-that space are the delta_b. Where the others are zero, delta_b equals d, which gives its factor; once it is subtracted,
-the rest has more zeros.
+usually a space of as many dimensions as there are images, for any total number of tokens. The sparsest vectors of that
+space are the delta_b. Where the others are zero, delta_b equals d, which gives its factor; once it is subtracted, the
+rest has more zeros.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from attacks.batch_separation._hidden_units import Hint
 from attacks.batch_separation._sparsest import ZERO, nothing_found, searched
 from attacks.core.tolerances import EXACT, SURELY_KEPT
 
-_NULL = 1e-4  # of the largest singular value; rounding of single precision stays below, random zeros far above
-_SLACK = 10.0  # of the accuracy, for errors that add up
+_NULL = 1e-4  # relative to the largest singular value; rounding of single precision stays below, random zeros far above
+_SLACK = 10.0  # of the accuracy, for accumulated errors
 _FEWEST_EQUAL = 4  # three of a few hundred random ratios agree about once in a thousand searches
 _STARTS_PER_DIMENSION, _FEWEST_STARTS = 8, 32
 _MANY = 2
-_ROWS_PER_DIMENSION = 4.5  # fewer do not tell sparse vectors from others
+_ROWS_PER_DIMENSION = 4.5  # fewer rows do not distinguish sparse vectors
 
 
 @dataclass
 class Position:
-    """What was separated at one position.
+    """State of the separation at one position.
 
     Attributes:
-        rest: sum of the gradients that were not separated, zero where it is zero up to rounding, shape (width,).
-        sizes: sum of the sizes of what was subtracted, with which rounding is compared, shape (width,).
+        rest: sum of the gradients that were not separated, rounding set to zero, shape (width,).
+        sizes: sum of the absolute values of all subtracted terms, the scale of rounding, shape (width,).
         left: number of tokens that were not separated.
         accuracy: relative error of an atom's entries, which grows with the condition number of the gradient.
-        atoms: gradients of single tokens whose patches are not known yet, shape (width,) each.
+        atoms: gradients of single tokens with unknown patches, shape (width,) each.
         open: orthonormal rows whose combinations share the zeros of the rest, shape (dimensions, R).
-        place: its number.
-        hints: what is known of features that dropout took from the tokens that are left; None before anybody asked.
+        place: index of the position.
+        hints: hints about dropped features of the remaining tokens; None before they are computed.
     """
 
     rest: Tensor
@@ -53,15 +53,15 @@ class Position:
 
     @property
     def is_done(self) -> bool:
-        """Whether no token is left that has a gradient."""
+        """Whether no token with a gradient is left."""
         return not self.left or not bool(self.rest.any())
 
     def is_hard(self, rank: int) -> bool:
-        """Whether the zeros of the rest leave many more of R dimensions than tokens."""
+        """Return whether the zeros of the rest leave many more of R dimensions than tokens."""
         return not self.is_done and rank - int((self.rest == 0).sum()) > _MANY * self.left
 
     def take(self, atom: Tensor) -> None:
-        """Move an atom out of the rest."""
+        """Subtract an atom from the rest and store it."""
         self.atoms.append(atom)
         self.left -= 1
         self.sizes = self.sizes + atom.abs()
@@ -70,15 +70,16 @@ class Position:
 
 
 def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> Position:
-    """Return the position with as many atoms taken out as stand out.
+    """Return the position with all distinguishable atoms separated.
 
-    Rounding is first taken to be small: a large bound takes small entries for zeros, a small one misses true zeros.
+    The rounding bound is first assumed to be small: a large bound treats small entries as zeros, a small bound misses
+    true zeros.
 
     Args:
-        position: it is left as it was.
+        position: the position; it is not changed.
         basis: U, orthonormal columns, shape (width, R), float64.
-        restarts: most random starts of one search.
-        generator: for the starts.
+        restarts: largest number of random starts of one search.
+        generator: random source of the starts.
     """
     units = F.normalize(basis, dim=1)
     tried: list[Position] = []
@@ -98,7 +99,7 @@ def separate(position: Position, basis: Tensor, restarts: int, generator: torch.
 
 
 def _next(basis: Tensor, units: Tensor, position: Position, restarts: int, generator: torch.Generator) -> Tensor | None:
-    """Return one more atom with its factor, or None."""
+    """Return a further atom with its factor, or None."""
     if not len(position.open):
         return None
     if position.left == 1:
@@ -123,13 +124,13 @@ def null_space(rows: Tensor) -> Tensor:
 
 
 def _last(basis: Tensor, position: Position) -> Tensor | None:
-    """Return the rest without the errors of what was subtracted, or None: a patch that occurs twice lies elsewhere."""
+    """Return the rest without errors of subtracted atoms; None outside the open space, as for a repeated patch."""
     frame = basis @ position.open.T
     atom = frame @ (frame.T @ position.rest) * (position.rest != 0)
     is_inside = float((position.rest - atom).norm()) < _SLACK * position.accuracy * float(position.sizes.norm())
     if not is_inside:
         return None
-    # Where nothing was subtracted, the rest holds the rounding of the gradient alone; the basis holds more.
+    # If nothing was subtracted, the rest holds the rounding of the gradient alone; the basis holds more.
     return atom if position.atoms else position.rest
 
 
@@ -143,7 +144,7 @@ def _sparse(basis: Tensor, position: Position, starts: int, generator: torch.Gen
 
 
 def agreed_factor(position: Position, atom: Tensor, kept: Tensor) -> float | None:
-    """Return the factor c for which most entries of the rest equal c atom, or None where no few agree.
+    """Return the factor c for which most entries of the rest equal c atom, or None if too few agree.
 
     They agree where all other atoms of the position are zero.
     """

@@ -1,7 +1,7 @@
-"""Which of some candidate rows a first gradient is made of.
+"""Select a batch's rows among candidate vectors.
 
-Candidates that are no rows of the batch are sums and differences of rows, so they span the same space: which are rows
-shows only in the factor on the left, in its zeros or in the derivatives that it is made of.
+Candidates that are not rows of the batch are sums and differences of rows, so they span the same space. Only the left
+factor identifies the rows: by its zeros, or by the derivatives of which it is a combination.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from attacks.core.spans import frame_of, part_outside
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.types import Observation
 
-_ZERO = 1e-3  # of the largest entry of a unit's row: errors of single precision stay below, few true entries are
+_ZERO = 1e-3  # relative to a unit's largest entry: errors of single precision stay below, few true entries do
 _DEPENDENT = 1e-6
 _SWAPS = 200
-_OUTSIDE = 1e-2  # share of a row's output gradient that rounding leaves outside the column space; of others most is
+_OUTSIDE = 1e-2  # share of a true row's output gradient that rounding leaves outside the column space
 _AT_ONCE = 8192
 
 
 def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield R candidates, by their places, for which D of G = D X has more zeros than for any before.
+    """Yield the indices of R candidates for which D of G = D X has more zeros than all before.
 
-    It exchanges one candidate at a time as long as that adds zeros, from several starts. It yields nothing where the
-    candidates span less than R dimensions.
+    Candidates are exchanged one at a time as long as that adds zeros, from several starts. Yields nothing if the
+    candidates span fewer than R dimensions.
 
     Args:
         parts: G in coordinates of its row space, shape (h, R).
         known: candidates in these coordinates, shape (k, R).
-        starts: how many choices to start from.
-        generator: for the starts.
+        starts: number of random initial choices.
+        generator: random source of the starts.
     """
     live = parts[parts.norm(dim=1) > 0]
     live = live / live.norm(dim=1, keepdim=True)
@@ -50,7 +50,7 @@ def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generat
 
 
 def _independent(vectors: Tensor) -> Tensor | None:
-    """Return the places of the first R independent vectors of (k, R)."""
+    """Return the indices of the first R independent vectors of (k, R), or None."""
     kept: list[int] = []
     basis = vectors[:0]
     for place, vector in enumerate(vectors / vectors.norm(dim=1, keepdim=True)):
@@ -65,12 +65,12 @@ def _independent(vectors: Tensor) -> Tensor | None:
 
 
 def _exchanged(live: Tensor, known: Tensor, chosen: Tensor) -> tuple[Tensor, int]:
-    """Exchange the pair that adds most zeros, until none adds any."""
+    """Exchange the pair that adds most zeros, until no pair adds zeros."""
     chosen = chosen.clone()
     zeros = 0
     for _ in range(_SWAPS):
         left = torch.linalg.solve(known[chosen].T, live.T).T  # D
-        weights = torch.linalg.solve(known[chosen].T, known.T).T  # candidates as sums of the chosen ones
+        weights = torch.linalg.solve(known[chosen].T, known.T).T  # candidates as sums of the chosen candidates
         zeros = int(_zeros(left))
         counts = torch.stack([_zeros_after(left, weights, place) for place in range(len(chosen))], 1)
         best = int(counts.argmax())
@@ -82,7 +82,7 @@ def _exchanged(live: Tensor, known: Tensor, chosen: Tensor) -> tuple[Tensor, int
 
 
 def _zeros_after(left: Tensor, weights: Tensor, place: int) -> Tensor:
-    """Count zeros of D once each candidate stands in a place, shape (k,); -1 where it would not be independent."""
+    """Return the zeros of D after each candidate replaces a chosen one, shape (k,); -1 if dependent."""
     pivot = weights[:, place]
     ratio = weights / torch.where(pivot.abs() > _DEPENDENT, pivot, torch.inf)[:, None]
     changed = left[None] - left[None, :, place, None] * ratio[:, None]
@@ -91,19 +91,19 @@ def _zeros_after(left: Tensor, weights: Tensor, place: int) -> Tensor:
 
 
 def _zeros(left: Tensor) -> Tensor:
-    """Count the entries (..., h, R) that are small beside the largest of their row."""
+    """Count the entries (..., h, R) that are small relative to the largest of their row."""
     size = left.abs()
     return (size < _ZERO * size.amax(-1, keepdim=True)).flatten(-2).sum(-1)
 
 
 def in_column_space(observation: Observation, layer: str, examples: Tensor, parts: Tensor) -> Tensor:
-    """Say which candidates may be rows of the batch, one by one, shape (k,).
+    """Return the mask of candidates that may be rows of the batch, each tested alone, shape (k,).
 
-    The output gradient of a row is a combination of the derivatives of the outputs, whatever the loss. It is a column
-    of D, and G = D X has it in its column space where the row is independent of all others.
+    For any loss, the output gradient of a row is a combination of the derivatives of the outputs. It is a column of D,
+    and G = D X has it in its column space if the row is independent of all others.
 
     Args:
-        observation: of a model without dropout.
+        observation: observation of a model without dropout.
         layer: name of the first linear layer.
         examples: the candidates, shape (k, *shape).
         parts: G in coordinates of its row space, shape (h, R).
@@ -119,15 +119,15 @@ def in_column_space(observation: Observation, layer: str, examples: Tensor, part
 def by_derivatives(
     observation: Observation, layer: str, examples: Tensor, parts: Tensor, known: Tensor
 ) -> Iterator[Tensor]:
-    """Yield the R candidates, by their places, of which the first gradient is a sum, or nothing if it cannot tell.
+    """Yield the indices of the R candidates whose terms sum to the first gradient; nothing if underdetermined.
 
-    Row i adds sum_k c_ik J_k(x_i) x_i^T, J_k the derivative of output k by the layer's output, whatever the loss. These
-    are h R equations for as many unknowns as candidates times outputs, or one output less: residuals of classes add up
-    to 0. Least squares drop the half of the candidates that adds least, and again, until R are left: few candidates
-    are better conditioned.
+    For any loss, row i adds sum_k c_ik J_k(x_i) x_i^T, J_k the derivative of output k by the layer's output. These are
+    h R equations for as many unknowns as candidates times outputs, or one output less: residuals of classes sum to 0.
+    Least squares is repeated, each time without the half of the candidates with the smallest contributions, until R are
+    left: few candidates are better conditioned.
 
     Args:
-        observation: of a model without dropout.
+        observation: observation of a model without dropout.
         layer: name of the first linear layer.
         examples: the candidates, shape (k, *shape).
         parts: G in coordinates of its row space, shape (h, R).
@@ -149,7 +149,7 @@ def by_derivatives(
 
 
 def _slopes(observation: Observation, layer: str, examples: Tensor) -> Tensor:
-    """Return the derivatives that output gradients are combinations of, shape (k, outputs, h); of classes one fewer."""
+    """Return the derivatives that span the output gradients, shape (k, outputs, h); for classes one output fewer."""
     slopes = _derivatives(observation, layer, examples)
     return slopes[:, :-1] - slopes[:, -1:] if observation.task.label_kind == "class" else slopes
 

@@ -1,7 +1,7 @@
 """Sparsest vectors of a subspace: find q such that U q has most exact zeros, for U (h, R) with orthonormal columns.
 
 Dictionary learning by a smoothed l1 descent on the sphere from many starts, then reweighted least squares, which makes
-near zeros exact. Under noise there are no exact zeros, and only the descent is used.
+near zeros exact. Under noise exact zeros do not exist, and only the descent is used.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _SMOOTHINGS = torch.cat([_DECIDING, _SHARPENING])
 _GENTLE = tuple(
     torch.cat([torch.logspace(exponent, exponent - 0.5, 40, dtype=torch.float64), _SHARPENING]) for exponent in (-2, -3)
 )
-_AIMED = 64  # vectors that are searched in what the known ones leave
+_AIMED = 64  # vectors that are searched in the complement of the known vectors
 ZERO = 1e-5
 _INDEPENDENT = 1e-3
-_ROUNDING = 1e-15  # of a matrix, which may make its smallest eigenvalue negative
+_ROUNDING = 1e-15  # relative to a matrix; it may make its smallest eigenvalue negative
 _SURELY = 5.0  # standard deviations of rounding
-_FINEST = 1e-9  # of a row's norm: what reweighted least squares reach in double precision
-_DECIDED = 1e-2  # of a column's typical entry: a row shows a zero if its rounding is below
-_MUCH_LESS = 0.6  # of the usual share of zeros
-_FIXING = 2  # zeros that fix a vector of R entries with room for doubt, over R
+_FINEST = 1e-9  # relative to a row's norm: accuracy of reweighted least squares in double precision
+_DECIDED = 1e-2  # relative to a column's typical entry: a row shows a zero if its rounding is below
+_MUCH_LESS = 0.6  # relative to the usual share of zeros
+_FIXING = 2  # zeros that determine a vector of R entries with a safety margin, over R
 _PARTS = 5
-_MANY = 48  # columns from which reweighting costs more than all else
+_MANY = 48  # columns above which reweighting dominates the cost
 _TRIMMED_STEPS, _INVERSE_ITERATIONS = 8, 3
-_BEYOND_CHANCE = 8  # zeros more than those that any vector of the space can have
+_BEYOND_CHANCE = 8  # zeros beyond the number that any vector of the space can have
 
 
 class Space(NamedTuple):
@@ -61,17 +61,17 @@ class Space(NamedTuple):
         return cls(basis, torch.ones(len(basis)).to(basis), errors.expand_as(basis))
 
     def tolerances(self, vectors: Tensor) -> Tensor:
-        """Return below which entry, in units of the norm of its row of U, rounding may stand for zero: (k, h)."""
+        """Return the entry size below which rounding hides a zero, in units of the norm of its row of U: (k, h)."""
         errors = (vectors.square() @ self.noise.square().T).sqrt() / self.basis.norm(dim=1)
         return (_SURELY * errors).clamp_min(_FINEST)
 
 
 class Sparse(NamedTuple):
-    """Vectors found so far, most zeros first.
+    """Sparse vectors found so far, most zeros first.
 
     Attributes:
         vectors: unit vectors q, shape (k, R).
-        zero_shares: share of the entries of U q that are exactly zero, among those that rounding does not hide, (k,).
+        zero_shares: share of exact zeros in U q, among entries that rounding does not hide, (k,).
     """
 
     vectors: Tensor
@@ -79,14 +79,14 @@ class Sparse(NamedTuple):
 
     @property
     def trusted(self) -> Tensor:
-        """Vectors that have about as many zeros as the others: a mixture of two columns is zero where both are."""
+        """Vectors with a usual number of zeros. A mixture of two columns has fewer: it is zero only where both are."""
         if not len(self.vectors):
             return self.vectors
         return self.vectors[self.zero_shares >= _MUCH_LESS * self.zero_shares.median()]
 
     @property
     def are_alike(self) -> bool:
-        """Whether all are trusted."""
+        """Whether all vectors are trusted."""
         return len(self.trusted) == len(self.vectors)
 
 
@@ -98,15 +98,15 @@ def nothing_found(rank: int) -> Sparse:
 def searched(
     space: Space | Tensor, known: Sparse, starts: int, generator: torch.Generator, leading: int | None = None
 ) -> Sparse:
-    """Add the vectors that one round of starts finds, at most R independent ones in all.
+    """Add the vectors of one round of starts, at most R independent vectors in total.
 
     Args:
-        space: where they are, or U alone.
+        space: the searched space, or U alone.
         known: result of earlier rounds.
         starts: number of random points on the sphere.
-        generator: for the starts.
-        leading: number of columns of U in which the descent searches; all when absent. In the last ones the examples of
-            tiny loss stand out, in few rows, which distract a search for the others.
+        generator: random source of the starts.
+        leading: number of columns of U in which the descent searches; None: all. Examples of tiny loss dominate the
+            last columns, in few rows, which distract a search for the others.
     """
     space = space if isinstance(space, Space) else Space.of(space)
     rank = space.basis.shape[1]
@@ -134,7 +134,7 @@ def searched(
 
 
 def _candidates(space: Space, known: Sparse, starts: int, generator: torch.Generator, leading: int) -> Tensor:
-    """Return unit vectors (k, leading) to which descents from many starts come, of the leading columns of U."""
+    """Return unit vectors (k, leading) at the ends of descents from many starts, in the leading columns of U."""
     preconditioner, rows = _precondition(space.basis[:, :leading])
     shadows = known.trusted[:, :leading]
     ends = _descended(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
@@ -153,7 +153,7 @@ def most_zeros(space: Space, vectors: Tensor) -> Sparse:
 
 
 def zeros(space: Space, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Say which entries of U q count as zero, and where rounding would let a usual entry be seen, both (k, h)."""
+    """Return the masks of zero entries of U q, and of entries with rounding far below a usual entry, both (k, h)."""
     values, limits = entries(space.basis, vectors).abs(), space.tolerances(vectors)
     scale = space.basis.norm(dim=1) * space.sizes
     are_zero = values < limits
@@ -166,9 +166,9 @@ def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: tor
 
     Args:
         basis: U without its zero rows, shape (h, R), float64.
-        noise: size of the noise's entries, relative to those of the matrix that U spans.
+        noise: size of the noise's entries, relative to the entries of the matrix that U spans.
         starts: number of random points on the sphere.
-        generator: for the starts.
+        generator: random source of the starts.
     """
     rank = basis.shape[1]
     preconditioner, rows = _precondition(basis)
@@ -183,7 +183,7 @@ def entries(basis: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _precondition(basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The whitening matrix C, and the rows (h, R) to search on: short rows are damped as noise, then whitened by C."""
+    """Return the whitening matrix C, and the rows (h, R) to search: short rows damped as noise, then whitened by C."""
     norms = basis.norm(dim=1, keepdim=True)
     damped = basis / (norms + _NORM_FLOOR * norms.median())
     root = torch.linalg.cholesky(damped.T @ damped / len(damped))
@@ -192,10 +192,10 @@ def _precondition(basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _starts(preconditioner: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random points (count, R) on the sphere; every second one is orthogonal to the known vectors.
+    """Return random points (count, R) on the sphere; every second point is orthogonal to the known vectors.
 
-    Sparse columns with independent zeros are nearly orthogonal after whitening, so the missing ones are close to the
-    complement of the known ones.
+    Sparse columns with independent zeros are nearly orthogonal after whitening, so the missing columns are close to the
+    complement of the known columns.
     """
     points = torch.randn((count, len(preconditioner)), generator=generator, dtype=torch.float64)
     if len(known):
@@ -220,13 +220,13 @@ def _descended(rows: Tensor, first: Tensor, last_smoothing: float = _LAST_SMOOTH
 
 
 def _best(rows: Tensor, candidates: Tensor, limit: int) -> Tensor:
-    """Return at most `limit` candidates that differ, sparsest first."""
+    """Return at most `limit` distinct candidates, sparsest first."""
     score = (candidates @ rows.T).square().add(_LAST_SMOOTHING**2).sqrt().mean(1)
     return _distinct(candidates[score.argsort()], _SAME_START, limit)
 
 
 def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
-    """Keep, in order, the unit vectors whose |cosine| with all kept ones is below `same`."""
+    """Keep, in order, the unit vectors whose |cosine| with all kept vectors is below `same`."""
     kept: list[Tensor] = []
     while len(vectors) and len(kept) < limit:
         kept.append(vectors[0])
@@ -239,9 +239,9 @@ def sharpened(
 ) -> Tensor:
     """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.
 
-    Each step makes one inverse iteration; the weights change slowly at first, until it is clear which entries are zero.
-    With `aims` (k, R) a vector keeps its product with its aim meanwhile, so that it cannot come down to known vectors,
-    to which the aim is orthogonal.
+    Each step is one inverse iteration; the weights change slowly at first, until the zero entries are clear. With
+    `aims` (k, R) a vector keeps its product with its aim meanwhile, so that it cannot converge to known vectors, which
+    are orthogonal to the aim.
     """
     unit = vectors.shape[1] ** -0.5
     products = (directions[:, :, None] * directions[:, None]).flatten(1)  # (h, R * R)
@@ -257,10 +257,10 @@ def sharpened(
 
 
 def settled(space: Space, vectors: Tensor) -> Tensor:
-    """Return the exact vectors near `vectors` (k, R) that have 2 R zeros and a fifth of all or more, shape (j, R).
+    """Return the exact vectors near `vectors` (k, R) with at least 2 R zeros and a fifth of all entries, shape (j, R).
 
-    Some steps each solve for so many entries that are smallest so far; few that are not zero are soon outweighed.
-    `sharpened` needs fewer zeros, and a hundred times the work.
+    Each of several steps solves for zeros at the currently smallest entries; a few nonzero entries among them are soon
+    outweighed. `sharpened` needs fewer zeros, and a hundred times the work.
 
     Raises:
         DeadlineReached: no time is left.
@@ -281,7 +281,7 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
 
 
 def _null(rows: Tensor, near: Tensor) -> Tensor:
-    """Return the unit vector (R,) nearest to the null space of rows (m, R), by inverse iterations from one near it."""
+    """Return the unit vector (R,) nearest to the null space of rows (m, R), by inverse iterations from `near`."""
     gram = rows.T @ rows
     gram.diagonal().add_(_ROUNDING * gram.trace())
     root = torch.linalg.cholesky(gram)
@@ -291,7 +291,7 @@ def _null(rows: Tensor, near: Tensor) -> Tensor:
 
 
 def independent(vectors: Tensor) -> Tensor:
-    """Return the indices of a maximal independent list of unit vectors (k, R), greedily from the first one on."""
+    """Return the indices of a maximal independent list of unit vectors (k, R), greedily from the first vector on."""
     kept: list[int] = []
     frame = torch.empty(0, vectors.shape[1], dtype=vectors.dtype)
     for index, vector in enumerate(vectors):

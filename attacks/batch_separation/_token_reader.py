@@ -1,8 +1,8 @@
-"""The first layer that reads every token by itself, and patches that its gradient confirms.
+"""Find the first layer that reads every token by itself, and confirm patches by its gradient.
 
-What a linear layer reads lies in the row space of its weight gradient. The layer behind the embedding reads each token
-by itself, often normalised, so a patch that is known up to some combination of rows is the one whose token, with its
-mask, lies in that space: as many equations as features, for as many unknowns as rows.
+The inputs of a linear layer lie in the row space of its weight gradient. The layer after the embedding reads each token
+by itself, often normalised. So for a patch known up to a combination of rows, the correct combination has a token that,
+with its mask, lies in that space: as many equations as features, for as many unknowns as rows.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class _Given(nn.Module):
 
 
 class TokenReader(NamedTuple):
-    """The layer, and what it reads.
+    """The layer after the embedding, and the span of its inputs.
 
     Attributes:
-        reads: what it reads of a token at position t, for outputs (n, width) of the projection and its mask (width,);
-            shape (n, features), float64.
-        frame: orthonormal rows that span what it reads in the batch, shape (rank, features).
-        weight: of the projection, with its bias as the last column, shape (width, columns), float64.
-        has_bias: whether it has one.
+        reads: function from outputs (n, width) of the projection, a mask (width,) and a position t to the layer's
+            inputs (n, features), float64.
+        frame: orthonormal rows that span the layer's inputs in the batch, shape (rank, features).
+        weight: weight of the projection, with its bias as the last column, shape (width, columns), float64.
+        has_bias: whether the gradient of the bias is shared.
     """
 
     reads: Callable[[Tensor, Tensor, int], Tensor]
@@ -60,7 +60,7 @@ class TokenReader(NamedTuple):
 
 
 def token_reader(observation: Observation, size: int) -> TokenReader | None:
-    """Return the reader for a batch of this size; None without a layer that reads tokens alone, or known rates."""
+    """Return the reader for a batch of this size; None for unknown rates, or without a layer on single tokens."""
     first_layer = _find(observation) if knows_rates(observation) else None
     patches = patch_projection(observation)
     if first_layer is None or patches is None or first_layer[1] not in observation.update.tensors:
@@ -82,7 +82,7 @@ def confirmed_row(reader: TokenReader, row: Tensor, open_rows: Tensor, mask: Ten
     """Return row + a combination of open rows (m, columns) whose token the reader's gradient confirms, or None.
 
     Args:
-        reader: the layer behind the embedding.
+        reader: the layer after the embedding.
         row: a patch (columns,), up to such a combination; the input of a bias, if any, is the last entry.
         open_rows: shape (m, columns).
         mask: 1 for features of the token that dropout kept, shape (width,).
@@ -115,7 +115,7 @@ def confirmed_row(reader: TokenReader, row: Tensor, open_rows: Tensor, mask: Ten
 
 
 def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> Tensor:
-    """Parts outside the row space of what is read, relative to its norm, and errors of the bias's input, (n, ...)."""
+    """Return the normalised inputs' parts outside the row space, and errors of the bias's input, (n, ...)."""
     seen = reader.reads(rows @ reader.weight.T, mask, place)
     seen = seen / seen.norm(dim=1, keepdim=True).clamp_min(LEAST)
     outside = part_outside(seen, reader.frame)
@@ -123,7 +123,7 @@ def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> T
 
 
 def _reading(observation: Observation, patches: Patches, layer: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """Return the function of a `TokenReader`; its model is a copy in double precision that has no patch projection."""
+    """Return the function of a `TokenReader`; its model is a float64 copy without a patch projection."""
     given = _Given()
     model = _without_projection(observation, patches, given)
     positions, index = position_embedding(observation), embedding_site(observation)
@@ -150,7 +150,7 @@ def _without_projection(observation: Observation, patches: Patches, given: _Give
 
 
 def _as_projected(observation: Observation, patches: Patches, tokens: Tensor) -> Tensor:
-    """Return tokens (n, N, width) in the shape in which the projection returns them."""
+    """Return tokens (n, N, width) in the output shape of the projection."""
     projection = observation.model.get_submodule(patches.name)
     if isinstance(projection, nn.Linear):
         return tokens
@@ -162,7 +162,7 @@ def _as_projected(observation: Observation, patches: Patches, tokens: Tensor) ->
 @torch.no_grad()
 @once_a_model
 def _find(observation: Observation) -> tuple[str, str] | None:
-    """Return the first layer that reads whole sequences of tokens, and its weight, if it reads each by itself."""
+    """Return the first layer on whole token sequences, and its weight's name, if it reads each token by itself."""
     patches, positions = patch_projection(observation), position_embedding(observation)
     assert patches is not None
     assert positions is not None

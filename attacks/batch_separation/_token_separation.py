@@ -1,9 +1,9 @@
-"""All tokens of a batch, from the gradients of a patch projection and of a learned position embedding.
+"""Separate all tokens of a batch, from the gradients of a patch projection and of a learned position embedding.
 
 The column space U of the projection's gradient holds the tokens' gradients, the atoms. They are separated position by
-position. If some are missing, the patches of the others are known up to rows that the missing ones leave open; the
-layer that reads the tokens confirms the right combination. Patches that are known are projected away, so that fewer
-tokens are left, and the zeros of each position tell more.
+position. If some are missing, the patches of the others are known up to open rows, of the missing tokens; the layer
+that reads the tokens confirms the right combination. Known patches are projected away, so that fewer tokens are left,
+and the zeros of each position determine more.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from attacks.batch_separation._token_reader import TokenReader, confirmed_row
 from attacks.core.spans import frame_of, part_outside
 from attacks.core.tolerances import EXACT
 
-_WELL_CONDITIONED = 100.0  # rounding of single precision, this many times enlarged, stays below EXACT
-_EXPLAINED = 1e-4  # share of the gradient that may be left: a token that is missing leaves more
-_MOST_FAILURES = 8  # positions in a row: the next ones have still fewer zeros
-_INDEPENDENT = 1e-3  # least distance of unit vectors that are told apart
+_WELL_CONDITIONED = 100.0  # rounding of single precision, multiplied by this, stays below EXACT
+_EXPLAINED = 1e-4  # share of the gradient that may be unexplained: a missing token leaves a larger share
+_MOST_FAILURES = 8  # positions in a row: the next positions have still fewer zeros
+_INDEPENDENT = 1e-3  # least distance of distinguishable unit vectors
 
 
 class Tokens(NamedTuple):
-    """What was separated; a patch that occurs several times in the batch has one atom.
+    """Separated tokens; a patch that occurs several times in the batch has a single atom.
 
     Attributes:
         atoms: gradients, shape (K, width).
-        rows: patches, with the 1 of the bias if there is one, shape (K, columns).
-        atom_of: the atom of each token, shape (k,).
-        positions: of each token, shape (k,).
+        rows: patches, with the bias's input of 1 if the bias is shared, shape (K, columns).
+        atom_of: index of each token's atom, shape (k,).
+        positions: position of each token, shape (k,).
     """
 
     atoms: Tensor
@@ -43,12 +43,12 @@ class Tokens(NamedTuple):
 
 
 class Separated(NamedTuple):
-    """Tokens whose patches are known, and how the search went.
+    """Tokens with known patches, and figures of the search.
 
     Attributes:
-        stand_out: number of atoms that were found, also those whose patches stay open.
+        stand_out: number of separated atoms, including atoms without a known patch.
         confirmed: number of patches that the reader completed.
-        spaces: number R of tokens less that of the zeros, at each position.
+        spaces: number R of tokens minus the number of zeros, at each position.
     """
 
     tokens: Tokens
@@ -65,7 +65,7 @@ class _Factors(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """What one pass over all positions solved: atoms (k, width), rows (k, columns), and the tokens that they are."""
+    """Result of one pass over all positions: atoms (k, width), rows (k, columns), and their tokens."""
 
     atoms: Tensor
     rows: Tensor
@@ -82,15 +82,16 @@ def separate_tokens(
     reader: TokenReader | None,
     separate: Callable[[Position, Tensor], Position],
 ) -> Separated:
-    """Separate as many tokens as stand out.
+    """Separate all distinguishable tokens.
 
     Args:
-        gradient: of the projection's weight, with that of its bias as the last column, shape (width, columns), float64.
+        gradient: gradient of the projection's weight, with the bias's as the last column, shape (width, columns),
+            float64.
         totals: gradients of the positions, shape (N, width), float64.
         rank: number R of different patches in the gradient.
         size: number of images.
-        reader: the layer behind the embedding, if it can be used.
-        separate: returns a position with atoms taken out, given the column space (width, R).
+        reader: the layer after the embedding, if it can be used.
+        separate: returns a position after separation of atoms, given the column space (width, R).
     """
     left, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     factors = _Factors(left[:, :rank], singular[:rank, None] * right[:rank])
@@ -118,9 +119,9 @@ def separate_tokens(
 
 
 def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
-    """Return what the tokens span whose patches are not among the known rows (k, columns): shape (width, missing).
+    """Return the span of the tokens whose patches are not among the known rows (k, columns): shape (width, missing).
 
-    Patches are projected away and not atoms subtracted, since an error of a large atom would bury a small one.
+    Patches are projected away instead of subtracting atoms, since an error of a large atom would exceed a small atom.
     """
     return torch.linalg.svd(part_outside(gradient, frame_of(known)), full_matrices=False).U[:, :missing]
 
@@ -128,9 +129,9 @@ def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
 def _separate_easiest_first(
     positions: list[Position], basis: Tensor, separate: Callable[[Position, Tensor], Position]
 ) -> None:
-    """Separate positions in the order of their zeros, until one after the other yields nothing.
+    """Separate positions in the order of their zeros, until several in a row yield nothing.
 
-    A single atom may open all others, so a pass need not try what is hard.
+    A single atom may simplify all other positions, so a pass need not try hard positions.
     """
     for position in positions:
         position.open = torch.eye(basis.shape[1], dtype=basis.dtype)
@@ -155,7 +156,7 @@ def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
 
 
 def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
-    """Give a patch that explains its whole position to all images: they have it in common."""
+    """Assign a patch that explains its whole position to all images, which then share it."""
     counts = tokens.positions.bincount(minlength=max(done, default=0) + 1)
     alone = [place for place in done if int(counts[place]) == 1 < size]
     chosen = torch.isin(tokens.positions, torch.tensor(alone).long())
@@ -168,9 +169,9 @@ def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
 def _solve(
     positions: list[Position], known: Tokens, factors: _Factors, basis: Tensor, reader: TokenReader | None
 ) -> _Pass | None:
-    """Solve for the patches of new atoms, all at once or one by one; None where none can be solved.
+    """Solve for the patches of new atoms, jointly or one by one; None if none can be solved.
 
-    If one atom is missing, it is that of a patch that occurs several times: the sum of all rests.
+    A single missing atom belongs to a patch that occurs several times: it is the sum of all rests.
     """
     places = [place for place, one in enumerate(positions) for _ in one.atoms]
     atoms = torch.stack([atom for one in positions for atom in one.atoms]) if places else known.atoms[:0]
@@ -231,7 +232,8 @@ def _confirmed(
 ) -> _Pass | None:
     """Complete the patches of the atoms one by one, by the layer that reads the tokens.
 
-    Known patches count as open rows: an error of a large atom adds a multiple of its patch to that of a small one.
+    Known patches count as open rows: an error of a large atom adds a multiple of its patch to the patch of a small
+    atom.
     """
     coordinates = torch.cat([known.atoms, atoms]) @ factors.basis
     dual = torch.linalg.pinv(F.normalize(coordinates, dim=1)).T @ factors.right

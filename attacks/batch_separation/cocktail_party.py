@@ -2,8 +2,8 @@
 
 Idea: every row of the weight gradient G = D X is a mixture of the batch's inputs. Independent component analysis
     separates them; it needs no zeros in D, so neither ReLU nor dropout. A bias or the next layer gives sign and scale.
-Equation: max over unit vectors w_i of mean log(cosh(w_i Y))^2 - decorrelation * mean over pairs of
-    (exp(T |<w_i, w_j>|) - 1) - weighted total variation of w_i Y, with Y the whitened, centred row space of G.
+Equation: max over unit vectors w_i of mean log(cosh(w_i Y))^2 - decorrelation * mean over pairs of (exp(T |<w_i, w_j>|)
+    - 1) - weighted total variation of w_i Y, with Y the whitened, centred row space of G.
 Assumes: honest-but-curious server, one gradient of two or more examples, also with some noise; labels not needed.
 Recovers: coarse images, clamped to the pixel range, and labels. Dropout changes D only; it hides the labels of single
     images and, without a bias, sign and scale.
@@ -37,11 +37,11 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _LOG_2 = 0.6931471805599453
-_CONSTANT = 1e-10  # of the largest variance; rounding of a direction that is constant over all pixels stays below
+_CONSTANT = 1e-10  # relative to the largest variance; rounding of a direction constant over all pixels stays below
 
 
 class CocktailPartyConfig(Config):
-    """Settings. On one core, 1,000 iterations take about 4 seconds for 32 images of 784 pixels."""
+    """Settings. On one core, 1,000 iterations need about 4 seconds for 32 images of 784 pixels."""
 
     max_iterations: int = Field(default=1000, ge=1, description="Adam steps")
     learning_rate: float = Field(
@@ -86,7 +86,7 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, single examples, and models whose first linear layer sees no flattened pixels."""
+        """Refuse several steps, single examples, and models without a linear layer on the flattened pixels."""
         if observation.batch_size == 1:
             return "a single example is no mixture; closed-form-linear solves it"
         if first_linear(observation) is None:
@@ -139,10 +139,10 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
     def _unmix(
         self, white: Tensor, observation: Observation, layer: PixelLayer, generator: torch.Generator, on_step: OnStep
     ) -> tuple[Tensor, list[float]]:
-        """Optimise unit unmixing vectors (R, R) by Adam, from orthogonal ones; return them and all objectives."""
+        """Optimise unit unmixing vectors (R, R) by Adam, from orthogonal vectors; return them and all objectives."""
         count = len(white)
         vectors = torch.linalg.qr(torch.randn((count, count), generator=generator, dtype=white.dtype)).Q
-        # Adam, written out: the unmixing is so sensitive that another order of rounding shows in the images.
+        # Adam, written out: the unmixing is so sensitive that another order of rounding changes the images.
         first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
         objectives: list[float] = []
         for iteration in range(1, self.config.max_iterations + 1):
@@ -200,7 +200,7 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
 def whitening_of(rows: Tensor) -> Tensor:
     """Return K, shape (R', R), for which K (rows - their means) has unit covariance over the columns; R' <= R.
 
-    Directions that do not vary between the columns are left out.
+    Directions that do not vary between the columns are omitted.
     """
     centred = rows - rows.mean(1, keepdim=True)
     scaled = F.normalize(centred, dim=1)
@@ -216,7 +216,7 @@ def log_cosh(values: Tensor) -> Tensor:
 
 
 def _in_range(observation: Observation, layer: PixelLayer, rows: Tensor, has_bias: bool) -> Tensor:
-    """Give rows (A, pixels) or (A, pixels + 1) sign and scale; return images (A, *shape) clamped to the pixel range."""
+    """Return images (A, *shape), clamped to the pixel range, from rows (A, pixels [+ 1]) known up to a factor."""
     rows = rows[:, :-1] / rows[:, -1:] if has_bias else _without_bias(observation, layer, rows)
     images = examples_from(rows.nan_to_num(0.0, 0.0, 0.0), layer, observation)
     low, high = (bound.to(images.dtype) for bound in pixel_box(observation))
@@ -243,7 +243,7 @@ def _largest(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tenso
 
 
 def _labels(observation: Observation, images: Tensor) -> Tensor:
-    """One label per image: granted or inferred ones, in the order read layer by layer where nothing is dropped."""
+    """Return a label per image: granted or inferred; without dropout, in the order inferred layer by layer."""
     known = labels_or_unknown(observation, len(images))
     read = None if observation.sites else peel(observation, images).labels
     if read is None or (observation.labels is not None and not torch.equal(read.sort().values, known.sort().values)):
@@ -252,7 +252,7 @@ def _labels(observation: Observation, images: Tensor) -> Tensor:
 
 
 def _residual(observation: Observation, layer: PixelLayer, images: Tensor) -> float:
-    """Share of the first gradient outside the span of the images; clamping to the pixel range raises it."""
+    """Return the share of the first gradient outside the span of the images; clamping to the pixel range raises it."""
     gradient = observation.update.tensors[f"{layer.name}.weight"].double()
     rows = torch.empty(len(images), gradient.shape[1], dtype=torch.float64)
     rows[:, layer.pixels[0].argsort()] = images.double().flatten(1)

@@ -1,14 +1,15 @@
-"""one-hot-rows: read the rows of a table exactly, by its columns of 0 and 1, with dropout or without.
+"""one-hot-rows: recover the rows of a table exactly, by its 0/1 columns, with dropout or without.
 
-Idea: the rows of a batch lie in the row space of G. Undo the public scale, and a category is 0 or 1 in every row: try
-    all values of as many independent columns as G has dimensions, and keep what obeys all the others.
-Equation: x = q V, V the right singular vectors of G; q = t M^-1 for values t of R pivot columns M of V, the bias one.
-    Among the candidates, the rows are those of which G is made: without dropout G = sum_ik c_ik J_k(x_i) x_i^T has a
-    unique solution c, J_k the derivative of output k; with dropout the D of G = D X has most zeros.
-Assumes: honest-but-curious server, one gradient, public means and standard deviations of the columns; labels, rates and
-    batch size need not be known. Any activation, any width of at least the batch.
-Recovers: exact rows, then labels, and masks where the rates are known, layer by layer.
-Fails: more rows than the 0/1 columns tell apart (it says how many are missing); no categories; noise.
+Idea: the rows of a batch lie in the row space of G. After removal of the public scale, a category is 0 or 1 in every
+    row: try all values of as many independent columns as G has dimensions, and keep the rows that satisfy all other
+    columns.
+Equation: x = q V, V the right singular vectors of G; q = t M^-1 for values t of R pivot columns M of V, including the
+    bias. Among the candidates, the rows are the terms of G: without dropout G = sum_ik c_ik J_k(x_i) x_i^T has a unique
+    solution c, J_k the derivative of output k; with dropout the D of G = D X has most zeros.
+Assumes: honest-but-curious server, a single gradient, public means and standard deviations of the columns; labels,
+    rates and batch size need not be known. Any activation, any width of at least the batch.
+Recovers: exact rows, then labels, and masks if the rates are known, layer by layer.
+Fails: more rows than the 0/1 columns distinguish (it reports how many are missing); no categories; noise.
 Source: no paper is known to the authors; TabLeak, arXiv 2210.01785, reads tables from gradients by relaxed search.
 """
 
@@ -35,7 +36,7 @@ from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 
 class OneHotRowsConfig(Config):
-    """Settings of the enumeration. A million combinations take about two seconds on one core."""
+    """Settings of the enumeration. A million combinations need about two seconds on one core."""
 
     combinations: int = Field(default=3_000_000, ge=1, description="most combinations of values; it gives up at more")
     candidates: int = Field(default=1000, ge=1, description="most candidates among which rows are chosen")
@@ -60,7 +61,7 @@ class _Scale(NamedTuple):
 @final
 @attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", related="2210.01785")
 class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
-    """Tries all values of independent 0/1 columns, and keeps the rows of which the gradient is made."""
+    """Tries all values of independent 0/1 columns, and keeps the rows that explain the gradient."""
 
     effort: ClassVar[Effort] = "search"
     example: ClassVar[Tables] = {
@@ -71,7 +72,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse what is no table with categories of public statistics behind a dense layer with a bias."""
+        """Refuse inputs other than tables with public statistics and categories, and first layers without a bias."""
         shape, spec = observation.spec.shape, observation.spec
         if len(shape) != 1 or spec.vocabulary is not None:
             return f"it reads rows of a table, and an example has shape {tuple(shape)}"
@@ -90,7 +91,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         return self._no_such_number([column for column in range(shape[0]) if column not in flags])
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect a fraction of a second, and rows wherever 0/1 columns tell them apart."""
+        """Expect a fraction of a second, and rows if 0/1 columns distinguish them."""
         return Outlook(0.2, 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -148,7 +149,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         return f"'steps' names column {wrong[0]}, and the numbers are columns {list(numbers)}" if wrong else None
 
     def _table(self, observation: Observation, first: FirstLayer) -> TableColumns:
-        """Return categories and numbers by their places in the first layer's input."""
+        """Return categories and numbers by their positions in the first layer's input."""
         place = first.layer.pixels[0].argsort().tolist()
         categories = categories_of(observation.spec.mean, observation.spec.std)
         return TableColumns(
@@ -178,7 +179,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         basis: Tensor,
         generator: torch.Generator,
     ) -> Iterator[Tensor]:
-        """Yield places of rows of which the gradient may be made, shape (R,), the likelier the later."""
+        """Yield indices of rows that may form the gradient, shape (R,), the likelier the later."""
         if len(examples) == len(basis):
             return iter([torch.arange(len(examples))])
         parts = first.gradient @ basis.T
@@ -202,7 +203,7 @@ def _plain(rows: Tensor, scale: _Scale) -> Tensor:
 def _some(
     observation: Observation, first: FirstLayer, examples: Tensor, rank: int, candidates: int, facts: dict[str, float]
 ) -> Reconstruction:
-    """Return the rows that no others of the batch depend on."""
+    """Return the recovered rows; the other rows of the batch depend on each other."""
     stopped = f"read {len(examples)} rows of {candidates} candidates; others of the {rank} or more depend on each other"
     size = max(observation.batch_size or rank, len(examples))
     return part_of_batch(observation, first, examples, size, 1, stopped, (), facts)

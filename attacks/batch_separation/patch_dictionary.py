@@ -1,14 +1,14 @@
 """patch-dictionary: separate a vision transformer's batch exactly, by zeros that dropout leaves at its embedding.
 
-Idea: dropout behind the positions makes entries of a token's gradient exactly zero. Where a position's gradient is zero
-    all its tokens are, and few vectors of the column space of dE share these zeros: the tokens of that position.
+Idea: dropout after the positions makes entries of a token's gradient exactly zero. Where a position's gradient is zero,
+    all its tokens are zero, and few vectors of the column space of dE share these zeros: the tokens of that position.
 Equation: dE = sum over b, t of delta_bt x_bt^T, dpos_t = sum over b of delta_bt, with patches x, token gradients delta.
-Assumes: honest-but-curious server, one gradient; a learned position embedding, dropout right behind it; labels, rates
+Assumes: honest-but-curious server, one gradient; a learned position embedding, dropout right after it; labels, rates
     and masks need not be known. No more tokens in the batch than features or entries of a patch.
 Recovers: exact patches at their positions; images, by the direction of their tokens' gradients and by borders of
-    patches; where some tokens were not separated, the images of which at least half of the patches were.
-Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, p^B f a position, and
-    p^2 f a token if hidden units drop out, must leave few dimensions; noise, pruning. Repeated patches.
+    patches; if some tokens were not separated, the images with at least half of their patches.
+Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, p^B f a position, and p^2
+    f a token if hidden units drop out, must leave few dimensions; noise, pruning. Repeated patches.
 Source: this project; the dictionary after SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200.
 """
 
@@ -49,12 +49,12 @@ from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
-_SURE = 1.0  # standard errors between a token's likeness to its own image and to the next one
-_MOST_ORDERS = 24  # of labels, and groupings, that the whole gradient is asked about
+_SURE = 1.0  # standard errors between a token's affinity to its own image and to the next image
+_MOST_ORDERS = 24  # orders of labels, for each grouping, that are tested on the whole gradient
 
 
 class PatchDictionaryConfig(Config):
-    """Settings of the search; it is needed only where the common zeros leave more vectors than images."""
+    """Settings of the search, which runs only if the common zeros allow more vectors than images."""
 
     restarts: int = Field(default=1024, ge=1, description="most random restarts for one token")
     rank_tolerance: float = Field(
@@ -80,7 +80,7 @@ class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, and models whose tokens cannot be told apart by zeros of their positions' gradients."""
+        """Refuse several steps, and models without dropout zeros in the gradients of their positions."""
         patches = patch_projection(observation)
         if patches is None:
             return "no layer projects patches of the image"
@@ -95,7 +95,7 @@ class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Separate position after position, solve for the patches, and sort them into images."""
+        """Separate position after position, solve for the patches, and group them by image."""
         embedding = _embedding(observation)
         count = len(embedding.totals)
         singular = torch.linalg.svdvals(embedding.gradient)
@@ -177,7 +177,7 @@ def _embedding(observation: Observation) -> _Embedding:
 def _answer(
     observation: Observation, embedding: _Embedding, tokens: Tokens, rank: int, size: int, facts: dict[str, float]
 ) -> Reconstruction:
-    """Sort the tokens into images, and give back those of which at least half was separated."""
+    """Group the tokens by image, and return the images with at least half of their tokens."""
     patches, count = embedding.patches, len(embedding.totals)
     gradients, pixels = tokens.atoms[tokens.atom_of], _pixels(tokens, patches)
     affinities = token_affinities(gradients, pixels, tokens.positions, patches, observation.spec.shape)
@@ -215,7 +215,7 @@ def _pixels(tokens: Tokens, patches: Patches) -> Tensor:
 
 
 def _residual(embedding: _Embedding, tokens: Tokens, *, is_whole: bool) -> float:
-    """Share of the gradient that is not explained; for a part of the tokens, how far inputs of the bias are from 1."""
+    """Return the unexplained share of the gradient; for part of the tokens, the largest error of the bias's input."""
     if is_whole:
         return float((embedding.gradient - tokens.atoms.T @ tokens.rows).norm() / embedding.gradient.norm())
     return float((tokens.rows[:, -1] - 1.0).abs().max()) if embedding.has_bias else 0.0
@@ -241,7 +241,7 @@ class _Settled(NamedTuple):
 def _settle(
     observation: Observation, tokens: Tokens, patches: Patches, groups: list[TokenGroups], size: int
 ) -> _Settled:
-    """Return the first grouping, or where all masks follow from the tokens, that of the nearest gradient."""
+    """Return the first grouping, or if the tokens determine all masks, the grouping with the nearest gradient."""
     known = labels_or_unknown(observation, size)
     tried: list[_Settled] = []
     for group in groups:
@@ -267,7 +267,7 @@ def _images(observation: Observation, tokens: Tokens, patches: Patches, images: 
 
 
 def _masks(observation: Observation, tokens: Tokens, images: Tensor, size: int) -> Masks | None:
-    """The masks of a model that drops out nowhere but at the patches, all different and separated; else None."""
+    """Return the masks if the model has dropout only at the patches, all distinct and separated; else None."""
     [site, *others] = observation.sites
     if others or not knows_rates(observation) or len(tokens.atoms) < math.prod(site.shape[:-1]):
         return None

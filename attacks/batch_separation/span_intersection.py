@@ -1,11 +1,11 @@
 """span-intersection: solve a batch exactly from a dense network without dropout, by the spans of two layers.
 
-Idea: rows of dW_1 span the inputs x of the first layer, rows of dW_2 those of the second. The examples are the points
-    that satisfy both: h equations for as many unknowns as examples, with isolated solutions.
-Equation: act(W_1 x + b_1) in span(rows of dW_2) for x in span(rows of dW_1), by Levenberg-Marquardt on
-    r(x) = (I - U U^T) a / |a|, a = act(W_1 x + b_1), from many starts at once.
+Idea: rows of dW_1 span the inputs x of the first layer, rows of dW_2 the inputs of the second. The examples are the
+    points that satisfy both: h equations for as many unknowns as examples, with isolated solutions.
+Equation: act(W_1 x + b_1) in span(rows of dW_2) for x in span(rows of dW_1), by Levenberg-Marquardt on r(x) = (I - U
+    U^T) a / |a|, a = act(W_1 x + b_1), from many starts at once.
 Assumes: honest-but-curious server, one exact gradient; labels and batch size need not be known. Without a bias the
-    activation must fix scale and sign, as GELU does. Dropout behind the second layer does no harm.
+    activation must fix scale and sign, as GELU does. Dropout after the second layer has no effect.
 Recovers: exact examples, in part or all; of a whole batch also masks and labels, layer by layer.
 Fails: dropout between the two layers (use sparse-dictionary); scale-free or odd activations without a bias; layers less
     than twice as wide as the batch; models that mix units between the layers. Noise moves the solutions.
@@ -70,7 +70,7 @@ class _Solutions(NamedTuple):
     "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
 )
 class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
-    """Finds points of the first layer's row space whose images lie in that of the second layer."""
+    """Finds points of the first layer's row space whose images lie in the second layer's row space."""
 
     effort: ClassVar[Effort] = "search"
     example: ClassVar[Tables] = {
@@ -90,7 +90,7 @@ class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
         return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect a fraction of a second: where the update fits, isolated solutions are all there are."""
+        """Expect a fraction of a second: if the update fits, all solutions are isolated."""
         return Outlook(0.2, 0.9)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -119,7 +119,7 @@ class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
     def _round(
         self, span: InputSpan, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
     ) -> _Solutions:
-        """Add the solutions of one round of restarts, each once."""
+        """Add the distinct solutions of one round of restarts."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
         points, residuals = solve_points(problem, span.starts(self.config.restarts, generator))
         good = residuals < accepted
@@ -152,7 +152,7 @@ def _hopeless(read: Spectrum, units: int) -> str | None:
 
 
 def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
-    """Indices of one solution of each group of equal ones, smallest residuals first."""
+    """Return the index of one solution per group of equal solutions, smallest residuals first."""
     kept: list[int] = []
     for index in residuals.argsort().tolist():
         distances = (rows[kept] - rows[index]).norm(dim=1)

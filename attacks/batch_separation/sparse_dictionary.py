@@ -4,10 +4,10 @@ Idea: the columns of D have an exact zero for every dropped or inactive unit, so
     is D, found by dictionary learning. Dropout supplies zeros: it makes batches separable instead of hiding them.
 Equation: G = D X, with D (units, B) the output gradients and X (B, pixels) the inputs; D from the basis, then X.
 Assumes: honest-but-curious server, one gradient; labels and batch size need not be known. Scale and sign come from the
-    bias, or without one from the next layer. If only some columns are found, the next layer completes them.
+    bias, or without a bias from the next layer. If only some columns are found, the next layer completes them.
 Recovers: exact images, and for a whole batch the masks of all layers and the labels; masks need known dropout rates.
-Fails: no zeros (GELU without dropout: use span-intersection), too few for the batch, strong noise.
-    Weaker noise blurs the images. With ReLU a sparse mixture may pass for an example: the objective shows it.
+Fails: no zeros (GELU without dropout: use span-intersection), too few for the batch, strong noise. Weaker noise blurs
+    the images. With ReLU a sparse mixture may pass for an example: the objective shows it.
 Source: inspired by SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, of which the abstract was read; SPEAR: arXiv
     2403.03945; completion: after TIGER, arXiv 2606.18312.
 """
@@ -44,18 +44,18 @@ from fedsim.core.hooks import Effort, SeparatingAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
-_COMPLETIONS = (2, 16)  # restarts per example; more when the first ones fail
+_COMPLETIONS = (2, 16)  # restarts per example; more if the first restarts fail
 _COMPLETED = 3e-5
 _LEFT_OPEN = (0, 1, 3)
-_ABOVE_EDGE = 3.0  # times the largest singular value of independent rounding errors
+_ABOVE_EDGE = 3.0  # relative to the largest singular value of independent rounding errors
 _LIMITS = torch.tensor([0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1], dtype=torch.float64)
-_CLEARLY = 10.0  # times what rounding may be
+_CLEARLY = 10.0  # relative to the largest possible rounding
 _CONTRADICTED = 0.1
 _COMPARED_IN_NOISE = 0.25
 
 
 class SparseDictionaryConfig(Config):
-    """Settings of the search. A round of 1,024 restarts takes about half a second on one core for 512 units."""
+    """Settings of the search. A round of 1,024 restarts needs about half a second on one core for 512 units."""
 
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
     restarts: int = Field(default=1024, ge=1, description="random restarts in each round")
@@ -91,7 +91,7 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""
+        """Refuse several steps, single examples, and models without a first linear layer of determinable scale."""
         return batch_refusal(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -112,7 +112,7 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
         return _answer(observation, first, atoms, read.rank, size, watch.rounds, facts)
 
     def _read(self, observation: Observation, first: FirstLayer) -> Spectrum:
-        """Return the spectrum of rows of equal norm, or of the gradient itself where not its rounding is the noise."""
+        """Return the spectrum of rows of equal norm; of the gradient itself if its noise is not its own rounding."""
         most, tolerance = observation.batch_size, self.config.rank_tolerance
         plain = torch.linalg.svdvals(first.gradient)
         if observation.update.kind == "delta":
@@ -123,7 +123,7 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
     def _separate(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
     ) -> _Atoms:
-        """Find all atoms; if some are missing, subtract those that were found, and search the rest."""
+        """Find all atoms; if some are missing, subtract the atoms found so far, and search the rest."""
         groups: list[_Atoms] = []
         sizes = torch.ones(len(first.gradient)).double() if observation.update.kind == "delta" else None
         rest = first.gradient
@@ -218,10 +218,10 @@ class _Watch:
 
 
 def _without_few_outputs(observation: Observation, first: FirstLayer, rank: int) -> FirstLayer:
-    """Return the first layer without the one behind it where that has too few outputs to hold `rank` examples.
+    """Return the first layer, without the next layer if that has too few outputs to hold `rank` examples.
 
-    The gradient of K outputs has K combinations of its inputs, and of classes, whose residuals add up to 0, one less:
-    an example outside their span is not contradicted. Without a bias the scale needs even these.
+    The gradient of K outputs spans at most K combinations of its inputs, and K - 1 for classes, whose residuals sum to
+    0: an example outside their span is not contradicted. Without a bias even these are needed for the scale.
     """
     if first.behind is None or not first.has_bias:
         return first
@@ -230,7 +230,7 @@ def _without_few_outputs(observation: Observation, first: FirstLayer, rank: int)
 
 
 def _share_of_rounding(observation: Observation, first: FirstLayer, singular: Tensor) -> float:
-    """Return a singular value that rounding of the weights surely does not reach, over the largest one."""
+    """Return a bound on singular values from rounding of the weights, relative to the largest singular value."""
     name = f"{first.layer.name}.weight"
     (level,) = rounding_levels(observation, {name: observation.update.tensors[name]})
     edge = sum(size**0.5 for size in first.gradient.shape)
@@ -238,7 +238,7 @@ def _share_of_rounding(observation: Observation, first: FirstLayer, singular: Te
 
 
 def _columns(factors: Factors) -> list[int]:
-    """Return in how many leading columns to search: all, then only those of singular values above growing limits."""
+    """Return the numbers of leading columns to search: all, then only singular values above growing limits."""
     singular = factors.right.norm(dim=1)
     counts = (singular > singular[0] * _LIMITS.to(singular)[:, None]).sum(1)
     return [count for count in dict.fromkeys(counts.tolist()) if count > 1]
@@ -263,9 +263,10 @@ def _solve(
     residual: float,
     generator: torch.Generator,
 ) -> _Atoms | None:
-    """Return the atoms of a basis that the next layer confirms; None when there are none.
+    """Return the atoms of a basis that the next layer confirms, or None.
 
-    One wrong vector of a complete basis makes the rows of all others wrong, so the last ones are left open then.
+    A single wrong vector of a complete basis makes the rows of all others wrong, so the last vectors are then left
+    open.
     """
     missing = len(factors.right)
     if len(vectors) == missing:
@@ -282,7 +283,7 @@ def _solve(
 
 
 def _residuals(observation: Observation, first: FirstLayer, atoms: _Atoms) -> Tensor:
-    """Return how far the next layer's inputs are outside its row space, in [0, 1], (k,); 0 without such a layer."""
+    """Return the distance of the next layer's inputs from its row space, in [0, 1], (k,); 0 without such a layer."""
     behind = first.behind
     if behind is None or not is_elementwise(behind.inputs, len(first.weight)):
         return torch.zeros(len(atoms.rows))
@@ -298,7 +299,7 @@ def _most(observation: Observation, rank: int) -> int:
 def _complete(
     observation: Observation, first: FirstLayer, factors: Factors, vectors: Tensor, generator: torch.Generator
 ) -> _Atoms | None:
-    """Find the rows of X that an incomplete basis leaves open, example by example; None when none is found."""
+    """Find the open rows of X of an incomplete basis, example by example; None if no example is completed."""
     behind, width = first.behind, len(first.weight)
     if behind is None or not len(vectors) or not is_elementwise(behind.inputs, width):
         return None
@@ -348,7 +349,7 @@ def _answer(
     rounds: int,
     facts: dict[str, float],
 ) -> Reconstruction:
-    """Give the rows their scale; if all are found, also solve for the masks and labels of the layers behind."""
+    """Determine the scale of the rows; for a complete basis, also solve for masks and labels of the later layers."""
     count = len(atoms.rows)
     facts = {**facts, "examples found": float(count)}
     if not count:
@@ -369,5 +370,5 @@ def _answer(
     rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
     residual = (rest, "relative residual of the first gradient, zeros enforced")
     guess = whole_batch(observation, examples, residual, rounds, notes, facts)
-    is_proven = first.has_bias and rest < EXACT and inexact(observation) is None  # the bias tells the scale
+    is_proven = first.has_bias and rest < EXACT and inexact(observation) is None  # the bias determines the scale
     return replace(guess, has_exact_inputs=is_proven)

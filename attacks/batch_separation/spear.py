@@ -1,14 +1,14 @@
-"""spear: separate a batch exactly from a first linear layer, by random draws of rows whose zeros agree (SPEAR).
+"""spear: separate a batch exactly from a first linear layer, by random draws of rows with common zeros (SPEAR).
 
 Idea: G = D X has rank B. If B - 1 drawn rows of a basis U of its column space are zero in the same column of D, their
     null vector q gives that column; zeros of ReLU or dropout make that likely. U q then has far more zeros than drawn.
 Equation: D_i = U q_i; about H_B / z^(B-1) draws with z = (s - s^B) / (1 - s^B), s the share of zeros in a column.
 Assumes: honest-but-curious server, one exact gradient; labels and batch size need not be known. Scale and sign come
-    from the bias, or without one from the next layer.
+    from the bias, or without a bias from the next layer.
 Recovers: exact images, then masks and labels layer by layer. The signs of the pre-activations check the choice of
     vectors for ReLU, in one direction only under dropout.
 Fails: batches beyond about 16, since draws double with each example; no zeros (GELU without dropout); noise. It gives
-    up at once when more than `draws` are expected. sparse-dictionary reaches further.
+    up at once if more than `draws` are expected. sparse-dictionary works for larger batches.
 Source: Dimitrov et al. 2024, arXiv 2403.03945.
 """
 
@@ -40,7 +40,7 @@ from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _DRAWS_AT_ONCE = 1024
 _PROBES = 64
-_ASSUMED_RATE = 0.25  # where rates are not known; too low costs draws, too high costs examples
+_ASSUMED_RATE = 0.25  # for unknown rates; too low costs draws, too high costs examples
 _CANDIDATES_PER_EXAMPLE = 4
 _ZERO_OF_DOUBLE, _ZERO_OF_SINGLE = 1e-9, 1e-4  # relative; the null vector of few rows enlarges rounding errors
 _ONE_DIRECTION = 1.0 - 1e-6  # cosine of two estimates of one column; they differ by rounding of the null vector
@@ -48,7 +48,7 @@ _AGREES = 1.0 - 1e-9
 
 
 class SpearConfig(Config):
-    """Settings of the draws. On one core, 100,000 draws for 16 examples and 512 units take about 4 seconds."""
+    """Settings of the draws. On one core, 100,000 draws for 16 examples and 512 units need about 4 seconds."""
 
     draws: int = Field(default=200_000, ge=1, description="most draws; it gives up at once if more are expected")
     rank_tolerance: float = Field(
@@ -57,11 +57,11 @@ class SpearConfig(Config):
 
 
 class _Gates(NamedTuple):
-    """When units of the first layer pass no gradient, measured on noise inputs."""
+    """Conditions under which units of the first layer pass no gradient, measured on noise inputs."""
 
     zero_share: float
-    by_sign: bool  # no gradient when the pre-activation is negative
-    sign_only: bool  # and always one when it is positive
+    by_sign: bool  # no gradient if the pre-activation is negative
+    sign_only: bool  # and always a gradient if it is positive
 
 
 Score = Callable[[Sparse], float]
@@ -81,11 +81,11 @@ class Spear(SeparatingAttack[SpearConfig]):
     example: ClassVar[Tables] = {"federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""
+        """Refuse several steps, single examples, and models without a first linear layer of determinable scale."""
         return batch_refusal(observation)
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect draws that double with each example, a second of them for nine."""
+        """Expect draws that double with each example, about a second for nine examples."""
         return Outlook(max(1.0, 2.0 ** ((observation.batch_size or 1) - 9)), 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -170,7 +170,7 @@ def live_zero_share(zero_share: float, rank: int, columns: int = 1) -> float:
 
 
 def least_zero_share(zero_share: float, rank: int) -> float:
-    """Return tau, a quarter of the way from the zero share of a mixture of two columns to that of one column.
+    """Return tau, a quarter of the way from the zero share of a mixture of two columns to that of a single column.
 
     A column of few units may have far fewer zeros than expected; a mixture that passes is rejected later.
     """
@@ -178,7 +178,7 @@ def least_zero_share(zero_share: float, rank: int) -> float:
 
 
 def expected_draws(zero_share: float, rank: int) -> float:
-    """Return the expected number of draws for all B columns, H_B / z^(B-1); infinite when no row has a zero."""
+    """Return the expected number of draws for all B columns, H_B / z^(B-1); infinite if no row has a zero."""
     share = live_zero_share(zero_share, rank)
     if rank == 1:
         return 1.0
@@ -193,7 +193,7 @@ def null_vectors(basis: Tensor, draws: int, zero: float, least: float, generator
         draws: number of draws.
         zero: entries below it, in units of their row's norm, count as zero.
         least: share of zeros above which a vector is kept.
-        generator: for the draws.
+        generator: random source of the draws.
     """
     height, rank = basis.shape
     directions = F.normalize(basis, dim=1)
@@ -227,7 +227,7 @@ def _sharpen(directions: Tensor, vector: Tensor, zero: float) -> Tensor:
 
 
 def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generator) -> _Gates:
-    """Run noise through a copy of the model and look at the gradient of the first layer's outputs."""
+    """Measure the gradient of the first layer's outputs on noise, in a copy of the model."""
     model = copy.deepcopy(observation.model).train().requires_grad_()
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and not knows_rates(observation):
@@ -245,7 +245,10 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
 
 
 def _score(observation: Observation, first: FirstLayer, factors: Factors, gates: _Gates) -> Score:
-    """Score of a basis in [0, 1]: how far zeros and signs of its pre-activations agree; 1 where signs show nothing."""
+    """Return the function from a basis to its score in [0, 1]: agreement of zeros with pre-activation signs.
+
+    The score is 1 if signs show nothing.
+    """
     weight = first.weight[factors.live]
 
     def score(sparse: Sparse) -> float:
@@ -262,7 +265,7 @@ def _score(observation: Observation, first: FirstLayer, factors: Factors, gates:
 
 
 def _exchange(score: Score, sparse: Sparse, order: Tensor) -> tuple[Sparse, float]:
-    """Replace chosen vectors by spare ones as long as that raises the score."""
+    """Replace chosen vectors by spare vectors as long as that raises the score."""
     chosen = order.tolist()
     best = score(_pick(sparse, chosen))
     for spare in sorted(set(range(len(sparse.vectors))) - set(chosen)):

@@ -1,1 +1,1 @@
-"""Solve for one input without a search."""
+"""Closed-form attacks: recover a single input, or a small batch, without a search."""

@@ -1,4 +1,4 @@
-"""The start of a recursion: the inputs of the last layer and the gradients of the logits, from the layer's gradient."""
+"""Start of a recursion: inputs and logit gradients of the last layer, from the layer's gradient."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LARGEST_ODDS = 30.0
 _CELLS, _ZOOMS = 1000, 4
 _BISECTIONS = 60
 _FITS = 1e-3
-_BLURRED = 1e-3  # relative error of inputs beyond which every layer behind would be wrong
-_ABOVE_ROUNDING = 1.0  # errors of single entries spread; below this many, a unit of a batch counts as silent
+_BLURRED = 1e-3  # relative error of inputs above which the solutions of all earlier layers would be wrong
+_ABOVE_ROUNDING = 1.0  # in standard errors: a smaller entry of a batch's input counts as zero
 
 
 def heads_of(observation: Observation, layer: SequentialLayer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of k = dL/dz (B, K) and inputs (B, D) of the last layer; none where it does not tell its examples apart.
+    """Return pairs of k = dL/dz (B, K) and inputs (B, D) of the last layer; none if its examples cannot be separated.
 
-    For one example with a bias k is the bias gradient, without one see `head_scales`. Batches are separated.
+    For a single example with a bias, k is the bias gradient; without a bias see `head_scales`. Batches are separated.
     """
     if examples_of(observation) == 1:
         return [(k[None], features[None]) for k, features in _heads_of_one(observation, layer, gradients)]
@@ -50,7 +50,7 @@ def _heads_of_one(observation: Observation, layer: SequentialLayer, gradients: T
 
 
 def _possible_labels(observation: Observation, weight: Tensor) -> list[int]:
-    """The granted or inferred label; both of two classes, since without a bias their rows are opposite."""
+    """Return the granted or inferred label; both of two classes, since without a bias their rows are opposite."""
     if observation.labels is not None:
         return observation.labels.tolist()
     return [0, 1] if len(weight) == 2 else label_of_one(weight, None).tolist()  # noqa: PLR2004 - two classes
@@ -60,7 +60,7 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
     """Return the lengths c of k = c u that explain a last weight gradient u r^T, best first, at least one.
 
     The input is r / c, so softmax(W r / c + b) - onehot(y) = c u. For two classes without a bias this is R-GAP's
-    equation -mu / (1 + exp(mu)) = <W, dW> of the margin mu, with up to two roots; more classes tell them apart.
+    equation -mu / (1 + exp(mu)) = <W, dW> of the margin mu, with up to two roots; more classes exclude the wrong root.
 
     Args:
         weight: W of the last layer, shape (K, D).
@@ -73,7 +73,7 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
     others = [index for index in range(len(weight)) if index != label]
 
     def outcome(odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths c (N,) for assumed log odds of the label (N,), with the scores (N, K) and log odds that follow."""
+        """Return lengths c (N,) for log odds of the label (N,), and the resulting scores (N, K) and log odds."""
         lengths = odds.neg().sigmoid() / left[label].abs()
         scores = step / lengths[:, None] + offset
         return lengths, scores, scores[:, label] - scores[:, others].logsumexp(1)
@@ -92,7 +92,7 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
 
 
 def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms: int) -> list[float]:
-    """Roots between two points, also near minima of |function|, since two roots may lie in one cell of the grid."""
+    """Return roots between two points, also near minima of |function|: two roots may lie in one cell of the grid."""
     grid = torch.linspace(low, high, _CELLS + 1, dtype=torch.float64)
     values = function(grid)
     changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()

@@ -1,8 +1,8 @@
-"""From the head of a chain back to its inputs, one layer at a time, for one example or a small batch.
+"""Recursion from the last layer of a sequential network to its inputs, for a single example or a small batch.
 
-The head gives k_L = dL/dz_L and the input of the last layer, of every example. From these, for every layer l,
-z_l = act^-1(x_l) and k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) follow, and linear equations give the
-layer's inputs. Zeros of a recovered input behind a dropout are the dropped units.
+The last layer's gradient gives k_L = dL/dz_L and the layer's input, for every example. From these, for every layer l,
+z_l = act^-1(x_l) and k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) follow, and linear equations determine the
+layer's inputs. Zeros of a recovered input after a dropout are the dropped units.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
-# Relative size of a dropped entry in a solved input; rounding errors of float32 stay below.
+# relative size of a dropped entry in a solved input; rounding errors of float32 stay below
 _DROPPED = 1e-6
 _SETTLED = 1e-6
 _TWINS = 1e-9
@@ -56,13 +56,13 @@ class LinearEquations:
 
 @dataclass(frozen=True)
 class LayerSolution:
-    """What is known of a layer's input, of all examples.
+    """Solution for a layer's inputs of all examples.
 
     Attributes:
-        values: the input, as the layer saw it, shape (n,), float64; one example behind the other.
-        rank: number of independent equations behind it, at most n.
+        values: inputs of the layer, after dropout, shape (n,), float64; examples are concatenated.
+        rank: number of independent equations, at most n.
         residual: relative residual of the equations.
-        equations: the equations that hold for it, None when it is fully known.
+        equations: the equations, None if the input is fully determined.
     """
 
     values: Tensor
@@ -73,13 +73,13 @@ class LayerSolution:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is known of a layer's outputs z, shape (outputs,).
+    """Partly known outputs z of a layer, shape (outputs,).
 
     Attributes:
-        values: z, where the activation and the dropout behind show it.
+        values: z, where the activation and the following dropout show it.
         slopes: derivative of the next layer's input with respect to z; 0 where z is not shown.
         behind: the solution for the next layer's input.
-        is_complete: whether that input is fully known.
+        is_complete: whether the next layer's input is fully determined.
     """
 
     values: Tensor
@@ -88,7 +88,7 @@ class Outputs:
     is_complete: bool
 
     def examples(self, layer: SequentialLayer) -> int:
-        """Return of how many examples these are the layer's outputs."""
+        """Return the number of examples in the layer's outputs."""
         return len(self.values) // len(layer.offset)
 
 
@@ -98,19 +98,19 @@ Solve = Callable[[SequentialLayer, Tensor, Tensor, Outputs, Tensor], LayerSoluti
 
 @dataclass(frozen=True)
 class Recursion:
-    """The best walk back.
+    """The best pass from the last layer to the image.
 
     Attributes:
         inputs: the examples, shape (B, *shape), in the model's precision.
         labels: shape (B,).
         masks: one per site.
-        objective: its value; `meaning` says what it measures.
-        ranks: (layer, independent equations, unknowns) of every layer, the last one first.
+        objective: value of the objective that `meaning` describes.
+        ranks: (layer, independent equations, unknowns) of every layer, last layer first.
         residual: the largest residual of all layers.
         heads: number of heads that the gradient of the last layer allows.
-        twins: number of heads that explain the whole gradient equally well. Without biases two classes allow images
+        twins: number of heads that explain the whole gradient equally well. Without biases, two classes allow images
             that differ by a factor, or by their sign and label; the pixel range decides.
-        objectives: objectives of all walks, in order.
+        objectives: objectives of all passes, in order.
     """
 
     inputs: Tensor
@@ -126,12 +126,12 @@ class Recursion:
 
     @property
     def history(self) -> tuple[tuple[int, float], ...]:
-        """Pairs of a walk's number, from 1, and its objective."""
+        """Pairs of a pass's number, from 1, and its objective."""
         return tuple(enumerate(self.objectives, start=1))
 
     @property
     def number(self) -> int:
-        """The number of this walk, from 1."""
+        """The number of this pass, from 1."""
         return self.objectives.index(self.objective) + 1
 
     @property
@@ -173,10 +173,10 @@ class Recursion:
         return self.objective < MATCHES
 
     def reconstruction(self, observation: Observation, stopped: str) -> Reconstruction:
-        """Return this walk as an attack's answer.
+        """Return this pass as the attack's reconstruction.
 
         Args:
-            observation: what the attack got.
+            observation: inputs of the attack.
             stopped: why the attack ended.
         """
         return Reconstruction(
@@ -195,7 +195,7 @@ class Recursion:
 
     @property
     def short(self) -> tuple[str, int, int] | None:
-        """The first layer on the way back with fewer independent equations than unknowns."""
+        """The first layer, from the last to the first, with fewer independent equations than unknowns, or None."""
         return next((entry for entry in self.ranks if entry[1] < entry[2]), None)
 
 
@@ -203,8 +203,8 @@ def refusal(observation: Observation, largest: int) -> str | None:
     """Return why no recursion can start, or None.
 
     Args:
-        observation: what the attack got.
-        largest: most unknowns of a convolution's input.
+        observation: inputs of the attack.
+        largest: largest number of unknowns of a convolution's input.
     """
     examples = examples_of(observation)
     reason = one_gradient_only(observation)
@@ -232,16 +232,19 @@ def _refuse_batch(observation: Observation, examples: int, classes: int) -> str 
 
 
 def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep) -> Recursion:
-    """Walk back from every head that the last layer's gradient allows; return the walk that explains most.
+    """Run the recursion from every head that the last layer's gradient allows; return the best pass.
+
+    Of passes with almost equal objectives, the image nearest to the pixel range wins.
 
     Args:
-        observation: one for which `refusal` returns None.
+        observation: observation for which `refusal` returns None.
         solve: least squares for one convolution.
-        walks: most walks per head; each starts from the image of the one before, the first from a grey image.
-        on_step: called once per walk.
+        walks: largest number of passes per head; each starts from the image of the previous pass, the first from a grey
+            image.
+        on_step: called once per pass.
 
     Raises:
-        NothingFound: the last layer's gradient does not tell the examples of a batch apart.
+        NothingFound: the last layer's gradient does not separate the examples of a batch.
     """
     layers = chain_of(observation)
     factor = observation.learning_rate if observation.update.kind == "delta" else 1.0
@@ -260,7 +263,7 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
             done.append(walk)
             head_of.append(number)
-            best = min(done, key=lambda one: one.objective)  # for the progress; twins are told apart at the end
+            best = min(done, key=lambda one: one.objective)  # only for the progress; the final choice follows below
             on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
             image = walk.inputs.double().flatten()
             if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():
@@ -274,13 +277,13 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
 
 
 def _outside(observation: Observation, image: Tensor) -> float:
-    """Distance of an image from the pixel range; 0 inside."""
+    """Return the distance of an image from the pixel range; 0 inside."""
     low, high = (bound.to(image.dtype) for bound in pixel_box(observation))
     return float((image - image.clamp(low, high)).norm())
 
 
 def _inputs(layers: tuple[SequentialLayer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
-    """The inputs (n,) of every layer when the examples are `guess`."""
+    """Return the inputs (n,) of every layer for the examples `guess`."""
     seen: list[Tensor] = []
     values = guess
     for layer, kept in zip(layers, keeps, strict=True):
@@ -299,7 +302,7 @@ def _walk(
     features: Tensor,
     centres: list[Tensor],
 ) -> tuple[Recursion, list[Tensor]]:
-    """One walk, and the entries that each layer's dropout kept; `centres` are the layers' inputs for a guess."""
+    """Return a pass and the kept entries of each layer's dropout; `centres` are the layers' inputs for a guess."""
     examples, label = len(k), k.argmin(1) if observation.labels is None else observation.labels
     head = gradients[f"{layers[-1].name}.weight"]
     residual = float((k.T @ features - head).norm() / head.norm())
@@ -343,7 +346,7 @@ def _solve(
 
 
 def _kept(layer: SequentialLayer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
-    """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped ones."""
+    """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped entries."""
     if layer.drop is None:
         return torch.ones_like(values)
     if isinstance(layer.module, nn.Linear) and examples == 1:
@@ -356,7 +359,7 @@ def _kept(layer: SequentialLayer, gradients: Tensors, values: Tensor, examples: 
 
 
 def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """True for mask entries with any activation that is not zero."""
+    """Return True for mask entries with any nonzero activation."""
     for dimension, (size, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
         alive = alive.any(dimension, keepdim=True) if wanted < size else alive
     return alive

@@ -1,8 +1,8 @@
-"""Networks that are a chain: linear and convolutional layers with one elementwise activation behind each, and dropout.
+"""Sequential networks: linear and convolutional layers, each with an elementwise activation, and dropout.
 
-They are recognised by what they do: calling the innermost modules one after another must give the model's output. Each
-layer then has linear equations for its inputs: z = W x from its outputs, and dW = sum over examples of k (x) x from its
-gradient, with k = dL/dz. Vectors of several examples are joined, one example behind the other.
+A network is recognised by its behaviour: calling the innermost modules one after another must give the model's output.
+Each layer then has linear equations for its inputs: z = W x from its outputs, and dW = sum over examples of k (x) x
+from its gradient, with k = dL/dz. Vectors of several examples are concatenated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedsim.core.types import DropoutSite, Observation
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 _ROWS_AT_ONCE = 256
 _LARGEST_LOGIT = 1.0 - 1e-15
-_SURELY_ZERO = 1e-6  # of the largest output; rounding errors of solved outputs in float32 stay below
+_SURELY_ZERO = 1e-6  # relative to the largest output; rounding errors of solved outputs in float32 stay below
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Activation:
     """An increasing elementwise function.
 
     Attributes:
-        inverse: the pre-activation of an output; any one that fits where the slope is 0.
+        inverse: the pre-activation of an output; any valid pre-activation where the slope is 0.
         slope: the derivative, as a function of the output.
-        is_invertible: False for ReLU, whose zeros do not show their input.
+        is_invertible: False for ReLU: the zeros of its output do not determine its input.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -51,7 +51,7 @@ class Drop:
     Attributes:
         index: index into the observation's sites.
         rate: probability p.
-        activation: shape of the activation that it drops, batch first.
+        activation: shape of the dropped activation, batch first.
         mask: shape of its mask.
     """
 
@@ -63,13 +63,13 @@ class Drop:
 
 @dataclass(frozen=True)
 class SequentialLayer:
-    """A linear or convolutional layer, with the dropout in front of it and the activation behind it.
+    """A linear or convolutional layer, with the dropout before it and the activation after it.
 
     Attributes:
         name: name of its module.
         shape: shape of one input.
-        drop: the dropout in front of it, or None.
-        activation: the activation behind it.
+        drop: the dropout before it, or None.
+        activation: the activation after it.
     """
 
     name: str
@@ -119,7 +119,7 @@ class SequentialLayer:
         """Return the matrix from a convolution's inputs to its weight gradient, both flattened.
 
         Args:
-            k: over its outputs of all B examples; the matrix then has B unknowns columns.
+            k: dL/dz over the outputs of all B examples; the matrix has B unknowns columns.
         """
         assert isinstance(self.module, nn.Conv2d)
         cut = torch.cat([self._cut(part) for part in self._basis()])  # (unknowns, patch, places)
@@ -153,7 +153,7 @@ def chain_of(observation: Observation) -> tuple[SequentialLayer, ...]:
     """Return the layers in the order of their calls.
 
     Raises:
-        NotApplicable: with the reason why the model is no such chain, or which part of its update is missing.
+        NotApplicable: with the reason why the model is not sequential, or the missing part of its update.
     """
     calls = _calls(observation)
     layers = _layers(observation, calls)
@@ -165,7 +165,7 @@ def chain_of(observation: Observation) -> tuple[SequentialLayer, ...]:
 
 
 def _calls(observation: Observation) -> list[_Call]:
-    """Innermost modules in call order; raises unless they are all that the model computes."""
+    """Return the innermost modules in call order; raise `NotApplicable` unless their composition is the model."""
     model = copy.deepcopy(observation.model).double().eval()
     calls: list[_Call] = []
 
@@ -210,7 +210,7 @@ def _refuse_strangers(call: _Call) -> None:
 
 
 def _layers(observation: Observation, calls: list[_Call]) -> tuple[SequentialLayer, ...]:
-    """Group the calls by layer."""
+    """Group the calls by layer; raise `NotApplicable` if their order is not supported."""
     layers: list[SequentialLayer] = []
     sites = list(enumerate(observation.sites))
     drop: Drop | None = None

@@ -1,11 +1,12 @@
-"""april: solve for one image of a vision transformer whose attention sees the embedded tokens directly (APRIL).
+"""april: solve for a single image of a vision transformer whose attention reads the embedded tokens directly (APRIL).
 
-Idea: tokens that only the projections to queries, keys and values see have the gradient A = dL/dpos. With the gradients
-    of the projections this gives linear equations for the tokens, and the embedding E turns tokens into patches.
+Idea: if only the query, key and value projections read the tokens, the tokens' gradient is A = dL/dpos. With the
+    gradients of the projections this gives linear equations for the tokens. The embedding E maps tokens back to
+    patches.
 Equation: A^T z = Wq^T dWq + Wk^T dWk + Wv^T dWv, with tokens z = E x + b + pos (n tokens, d features).
-Assumes: honest-but-curious server, one exact gradient of one image; labels granted or inferred. The gradient of E may
-    be hidden, which closed-form-vit needs. Dropout behind the positions makes the equation bilinear.
-Recovers: the exact image, the label, and the mask behind the positions, from zeros of A.
+Assumes: honest-but-curious server, an exact gradient of a single image; labels granted or inferred. The gradient of E
+    may be hidden, which closed-form-vit needs. Dropout after the positions makes the equation bilinear.
+Recovers: the exact image, the label, and the mask after the positions, from zeros of A.
 Fails: a residual connection around or a normalisation in front of the attention; more tokens than features; fewer
     features than entries of a patch; a rank-deficient A. With dropout it needs about twice as many features as tokens.
 Source: Lu et al. 2022, arXiv 2112.14087.
@@ -38,7 +39,7 @@ _RIDGE = 1e-10
 
 
 class AprilConfig(Config):
-    """Settings of APRIL. All but `rank_tolerance` are used only where tokens are dropped out."""
+    """Settings of APRIL. All but `rank_tolerance` are used only if tokens are dropped out."""
 
     sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
     restarts: int = Field(
@@ -57,7 +58,7 @@ class _Embedding(NamedTuple):
     positions: str
     first: int  # row of the first patch
     tokens: int
-    weights: tuple[str, ...]  # of all projections that see the tokens
+    weights: tuple[str, ...]  # of all projections that read the tokens
     site: int | None  # dropout between positions and projections
 
 
@@ -88,7 +89,7 @@ class April(LabelFreeAttack[AprilConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps or images, and models whose attention does not see the embedded tokens alone."""
+        """Refuse several steps or images, and models in which other layers read the embedded tokens."""
         if (observation.batch_size or 1) > 1:
             return f"the position embedding sums the tokens of {observation.batch_size} images; a closed form needs one"
         reason = one_gradient_only(observation)
@@ -101,7 +102,7 @@ class April(LabelFreeAttack[AprilConfig]):
         return None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve in closed form, or alternate where dropout hides parts of the equation."""
+        """Solve in closed form, or by alternating least squares if dropout hides parts of the equation."""
         embedding = _embedding(observation)
         width = embedding.patches.width
         slopes = observation.update.tensors[embedding.positions].double().reshape(-1, width)
@@ -146,7 +147,7 @@ class April(LabelFreeAttack[AprilConfig]):
         )
 
     def _alternate(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:
-        """The solution of the first restart whose residual is small enough, else the best one."""
+        """Return the solution of the first restart with a small enough residual, else the best solution."""
         size = slopes[kept].square().mean().sqrt()
         first = torch.zeros_like(slopes)
         best: _Solution | None = None
@@ -170,10 +171,10 @@ class April(LabelFreeAttack[AprilConfig]):
 
 
 def _embedding(observation: Observation) -> _Embedding:
-    """Find the tensors and layers of the equation.
+    """Return the tensors and layers of the equation.
 
     Raises:
-        NotApplicable: with the reason why there is no such equation, or why it has no unique solution.
+        NotApplicable: with the reason why no such equation holds, or why it has no unique solution.
     """
     patches = patch_projection(observation)
     if patches is None:
@@ -208,14 +209,14 @@ def _embedding(observation: Observation) -> _Embedding:
 
 
 def _stir(model: nn.Module) -> None:
-    """Change all weights a little: a layer of zeros passes no gradient on, and tensors of zeros look the same."""
+    """Change all weights a little: a layer of zeros blocks the gradient, and zero tensors are indistinguishable."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.requires_grad_().parameters():
         parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 
 def _projections(model: nn.Module, example: Tensor) -> tuple[list[_Seen], Tensor]:
-    """Weights that are multiplied by whole sequences of tokens (n, d), with these tokens; and the model's outputs."""
+    """Return the weights multiplied by whole token sequences (n, d), with these tokens; and the model's outputs."""
     seen: list[_Seen] = []
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -243,7 +244,7 @@ def _packs(module: nn.Module) -> bool:
 
 
 def _positions(model: nn.Module, patches: Patches, example: Tensor, seen: list[_Seen]) -> tuple[str, int, Tensor]:
-    """The parameter that is added to the projected patches, the row of the first patch, and the tokens (n, d)."""
+    """Return the parameter added to the projected patches, the row of the first patch, and the tokens (n, d)."""
     projection = model.get_submodule(patches.name)
     assert isinstance(projection, nn.Linear | nn.Conv2d)
     projected = patches.cut(example) @ projection.weight.flatten(1).T
@@ -262,7 +263,7 @@ def _positions(model: nn.Module, patches: Patches, example: Tensor, seen: list[_
 
 
 def _site(observation: Observation, model: nn.Module, example: Tensor, weight: str) -> int | None:
-    """Index of the dropout between positions and projections, or None when there is none."""
+    """Return the index of the dropout between positions and projections, or None without such a dropout."""
 
     def tokens(masks: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad(), inject_masks(observation.sites, masks):
@@ -279,7 +280,7 @@ def _site(observation: Observation, model: nn.Module, example: Tensor, weight: s
 
 
 def _right_side(observation: Observation, embedding: _Embedding) -> Tensor:
-    """Sum of W^T dW over the projections, shape (d, d)."""
+    """Return the sum of W^T dW over the projections, shape (d, d)."""
     parts = [
         observation.model.get_parameter(name).detach().double().T @ observation.update.tensors[name].double()
         for name in embedding.weights
@@ -288,13 +289,13 @@ def _right_side(observation: Observation, embedding: _Embedding) -> Tensor:
 
 
 def _solve(slopes: Tensor, right: Tensor) -> _Solution:
-    """Least squares for z in slopes^T z = right; slopes (n, d), right (d, d)."""
+    """Return the least-squares solution z of slopes^T z = right; slopes (n, d), right (d, d)."""
     tokens = torch.linalg.lstsq(slopes.T, right, driver="gelsd").solution
     return _Solution(tokens, _residual(slopes, tokens, right))
 
 
 def _alternating(slopes: Tensor, right: Tensor, kept: Tensor, sweeps: int) -> _Solution:
-    """Least squares in turn for z where it was kept, and for the gradient where it was dropped; all (n, d)."""
+    """Solve in turn for z where it was kept, and for the gradient where it was dropped; all shapes (n, d)."""
     known = slopes * kept
     tokens = torch.zeros_like(slopes)
     for _ in range(sweeps):
@@ -317,7 +318,7 @@ def _residual(slopes: Tensor, tokens: Tensor, right: Tensor) -> float:
 
 
 def _image(observation: Observation, embedding: _Embedding, tokens: Tensor, kept: Tensor) -> Tensor:
-    """Solve for the patches from the kept entries of their tokens, and put them together."""
+    """Solve for the patches from the kept entries of their tokens, and assemble the image."""
     patches = embedding.patches
     projection = observation.model.get_submodule(patches.name)
     assert isinstance(projection, nn.Linear | nn.Conv2d)
@@ -333,13 +334,13 @@ def _image(observation: Observation, embedding: _Embedding, tokens: Tensor, kept
 
 
 def _short(embedding: _Embedding, kept: Tensor) -> int:
-    """Number of patches with more entries than their tokens kept."""
+    """Return the number of patches with more entries than their tokens kept."""
     count, entries = embedding.patches.pixels.shape
     return int((kept[embedding.first : embedding.first + count].sum(1) < entries).sum())
 
 
 def _masks(observation: Observation, embedding: _Embedding, kept: Tensor) -> tuple[Tensor, ...] | None:
-    """The mask of the tokens if it is the only one, else none at all."""
+    """Return the mask of the tokens if the model has no other dropout site, else None; () without dropout."""
     if embedding.site is None:
         return None if observation.sites else ()
     if len(observation.sites) > 1:

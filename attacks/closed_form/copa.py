@@ -1,14 +1,14 @@
-"""copa: solve a chain of layers from the last to the first, also with ReLU and strides, for small batches (COPA).
+"""copa: solve a sequential network from last to first layer, also with ReLU and strides, for small batches (COPA).
 
-Idea: where the next layer's input x_l has fewer equations than unknowns, the equations C x_l = d that it has are pulled
-    back through the slopes s of activation and dropout, x_l = s * (W_l x + b_l). The walk is repeated from its image.
+Idea: if the next layer's input x_l is underdetermined, its equations C x_l = d are pulled back through the slopes s of
+    activation and dropout, x_l = s * (W_l x + b_l). The recursion is repeated from its image.
 Equation: (C diag(s) W_l) x = d - C (s * b_l) and k_l (x) x = dW_l, with k_l = dL/dz_l, by regularised least squares.
-Assumes: honest-but-curious server, one exact gradient of fewer examples than classes, known dropout rates; labels
+Assumes: honest-but-curious server, an exact gradient of fewer examples than classes, known dropout rates; labels
     granted or not.
-Recovers: images, labels and masks. Behind ReLU an inactive unit is read as dropped: the gradient is the same.
-    Masks in front of a layer whose input is only partly known are guesses.
+Recovers: images, labels and masks. Behind ReLU an inactive unit counts as dropped: the gradient is the same. Masks in
+    front of a layer with an underdetermined input are guesses.
 Fails: GELU, pooling, normalisation, residual connections (refused); noise; narrow ReLU layers in a row; examples of
-    one label without dropout; in part, a first layer with too few equations, where many images fit.
+    equal labels without dropout; in part, a first layer with too few equations, where many images fit.
 Source: Chen, Campbell 2021, arXiv 2111.10178.
 """
 
@@ -64,7 +64,7 @@ class Copa(Attack[CopaConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps or examples, unknown rates, and models that are no chain of layers."""
+        """Refuse several steps, as many examples as classes, unknown rates, and models that are not sequential."""
         return refusal(observation, self.config.largest_system)
 
     def outlook(self, observation: Observation) -> Outlook:
@@ -72,7 +72,7 @@ class Copa(Attack[CopaConfig]):
         return Outlook(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
+        """Run the recursion; a layer with too few equations is solved in part, and `stopped` names it."""
         try:
             recursion = recurse(observation, self._solve, self.config.walks, on_step)
         except NothingFound as reason:
@@ -93,7 +93,7 @@ class Copa(Attack[CopaConfig]):
 
 
 def _stop(recursion: Recursion) -> str:
-    """Say whether the image is unique: whether the first layer has as many equations as unknowns."""
+    """Return whether the image is unique, in words: the first layer needs as many equations as unknowns."""
     name, rank, unknowns = recursion.ranks[-1]
     if rank < unknowns:
         return f"solved in part: '{name}' has {rank} independent equations for {unknowns} unknowns"
@@ -114,7 +114,7 @@ def _weight_constraints(layer: SequentialLayer, outputs: Outputs) -> LinearEquat
 
 
 def _pull_back(layer: SequentialLayer, outputs: Outputs) -> LinearEquations:
-    """The next layer's equations for x_l, written for this layer's input and linearised at the estimate of x_l."""
+    """Return the next layer's equations as equations for this layer's input, linearised at the estimate."""
     behind = outputs.behind
     assert behind.equations is not None
     rows, slopes, examples = behind.equations.rows, outputs.slopes, outputs.examples(layer)

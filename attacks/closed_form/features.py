@@ -1,9 +1,9 @@
-"""closed-form-features: read one row of a table out of the parameters that each of its features has for itself.
+"""closed-form-features: recover a row of a table from the per-feature parameters of its tokens.
 
-Idea: a token of a feature is a sum of vectors of its columns, z_c w_c, and a bias of its own, so both get the token's
-    gradient, whatever attention and dropout follow; their ratio is z_c, a number or the 0 or 1 of a category.
+Idea: the token of a feature is a sum of its columns' vectors, z_c w_c, and its own bias. Both receive the token's
+    gradient, for any attention and dropout that follow. Their ratio is z_c: a number, or the 0 or 1 of a category.
 Equation: z_c = <dw_c, db_f> / |db_f|^2 for each column c of feature f; a category is its largest column.
-Assumes: honest-but-curious server, one gradient of one row; a model that makes a token of each feature, with a bias.
+Assumes: honest-but-curious server, the gradient of a single row; a model with a token and a bias for each feature.
 Recovers: the exact row and its label.
 Fails: several rows, whose tokens are summed (refused); noise, which hides numbers before it hides categories; a token
     that dropout cuts off from the class token in every block.
@@ -40,7 +40,7 @@ class _Tokens(NamedTuple):
     related="2106.11959",
 )
 class ClosedFormFeatures(LabelFreeAttack[Config]):
-    """Divides the gradient of each column's vector by that of its feature's bias."""
+    """Divides the gradient of each column's vector by the gradient of its feature's bias."""
 
     effort: ClassVar[Effort] = "algebra"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"input-statistics"})
@@ -52,7 +52,7 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps or rows, and models without tokens of features."""
+        """Refuse several steps or rows, hidden tensors, and models without feature tokens."""
         if (observation.batch_size or 1) > 1:
             return f"each bias sums the tokens of {observation.batch_size} rows; a closed form needs one"
         tokens = _tokens(observation)
@@ -64,7 +64,7 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Divide, and round categories."""
+        """Divide the gradients, and round categories."""
         tokens = _tokens(observation)
         assert tokens is not None
         weight, bias = (observation.update.tensors[f"{tokens.name}.{part}"].double() for part in ("weight", "bias"))

@@ -1,13 +1,13 @@
-"""closed-form-linear: divide one example's input out of the gradient of the first linear layer.
+"""closed-form-linear: recover a single example's input from the gradient of the first linear layer.
 
-Idea: for one example the weight gradient is an outer product of the input. Without a bias it gives the input up to a
-    factor; the factor and its sign follow from the next layer, whose gradient holds m * act(s W u) / (1 - p).
+Idea: for a single example the weight gradient is an outer product with the input. Without a bias it gives the input up
+    to a factor; the factor and its sign follow from the next layer, whose gradient holds m * act(s W u) / (1 - p).
 Equation: x = dW^T db / |db|^2, since z = W x + b gives dW = dz x^T and db = dz.
-Assumes: honest-but-curious server, one gradient of one example, labels granted or inferred; the first linear layer sees
-    raw pixels. Dropout behind it only removes rows of dW, and one row is enough.
-Recovers: the exact image and the label; masks, from zero columns, where dW has rank one up to rounding.
+Assumes: honest-but-curious server, the gradient of a single example, labels granted or inferred; the first linear layer
+    reads raw pixels. Dropout after it only removes rows of dW, and a single row suffices.
+Recovers: the exact image and the label; masks, from zero columns, if dW has rank one up to rounding.
 Fails: several examples (refused); in scale, not in shape, without a bias and with a scale-free activation such as ReLU.
-    Noise costs little: the sums over all rows average it.
+    Noise has little effect: the sums over all rows average it.
 Source: Geiping et al. 2020, arXiv 2003.14053, proposition 3.1.
 """
 
@@ -36,7 +36,7 @@ _SCALE_FITS = 1e-3
 
 
 class ClosedFormLinearConfig(Config):
-    """Settings of the closed form."""
+    """Settings of closed-form-linear."""
 
     compared_share: float = Field(
         default=0.45,
@@ -62,13 +62,13 @@ class _SolvedInput:
     fidelity="reproduction",
 )
 class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
-    """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
+    """Computes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, several examples, and models whose first linear layer sees no flattened pixels."""
+        """Refuse several steps, several examples, and models without a linear layer on the flattened pixels."""
         if (observation.batch_size or 1) > 1:
             return f"the update mixes {observation.batch_size} examples; a closed form for this layer needs one"
         if first_linear(observation) is None:
@@ -76,7 +76,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve for the input, then compare the gradient it produces with the observed one."""
+        """Solve for the input, then compare its gradient with the observed gradient."""
         layer = first_linear(observation)
         assert layer is not None
         solved = self._input(observation, layer)
@@ -111,7 +111,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
         return _SolvedInput(examples, residual, (_residual_note(residual), note), is_scaled)
 
     def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str, bool]:
-        """Signed factor of a row (pixels,) with root mean square 1, a note on its source, and whether it is certain."""
+        """Return the signed factor of a row (pixels,) of root mean square 1, a note, and whether it is certain."""
         behind = layer_behind(observation, layer.name)
         if behind is None:
             factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
@@ -140,7 +140,7 @@ def _outputs(observation: Observation, layer: PixelLayer, row: Tensor) -> Tensor
 
 
 def _facts(observation: Observation, layer: PixelLayer, residual: float, masks: Masks | None) -> dict[str, float]:
-    """Rank of the first weight gradient, and the share of zeros in the masks, where masks were read."""
+    """Return the rank of the first weight gradient, and the share of zeros in the masks if masks were recovered."""
     facts = {"rank-one residual": residual}
     if residual < EXACT:
         facts["numerical rank"] = 1.0

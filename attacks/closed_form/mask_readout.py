@@ -1,13 +1,13 @@
-"""mask-readout: read the dropout masks of one example off zeros of its gradient, without a search and without images.
+"""mask-readout: recover the dropout masks of a single example from zeros of its gradient, without search or images.
 
-Idea: a dropped unit passes nothing on and gets no gradient. So its column is zero in the gradient of the layer behind,
-    its row in the layer in front, its entry in a position embedding added there. Trials on the model show which.
+Idea: output and gradient of a dropped unit are zero. So its column is zero in the gradient of the next layer, its row
+    in the layer before, its entry in a position embedding added there. Trials on the model show the correspondence.
 Equation: h_l = m_l * a_l / (1 - p) makes column j zero in dL/dW_{l+1} = delta_{l+1} h_l^T where (m_l)_j = 0.
-Assumes: honest-but-curious server, one exact gradient of one example; the rates need not be known.
-Recovers: masks; entries that cannot be read are 1 - p (1 where the rate is withheld). No images. With ReLU a
-    zero means dropped or inactive.
+Assumes: honest-but-curious server, an exact gradient of a single example; the rates need not be known.
+Recovers: masks; unknown entries are 1 - p (1 if the rate is withheld). No images. With ReLU a zero means dropped or
+    inactive.
 Fails: several examples; masks between tokens, over which weight gradients sum; noise, pruning and quantisation, which
-    show as a rank above one: then nothing is read.
+    raise the rank above one: then no mask is recovered.
 Source: the masks of the Dropout Inversion Attack, Scheliga, Maeder, Seeland 2023, arXiv 2208.06163.
 """
 
@@ -29,7 +29,7 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 @final
 @attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", related="2208.06163")
 class MaskReadout(Attack[Config]):
-    """Reads masks, and returns no images."""
+    """Recovers masks, and returns no images."""
 
     effort: ClassVar[Effort] = "algebra"
     example: ClassVar[Tables] = {"federation": {"batch_size": 1}}
@@ -43,7 +43,7 @@ class MaskReadout(Attack[Config]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read the masks that can be read."""
+        """Recover the masks that zeros of the gradient show."""
         masks = _whole(observation, read_masks(observation))
         facts = _facts(masks)
         unread = 1.0 - facts["entries read"]
@@ -66,7 +66,7 @@ class MaskReadout(Attack[Config]):
 
 
 def _whole(observation: Observation, read: dict[int, Tensor]) -> Masks:
-    """One mask per site, NaN where nothing was read."""
+    """Return one mask per site, NaN for unknown entries."""
     return tuple(
         read[index] if index in read else torch.full(site.shape, torch.nan)
         for index, site in enumerate(observation.sites)
@@ -74,7 +74,7 @@ def _whole(observation: Observation, read: dict[int, Tensor]) -> Masks:
 
 
 def _facts(masks: Masks) -> dict[str, float]:
-    """Shares of sites read in full or in part, of entries read, and of zeros among these."""
+    """Return the shares of sites recovered in full or in part, of recovered entries, and of zeros among these."""
     entries = torch.cat([mask.flatten() for mask in masks])
     read = entries[~entries.isnan()]
     touched = sum(1.0 for mask in masks if not bool(mask.isnan().all()))

@@ -1,10 +1,11 @@
-"""r-gap: solve a chain of invertible layers, from the last layer to the first, for small batches (R-GAP).
+"""r-gap: solve a sequential network of invertible layers, from the last to the first, for small batches (R-GAP).
 
-Idea: a layer's output and its gradient give linear equations for the layer's input; the inverse of the activation leads
-    to the layer in front. The head starts it: k_L = db, or without a bias the scale that solves k_L = softmax(W x) -
-    onehot(y); for two classes it has two roots, and the pixel range decides where both explain the gradient.
+Idea: a layer's output and its gradient give linear equations for the layer's input; the inverse of the activation gives
+    the output of the layer before. The recursion starts at the head: k_L = db, or without a bias the scale that solves
+    k_L = softmax(W x) - onehot(y). For two classes it has two roots; the pixel range decides if both explain the
+    gradient.
 Equation: W_l x = z_l and k_l (x) x = dW_l; then z_{l-1} = act^-1(x), k_{l-1} = (W_l^T k_l) * act'(z_{l-1}).
-Assumes: honest-but-curious server, one exact gradient of fewer examples than classes, known dropout rates.
+Assumes: honest-but-curious server, an exact gradient of fewer examples than classes, known dropout rates.
 Recovers: images, labels and masks: zeros mark dropped units, which lose their equations W_l x = z_l (convolutions).
 Fails: activations without inverse, pooling, normalisation, residual connections (refused); convolutions with too few
     equations (reported, without an image); noise, which every layer amplifies.
@@ -44,7 +45,7 @@ class RGap(Attack[RecursionConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps or examples, unknown rates, and models that are no chain of invertible layers."""
+        """Refuse several steps, as many examples as classes, unknown rates, and layers that are not invertible."""
         reason = refusal(observation, self.config.largest_system)
         if reason is not None:
             return reason
@@ -52,7 +53,7 @@ class RGap(Attack[RecursionConfig]):
         return f"the activation behind '{closed[0]}' has no inverse; copa works without one" if closed else None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Walk back; give up when a layer has fewer independent equations than unknowns."""
+        """Run the recursion; give up if a layer has fewer independent equations than unknowns."""
         try:
             recursion = recurse(observation, self._solve, 1, on_step)
         except NothingFound as reason:

@@ -1,14 +1,14 @@
-"""closed-form-recurrent: read a whole window out of the gradient of a recurrent layer, time by time.
+"""closed-form-recurrent: recover a whole window from the gradient of a recurrent layer, time step by time step.
 
-Idea: both weights of the layer get the same gates' gradients, so what the one multiplies, inputs, is a linear function
-    of what the other multiplies, states. The first state is 0, so the function gives the first input; that gives the
-    next state, and so on.
-Equation: x_t = [1, h_(t-1)] P, P = pinv([db, dW_hh]) dW_ih; of a GRU in the rows of its gates r and z alone.
-Assumes: honest-but-curious server, one exact gradient of one window; the first recurrent layer reads the window and
-    begins with a state of 0. Whatever follows the layer, and whatever the loss.
-Recovers: the exact window, of one variable too, and its target.
-Fails: several windows (refused); more times than numbers of a state; where states hardly change, since rounding grows
-    with the condition number of [db, dW_hh]: in single precision beyond about ten times.
+Idea: both weights of the layer have the same gate gradients, so the inputs (multiplied by the first) are a linear
+    function of the states (multiplied by the second). The first state is 0, so the function gives the first input; that
+    gives the next state, and so on.
+Equation: x_t = [1, h_(t-1)] P, P = pinv([db, dW_hh]) dW_ih; for a GRU only in the rows of its gates r and z.
+Assumes: honest-but-curious server, an exact gradient of a single window; the first recurrent layer reads the window
+    from an initial state of 0. The later layers and the loss are arbitrary.
+Recovers: the exact window, also of a single variable, and its target.
+Fails: several windows (refused); more time steps than entries of a state; states that hardly change, since rounding
+    grows with the condition number of [db, dW_hh]: in single precision beyond about ten time steps.
 Source: this project, no paper.
 """
 
@@ -35,11 +35,11 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _NEEDED = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0")
-_BEYOND = 10.0  # times the largest number that public windows have: rounding has won
+_BEYOND = 10.0  # ratio to the largest value of public windows above which rounding dominates
 
 
 class _WindowLayer(NamedTuple):
-    """The layer that reads the window, and which number of the example each time reads, (times, variables)."""
+    """The layer that reads the window, and the example entries that each time step reads, (times, variables)."""
 
     name: str
     layer: nn.RNNBase
@@ -79,7 +79,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve for the map from states to inputs, then run the layer on what it gives."""
+        """Solve for the map from states to inputs, then run the layer on the inputs that it gives."""
         reader = _window_layer(observation)
         assert not isinstance(reader, str)
         step, condition = _inputs_by_state(observation, reader)
@@ -111,7 +111,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
 
 
 def _window_layer(observation: Observation) -> _WindowLayer | str:
-    """Return the first recurrent layer, and which number of an example each time reads, or why it does not read one."""
+    """Return the first recurrent layer with its example entries per time step, or why it does not read the window."""
     model = copy.deepcopy(observation.model).double()
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.RNNBase)]
     if not layers:
@@ -132,27 +132,27 @@ def _window_layer(observation: Observation) -> _WindowLayer | str:
 
 
 def _is_blank(state: Any) -> bool:
-    """Say whether a first state is 0, one tensor or two."""
+    """Return whether an initial state is 0, a single tensor or a pair."""
     parts = state if isinstance(state, tuple) else (state,)
     return all(part is None or not bool(part.any()) for part in cast("tuple[Tensor | None, ...]", parts))
 
 
 def _most(observation: Observation) -> float:
-    """Return which size no number of a window has."""
+    """Return an upper bound on the absolute value of a window's entries."""
     low, high = pixel_box(observation)
     return _BEYOND * float(torch.maximum(low.abs(), high.abs()).max().clamp_min(1.0))
 
 
 def _gradients(observation: Observation, reader: _WindowLayer) -> tuple[Tensor, Tensor]:
-    """Return dW_ih (rows, variables) and [db, dW_hh] (rows, 1 + width), where both have the same gates' gradients."""
+    """Return dW_ih (rows, variables) and [db, dW_hh] (rows, 1 + width), in the rows with equal gate gradients."""
     tensors = observation.update.tensors
     inputs, states, bias = (tensors[f"{reader.name}.{name}"].double().cpu() for name in _NEEDED)
-    rows = 2 * reader.layer.hidden_size if isinstance(reader.layer, nn.GRU) else len(bias)  # not a GRU's candidates
+    rows = 2 * reader.layer.hidden_size if isinstance(reader.layer, nn.GRU) else len(bias)  # no candidate rows of a GRU
     return inputs[:rows], torch.column_stack([bias, states])[:rows]
 
 
 def _inputs_by_state(observation: Observation, reader: _WindowLayer) -> tuple[Tensor, float]:
-    """Return P (1 + width, variables), which maps [1, state] to the next input, and the condition number behind it."""
+    """Return P (1 + width, variables), from [1, state] to the next input, and the condition number of its equations."""
     inputs, states = _gradients(observation, reader)
     left, singular, right = torch.linalg.svd(states, full_matrices=False)
     rank = len(reader.places)
@@ -161,7 +161,7 @@ def _inputs_by_state(observation: Observation, reader: _WindowLayer) -> tuple[Te
 
 
 def _unrolled(reader: _WindowLayer, step: Tensor, most: float) -> tuple[Tensor, Tensor] | None:
-    """Return inputs (times, variables) and the states before them (times, width); None where numbers leave bounds."""
+    """Return inputs (times, variables) and the states before them (times, width); None above the bound."""
     cell, state = _cell(reader.layer), None
     inputs, states = list[Tensor](), list[Tensor]()
     before = torch.zeros(1, reader.layer.hidden_size, dtype=torch.float64)
@@ -177,7 +177,7 @@ def _unrolled(reader: _WindowLayer, step: Tensor, most: float) -> tuple[Tensor, 
 
 
 def _cell(layer: nn.RNNBase) -> nn.RNNCellBase:
-    """Return one time of a layer; on no device at first, so that no weights are drawn for it."""
+    """Return the layer as a cell for one time step; created on the meta device, so that no random weights are drawn."""
     sizes = layer.input_size, layer.hidden_size
     if isinstance(layer, nn.RNN):
         cell = nn.RNNCell(*sizes, nonlinearity=layer.nonlinearity, device="meta")
@@ -189,7 +189,7 @@ def _cell(layer: nn.RNNBase) -> nn.RNNCellBase:
 
 
 def _outside(observation: Observation, reader: _WindowLayer, window: Tensor, states: Tensor) -> float:
-    """Return the share of the layer's gradient, by norm, outside the span of [input, 1, state]; 0 of the truth."""
+    """Return the norm share of the layer's gradient outside the span of [input, 1, state]; 0 for the ground truth."""
     inputs, others = _gradients(observation, reader)
     rows = torch.column_stack([window, torch.ones(len(window), dtype=window.dtype), states])
     return share_outside(torch.column_stack([inputs, others]), rows)

@@ -1,12 +1,14 @@
-"""closed-form-vit: solve for one image from the gradients of a vision transformer's position embedding and projection.
+"""closed-form-vit: solve for a single image from gradients of a vision transformer's position embedding and projection.
 
-Idea: a token is z_t = E x_t + b + pos_t, so dL/dz_t = dL/dpos_t, whatever follows; dL/dE is then linear in the patches.
+Idea: a token is z_t = E x_t + b + pos_t, so dL/dz_t = dL/dpos_t for any later layers; dL/dE is then linear in the
+    patches.
 Equation: dL/dE = G^T X, G = dL/dpos (N tokens, d features), X the patches (N, entries); solved by least squares.
-Assumes: honest-but-curious server, one gradient of one image, labels granted or inferred; a learned position embedding,
-    at most as many patches as features. Dropout right behind it keeps the equation, and makes it better conditioned.
-Recovers: the exact image, the label, and the mask of the dropout behind the embedding, from zeros of G.
-Fails: several images, whose tokens are summed into G; fixed or frozen position embeddings; noise, which leaves a coarse
-    image at best. A patch that dropout cuts off from the class token in every block comes back grey.
+Assumes: honest-but-curious server, the gradient of a single image, labels granted or inferred; a learned position
+    embedding, at most as many patches as features. Dropout right after it keeps the equation, and improves its
+    conditioning.
+Recovers: the exact image, the label, and the mask of the dropout after the embedding, from zeros of G.
+Fails: several images, whose tokens are summed into G; fixed or frozen position embeddings; noise, which allows a coarse
+    image at best. A patch that dropout cuts off from the class token in every block comes out grey.
 Source: this project's, after Lu et al. 2022, arXiv 2112.14087 (APRIL), which solves the attention instead.
 """
 
@@ -33,7 +35,7 @@ from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
-_ZERO = 1e-14  # of the largest singular value: a token without a gradient
+_ZERO = 1e-14  # relative to the largest singular value: a token without a gradient
 
 
 class _Solution(NamedTuple):
@@ -69,7 +71,7 @@ class ClosedFormVit(LabelFreeAttack[Config]):
         return _unsolvable(observation, patches, positions) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve for the patches and put them together."""
+        """Solve for the patches and assemble the image."""
         patches = patch_projection(observation)
         assert patches is not None
         positions = position_embedding(observation)
@@ -118,7 +120,7 @@ def _unsolvable(observation: Observation, patches: Patches, positions: Positions
 
 
 def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
-    """Least squares for X in tokens^T X = weight; tokens (N, d), weight (d, entries), float64."""
+    """Return the least-squares solution X of tokens^T X = weight; tokens (N, d), weight (d, entries), float64."""
     left, singular, right = torch.linalg.svd(tokens.T, full_matrices=False)
     rank = int((singular > _ZERO * singular[0]).sum())
     parts = left.T @ weight
@@ -128,7 +130,7 @@ def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
 
 
 def _zeros(embedding: Tensor, residual: float) -> tuple[str, dict[str, float]]:
-    """Count the zeros of the gradient (tokens, features), where they show the mask: a note, and facts."""
+    """Return a note and facts on the zeros of an exact gradient (tokens, features), which show the mask."""
     if residual > EXACT:
         return "the gradient is not exact, so its zeros do not show the embedding's mask", {}
     share = float((embedding == 0).double().mean())

@@ -1,1 +1,1 @@
-"""Read codes and keys of bottlenecks from which rows of a table have a gradient."""
+"""Attacks that recover codes, keys and inputs from the gradients of codebooks and key-value bottlenecks."""

@@ -1,4 +1,4 @@
-"""The gradients of codes, and whether there are any, for all attacks on codebooks."""
+"""Shared codebook gradients: lookup and precondition of all attacks on codebooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedsim.core.types import Observation
 
 
 def why_no_codes(observation: Observation) -> str | None:
-    """Return why no codes can be read off one gradient, or None when they can."""
+    """Return why no codes can be recovered from the observation, or None if they can."""
     if not codebooks(observation.model):
         return "the model has no codebook"
     if not code_gradients(observation):
@@ -19,7 +19,7 @@ def why_no_codes(observation: Observation) -> str | None:
 
 
 def code_gradients(observation: Observation) -> dict[str, Tensor]:
-    """Return the shared gradients of codes, by the place of their codebook."""
+    """Return the shared codebook gradients, keyed by the module name of the codebook."""
     sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
     code_names = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
     return {place: sent[name] for place, name in code_names.items() if name in sent}

@@ -1,4 +1,4 @@
-"""Encoder outputs from their nearest keys: P_c^T e = k_c for every codebook c, by least squares."""
+"""Solve for encoder outputs e from their nearest keys, P_c^T e = k_c for every codebook c, by least squares."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _STARTS = 10
 
 
 def solve_points(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, ridge: float = 0.0) -> Tensor:
-    """Return the outputs that fit best, shape (B, m), float64; where several fit, those nearest to `origin`.
+    """Return the least-squares outputs, shape (B, m), float64; if underdetermined, the solution nearest to `origin`.
 
     Args:
         projections: P, shape (m, C, d).
         targets: the keys, shape (B, C, d).
-        known: which keys are used, boolean, shape (B, C).
-        origin: an output, shape (m,).
-        ridge: variance of a target's error over that of an output around `origin`; 0 for plain least squares.
+        known: True where a key is known and its equation is used, boolean, shape (B, C).
+        origin: centre of the solutions, shape (m,); returned for records without a known key.
+        ridge: variance of a target's error divided by the variance of the outputs around `origin`; 0: least squares.
     """
     matrix, origin = projections.double().permute(1, 2, 0), origin.double()
     points = origin.repeat(len(targets), 1)
@@ -45,9 +45,9 @@ def _fit(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 def coarseness(keys: Tensor) -> float:
-    """Return the variance of a head within its cell over that of the keys (C, J, d): a ridge for `solve_points`.
+    """Return the variance of a head within its cell, divided by the variance of the keys (C, J, d).
 
-    A cell is taken to reach half way to the nearest other key.
+    The value is a ridge for `solve_points`. The radius of a cell is half the distance to the nearest other key.
     """
     gaps = torch.cdist(keys, keys)
     gaps.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -56,16 +56,17 @@ def coarseness(keys: Tensor) -> float:
 
 
 def group(projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator) -> Tensor:
-    """Assign keys that several records read in unknown order, so that each record's equations fit together.
+    """Assign keys, which several records read in unknown order, to the records with the smallest joint residual.
 
     Alternates least squares and assignment from several random starts; the smallest residual wins.
 
     Args:
         projections: P, shape (m, C, d).
-        candidates: for each codebook the keys of Q records, shape (C, Q, d).
-        valid: which candidates exist, boolean, shape (C, Q): at least one per codebook; shared if fewer than Q.
-        origin: solutions are chosen nearest to this output, shape (m,).
-        generator: for the starts.
+        candidates: the keys of Q records for each codebook, shape (C, Q, d).
+        valid: True where a candidate exists, boolean, shape (C, Q). Each codebook needs at least 1; with fewer than Q,
+            records share candidates.
+        origin: centre of the least-squares solutions, shape (m,).
+        generator: random source of the starts.
 
     Returns:
         The index of each record's candidate, shape (Q, C).
@@ -74,7 +75,7 @@ def group(projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor
     inverse, constant, keys = torch.linalg.pinv(matrix), matrix @ origin.double(), candidates.double()
 
     def fitted(chosen: Tensor) -> tuple[Tensor, float]:
-        """Return the projections of the best outputs, shape (C, Q, d), and the squared distance to their keys."""
+        """Return projections of the least-squares outputs, shape (C, Q, d), and the squared residual."""
         taken = keys[torch.arange(len(keys)), chosen]
         heads = constant + (taken.flatten(1) - constant) @ inverse.mT @ matrix.mT
         heads = heads.view_as(taken)
@@ -98,7 +99,7 @@ def _random(valid: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _assign(distances: Tensor, valid: Tensor) -> Tensor:
-    """Return each record's candidate (Q, C) from distances (C, Q, Q); all different if all candidates exist."""
+    """Return each record's candidate (Q, C) from distances (C, Q, Q); one-to-one if all Q candidates are valid."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
     chosen = distances.masked_fill(~valid[:, None], torch.inf).argmin(-1)

@@ -1,12 +1,13 @@
-"""code-readout: read which codes fired off a codebook's gradient, then search images that use only these codes.
+"""code-readout: infer the used codes from a codebook's gradient, then reconstruct images with only these codes.
 
-Idea: a code that no position chose has a gradient of exactly zero. With all other codes disabled the true image is
+Idea: a code that no position chose has a gradient of exactly zero. With all unused codes disabled the true image is
     still a solution, and most wrong guesses are not.
-Equation: dL/de_c = (1/k) sum of dL/do over the positions that chose code c; exactly 0 where none did.
-Assumes: honest-but-curious server, one gradient in which a codebook is shared. Labels and masks as `inversion` needs.
-Recovers: the set of codes in each codebook, then images and what else the attack `inversion` recovers.
-Fails: many codes in a batch, since the set does not say which position chose which; codes at positions that nothing
-    reads. Under noise only rows that stand out from the median row are read. Too small a set restricts nothing.
+Equation: dL/de_c = (1/k) sum of dL/do over the positions that chose code c; exactly 0 if no position did.
+Assumes: honest-but-curious server, a gradient in which a codebook is shared. Labels and masks as `inversion` needs.
+Recovers: the set of used codes of each codebook, then images and everything else that the attack `inversion` recovers.
+Fails: many codes in a batch, since the set does not show which position chose which code; codes at positions that the
+    loss does not depend on. Under noise, only rows clearly above the median row count as used. A set with fewer codes
+    than a position uses restricts nothing.
 Source: codebook features: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, which describes no attack.
 """
 
@@ -36,7 +37,7 @@ _MOST_NAMED = 40
 
 
 class CodeReadoutConfig(Config):
-    """Settings of the read-out."""
+    """Settings of code-readout."""
 
     inversion: str = Field(default="dropout-inversion", description="attack that searches the images")
     max_iterations: int = Field(
@@ -47,7 +48,7 @@ class CodeReadoutConfig(Config):
 @final
 @attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", related="2310.17230")
 class CodeReadout(Attack[CodeReadoutConfig]):
-    """Reads a set of codes for every codebook, and searches images that use them."""
+    """Infers the set of used codes of every codebook, then searches images that use only these codes."""
 
     effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {"components": [{"name": "codebook", "at": ["2"], "codes": 40, "active": 2}]}
@@ -58,11 +59,11 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         return {"max_iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without codebooks, codebooks that are not shared, and several steps."""
+        """Refuse models without a codebook, updates without a codebook's gradient, and several local steps."""
         return why_no_codes(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read the codes, then invert with them."""
+        """Infer the used codes, then run the inner attack restricted to these codes."""
         fired = {place: find_fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         guess = self._invert(_restrict_codes(observation, fired), generator, on_step)
         counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
@@ -82,7 +83,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
 
 
 def _restrict_codes(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
-    """Return the observation with a copy of its model in which only the fired codes can be chosen."""
+    """Return the observation with a copy of its model in which unused codes cannot be chosen."""
     model = copy.deepcopy(observation.model)
     for place, layer in codebooks(model).items():
         rows = fired.get(place)
@@ -93,6 +94,6 @@ def _restrict_codes(observation: Observation, fired: Mapping[str, Tensor]) -> Ob
 
 
 def _listed(rows: Tensor) -> str:
-    """Name codes as group:code; if there are too many, give only their number."""
+    """Format codes as group:code; above `_MOST_NAMED` codes, only their number."""
     named = [f"{group}:{code}" for group, code in rows.nonzero().tolist()]
     return ", ".join(named) if len(named) <= _MOST_NAMED else f"{len(named)} of {rows.numel()}"

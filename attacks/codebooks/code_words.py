@@ -1,12 +1,13 @@
-"""code-words: look up which words a batch may hold, from the codes of a codebook that fired.
+"""code-words: infer the vocabulary tokens that a batch may contain from the used codes of a codebook.
 
-Idea: in front of the first attention, or on its values, the codes S(t) of a position depend only on its token t. The
-    server asks the model for S(t) of every token, and keeps the tokens all of whose codes fired.
-Equation: {t : S(t) is a subset of the codes that fired}, these read off rows of the codebook's gradient that are not 0.
-Assumes: honest-but-curious server, one gradient in which the codebook's rows are shared.
-Recovers: a set that holds every token of the batch. A token is certain if a code fired that no other token of the set
-    has. Neither order nor counts.
-Fails: codebooks behind an attention; dropout in front of the codebook; few codes, shared by many tokens; several steps.
+Idea: before the first attention layer, or on its values, the codes S(t) of a position depend only on its token t. The
+    server computes S(t) of every token with the model, and keeps the tokens with only used codes.
+Equation: {t : S(t) is a subset of the used codes}; the used codes are the nonzero rows of the codebook's gradient.
+Assumes: honest-but-curious server, a gradient in which the codebook's rows are shared.
+Recovers: a superset of the batch's tokens. A token is certain if one of its codes was used and belongs to no other
+    token of the set. Neither order nor counts.
+Fails: codebooks behind an attention layer; dropout in front of the codebook; few codes that many tokens share; several
+    local steps.
 Source: codebook features: arXiv 2310.17230; the lookup is this project's, earlier work was not searched for.
 """
 
@@ -36,7 +37,7 @@ _PROBES = 4
 @final
 @attack("code-words", summary="the set of a batch's words, from the codes that fired", related="2310.17230")
 class CodeWords(Attack[Config]):
-    """Tests every token against the codes that fired."""
+    """Tests every token of the vocabulary against the used codes."""
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
@@ -51,11 +52,11 @@ class CodeWords(Attack[Config]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without codebooks, codebooks that are not shared or depend on more, and several steps."""
+        """Refuse models without a codebook, updates without a codebook's gradient, and several local steps."""
         return why_no_codes(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens all of whose codes fired, in rows as long as a sentence, but not as sentences.
+        """Return the tokens with only used codes, in rows of sentence length. The order of tokens is not recovered.
 
         Raises:
             NotApplicable: at every shared codebook, codes depend on more than the token.
@@ -87,9 +88,9 @@ class CodeWords(Attack[Config]):
 
 @torch.no_grad()
 def token_codes(observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return the codes of every token (V, groups, k) at each place where they depend on the token only.
+    """Return the codes of every token (V, groups, k) at each codebook whose codes depend on the token only.
 
-    This is tested on random sentences, with the model's dropout.
+    The dependence is tested on random sentences, with the model's dropout.
     """
     model, vocabulary = copy.deepcopy(observation.model), observation.spec.vocabulary or 0
     alone = [_codes(model.eval(), part[:, None]) for part in torch.arange(vocabulary).split(_AT_ONCE)]
@@ -101,20 +102,20 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
 
 
 def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
-    """Return the codes (B, T, groups, k) at each place that has one position per token."""
+    """Return the codes (B, T, groups, k) of each codebook that is called on one position per token."""
     with reading(model) as seen:
         model(tokens)
     return {place: calls[0] for place, calls in seen.items() if calls and calls[0].shape[:-2] == tokens.shape}
 
 
 def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tensor:
-    """Return the tokens all of whose codes fired, ascending."""
+    """Return the tokens with only used codes, ascending."""
     fits = [_look_up(fired[place], codes).flatten(1).all(1) for place, codes in table.items()]
     return torch.stack(fits).all(0).nonzero()[:, 0]
 
 
 def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
-    """Return how many tokens have a code that no other possible token has."""
+    """Return the number of possible tokens with a code that no other possible token has."""
     alone = torch.zeros(len(possible), dtype=torch.bool)
     for codes in table.values():
         chosen = codes[possible]

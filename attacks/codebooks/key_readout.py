@@ -1,13 +1,13 @@
-"""key-readout: read the keys that a batch read off the value gradient, then solve for encoder outputs and images.
+"""key-readout: infer the used keys of a batch from the gradient of the values, then encoder outputs and images.
 
-Idea: a step on a key-value bottleneck changes only the values that were read. Their rows show labels and, in each
-    codebook c, the cell of each record; keys and projections P_c are public, and so is the frozen encoder.
+Idea: a step on a key-value bottleneck changes only the values that the batch read. Their rows show labels and, in each
+    codebook c, the cell of each record. Keys, projections P_c and the frozen encoder are public.
 Equation: dL/dV[c, j] = (1 / (B C)) sum over the readers of (softmax - target); P_c^T e = k_c,j* for the output e.
-Assumes: honest-but-curious server, one gradient of one step; an unknown batch size counts as 1. Records of one label
-    are told apart by whose equations fit together, which needs more equations (C d_k) than unknowns (m).
+Assumes: honest-but-curious server, the gradient of a single step; an unknown batch size counts as 1. Records of equal
+    labels are separated by the residual of their equations, which needs more equations (C d_k) than unknowns (m).
 Recovers: labels, cells, encoder outputs, and images by descent through the encoder.
 Fails: noise as large as a value's gradient; positions of a feature map (only cells and labels); several keys per
-    codebook with several records of one label; a linear decoder; several local steps.
+    codebook with several records of equal labels; a linear decoder; several local steps.
 Source: the bottleneck: Traeuble et al. 2023, arXiv 2207.11240, which describes no attack.
 """
 
@@ -42,7 +42,7 @@ _HISTORY_POINTS = 200
 
 
 class KeyReadoutConfig(Config):
-    """Settings of the read-out."""
+    """Settings of key-readout."""
 
     max_iterations: int = Field(default=300, ge=0, description="iterations of the descent to images; 0: keys alone")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
@@ -56,11 +56,11 @@ class KeyReadoutConfig(Config):
 
 @dataclass(frozen=True)
 class _Read:
-    """Keys of the records, as the gradient shows them.
+    """Keys of the records, inferred from the gradient.
 
     Attributes:
-        targets: the key of each record in every codebook, shape (B, C, d).
-        known: whether a key is known, boolean, shape (B, C).
+        targets: key of each record in every codebook, or the mean of its candidate keys, shape (B, C, d).
+        known: True where the key was inferred, boolean, shape (B, C).
     """
 
     targets: Tensor
@@ -84,7 +84,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         return {"max_iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without a bottleneck whose values are logits, values that are not shared, and several steps."""
+        """Refuse models without a voting bottleneck, updates without the values' gradient, and several local steps."""
         try:
             model = bottleneck_of(observation.model)
         except NotApplicable as reason:
@@ -96,7 +96,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read cells and labels, solve for the encoder's output, then descend to images."""
+        """Infer cells and labels, solve for the encoder outputs, then descend to images."""
         model = bottleneck_of(observation.model)
         like, size = next(model.parameters()), observation.batch_size or 1
         grey = torch.zeros((size, *observation.spec.shape), dtype=like.dtype)
@@ -144,7 +144,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep
     ) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
-        """Descend from grey images to some whose heads are near the keys; return them and the objective's history."""
+        """Descend from grey images to images with heads near the keys; return images and objective history."""
         config, (low, high) = self.config, pixel_box(observation)
         inputs, weights = grey.clone().requires_grad_(), read.known.to(grey)[..., None]
         scale = max(float((weights * (read.targets - _heads(model, grey).detach()).square()).sum()), 1e-12)
@@ -186,16 +186,17 @@ def _gradient(observation: Observation, model: KeyValueModel) -> Tensor:
 
 
 def _cells(gradient: Tensor, active: int, records: int) -> Tensor:
-    """Return which pairs were read, boolean (C, J): at least `active` per codebook, at most what the batch can read."""
+    """Return the mask of used pairs, boolean (C, J): at least `active` per codebook, at most `active * records`."""
     order = gradient.square().sum(-1).argsort(-1, descending=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     return (rank < active) | (find_fired_rows(gradient) & (rank < active * records))
 
 
 def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor) -> Tensor:
-    """Return the labels of all records from the sum of the rows that were read, which is the mean of softmax - target.
+    """Infer the labels of all records from the sum of the rows of used pairs, which is the mean of softmax - target.
 
-    For a single record, sum over codebooks how much the best row points along each label: noise disturbs that less.
+    For a single record, each label is scored by its projection on the best row of every codebook, summed over
+    codebooks: noise disturbs this sum less.
     """
     if len(grey) == 1:
         return (gradient @ _residuals(model, grey).mT).amax(1).sum(0).argmax().view(1)
@@ -205,7 +206,7 @@ def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor)
 
 
 def _residuals(model: KeyValueModel, grey: Tensor) -> Tensor:
-    """Return the unit vector of softmax - target for each label, with the softmax of a grey image, shape (K, K)."""
+    """Return the normalised softmax - target for each label, with the softmax of a grey image, shape (K, K)."""
     with torch.no_grad():
         probabilities = model(grey[:1])[0].softmax(-1)
     return nn.functional.normalize(probabilities - torch.eye(len(probabilities), dtype=grey.dtype))
@@ -220,7 +221,11 @@ def _share_out(
     origin: Tensor,
     generator: torch.Generator,
 ) -> tuple[_Read, Tensor]:
-    """Give every record a key per codebook, from the cells whose rows point most along its label; return both."""
+    """Assign a key per codebook to every record: the cells whose rows project most on the record's label.
+
+    Returns:
+        The keys of the records, and the mask of the cells that were assigned, boolean (C, J).
+    """
     lookup, floor, taken = model.lookup, _CLEAR * noise_variance(gradient) ** 0.5, torch.zeros_like(cells)
     codebooks, pairs, width = lookup.keys.shape
     targets = lookup.keys.new_zeros(len(labels), codebooks, width)

@@ -1,1 +1,1 @@
-"""What authors of attacks share: preconditions, labels, layer inputs, masks, unknowns, gradient distances, results."""
+"""Building blocks of attacks: preconditions, labels, layer inputs, masks, unknowns, gradient distances, results."""

@@ -1,7 +1,7 @@
-"""What an attack has to know of a kind of attention: which of its layers read the same input.
+"""Base class of attention layouts: the names of an attention module's layers that read the same input.
 
-Everything else about a text model is measured by running it: whether tokens see later ones, and whether they know their
-places. So a kind of model that names its layers otherwise needs one file with one `Attention`.
+All other properties of a text model are measured by running it: causal attention and position awareness. A model that
+names its layers differently therefore needs a single file with an `Attention`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 
 
 class Attention(Configured[ConfigT]):
-    """A kind of attention, in blocks that a list of the model holds. Authors give `readers`.
+    """Attention layout of a transformer with numbered blocks. Subclasses define `readers`.
 
     Attributes:
-        readers: names of the layers of one attention that read the same input; the first one stands for all.
+        readers: names of the layers of an attention module that read the same input; attacks use the first.
     """
 
     readers: ClassVar[tuple[str, ...]]
 
     def rows(self, layer: nn.Module, gradient: Tensor) -> Tensor:
-        """Return the gradient of a layer's weight as (outputs, inputs), which is how most layers have it."""
+        """Return the gradient of a layer's weight as (outputs, inputs), the layout of most layers."""
         return gradient
 
     @classmethod
     def is_at(cls, place: nn.Module) -> bool:
-        """Say whether a module holds all the readers."""
+        """Return whether a module holds all the readers."""
         return all(isinstance(getattr(place, reader, None), nn.Module) for reader in cls.readers)
 
 
@@ -44,12 +44,12 @@ def attentions(model: nn.Module) -> list[str]:
 
 
 def kind_at(place: nn.Module) -> Attention[Any] | None:
-    """Return the kind of the attention that a module is, or None."""
+    """Return the attention layout of a module, or None."""
     return next((kind for kind in _kinds() if kind.is_at(place)), None)
 
 
 def fewer_than(count: int, model: nn.Module) -> str | None:
-    """Return that a model has fewer attentions than `count`, and which kinds are known, as a clause; or None."""
+    """Return a clause if a model has fewer attention modules than `count`, with the known layouts; else None."""
     if len(attentions(model)) >= count:
         return None
     known = "; ".join(f"{kind.name} ({', '.join(kind.readers)})" for kind in _kinds())

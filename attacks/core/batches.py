@@ -1,4 +1,4 @@
-"""A guess of some examples as a guess of the whole batch, since only whole batches have a gradient to compare."""
+"""Complete a partial guess to a whole batch, since only whole batches have a gradient to compare."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedsim.core.types import Masks, Observation, Reconstruction
 
 
 class OrderedGuess(NamedTuple):
-    """A guess as a whole batch, in the order of the labels where it has the same ones.
+    """A guess as a whole batch, in the order of the labels if the guess has the same labels.
 
     Attributes:
-        inputs: shape (B, *shape); zeros stand for examples that were not found, since only whole batches compare.
-        masks: of all examples, or None.
-        are_found: which examples were, shape (B,).
+        inputs: shape (B, *shape); zeros for examples that were not recovered.
+        masks: masks of all examples, or None.
+        are_found: True for recovered examples, shape (B,).
     """
 
     inputs: Tensor
@@ -26,9 +26,15 @@ class OrderedGuess(NamedTuple):
 
 
 def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> OrderedGuess:
-    """Return a guess of at most as many examples as there are labels as a whole batch.
+    """Return a guess as a whole batch of B examples, B being the number of labels.
 
-    Labels of several entries give no order: examples stay in the one of the guess.
+    Examples are sorted to match `labels` and missing examples are zero. Labels of several entries give no order:
+    examples stay in the order of the guess.
+
+    Args:
+        observation: gives the shape of an example.
+        guess: at most B examples.
+        labels: shape (B, ...).
     """
     made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
     inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
@@ -47,7 +53,7 @@ def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) ->
 
 
 def _unused(labels: Tensor, used: Tensor) -> Tensor:
-    """Return the labels that are left when those in use are taken away, in their order."""
+    """Return the labels without the used labels, counted with multiplicity, in their order."""
     left = labels.tolist()
     for label in used.tolist():
         if label in left:

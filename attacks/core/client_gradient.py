@@ -29,7 +29,7 @@ def client_gradient(
         inputs: guessed examples, shape (B, *shape).
         labels: one per example, in the order of `inputs`.
         masks: one per site; None for a model without dropout.
-        names: names of the parameters; None for all whose gradients are shared.
+        names: names of the parameters; None for all parameters with shared gradients.
     """
     model = observation.model.train()
     wanted = set(observation.update.tensors if names is None else names)

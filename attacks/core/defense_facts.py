@@ -1,4 +1,4 @@
-"""What the descriptions of defenses tell an attacker that was granted them.
+"""Attacker knowledge of defenses: effects that granted descriptions of defenses declare.
 
 Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.informed`). This module reads
 the other effects.
@@ -18,7 +18,7 @@ _SHARPNESS = 5.0
 
 
 class Wire(NamedTuple):
-    """The part of a gradient that known defenses send, so that a dummy's gradient can be compared with it.
+    """Transformation of gradients by known defenses, applied to a dummy input's gradient before the comparison.
 
     Attributes:
         only_sent: zeros of an observed tensor were not sent, so these entries are not compared.
@@ -34,11 +34,11 @@ class Wire(NamedTuple):
         return not (self.only_sent or self.only_signs)
 
     def as_compared(self, observed: Tensor) -> Tensor:
-        """Return an observed tensor in the form in which it is compared."""
+        """Return the form of an observed tensor that is compared."""
         return observed.sign() if self.only_signs else observed
 
     def as_sent(self, gradient: Tensor, observed: Tensor) -> Tensor:
-        """Return a dummy's gradient in the same form: entries that were sent; for signs tanh(c g / mean |g|)."""
+        """Return a dummy input's gradient in the same form: only sent entries; tanh(c g / mean |g|) for signs."""
         if self.only_signs:
             gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(TINY)).tanh()
         return gradient * (observed != 0) if self.only_sent else gradient
@@ -54,35 +54,35 @@ _INEXACT: dict[type[Effect], str] = {
 
 
 def wire_of(observation: Observation) -> Wire:
-    """Return the form in which gradients are compared. A mean over several clients no longer holds signs."""
+    """Return the transformation of compared gradients. A mean over several clients no longer holds signs."""
     is_single = observation.threat.sees == "single-update"
     return Wire(sends_part(observation), is_single and bool(observation.effects(Signs)))
 
 
 def sends_part(observation: Observation) -> bool:
-    """Whether a defense says that it sends only a share of the entries; the others are unknown."""
+    """Return whether a defense declares that it sends only a share of the entries; the others are unknown."""
     return bool(observation.effects(Kept))
 
 
 def adds_noise(observation: Observation) -> bool:
-    """Whether a defense says that it adds noise, of whatever size."""
+    """Return whether a defense declares that it adds noise, of any scale."""
     return bool(observation.effects(Noise))
 
 
 def noise_of(observation: Observation) -> AddedNoise | None:
-    """Return the noise that a defense says it adds, or None when none gives its law and its scale."""
+    """Return the noise that a defense declares; None without a declared distribution and scale."""
     return next(iter(observation.effects(AddedNoise)), None)
 
 
 def bound_of(observation: Observation) -> float | None:
-    """Return the norm to which a defense says that it clips whole gradients, or None."""
+    """Return the smallest norm to which a defense declares to clip whole gradients, or None."""
     return min((clipped.norm for clipped in observation.effects(Clipped)), default=None)
 
 
 def inexact(observation: Observation) -> str | None:
     """Return why the update's equations do not hold exactly, as a clause without a full stop, or None.
 
-    Exact attacks then still give an estimate, but must not call it exact.
+    Exact attacks then still return an estimate, but must not call it exact.
     """
     for known in observation.public:
         for effect in known.effects:
@@ -93,5 +93,5 @@ def inexact(observation: Observation) -> str | None:
 
 
 def searched_sites(observation: Observation) -> tuple[DropoutSite, ...]:
-    """Return the dropout sites whose masks an informed attacker searches: none, unless the rates are known."""
+    """Return the dropout sites with searched masks: all sites if the rates are known, else none."""
     return observation.sites if "dropout-rates" in observation.threat.knows else ()

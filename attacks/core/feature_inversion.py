@@ -1,4 +1,4 @@
-"""An example whose features are given ones, followed back through the layers that made them."""
+"""Feature inversion: recover an example from its features by damped Gauss-Newton steps through the layers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from attacks.core.tolerances import SINGLE, TINY
 STEPS = 30
 _TRIES = 8
 _FIRST_DAMPING, _EASE, _TIGHTEN = 1e-2, 0.2, 4.0
-_STILL = 0.999  # a step that gains less is the last one
+_STILL = 0.999  # a step that leaves a larger share of the residual is the last
 _CHUNK = 64  # rows of a Jacobian at once
-_FAR = 1e-3  # of the wanted features' norm: from farther away, slopes in single precision lead as well
+_FAR = 1e-3  # relative to the wanted features' norm: above this residual, single-precision slopes suffice
 
 
 def as_they_are(slopes: Tensor) -> Tensor:
-    """Return slopes times the covariance of examples whose entries are independent and equally likely."""
+    """Return the slopes unchanged: the covariance of examples with independent entries of equal variance."""
     return slopes
 
 
@@ -32,18 +32,19 @@ def follow_back(
     roughly: Callable[[Tensor], Tensor] | None = None,
     steps: int = STEPS,
 ) -> Tensor:
-    """Return an example (1, *shape) whose features are near the wanted ones, by damped steps of least norm.
+    """Return an example (1, *shape) with features near the wanted features, by damped steps of least norm.
 
-    Steps end where only the error is left: nearer features would be those of noise, which pixels follow far away.
+    Steps end once the residual is as small as the features' error. Closer features would fit noise, to which pixels
+    respond strongly.
 
     Args:
-        read: features (1, D) of an example.
-        wanted: shape (D,).
-        start: where steps begin, shape (1, *shape).
-        spread: slopes (D, n) times the covariance (n, n) of examples, in whose norm steps are least.
-        error: how far wanted features may be from the truth; absent: what single precision leaves.
-        roughly: reads the same features at less cost, to few digits; far away its slopes are taken. Absent: `read`.
-        steps: at most.
+        read: function from an example to its features (1, D).
+        wanted: features of the result, shape (D,).
+        start: first example, shape (1, *shape).
+        spread: product of slopes (D, n) and the covariance (n, n) of examples, which defines the norm of steps.
+        error: norm of the error of the wanted features; None: rounding of single precision.
+        roughly: cheaper, less precise version of `read`; gives the slopes at large residuals. None: `read`.
+        steps: largest number of steps.
     """
     values, damping = start, _FIRST_DAMPING
     enough = SINGLE * float(wanted.norm()) if error is None else error

@@ -1,4 +1,4 @@
-"""How well a guess explains the upload, computed from the gradient alone and never from the truth."""
+"""Gradient distance between a guess and the update, without use of the ground truth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.core.types import Masks, Observation
 
 
 class MeasuredObjective(NamedTuple):
-    """An attack's objective at its guess, and a sentence on what it measures."""
+    """An attack's objective at its guess, and a sentence that describes the objective."""
 
     objective: float
     meaning: str
@@ -24,13 +24,13 @@ class MeasuredObjective(NamedTuple):
 def verdict(
     observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None, residual: tuple[float, str]
 ) -> MeasuredObjective:
-    """Compare whole gradients where the client's forward pass can be repeated; else return a residual.
+    """Compare whole gradients if the client's forward pass can be repeated; else return a residual.
 
     Args:
-        observation: what the attack got.
+        observation: inputs of the attack.
         inputs: guessed examples, shape (B, *shape).
         labels: one per example, in the order of `inputs`; some may be unknown.
-        masks: one per site, or None when some are unknown.
+        masks: one per site, or None if some are unknown.
         residual: the residual of the attack's own equations, and its name.
     """
     if masks is None or not knows_rates(observation) or not are_known(labels):
@@ -40,22 +40,22 @@ def verdict(
 
 
 def may_be_exact(observation: Observation, objective: float) -> bool:
-    """Say whether a solution may be called exact: no known defense disturbs the update, which it explains in full.
+    """Return whether a solution may be called exact: it explains an update that no known defense disturbs.
 
-    A residual alone does not show this: signs of a matrix of rank one have rank one as well. Where tensors are hidden,
+    A residual alone does not show this: the signs of a matrix of rank one have rank one as well. If tensors are hidden,
     labels may be wrong although the inputs are right, so the objective is ignored.
     """
     return inexact(observation) is None and (objective < MATCHES or bool(observation.hidden))
 
 
 def doubts(observation: Observation) -> tuple[str, ...]:
-    """Return a note on why the update is known to be inexact, or nothing."""
+    """Return a note on the known inexactness of the update, or an empty tuple."""
     reason = inexact(observation)
     return () if reason is None else (f"the equations do not hold exactly: {reason}",)
 
 
 def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> float:
-    """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one.
+    """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed gradient.
 
     With known defenses, only the part that they send is compared.
 
@@ -72,9 +72,9 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
 
 
 def knows_rates(observation: Observation) -> bool:
-    """Say whether sites and model have dropout rates that the attacker assumes to be the client's.
+    """Return whether sites and model have dropout rates that the attacker assumes to be the client's.
 
-    With `threat.rate_error` they are wrong without its knowledge: its forward pass differs from the client's, and its
-    objective at the truth is not zero.
+    With `threat.rate_error` they are wrong without the attacker's knowledge: the attacker's forward pass differs from
+    the client's, and the objective at the ground truth is not zero.
     """
     return not observation.sites or "dropout-rates" in observation.threat.knows

@@ -1,12 +1,13 @@
-"""What the last linear layer read of each example of a batch, separated by that layer's own gradient.
+"""Recover the last linear layer's input for each example of a batch from that layer's gradient.
 
-The layer gives class scores z_b = W h_b + c. Its gradients dW = sum_b k_b h_b^T and dc = sum_b k_b mix the examples,
-with k_b = (softmax(z_b) - onehot(y_b)) / B. But every input lies in the row space of dW, so r numbers say which one it
-is, and it determines its own k_b. That leaves about B r unknowns for K r equations, which a few steps solve.
+The layer computes class scores z_b = W h_b + c. Its gradients dW = sum_b k_b h_b^T and dc = sum_b k_b mix the examples,
+with k_b = (softmax(z_b) - onehot(y_b)) / B. But every input lies in the row space of dW, so r coordinates determine the
+input, and the input determines its own k_b. About B r unknowns remain for K r equations, which a few Gauss-Newton steps
+solve.
 
-Two examples of one label have almost the same k in a fresh model, so dW holds their sum and, far smaller, what their
-difference does to their scores times that difference. It counts as long as it stands out of rounding, which shows in
-the singular values behind the B-th: exact ones would be zero.
+Two examples of equal labels have almost the same k in a fresh model. Then dW holds their sum and, far smaller, the
+change of k by the difference of their inputs, times that difference. The second term counts if it exceeds rounding,
+whose size shows in the singular values after the B-th: in exact arithmetic they would be zero.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from fedsim.core.types import Observation
 _STARTS = 32
 _REPEATS = 3  # of the first guess: errors of equal scores, the inputs that follow, and their errors
 _FINEST = 1e-15  # relative change at which a search in double precision ends
-_CLEAR = 5.0  # singular values of rounding beyond which one is told: structured rounding stays below
-_DOUBLE = 1e-12  # of the largest singular value: far above rounding in double precision
-_APART = 1e-2  # of the inputs' size: enough to leave the saddle at equal inputs
+_CLEAR = 5.0  # ratio to the rounding floor above which a singular value is signal: structured rounding stays below
+_DOUBLE = 1e-12  # relative to the largest singular value: far above rounding in double precision
+_APART = 1e-2  # relative to the inputs' size: enough to leave the saddle at equal inputs
 
 
 class Head(NamedTuple):
@@ -50,14 +51,14 @@ class Head(NamedTuple):
 
 
 class HeadFeatures(NamedTuple):
-    """What the layer read, and the errors of its scores.
+    """Recovered inputs of the layer, and the errors of its scores.
 
     Attributes:
         inputs: h, shape (B, D).
         errors: k = dL/dz, shape (B, K), for a mean over the examples.
         residual: |dW - sum_b k_b h_b^T|, biases included, relative to |dW|.
-        accuracy: relative error of an input that rounding of the gradient in single precision leaves, to first order.
-        blur: error of the difference of inputs that share a label, relative to it; 1 where nothing tells them apart.
+        accuracy: first-order relative error of an input, caused by single-precision rounding of the gradient.
+        blur: relative error of the difference of inputs with equal labels; 1 if they cannot be distinguished.
     """
 
     inputs: Tensor
@@ -68,7 +69,7 @@ class HeadFeatures(NamedTuple):
 
 
 class SeparatedFeatures(NamedTuple):
-    """What the head tells: the name of the last layer, what it read of every example, (B, D), and its errors (B,)."""
+    """Name of the last layer, its recovered input for every example, (B, D), and bounds on the inputs' errors (B,)."""
 
     name: str
     features: Tensor
@@ -76,7 +77,7 @@ class SeparatedFeatures(NamedTuple):
 
 
 def features_of(observation: Observation, labels: Tensor, generator: torch.Generator) -> SeparatedFeatures | None:
-    """Return what the last layer read of every example, or None where its gradient does not tell."""
+    """Return the last layer's input for every example, or None if its gradient does not determine it."""
     output = output_layer(observation.model, observation.spec.classes)
     tensors = observation.update.tensors
     if output is None or observation.local_steps > 1 or f"{output[0]}.weight" not in tensors:
@@ -96,31 +97,31 @@ def features_of(observation: Observation, labels: Tensor, generator: torch.Gener
 
 
 def _errors_of(separated: HeadFeatures, labels: Tensor) -> Tensor:
-    """Return how far each input (B, D) may be from the truth: by rounding, and by the blur of what labels share."""
+    """Return the error bound of each input (B, D): rounding plus the blur of inputs with equal labels."""
     alike = (labels[:, None] == labels).double()
     means = alike @ separated.inputs / alike.sum(1, keepdim=True)
     return SINGLE * separated.inputs.norm(dim=1) + separated.blur * (separated.inputs - means).norm(dim=1)
 
 
 def separate_features(head: Head, labels: Tensor, generator: torch.Generator) -> HeadFeatures | None:
-    """Return what the layer read of every example, or None where its gradient does not say.
+    """Return the layer's input for every example, or None if the gradient does not determine it.
 
-    Examples of one label whose scores hardly differ may add nothing to each other's row but rounding: the same input,
-    their mean, is then returned for all of them.
+    Examples of equal labels and almost equal scores may contribute nothing but rounding to each other's row. Their mean
+    is then returned for all of them.
 
     Args:
         head: with the gradient of a mean cross-entropy over the batch.
         labels: shape (B,), in any order; row b of the answer has label b.
-        generator: for starts behind the first one.
+        generator: random source of all starts but the first.
 
     Raises:
         DeadlineReached: no time is left for a further start.
     """
     if len(labels) >= len(head.weight):
-        return None  # the errors sum to zero, so K - 1 are independent at most
+        return None  # the errors sum to zero, so at most K - 1 are independent
     problem = _Problem(head, labels)
     if problem.beyond > EXACT:
-        return None  # so many examples cannot have made it: what is left of its rank is noise, or was cut off
+        return None  # the rank exceeds the number of examples: the rest is noise, or was cut off
     likely = problem.likely()
     if problem.blur < 1.0:
         likely = likely + _APART * problem.draw_about(likely, generator)
@@ -133,7 +134,7 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
 
 
 class _Problem:
-    """The equations dW E^T = sum_b k(y_b) q_b^T for places q_b = o + y_b C of the inputs in the row space E."""
+    """The equations dW E^T = sum_b k(y_b) q_b^T with coordinates q_b = o + y_b C of the inputs in the row space E."""
 
     def __init__(self, head: Head, labels: Tensor) -> None:
         constant = head.bias if head.bias is not None else head.weight.new_zeros(len(head.weight))
@@ -160,7 +161,7 @@ class _Problem:
         self._shape = len(labels), len(self._directions)
 
     def likely(self) -> Tensor:
-        """Return the unknowns (B, r) that follow from equal inputs, and what follows from these."""
+        """Return the first guess of the unknowns (B, r): errors of equal inputs, then repeated least squares."""
         unknowns = self._target.new_zeros(self._shape)
         for _ in range(_REPEATS):
             places = torch.linalg.lstsq(self._errors(unknowns).T, self._target, rcond=EXACT, driver="gelsd").solution
@@ -168,12 +169,12 @@ class _Problem:
         return unknowns
 
     def draw_about(self, likely: Tensor, generator: torch.Generator) -> Tensor:
-        """Return random unknowns (B, r), about as large as the inputs that likely ones (B, r) stand for."""
+        """Return random unknowns (B, r), scaled to the size of the inputs at the likely unknowns (B, r)."""
         size = self._offset.norm() + likely.norm(dim=1).mean()
         return float(size) * torch.randn(self._shape, generator=generator, dtype=torch.float64)
 
     def solve(self, start: Tensor) -> tuple[float, Tensor]:
-        """Return the relative residual and the unknowns (B, r) where second-order steps from a start end."""
+        """Return the relative residual and the unknowns (B, r) after Levenberg-Marquardt steps from a start."""
         from scipy.optimize import leastsq  # noqa: PLC0415 - takes long to import
 
         if not start.numel() or self._target.numel() < start.numel():
@@ -185,7 +186,7 @@ class _Problem:
             Dfun=lambda values: slopes(torch.as_tensor(values)).numpy(),
             ftol=_FINEST,
             xtol=_FINEST,
-            full_output=True,  # or else it warns of a start that led nowhere
+            full_output=True,  # avoids a warning about a start that did not converge
         )
         solution = torch.as_tensor(values)
         return float(self._residual(solution).norm()), solution.view(self._shape)
@@ -210,7 +211,7 @@ class _Problem:
 
 
 def _floor(sizes: Tensor, examples: int) -> float:
-    """Return how large rounding makes a singular value: as large as those which no example accounts for."""
+    """Return the size of a singular value that rounding causes, from the singular values beyond the examples."""
     most = 0.1 * EXACT * float(sizes[0])
     if len(sizes) <= examples:
         return most / _CLEAR

@@ -1,4 +1,4 @@
-"""An attack that another attack names in its settings and goes on with."""
+"""Create the inner attack that another attack names in its settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from fedsim.core.hooks import Attack
 
 
 def inner_attack(outer: str, name: str, options: Mapping[str, Any]) -> Attack[Any]:
-    """Return the attack of a name with its settings, told its own name.
+    """Return the attack of a name with its settings; the attack knows its own name.
 
     Args:
-        outer: name of the attack that asks, for messages.
-        name: of the attack to make.
+        outer: name of the outer attack, for messages.
+        name: name of the attack to create.
         options: its settings.
 
     Raises:
-        FedsimError: there is no such attack, or its settings do not fit.
+        FedsimError: no attack has this name, or its settings are invalid.
     """
     method = registry.get("attack", name)
     try:

@@ -1,4 +1,4 @@
-"""Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
+"""Infer labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
 
 The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586), of Wainakh et al. (arXiv
 2105.09369) and a counting rule. Dropout in front of the layer changes only p, so the rules hold. For several local
@@ -33,13 +33,13 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
 
     Args:
         observation: with a batch size, or of one example.
-        rule: for several examples. counting: with mean probabilities of noise inputs. distinct and negative: no
-            class twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from row
-            sums of the weight gradient. Ignored for a single example.
+        rule: for several examples. counting: with mean probabilities of noise inputs. distinct and negative: no class
+            twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from row sums of
+            the weight gradient. Ignored for a single example.
 
     Raises:
-        NotApplicable: the model has neither a linear layer with one output per class nor values that are logits, or
-            the labels are no classes.
+        NotApplicable: the model has neither a linear layer with one output per class nor values that are logits, or the
+            labels are no classes.
     """
     if observation.task.label_kind != "class":
         raise NotApplicable(f"the labels cannot be inferred: they are {observation.task.labels_in_words}, not classes")
@@ -65,20 +65,20 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
 
 
 def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:
-    """Return granted labels, or else inferred ones; their number is `examples_of`."""
+    """Return granted labels, or else inferred labels; their number is `examples_of`."""
     if observation.labels is None:
         return infer_labels(observation, rule)
     return observation.labels[: examples_of(observation)]
 
 
 def blank_labels(observation: Observation, count: int) -> Tensor:
-    """Return labels for a loss whose value does not matter, shape (count, *label_shape), all 0."""
+    """Return zero labels, shape (count, *label_shape), for a forward pass in which the loss value is irrelevant."""
     dtype = torch.long if are_classes(observation) else next(observation.model.parameters()).dtype
     return torch.zeros(count, *observation.label_shape, dtype=dtype)
 
 
 def random_labels(observation: Observation, count: int, generator: torch.Generator) -> Tensor:
-    """Return labels as a client may have them, shape (count, *label_shape)."""
+    """Return random labels of the task's kind, shape (count, *label_shape)."""
     shape = (count, *observation.label_shape)
     if are_classes(observation):
         return torch.randint(observation.spec.classes, shape, generator=generator)
@@ -89,21 +89,21 @@ def random_labels(observation: Observation, count: int, generator: torch.Generat
 
 
 def are_classes(observation: Observation) -> bool:
-    """Say whether labels are numbers of classes: of examples, or of pixels (H, W); masks (C, H, W) hold 0 and 1."""
+    """Return whether labels are class indices, of examples or of pixels (H, W); masks (C, H, W) hold 0 and 1."""
     kind = observation.task.label_kind
     return kind == "class" or (kind == "mask" and len(observation.label_shape) == len(observation.spec.shape) - 1)
 
 
 def examples_of(observation: Observation) -> int:
-    """Return how many examples an attack searches; one where the number is not known."""
+    """Return the number of examples that an attack searches; 1 if the number is unknown."""
     return observation.examples or observation.batch_size or 1
 
 
 def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the label of a single example, shape (1,), from the gradients (K, D) and (K,) of the last layer.
 
-    With a bias the true class has the only negative entry. Without one, row c is (p_c - [c = y]) h: the true row is
-    the one that points against all others.
+    With a bias, the true class has the only negative entry. Without a bias, row c is (p_c - [c = y]) h: the true row is
+    antiparallel to all others.
     """
     if bias is not None:
         return bias.argmin().view(1)
@@ -113,14 +113,15 @@ def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def distinct_labels(weight: Tensor, batch_size: int) -> Tensor:
-    """Return `batch_size` labels that are assumed distinct: the rows (K, D) with the smallest entries (Yin et al.)."""
+    """Return `batch_size` distinct labels (an assumption): the rows (K, D) with the smallest entries (Yin et al.)."""
     return weight.min(1).values.topk(batch_size, largest=False).indices.sort().values
 
 
 def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
-    """Return `batch_size` labels that are assumed distinct: the smallest entries of db (K,), negative for few examples.
+    """Return `batch_size` distinct labels (an assumption): the smallest entries of db (K,).
 
-    Without a bias, pass row sums of the weight gradient; this needs features that are not negative.
+    The entries of the true classes are negative for few examples. Without a bias, pass row sums of the weight gradient;
+    this needs nonnegative features.
     """
     return logit_gradient.topk(batch_size, largest=False).indices.sort().values
 
@@ -128,9 +129,10 @@ def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
 def impact_labels(weight: Tensor, batch_size: int) -> Tensor:
     """Return labels with repeats from the row sums of the weight gradient (K, D) (Wainakh et al.).
 
-    Each example lowers the sum of its class by about the same amount, the impact. First every class with a negative sum
-    is taken once. Then the class with the lowest sum, less the examples found so far, is taken until there are enough.
-    Unequal probabilities mislead it, and so do batches larger than the number of classes, where few sums are negative.
+    Each example lowers the sum of its class by about the same amount, the impact. First, every class with a negative
+    sum is chosen once. Then the class with the lowest sum, after subtraction of the impact of chosen labels, is chosen
+    until the batch is complete. The rule fails for unequal probabilities, and for batches larger than the number of
+    classes, where few sums are negative.
     """
     sums = weight.sum(1).double()
     impact = sums.clamp_max(0.0).sum() * (1.0 + 1.0 / len(sums)) / batch_size
@@ -170,7 +172,7 @@ def _votes(observation: Observation) -> str | None:
 
 @torch.no_grad()
 def _vote_labels(observation: Observation, gradient: Tensor, examples: int) -> Tensor:
-    """Return labels from the gradient of values (C J, K), whose rows sum to db; p is taken from a grey image."""
+    """Return labels from the gradient of values (C J, K), with rows that sum to db; p is measured on a grey image."""
     logit_gradient = gradient.sum(0) / gradient_weight(observation)
     if examples == 1:
         return logit_gradient.argmin().view(1)
@@ -189,7 +191,7 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
 
 @torch.no_grad()
 def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities (K,), and the mean sum of the last layer's input features, both on noise."""
+    """Return mean class probabilities (K,), and the mean sum of the last layer's input features, both on noise."""
     model = copy.deepcopy(observation.model).train()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
@@ -200,7 +202,7 @@ def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
 
 
 def _move(model: nn.Module, observation: Observation, share: float) -> nn.Module:
-    """Set the weights of `model` to this share of the way from the received to the trained ones."""
+    """Set the weights of `model` to this share of the way from the received to the trained weights."""
     for name, parameter in model.named_parameters():
         if name in observation.update.tensors:
             received = observation.model.get_parameter(name)

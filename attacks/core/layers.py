@@ -1,8 +1,8 @@
-"""Which layers see the raw pixels, found for any model by numbering the pixels.
+"""Find the layers that read raw pixels, in any model, by a forward pass on numbered pixels.
 
-A forward pass on an image whose pixels are numbered 1, 2, ... shows which linear or convolutional layers get only
-rearranged pixels, and where each pixel is. All dropout masks are zero in this pass, so a layer behind a dropout never
-counts as one that sees the pixels.
+A forward pass on an image with pixels numbered 1, 2, ... shows the linear and convolutional layers that read only
+rearranged pixels, and the position of each pixel. All dropout masks are zero in this pass, so a layer after a dropout
+never counts as a layer on pixels.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ResultT = TypeVar("ResultT")
 
 
 def once_a_model(find: Callable[[Observation], ResultT]) -> Callable[[Observation], ResultT]:
-    """Cache the result of a function of an observation for as long as the observed model lives.
+    """Cache the result of a function of an observation for the lifetime of the observed model.
 
-    The result may depend only on the architecture, the shape of the inputs and the dropout sites, and must not refer to
-    the model itself.
+    The result may depend only on the architecture, the shape of the inputs, the dropout sites and the hidden tensors,
+    and must not refer to the model itself.
     """
     results: WeakKeyDictionary[nn.Module, dict[Hashable, ResultT]] = WeakKeyDictionary()
 
@@ -54,7 +54,7 @@ def run(model: nn.Module, inputs: Tensor, weights: Mapping[str, Tensor] = Mappin
 
 @dataclass(frozen=True)
 class PixelLayer:
-    """A layer whose input consists of pixels.
+    """A layer with pixels as its input.
 
     Attributes:
         pixels: index (from 0) into the flattened example of every entry of one input, shape (1, ...).
@@ -66,7 +66,7 @@ class PixelLayer:
 
 
 class _Call(NamedTuple):
-    layer: PixelLayer | None  # when it sees all pixels and nothing else
+    layer: PixelLayer | None  # None unless it reads all pixels and nothing else
     name: str
     is_linear: bool
     shape: torch.Size  # of the input
@@ -74,7 +74,7 @@ class _Call(NamedTuple):
 
 @torch.no_grad()
 def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite], examples: int) -> list[_Call]:
-    """Calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
+    """Return the calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
     count = math.prod(shape)
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     masks = tuple(torch.zeros(site.shape) for site in sites)
@@ -95,19 +95,19 @@ def _observe_calls(observation: Observation) -> list[_Call]:
 
 
 def _examples(observation: Observation) -> int:
-    """Number of examples for which the sites are made; masks inside an attention count an example once per head."""
+    """Return the number of examples in the sites' shapes; masks inside an attention count an example once per head."""
     first = [site.shape[0] for site in observation.sites]
     known = observation.batch_size
     return known if known and all(size % known == 0 for size in first) else math.gcd(*first) or 1
 
 
 def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
-    """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
+    """Return the linear and convolutional layers that read all pixels and nothing else, in call order."""
     return [call.layer for call in _observe_calls(observation) if call.layer is not None]
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
-    """Return the linear layer that sees the flattened example, pixels in any order, if its gradient is shared."""
+    """Return the linear layer that reads the flattened example, pixels in any order, if its gradient is shared."""
     layers = _flat(_observe_calls(observation))
     return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
 
@@ -115,13 +115,13 @@ def first_linear(observation: Observation) -> PixelLayer | None:
 def flat_layers(
     model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite], examples: int
 ) -> list[PixelLayer]:
-    """Return the linear layers that see the flattened example, pixels in any order.
+    """Return the linear layers that read the flattened example, pixels in any order.
 
     Args:
-        model: it is not changed.
+        model: model to run; it is not changed.
         shape: shape of one example.
-        sites: where the model drops out.
-        examples: number of examples for which the sites are made.
+        sites: dropout sites of the model.
+        examples: number of examples in the sites' shapes.
     """
     return _flat(_calls(model, shape, sites, examples))
 
@@ -141,10 +141,10 @@ def examples_from(rows: Tensor, layer: PixelLayer, observation: Observation) -> 
 
 @dataclass(frozen=True)
 class Behind:
-    """The linear layer behind the first one.
+    """The second linear layer.
 
     Attributes:
-        inputs: its inputs as a function of the first layer's outputs (N, width), in float64 without dropout.
+        inputs: function from the first layer's outputs (N, width) to this layer's inputs, in float64 without dropout.
     """
 
     name: str
@@ -152,7 +152,7 @@ class Behind:
 
 
 class _Given(nn.Module):
-    """Replaces a layer and returns given outputs."""
+    """Layer that returns given outputs, as a replacement."""
 
     values: Tensor
 
@@ -161,7 +161,7 @@ class _Given(nn.Module):
 
 
 def layer_behind(observation: Observation, first: str) -> Behind | None:
-    """Return the first linear layer called after `first` that has as many inputs as `first` has outputs."""
+    """Return the first linear layer called after `first` with as many inputs as `first` has outputs, or None."""
     name = _name_behind(observation, first)
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None

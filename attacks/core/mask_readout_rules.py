@@ -1,12 +1,12 @@
-"""Dropout masks of one example, read off the zeros of its gradient.
+"""Recover the dropout masks of a single example from the zeros of its gradient.
 
-A dropped unit passes nothing on and gets no gradient. So its row is zero in the weight gradient of the layer in front,
-its column in that of the layer behind, and its entry in the gradient of a position embedding added there. Trials with
-random masks show which zeros follow which masks, so this works for any model.
+The output and the gradient of a dropped unit are zero. So its row is zero in the weight gradient of the layer before,
+its column in the weight gradient of the layer after, and its entry in the gradient of a position embedding added there.
+Trials with random masks show which zeros follow which masks, so this works for any model.
 
-Zeros are read only in an exact gradient. For one example, a layer that sees one vector has a weight gradient of rank
-one; noise, pruning and quantisation leave more than rounding besides. With ReLU a zero means dropped or inactive; both
-give the same gradient.
+Zeros count only in an exact gradient. For a single example, a layer on one vector has a weight gradient of rank one;
+noise, pruning and quantisation leave a residual above rounding. With ReLU a zero means dropped or inactive; both give
+the same gradient.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Trial(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A tensor whose zeros show the mask of a site, or row `row` of that mask."""
+    """A tensor with zeros that show the mask of a site, or row `row` of that mask."""
 
     site: int
     row: int
@@ -51,8 +51,8 @@ class _Source(NamedTuple):
 def read_masks(observation: Observation) -> dict[int, Tensor]:
     """Return masks in the sites' shapes, by index into `observation.sites`: 1 kept, 0 dropped, NaN not readable.
 
-    Empty for several examples, where a zero would mean dropped in all of them; for gradients that are not exact; and
-    where some entries are known not to be sent.
+    Empty for several examples, where a zero would mean dropped in all of them; for inexact gradients; and if a defense
+    declares that some entries are not sent.
     """
     if not observation.sites or (observation.batch_size or 1) > 1 or sends_part(observation):
         return {}
@@ -68,14 +68,14 @@ def read_masks(observation: Observation) -> dict[int, Tensor]:
 
 
 def read_all_masks(observation: Observation) -> Masks | None:
-    """Return one mask per site, or None when some entry cannot be read."""
+    """Return one mask per site, or None if some entry is unknown."""
     masks = read_masks(observation)
     is_complete = len(masks) == len(observation.sites) and not any(bool(mask.isnan().any()) for mask in masks.values())
     return tuple(masks[index] for index in range(len(masks))) if is_complete else None
 
 
 def _trusted(observation: Observation) -> list[_Source]:
-    """Sources in exact matrices; those in other tensors count if every matrix that should have rank one has."""
+    """Return the sources in exact matrices; other tensors count if every matrix that should have rank one has."""
     tensors = observation.update.tensors
     sources = [source for source in _sources(observation) if bool(tensors[source.tensor].any())]
     matrices = {source.tensor for source in sources if source.reading != "entries"}
@@ -86,9 +86,10 @@ def _trusted(observation: Observation) -> list[_Source]:
 
 @once_a_model
 def _sources(observation: Observation) -> list[_Source]:
-    """Draw masks several times and keep the zeros that follow a mask every time, until every site has a source.
+    """Return the sources: zeros that follow a mask in every one of several trials with random masks.
 
-    Columns are tried first: they belong to the layer behind, where no activation causes zeros.
+    Columns are tried first: they belong to the layer after the dropout, where no activation causes zeros. The search
+    ends when every site has a source.
     """
     generator = torch.Generator().manual_seed(0)
     model = observation.model
@@ -119,7 +120,7 @@ def _trial(model: nn.Module, observation: Observation, generator: torch.Generato
 def _patterns(
     model: nn.Module, observation: Observation, trials: list[_Trial], reading: _Reading
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield parameter names with the parts of their gradients that are not zero in each trial, (trials, n)."""
+    """Yield parameter names with the nonzero parts of their gradients in each trial, (trials, n)."""
     sizes = {size for site in observation.sites for size in (math.prod(site.shape), site.shape[-1])}
     shapes = {name: tensor.shape for name, tensor in observation.update.tensors.items()}
     names = [name for name, shape in shapes.items() if _size(shape, reading) in sizes]
@@ -135,7 +136,7 @@ def _patterns(
 
 
 def _size(shape: torch.Size, reading: _Reading) -> int:
-    """Return the n of `_alive`, or 0 when the tensor cannot be read in this way."""
+    """Return the n of `_alive`, or 0 if the tensor does not fit this reading."""
     if reading == "entries":
         return math.prod(shape)
     is_matrix = len(shape) == 2  # noqa: PLR2004
@@ -143,14 +144,14 @@ def _size(shape: torch.Size, reading: _Reading) -> int:
 
 
 def _alive(tensor: Tensor, reading: _Reading) -> Tensor:
-    """Return which columns, rows or entries are not zero, shape (n,)."""
+    """Return the mask of nonzero columns, rows or entries, shape (n,)."""
     if reading == "entries":
         return tensor.flatten() != 0
     return (tensor != 0).any(0 if reading == "columns" else 1)
 
 
 def _follow(kept: Tensor, alive: Tensor) -> list[int]:
-    """Indices of rows of masks (trials, *shape) whose dropped units are never among the live ones (trials, n)."""
+    """Return the rows of masks (trials, *shape) whose dropped units are never among the nonzero units (trials, n)."""
     size = alive.shape[1]
     if size not in (kept[0].numel(), kept.shape[-1]):
         return []
@@ -162,9 +163,9 @@ def _follow(kept: Tensor, alive: Tensor) -> list[int]:
 
 @torch.no_grad()
 def linear_behind(observation: Observation) -> dict[int, str]:
-    """Names of the linear layers whose input is the unchanged output of a dropout site, by index of the site.
+    """Return the linear layers that read the unchanged output of a dropout site: names by index of the site.
 
-    Each site in turn gets a mask of zeros; the layer behind it is the first whose input is then zero.
+    Each site in turn gets a mask of zeros; the layer after it is the first with an input of zeros.
     """
     layer_names: dict[int, str] = {}
     for index, site in enumerate(observation.sites):
@@ -177,7 +178,7 @@ def linear_behind(observation: Observation) -> dict[int, str]:
 
 
 def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
-    """The first called linear layer whose input is all zeros under the given masks."""
+    """Return the first called linear layer with an input of zeros under the given masks."""
     dtype = next(observation.model.parameters()).dtype
     example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
     with inputs_in_order(observation.model, (nn.Linear,)) as seen, inject_masks(observation.sites, masks):

@@ -1,8 +1,8 @@
-"""Masks and labels of a dense network, layer by layer, once the inputs of a batch are known.
+"""Recover masks and labels of a dense network, layer by layer, from the known inputs of a batch.
 
-The gradient of a linear layer is dW = sum_i delta_i a_i^T. With its inputs a_i known, least squares gives every
-delta_i. Its zeros are the units behind the layer that dropout (or ReLU) set to zero, so the inputs of the next layer
-are known too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its only negative entry shows the label.
+The gradient of a linear layer is dW = sum_i delta_i a_i^T. With known inputs a_i, least squares gives every delta_i.
+Its zeros are the units that dropout (or ReLU) set to zero after the layer, so the inputs of the next layer are known
+too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its only negative entry shows the label.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation
 
-# A float32 gradient leaves about 1e-7 where the exact value is zero; both limits are relative to the unit's norm.
+# A float32 gradient has an error of about 1e-7 where the exact value is zero; limits are relative to the unit's norm.
 _SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4
 _SURELY = 1.5
-_CLEAR = 1e-2  # of an example's usual entry: a kept unit rarely has a smaller one
-_NEAR = 0.2  # of an activation, whose masked value is 0 or 1 times it
+_CLEAR = 1e-2  # relative to an example's usual entry: a kept unit rarely has a smaller entry
+_NEAR = 0.2  # relative to an activation: tolerance of its masked value, 0 or 1 times the activation
 _CORRECTIONS = 4
-_EXPLAINED = 0.02  # share of a squared column that is left when the right entry of a mask is changed
+_EXPLAINED = 0.02  # share of a squared column that remains after a correct change of a mask entry
 _SMOOTHINGS = torch.logspace(0, -6, 12, dtype=torch.float64)
-_FINEST = 1e-15  # of a row's norm, in double precision
-_ONE_CLASS = 0.1  # of the most negative entry: what others may be below zero if it tells the class
-_ABOVE_ROUNDING = 1e-2  # of the largest row; a vanished loss has far less
+_FINEST = 1e-15  # relative to a row's norm, in double precision
+_ONE_CLASS = 0.1  # most negative sum of the other entries, relative to the lowest entry, if the lowest shows the class
+_ABOVE_ROUNDING = 1e-2  # relative to the largest row; a vanished loss has far less
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,10 @@ class Peeled:
     """Masks, labels and output gradients, in the order of the inputs.
 
     Attributes:
-        masks: one per site, in the model's precision, or None when some site is not between two linear layers.
-        labels: shape (B,), or None when the last linear layer does not have one output per class, or there are none.
-        deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None where it is not the output.
-        holds: whether the labels are those of equations that hold: what the last layer is taken to read explains its
-            gradient. True where there are no such equations.
+        masks: one per site, in the model's precision, or None if some site is not between two linear layers.
+        labels: shape (B,), or None if the last linear layer does not have one output per class, or is missing.
+        deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None if it is not the output layer.
+        holds: whether the inferred inputs of the last layer explain its gradient. True without a classifier layer.
     """
 
     masks: Masks | None
@@ -58,18 +57,18 @@ class Forward(Protocol):
     """A forward pass of the batch with masks."""
 
     def __call__(self, masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
-        """Return the inputs (B, d) of the linear layers in the order of their calls, with their names; and outputs."""
+        """Return the inputs (B, d) of the linear layers in call order, with the layers' names; and the outputs."""
         ...
 
 
 @torch.no_grad()
 def peel(observation: Observation, examples: Tensor, forward: Forward | None = None) -> Peeled:
-    """Solve the linear layers in the order of their calls.
+    """Solve the linear layers in call order.
 
     Args:
         observation: with an exact gradient and the true dropout rates.
         examples: the batch, shape (B, *shape).
-        forward: the pass of the examples in double precision; that of the observed model when absent.
+        forward: forward pass of the examples in double precision; None: forward pass of the observed model.
     """
     forward = forward or forward_of(observation.model, observation.sites, examples)
     masks = [torch.ones((len(examples), *site.shape[1:]), dtype=torch.float64) for site in observation.sites]
@@ -89,7 +88,7 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
             inputs = inputs * mask
         elif unread and deltas.shape[1:] == masks[unread[0]].shape[1:]:
             read = _read_added(deltas, gradient, _behind(forward, masks, unread[0], position))
-            if read is not None:  # the site is behind the layer before, and something is added to it
+            if read is not None:  # the site follows the previous layer; its output is added to another tensor
                 masks[unread[0]], inputs = read
                 unread = unread[1:]
         holds = _left(inputs, gradient) < EXACT
@@ -109,7 +108,7 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
 def _solved(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return output gradients (B, h) for inputs (B, d), and the standard deviation of their errors.
 
-    What least squares leave of a row is rounding, or examples that are missing.
+    The least-squares residual of a row estimates the error: it is rounding, or missing examples.
     """
     deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
     free = max(1, inputs.shape[1] - len(inputs))
@@ -119,10 +118,10 @@ def _solved(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
-    """Return the class of each example, from p - onehot, which is negative for its class alone.
+    """Return the class of each example: the lowest entry of p - onehot, which is the only negative entry.
 
-    Of labels that are mixed of two classes it is most negative for the larger part, while a loss is above rounding. Of
-    an example whose loss has vanished only rounding is left; then the model's own answer is its class.
+    For mixed labels of two classes the entry of the larger part is the lowest, if the loss is above rounding. For an
+    example with a vanished loss only rounding is left; its class is then the model's prediction.
 
     Args:
         expected: the model's outputs without dropout, shape (B, K).
@@ -137,16 +136,17 @@ def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
 
 
 def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
-    """Return the mask (B, units) between two layers; one wrong entry would make all layers behind wrong.
+    """Return the mask (B, units) between two layers; a wrong entry would make all later layers wrong.
 
-    The masked activations lie in the row space of the layer behind, which has far fewer dimensions than units. So the
-    units whose entry of `deltas` is surely zero or surely not tell those of which rounding hides it.
+    The masked activations lie in the row space of the next layer's gradient, which has far fewer dimensions than units.
+    So the units with an entry of `deltas` that is clearly zero or clearly nonzero determine the units hidden by
+    rounding.
     """
     by_gap = _split_at_widest_gap(deltas)
     if _left(by_gap * activations, gradient) < EXACT:
         return by_gap
     usual = deltas.square().mean(1, keepdim=True).sqrt()
-    # Where a zero and a kept unit are as likely, if both are normally distributed; with a margin.
+    # Threshold at which a dropped and a kept unit are equally likely under normal distributions; with a margin.
     limits = _SURELY * errors * (2.0 * (usual / errors.clamp_min(LEAST)).log().clamp_min(1.0)).sqrt()
     are_kept = deltas.abs() > limits
     are_sure = are_kept | (limits < _CLEAR * usual)
@@ -166,7 +166,7 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
 
 
 def _behind(forward: Forward, masks: list[Tensor], site: int, position: int) -> Callable[[Tensor], Tensor]:
-    """Return what the linear layer at a position reads, by the mask of a site."""
+    """Return the inputs of the linear layer at a position, as a function of a site's mask."""
 
     def inputs(mask: Tensor) -> Tensor:
         return forward([*masks[:site], mask, *masks[site + 1 :]])[0][position][1]
@@ -175,15 +175,15 @@ def _behind(forward: Forward, masks: list[Tensor], site: int, position: int) -> 
 
 
 def _read_added(deltas: Tensor, gradient: Tensor, inputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor] | None:
-    """Return the mask behind a layer to whose output something is added, and what the next layer reads.
+    """Return the mask and the next layer's inputs for a layer whose dropped-out output is added to another tensor.
 
     Args:
         deltas: output gradients of the layer before, shape (B, h).
-        gradient: of the next layer.
-        inputs: what the next layer reads, by the mask.
+        gradient: gradient of the next layer.
+        inputs: the next layer's inputs as a function of the mask.
 
     Returns:
-        None where no mask explains the gradient of the next layer.
+        None if no mask explains the gradient of the next layer.
     """
     by_gap = _split_at_widest_gap(deltas)
     read = inputs(by_gap)
@@ -196,7 +196,7 @@ def _read_added(deltas: Tensor, gradient: Tensor, inputs: Callable[[Tensor], Ten
 
 
 def _split_at_widest_gap(deltas: Tensor) -> Tensor:
-    """Return the mask (B, units) of entries above the widest gap, in logarithms, between rounding and small ones."""
+    """Return the mask (B, units) of entries above the widest logarithmic gap between rounding and small entries."""
     sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
     window = sizes[(sizes > _SURELY_ZERO) & (sizes < _SURELY_KEPT)].log().sort().values
     edges = torch.cat([torch.tensor([math.log(_SURELY_ZERO)]), window, torch.tensor([math.log(_SURELY_KEPT)])])
@@ -211,15 +211,15 @@ def _left(inputs: Tensor, gradient: Tensor) -> float:
 
 
 def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tensor | float = 0.0) -> Tensor:
-    """Return a mask (B, units) with those entries changed that alone explain what is left of a gradient's column.
+    """Return a mask (B, units) with corrected entries: the entries that explain a column's residual on their own.
 
-    Where none does, the one that explains most is changed. Changes that explain the gradient no better are none.
+    If no entry does, the entry that explains most is changed. Changes that do not reduce the residual are rejected.
 
     Args:
-        mask: to begin with.
-        activations: that it masks.
-        gradient: of the layer that reads them.
-        added: to the masked activations, in front of that layer.
+        mask: first mask.
+        activations: activations before the mask.
+        gradient: gradient of the next layer.
+        added: tensor that is added to the masked activations, in front of that layer.
     """
     for _ in range(_CORRECTIONS):
         inputs = added + mask * activations
@@ -241,9 +241,9 @@ def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tenso
 
 
 def _fit(rows: Tensor, values: Tensor, are_sure: Tensor) -> Tensor | None:
-    """Return the combination (d,) of rows (R, d) that equals values (d,) where these are sure, but for few of them.
+    """Return the combination (d,) of rows (R, d) that equals most of the values (d,) with sure entries, or None.
 
-    None where no combination does.
+    Iteratively reweighted least squares on the L1 residual.
     """
     columns, wanted = rows[:, are_sure].T, values[are_sure]
     if len(wanted) < 2 * len(rows) or not bool(wanted.any()):

@@ -1,4 +1,4 @@
-"""An update of several local steps as the mean of their gradients."""
+"""Convert an update of several local steps to the mean gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def gradient_weight(observation: Observation) -> float:
     """Return the factor from the mean gradient of the local steps to the update.
 
     1 for a gradient, else the step size times the number of steps. With momentum m each step counts 1 + m + m^2 + ...,
-    with one term for itself and one for every later step.
+    with a term for the step itself and for every later step.
     """
     if observation.update.kind == "gradient":
         return 1.0

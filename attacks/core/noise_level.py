@@ -1,4 +1,4 @@
-"""The level of noise on the entries of a gradient: as a defense states it, from rounding, or measured."""
+"""Noise level of a gradient's entries: declared by a defense, caused by rounding, or measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from attacks.core.defense_facts import noise_of
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_ROUNDING = 1e-5  # of the entries' root mean square; noise below is rounding of single precision
+_ROUNDING = 1e-5  # relative to the entries' root mean square; noise below is rounding of single precision
 _FEWEST_FREE = 8
 _STEPS = 4.0
 _SUMMED = 2 * torch.finfo(torch.float32).eps  # noise over norm of a gradient: sums in single precision round often
 
 
 def stated_levels(observation: Observation, gradients: Tensors) -> list[float] | None:
-    """Return the standard deviation that a defense states for the entries of each gradient, or None."""
+    """Return the standard deviation that a defense declares for the entries of each gradient, or None."""
     noise = noise_of(observation)
     if noise is None:
         return None
@@ -29,8 +29,8 @@ def stated_levels(observation: Observation, gradients: Tensors) -> list[float] |
 def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]:
     """Return the standard deviation of rounding on the entries of each gradient (m, d).
 
-    Entries sent in 16 bits are off by up to half a step of that format. A difference of weights is rounded in steps of
-    the weights, once for every local step. Sums in single precision leave singular values of about 1e-7 of the norm.
+    Entries sent in 16 bits have errors of up to half a step of that format. A difference of weights is rounded in steps
+    of the weights, once for every local step. Sums in single precision cause singular values of about 1e-7 of the norm.
     """
     edge = math.sqrt(sum(len(gradient) for gradient in gradients.values())) + math.sqrt(
         next(iter(gradients.values())).shape[1]
@@ -54,18 +54,19 @@ def _fits(gradient: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _step(values: Tensor, dtype: torch.dtype) -> float:
-    """Return the standard deviation of the error when values are rounded to a format."""
+    """Return the standard deviation of the error of values rounded to a format."""
     format_ = torch.finfo(dtype)
     exponents = values.detach().double().abs().clamp_min(format_.smallest_normal).log2().floor()
     return float((format_.eps * exponents.exp2()).square().mean().sqrt()) / math.sqrt(12.0)
 
 
 def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -> list[float]:
-    """Return the standard deviation of the noise on the entries of each gradient (m, d): stated, or else measured.
+    """Return the standard deviation of the noise on the entries of each gradient (m, d): declared, or else measured.
 
-    It is at least several times the level of rounding, whose errors are not spread evenly over all directions. Noise
-    on a matrix leaves (m - t) (d - t) times its variance beyond the t largest singular values. A matrix without such
-    values gets the level of the widest matrix; in proportion to its norm, if that level is only rounding.
+    A measured level is at least several times the machine epsilon, since rounding is not spread evenly over all
+    directions. Noise on a matrix leaves (m - t) (d - t) times its variance in the singular values after the t largest.
+    A matrix without such values gets the level of the widest matrix; scaled by its norm, if that level is only
+    rounding.
     """
     stated = stated_levels(observation, gradients)
     if stated is not None:
@@ -83,7 +84,7 @@ def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -
 
 
 def _measured_level(gradient: Tensor, tokens: int) -> float | None:
-    """Return the level from the singular values beyond the `tokens` largest, or None when these are too few."""
+    """Return the level from the singular values after the `tokens` largest, or None if too few remain."""
     rows, width = gradient.shape
     if min(rows, width) - tokens < _FEWEST_FREE:
         return None

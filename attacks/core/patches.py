@@ -1,6 +1,6 @@
-"""The patch projection of a vision transformer, and the learned position embedding that is added to its output.
+"""Find the patch projection of a vision transformer, and its learned position embedding.
 
-Both are recognised by what they do. A patch projection sees every pixel, patch by patch. A parameter P is the
+Both are recognised by their behaviour. A patch projection reads every pixel, patch by patch. A parameter P is the
 position embedding if, for a trial example, dL/dW = (dL/dP)^T (patches) holds up to rounding.
 """
 
@@ -31,9 +31,9 @@ class Patches:
 
     Attributes:
         name: name of its module.
-        width: features of a token.
-        pixels: index into the flattened example of every entry of every patch, shape (N, entries), in the order of
-            the projection's flattened weight.
+        width: number of features of a token.
+        pixels: index into the flattened example of every entry of every patch, shape (N, entries), in the order of the
+            projection's flattened weight.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Patches:
         return example.flatten()[self.pixels]
 
     def joined(self, patches: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the example (1, *shape): each pixel is the mean of its entries, 0 where it has none."""
+        """Return the example (1, *shape): each pixel is the mean of its entries, 0 without an entry."""
         total = torch.zeros(shape, dtype=patches.dtype).flatten()
         count = total.scatter_add(0, self.pixels.flatten(), torch.ones_like(patches).flatten())
         total = total.scatter_add(0, self.pixels.flatten(), patches.flatten())
@@ -58,7 +58,7 @@ class Positions:
 
     Attributes:
         name: name of its parameter.
-        first: row of the first patch; the other rows belong to class tokens and the like.
+        first: row of the first patch; the other rows belong to class tokens and similar tokens.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Positions:
 
 
 def patch_projection(observation: Observation) -> Patches | None:
-    """Return the layer that turns patches without overlap into tokens, or None."""
+    """Return the layer that projects patches without overlap to tokens, or None."""
     projections = (_as_patches(layer) for layer in layers_on_pixels(observation))
     return next((patches for patches in projections if patches is not None), None)
 
@@ -82,7 +82,7 @@ def position_embedding(observation: Observation) -> Positions | None:
 
 
 def _explaining(observation: Observation, patches: Patches) -> Positions | None:
-    """Look for dL/dW = (dL/dP)^T X in the observed gradient, with more equations than unknowns."""
+    """Search dL/dW = (dL/dP)^T X in the observed gradient, with more equations than unknowns."""
     tensors = observation.update.tensors
     observed = tensors.get(f"{patches.name}.weight")
     if observed is None or len(patches.pixels) >= patches.width:
@@ -97,9 +97,9 @@ def _explaining(observation: Observation, patches: Patches) -> Positions | None:
 
 
 def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
-    """Compare gradients of a trial example.
+    """Find the position embedding by the gradients of a trial example.
 
-    Weights that are all zero get small random values: a head of zeros passes no gradient on.
+    Zero weights get small random values: a zero output layer would block the gradient.
     """
     generator = torch.Generator().manual_seed(0)
     model = observation.model
@@ -127,7 +127,7 @@ def _awake(weight: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def missing_gradient(observation: Observation, patches: Patches, positions: Positions) -> str | None:
-    """Return why the gradients of projection and position embedding cannot be read, or None."""
+    """Return why the gradients of projection and position embedding are unusable, or None."""
     tensors, name = observation.update.tensors, positions.name
     if not observation.model.get_parameter(name).requires_grad:
         return f"the position embedding '{name}' is frozen: its gradient is not sent"
@@ -142,10 +142,10 @@ def missing_gradient(observation: Observation, patches: Patches, positions: Posi
 
 @once_a_model
 def embedding_site(observation: Observation) -> int | None:
-    """Return the index of the dropout whose zeros are zeros of the gradients of tokens and positions, or None.
+    """Return the dropout site that zeroes the gradients of tokens and position embedding, or None.
 
-    Each site that has the shape of the tokens in turn drops the same features of all tokens: exactly these must then
-    have no gradient.
+    Each site with the tokens' shape in turn drops the same features of all tokens: exactly these features must then
+    have a zero gradient.
     """
     patches, positions = patch_projection(observation), position_embedding(observation)
     assert patches is not None
@@ -176,7 +176,7 @@ def rows_of(tensor: Tensor, patches: Patches, first: int) -> Tensor:
 
 
 def _places(tensor: Tensor, patches: Patches) -> range:
-    """Possible rows of the first patch in a tensor of tokens; none when the tensor has another shape."""
+    """Return the possible rows of the first patch in a tensor of tokens; none if the tensor has another shape."""
     if tensor.ndim < 2 or tensor.shape[-1] != patches.width:  # noqa: PLR2004 - rows and columns
         return range(0)
     return range(max(0, tensor.numel() // patches.width - len(patches.pixels) + 1))

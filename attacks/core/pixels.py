@@ -1,4 +1,4 @@
-"""Values of pixels: the range that normalised images have, and their medians."""
+"""Pixel values: the range of normalised images, and a median filter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pixel_box(observation: Observation) -> tuple[Tensor, Tensor]:
 
 
 def median_filtered(inputs: Tensor) -> Tensor:
-    """Return images whose pixels are the medians of their 3 x 3 neighbourhoods, edges reflected."""
+    """Return images after a 3 x 3 median filter, edges reflected."""
     flat = inputs.flatten(0, 2)[:, None]
     padded = torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="reflect")
     windows = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)

@@ -1,4 +1,4 @@
-"""Preconditions of attacks on an update: why it does not fit, or None."""
+"""Preconditions of attacks on an update: the reason why it does not fit, or None."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fedsim.core.types import Observation
 
 
 def one_gradient_only(observation: Observation) -> str | None:
-    """Return why an attack that matches one gradient does not apply, or None."""
+    """Return why an attack that matches a single gradient does not apply, or None."""
     if observation.local_steps > 1:
         return f"the update holds {observation.local_steps} local steps; this attack matches one gradient"
     return gradient_steps_only(observation)

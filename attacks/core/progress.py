@@ -1,4 +1,4 @@
-"""Progress of one part of a search, reported as progress of the whole search."""
+"""Report the progress of part of a search as progress of the whole search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def continued(
     """Return an `on_step` for a part of a search that follows other parts.
 
     Args:
-        on_step: gets the progress of the whole search.
+        on_step: receives the progress of the whole search.
         restarts: number of restarts in earlier parts.
         done: number of iterations in earlier parts.
         iterations: iterations of the whole search; None to keep the number of the part.
@@ -36,20 +36,21 @@ def continued(
 
 
 class Numbered:
-    """Numbers the steps of several searches one after the other.
+    """Numbers the steps of several searches consecutively.
 
     Attributes:
-        has_stopped: whether whoever is told raised an exception, as one that wants to stop does; a deadline is none.
+        has_stopped: whether the callback raised an `Exception`, such as a stop request; `DeadlineReached` does not
+            count.
     """
 
     def __init__(self, on_step: OnStep) -> None:
-        """Begin at 1."""
+        """Start the count at 1."""
         self._on_step = on_step
         self._count = 0
         self.has_stopped = False
 
     def __call__(self, step: Step) -> None:
-        """Tell of a step with its own number, and with as many to come as its search has."""
+        """Report a step with its consecutive number; the total adds the remaining iterations of the step's search."""
         self._count += 1
         total = self._count + step.iterations - step.iteration
         try:

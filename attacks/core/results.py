@@ -1,9 +1,9 @@
-"""What attacks return, also when they found nothing.
+"""Results of attacks without a complete guess: empty results, blank examples, unknown labels.
 
 An attack that cannot run on an observation refuses: `not_applicable` returns the reason, or `NotApplicable` is raised
-before the search; the record holds a failure. A search that ran returns the examples that it found, and no others: the
-missing ones get the worst scores. Where it found none it returns `no_guess`, whose word for `stopped` says why. No
-picture stands for an example that was not found, since a grey one would be scored as a guess.
+before the search; the record holds a failure. A search that ran returns only the examples that it recovered; missing
+examples get the worst scores. Without any example it returns `no_guess`, and `stopped` gives the reason. Missing
+examples are not replaced by grey images, since these would be scored as guesses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedsim.core.types import NO_LABEL, Observation, Reconstruction, Tensors
 
 
 class NothingFound(Exception):
-    """A part of a search ended without a result, and why, as the end of a sentence."""
+    """Part of a search ended without a result. The message is the reason, as the end of a sentence."""
 
 
 def no_guess(
@@ -32,15 +32,15 @@ def no_guess(
     facts: Mapping[str, float] | None = None,
     extras: Tensors | None = None,
 ) -> Reconstruction:
-    """Return a guess without examples, whose objective is infinite.
+    """Return a guess without examples and with an infinite objective.
 
     Args:
-        observation: what the attack got.
+        observation: inputs of the attack.
         reason: why nothing was found, for `stopped`.
-        iterations: what the attack counted until then.
-        notes: for the reader of a record.
-        facts: figures that explain it.
-        extras: what else was read.
+        iterations: number of iterations of the attack.
+        notes: notes for the record.
+        facts: figures that explain the result.
+        extras: other recovered values.
     """
     return Reconstruction(
         inputs=no_examples(observation),
@@ -63,16 +63,16 @@ def no_examples(observation: Observation) -> Tensor:
 
 
 def blanks(observation: Observation, size: int) -> Tensor:
-    """Return zeros where a forward pass or a step needs examples that nobody found, shape (size, *shape)."""
+    """Return zeros for a forward pass or a step without recovered examples, shape (size, *shape)."""
     dtype = observation.spec.dtype or next(observation.model.parameters()).dtype
     return torch.zeros((size, *observation.spec.shape), dtype=dtype)
 
 
 def labels_or_unknown(observation: Observation, size: int) -> Tensor:
-    """Return granted or inferred labels, shape (size, *label_shape); if too many or few, the most frequent class.
+    """Return granted or inferred labels, shape (size, *label_shape); if their number differs, the most frequent class.
 
-    Unknown where the gradient of the last layer is hidden, the model has no last layer with one row per class, or
-    labels are no classes.
+    The labels are unknown if the gradient of the last layer is hidden, if the model has no last layer with one row per
+    class, or if labels are no classes.
     """
     try:
         labels = labels_of(observation)
@@ -85,11 +85,11 @@ def labels_or_unknown(observation: Observation, size: int) -> Tensor:
 
 
 def unknown_labels(observation: Observation, size: int) -> Tensor:
-    """Return labels that nobody guessed, shape (size, *label_shape)."""
+    """Return labels that are marked as unknown, shape (size, *label_shape)."""
     blank = blank_labels(observation, size)
     return torch.full_like(blank, torch.nan if blank.is_floating_point() else NO_LABEL)
 
 
 def are_known(labels: Tensor) -> bool:
-    """Say whether every label was guessed."""
+    """Return whether every label is known."""
     return not bool((labels.isnan() if labels.is_floating_point() else labels == NO_LABEL).any())

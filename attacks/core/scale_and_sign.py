@@ -1,7 +1,7 @@
-"""Scale and sign of an input that is known up to a factor, from the inputs of the next linear layer.
+"""Recover scale and sign of an input that is known up to a factor, from the inputs of the next linear layer.
 
-A layer without bias shows only the direction u of its input. But act(s W u), without the dropped units, must lie in
-the row space of the next weight gradient. With a curved activation this holds for one real s only.
+A layer without bias shows only the direction u of its input. But act(s W u), without the dropped units, must lie in the
+row space of the next weight gradient. With a curved activation this holds for a single real s.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
 _NEWTON_STEPS = 12
 _SETTLED = 1e-13
 _ROWS_AT_ONCE = 4096
-_NUMBERS_AT_ONCE = 2**26  # of the frames of some directions
+_NUMBERS_AT_ONCE = 2**26  # entries of the frames of a part of the directions
 _DIFFERENCE = 1e-4
 _FLAT = 1e-6
-_CLEARLY = 1e-3  # the other sign wins if it leaves less than this share; odd activations leave the same for both
+_CLEARLY = 1e-3  # the other sign wins if its residual is below this share; odd activations give equal residuals
 
 
 @dataclass(frozen=True)
 class Scales:
-    """One entry per direction.
+    """Scale factors of several directions.
 
     Attributes:
         values: signed factors s, shape (A,).
@@ -44,13 +44,13 @@ class Scales:
 def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
     """Search s on a grid, then refine the best point of each sign by Gauss-Newton steps on log |s|.
 
-    A saturated activation can leave less on the grid than the true factor does between two of its points. Directions
-    are searched in parts, since each has a frame of the row space's size.
+    Both signs are refined, since a saturated activation can have a smaller residual on the grid than points near the
+    true factor. Directions are searched in parts, since each has a frame of the row space's size.
 
     Args:
         inputs: the next layer's inputs as a function of the first layer's outputs.
         outputs: W u of directions u with root mean square 1, shape (A, width), float64.
-        compared: 1 for units that are surely kept, 0 for dropped or uncertain ones, shape (A, width).
+        compared: 1 for units that are surely kept, 0 for dropped or uncertain units, shape (A, width).
         row_space: rows that span the next layer's inputs, shape (R, width).
     """
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, row_space.numel()))
@@ -63,7 +63,7 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
 
 def _signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, frames: Tensor) -> Scales:
     def residuals(scales: Tensor) -> Tensor:
-        """Residuals (S, A, width) for scales (S, A)."""
+        """Return the residuals (S, A, width) for scales (S, A)."""
         seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape)
         return _outside(seen * compared, frames)
 
@@ -111,12 +111,12 @@ def outside_row_space(seen: Tensor, compared: Tensor, row_space: Tensor) -> Tens
 
 
 def _frames(compared: Tensor, row_space: Tensor) -> Tensor:
-    """Orthonormal columns that span the compared part of the row space, (A, width, R)."""
+    """Return orthonormal columns that span the compared part of the row space, (A, width, R)."""
     return torch.linalg.qr((row_space * compared[:, None]).mT).Q
 
 
 def _outside(seen: Tensor, frames: Tensor) -> Tensor:
-    """Parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
+    """Return the parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
     unit = torch.nn.functional.normalize(seen, dim=2)
     rows = unit.transpose(0, 1)
     outside = unit - (rows @ frames @ frames.mT).transpose(0, 1)
@@ -124,7 +124,7 @@ def _outside(seen: Tensor, frames: Tensor) -> Tensor:
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
-    """Derivative of the residuals (S, A, width) with respect to log |s|, by central differences."""
+    """Return the derivative of the residuals (S, A, width) with respect to log |s|, by central differences."""
     above, below = residuals(scales * (1 + _DIFFERENCE)), residuals(scales * (1 - _DIFFERENCE))
     return (above - below) / (2 * _DIFFERENCE)
 
@@ -132,7 +132,7 @@ def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
 def largest_in_range(examples: Tensor, observation: Observation) -> Tensor:
     """Return the largest positive factors, shape (A,), that keep examples (A, *shape) inside the pixel range.
 
-    1 where 0 is not inside the range, for example when the normalisation is unknown.
+    The factor is 1 if 0 is not inside the range, for example with an unknown normalisation.
     """
     low, high = (bound.double() for bound in pixel_box(observation))
     limits = torch.where(examples > 0, high, low) / torch.where(examples == 0, torch.nan, examples)

@@ -1,7 +1,7 @@
-"""The span of a weight gradient's rows: how many examples are in it, whether it is exact, and what is outside of it.
+"""Span of a weight gradient's rows: its rank, its exactness, and the parts of vectors outside it.
 
-One example gives a matrix of rank one, B examples at most rank B. The rest is rounding, or noise, pruning and
-quantisation. Zeros may be read only where the rest is rounding.
+A single example gives a matrix of rank one, B examples at most rank B. The residual is rounding, or noise, pruning and
+quantisation. Zeros of the gradient are meaningful only if the residual is rounding.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from attacks.core.tolerances import EXACT, LEAST
 
 _POWER_STEPS = 12
 _SETTLED = 1e-14
-_ABOVE_ROUNDING = 30.0  # times the largest singular value that is surely rounding; a smaller signal drowns in it
-_CLEAR = 10.0  # ratio of neighbouring singular values; float32 leaves about 100
+_ABOVE_ROUNDING = 30.0  # ratio to the largest singular value that is surely rounding; smaller signals are lost
+_CLEAR = 10.0  # ratio of neighbouring singular values; float32 has about 100
 
 
 class RankOne(NamedTuple):
@@ -44,7 +44,7 @@ def rank_one(weight: Tensor) -> RankOne:
 
 
 def _power(weight: Tensor) -> Tensor | None:
-    """Return the first right singular vector, or None when the iteration does not converge."""
+    """Return the first right singular vector, or None if the iteration does not converge."""
     row = weight[weight.square().sum(1).argmax()]
     row = row / row.norm().clamp_min(LEAST)
     for _ in range(_POWER_STEPS):
@@ -68,9 +68,9 @@ class Spectrum(NamedTuple):
 
     Attributes:
         rank: number of singular values above the noise.
-        condition: ratio of the largest of these to the smallest.
-        is_exact: whether the others are only rounding.
-        noise: norm of the others, relative to that of the whole matrix.
+        condition: ratio of the largest to the smallest of these singular values.
+        is_exact: whether the other singular values are only rounding.
+        noise: norm of the other singular values, relative to the norm of the whole matrix.
     """
 
     rank: int
@@ -80,10 +80,10 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
-    """Cut singular values (k,), in descending order, at `tolerance` times the first one, or at the widest gap.
+    """Cut singular values (k,), in descending order, at `tolerance` times the first value, or at the widest gap.
 
-    The gap is used where noise fills the spectrum: when more than `most` values are above the tolerance or, if `most`
-    is None, when there is no clear gap at that cut.
+    The gap is used if noise fills the spectrum: if more than `most` values are above the tolerance or, for `most` None,
+    if the cut has no clear gap.
 
     Args:
         singular: singular values of a weight gradient.
@@ -102,14 +102,14 @@ def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None
 
 
 def span_of(matrix: Tensor, tolerance: float = EXACT, most: int | None = None) -> tuple[Tensor, Spectrum]:
-    """Return orthonormal rows (rank, n) that span those of a matrix (m, n) up to its noise, and its `spectrum`."""
+    """Return orthonormal rows (rank, n) that span the rows of a matrix (m, n) up to its noise, and its `spectrum`."""
     _, singular, right = torch.linalg.svd(matrix, full_matrices=False)
     read = spectrum(singular, tolerance, most)
     return right[: read.rank], read
 
 
 def frame_of(rows: Tensor) -> Tensor:
-    """Return orthonormal rows that span independent ones (r, n)."""
+    """Return orthonormal rows that span independent rows (r, n)."""
     return torch.linalg.qr(rows.T).Q.T
 
 
@@ -124,18 +124,18 @@ def share_outside(matrix: Tensor, rows: Tensor) -> float:
 
 
 def even_rows(matrix: Tensor) -> Tensor:
-    """Return a matrix (m, n) with every row divided by its norm; rows of zeros stay.
+    """Return a matrix (m, n) with every row divided by its norm; zero rows stay.
 
-    Rounding of a gradient is relative to its row. In rows of units that the examples of large loss do not reach, those
-    of tiny loss stand out, which the singular values of the whole matrix hide.
+    Rounding of a gradient is relative to its row. Rows of units that are inactive for examples of large loss show
+    examples of tiny loss, which the singular values of the unscaled matrix hide.
     """
     return matrix / matrix.norm(dim=1, keepdim=True).clamp_min(LEAST)
 
 
 def even_spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
-    """Return the spectrum of a matrix with even rows, in which also singular values below `tolerance` count.
+    """Return the spectrum of a matrix with even rows, in which singular values below `tolerance` may count too.
 
-    Where `most` is known, the next singular value shows how large rounding is: what is far above it is signal.
+    If `most` is known, the next singular value measures rounding: values far above it are signal.
 
     Args:
         singular: singular values of a weight gradient with even rows, in descending order.

@@ -1,6 +1,6 @@
-"""Training small networks of an attacker's own.
+"""Training of small networks by an attacker.
 
-Not by `torch.optim`: its first step looks for a folder to write to, and an isolated attack has none.
+`torch.optim` is not used: its first step searches a writable folder, and an isolated attack has none.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ class NetworkTraining:
         self._adam = RowAdam(self._parameters)
 
     def descend(self, loss: Tensor) -> None:
-        """Take one step down a loss that depends on every parameter."""
+        """Update the parameters by one Adam step on a loss that depends on every parameter."""
         self._adam.step(self._parameters, torch.autograd.grad(loss, self._parameters), self._rates)

@@ -1,1 +1,1 @@
-"""Attacks on updates of several local steps."""
+"""Gradient-inversion attacks on updates of several local steps."""

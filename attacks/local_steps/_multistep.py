@@ -1,6 +1,6 @@
-"""Shared by attacks on several local steps: sizes of batches, and masks.
+"""Base of attacks on several local steps: batch sizes, dropout sites and mask unknowns.
 
-A client that takes K steps of SGD sends D = theta_0 - theta_K, a sum of K gradients at K different weights.
+A client that runs K steps of SGD sends D = theta_0 - theta_K, a sum of K gradients at K different weights.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ConfigT = TypeVar("ConfigT", bound=MultiStepConfig)
 
 
 class MultiStepAttack(MatchingAttack[ConfigT]):
-    """An attack whose dummies are all the distinct examples of a client. It works on one victim at a time."""
+    """A matching attack with one dummy input per distinct example of a client. It attacks one victim at a time."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size"})
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates that are not a sum of gradients, and masks whose first dimension is not the examples."""
+        """Refuse updates that are not a sum of gradients, and mask shapes that are not divisible by the batch size."""
         strange = [site.name for site in observation.sites if site.shape[0] % (observation.batch_size or 1)]
         if strange:
             return f"the first dimension of the dropout mask of '{strange[0]}' is not the examples"
@@ -51,7 +51,7 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
         return 1
 
     def masks(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
-        """Return the masking of forward passes at `sites`: masks as unknowns, or no dropout."""
+        """Return the unknowns of forward passes at `sites`: dropout masks, or none if dropout is ignored."""
         is_searched = self.config.masks == "optimised" and "dropout-rates" in observation.threat.knows
         config = self.config
         return unknown_masks(sites if is_searched else (), weight=config.mask_weight, rate=config.learning_rate)

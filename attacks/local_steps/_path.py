@@ -1,8 +1,9 @@
-"""The weights on a client's way, from the examples of all its steps, of which masks, labels and order are not known.
+"""Recover the intermediate weights of a client's training from its examples; masks, labels and order are unknown.
 
-At the received weights, inputs of deeper layers are exact for the first step and moved for later ones. Masks and labels
-are discrete: most are right although the weights have moved. The steps that they give are computed, and masks, labels
-and order are read again at these weights, which are nearer to the true ones; and so on.
+At the received weights, inputs of deeper layers are exact for the first step and shifted for later steps. Masks and
+labels are discrete: most are correct although the weights have changed. The algorithm simulates the resulting steps and
+infers masks, labels and order again at the simulated weights, which are closer to the true weights. It repeats this
+until the residual stops falling.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from attacks.local_steps._multistep import batch_sizes, sites_for
 from fedsim.core.types import Masks, Observation, Tensors
 
 _PASSES = 12
-_SETTLED = 0.9  # share of what was left that a better path leaves at most
-_PATIENCE = 3  # passes without a better path before the search ends; of more steps, as many as there are
+_SETTLED = 0.9  # a better path leaves at most this share of the best residual
+_PATIENCE = 3  # passes without a better path before the search ends; with more steps, the number of steps
 
 
 @dataclass(frozen=True)
 class Path:
-    """A client's training.
+    """Simulated training of a client.
 
     Attributes:
         inputs: examples, shape (N, *shape).
         labels: shape (N,).
-        steps: numbers of the examples of every step.
-        left: norm of the update that the steps do not explain, relative to that of the whole update.
-        passes: how often masks and labels were read.
+        steps: indices of the examples of every step.
+        left: norm of the update's residual, relative to the norm of the whole update.
+        passes: number of times that masks and labels were inferred.
     """
 
     inputs: Tensor
@@ -49,15 +50,15 @@ class Path:
 
 
 def follow(observation: Observation, as_one: Observation, examples: Tensor) -> Path:
-    """Return the steps that explain the update best.
+    """Return the path that explains the update best.
 
     Args:
-        observation: several local steps.
-        as_one: the same as one step on all examples.
-        examples: of all steps in any order, shape (N, *shape).
+        observation: update of several local steps.
+        as_one: the same update, treated as a single step on all examples.
+        examples: examples of all steps in any order, shape (N, *shape).
 
     Raises:
-        NothingFound: the masks or labels of the model cannot be read.
+        NothingFound: the masks or labels of the model cannot be inferred.
     """
     layers = _Layers.of(observation, len(examples))
     models: Sequence[nn.Module] = [observation.model] * observation.local_steps
@@ -83,9 +84,9 @@ class _Layers:
     """The first two layers.
 
     Attributes:
-        first: sees the pixels.
-        behind: gives the second one's inputs.
-        rows: span these in all steps, shape (N, width).
+        first: first layer, which reads the pixels.
+        behind: second layer; computes its inputs from the first layer's outputs.
+        rows: basis of the second layer's inputs of all steps, shape (N, width).
     """
 
     first: PixelLayer
@@ -102,7 +103,7 @@ class _Layers:
         return cls(first, behind, span_of(gradient, most=examples)[0])
 
     def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
-        """Return how far the second layer's inputs at the weights of each step are outside its row space, (K, N)."""
+        """Return the distance of the second layer's inputs from its row space, at the weights of each step, (K, N)."""
         kept = _kept(masks, len(examples), self.rows.shape[1])
         return torch.stack(
             [
@@ -119,7 +120,7 @@ class _Layers:
         examples: Tensor,
         masks: Masks,
     ) -> Tensor:
-        """Return the examples with the scale that fits the weights of their step; a bias has told it exactly."""
+        """Return the examples, rescaled to fit the weights of their step. With a bias, the scale is already exact."""
         if f"{self.first.name}.bias" in observation.update.tensors:
             return examples
         corrected = examples.clone()
@@ -143,7 +144,7 @@ class _Layers:
 
 
 def _kept(masks: Masks, examples: int, width: int) -> Tensor:
-    """Return which units of the first layer are kept, shape (N, width)."""
+    """Return the mask of kept units of the first layer, shape (N, width)."""
     if not masks:
         return torch.ones(examples, width, dtype=torch.float64)
     return (masks[0].flatten(1) > 0).double()
@@ -152,7 +153,7 @@ def _kept(masks: Masks, examples: int, width: int) -> Tensor:
 def _forward(
     models: Sequence[nn.Module], steps: Sequence[Tensor], observation: Observation, examples: Tensor
 ) -> Forward:
-    """Return the forward pass of every example at the weights of its step; at the first ones before steps are known."""
+    """Return the forward pass of every example at the weights of its step; without steps, at the received weights."""
     if not steps:
         return forward_of(models[0], observation.sites, examples)
     passes = [
@@ -171,9 +172,9 @@ def _forward(
 
 
 def _dealt(misfits: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return the numbers of the examples of every step: of those that are left, the ones that misfit (K, N) least.
+    """Return the example indices of every step: the remaining examples with the smallest misfit (K, N).
 
-    The weights before a step follow from earlier steps alone, so one more step is surely right after every pass.
+    The weights before a step follow from earlier steps alone, so every pass makes at least one more step correct.
     """
     steps: list[Tensor] = []
     left = torch.ones(misfits.shape[1], dtype=torch.bool)
@@ -187,7 +188,7 @@ def _dealt(misfits: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
 def _train(
     observation: Observation, examples: Tensor, labels: Tensor, masks: Masks, steps: Sequence[Tensor]
 ) -> tuple[list[nn.Module], Tensors]:
-    """Return the models before every step of SGD, and the change of the weights after the last one."""
+    """Simulate SGD; return the models before every step, and the weight delta after the last step."""
     momentum = float(observation.optimizer_settings.get("momentum", 0.0))
     trained = [name for name, parameter in observation.model.named_parameters() if parameter.requires_grad]
     models, velocity = [observation.model], dict[str, Tensor]()

@@ -1,10 +1,10 @@
-"""The surrogate of several local steps: one gradient at a point between the received and the trained weights.
+"""Surrogate of several local steps: a single gradient at a point between the received and the trained weights.
 
 Linear: theta(a) = theta_0 - a D. Quadratic, a Bezier curve with a control point c = (theta_0 + theta_T) / 2 - u:
 theta(a) = (1 - a)^2 theta_0 + 2 a (1 - a) c + a^2 theta_T = theta_0 - a D - 2 a (1 - a) u. Both a and u are unknowns.
 
-It is a simulated client with unknowns, and no distance: it says where a gradient is taken, and a distance says
-how two are compared once they are there. So any distance and any priors go with it, by the settings of `sme`.
+The surrogate is a simulated client with unknowns, not a gradient distance: it sets the weights at which a gradient is
+computed. It therefore works with any distance and any priors, by the settings of `sme`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _PLACE = "place on the path"
 
 @dataclass(frozen=True)
 class Bend(Block):
-    """The part of u that belongs to one tensor, in units of the root mean square of its D; straight at first.
+    """The part of u for one tensor, in units of the root mean square of the tensor's D; initially zero.
 
     Attributes:
-        shape: of the tensor.
-        weight: of |u|^2 in these units.
+        shape: shape of the tensor.
+        weight: weight of |u|^2 in these units.
     """
 
     shape: tuple[int, ...] = ()
@@ -55,7 +55,7 @@ def on_the_path(place: float, rate: float) -> Block:
 
 
 def bends(change: Tensors, weight: float, rate: float) -> tuple[Block, ...]:
-    """Return u, a block a tensor of the change D; its prior is weight |u|^2 / |D|^2."""
+    """Return u, a block for each tensor of the weight delta D; its prior is weight |u|^2 / |D|^2."""
     total = sum(float(tensor.double().square().sum()) for tensor in change.values())
     return tuple(
         Bend(bend_of(name), rate, tuple(tensor.shape), weight * mean_square(tensor) / total)
@@ -74,12 +74,12 @@ def place_of(values: Values) -> Tensor:
 
 
 class SurrogateComparison(RowComparison):
-    """Gradients at theta(a), in units of one gradient; what is unknown of the path are a and u."""
+    """Compares gradients at theta(a), in units of a single gradient; the unknowns of the path are a and u."""
 
     name = "surrogate"
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation], path: Path) -> None:
-        """Keep the changes of the weights. They are compared whole, whatever a defense says it sends."""
+        """Keep the weight deltas. Gradients are compared whole, without simulating the defense's transformation."""
         mean = [as_gradient(observation).update.tensors for observation in observations]
         super().__init__(replace(client, wire=PLAIN), mean)
         self._bends = [bend_of(name) for name in client.names] if path == "quadratic" else []
@@ -87,7 +87,7 @@ class SurrogateComparison(RowComparison):
         self._changes = [[o.update.tensors[n].to(device) for n in client.names] for o in observations]
 
     def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
-        """Return the gradient at the place on the path, differentiable in that too."""
+        """Return the gradient at the point on the path, differentiable in the point too."""
         change, place = self._changes[victim], place_of(others)
         moved = [place * tensor for tensor in change]
         if self._bends:

@@ -1,7 +1,7 @@
-"""A differentiable simulation of a client's local training: D(X) = theta_0 - theta_K(X) for dummies X.
+"""Differentiable simulation of a client's local training: D(X) = theta_0 - theta_K(X) for dummy inputs X.
 
-Changes are compared in units of one gradient, D / (step size times K), so that one step on the whole batch gives the
-same numbers as the comparison of gradients.
+Weight deltas are compared in units of a single gradient, D / (step size times K), so that a single step on the whole
+batch gives the same values as the comparison of gradients.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ class SimulatedStep:
     """One step of the simulated client.
 
     Attributes:
-        examples: numbers of the examples in its batch, counted over all passes: example n of pass e is e N + n.
+        examples: indices of the batch's examples, counted over all passes: example n of pass e is e N + n.
         sites: dropout sites for this batch.
-        further: number of further unknowns of the step after its masks, for comparisons that use them.
     """
 
     examples: Tensor
@@ -63,9 +62,9 @@ def dealt(labels: Tensor, observation: Observation) -> Tensor:
 
 
 class UnrolledComparison(RowComparison):
-    """Simulates K steps of SGD for one row after the other, and compares the change of the weights.
+    """Simulates K steps of SGD for one row after the other, and compares the weight deltas.
 
-    Dummies are used in the order of the examples, and from the first again if there are fewer dummies than visits.
+    Dummy inputs are used in the order of the examples, cyclically if the steps visit more examples than dummies exist.
     """
 
     name = "unrolled"
@@ -83,7 +82,7 @@ class UnrolledComparison(RowComparison):
             client: model and loss; its `names` are the compared parameters.
             observations: victims with the same local training.
             steps: steps of the simulated client.
-            checkpointed: keep only the weights between steps, and repeat each step in the backward pass.
+            checkpointed: keep only the weights between steps, and recompute each step in the backward pass.
         """
         first = observations[0]
         super().__init__(client, [as_gradient(observation).update.tensors for observation in observations])
@@ -95,14 +94,14 @@ class UnrolledComparison(RowComparison):
         self._checkpointed = checkpointed
 
     def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
-        """Return the mean gradient of all steps: the sum of velocities over its weight.
+        """Return the mean gradient of all steps: the sum of velocities, divided by its weight.
 
         Args:
             inputs: shape (N or more, *shape).
-            masks: masks of step 1 in call order, then those of step 2, and so on; or none.
+            masks: masks of step 1 in call order, then the masks of step 2, and so on; or none.
             labels: shape (N or more,), or probabilities.
-            others: what else is unknown of the steps, for comparisons that use it.
-            victim: its index.
+            others: further unknowns of the steps, for subclasses that use them.
+            victim: index of the victim.
         """
         total = velocity = tuple(torch.zeros_like(p) for p in self._trained.parameters.values())
         given = iter(masks)
@@ -145,6 +144,6 @@ class UnrolledComparison(RowComparison):
     def _loss(
         self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
-        """Return the loss of a step at given weights. Override it for clients that change the batch."""
+        """Return the loss of a step at given weights. Subclasses override it for clients that change the batch."""
         client = replace(self._trained, sites=step.sites)
         return client.loss(client.outputs(inputs, masks, weights), labels)

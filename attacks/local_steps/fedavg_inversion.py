@@ -1,13 +1,13 @@
-"""fedavg-inversion: simulate all local steps of a client from dummies, and match the change of its weights.
+"""fedavg-inversion: simulate all local steps of a client from dummy inputs, and match its weight delta.
 
-Idea: the change D = theta_0 - theta_K is a differentiable function of the client's data, so it can be matched through
-    all steps. The random order is unknown: batches have one fixed order and labels dealt out evenly.
+Idea: the weight delta D = theta_0 - theta_K is a differentiable function of the client's data, so it can be matched
+    through all steps. The random order is unknown: batches have a fixed order, with labels dealt out evenly.
 Equation: min over X of 1 - cos(D(X), D), plus |mean X_e - mean X_e'|^2 if each pass e has its own dummies.
-Assumes: honest-but-curious server, one update; SGD, with or without momentum, of known step size; number of examples
-    and batch size known; labels granted or counted from the last layer's change.
-Recovers: images and labels. Masks of known rates are unknowns in every step; without the rates there is no dropout.
+Assumes: honest-but-curious server, a single update; SGD, with or without momentum, of known step size; number of
+    examples and batch size known; labels granted or counted from the last layer's change.
+Recovers: images and labels. Masks of known rates are unknowns in every step; without the rates, dropout is ignored.
 Fails: weights that move far (many large steps, where the true order matters); many passes under dropout, where unknown
-    masks outnumber the equations. With one step on one batch it is gradient matching.
+    masks outnumber the equations. For a single step it is gradient matching.
 Source: Dimitrov, Balunovic, Konstantinov, Vechev 2022, arXiv 2206.12395.
 """
 
@@ -39,11 +39,11 @@ from fedsim.core.hooks import Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
-_CHECKPOINTED = 100_000_000  # weights in all steps of all rows; from here on memory is saved at the cost of time
+_CHECKPOINTED = 100_000_000  # weights in all steps of all rows; above this, checkpointing saves memory and costs time
 
 
 class FedAvgInversionConfig(MultiStepConfig):
-    """Settings of the inversion of federated averaging."""
+    """Settings of fedavg-inversion."""
 
     dummies: Literal["shared", "separate"] = Field(
         default="shared",
@@ -74,12 +74,12 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     effort: ClassVar[Effort] = "descent"
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect more than of other descents where the update has several steps."""
+        """Expect more success than other descents if the update has several steps."""
         usual = super().outlook(observation)
         return usual._replace(chance=0.6) if observation.local_steps > 1 else usual
 
     def plan(self, victims: VictimGroup) -> Search:
-        """Add the distance between the means of the passes."""
+        """Add the distance between the means of the passes to the prior."""
         search, examples = super().plan(victims), examples_of(victims.observations[0])
 
         def prior(inputs: Tensor, masks: Masks, rows: Sequence[int]) -> Tensor:
@@ -88,12 +88,12 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return replace(search, prior=prior)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search the masks of all steps."""
+        """Return the masks of all steps as unknowns."""
         sites = tuple(site for step in local_steps(observations[0]) for site in step.sites)
         return self.masks(observations[0], sites)
 
     def dummies(self, observation: Observation) -> int:
-        """Return N, or the number of visits in all passes."""
+        """Return N, or the number of visits in all passes if each pass has its own dummy inputs."""
         return examples_of(observation) if self.config.dummies == "shared" else sum(batch_sizes(observation))
 
     def labels(self, observation: Observation) -> Tensor:
@@ -103,13 +103,13 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Compare changes of weights over all steps."""
+        """Compare weight deltas over all steps."""
         client, steps = self.simulated_client(observations[0]), local_steps(observations[0])
         weights = sum(p.numel() for p in observations[0].model.parameters()) * len(steps) * self.config.restarts
         return UnrolledComparison(client, observations, steps, checkpointed=weights > _CHECKPOINTED)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """First treat the update as one gradient; then continue every start through all steps."""
+        """Match the update as a single gradient first; then continue every restart through all steps."""
         observation, settings = descent.victims.observations[0], descent.settings
         warm = round(self.config.warm_start * settings.iterations) if observation.local_steps > 1 else 0
         if not warm:
@@ -128,7 +128,10 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Average the dummies of all passes; report no masks, since those of all steps fit no single forward pass."""
+        """Average the dummy inputs of all passes.
+
+        Masks of several steps are omitted: no single forward pass has them.
+        """
         best = super().report(observation, rows, labels, path)
         examples = examples_of(observation)
         masks = best.masks if observation.local_steps == 1 else None
@@ -136,7 +139,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return replace(best, inputs=inputs, labels=labels[:examples].clone(), masks=masks)
 
     def _as_one_gradient(self, descent: Descent, iterations: int) -> list[RestartResult]:
-        """Return the ends of a search for N examples whose one gradient is the mean gradient of all steps."""
+        """Search N examples whose gradient is the mean gradient of all steps; return the result of each restart."""
         observation = descent.victims.observations[0]
         examples = examples_of(observation)
         shape = (examples, *observation.spec.shape)
@@ -154,7 +157,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return descend(replace(descent, comparison=comparison, search=plan, victims=part, settings=settings))
 
     def _continued(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
-        """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""
+        """Return the plan with the dummy inputs and masks of an earlier search as the start of every pass and step."""
         examples = examples_of(observation)
         every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
         unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
@@ -165,7 +168,7 @@ def disagreement(inputs: Tensor, examples: int) -> Tensor:
     """Return the mean over neighbouring complete passes of |mean X_e - mean X_e'|^2 per entry, shape (R,).
 
     Args:
-        inputs: dummies, pass after pass, shape (R, visits, *shape).
+        inputs: dummy inputs, pass after pass, shape (R, visits, *shape).
         examples: number of visits in a pass.
     """
     means = [part.mean(1) for part in inputs.split(examples, 1) if part.shape[1] == examples]
@@ -175,11 +178,11 @@ def disagreement(inputs: Tensor, examples: int) -> Tensor:
 
 
 def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
-    """Return the mean of all passes, shape (N, *shape), after matching each to the first within every label.
+    """Return the mean of all passes, shape (N, *shape), after matching each pass to the first within every label.
 
     Args:
-        inputs: dummies, pass after pass, shape (visits, *shape).
-        labels: one per dummy.
+        inputs: dummy inputs, pass after pass, shape (visits, *shape).
+        labels: labels of the dummy inputs.
         examples: N, the number of visits in a pass.
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - most searches have nothing to match
@@ -196,7 +199,7 @@ def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
 
 
 def _by_step(masks: Masks, observation: Observation) -> Masks:
-    """Return the masks of N examples as those of every step, in the order of the steps."""
+    """Repeat the masks of N examples for every step, in the order of the steps."""
     examples = examples_of(observation)
     grouped = [mask.unflatten(0, (examples, -1)) for mask in masks]
     return tuple(

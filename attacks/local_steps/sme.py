@@ -1,12 +1,14 @@
-"""sme: match several local steps by one gradient at a point between received and trained weights (SME, NL-SME).
+"""sme: match several local steps by a gradient at a point between received and trained weights (SME, NL-SME).
 
-Idea: D = theta_0 - theta_T is a sum of gradients along the way, so a gradient at a point between both ends points along
-    D. The point is an unknown; each iteration takes one gradient, however many steps there were, in any order.
+Idea: D = theta_0 - theta_T is a sum of gradients along the training path, so a gradient at a point between both ends is
+    nearly parallel to D. The point is an unknown. Each iteration computes a single gradient, for any number of steps in
+    any order.
 Equation: min over X, a of 1 - cos(g(X; theta(a)), D), theta(a) = (1 - a) theta_0 + a theta_T. NL-SME: a quadratic curve
-    whose control point is an unknown too, kept near the middle of both ends.
-Assumes: honest-but-curious server, one whole update of SGD; the number of examples known, the step size not; labels
-    granted or counted from the last layer's change. With one step a is 0, and this is gradient matching.
-Recovers: images and labels; masks of known rates are unknowns, one per distinct example, correct for one pass only.
+    whose control point is an unknown too, regularised towards the midpoint of both ends.
+Assumes: honest-but-curious server, a whole update of SGD; the number of examples known, the step size unknown; labels
+    granted or counted from the last layer's change. With a single step a is 0, and this is gradient matching.
+Recovers: images and labels; masks of known rates are unknowns, a mask per distinct example, correct for a single pass
+    only.
 Fails: long training far from the path; many passes under dropout.
 Source: Zhu, Yao, Blaschko 2023, arXiv 2306.00127; NL-SME: arXiv 2509.22082, of which the abstract was read.
 """
@@ -80,7 +82,7 @@ class Sme(MultiStepAttack[SmeConfig]):
     effort: ClassVar[Effort] = "descent"
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps with hidden tensors: the end of the path is then unknown."""
+        """Refuse updates of several steps with hidden tensors: the trained weights are then unknown."""
         if observation.local_steps > 1 and observation.hidden:
             return "tensors of the update are hidden, so the trained weights are not known"
         return super().not_applicable(observation)
@@ -90,11 +92,11 @@ class Sme(MultiStepAttack[SmeConfig]):
         return examples_of(observation)
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
-        """Return those of all distinct examples."""
+        """Return the dropout sites of a forward pass on all distinct examples."""
         return sites_for(observation, examples_of(observation))
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search one mask per example, and the place on the path."""
+        """Return the unknowns: a mask per example and site, and for several steps the point on the path."""
         observation = observations[0]
         masks = self.masks(observation, self.sites(observation))
         if observation.local_steps == 1:
@@ -104,7 +106,7 @@ class Sme(MultiStepAttack[SmeConfig]):
         return masks.followed_by(on_the_path(config.place, config.place_learning_rate), *bent)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Compare gradients on the path, or at the received weights for one step."""
+        """Compare gradients at the point on the path, or at the received weights for a single step."""
         if observations[0].local_steps == 1:
             return super().comparison([as_gradient(observation) for observation in observations], search)
         return SurrogateComparison(self.simulated_client(observations[0]), observations, self.config.path)
@@ -112,7 +114,7 @@ class Sme(MultiStepAttack[SmeConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Add to the facts where on the path the best row ended."""
+        """Add the final point on the path to the facts, and omit the masks of several steps."""
         guess = super().report(observation, rows, labels, path)
         best = best_row(rows)
         if observation.local_steps == 1:
@@ -127,6 +129,6 @@ class Sme(MultiStepAttack[SmeConfig]):
 
 
 def _change(observation: Observation) -> Tensors:
-    """D, tensor by tensor in the order of the model."""
+    """Return the weight delta D, tensor by tensor in the order of the model."""
     tensors = observation.update.tensors
     return {name: tensors[name] for name, _ in observation.model.named_parameters() if name in tensors}

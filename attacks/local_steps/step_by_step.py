@@ -1,14 +1,15 @@
-"""step-by-step: solve several local steps of SGD exactly: separate the examples of all, then repeat the training.
+"""step-by-step: solve several local steps of SGD exactly: separate the examples of all steps, then replay the training.
 
-Idea: inputs of a first dense layer or of a projection of patches stay while the weights move, so the examples of all
-    steps stand in one sum of outer products, which an exact attack separates. The span of the second layer tells at
-    which weights an example was seen. Masks and labels follow layer by layer, and with them the weights of every step.
-Equation: theta_0 - theta_K = a sum_k w_k g(theta_k; S_k), w_k = 1 + m + ... + m^(K-k-1); x is in S_k if
-    act(W_k x + b_k) is in the span of the second layer's rows. Steps give theta_k, theta_k give better steps.
-Assumes: honest-but-curious server, SGD or with momentum m; batch size and dropout rates known; no example twice.
-Recovers: exact images and labels of every step, in the order of the steps; of a transformer, its images in no order.
-Fails: Adam; more examples in all steps than zeros separate; a first layer that does not see the pixels. If the steps
-    are not found, images are exact with a bias in the first layer, and of a blurred scale without.
+Idea: the inputs of a first dense layer or patch projection do not depend on the weights. The examples of all steps
+    therefore form a sum of outer products, which an exact attack separates. The span of the second layer shows the
+    weights at which an example was used. Masks and labels follow layer by layer, and then the weights of every step.
+Equation: theta_0 - theta_K = a sum_k w_k g(theta_k; S_k), w_k = 1 + m + ... + m^(K-k-1); x is in S_k if act(W_k x +
+    b_k) is in the span of the second layer's rows. Steps give theta_k, theta_k give better steps.
+Assumes: honest-but-curious server, SGD without or with momentum m; batch size and dropout rates known; each example
+    used once.
+Recovers: exact images and labels of every step, in the order of the steps; for a transformer, the images without order.
+Fails: Adam; more examples in all steps than zeros separate; a first layer that does not read the pixels. If the steps
+    are not found, images are exact with a bias in the first layer, and have an inexact scale without a bias.
 Source: this project, after DAGER's steps, arXiv 2405.15586; the separation is SPEAR++, arXiv 2510.24200.
 """
 
@@ -34,12 +35,12 @@ from fedsim.core.hooks import Attack, Effort, Outlook, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
 
-_DENSE: tuple[str, dict[str, Any]] = ("sparse-dictionary", {"confirmed": 0.5})  # deeper layers have moved
+_DENSE: tuple[str, dict[str, Any]] = ("sparse-dictionary", {"confirmed": 0.5})  # deeper layers have changed
 _PATCHES: tuple[str, dict[str, Any]] = ("patch-dictionary", {})
 
 
 class StepByStepConfig(Config):
-    """Settings of the attack."""
+    """Settings of step-by-step."""
 
     attack: str = Field(
         default="",
@@ -55,7 +56,7 @@ class StepByStepConfig(Config):
 @final
 @attack("step-by-step", summary="exact batches of several local steps of SGD", related="2405.15586")
 class StepByStep(Attack[StepByStepConfig]):
-    """Separates the examples of all steps, and repeats the client's training on them."""
+    """Separates the examples of all steps, and replays the client's training on them."""
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "dropout-rates"})
@@ -70,7 +71,7 @@ class StepByStep(Attack[StepByStepConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse single steps, other optimizers, repeated examples, and models without two dense layers."""
+        """Refuse single steps, other optimizers, repeated examples, and models without a second dense layer."""
         if observation.local_steps == 1:
             return "the update is one step; the attack that separates it solves it"
         if sum(batch_sizes(observation)) != examples_of(observation) or not all(batch_sizes(observation)):
@@ -89,7 +90,7 @@ class StepByStep(Attack[StepByStepConfig]):
         return Outlook(5.0, 0.7)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Separate, then repeat the training."""
+        """Separate the examples, then replay the training."""
         as_one = _as_one_step(observation)
         guess = self._inner(observation)(as_one, generator, on_step)
         missing = examples_of(observation) - len(guess.inputs)
@@ -109,7 +110,7 @@ class StepByStep(Attack[StepByStepConfig]):
 
 
 def _as_one_step(observation: Observation) -> Observation:
-    """Return the update as one step on the examples of all steps."""
+    """Return the update as a single step on the examples of all steps."""
     examples = examples_of(observation)
     return replace(
         observation,

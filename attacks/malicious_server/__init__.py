@@ -1,1 +1,1 @@
-"""The server changes the model so that gradients hold single inputs."""
+"""Attacks of a malicious server: the model is changed so that gradients isolate single inputs."""

@@ -1,22 +1,22 @@
-"""Least squares whose solutions have few differences, for many right sides at once, by alternating directions."""
+"""Generalised lasso: least squares with an L1 penalty on differences, for many targets at once, by ADMM."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_PENALTY = 0.1  # of the splitting, relative to the mean of the squared columns
+_PENALTY = 0.1  # penalty of the splitting, relative to the mean of the squared columns
 
 
 def generalised_lasso(matrix: Tensor, values: Tensor, pairs: Tensor, strength: float, iterations: int) -> Tensor:
     """Return the x of each row that minimise ||A x - y||^2 / 2 + strength sum |x_a - x_b|, shape (G, n).
 
     Args:
-        matrix: A, shape (m, n), float64. It maps no x that is constant over connected entries to 0, but 0.
+        matrix: A, shape (m, n), float64. No nonzero x that is constant over connected entries is in its null space.
         values: y, shape (G, m).
-        pairs: the places a and b of each difference, shape (2, r).
+        pairs: the indices a and b of each difference, shape (2, r).
         strength: weight of the prior, above 0.
-        iterations: of the splitting.
+        iterations: number of ADMM iterations.
     """
     first, second = pairs
     penalty = _PENALTY * float(matrix.square().sum(0).mean())
@@ -47,7 +47,7 @@ def _laplacian(pairs: Tensor, entries: int) -> Tensor:
 
 
 def neighbours(shape: tuple[int, ...]) -> Tensor:
-    """Return the places of neighbours in the last two dimensions of flattened images (C, H, W), shape (2, r)."""
+    """Return the indices of neighbours in the last two dimensions of flattened images (C, H, W), shape (2, r)."""
     numbers = torch.arange(torch.Size(shape).numel()).view(shape)
     across = torch.stack((numbers[..., :, 1:].flatten(), numbers[..., :, :-1].flatten()))
     down = torch.stack((numbers[..., 1:, :].flatten(), numbers[..., :-1, :].flatten()))

@@ -1,4 +1,4 @@
-"""What attacks share that read examples off an imprint layer, which the server wrote into the clients' model."""
+"""Shared functions of attacks with an imprint layer that the server wrote into the clients' model."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor, nn
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation
 
-SLACK = 0.1  # of a bin, for examples whose place is rounded
+SLACK = 0.1  # share of a bin by which rounding may move an example's position
 HONEST = "the clients' model has no imprint: the server did not change it for this attack"
 
-_FEWEST = 2  # examples of the server, which have a spread
+_FEWEST = 2  # examples of the server needed for a standard deviation
 
 
 def check_public(public: Tensor) -> None:
-    """Check that the server has examples to place its bins by.
+    """Check that the server has examples to set its bins.
 
     Args:
-        public: those of the test set, shape (N, *shape).
+        public: examples of the test set, shape (N, *shape).
 
     Raises:
-        NotApplicable: it has fewer than two.
+        NotApplicable: the server has fewer than two.
     """
     if len(public) < _FEWEST:
         raise NotApplicable(
@@ -30,11 +30,11 @@ def check_public(public: Tensor) -> None:
 
 
 def without_imprint(observation: Observation, block: type[nn.Module], layer: str) -> str | None:
-    """Return why there is no imprint to read: an honest model, or a hidden layer; None where there is one.
+    """Return why no imprint is readable: an honest model, or a hidden layer; None if it is readable.
 
     Args:
-        observation: what the server saw.
-        block: class of the module that it put in front.
+        observation: inputs of the attack.
+        block: class of the module that the server inserted in front.
         layer: name of the imprint layer in the clients' model.
     """
     if not (isinstance(observation.model, nn.Sequential) and isinstance(observation.model[0], block)):
@@ -43,24 +43,24 @@ def without_imprint(observation: Observation, block: type[nn.Module], layer: str
 
 
 def hides_imprint(observation: Observation, layer: str) -> str | None:
-    """Return that the server does not see the gradient of its imprint layer; None where it does."""
+    """Return a clause if the gradient of the imprint layer is hidden from the server, else None."""
     if {f"{layer}.weight", f"{layer}.bias"} <= observation.update.tensors.keys():
         return None
     return f"the server does not see the gradient of its imprint layer '{layer}'"
 
 
 def differences(rows: Tensor) -> Tensor:
-    """Return each row minus the next, (k, ...); the last row is kept, since no bin is above it."""
+    """Return each row minus the next, (k, ...); the last row is unchanged, since it has no bin above it."""
     return torch.cat([rows[:-1] - rows[1:], rows[-1:]])
 
 
 def in_bins(places: Tensor, bias: Tensor, bins: Tensor) -> Tensor:
-    """Return which places lie in their bins, or as near as rounding leaves them, shape (G,).
+    """Return the mask of positions inside their bins, up to rounding, shape (G,).
 
     Args:
-        places: above the lower edge of the bin of each, shape (G,).
+        places: positions above the lower edges of their bins, shape (G,).
         bias: of the imprint layer, the negative lower edge of every bin, shape (k,).
-        bins: the bin of each, shape (G,).
+        bins: indices of the bins, shape (G,).
     """
     widths = torch.cat([bias[:-1] - bias[1:], bias.new_full((1,), torch.inf)])[bins]
     slack = SLACK * torch.where(widths.isfinite(), widths, 0.0)

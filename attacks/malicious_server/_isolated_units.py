@@ -1,7 +1,7 @@
-"""A reconstruction from rows of a gradient that may each come from one example, for attacks of malicious servers.
+"""Reconstruction from units that isolate single examples, for attacks of malicious servers.
 
-A unit whose gradient comes from one example gives that example: x = dW_r / db_r. Its db_r = dL/dz_r shows the label,
-since the attacker can repeat the forward pass for every class.
+A unit whose gradient comes from a single example gives that example: x = dW_r / db_r. Its db_r = dL/dz_r shows the
+label, since the attacker can repeat the forward pass for every class.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ROUNDING = 16.0
 
 @dataclass(frozen=True)
 class Singles:
-    """Examples, each read off the gradient of one unit, the most certain first.
+    """Examples, each recovered from the gradient of one unit, the most certain first.
 
     Attributes:
         examples: shape (G, *shape).
-        units: the unit of each, shape (G,).
-        coefficients: the part of each in its unit's bias gradient, shape (G,), float64.
+        units: index of each example's unit, shape (G,).
+        coefficients: each example's part in its unit's bias gradient, shape (G,), float64.
     """
 
     examples: Tensor
@@ -46,30 +46,30 @@ class Singles:
 
 
 def above_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return where a bias gradient (k,), or a difference of its entries, exceeds rounding in `dtype`."""
+    """Return the mask of entries of a bias gradient (k,), or of its differences, that exceed rounding in `dtype`."""
     return bias.abs() > _ROUNDING * torch.finfo(dtype).eps * bias.abs().max()
 
 
 def distinct(
     singles: Singles, rows: Tensor, layer: tuple[Tensor, Tensor], agrees: Tensor, is_alike: Tensor
 ) -> tuple[Tensor, int]:
-    """Return the indices of distinct guesses, those on which most units agree first, and on how many several do.
+    """Return the indices of distinct guesses, most agreeing units first, and the number of guesses of several units.
 
-    A guess of one unit alone is a mixture where that unit fires for an example that was found.
+    A guess of a single unit is a mixture if that unit is active for an example that was already recovered.
 
     Args:
         singles: the guesses, of G units.
-        rows: the same as inputs of the layer, shape (G, n).
+        rows: the guesses as inputs of the layer, shape (G, n).
         layer: weight (k, n) and bias (k,) that clients received.
-        agrees: which guesses agree with which up to rounding, shape (G, G).
-        is_alike: which of them show one example, shape (G, G).
+        agrees: mask of pairs that agree up to rounding, shape (G, G).
+        is_alike: mask of pairs that show the same example, shape (G, G).
     """
     weight, bias = layer
     supports, strength = agrees.sum(1), singles.coefficients.abs()
     order = sorted(range(len(rows)), key=lambda g: (-int(supports[g]), -float(strength[g])))
     fires = (
         weight[singles.units] @ rows.T + bias[singles.units, None] > 0
-    )  # (G, G): the row of one, the input of another
+    )  # (G, G): the unit of the row, the input of the column
     kept: list[int] = []
     for place in order:
         if not fires[place, place]:
@@ -83,7 +83,7 @@ def distinct(
 
 
 def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
-    """Return which examples (G, *shape) are in the pixel range, shape (G,); all when the normalisation is unknown.
+    """Return the mask of examples (G, *shape) in the pixel range, shape (G,); all True if the normalisation is unknown.
 
     Args:
         examples: normalised.
@@ -98,7 +98,7 @@ def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float)
 
 
 def expected_examples(observation: Observation) -> int | None:
-    """Return how many examples the update holds, or can hold after several steps; None if unknown."""
+    """Return the number of examples in the update, an upper bound for several steps; None if unknown."""
     if observation.labels is not None:
         return len(observation.labels)
     if observation.examples is not None:
@@ -115,12 +115,12 @@ def reconstruction(
     facts: Mapping[str, float],
     notes: tuple[str, ...],
 ) -> Reconstruction:
-    """Return the examples that were found, no more than there are, and their labels.
+    """Return the recovered examples, at most as many as the update holds, and their labels.
 
     Args:
-        observation: what the attack got.
+        observation: inputs of the attack.
         layer: name of the units' linear layer.
-        singles: the examples found; may be empty.
+        singles: the recovered examples; may be empty.
         on_step: called once.
         facts: figures of the attack.
         notes: notes of the attack.
@@ -150,7 +150,9 @@ def reconstruction(
 
 
 def _labels(observation: Observation, layer: str, singles: Singles, whole: Tensor) -> Tensor:
-    """Return one label per guess, shape (size,): those whose loss explains the coefficients best; others are read.
+    """Return one label per guess, shape (size,): the classes with the loss that best explains the coefficients.
+
+    Other label kinds are inferred from the gradient.
 
     If the labels of the batch are known or can be counted, each is used at most once. Otherwise every example gets the
     class that fits best.

@@ -1,4 +1,4 @@
-"""What linear layers of a model read and return, and what dropout in front of one does."""
+"""Inputs and outputs of a model's linear layers, and the rescaling by dropout in front of a layer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LinearCall(NamedTuple):
     """A linear layer in a forward pass without dropout.
 
     Attributes:
-        name: of the module.
+        name: name of the module.
         read: its input, shape (PROBES, ...).
         gave: its output, shape (PROBES, ...).
     """
@@ -53,14 +53,14 @@ def linear_calls(model: nn.Module, shape: tuple[int, ...]) -> list[LinearCall] |
 
 
 def lacks_relu(call: LinearCall, behind: LinearCall) -> str | None:
-    """Return that no ReLU alone stands between a layer and the one behind it, or None where one does."""
+    """Return a clause if a layer and the next are not separated by a plain ReLU, else None."""
     if torch.equal(call.gave.relu(), behind.read):
         return None
     return f"behind layer '{call.name}' stands no plain ReLU (for model 'mlp' set activation = 'relu')"
 
 
 def lacks_bias(model: nn.Module, name: str) -> str | None:
-    """Return that a linear layer has no bias, or None where it has."""
+    """Return a clause if a linear layer has no bias, else None."""
     if model.get_submodule(name).bias is not None:
         return None
     return f"layer '{name}' has no bias (for model 'mlp' set bias = true)"
@@ -68,7 +68,7 @@ def lacks_bias(model: nn.Module, name: str) -> str | None:
 
 @torch.no_grad()
 def kept_scale(observation: Observation, layer: str) -> float:
-    """Return how much larger dropout makes what it keeps in front of a layer, by the rate that the attacker has."""
+    """Return the factor by which dropout rescales kept inputs of a layer, at the attacker's rate; 1 without dropout."""
     probe = torch.zeros(1, *observation.spec.shape).to(next(observation.model.parameters()))
     model, generator = observation.model.train(), torch.Generator().manual_seed(0)
     (whole,) = read_by(model, [layer], probe, without_dropout())

@@ -1,4 +1,4 @@
-"""What the server's own images say of an image of which some features are known."""
+"""Prior from the server's own images for an image with partly known features."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 from attacks.core.tolerances import LEAST
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)  # of a kernel that is 1 on its diagonal
-_NARROW = 0.5  # a kernel falls to 1 / sqrt(e) at the median distance
-_FLOOR = 0.1  # of the mean spread of features: those that hardly vary are not blown up
-_UNSHARED = 0.05  # share of an image's variance that is no other pixel's: 1,000 images do not span all
+_NARROW = 0.5  # scale of the kernel: it is exp(-_NARROW) at the median squared distance
+_FLOOR = 0.1  # relative to the mean spread of features: features of less spread are not scaled up further
+_UNSHARED = 0.05  # share of independent variance per pixel: 1,000 images do not span all images
 
 
 class PublicPrior:
-    """Images of the server's own, as a mean, a covariance and a way from features to pixels."""
+    """The server's own images as a prior: mean, covariance, and a regression from features to pixels."""
 
     def __init__(self, images: Tensor) -> None:
         """Keep the images, (N, *shape), float64."""
@@ -24,17 +24,17 @@ class PublicPrior:
         self._variance = self._centred.square().mean()
 
     def spread(self, slopes: Tensor) -> Tensor:
-        """Return slopes (D, n) times the images' covariance (n, n), of which a share is that of independent pixels."""
+        """Return slopes (D, n) times the images' covariance (n, n), with a share of independent pixel variance."""
         common = slopes @ self._centred.T @ self._centred / len(self._centred)
         return (1 - _UNSHARED) * common + _UNSHARED * self._variance * slopes
 
     def guess(self, features: Tensor, wanted: Tensor) -> Tensor:
         """Return images (G, *shape) for wanted features, by kernel ridge regression of pixels on features.
 
-        The ridge is the one of few that predicts each image best from the others.
+        The ridge has the smallest leave-one-out error among a few candidates.
 
         Args:
-            features: of the images, shape (N, D), float64.
+            features: features of the images, shape (N, D), float64.
             wanted: shape (G, D), float64.
         """
         spread = features.std(0)
@@ -51,7 +51,7 @@ class PublicPrior:
 
 
 def _ridge(values: Tensor, vectors: Tensor, rotated: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """Return weights (N, n) of a ridge regression, and the mean squared error of each target from the others.
+    """Return weights (N, n) of a ridge regression, and its mean squared leave-one-out error.
 
     Args:
         values: eigenvalues (N,) of the kernel.

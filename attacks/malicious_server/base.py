@@ -1,4 +1,4 @@
-"""What attacks declare alike that read examples off units which a malicious server wrote into the model."""
+"""Base class of attacks that recover examples from units crafted by a malicious server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.core.types.configured import ConfigT
 
 
 class CraftedUnitsAttack(SeparatingAttack[ConfigT]):
-    """Reads examples off crafted units. Its example is a digit and an MLP with biases, ReLU and dropout."""
+    """Recovers examples from crafted units. Its example is a digit and an MLP with biases, ReLU and dropout."""
 
     effort: ClassVar[Effort] = "algebra"
     crafts: ClassVar[bool] = True

@@ -1,13 +1,14 @@
-"""certified-bins: insert an imprint layer with every bin twice, and certify which examples were alone in theirs.
+"""certified-bins: insert an imprint layer with every bin twice, and certify the examples that are alone in their bin.
 
-Idea: two units of one bin lo_i < <h, x> < hi_i have different random weights v_1, v_2 behind them. If one example is
-    in the bin, both gradients hold it; a mixture is weighted otherwise in each, and the two quotients differ.
-Equation: with u_j = dL_j/d(block), dW_i,t = sum_j <v_t, u_j> x_j and db_i,t = sum_j <v_t, u_j>; certified if
-    dW_i,1 / db_i,1 = dW_i,2 / db_i,2 up to the rounding of both, which must be small, and the quotient lies in its bin.
-Assumes: malicious server that inserts a layer, with own examples to place bins. No labels, batch size or masks needed.
-Recovers: exact examples with a certificate, at any dropout rate behind the block, after several local steps too.
-Fails: examples that share a bin; noise and rounding on the wire, which leave nothing certified. A mixture is certified
-    wrongly if its u_j are parallel up to rounding, or if a defense cuts both units' rows alike.
+Idea: two units of a bin lo_i < <h, x> < hi_i have different random output weights v_1, v_2. If a single example is in
+    the bin, both gradients hold it; a mixture has different weights in each, and the two quotients differ.
+Equation: with u_j = dL_j/d(block), dW_i,t = sum_j <v_t, u_j> x_j and db_i,t = sum_j <v_t, u_j>; certified if dW_i,1 /
+    db_i,1 = dW_i,2 / db_i,2 up to the rounding of both, which must be small, and the quotient lies in its bin.
+Assumes: malicious server that inserts a layer, with own examples to set the bins. No labels, batch size or masks
+    needed.
+Recovers: exact examples with a certificate, at any dropout rate after the block, after several local steps too.
+Fails: examples that share a bin; noise and rounding of the sent update, which prevent any certificate. A mixture is
+    certified wrongly if its u_j are parallel up to rounding, or if a defense changes both units' rows equally.
 Source: inspired by VGIA, arXiv 2604.15063, of which the abstract was read; layer and certificate are this project's.
     Bins: Fowl et al. 2022, arXiv 2110.13057.
 """
@@ -36,15 +37,15 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
-_LAYER = "0.measure"  # the imprint layer in the model that clients get
+_LAYER = "0.measure"  # the imprint layer in the clients' model
 _CONSTANT = 1e-9
 _NARROWEST = 1e-6  # width of a bin relative to the spread of the measurement, where the server's examples repeat
 _ROUNDING = 32.0  # machine epsilons in an entry of a gradient, which is a sum over a batch
-_RESOLVED = 1e-3  # largest rounding of a quotient relative to it; a mixture of less is the example to the eye
+_RESOLVED = 1e-3  # largest relative rounding of a quotient; a smaller mixture is visually identical to the example
 
 
 class CertifiedBinsConfig(Config):
-    """Settings of the attack."""
+    """Settings of certified-bins."""
 
     bins: int = Field(default=512, ge=2, description="number k of bins; the imprint layer has 2 k units")
     gain: float = Field(
@@ -59,31 +60,31 @@ class CertifiedBinsConfig(Config):
 
 
 class _TwinImprint(nn.Module):
-    """The block that the malicious server puts in front of the model.
+    """The block that the malicious server inserts in front of the model.
 
-    It adds to the example: if it took its place, the model would see one number, and examples of one bin would have
-    nearly the same gradient behind the block, which no certificate could tell apart.
+    Its output is added to the example. If it replaced the example, the model would read a single number, and examples
+    of the same bin would have nearly the same gradient at the block, which no certificate could distinguish.
     """
 
     def __init__(self, measure: nn.Linear, ramp: nn.Module, spread: nn.Linear) -> None:
-        """Take the imprint layer, its activation and the map back."""
+        """Store the imprint layer, its activation and the map back to the input space."""
         super().__init__()
         self.measure, self.ramp, self.spread = measure, ramp, spread
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the examples, and what their bins add."""
+        """Return the examples plus the output of their bins."""
         return inputs + self.spread(self.ramp(self.measure(inputs.flatten(1)))).view_as(inputs)
 
 
 class Quotients(NamedTuple):
-    """What the bins show.
+    """Quotients of all bins with a gradient.
 
     Attributes:
-        bins: those with a gradient, shape (G,).
-        rows: the quotient of each, of the unit with the larger gradient, shape (G, n), float64.
-        units: that unit, shape (G,).
+        bins: indices of the bins with a gradient, shape (G,).
+        rows: quotient of the unit with the larger gradient in each bin, shape (G, n), float64.
+        units: index of that unit, shape (G,).
         coefficients: its bias gradient, shape (G,).
-        is_certified: whether exactly one example explains both units of the bin, shape (G,).
+        is_certified: whether a single example explains both units of the bin, shape (G,).
     """
 
     bins: Tensor
@@ -102,13 +103,13 @@ class Quotients(NamedTuple):
     deviates="only the abstract was read; layer and certificate are this project's",
 )
 class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
-    """Reads examples off twin units that the server inserted, and says of which it is certain."""
+    """Recovers examples from twin units that the server inserted, and certifies them."""
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.
 
         Raises:
-            NotApplicable: the server has no examples to place its bins by.
+            NotApplicable: the server has no examples to set its bins, or their mean entries are all equal.
         """
         check_public(public)
         values = public.flatten(1).double().mean(1)
@@ -122,7 +123,7 @@ class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
         return without_imprint(observation, _TwinImprint, _LAYER)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read every bin, and return what is certified."""
+        """Compute the quotients of all bins, and return the certified examples."""
         ratios = quotients(observation, self.config.gain)
         certified = int(ratios.is_certified.sum())
         order = ratios.is_certified.int().argsort(descending=True, stable=True)
@@ -138,7 +139,7 @@ class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
 
 
 def quotients(observation: Observation, gain: float) -> Quotients:
-    """Read every bin that has a gradient, and compare its two units."""
+    """Compute the quotients of every bin with a gradient, and compare its two units."""
     sent, bias = (observation.update.tensors[f"{_LAYER}.{part}"] for part in ("weight", "bias"))
     rows, parts = sent.double().unflatten(0, (2, -1)), bias.double().unflatten(0, (2, -1))
     hit = above_rounding(bias, sent.dtype).unflatten(0, (2, -1)).all(0).nonzero().flatten()
@@ -167,14 +168,14 @@ def _rounding(observation: Observation, weight: Tensor, bias: Tensor) -> tuple[T
 
 
 def _in_bin(observation: Observation, rows: Tensor, bins: Tensor, gain: float) -> Tensor:
-    """Return which quotients (G, n) lie in the bins from which they were read, shape (G,)."""
+    """Return the mask of quotients (G, n) that lie in their own bins, shape (G,)."""
     weight, bias = linear(observation.model, _LAYER)
     place = gain * ((rows * weight[bins]).sum(1) + bias[bins])
     return (place > -SLACK) & (place < 1 + SLACK)
 
 
 def _edges(values: Tensor, bins: int) -> Tensor:
-    """Return the k + 1 edges of equally likely bins; the outer two reach as far again as the server's examples."""
+    """Return the k + 1 edges of equally likely bins; the outer edges extend by the range of the server's examples."""
     shares = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     edges = values.quantile(shares)
     reach = edges[-1] - edges[0]

@@ -1,12 +1,14 @@
-"""head-inversion: where clients train a head alone, read features off its gradient, and follow them back to images.
+"""head-inversion: recover features from the gradient of a trained head, and invert the frozen backbone to images.
 
-Idea: rows of the head's first layer are normal, and its biases let units fire for few examples or many, so that in a
-    batch of any size some fire for one. Its features lead back through the frozen backbone, near the server's images.
-Equation: f = dW_r / db_r where unit r fires for x alone; x = argmin (x - m(f))^T C^-1 (x - m(f)) over f(x) = f, with m
+Idea: rows of the head's first layer are normal, and its biases let units be active for few examples or many, so that in
+    a batch of any size some units are active for a single example. Its features are inverted through the frozen
+    backbone, with the server's images as a prior.
+Equation: f = dW_r / db_r if unit r is active for x alone; x = argmin (x - m(f))^T C^-1 (x - m(f)) over f(x) = f, with m
     a kernel regression and C the covariance of the server's images. A head of one layer: f by its softmax equations.
-Assumes: malicious server with images of its own that sees one gradient of the head: a linear layer with bias on the
-    features, then ReLU and a linear layer, or nothing. The rate of dropout in front of the head, if there is any.
-Recovers: images up to what features tell: exactly from as many as pixels; which image it was from far fewer.
+Assumes: malicious server with its own images that sees a gradient of the head: a linear layer with bias on the
+    features, then ReLU and a linear layer, or nothing. The rate of dropout in front of the head, if any.
+Recovers: images as far as features determine them: exactly from as many features as pixels; the identity of the image
+    from far fewer.
 Fails: noise; batches that mix in batch normalisation; a head of one layer with as many examples as classes or more.
 Source: inspired by Maui, arXiv 2509.11451, of which the abstract was read; biases, prior and search are this project's.
 """
@@ -48,14 +50,14 @@ from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
-_IMAGES = "images_of_the_server"  # beside the model, no part of its state: the server keeps them, and sends none
-_AGREEMENT = 1e-5  # of how far features lie apart: rounding is below; mixtures of one class differ by little more
-_ALIKE = 1e-3  # of the same: other examples are beyond
-_DROPPED = 1e-6  # of an example's largest feature; rounding errors stay below
+_IMAGES = "images_of_the_server"  # model attribute outside its state: the server keeps the images, and sends none
+_AGREEMENT = 1e-5  # relative to the spread of features: rounding is below; mixtures of one class differ by little more
+_ALIKE = 1e-3  # relative to the same: other examples are farther apart
+_DROPPED = 1e-6  # relative to an example's largest feature; rounding errors stay below
 
 
 class HeadInversionConfig(Config):
-    """Settings of the attack."""
+    """Settings of head-inversion."""
 
     rarest: float = Field(default=1 / 256, gt=0, lt=1, description="least share of images for which a unit fires")
     commonest: float = Field(
@@ -66,7 +68,7 @@ class HeadInversionConfig(Config):
 
 
 class _Head(NamedTuple):
-    """The first layer of the head, and whether a ReLU stands behind it."""
+    """The first layer of the head, and whether a ReLU follows it."""
 
     entry: str
     is_rectified: bool
@@ -81,7 +83,7 @@ class _Head(NamedTuple):
     deviates="only the abstract was read; biases, prior and search are this project's",
 )
 class HeadInversion(Attack[HeadInversionConfig]):
-    """Reads features of single examples off a head's gradient, and follows them back through a frozen backbone."""
+    """Recovers features of single examples from a head's gradient, and inverts a frozen backbone."""
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
@@ -95,7 +97,7 @@ class HeadInversion(Attack[HeadInversionConfig]):
         """Return the model with other weights and biases in the first layer of its head.
 
         Raises:
-            NotApplicable: it has no such head, or the server has no images of its own.
+            NotApplicable: the model has no suitable head, or the server has no suitable images.
         """
         check_public(public)
         head = _head(model, spec.shape)
@@ -112,7 +114,7 @@ class HeadInversion(Attack[HeadInversionConfig]):
         return model
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse honest models, hidden heads, several steps, and more examples than a head of one layer tells."""
+        """Refuse honest models, hidden heads, several steps, and too many examples for a head of one layer."""
         head = _head(observation.model, observation.spec.shape)
         if isinstance(head, str):
             return head
@@ -126,7 +128,7 @@ class HeadInversion(Attack[HeadInversionConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read the features of examples, and follow each of them back."""
+        """Recover the features of examples, and invert each of them."""
         singles, facts = single_features(observation, generator)
         if not len(singles.units):
             return no_guess(observation, "gave up: the head tells no example apart", facts=facts)
@@ -141,7 +143,7 @@ class HeadInversion(Attack[HeadInversionConfig]):
 
 
 def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
-    """Return the first trained linear layer that reads one vector an example, or why there is none that suits."""
+    """Return the first trained linear layer that reads one vector per example, or why none is suitable."""
     calls = linear_calls(model, shape)
     if isinstance(calls, str):
         return calls
@@ -160,13 +162,13 @@ def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
 
 @torch.no_grad()
 def _write(layer: nn.Linear, read: Tensor, shares: HeadInversionConfig | None, generator: torch.Generator) -> None:
-    """Write rows of usual size across the mean of the features, and biases by the shares for which units fire.
+    """Write random rows orthogonal to the mean of the features, and biases at random shares of active images.
 
     Args:
-        layer: the first of the head.
-        read: what it reads of the server's images, shape (N, D), float64.
-        shares: from which to which; None for biases of 0.
-        generator: of rows and shares.
+        layer: the first layer of the head.
+        read: its inputs for the server's images, shape (N, D), float64.
+        shares: range of the shares; None for biases of 0.
+        generator: random source of rows and shares.
     """
     units, features = layer.weight.shape
     rows = torch.randn(units, features, generator=generator, dtype=torch.float64) / math.sqrt(3 * features)
@@ -186,11 +188,11 @@ def _write(layer: nn.Linear, read: Tensor, shares: HeadInversionConfig | None, g
 
 
 def single_features(observation: Observation, generator: torch.Generator) -> tuple[Singles, dict[str, float]]:
-    """Return what the head read of single examples, no more than there are, and figures.
+    """Return the head's inputs of single examples, at most as many as the update holds, and figures.
 
     Args:
-        observation: of a client whose head the server wrote.
-        generator: of the search that separates the examples of a head of one layer.
+        observation: update of a client with a head that the server wrote.
+        generator: random source of the search that separates the examples of a head of one layer.
     """
     head, facts = _head(observation.model, observation.spec.shape), dict[str, float]()
     assert not isinstance(head, str)
@@ -202,13 +204,13 @@ def single_features(observation: Observation, generator: torch.Generator) -> tup
 
 
 def read_features(observation: Observation, images: Tensor) -> Tensor:
-    """Return what the head reads of images (N, *shape), without dropout, shape (N, D), float64."""
+    """Return the head's inputs for images (N, *shape), without dropout, shape (N, D), float64."""
     model = _still(observation)
     return read_by(model, [_entry(observation)], images.to(next(model.parameters())), without_dropout())[0]
 
 
 def _still(observation: Observation) -> nn.Module:
-    """Return a copy of the model in double precision that neither drops out nor trains."""
+    """Return a copy of the model in double precision, in evaluation mode and without gradients."""
     return copy.deepcopy(observation.model).double().eval().requires_grad_(False)
 
 
@@ -219,7 +221,7 @@ def _entry(observation: Observation) -> str:
 
 
 def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, float]]:
-    """Return the features of examples that units show alone, and figures."""
+    """Return the features of examples that single units isolate, and figures."""
     sent = observation.update.tensors[f"{entry}.weight"]
     bias = observation.update.tensors[f"{entry}.bias"].double()
     fired = (above_rounding(bias, sent.dtype) & sent.any(1)).nonzero().flatten()
@@ -235,7 +237,7 @@ def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, 
 
 
 def _separated(observation: Observation, entry: str, generator: torch.Generator) -> Singles:
-    """Return the features of all examples by the equations of a softmax behind one layer; none where they fail."""
+    """Return the features of all examples by the softmax equations of a single layer; none if they fail."""
     labels = labels_of(observation)
     head = features_of(observation, labels, generator)
     if head is None:
@@ -246,12 +248,12 @@ def _separated(observation: Observation, entry: str, generator: torch.Generator)
 
 
 def follow_features(observation: Observation, features: Tensor, steps: int = STEPS) -> tuple[Tensor, Tensor]:
-    """Return an image (G, *shape) for each of the features, and how far from them it is, relative, shape (G,).
+    """Return an image (G, *shape) for each feature vector, and its relative distance in feature space, shape (G,).
 
     Args:
-        observation: of a client whose head the server wrote.
-        features: of single examples, with what dropout made of them, shape (G, D), float64.
-        steps: at most, for each image.
+        observation: update of a client with a head that the server wrote.
+        features: features of single examples, dropout included, shape (G, D), float64.
+        steps: largest number of steps for each image.
     """
     entry, images = _entry(observation), _images(observation)
     models = _still(observation), _still(observation).float()
@@ -260,7 +262,7 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
     examples, apart = images.new_empty(len(features), *images.shape[1:]), images.new_zeros(len(features))
     kept = (features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)) | (scale == 1.0)
 
-    for pattern in kept.unique(dim=0):  # one for all, without dropout in front of the head
+    for pattern in kept.unique(dim=0):  # a single pattern without dropout in front of the head
         same = (kept == pattern).all(1).nonzero().flatten()
         wanted = features[same][:, pattern] / scale
         starts = prior.guess(known[:, pattern], wanted)
@@ -275,7 +277,7 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
 
 
 def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return what reads the features of a pattern (D,) in the model's precision, and hands them on as float64."""
+    """Return the function from an image to its features of a pattern (D,), in the model's precision, as float64."""
     like = next(model.parameters())
     return lambda image: read_by(model, [entry], image.to(like), without_dropout())[0][:, pattern].double()
 

@@ -1,14 +1,16 @@
-"""measured-imprint: imprint a dense layer on what earlier layers measure, and solve the measurement for a sparse image.
+"""measured-imprint: imprint a dense layer on the outputs of earlier layers, and solve for a sparse image.
 
-Idea: no layer is added. Convolutions, or else a dense layer, become random measurements that a ReLU leaves as they are;
-    all rows of the next dense layer are alike but for their bias, so that neighbours differ in the examples of one bin.
+Idea: no layer is added. Convolutions, or else a dense layer, become random measurements that stay positive, so that
+    ReLU does not change them. All rows of the next dense layer are equal but for their bias, so that neighbouring rows
+    differ in the examples of one bin.
 Equation: h = (dW_i - dW_i+1) / (db_i - db_i+1) = s (A x + b), then x = argmin ||A x - (h / s - b)||^2 / 2 + l ||D x||_1
     over the entries that dropout kept, D the differences of neighbouring pixels, s = 1 / (1 - p) or 1.
 Assumes: malicious server that changes weights, not shapes, with own examples for its bins; convolutions and two dense
-    layers, or three dense ones, with biases and ReLU; one step. The rate of dropout in front of the imprint, if any.
+    layers, or three dense layers, with biases and ReLU; a single step. The rate of dropout in front of the imprint, if
+    any.
 Recovers: images from fewer measurements than pixels, approximately; from as many as pixels, nearly exactly.
-Fails: examples that share a bin; dropout behind the imprint, which spoils the differences; noise on the wire; maximum
-    pooling and normalisation (refused). Dropout in front of a layer that measures.
+Fails: examples that share a bin; dropout after the imprint, which spoils the differences; noise on the sent update;
+    maximum pooling and normalisation (refused). Dropout in front of a measuring layer.
 Source: inspired by ARES, arXiv 2603.17623, of which the abstract was read; bins as in arXiv 2110.13057.
 """
 
@@ -39,15 +41,15 @@ from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
-_LEAST = 1.0  # of every unit that measures, over all images
-_SLACK = 0.1  # of the largest entry of an activation, by which noise may make an entry negative
+_LEAST = 1.0  # least output of every measuring unit, over all images
+_SLACK = 0.1  # relative to the largest entry of an activation: allowed negative entries from noise
 _CHUNK = 256  # images at once
-_AFFINE = 1e-6  # of how far apart images are read, in double precision: rounding is far below
+_AFFINE = 1e-6  # relative to the spread of the imprint's inputs, in double precision: rounding is far below
 _CONSTANT = 1e-9
 
 
 class MeasuredImprintConfig(Config):
-    """Settings of the attack."""
+    """Settings of measured-imprint."""
 
     strength: float = Field(
         default=1e-3,
@@ -64,7 +66,7 @@ class MeasuredImprintConfig(Config):
 
 
 class _Layers(NamedTuple):
-    """Names of the layers that the server writes: those that measure, and two linear ones behind them."""
+    """Names of the layers that the server writes: the measuring layers, and the two linear layers after them."""
 
     measures: tuple[str, ...]
     imprint: str
@@ -72,7 +74,7 @@ class _Layers(NamedTuple):
 
 
 class _Affine(NamedTuple):
-    """What a layer reads of a flattened image x where every unit is active, A x + b, float64.
+    """A layer's input as an affine function A x + b of a flattened image x with every unit active, float64.
 
     Attributes:
         matrix: A, shape (m, n).
@@ -92,7 +94,7 @@ class _Affine(NamedTuple):
     deviates="only the abstract was read; layers and bins are this project's",
 )
 class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
-    """Reads activations off a layer whose weights the server chose, and inverts the layer in front of it."""
+    """Recovers inputs of a layer with weights that the server chose, and inverts the layers in front of it."""
 
     example: ClassVar[Tables] = {
         "model": {"width": 64, "bias": True, "activation": "relu", "dropout": 0.0},
@@ -100,10 +102,10 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
     }
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
-        """Return the model with other weights and biases in the layers that measure, and in the two behind them.
+        """Return the model with other weights and biases in the measuring layers, and in the two layers after them.
 
         Raises:
-            NotApplicable: it has no such layers, or the server has no examples to place its bins by.
+            NotApplicable: the model has no such layers, or the server has no suitable examples to set its bins.
         """
         check_public(public)
         layers = _layers(model, spec.shape)
@@ -123,7 +125,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         return model
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse other models than its own, hidden layers, and several steps."""
+        """Refuse models that this attack did not craft, hidden layers, and several steps."""
         layers = _layers(observation.model, observation.spec.shape)
         if isinstance(layers, str):
             return layers
@@ -133,7 +135,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         return hides_imprint(observation, layers.imprint) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read every bin, and solve each activation for an image."""
+        """Compute the activation of every bin, and solve each for an image."""
         layers = _layers(observation.model, observation.spec.shape)
         assert not isinstance(layers, str)
         sent = observation.update.tensors[f"{layers.imprint}.weight"]
@@ -143,7 +145,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         activations = weight[hit] / parts[hit, None]
         alone = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
         alone = alone[parts[hit[alone]].abs().argsort(descending=True, stable=True)]
-        alone = alone[: expected_examples(observation)]  # the solver is what takes time
+        alone = alone[: expected_examples(observation)]  # the solver dominates the run time
         examples = self._solved(observation, layers, activations[alone])
         singles = Singles(examples, hit[alone], parts[hit[alone]])
         measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
@@ -156,14 +158,14 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         return reconstruction(observation, layers.imprint, singles, on_step, facts=facts, notes=notes)
 
     def _solved(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
-        """Return the image of each activation (G, m), within the pixel range where that is known."""
+        """Return the image of each activation (G, m), clamped to the pixel range if it is known."""
         matrix, start = _measured(observation.model, layers.imprint, observation.spec)
         length = matrix.norm(dim=1).mean()
         values = activations / kept_scale(observation, layers.imprint) - start
         pairs = neighbours((1, 1, *observation.spec.shape)[-3:])
         kept = _kept(activations)
         examples = torch.empty(len(values), matrix.shape[1], dtype=torch.float64)
-        for pattern in kept.unique(dim=0):  # one for all, without dropout between the layers
+        for pattern in kept.unique(dim=0):  # a single pattern without dropout between the layers
             same = (kept == pattern).all(1)
             rows, part = matrix[pattern] / length, values[same][:, pattern] / length
             examples[same] = generalised_lasso(rows, part, pairs, self.config.strength, self.config.iterations)
@@ -175,7 +177,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
 
 
 def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
-    """Return the layers that measure and the two linear ones behind them, or why there are none that suit."""
+    """Return the measuring layers and the two linear layers after them, or why none are suitable."""
     calls = linear_calls(model, shape)
     if isinstance(calls, str):
         return calls
@@ -191,7 +193,7 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
 
 
 def _weighted(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, Tensor]]:
-    """Return the convolutions and linear layers in the order in which they are called, and what they read."""
+    """Return the convolutions and linear layers in call order, and their inputs."""
     with torch.no_grad(), without_dropout(), inputs_in_order(model, (nn.Conv1d, nn.Conv2d, nn.Linear)) as seen:
         run(model, probes(model, shape))
     return seen
@@ -204,13 +206,13 @@ def _listed(names: tuple[str, ...]) -> str:
 
 @torch.no_grad()
 def _measure(model: nn.Module, name: str, spec: InputSpec, generator: torch.Generator) -> None:
-    """Write random rows of about length 1, with biases that keep every unit active for every image of pixels.
+    """Write random rows of about length 1, with biases that keep every unit active for every image.
 
     Args:
-        model: whose layers in front of this one are written.
-        name: of the layer.
-        spec: of the images.
-        generator: of the rows.
+        model: model with crafted layers in front of this layer.
+        name: name of the layer.
+        spec: specification of the images.
+        generator: random source of the rows.
     """
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
@@ -232,13 +234,13 @@ def _given_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
 
 
 def _measured(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
-    """Return what the imprint reads of an image, where every unit in front of it is active."""
+    """Return the imprint's input as an affine function of an image, with every earlier unit active."""
     return _seen_by(model, spec, lambda network, images: read_by(network, [imprint], images, without_dropout())[0])
 
 
 @torch.no_grad()
 def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tensor], Tensor]) -> _Affine:
-    """Return a part of the model, (N, ...) of images (N, *shape), as an affine map, from images of one bright pixel."""
+    """Return a part of the model, (N, ...) for images (N, *shape), as an affine map, from one-pixel images."""
     still = copy.deepcopy(model).double().eval()
     low, high = (bound.flatten().double() for bound in _range(spec))
     images = torch.cat([low[None], low + torch.diag(high - low)])
@@ -250,7 +252,7 @@ def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tenso
 
 @torch.no_grad()
 def _is_affine(model: nn.Module, imprint: str, measured: _Affine, spec: InputSpec) -> bool:
-    """Return whether the imprint reads of images what an affine map says."""
+    """Return whether the imprint's inputs equal the affine map on random images."""
     still = copy.deepcopy(model).double().eval()
     low, high = (bound.double() for bound in _range(spec))
     images = low + (high - low) * probes(still, spec.shape)
@@ -270,15 +272,15 @@ def _range(spec: InputSpec) -> tuple[Tensor, Tensor]:
 def _imprint(
     model: nn.Module, layers: _Layers, seen: Tensor, measured: _Affine, gain: float, generator: torch.Generator
 ) -> None:
-    """Write one row for all units, which measures how bright an image is, and biases at quantiles of public examples.
+    """Write one row for all units, which measures brightness, and biases at quantiles of public examples.
 
     Args:
-        model: with the layers that measure written.
-        layers: whose weights are written.
-        seen: what the imprint reads of public examples, dropout drawn, shape (N, m), float64.
-        measured: what it reads of any image.
+        model: with the measuring layers written.
+        layers: layers to write.
+        seen: the imprint's inputs for public examples, with dropout, shape (N, m), float64.
+        measured: the imprint's input as a function of an image.
         gain: factor on the imprint's gradient.
-        generator: of the columns behind the imprint.
+        generator: random source of the columns after the imprint.
     """
     start = measured.offset
     row = measured.matrix.sum(1)
@@ -303,7 +305,7 @@ def _imprint(
 
 
 def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, hit: Tensor) -> Tensor:
-    """Return which activations (G, m) lie in the bins from which they were read, and are not negative, shape (G,)."""
+    """Return the mask of activations (G, m) that lie in their own bins, and are not negative, shape (G,)."""
     weight, bias = linear(observation.model, layers.imprint)
     place = (activations * weight[hit]).sum(1) + bias[hit]
     is_active = (activations > -_SLACK * activations.abs().amax(1, keepdim=True)).all(1)
@@ -311,5 +313,5 @@ def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, 
 
 
 def _kept(activations: Tensor) -> Tensor:
-    """Return which entries (G, m) dropout kept: it makes what it keeps no smaller than the least of a unit."""
+    """Return the mask of entries (G, m) that dropout kept: kept entries are at least the least output of a unit."""
     return activations > _LEAST / 2

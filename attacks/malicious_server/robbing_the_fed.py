@@ -1,13 +1,13 @@
-"""robbing-the-fed: insert a layer that sorts a batch into bins, and read each example that is alone in its bin.
+"""robbing-the-fed: insert a layer that sorts a batch into bins, and recover each example that is alone in its bin.
 
-Idea: the server puts z_i = <h, x> - c_i, i = 1..k with ascending c, a ReLU and a map with equal columns in front of the
-    model. Unit i is active for all examples with <h, x> > c_i, so neighbouring rows differ by the example between.
+Idea: the server inserts z_i = <h, x> - c_i, i = 1..k with ascending c, a ReLU and a map with equal columns in front of
+    the model. Unit i is active for all examples with <h, x> > c_i, so neighbouring rows differ by the example between.
 Equation: x = (dW_i - dW_{i+1}) / (db_i - db_{i+1}); with equally likely bins B (1 - 1/k)^(B-1) of B examples are alone.
-Assumes: malicious server that changes the model before clients train; it has no client data, but its own examples
-    for mean and spread of <h, x>. Labels and batch size need not be known; single updates or a round's mean.
-Recovers: exact images, at any dropout rate behind the block; under dropout the labels of single images are guesses.
+Assumes: malicious server that changes the model before clients train; it has no client data, but its own examples for
+    mean and spread of <h, x>. Labels and batch size need not be known; single updates or a round's mean.
+Recovers: exact images, at any dropout rate after the block; under dropout the labels of single images are guesses.
 Fails: examples that share a bin; noise, which makes every bin look used. Several local steps need `variant = "sparse"`.
-    Clients can notice: the model learns almost nothing behind the block, and `gain` enlarges the norm.
+    Clients can notice: the model learns almost nothing after the block, and `gain` enlarges the norm.
 Source: Fowl et al. 2022, arXiv 2110.13057.
 """
 
@@ -36,7 +36,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
-_LAYER = "0.1"  # the imprint layer in the model that clients get
+_LAYER = "0.1"  # the imprint layer in the clients' model
 _TAIL = 1e-6
 _CONSTANT = 1e-9
 
@@ -65,7 +65,7 @@ class RobbingTheFedConfig(Config):
 
 
 class _Imprint(nn.Sequential):
-    """The block that the malicious server puts in front of the model."""
+    """The block that the malicious server inserts in front of the model."""
 
 
 @final
@@ -76,13 +76,13 @@ class _Imprint(nn.Sequential):
     fidelity="reproduction",
 )
 class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
-    """Reads examples off differences of neighbouring rows of a layer that the server inserted."""
+    """Recovers examples from differences of neighbouring rows of a layer that the server inserted."""
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.
 
         Raises:
-            NotApplicable: the server has no examples to standardise the measurement.
+            NotApplicable: the server has no examples to standardise the measurement, or all have the same measurement.
         """
         check_public(public)
         direction = _direction(self.config.measurement, spec.shape)
@@ -107,7 +107,7 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
         return None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read every bin, and drop mixtures."""
+        """Compute the example of every bin, and drop mixtures."""
         sent = observation.update.tensors[f"{_LAYER}.weight"]
         weight, bias = sent.double(), observation.update.tensors[f"{_LAYER}.bias"].double()
         if self.config.variant == "dense":
@@ -128,7 +128,7 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
         return replace(guess, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
     def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
-        """Return which rows (G, n) the imprint layer sorts into the bins from which they were read, shape (G,)."""
+        """Return the mask of rows (G, n) that the imprint layer sorts into their own bins, shape (G,)."""
         weight, bias = linear(observation.model, _LAYER)
         place = (rows * weight[hit]).sum(1) + bias[hit]  # dense: above the lower edge; sparse: in units of the bin
         if self.config.variant == "sparse":

@@ -1,12 +1,13 @@
-"""trap-weights: set first-layer weights that keep most units inactive, so that many units fire for one example only.
+"""trap-weights: set first-layer weights that keep most units inactive, so that many are active for a single example.
 
-Idea: half of each row's entries are negative and slightly outweigh the positive half, so a unit behind a ReLU fires
-    only if bright pixels are under its positive weights. A row that fires for one example holds that example.
-Equation: x = dW_r / db_r; negative entries -|N(0, spread)|, positive ones `positive_scale` times as large, bias 0.
+Idea: half of each row's entries are negative and slightly outweigh the positive half, so a unit with a ReLU is active
+    only if bright pixels are under its positive weights. A row that is active for a single example holds that example.
+Equation: x = dW_r / db_r; negative entries -|N(0, spread)|, positive entries `positive_scale` times as large, bias 0.
 Assumes: malicious server that changes weights, not shapes; a first linear layer on all pixels with bias and ReLU. It
-    needs no data; labels need not be known; single updates or a round's mean. It keeps what most rows agree on.
-Recovers: exact images. Dropout behind the layer helps, since it isolates examples, but then labels are guesses.
-Fails: large batches of bright or similar images, which come back mixed (a smaller `positive_scale` helps); noise;
+    needs no data; labels need not be known; single updates or a round's mean. It keeps the guesses on which most rows
+    agree.
+Recovers: exact images. Dropout after the layer helps, since it isolates examples, but then labels are guesses.
+Fails: large batches of bright or similar images, which come out mixed (a smaller `positive_scale` helps); noise;
     dropout in front of the layer (refused).
 Source: Boenisch et al. 2023, arXiv 2112.02918.
 """
@@ -67,13 +68,13 @@ class TrapWeightsConfig(Config):
     aliases=("curious-abandon-honesty",),
 )
 class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):
-    """Solves every row of a first layer whose weights the server chose."""
+    """Solves every row of a first layer with weights that the server chose."""
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with other weights and biases in its first linear layer.
 
         Raises:
-            NotApplicable: no linear layer sees all pixels, or it lacks a bias or a ReLU behind it.
+            NotApplicable: no linear layer reads all pixels, or it lacks a bias or a ReLU after it.
         """
         layer = next(iter(flat_layers(model, spec.shape, dropout_sites(model, spec.shape, _PROBE), _PROBE)), None)
         if layer is None:
@@ -140,7 +141,7 @@ def _by_entry(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 @torch.enable_grad()
 def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
-    """Say whether outputs of the layer pass on a gradient exactly where they are positive."""
+    """Return whether the layer's outputs have a gradient exactly where they are positive."""
     model = copy.deepcopy(model).double().train()
     module = model.get_submodule(layer)
     width = len(model.get_parameter(f"{layer}.weight"))
@@ -156,7 +157,7 @@ def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
 
 
 def _agreeing(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which guesses (G, n) agree with which, and which show one example, both (G, G)."""
+    """Return the masks of guesses (G, n) that agree, and of guesses that show the same example, both (G, G)."""
     norms = rows.norm(dim=1)
     cosines = (rows @ rows.T) / (norms[:, None] * norms)
     return torch.cdist(rows, rows) <= _AGREEMENT * norms[:, None], cosines > _ONE_IMAGE

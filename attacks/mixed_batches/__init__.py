@@ -1,1 +1,1 @@
-"""Undo what clients do to a batch before training: MixUp, CutMix, InstaHide, transforms."""
+"""Attacks that undo a client's changes of the batch before training: MixUp, CutMix, InstaHide, transforms."""

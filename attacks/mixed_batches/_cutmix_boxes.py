@@ -1,9 +1,9 @@
-"""Originals from composites: the pixels that CutMix cut out of one image of a batch are in another composite.
+"""Assemble originals from CutMix composites: pixels cut from one composite are in another composite of the batch.
 
-With one box for the batch no pixel is lost. If the box is known, each image is put together from its own composite
-outside the box and, inside it, from the composite whose second label is its first. If not, the labels give the box's
-area (1 - l) H W, and the box of that area is taken that leaves the smoothest images. If every composite has its own
-granted box, weights, labels and smoothness show which composite got which box.
+With one box for the batch no pixel is lost. If the box is known, each image is assembled from its own composite outside
+the box and, inside it, from the composite whose second label is its first. If the box is unknown, the labels give its
+area (1 - l) H W, and the box of that area with the smoothest images wins. If every composite has its own granted box,
+weights, labels and smoothness determine the assignment of composites to boxes.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PURE = 1e-3
 
 
 class Assembled(NamedTuple):
-    """Images put together, in the order of the composites that hold their pixels outside the box.
+    """Assembled images, in the order of the composites that hold their pixels outside the box.
 
     Attributes:
         images: shape (B, C, H, W).
-        labels: of the images, shape (B,).
-        boxes: first and last row, first and last column, the last ones excluded, shape (1, 4) or (B, 4).
+        labels: labels of the images, shape (B,).
+        boxes: first and last row, first and last column, ends excluded, shape (1, 4) or (B, 4).
         cost: sum of squared differences of neighbouring pixels over all images, plus a penalty for unequal labels.
-        partners: index of the image whose pixels each composite got, shape (B,).
+        partners: index of the image whose pixels are pasted into each composite, shape (B,).
     """
 
     images: Tensor
@@ -41,17 +41,17 @@ class Assembled(NamedTuple):
 
 
 def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: float | None = None) -> Assembled | None:
-    """Put the images of a batch with one box together.
+    """Return the assembled images of a batch with a common box.
 
     Args:
         composites: shape (B, C, H, W).
         shares: share of every class in the label of each composite, shape (B, K).
-        box: shape (4,), or None when it is not known.
-        slack: how far the pasted share may differ from that in the labels, or None when labels are exact. With a slack
-            only boxes that CutMix draws are tried, whose sides have the same share of height and width before clipping.
+        box: shape (4,), or None if unknown.
+        slack: tolerance between the pasted share and the labels' share, or None if labels are exact. With a slack, only
+            boxes of CutMix's distribution are tried: before clipping, their sides are equal shares of height and width.
 
     Returns:
-        None when no box fits, or when every label is pure and no box is given: then the pasted area is unknown.
+        None if no box fits, or if every label is pure and no box is given: then the pasted area is unknown.
     """
     height, width = composites.shape[-2:]
     minor = shares.topk(2).values[:, 1]
@@ -67,14 +67,14 @@ def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: floa
 
 
 def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
-    """Put together the images of a batch whose composites have one known box each, in the order of the batch.
+    """Return the assembled images of a batch with a known box per composite, in the order of the batch.
 
     Args:
         composites: in any order, shape (B, C, H, W).
-        shares: of every class in the label of each, shape (B, K).
-        partners: index of the image whose pixels are pasted at each place of the batch, shape (B,).
-        boxes: box at each place, shape (B, 4).
-        weights: share of its own label at each place, shape (B,).
+        shares: share of every class in the label of each composite, shape (B, K).
+        partners: index of the image whose pixels are pasted at each position of the batch, shape (B,).
+        boxes: box at each position, shape (B, 4).
+        weights: share of the own label at each position, shape (B,).
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
@@ -102,7 +102,7 @@ def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: T
 
 
 def _labels(shares: Tensor, *, own_is_larger: bool) -> tuple[Tensor, Tensor]:
-    """Return own and pasted labels (B,); the same where there is only one."""
+    """Return own and pasted labels (B,), equal for composites with a single label."""
     values, classes = shares.topk(2)
     second = torch.where(values[:, 1] < _PURE, classes[:, 0], classes[:, 1])
     return (classes[:, 0], second) if own_is_larger else (second, classes[:, 0])
@@ -115,7 +115,7 @@ def _boxes(share: float, height: int, width: int, slack: float | None) -> Iterat
 
 
 def _boxes_by_law(share: float, height: int, width: int, slack: float) -> Iterator[Tensor]:
-    """Yield the boxes that CutMix draws whose share of the image is close to `share`."""
+    """Yield the boxes of CutMix's distribution with an area close to `share` of the image."""
     sides = {(rows // 2, rows * width // height // 2) for rows in range(2, height + 1)}
     for half_rows, half_columns in sorted(sides):
         rows = sorted({(max(c - half_rows, 0), min(c + half_rows, height)) for c in range(height)})

@@ -1,10 +1,10 @@
-"""CutMix in a simulated client: composites of dummies, or of their maps, with known or unknown boxes and partners.
+"""CutMix in a simulated client: composites of dummy inputs or feature maps, with known or unknown boxes and partners.
 
-In a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
-sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and the place of each dummy
-is unknown: an order O takes their m and P to O m and O P O^T. An unknown box has edges between pixels, and m is the
-covered share of a pixel. Partners and orders are soft permutations: scaled logits made doubly stochastic. Under Feature
-CutMix x are the maps behind a layer of the simulated model, and dummies enter the model whole.
+In a step on n dummy inputs x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
+sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to batch positions, and the position of each dummy
+input is unknown: an order O transforms their m and P to O m and O P O^T. An unknown box has edges between pixels, and m
+is the covered share of a pixel. Partners and orders are soft permutations: scaled logits made doubly stochastic. Under
+Feature CutMix, x are the feature maps after a layer of the simulated model, and dummy inputs enter the model unmixed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SURE = 8.0
 
 
 class Pasting(Protocol):
-    """The unknowns of one step's boxes and partners."""
+    """The unknown boxes and partners of one step."""
 
     def unknowns(self) -> tuple[Block, ...]:
         """Return the blocks of unknowns of one step."""
@@ -43,10 +43,10 @@ class Pasting(Protocol):
 
 
 class BoxPasting(Pasting, Protocol):
-    """The unknowns of a step that pastes boxes, of images or of maps."""
+    """The unknowns of a step that pastes boxes, of images or of feature maps."""
 
     def mixture(self, values: Values) -> Mixture:
-        """Return the pasted regions of each dummy, and its partners."""
+        """Return the pasted regions of each dummy input, and its partners."""
         ...
 
 
@@ -72,36 +72,36 @@ class Mixture(NamedTuple):
 
 
 class GrantedPasting:
-    """Boxes and partners are known; the order of the dummies is searched."""
+    """Known boxes and partners; the order of the dummy inputs is searched."""
 
     def __init__(self, pasted: Pasted, height: int, width: int) -> None:
-        """Take the drawn partners and boxes."""
+        """Store the drawn partners and boxes."""
         assert pasted.partners is not None
         assert pasted.boxes is not None
         self._regions = inside(pasted.boxes, height, width).float()
         self._partners = torch.eye(len(pasted.partners))[pasted.partners]
 
     def unknowns(self) -> tuple[Block, ...]:
-        """Return logits of the order, over a temperature that falls from 1 to 0.1."""
+        """Return logits of the order, divided by a temperature that falls from 1 to 0.1."""
         return (Logits(ORDER, shape=tuple(self._partners.shape), coldest=_COLDEST),)
 
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Paste in the order of the dummies."""
+        """Paste in the order of the dummy inputs."""
         mixture = self.mixture(values)
         return mixture.of(inputs), mixture.of_labels(labels)
 
     def mixture(self, values: Values) -> Mixture:
-        """Return boxes and partners in the order of the dummies."""
+        """Return boxes and partners in the order of the dummy inputs."""
         order = balance(values[ORDER][0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
         return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
 
 class SearchedPasting:
-    """Unknown edges, as shares of height and width, of one box or of one per dummy; and unknown partners."""
+    """Unknown partners and unknown box edges, as shares of height and width; a common box or a box per dummy."""
 
     def __init__(self, examples: int, height: int, width: int, boxes: int) -> None:
-        """Take the number of dummies, their size, and the number of boxes."""
+        """Set up the unknowns for a number of dummy inputs, an image size, and a number of boxes."""
         self._examples, self._size = examples, (height, width)
         self._blocks: tuple[Block, ...] = (
             Boxes(BOXES, count=boxes),
@@ -109,7 +109,7 @@ class SearchedPasting:
         )
 
     def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
-        """Return the same, started from one box (4,), in pixels, and from these partners (n,)."""
+        """Return the same unknowns, started from one box (4,), in pixels, and from these partners (n,)."""
         height, width = self._size
         other = SearchedPasting(self._examples, height, width, 1)
         edges = box[None] / torch.tensor([height, height, width, width])
@@ -118,33 +118,33 @@ class SearchedPasting:
         return other
 
     def unknowns(self) -> tuple[Block, ...]:
-        """Return the boxes, and logits of the partners over a temperature that falls from 1 to 0.1."""
+        """Return the boxes, and logits of the partners divided by a temperature that falls from 1 to 0.1."""
         return self._blocks
 
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Paste what each box covers."""
+        """Paste the area that each box covers."""
         mixture = self.mixture(values)
         return mixture.of(inputs), mixture.of_labels(labels)
 
     def mixture(self, values: Values) -> Mixture:
-        """Return what each box covers, and partners of a soft permutation."""
+        """Return the area that each box covers, and partners as a soft permutation."""
         (edges,), (logits,) = values[BOXES], values[PARTNERS]
         return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balance(logits))
 
 
 class SharedLabels:
-    """Dummies are the composites themselves; what is searched is the share of every label in each of theirs."""
+    """Dummy inputs are the composites themselves; the shares of the labels in each composite are searched."""
 
     def __init__(self, examples: int, has_one_box: bool) -> None:
-        """Take the number of dummies; with one box for all, every label has shares of 1 together."""
+        """Store the number of dummy inputs; with one box for all, the shares of every label sum to 1."""
         self._examples, self._has_one_box = examples, has_one_box
 
     def unknowns(self) -> tuple[Block, ...]:
-        """Return logits of the shares, shape (n, n), which need not be hard."""
+        """Return logits of the shares, shape (n, n), at a constant temperature."""
         return (Logits(SHARES, shape=(self._examples, self._examples)),)
 
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs as they are, and mixed labels."""
+        """Return the inputs unchanged, and mixed labels."""
         (logits,) = values[SHARES]
         shares = balance(logits) if self._has_one_box else logits.softmax(1)
         return inputs, shares @ labels
@@ -152,10 +152,10 @@ class SharedLabels:
 
 @dataclass(frozen=True)
 class Boxes(Bounded):
-    """Edges of boxes in shares of height and width, shape (count, 4), drawn by CutMix's law with uniform weights.
+    """Edges of boxes in shares of height and width, shape (count, 4), drawn like CutMix's with uniform weights.
 
     Attributes:
-        count: of the boxes.
+        count: number of boxes.
     """
 
     count: int = 1
@@ -174,8 +174,8 @@ class PastingStep(SimulatedStep):
     """A step on composites.
 
     Attributes:
-        number: of the step, from 0.
-        pasting: what is searched of it.
+        number: index of the step, from 0.
+        pasting: the step's unknowns.
     """
 
     number: int = field(kw_only=True)
@@ -187,11 +187,11 @@ class PastingStep(SimulatedStep):
         return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in blocks)
 
     def is_in(self, others: Values) -> bool:
-        """Say whether these are values of this step's pasting."""
+        """Return whether the values include this step's pasting."""
         return all(_of_step(block.name, self.number) in others for block in self.pasting.unknowns())
 
     def values_of(self, others: Values) -> Values:
-        """Return the values of the step's pasting, under the names that it gave them."""
+        """Return the values of the step's pasting, under the names of its blocks."""
         names = (block.name for block in self.pasting.unknowns())
         return {name: others[_of_step(name, self.number)] for name in names}
 
@@ -214,7 +214,7 @@ class PastedComparison(UnrolledComparison):
 
 
 class MapComparison(UnrolledComparison):
-    """Simulates the steps of a client that pastes maps behind one layer; labels of the dummies are probabilities.
+    """Simulates the steps of a client that pastes maps after a layer; labels of the dummy inputs are probabilities.
 
     Every step's pasting is a `BoxPasting`.
     """

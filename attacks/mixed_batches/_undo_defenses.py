@@ -1,7 +1,7 @@
-"""Undo what known defenses did to a batch, after an attack has found the batch that the model saw.
+"""Undo known defenses on the batch that an attack recovered, which is the batch after the defenses.
 
-Transforms: for every known policy T, find the x for which T(x) is what the model saw. The policy wins whose T(x)
-explains the gradient best. Mixtures: see `attacks.mixed_batches._unmixing`.
+Transforms: for every known policy T, find the x for which T(x) is the recovered batch. The policy whose T(x) explains
+the gradient best wins. Mixtures: see `attacks.mixed_batches._unmixing`.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ Transform = Callable[[Tensor], Tensor]
 
 
 def changes_batch(observation: Observation) -> bool:
-    """Say whether a known defense or component changed what the model saw."""
+    """Return whether a known defense or component changed the batch before training."""
     return bool(transforms_of(observation)) or mixes(observation) or pastes(observation) or pastes_maps(observation)
 
 
 def mixes(observation: Observation) -> bool:
-    """Say whether a known defense mixed examples of the batch."""
+    """Return whether a known defense mixed examples of the batch."""
     return bool(observation.effects(MixedExamples))
 
 
 def pastes(observation: Observation) -> bool:
-    """Say whether a known component pasted a part of one example into another."""
+    """Return whether a known component pasted a part of an example into another."""
     return bool(observation.effects(PastedImages))
 
 
 def pastes_maps(observation: Observation) -> bool:
-    """Say whether a known component pasted a part of one example's maps into another's, behind a layer."""
+    """Return whether a known component pasted a part of an example's feature maps into another's, after a layer."""
     return bool(observation.effects(PastedMaps))
 
 
 def transforms_of(observation: Observation) -> tuple[Transform, ...]:
-    """Return the known transforms of the inputs, one of which was used."""
+    """Return the known transforms of the inputs; the client used one of them."""
     return tuple(transform for effect in observation.effects(Transformed) for transform in effect.functions)
 
 
 def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
-    """Say whether a guess is exactly what the model saw, if its labels may be mixed."""
+    """Return whether a guess is exactly the trained batch, if its labels may be mixed."""
     if not mixes(observation) or observation.local_steps > 1:
         return False
     mixed = mixed_labels(observation, guess)
@@ -72,12 +72,12 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
     """Return the batch before the known defenses changed it, or None if the change cannot be undone.
 
     Args:
-        observation: one gradient, with the description of the defenses.
-        seen: an attack's guess of the batch that the model saw.
-        generator: for the starts of a regression.
+        observation: a single gradient, with the description of the defenses.
+        seen: an attack's guess of the batch after the change.
+        generator: random source of a regression's starts.
 
     Returns:
-        A guess whose objective is 1 - cosine of the whole gradient after the defenses' change of it.
+        A guess. Its objective is 1 - cosine of the whole gradient at the guess after the defenses' change.
     """
     if observation.local_steps > 1:
         return None
@@ -87,7 +87,7 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
 
 
 def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
-    """Return the x of the policy that explains the gradient best; among equal ones the closest fit."""
+    """Return the x of the policy that explains the gradient best; among equal policies the closest fit."""
     if len(seen.masks or ()) != len(observation.sites):
         return None
     tried: list[tuple[float, float, Tensor, Transform]] = []
@@ -104,7 +104,7 @@ def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconst
 
 
 def _before(observation: Observation, seen: Tensor, transform: Transform) -> tuple[Tensor, float]:
-    """Return the x in the range of pixels with the least mean of (T(x) - seen)^2 + a little TV(x), and this value."""
+    """Return the x in the pixel range with the least mean of (T(x) - seen)^2 + a little TV(x), and this value."""
     low, high = (bound.to(seen) for bound in pixel_box(observation))
     inputs = seen.clone().clamp_(low, high).requires_grad_()
     best, least = inputs.detach().clone(), float("inf")
@@ -180,5 +180,5 @@ def _is_paired(observation: Observation) -> bool:
 
 
 def has_random_signs(observation: Observation) -> bool:
-    """Say whether a known defense gave the entries of mixtures random signs."""
+    """Return whether a known defense gave the entries of mixtures random signs."""
     return any(mixed.has_random_signs for mixed in observation.effects(MixedExamples))

@@ -2,13 +2,13 @@
 
 The gradient of the last layer, z = V h + c, is G = 1/B sum_i (p_i - y_i) h_i^T. It is linear in the labels. If the
 mixed inputs are known exactly, so are h and p, and G gives the mixed labels y, which are the images' weights if no two
-share a class. Without signs the images follow by least squares; with random signs every pixel is a small problem
+images share a class. Without signs the images follow by least squares; with random signs every pixel is a small problem
 
-    min over x of || |W x| - |y| ||,    x in the range of pixels,
+    min over x of || |W x| - |y| ||,    x in the pixel range,
 
 solved alternately for the signs and for x from many starts (Carlini et al. 2021, arXiv 2011.05315, minimise the same
-over all pixels by descent). x and -x always explain a pixel equally well, and few mixtures leave more solutions. Among
-solutions in the range of pixels, those with most black and white values win, then the darkest.
+over all pixels by descent). x and -x always explain a pixel equally well, and few mixtures allow more solutions. Among
+solutions in the pixel range, the solution with most black and white values wins, then the darkest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_ORDERED = 4
 _ENUMERATED = 10
 _ALIKE = 0.8
 _EXPLAINED = 0.02
-_LABELS_FIT = 1e-3  # error of a label share; a wrong pairing is off by about the smaller weight
+_LABELS_FIT = 1e-3  # error of a label share; a wrong pairing has an error of about the smaller weight
 _SATURATED = 1e-2
 _RIDGE = 1e-10
 _TOLERANCE = 1e-8
@@ -83,11 +83,11 @@ class UnmixedImages(NamedTuple):
 
 
 def mixed_labels(observation: Observation, guess: Reconstruction) -> Mixed | None:
-    """Return the labels with which mixtures were trained, or None where the last layer does not show them.
+    """Return the labels with which mixtures were trained, or None if the last layer does not determine them.
 
     Args:
-        observation: one gradient.
-        guess: the mixtures as the model saw them, with their masks if there is dropout.
+        observation: a single gradient.
+        guess: the mixtures, as inputs of the model, with their masks if the model has dropout.
     """
     masks = guess.masks or ()
     if len(masks) != len(observation.sites) or guess.inputs.shape[0] != observation.batch_size:
@@ -127,15 +127,15 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
 def unmix_pairs(
     observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor
 ) -> UnmixedImages | None:
-    """Return the images mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not show W.
+    """Return the images mixed in pairs by one weight, W = l I + (1 - l) P, or None if the labels do not determine W.
 
-    A pair of one class stays mixed: its labels do not show l.
+    A pair of equal classes stays mixed: its labels do not show l.
 
     Args:
-        observation: gives the range of pixels and the shape.
+        observation: gives the pixel range and the shape.
         inputs: mixtures, shape (B, d), in any order.
         probabilities: their labels, shape (B, K).
-        labels: of the images, shape (B,).
+        labels: labels of the images, shape (B,).
     """
     if len(labels.unique()) == len(labels):
         candidates = [probabilities[:, labels]]
@@ -153,7 +153,7 @@ def _solve(inputs: Tensor, weights: Tensor) -> UnmixedImages:
 
 
 def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return every W, rows in the order of the mixtures, that turns the images' labels into the mixtures' labels."""
+    """Return every W, rows in the order of the mixtures, that maps the images' labels to the mixtures' labels."""
     count = len(labels)
     one_hot = F.one_hot(labels, probabilities.shape[1]).double()
     identity = torch.eye(count, dtype=torch.float64)
@@ -168,14 +168,14 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
 
 
 def regress(observation: Observation, encodings: Encodings, generator: torch.Generator) -> UnmixedImages:
-    """Return the images behind encodings whose signs are unknown.
+    """Return the images of encodings with unknown signs.
 
-    The weights of images of one class are searched alternately with the images, from several first guesses.
+    The weights of images of equal classes are searched alternately with the images, from several first guesses.
 
     Args:
-        observation: gives the range of pixels and the shape of an image.
+        observation: gives the pixel range and the shape of an image.
         encodings: encodings of one batch.
-        generator: for the starts.
+        generator: random source of the starts.
     """
     values, probabilities, labels = encodings
     magnitudes, bounds = values.double().abs(), _range(observation)
@@ -193,15 +193,15 @@ def regress(observation: Observation, encodings: Encodings, generator: torch.Gen
 def regress_together(
     observation: Observation, batches: Sequence[Encodings], generator: torch.Generator
 ) -> UnmixedImages:
-    """Return the images behind the encodings of the first batch, solved together with those of other batches.
+    """Return the images of the first batch's encodings, solved together with the encodings of other batches.
 
-    Every batch is first solved alone. Similar images of one class are then taken as the same image and solved again
+    Every batch is first solved alone. Similar images of equal classes then count as the same image and are solved again
     with all encodings that hold them; the result is kept only if it explains the encodings.
 
     Args:
-        observation: gives the range of pixels and the shape of an image.
-        batches: encodings of one client; the first batch is the one to solve.
-        generator: for the starts.
+        observation: gives the pixel range and the shape of an image.
+        batches: encodings of one client; the first batch is the batch to solve.
+        generator: random source of the starts.
     """
     alone = [regress(observation, batch, generator) for batch in batches]
     if len(batches) == 1:
@@ -225,7 +225,7 @@ def regress_together(
 
 
 def _link(alone: Sequence[UnmixedImages], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
-    """Return, for every batch, the client's image that each of its images is; and the labels of the client's images."""
+    """Return, for every batch, its images' indices among the client's images; and the labels of the client's images."""
     known: list[Tensor] = []
     labels: list[int] = []
     places: list[list[int]] = []
@@ -261,10 +261,11 @@ def _refine(
 
 
 def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return the similarity of every encoding to the leading one of every image, shape (N, M), in (0, 1].
+    """Return the similarity of every encoding to the leading encoding of every image, shape (N, M), in (0, 1].
 
-    Encodings of the same image have similar absolute values. The leading encoding of a class's first image is the one
-    with most of that class; of each further image, one with much of the class that is least like those chosen so far.
+    Encodings of the same image have similar absolute values. The leading encoding of a class's first image has the
+    largest share of that class. The leading encoding of each further image has a large share of the class and is least
+    similar to the leading encodings so far.
 
     Args:
         magnitudes: |y|, shape (N, d).
@@ -300,9 +301,9 @@ def _by_turns(
 
 
 def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """Return first images, shape (S, M, d): solutions of M mixtures under all signs, or random ones if there are many.
+    """Return first images, shape (S, M, d): solutions of M mixtures under all signs, or random images for large M.
 
-    One of those solutions is the truth where the weights are right.
+    With correct weights, one of the solutions is the truth.
     """
     from scipy.linalg import qr  # noqa: PLC0415 - importing SciPy takes longer than many runs
 
@@ -311,7 +312,7 @@ def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, gene
         shape = (_STARTS, images, magnitudes.shape[1])
         return low + (high - low) * torch.rand(shape, dtype=torch.float64, generator=generator)
     order = cast("Any", qr(weights.T.numpy(), mode="r", pivoting=True))[1]
-    rows = order[:images].tolist()  # the most independent ones
+    rows = order[:images].tolist()  # the most independent rows
     signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=images)), dtype=torch.float64)
     starts = (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
     if len(starts) <= _STARTS:
@@ -327,7 +328,7 @@ def _errors(images: Tensor, weights: Tensor, magnitudes: Tensor) -> Tensor:
 
 
 def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return for every pixel the index of its start, shape (d,): among those that explain it, the likeliest values.
+    """Return for every pixel the index of its start, shape (d,): of the starts that explain it, the likeliest values.
 
     Args:
         images: starts, shape (S, M, d).
@@ -366,7 +367,7 @@ def _range(observation: Observation) -> tuple[Tensor, Tensor]:
 
 
 def _oddness(observation: Observation, images: Tensor) -> float:
-    """Return a penalty for images outside the range of pixels and for rough images."""
+    """Return a penalty for images outside the pixel range and for rough images."""
     low, high = _range(observation)
     outside = (images - images.clamp(low, high)).abs().mean()
     return float(outside + total_variation(images.view(1, -1, *observation.spec.shape))[0])

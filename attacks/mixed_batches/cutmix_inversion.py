@@ -1,12 +1,13 @@
-"""cutmix-inversion: search original images through a simulated client that makes CutMix composites of them.
+"""cutmix-inversion: search original images through a simulated client that trains on CutMix composites.
 
 Idea: the composites c and their labels t are differentiable functions of the originals, so their update can be matched.
-    In several steps an example is in several boxes: what one step hides, another shows.
+    In several steps an example is in several boxes: pixels hidden in one step are visible in another.
 Equation: min over x, m, A of 1 - cos(D(c(x, m, A), t(y, m, A)), D*) + l_tv TV(x), regions m and partners A per step.
-Assumes: honest-but-curious server that knows the components and the number of examples; one gradient or update of SGD
-    of known step size; labels granted or inferred. Granted draws leave only the order of the dummies unknown.
-Recovers: originals and labels, boxes and partners, and masks of known rates; for Feature CutMix the same on maps.
-Fails: where fedavg-inversion fails; a region that no composite shows comes from the prior alone; larger batches.
+Assumes: honest-but-curious server that knows the components and the number of examples; a gradient or an update of SGD
+    of known step size; labels granted or inferred. With granted draws only the order of the dummy inputs is unknown.
+Recovers: originals and labels, boxes and partners, and masks of known rates; for Feature CutMix the same on feature
+    maps.
+Fails: where fedavg-inversion fails; a region in no composite, which only the prior determines; larger batches.
 Source: this project; CutMix: arXiv 1905.04899; the simulation is that of fedavg-inversion, arXiv 2206.12395.
 """
 
@@ -95,7 +96,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return super().not_applicable(observation)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search the masks of all steps, and the pasting of each step."""
+        """Return the masks and the pasting of all steps as unknowns."""
         return self._unknowns(observations[0], self._steps(observations[0]))
 
     def dummies(self, observation: Observation) -> int:
@@ -108,11 +109,14 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Compare the changes that the client's composites make."""
+        """Compare weight deltas of the client's steps on composites."""
         return self._through(self._steps(observations[0]), observations[0])
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
+        """Search originals.
+
+        For a single step with an unknown box, search composites first, then originals from the best composites.
+        """
         observation, settings = descent.victims.observations[0], descent.settings
         like = next(observation.model.parameters())
         exact = F.one_hot(descent.victims.labels[0], observation.spec.classes).to(like)
@@ -136,13 +140,13 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Report originals, or composites if they cannot be taken apart; for a single step also what the model saw."""
+        """Report originals, or composites if they cannot be separated; for a single step also the trained batch."""
         best = best_row(rows)
         result = super().report(observation, rows, labels, path)
         if observation.local_steps > 1:
             return replace(result, masks=None)
         (step,) = self._steps(observation)
-        if not step.is_in(best.others):  # the search went on with originals
+        if not step.is_in(best.others):  # the search continued with originals
             step = replace(step, pasting=_search(observation, len(step.examples)))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
         trained = _train(observation, step.pasting, step.values_of(best.others), Batch(best.inputs, exact))
@@ -177,7 +181,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
-    """Return the unknowns: the order if draws are granted, label shares of one step's composites, else also boxes."""
+    """Return the unknowns: the order for granted draws, label shares for composites of a single step, else boxes."""
     read = Pasted.written_in if _layer_of(observation) is None else name_pasted_maps
     pasted = None if observation.draws is None else read(observation.draws[step])
     if pasted is not None and pasted.partners is not None and pasted.boxes is not None:
@@ -189,7 +193,7 @@ def pasting_of(observation: Observation, step: int) -> Pasting:
 
 
 def compare(client: SimulatedClient, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
-    """Return the simulation of a client that pastes images, or the maps behind a layer."""
+    """Return the simulation of a client that pastes images, or the feature maps after a layer."""
     layer = _layer_of(observation)
     if layer is None:
         return PastedComparison(client, [observation], steps, checkpointed=False)
@@ -201,7 +205,7 @@ def _search(observation: Observation, examples: int) -> SearchedPasting:
 
 
 def _train(observation: Observation, pasting: Pasting, values: Values, batch: Batch) -> Batch:
-    """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
+    """Return the inputs of the model and their mixed labels. For pasted feature maps the inputs are the originals."""
     if _layer_of(observation) is None:
         inputs, labels = pasting.composites(values, batch.inputs, batch.labels)
         return Batch(inputs, labels)
@@ -210,7 +214,7 @@ def _train(observation: Observation, pasting: Pasting, values: Values, batch: Ba
 
 
 def _shows_composites(observation: Observation) -> bool:
-    """Say whether composites are searched first: for one step on images with unknown boxes."""
+    """Return whether composites are searched first: for a single step on images with unknown boxes."""
     return observation.local_steps == 1 and observation.draws is None and _layer_of(observation) is None
 
 
@@ -219,7 +223,7 @@ def _has_own_boxes(observation: Observation) -> bool:
 
 
 def _layer_of(observation: Observation) -> str | None:
-    """Return the name of the layer behind which maps are pasted, or None if images are pasted."""
+    """Return the name of the layer after which maps are pasted, or None if images are pasted."""
     return next((pasted.at for pasted in observation.effects(PastedMaps)), None)
 
 

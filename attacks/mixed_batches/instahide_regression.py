@@ -1,8 +1,8 @@
-"""instahide-regression: solve InstaHide's encodings of several rounds for the images behind them.
+"""instahide-regression: solve InstaHide's encodings of several rounds for the original images.
 
 Idea: an exact attack returns the encodings y, the last layer's gradient their mixed labels, which are W if no two
-    images share a class. Encodings of one image have similar absolute values, in all rounds, and are solved together.
-Equation: y = s (W x) with random signs s per pixel; min over x of || |W x| - |y| ||, x in the range of pixels.
+    images share a class. Encodings of an image have similar absolute values, in all rounds, and are solved together.
+Equation: y = s (W x) with random signs s per pixel; min over x of || |W x| - |y| ||, x in the pixel range.
 Assumes: honest-but-curious server that keeps earlier attacked rounds and knows the defenses; a model whose mixtures an
     exact attack recovers; granted labels (mixing does not keep their mean).
 Recovers: the images of the batch and their labels.
@@ -53,7 +53,7 @@ class InstahideRegression(Attack[Config]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Recover the encodings, then solve them together with those of earlier rounds."""
+        """Recover the encodings, then solve them together with encodings of earlier rounds."""
         seen = seen_exactly(observation, generator)
         if seen is None:
             return no_guess(observation, "no exact attack recovers the encodings from this gradient")

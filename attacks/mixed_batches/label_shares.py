@@ -1,11 +1,11 @@
-"""label-shares: read both labels of every composite and their weights, then put the original images together.
+"""label-shares: recover both labels of every composite and their weights, then assemble the original images.
 
-Idea: an exact attack on CutMix or MixUp composites finds the composites, but gives each only its larger label, so the
-    gradient does not match. With inputs and masks known, the last layer's gradient gives the mixed labels.
+Idea: an exact attack on CutMix or MixUp composites recovers the composites, but gives each only its larger label, so
+    the gradient does not match. With known inputs and masks, the last layer's gradient gives the mixed labels.
 Equation: y_i = p_i - B dL/dz_i, with p_i the probabilities of a forward pass; the pasted area is (1 - l) H W.
-Assumes: honest-but-curious server, one exact gradient, components granted; labels need not be known.
-Recovers: labels and weights; originals of CutMix, with the granted box (`draws`) or the box of that area that leaves
-    the smoothest images. If every image has its own box, originals need the granted draws.
+Assumes: honest-but-curious server, an exact gradient, components granted; labels need not be known.
+Recovers: labels and weights; originals of CutMix, with the granted box (`draws`) or the box of that area with the
+    smoothest images. If every image has its own box, originals need the granted draws.
 Fails: no exact attack applies (convolutions, noise, several steps); MixUp images stay mixed.
 Source: the rule of iDLG, arXiv 2001.02610, for shared labels; CutMix: arXiv 1905.04899.
 """
@@ -44,7 +44,7 @@ _IMAGE = 3
 @final
 @attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", related="2001.02610")
 class LabelShares(Attack[Config]):
-    """Runs exact attacks, solves for shared labels, and takes composites apart."""
+    """Runs exact attacks, solves for label shares, and separates composites."""
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"components"})
@@ -56,7 +56,7 @@ class LabelShares(Attack[Config]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse where no component mixes labels, and where no exact attack applies."""
+        """Refuse if no component mixes labels, or no exact attack applies."""
         if not (mixes(observation) or pastes(observation)):
             return "no component in use mixes inputs and their labels"
         if any(candidate.fits(observation).holds for candidate in _exact_attacks()):
@@ -64,7 +64,7 @@ class LabelShares(Attack[Config]):
         return "no exact attack applies"
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Try exact attacks until the label shares that follow from one explain the gradient."""
+        """Run exact attacks until the label shares of a result explain the gradient."""
         reconstructions: list[Reconstruction] = []
         numbered = Numbered(on_step)
         for candidate in _exact_attacks():
@@ -82,9 +82,9 @@ class LabelShares(Attack[Config]):
 
 
 def _exact_attacks() -> Iterator[Attack[Any]]:
-    """Yield attacks that solve equations for what the model saw, from cheap to expensive, without this one.
+    """Yield attacks that solve equations for the trained batch, from cheap to expensive, without this attack.
 
-    Those that undo a mixture look for an exact attack themselves, and would find this one.
+    Attacks that undo a mixture run an exact attack themselves, which could be this attack.
     """
     for effort in ("algebra", "search"):
         for name, method in registry.methods("attack").items():
@@ -94,7 +94,7 @@ def _exact_attacks() -> Iterator[Attack[Any]]:
 
 
 def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruction:
-    """Return the guess with label shares and their objective; unchanged if there are no shares."""
+    """Return the guess with label shares and their objective; unchanged without shares."""
     masks = guess.masks if observation.sites else ()
     if masks is None or len(guess.inputs) < (observation.batch_size or 1):
         return guess
@@ -119,11 +119,11 @@ def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruct
 def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tensor | None:
     """Return the share of every class in each label, shape (B, K) float64: y = p - B dL/dz.
 
-    None where the gradient of the last layer is hidden or the model has no linear layer with one output per class.
+    None if the gradient of the last layer is hidden or the model has no linear layer with one output per class.
 
     Args:
         observation: with an exact gradient.
-        inputs: the inputs that the model saw, shape (B, *shape).
+        inputs: the inputs of the model, shape (B, *shape).
         masks: the dropout masks of that step, one per site.
     """
     deltas = peel(observation, inputs).deltas
@@ -161,7 +161,7 @@ def _span(edges: Tensor) -> str:
 
 
 def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reconstruction:
-    """Put images together whose composites have one box each."""
+    """Assemble images from composites with a box each."""
     if pasted.boxes is None or pasted.partners is None:
         return guess
     assembled = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)

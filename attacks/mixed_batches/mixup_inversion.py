@@ -1,10 +1,10 @@
 """mixup-inversion: search the weight and the pairing of a MixUp batch together with its images.
 
-Idea: the mixing W is part of the simulated client, so x comes out unmixed, and the prior is on images, not mixtures.
-Equation: for every permutation P, min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), W = l I + (1 - l) P, l in
-    [0, 1]; the P of the lowest objective is kept.
-Assumes: honest-but-curious server, one gradient, granted the defenses. Labels granted or inferred as without MixUp,
-    since mixing keeps their mean. At most `pairings` permutations.
+Idea: the mixing W is part of the simulated client, so x is unmixed, and the prior is on images, not mixtures.
+Equation: for every permutation P, min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), W = l I + (1 - l) P, l in [0,
+    1]; the P of the lowest objective is kept.
+Assumes: honest-but-curious server, a single gradient, granted the defenses. Labels granted or inferred as without
+    MixUp, since mixing keeps their mean. At most `pairings` permutations.
 Recovers: images, labels, the weight and the pairing; dropout masks of known rates, unknown rates are ignored.
 Fails: swapped pairs at l = 1/2, where both mixtures are the same; larger batches; InstaHide's random signs.
 Source: this project; MixUp: Zhang et al. 2018, arXiv 1710.09412.
@@ -50,7 +50,7 @@ class MixupInversionConfig(MaskSearchConfig):
 @final
 @attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", related="1710.09412")
 class MixupInversion(HypothesesAttack[MixupInversionConfig]):
-    """Runs one search for each permutation, each with all restarts."""
+    """Runs a search for each permutation, each with all restarts."""
 
     effort: ClassVar[Effort] = "descent"
     undoes: ClassVar[bool] = True
@@ -66,12 +66,12 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         return super().not_applicable(observation)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search masks and the weight."""
+        """Return the masks and the weight as unknowns."""
         share = UnknownWeight(_SHARE, rate=self.config.share_learning_rate)
         return super().unknowns(observations).followed_by(share)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
-        """Return one search for every pairing."""
+        """Return a search for every pairing."""
         return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
     def report(
@@ -111,7 +111,7 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
 
 @dataclass(frozen=True)
 class _MixedClient(SimulatedClient):
-    """Forward passes of inputs mixed by the row's weight l that is searched.
+    """Simulated client that mixes the inputs by the row's searched weight l.
 
     Attributes:
         identity: shape (B, B).
@@ -124,7 +124,7 @@ class _MixedClient(SimulatedClient):
     weights: list[Tensor] = field(default_factory=list[Tensor])
 
     def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
-        """Return the model's outputs for W x, and keep W."""
+        """Return the model's outputs for W x, and store W."""
         (share,) = others[_SHARE]
         self.weights[:] = [share * self.identity + (1.0 - share) * self.partners]
         mixed = (self.weights[0] @ inputs.flatten(1)).view_as(inputs)

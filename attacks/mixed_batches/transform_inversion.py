@@ -1,12 +1,12 @@
 """transform-inversion: match gradients through the known transforms of the inputs, policy by policy.
 
-Idea: defenses such as ATS send the gradient of T(x). A wrong policy cannot explain what the right one left in the
-    gradient, such as its filled corners.
+Idea: defenses such as ATS send the gradient of T(x). A wrong policy cannot explain traces of the right policy in the
+    gradient, such as filled corners.
 Equation: for every policy T_i, min over x of 1 - cos(g(T_i(x)), g*) + l_tv TV(x); the lowest objective is kept.
-Assumes: honest-but-curious server, one gradient, granted the defenses; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient, granted the defenses; labels granted or inferred.
 Recovers: images, labels, the policy; dropout masks of known rates, unknown rates are ignored.
-Fails: pixels that T discards come from the prior alone; jumps (posterize, solarize) have no derivative; policies that
-    explain the gradient equally well.
+Fails: pixels that T discards, which only the prior determines; jumps (posterize, solarize), which have no derivative;
+    policies that explain the gradient equally well.
 Source: after Balunovic et al. 2022, arXiv 2111.04706, with weaker priors; ATS: Gao et al. 2021, arXiv 2011.12505.
 """
 
@@ -31,7 +31,7 @@ from fedsim.core.types import Observation, Reconstruction
 @final
 @attack("transform-inversion", summary="matches gradients through the known input transforms", related="2011.12505")
 class TransformInversion(HypothesesAttack[MaskSearchConfig]):
-    """Runs one search for each policy, each with all restarts."""
+    """Runs a search for each policy, each with all restarts."""
 
     effort: ClassVar[Effort] = "descent"
     undoes: ClassVar[bool] = True
@@ -44,7 +44,7 @@ class TransformInversion(HypothesesAttack[MaskSearchConfig]):
         return super().not_applicable(observation)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchConfig]]:
-        """Return one search for every policy."""
+        """Return a search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
     def report(

@@ -1,1 +1,1 @@
-"""Solve the equations of an update by their derivatives."""
+"""Second-order attacks: solve the equations of an update by Newton-type steps."""

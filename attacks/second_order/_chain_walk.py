@@ -1,4 +1,4 @@
-"""From the head back to the image: the input of one stage after the other, each from its own equations."""
+"""Invert a network stage by stage, from the head to the image, each by its own equations."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from attacks.second_order._stage_equations import SizePrior, StageEquations, Sta
 from attacks.second_order._stage_facts import StageFacts
 from fedsim.core.types import Tensors
 
-_SOLVED = 1e-6  # sum of squares; wrong minima stand far above
-_REFINED = 130  # unknowns up to which all equations behind sharpen every input
+_SOLVED = 1e-6  # sum of squares; wrong minima are far above
+_REFINED = 130  # unknowns up to which the equations of all later stages refine every input
 _REFINEMENTS = 6
-_SHARP, _NEARLY_SOLVED, _SHARPENED = 1e-9, 1e-3, 600  # sums of squares and unknowns between which they sharpen others
-_HELD = 1e-4  # weight on the size of such an input, whose scale would run away
-_PRIORS = ((0.1, 30), (1e-3, 60))  # weights on the size of an input whose scale hardly shows, and steps with each
+_SHARP, _NEARLY_SOLVED, _SHARPENED = 1e-9, 1e-3, 600  # range of sums of squares, and unknowns, for other refinements
+_HELD = 1e-4  # weight of the size prior of a refined input: its scale would otherwise diverge
+_PRIORS = ((0.1, 30), (1e-3, 60))  # size prior's weights for an input of almost invisible scale, and steps with each
 _STEPS = 60
 _ITSELF = (math.inf,)
-_SHARPNESS = (3.0, 10.0, 30.0, 100.0, math.inf)  # of ReLUs, one after the other
-_NEARLY = 2  # of these are left out where a start is near
+_SHARPNESS = (3.0, 10.0, 30.0, 100.0, math.inf)  # sharpness of ReLUs, annealed
+_NEARLY = 2  # number of annealing levels that a start near the solution skips
 _FEW = 20  # steps with each
-_HOPELESS = 0.98  # a start whose steps leave more of the objective arrives nowhere in the steps that it has
+_HOPELESS = 0.98  # share of the objective: after a smaller reduction a start cannot converge in its remaining steps
 _DAMPING, _GAIN = 1e-10, 1e-3  # of the last steps: the contrast shows only without damping
 _EVERY = 10**12  # entries of a Jacobian: it is always formed
 
 Tell = Callable[[float, Tensor | None], None]
-"""Gets an objective after every step, and the images where they are what is solved for."""
+"""Called with the objective after every step, and with the images if they are the unknowns."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What a walk needs.
+    """Inputs of a stage-by-stage inversion.
 
     Attributes:
-        facts: of every stage, from the first to the last.
-        features: what is known behind the last one.
+        facts: facts of every stage, from the first to the last.
+        features: known output of the last stage.
         received: gradients by name, float64.
-        starts: most random starts of a stage.
-        generator: draws them.
-        tell: is told of every step.
+        starts: largest number of random starts of a stage.
+        generator: random source of the starts.
+        tell: called after every step.
     """
 
     facts: Sequence[StageFacts]
@@ -56,10 +56,10 @@ class Walk:
     tell: Tell
 
     def back(self) -> Solution:
-        """Return the images as unknowns (n,), from the last stage to the first and then by all equations at once.
+        """Return the images as unknowns (n,): solved from the last stage to the first, then by all equations at once.
 
         Raises:
-            NothingFound: no start led to the input of a stage.
+            NothingFound: no start converged to the input of a stage.
         """
         output, inputs = self.features, self.features.values
         for number in reversed(range(len(self.facts))):
@@ -89,7 +89,7 @@ class Walk:
         )
 
     def _starts(self, number: int, output: StageOutput) -> Iterator[tuple[Tensor, Sequence[float]]]:
-        """Yield starts, each with the sharpness of ReLUs, one after the other."""
+        """Yield starts, each with a sequence of ReLU sharpness values."""
         facts = self.facts[number]
         annealed = _SHARPNESS if facts.stage.relus() else _ITSELF
         equations = self._equations(facts, output, None)
@@ -106,7 +106,7 @@ class Walk:
             yield self._noise(number), annealed
 
     def _noise(self, number: int) -> Tensor:
-        """Return noise as the image, else what the stage before makes of noise."""
+        """Return noise as the image, or the previous stage's output for noise."""
         before = self.facts[max(0, number - 1)]
         noise = torch.randn(before.shape, generator=self.generator, dtype=torch.float64)
         if not number:
@@ -116,7 +116,7 @@ class Walk:
     def _solved(
         self, facts: StageFacts, output: StageOutput, start: Tensor, sharpness: Sequence[float]
     ) -> tuple[float, Tensor]:
-        """Return the sum of squares and the input to which a start leads, with ReLUs that become sharper."""
+        """Return the sum of squares and the input after solving from a start, with ReLUs of increasing sharpness."""
         equations = self._equations(facts, output, None)
         values = equations.unknowns.start(start)
         for each in sharpness:
@@ -129,9 +129,9 @@ class Walk:
         return equations.misfit(values), equations.unknowns.split(values)[0]
 
     def _refined(self, number: int, inputs: Tensor) -> tuple[float, Tensor]:
-        """Return the sum of squares of all equations behind an input, and the input that they sharpen.
+        """Return the sum of squares of all later equations, and the input that they refine.
 
-        They know nothing of errors of the output that the stage alone was solved for.
+        These equations do not depend on the approximate output for which the stage alone was solved.
         """
         facts = self.facts[number]
         prior = SizePrior(_HELD, facts.size) if facts.blind.scales else None

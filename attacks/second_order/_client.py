@@ -1,4 +1,4 @@
-"""A client's training as a pure function of its examples and its dropout masks, for derivatives of any order."""
+"""A client's training as a pure function of its examples and dropout masks, for derivatives of any order."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Client:
     """Computes the mean gradient of the local steps in double precision, on the device of the observed model.
 
     Attributes:
-        steps: local steps, each on all examples.
-        device: where everything is computed.
+        steps: number of local steps, each on all examples.
+        device: device of all computations.
     """
 
     def __init__(self, observation: Observation) -> None:
-        """Copy the model, so that the observed one stays as it is."""
+        """Copy the model; the observed model is not changed."""
         self.steps = observation.local_steps
         self.device = next(observation.model.parameters()).device
         self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
@@ -44,12 +44,12 @@ class Client:
         self._bound = bound_of(observation)
 
     def gradient(self, inputs: Tensor, labels: Tensor, masks: Sequence[Masks]) -> Tensor:
-        """Return the tensors that are sent, each in units of one gradient, flattened and joined, shape (P,).
+        """Return the sent tensors, in units of one gradient, flattened and concatenated, shape (P,).
 
         Args:
-            inputs: shape (B, *shape), for any B that the masks are made for.
+            inputs: shape (B, *shape), for any B that the masks fit.
             labels: shape (B,).
-            masks: of every local step, one per site.
+            masks: masks of every local step, one per site.
         """
         total = velocity = {name: torch.zeros_like(tensor) for name, tensor in self._received.items()}
         for step_masks in masks:
@@ -61,7 +61,7 @@ class Client:
         return sent if self._bound is None else sent * (self._bound / sent.norm().clamp_min(TINY)).clamp_max(1.0)
 
     def features(self, inputs: Tensor, *, name: str, masks: Masks) -> Tensor:
-        """Return what a layer reads of examples (B, *shape), shape (B, ...), in the model that was received."""
+        """Return a layer's input for examples (B, *shape), shape (B, ...), in the received model."""
         with inject_masks(self._sites_for(masks), masks), layer_inputs(self._model, [name]) as seen:
             functional_call(self._model, dict[str, Tensor](self._received), (inputs,))
         return seen[-1][1]
@@ -75,7 +75,7 @@ class Client:
 
 
 def write_no_statistics(model: nn.Module) -> None:
-    """Let batch normalisations write nothing in place; frozen ones and those with a forward of their own stay."""
+    """Replace batch normalisations that update statistics in place; frozen and custom ones are unchanged."""
     for module in list(model.modules()):
         if module.training and type(module).forward is _BatchNorm.forward:
             replace_all_batch_norm_modules_(module)

@@ -1,9 +1,9 @@
-"""Inputs of a stage up to a few numbers, from the patches that span the gradient of its first convolution.
+"""Closed-form starts: a stage's input up to a few unknown factors, from the gradient of its first convolution.
 
-That gradient is a sum over places of derivatives times patches. With no more places than channels its rows span all
-patches, which are linear in the input; so the input solves linear equations without a right side. Where patches overlap
-it is known up to a factor; with stride 2, up to the sizes of its parts that no patch shares. Batch norm takes the mean
-from the derivatives, and so from the patches.
+That gradient is a sum over positions of derivatives times patches. With no more positions than channels its rows span
+all patches, which are linear in the input, so the input solves homogeneous linear equations. With overlapping patches
+it is known up to a factor; with stride 2, up to the scales of its parts that no patch shares. Batch norm subtracts the
+mean of the derivatives, and therefore of the patches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attacks.core.tolerances import EXACT
 from attacks.second_order._stage_facts import StageFacts
 from fedsim.core.types import Tensors
 
-_NOTHING = 1e-3  # of the largest singular value: what rounding leaves where an input solves all equations
+_NOTHING = 1e-3  # relative to the largest singular value: rounding for an input that solves all equations
 _SCALES = torch.logspace(-1.0, 1.0, 41, dtype=torch.float64)
 _COMBINATIONS = 2
 _LARGEST = 1024  # entries of an input
@@ -33,14 +33,14 @@ def closed_starts(
     *,
     is_positive: bool,
 ) -> Iterator[Tensor]:
-    """Yield inputs (B, ...), if the gradient tells them up to a few numbers.
+    """Yield inputs (B, ...), if the gradient determines them up to a few factors.
 
     Args:
-        facts: of the stage.
+        facts: facts of the stage.
         received: gradients by name.
         generator: draws combinations.
-        judge: of an input, lower for a better one.
-        is_positive: whether the input is behind a ReLU.
+        judge: score of an input, lower is better.
+        is_positive: whether a ReLU precedes the input.
     """
     basis = input_space(facts, received)
     if basis is None:
@@ -57,13 +57,13 @@ def closed_starts(
 
 
 def _scaled(direction: Tensor, size: float, judge: Callable[[Tensor], float]) -> Tensor:
-    """Return the best multiple of a direction, by either sign."""
+    """Return the best multiple of a direction, of either sign."""
     unit = direction * (size / direction.square().mean()).sqrt()
     return min((factor * unit for factor in torch.cat([_SCALES, -_SCALES])), key=judge)
 
 
 def _sparsest(basis: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Return the input of the least sum without negative entries whose first 2 x 2 places sum to 1, or None."""
+    """Return the nonnegative input of the least sum whose first 2 x 2 positions sum to 1, or None."""
     from scipy.optimize import linprog  # noqa: PLC0415 - takes long to import
 
     inputs = basis.view(-1, *shape)
@@ -75,7 +75,7 @@ def _sparsest(basis: Tensor, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def input_space(facts: StageFacts, received: Tensors) -> Tensor | None:
-    """Return an orthonormal basis (q, n) of the inputs whose patches lie in the gradient's rows, or None."""
+    """Return an orthonormal basis (q, n) of the inputs whose patches lie in the gradient's row space, or None."""
     convolution = _first_convolution(facts)
     if convolution is None or facts.unknowns > _LARGEST:
         return None
@@ -96,7 +96,7 @@ def input_space(facts: StageFacts, received: Tensors) -> Tensor | None:
 
 
 def _first_convolution(facts: StageFacts) -> tuple[str, nn.Conv2d] | None:
-    """Return the convolution of the largest kernel that reads the input, if its gradient is received."""
+    """Return the convolution of the largest kernel that reads the input, if its gradient was sent."""
     module = facts.stage.module
     (source,) = (node for node in module.graph.nodes if node.op == "placeholder")
     names = [str(user.target) for user in source.users if user.op == "call_module"]
@@ -107,7 +107,7 @@ def _first_convolution(facts: StageFacts) -> tuple[str, nn.Conv2d] | None:
 
 
 def _patches(layer: nn.Conv2d, shape: tuple[int, ...]) -> Tensor:
-    """Return the patches of every unit input, shape (n, patch, places of the batch)."""
+    """Return the patches of every unit input, shape (n, patch, positions of the batch)."""
     size = torch.Size(shape).numel()
     units = torch.eye(size, dtype=torch.float64).view(-1, *shape[1:])
     conv: Any = layer

@@ -1,7 +1,7 @@
 """Derivatives along directions, by forward mode.
 
-The gradients of two losses have no forward derivative in torch: the squared error's mean, and Huber's. A client's loss
-may be either, so both are computed by losses of the same value that have one.
+The gradients of two losses have no forward derivative in torch: the mean squared error and the Huber loss. Both are
+replaced by equal losses whose gradients have one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def push_forward(function: Function, point: Tensor, direction: Tensor) -> Tensor
     """Return the derivative of a function at a point (n,) along a direction (n,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, when it first loads its forward mode
-        warnings.filterwarnings("ignore", "There is a performance drop")  # of single channels; nothing is wrong
+        warnings.filterwarnings("ignore", "There is a performance drop")  # harmless warning for single channels
         with _DerivableLosses():
             return jvp(function, (point,), (direction,))[1]
 
@@ -33,7 +33,7 @@ def push_all_forward(function: Function, point: Tensor, directions: Tensor) -> T
 
 
 class _DerivableLosses(TorchFunctionMode):
-    """Computes losses whose gradient has no forward derivative by those whose gradient has one."""
+    """Replaces losses whose gradient lacks a forward-mode derivative by equal losses."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -21,11 +21,11 @@ from fedsim.core.deadline import check_time
 from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations
-_STEPS = 4.0  # of rounding: what the sums behind an entry lose
-_UNSTABLE = 1e-5  # relative rounding beyond which a model is unstable: nothing would be called exact there
+_STEPS = 4.0  # machine epsilons of rounding: error of the sums of an entry
+_UNSTABLE = 1e-5  # relative rounding above which a model is unstable and no solution counts as exact
 _FINEST = 1e-12  # relative residual that products in double precision surely reach
-_COLUMNS = 64  # of the Jacobian at once; more of them do not fit the caches of a processor
-_SEPARATE = 1e-10  # of the gradient's norm: far above rounding in double precision, far below what examples share
+_COLUMNS = 64  # of the Jacobian at once; more columns do not fit the caches of a processor
+_SEPARATE = 1e-10  # relative to the gradient's norm: far above float64 rounding, far below interaction of examples
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Linearisation:
 
     Attributes:
         residual: weighted g* - g(x), shape (P,).
-        forward: maps a change of x (n,) to that of the weighted gradient (P,).
-        backward: maps weights of the equations (P,) to J^T of them (n,).
+        forward: maps a change of x (n,) to the change J v of the weighted gradient (P,).
+        backward: maps weights w of the equations (P,) to J^T w (n,).
     """
 
     residual: Tensor
@@ -46,24 +46,25 @@ class Linearisation:
 class Equations:
     """Weighted equations of an update for unknown examples and masks.
 
-    Without noise each tensor is divided by its norm, so that all of them count alike. Noise of a stated law divides
-    them by its standard deviation, and adds the prior of the unknowns: then a solution is the most probable one.
+    Without noise each tensor is divided by its norm, so that all tensors have equal weight. With noise of a declared
+    distribution they are divided by its standard deviation, and the prior of the unknowns is added: a solution is then
+    the maximum a posteriori estimate.
 
     Attributes:
-        unknowns: their layout.
+        unknowns: layout of the unknowns.
         count: number of equations P.
         tensors: number of tensors.
-        is_noisy: whether noise is stated.
-        expected: the objective that rounding alone leaves at the truth or, under noise, the noise.
-        tolerable: the same with rounding measured in the client's precision, which is more in deep models; steps that
-            go on from there still sharpen the images, until none lowers the objective.
-        parts: the examples, one a part where their gradients add up.
-        prior_mean: of the unknowns, shape (n,).
-        prior_precision: of the unknowns, shape (n,); 0 without noise.
+        is_noisy: whether noise is declared.
+        expected: objective at the ground truth, caused by rounding alone or by noise.
+        tolerable: the same with rounding measured in the client's precision, which is larger in deep models; further
+            steps still refine the images, until no step lowers the objective.
+        parts: the examples, one per part if their gradients are additive.
+        prior_mean: prior mean of the unknowns, shape (n,).
+        prior_precision: prior precision of the unknowns, shape (n,); 0 without noise.
     """
 
     def __init__(self, observation: Observation, unknowns: UnknownsLayout, labels: Tensor) -> None:
-        """Weigh the equations, and leave out those whose entries were not sent."""
+        """Weight the equations, and omit equations of entries that were not sent."""
         self.unknowns, self._client = unknowns, Client(observation)
         device = self._client.device
         weight = gradient_weight(observation)
@@ -102,7 +103,7 @@ class Equations:
     def linearise(self, values: Tensor) -> Linearisation:
         """Return the equations at a point with products of their Jacobian, which is never formed.
 
-        J^T w is linear in w, so its own derivative along a change v is J v: both products cost a gradient or two.
+        J^T w is linear in w, so its own derivative along a change v is J v. Both products cost a gradient or two.
         """
         point = values.detach().requires_grad_()
         gradient = self._gradient(point)
@@ -144,9 +145,11 @@ class Equations:
         return gradient
 
     def _measure_rounding(self, observation: Observation) -> dict[str, float]:
-        """Return the relative rounding of the client's precision by tensor, at random examples; deep models lose more.
+        """Return the relative rounding of the client's precision by tensor, at random examples.
 
-        Nothing is measured for several steps, whose own rounding is that of the weights.
+        It is larger in deep models.
+
+        Empty for weight deltas and several steps, for which the rounding of the weights counts.
         """
         if observation.local_steps > 1 or observation.update.kind == "delta":
             return {}
@@ -165,7 +168,7 @@ class Equations:
 
     @torch.no_grad()
     def _split(self) -> list[UnknownsPart]:
-        """Return one part an example where their gradients add up to that of the batch, else a single part."""
+        """Return one part per example if their gradients sum to the gradient of the batch, else a single part."""
         whole, single = self.unknowns.split(1), self.unknowns.split(self.unknowns.examples)
         generator = torch.Generator().manual_seed(0)
         values = self.unknowns.start(generator, 1.0).to(self._client.device)
@@ -178,10 +181,10 @@ class Equations:
 
 
 def _sum_rounding(observation: Observation, measured: Mapping[str, float]) -> float:
-    """Return the sum of squares that rounding leaves, tensor by tensor, each relative to its norm.
+    """Return the sum of squares caused by rounding, tensor by tensor, each relative to its norm.
 
-    What was measured at other examples counts twice, since it differs from example to example. A change of weights also
-    has the rounding of the weights, once for every local step.
+    Rounding measured at other examples counts twice, since it differs from example to example. A weight delta also has
+    the rounding of the weights, once for every local step.
     """
     total = 0.0
     for name, tensor in observation.update.tensors.items():

@@ -1,8 +1,8 @@
-"""A start for the images of a batch: what the last layer read of each, followed back to the pixels.
+"""Starts for the images of a batch: the last layer's input of each example, inverted to pixels.
 
-The head's gradient tells what it read of every example (`attacks/core/head_features.py`). From grey, a few damped steps
-of least norm find an image for it. That says too little for an image, but it tells the examples of a batch apart, which
-is where steps from grey end in local minima.
+The head's gradient determines its input for every example (`attacks/core/head_features.py`). From grey, a few damped
+steps of least norm find an image for each input. The image is inaccurate, but it distinguishes the examples of a batch,
+for which steps from grey end in local minima.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from attacks.second_order._equations import Equations
 from fedsim.core.masks import expected_mask
 from fedsim.core.types import Masks, Observation
 
-Read = Callable[..., Tensor]  # what the last layer reads of examples (1, *shape), given its masks
+Read = Callable[..., Tensor]  # the last layer's input for examples (1, *shape), given its masks
 
 _SPREADS = (0.1, 1.0, 3.0)  # standard deviations of noise in normalised units: near grey, images, far away
-_DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones stay below
+_DROPPED = 1e-6  # relative to the largest feature; rounding errors of separated features stay below
 
 
 def starts_from_features(
     observation: Observation, equations: Equations, labels: Tensor, generator: torch.Generator, steps: int = STEPS
 ) -> Iterator[Tensor]:
-    """Yield starts (n,) without end for several examples whose gradients add up; none where the head does not tell.
+    """Yield starts (n,) without end for several examples with additive gradients; none if the head cannot be solved.
 
-    Examples of one label may share their features. Noise in front of the steps tells them apart, more of it each time.
+    Examples of equal labels may have equal features. Noise before the steps separates them; its size varies from start
+    to start.
 
     Args:
-        observation: of a smooth model.
-        equations: of its update.
+        observation: observation of a smooth model.
+        equations: equations of its update.
         labels: shape (B,).
-        generator: for the search of features, and for noise.
-        steps: most of them for an image, and no more than `STEPS`.
+        generator: random source of the feature search and of noise.
+        steps: largest number of steps for an image, at most `STEPS`.
     """
     if len(equations.parts) == 1 or equations.is_noisy:
         return
@@ -58,7 +59,7 @@ def starts_from_features(
 def _start_at(
     equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks, most: int
 ) -> Tensor:
-    """Return a start (n,) whose examples were followed back from noise (B, *shape)."""
+    """Return a start (n,) with examples inverted from noise (B, *shape)."""
     unknowns = equations.unknowns
     start = unknowns.start_at(noise, masks).to(equations.prior_mean)
     images: list[Tensor] = []
@@ -70,7 +71,7 @@ def _start_at(
 
 
 def _likely_masks(observation: Observation, name: str, features: Tensor) -> Masks:
-    """Return expected masks, and in front of the head those that zeros of what it read show."""
+    """Return expected masks; for a site in front of the head, the mask that zeros of the features show."""
     masks = [expected_mask(site) for site in observation.sites]
     for index, behind in linear_behind(observation).items():
         if behind == name:

@@ -1,4 +1,4 @@
-"""What the last linear layer read of each example, and the derivative of the loss by it, from that layer's gradient."""
+"""Recover the last linear layer's input for each example, and the loss's derivative by it, from its gradient."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from attacks.second_order._stage_equations import StageOutput
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, Observation
 
-_DROPPED = 1e-6  # of the largest feature; rounding errors of separated ones stay below
+_DROPPED = 1e-6  # relative to the largest feature; rounding errors of separated features stay below
 
 
 class HeadReading(NamedTuple):
-    """The features as output of the stages in front, and masks of a dropout between them and the head."""
+    """The features as output of the last stage, and masks of a dropout between the stage and the head."""
 
     output: StageOutput
     masks: Masks
@@ -27,13 +27,13 @@ class HeadReading(NamedTuple):
 def read_head(
     observation: Observation, name: str, shape: tuple[int, ...], labels: Tensor, generator: Generator
 ) -> HeadReading:
-    """Read the features, in the shape in which the last stage returns them, and the derivative of the loss by them.
+    """Return the features, in the output shape of the last stage, and the derivative of the loss by them.
 
-    The gradient of the bias is the derivative by the scores of a single example; so rounding of a small loss does no
-    harm. Zeros are what dropout took: nothing is known of those.
+    For a single example, the gradient of the bias is the derivative by the scores, so rounding of a small loss has no
+    effect. Zeros are dropped features, whose values are unknown.
 
     Raises:
-        NotApplicable: the layer has no gradient, or one that does not tell its batch apart.
+        NotApplicable: the layer has no gradient, or its gradient does not separate the batch.
     """
     features, errors = _features_and_errors(observation, name, labels, generator)
     is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Where the examples and the unknown entries of dropout masks stand in the vector that is solved for."""
+"""Layout of the solved vector: positions of the examples and of the unknown mask entries."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class UnknownsPart:
     """Consecutive examples whose gradient depends on no other example.
 
     Attributes:
-        examples: their numbers.
-        places: where their unknowns stand in the whole vector: entries of the examples, then of the masks.
+        examples: indices of the examples.
+        places: positions of their unknowns in the whole vector: entries of the examples, then of the masks.
         known: masks of every step, one per site, for these examples; 0 at unknown entries.
-        free: of every step, by site, the unknown entries of the flattened mask.
+        free: unknown entries of the flattened mask, for every step and site.
     """
 
     examples: range
@@ -48,17 +48,17 @@ class UnknownsPart:
 
 
 class UnknownsLayout:
-    """Where each unknown stands in the vector.
+    """Positions of the unknowns in the vector.
 
     Attributes:
-        size: their number n.
-        pixels: how many of them are entries of examples; they come first.
-        shape: of one example.
-        examples: their number.
+        size: number n of unknowns.
+        pixels: number of unknown example entries; they come first.
+        shape: shape of one example.
+        examples: number of examples.
     """
 
     def __init__(self, observation: Observation, masks: Sequence[Masks]) -> None:
-        """Take masks of every step, one per site, with NaN at unknown entries."""
+        """Store masks of every step, one per site, with NaN at unknown entries."""
         self.shape, self.examples = observation.spec.shape, examples_of(observation)
         self.pixels = self.examples * math.prod(self.shape)
         self._masks = masks
@@ -80,7 +80,7 @@ class UnknownsLayout:
         return torch.cat([inputs.to(entries).flatten(), entries])
 
     def prior_mean(self) -> Tensor:
-        """Return the mean (n,) before the update is seen: 0 in normalised units, the chance of a mask to be kept."""
+        """Return the prior mean (n,): 0 in normalised units, the keep probability of a mask entry."""
         return self._fill(0.0, self._expected)
 
     def prior_precision(self) -> Tensor:
@@ -90,14 +90,14 @@ class UnknownsLayout:
         return 1.0 / self._fill(1.0, variances)
 
     def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return the unknowns with mask entries in [0, 1], and pixels in a box if there is one."""
+        """Return the unknowns with mask entries in [0, 1], and pixels clamped to a box if given."""
         pixels = values[: self.pixels]
         if box is not None:
             pixels = pixels.view(-1, *self.shape).clamp(*box).flatten()
         return torch.cat([pixels, values[self.pixels :].clamp(0.0, 1.0)])
 
     def split(self, parts: int) -> list[UnknownsPart]:
-        """Return the examples in `parts` parts of equal size: 1 or as many as there are examples."""
+        """Return the examples in `parts` parts of equal size: 1 or the number of examples."""
         step = self.examples // parts
         return [self._part(range(first, first + step)) for first in range(0, self.examples, step)]
 
@@ -125,7 +125,7 @@ class UnknownsLayout:
 
 
 def _number_entries(masks: Sequence[Masks], first: int) -> list[list[Tensor]]:
-    """Return for every mask where its unknown entries stand in the vector; other entries are 0."""
+    """Return for every mask the positions of its unknown entries in the vector; 0 for other entries."""
     numbers: list[list[Tensor]] = []
     for step in masks:
         numbers.append([])
@@ -139,7 +139,7 @@ def _number_entries(masks: Sequence[Masks], first: int) -> list[list[Tensor]]:
 
 
 def masks_to_solve(observation: Observation) -> tuple[Masks, ...]:
-    """Return masks of every step, one per site: granted or read off zeros of the gradient, NaN where unknown."""
+    """Return masks of every step, one per site: granted or inferred from zeros of the gradient, NaN where unknown."""
     device = next(observation.model.parameters()).device
     if observation.masks is not None:
         return tuple(tuple(mask.double().to(device) for mask in step) for step in observation.masks)
@@ -151,7 +151,7 @@ def masks_to_solve(observation: Observation) -> tuple[Masks, ...]:
 
 
 def _read_common_zeros(observation: Observation) -> dict[int, Tensor]:
-    """Return masks by index of the site: 0 where a unit is dropped in all examples, since its column is zero."""
+    """Return masks by index of the site: 0 for units dropped in all examples, since their columns are zero."""
     zeros: dict[int, Tensor] = {}
     for index, name in linear_behind(observation).items():
         mask = torch.full(observation.sites[index].shape, torch.nan, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free.
 
-Where the matrix is formed, a step is also bent: the second derivative along s gives an acceleration a by the same
-matrix, and s + a / 2 is taken where it gains more. (Geodesic acceleration: Transtrum, Sethna 2012, arXiv 1201.5885.)
-Further steps use products, and the matrix of an earlier point to precondition them, as long as that is quick.
+If the matrix is formed, a step is also bent: the second derivative along s gives an acceleration a by the same matrix,
+and s + a / 2 is used if it lowers the objective more. (Geodesic acceleration: Transtrum, Sethna 2012, arXiv 1201.5885.)
+Further steps use products, with the matrix of an earlier point as preconditioner, as long as that is fast.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from attacks.second_order._equations import Linearisation
 from fedsim.core.deadline import check_time
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
-_AGAIN = 0.25  # a matrix that is at hand is used again while it lowers the objective to this share
-_QUICK = 50  # unknowns for each iteration of a step near a matrix: it takes half as long as forming another one
-_STILL = 1.0 - 1e-6  # a step that gains less is the last one
-_SETTLED = 1e-3  # of an unknown's unit: what a further step may still change where the equations hold
-_BEND = 0.1  # share of a step for its second difference: rounding divided by its square is still nothing
+_AGAIN = 0.25  # a formed matrix is used again while it lowers the objective to this share
+_QUICK = 50  # unknowns per iteration of a step near a matrix: it needs half the time of forming another matrix
+_STILL = 1.0 - 1e-6  # a step that leaves a larger share of the objective is the last
+_SETTLED = 1e-3  # in units of an unknown: largest further change at a solution
+_BEND = 0.1  # share of a step for its second difference: rounding divided by its square is still negligible
 _PROBES = 4
 _LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
 
 
 class SolverLimits(NamedTuple):
-    """Where a solution ends.
+    """Limits of a solution.
 
     Attributes:
-        iterations: most linearisations.
-        products: most iterations of conjugate gradients a step.
-        dense: most entries of the Jacobian; larger ones are never formed.
-        converged: objective below which the equations hold up to rounding. Steps then go on until the next one would
-            hardly change the unknowns: what only small equations tell may still be wrong.
-        box: least and greatest values of pixels, or None for no such range.
-        damping: of the first step.
-        still: share of the objective that a step must leave at most, or it is the last one.
+        iterations: largest number of linearisations.
+        products: largest number of conjugate-gradient iterations per step.
+        dense: largest number of entries of the Jacobian; larger Jacobians are never formed.
+        converged: objective below which the equations hold up to rounding. Steps continue until the next step would
+            hardly change the unknowns, since unknowns that only small equations determine may still be wrong.
+        box: least and greatest values of pixels, or None without a range.
+        damping: damping of the first step.
+        still: a step that leaves a larger share of the objective is the last.
     """
 
     iterations: int
@@ -51,15 +51,15 @@ class SolverLimits(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Where Levenberg-Marquardt ended.
+    """Result of Levenberg-Marquardt.
 
     Attributes:
         values: the unknowns (n,).
-        objective: sum of squares there.
+        objective: sum of squares at `values`.
         history: the objective after every iteration.
-        stopped: why it ended.
+        stopped: why the solver ended.
         is_dense: whether the Jacobian was formed.
-        matrix: J^T J, and the prior's precision, where they were formed last; None where they were not.
+        matrix: J^T J plus the prior's precision, as last formed; None if it was not formed.
     """
 
     values: Tensor
@@ -84,20 +84,20 @@ Map = Callable[[Tensor], Tensor]
 
 
 class SystemUnknowns(Protocol):
-    """Where the unknowns stand."""
+    """Layout of the unknowns."""
 
     @property
     def size(self) -> int:
-        """Their number n."""
+        """Number n of unknowns."""
         ...
 
     def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return unknowns (n,) in their ranges."""
+        """Return unknowns (n,) projected to their ranges."""
         ...
 
 
 class System(Protocol):
-    """Equations that should be zero; `Equations` says what its members are."""
+    """Equations to be solved; see `Equations` for the members."""
 
     count: int
     prior_mean: Tensor
@@ -105,7 +105,7 @@ class System(Protocol):
 
     @property
     def unknowns(self) -> SystemUnknowns:
-        """Their layout."""
+        """Layout of the unknowns."""
         ...
 
     def objective(self, residual: Tensor, values: Tensor) -> float:
@@ -113,7 +113,7 @@ class System(Protocol):
         ...
 
     def residual(self, values: Tensor) -> Tensor:
-        """Return what is missing of each equation, shape (P,)."""
+        """Return the residual of each equation, shape (P,)."""
         ...
 
     def linearise(self, values: Tensor) -> Linearisation:
@@ -129,7 +129,7 @@ class Normal(Protocol):
     """Solves damped normal equations at one point."""
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
-        """Return the step (n,), or None where the system cannot be solved with so little damping."""
+        """Return the step (n,), or None if the system is singular at this damping."""
         ...
 
 
@@ -138,7 +138,7 @@ class DenseNormal:
 
     Attributes:
         matrix: J^T J, and the prior's precision on its diagonal, shape (n, n).
-        scale: mean diagonal of J^T J, which is what damping is measured in.
+        scale: mean diagonal of J^T J, the unit of damping.
     """
 
     def __init__(self, equations: System, values: Tensor) -> None:
@@ -186,15 +186,15 @@ class ProductNormal:
 
 
 class NearNormal:
-    """Solves by conjugate gradients that the matrix of a point nearby preconditions."""
+    """Solves by conjugate gradients with the matrix of a nearby point as preconditioner."""
 
     def __init__(self, equations: System, here: Linearisation, near: DenseNormal) -> None:
-        """Allow so many iterations that forming the matrix anew would take about twice as long."""
+        """Allow as many iterations as need about half the time of forming a new matrix."""
         self._here, self._prior, self._near = here, equations.prior_precision, near
         self._iterations = max(1, equations.unknowns.size // _QUICK)
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
-        """Return the step once the residual is small enough for a step that others follow, or it takes too long."""
+        """Return the step at a residual below `_LOOSEST`, or after the last iteration; further steps correct it."""
         if self._near.solve_step(damping, right, accuracy) is None:
             return None
         return conjugate_gradients(
@@ -212,11 +212,11 @@ def conjugate_gradients(multiply: Map, right: Tensor, precondition: Map, accurac
     """Return x (n,) with A x = right up to `accuracy` in the norm of the preconditioner, or after some iterations.
 
     Args:
-        multiply: maps (n,) to A (n,), for a positive definite A.
+        multiply: maps v (n,) to A v (n,), for a positive definite A.
         right: right side (n,).
-        precondition: maps (n,) to M^-1 (n,), where M is like A.
-        accuracy: relative residual at which to end.
-        iterations: at most.
+        precondition: maps v (n,) to M^-1 v (n,), with M close to A.
+        accuracy: relative residual of convergence.
+        iterations: largest number of iterations.
     """
     solution, left = torch.zeros_like(right), right
     direction = nearly = precondition(left)
@@ -253,10 +253,10 @@ def solve(
     """Solve the equations from a start.
 
     Args:
-        equations: of an update.
-        start: of the unknowns (n,).
-        limits: where to end.
-        tell: gets iteration (from 1), objective and unknowns after every iteration.
+        equations: equations of an update.
+        start: start of the unknowns (n,).
+        limits: limits of the solution.
+        tell: called with iteration (from 1), objective and unknowns after every iteration.
     """
     is_dense = equations.count * equations.unknowns.size <= limits.dense
     here, values, damping = equations.linearise(start), start, limits.damping
@@ -282,7 +282,7 @@ def solve(
 
 
 def _is_settled(normal: Normal, here: Linearisation, damping: float) -> bool:
-    """Say whether a further step would hardly change the unknowns, by the factor at hand if there is one."""
+    """Return whether a further step would hardly change the unknowns; True without a formed matrix."""
     if not isinstance(normal, DenseNormal):
         return True
     step = normal.solve_step(damping, here.backward(here.residual), 0.0)
@@ -302,7 +302,7 @@ class _Path(NamedTuple):
     box: tuple[Tensor, Tensor] | None
 
     def step(self, place: _Place) -> _Place | None:
-        """Return where a step leads, if it lowers the objective."""
+        """Return the end of a step, or None if it does not lower the objective."""
         equations = self.equations
         right = place.here.backward(place.here.residual)
         right = right + equations.prior_precision * (equations.prior_mean - place.values)
@@ -320,7 +320,10 @@ class _Path(NamedTuple):
         return values, self.equations.objective(self.equations.residual(values), values)
 
     def _bent(self, place: _Place, step: Tensor) -> list[Tensor]:
-        """Return the step with half its acceleration, or nothing where that costs as much as another step."""
+        """Return the step plus half its acceleration.
+
+        Empty if the matrix is not formed, since it would cost another step.
+        """
         if isinstance(self.normal, ProductNormal):
             return []
         beside = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
@@ -330,7 +333,7 @@ class _Path(NamedTuple):
 
 
 def _move(path: _Path, place: _Place) -> _Place | None:
-    """Return where the first step leads that lowers the objective, and as many more as the same matrix is good for."""
+    """Return the end of the first step that lowers the objective, after further steps with the same matrix."""
     for tightened in range(_TRIES):
         moved = path.step(place._replace(damping=place.damping * _TIGHTEN**tightened))
         if moved is not None:
@@ -345,7 +348,7 @@ def _move(path: _Path, place: _Place) -> _Place | None:
 
 
 def _step_near(path: _Path, place: _Place) -> _Place | None:
-    """Return where a step leads that the matrix of an earlier point makes quick, if it lowers the objective."""
+    """Return the end of a fast step with the matrix of an earlier point, or None if it does not lower the objective."""
     if not isinstance(path.normal, DenseNormal):
         return None
     near = path._replace(normal=NearNormal(path.equations, place.here, path.normal)).step(place)

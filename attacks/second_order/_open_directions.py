@@ -1,7 +1,8 @@
-"""Whether equations that hold leave the examples open.
+"""Test whether satisfied equations determine the examples uniquely.
 
-Entries of an update may say the same: of one example, the head's gradient has K D entries and says K + D - 1 numbers.
-So an update of many entries may leave directions along which examples change and all equations still hold.
+Entries of an update may be dependent: for a single example, the head's gradient has K D entries and K + D - 1 degrees
+of freedom. So an update of many entries may have null directions, along which examples change and all equations still
+hold.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_STEPS = 20  # an open direction stands out by orders of magnitude, after a few
-_CLEAR = 10.0  # times what is added: a direction that has less has nothing of its own
+_STEPS = 20  # a null direction dominates by orders of magnitude, after a few
+_CLEAR = 10.0  # ratio to the added diagonal below which a direction counts as a null direction
 
 
 def leave_open(matrix: Tensor, pixels: int) -> bool:
-    """Say whether the first unknowns may change, others with them, while the equations hold up to double precision.
+    """Return whether the first unknowns have a null direction, with changes of the others, up to double precision.
 
-    Rounding, times the size of J^T J, is added to its diagonal. The least eigenvalue of what is left for the first
-    unknowns, once the others follow as well as they can, is then this addition, if a direction is open. Unknowns that
-    stand in no equation are not asked: no layer reads such a pixel, as at a border that strides leave out.
+    Rounding, times the size of J^T J, is added to its diagonal. With a null direction, the least eigenvalue of the
+    Schur complement of the first unknowns equals this addition. Unknowns without any equation are ignored: no layer
+    reads such a pixel, as at a border that strides omit.
 
     Args:
         matrix: J^T J, shape (n, n), float64.
-        pixels: how many unknowns come first.
+        pixels: number of the first unknowns.
     """
     are_read = matrix.diagonal() > 0.0
     matrix, pixels = matrix[are_read][:, are_read], int(are_read[:pixels].sum())

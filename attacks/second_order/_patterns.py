@@ -1,4 +1,4 @@
-"""The pattern of a ReLU network's switches near a guess: units far from their kink are as they are at the guess."""
+"""Switches of a ReLU network near a guess: units far from their kink keep their switch at the guess."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Pattern(NamedTuple):
     """Masks and switches of a network, one per site.
 
     Attributes:
-        masks: NaN where they are to be solved for.
-        start: where a solution of those begins; of other entries it is ignored.
+        masks: NaN at entries to be solved for.
+        start: start of these entries; other entries are ignored.
     """
 
     masks: Masks
@@ -34,15 +34,15 @@ def pattern_near(
     guessed: Masks | None,
     margin: float,
 ) -> Pattern:
-    """Fix the switches of units that lie further from their kink than a margin, as they are at a guess.
+    """Fix the switches of units that are further from their kink than a margin, at their values for a guess.
 
     Args:
-        observation: of the model with its ReLUs.
-        smooth: the same with switches in their place.
-        switches: which of its sites are switches.
+        observation: observation of the model with its ReLUs.
+        smooth: the same with switches in place of ReLUs.
+        switches: indices of the sites that are switches.
         inputs: the guess, shape (B, *shape).
         guessed: dropout masks of the guess, one per site of `observation`, or None.
-        margin: in units of the root mean square of what a ReLU gets.
+        margin: in units of the root mean square of a ReLU's input.
     """
     read = masks_to_solve(smooth)[0]
     likely = [expected_mask(site) for site in observation.sites] if guessed is None else list(guessed)

@@ -1,4 +1,4 @@
-"""The contrast of an image from the grid on which its pixels lie."""
+"""Recover the contrast of an image from the grid of its pixel values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 _LEAST, _MOST, _TRIED = 0.3, 3.0, 400_000  # contrasts, evenly spaced in their logarithm
-_FEW, _KEPT = 16, 400  # pixels that choose the contrasts at which all pixels are looked at
+_FEW, _KEPT = 16, 400  # pixels that preselect contrasts, and contrasts that are tested on all pixels
 
 
 class GridImage(NamedTuple):
-    """An image whose pixels are multiples of one step.
+    """An image with pixels that are multiples of one step.
 
     Attributes:
-        image: normalised in single precision, as clients do it, shape (C, ...).
-        contrast: factor from the image that was given.
-        farthest: distance of a pixel from its multiple before rounding, in steps, in [0, 0.5].
+        image: normalised in single precision, like the client's, shape (C, ...).
+        contrast: factor from the given image.
+        farthest: largest distance of a pixel from its multiple before rounding, in steps, in [0, 0.5].
     """
 
     image: Tensor
@@ -31,10 +31,10 @@ def snap(image: Tensor, steps: int, mean: Sequence[float], std: Sequence[float])
     """Return the image at the contrast that brings all its pixels nearest to multiples of 1 / steps.
 
     Args:
-        image: normalised, known but for a positive factor between 0.3 and 3, shape (C, ...), float64.
-        steps: of a pixel between 0 and 1.
-        mean: of pixels, by channel.
-        std: of pixels, by channel.
+        image: normalised, known up to a positive factor between 0.3 and 3, shape (C, ...), float64.
+        steps: number of steps of a pixel between 0 and 1.
+        mean: mean of pixels, by channel.
+        std: standard deviation of pixels, by channel.
     """
     shape = (-1, *[1] * (image.ndim - 1))
     centres, spreads = (torch.tensor(values, dtype=torch.float64).view(shape) for values in (mean, std))

@@ -1,7 +1,7 @@
-"""A residual network as a chain of stages, cut at the tensors from which several paths start.
+"""Split a residual network into a chain of stages, cut at tensors with several readers.
 
-The model's forward pass is traced. At a place where a single tensor carries everything on, the network can be cut; a
-residual block starts where that tensor is read more than once. So the stages are the stem, the blocks, and the rest,
+The model's forward pass is traced. The network can be cut at a tensor on which all later values depend alone; a
+residual block starts where such a tensor is read more than once. So the stages are the stem, the blocks, and the rest,
 which ends in front of the head.
 """
 
@@ -30,7 +30,7 @@ _ADDS = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub
 
 
 class SmoothRelu(nn.Module):
-    """ReLU, or z sigmoid(b z), which tends to it as b grows.
+    """ReLU, or its smooth approximation z sigmoid(b z), which converges to ReLU as b grows.
 
     Attributes:
         sharpness: b; infinite for ReLU itself.
@@ -48,12 +48,12 @@ class SmoothRelu(nn.Module):
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the network that reads one tensor and returns one.
+    """A part of the network with a single input tensor and a single output tensor.
 
     Attributes:
-        name: of its first layer.
-        module: in double precision; its parameters keep their names.
-        names: of its trained parameters.
+        name: name of its first layer.
+        module: the part in double precision; its parameters keep their names.
+        names: names of its trained parameters.
         is_gated: whether a ReLU follows, which is not part of the module.
     """
 
@@ -63,11 +63,11 @@ class Stage:
     is_gated: bool
 
     def apply(self, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """Return what inputs (B, ...) become, in front of the ReLU if one follows."""
+        """Return the outputs for inputs (B, ...), before the ReLU if one follows."""
         return functional_call(self.module, {name: weights[name] for name in self.names}, (inputs,))
 
     def close(self, outputs: Tensor) -> Tensor:
-        """Return what the next stage reads of outputs: behind the ReLU if one follows."""
+        """Return the next stage's inputs: the outputs, after the ReLU if one follows."""
         return outputs.relu() if self.is_gated else outputs
 
     def weights(self) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class Stage:
 
 
 class Chain(NamedTuple):
-    """Stages from the image to what the head reads, but for a dropout and reshapes.
+    """Stages from the image to the head's input, without a dropout and reshapes between.
 
     Attributes:
         stages: from the first to the last.
@@ -92,11 +92,11 @@ class Chain(NamedTuple):
 
 
 def chain_of(observation: Observation) -> Chain:
-    """Cut the observed model into stages.
+    """Split the observed model into stages.
 
     Raises:
-        NotApplicable: the model cannot be traced, is no chain of residual blocks in front of a linear layer, or has a
-            stage without trained weights.
+        NotApplicable: the model cannot be traced, is not a chain of residual blocks in front of a linear layer, or has
+            a stage without trained weights.
     """
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
@@ -116,13 +116,13 @@ def chain_of(observation: Observation) -> Chain:
 
 
 def _traced(root: nn.Module) -> fx.GraphModule:
-    """Return the model as a graph that changes nothing in place, and whose ReLUs are `SmoothRelu`."""
+    """Return the model as a graph without in-place operations, and with `SmoothRelu` for its ReLUs."""
     for module in root.modules():
         if hasattr(module, "inplace"):
             vars(module)["inplace"] = False
     try:
         traced = fx.symbolic_trace(root)
-    except Exception as error:  # whatever the model's own forward pass raises when it meets no tensor
+    except Exception as error:  # the model's own forward pass may raise any exception on a proxy
         raise NotApplicable(f"the model's forward pass cannot be traced: {str(error).splitlines()[0]}") from error
     relu = 0
     for node in traced.graph.nodes:
@@ -137,7 +137,7 @@ def _traced(root: nn.Module) -> fx.GraphModule:
 
 
 def node_values(module: fx.GraphModule, inputs: Tensor) -> dict[fx.Node, Any]:
-    """Return what each node of a graph computes of inputs (B, ...)."""
+    """Return the value of each node of a graph for inputs (B, ...)."""
     values: dict[fx.Node, Any] = {}
 
     class _Recorder(fx.Interpreter):
@@ -151,7 +151,7 @@ def node_values(module: fx.GraphModule, inputs: Tensor) -> dict[fx.Node, Any]:
 
 
 def _in_front_of_the_head(traced: fx.GraphModule, head: str, values: Mapping[fx.Node, Any]) -> fx.Node:
-    """Return the node whose values the head reads, without the dropout and the reshapes between."""
+    """Return the node that the head reads, before the dropout and the reshapes between."""
     calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == head]
     (answer,) = (node for node in traced.graph.nodes if node.op == "output")
     if len(calls) != 1 or answer.args[0] is not calls[0]:
@@ -163,7 +163,7 @@ def _in_front_of_the_head(traced: fx.GraphModule, head: str, values: Mapping[fx.
 
 
 def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
-    """Return the node that a reshape or a dropout reads, or None where a node does more."""
+    """Return the input node of a reshape or a dropout, or None for other nodes."""
     for before in node.all_input_nodes:
         value = values[before]
         if isinstance(value, Tensor) and torch.equal(value.flatten(), values[node].flatten()):
@@ -172,7 +172,7 @@ def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
 
 
 def _pieces(end: fx.Node, values: Mapping[fx.Node, Any]) -> list[list[fx.Node]]:
-    """Return the nodes up to `end`, cut behind each tensor through which all passes and that is read more than once."""
+    """Return the nodes up to `end`, cut after each tensor with several readers and no path around it."""
     nodes = [node for node in _needed(end) if node.op != "get_attr"]
     place = {node: number for number, node in enumerate(nodes)}
     last = {node: max((place[user] for user in node.users if user in place), default=len(nodes)) for node in nodes}
@@ -188,7 +188,7 @@ def _pieces(end: fx.Node, values: Mapping[fx.Node, Any]) -> list[list[fx.Node]]:
 
 
 def _needed(end: fx.Node) -> list[fx.Node]:
-    """Return what a node is computed from, and itself, in the order of the graph."""
+    """Return a node and all nodes on which it depends, in the order of the graph."""
     needed, left = {end}, [end]
     while left:
         for node in left.pop().all_input_nodes:
@@ -199,7 +199,7 @@ def _needed(end: fx.Node) -> list[fx.Node]:
 
 
 def _joined(traced: fx.GraphModule, pieces: Sequence[list[fx.Node]]) -> list[list[fx.Node]]:
-    """Return pieces that each have weights: others are joined with the one before."""
+    """Return pieces that each have weights: pieces without weights join the piece before."""
     joined: list[list[fx.Node]] = []
     for piece in pieces:
         if joined and not (_has_weights(traced, piece) and _has_weights(traced, joined[-1])):

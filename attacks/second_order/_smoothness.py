@@ -1,4 +1,4 @@
-"""Whether a gradient is a smooth function of the inputs, found by trying it."""
+"""Test whether a gradient is a smooth function of the inputs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from attacks.second_order._layout import UnknownsLayout
 from fedsim.core.types import Observation
 
 _STEPS = tuple(0.1 / 4**number for number in range(5))  # normalised units; the first crosses kinks of all layers
-_DIRECTIONS = 3  # each from a point of its own: along one, kinks may thin out by chance as if it were smooth
-# Of a slope: less does not mislead a step; where only a derivative jumps, as with ELU, slopes change less.
+_DIRECTIONS = 3  # each from its own point: on a single line, kinks may become rare by chance as if it were smooth
+# Relative change of a slope: smaller changes do not mislead a step. Where only a derivative jumps, as with ELU, slopes
+# change less.
 _SHARE = 0.03
-# A quartered step divides the change of a slope by 16, by 4 where a derivative jumps, by 1 where the gradient does;
-# between the last two lies 2. It divides by 256 at most, if the third derivative vanishes; where the last jump is left
-# out, by far more. The first step may be too long to be divided at all, if a network bends much.
+# A quartered step divides the change of a slope by 16, by 4 where a derivative jumps, by 1 where the gradient does; 2
+# separates the last two. It divides by 256 at most, if the third derivative vanishes; if the shortest step misses the
+# last jump, by far more. The first step may be too long to be divided at all, if a network bends much.
 _LEAST, _MOST = 2.0, 256.0
 
 
 @once_a_model
 def refuse_kinks(observation: Observation) -> str | None:
-    """Return why Newton steps mean nothing for this model, or None: how fast slopes settle as their step shrinks.
+    """Return why Newton steps are meaningless for this model, or None, from slopes at shrinking step sizes.
 
-    Of a smooth function, the slope (g(x + h d) - g(x - h d)) / 2h differs from the derivative along d by a multiple of
-    h^2, however much it bends. Where units switch on and off, their contributions jump: a quarter of the step meets a
-    quarter of the jumps, and divided by it they weigh the same, until none is left.
+    For a smooth function, the slope (g(x + h d) - g(x - h d)) / 2h differs from the derivative along d by a multiple of
+    h^2, for any curvature. Where units switch on and off, their contributions jump: a quarter of the step crosses a
+    quarter of the jumps, and after division by the step they have the same weight, until no jump is left.
     """
     gradient, points, directions = _lines(observation)
     try:
@@ -70,7 +71,7 @@ def _slopes(gradient: Function, point: Tensor, direction: Tensor) -> Iterator[Te
 
 
 def _settle(slopes: Sequence[Tensor]) -> bool:
-    """Say whether slopes settle as a smooth function's do."""
+    """Return whether slopes converge like a smooth function's."""
     changes = [float((long - short).norm() / short.norm().clamp_min(TINY)) for long, short in pairwise(slopes)]
     falls = list(pairwise(changes))
     is_jump_left_out = any(before > max(_SHARE, _MOST * after) for before, after in falls)

@@ -1,4 +1,4 @@
-"""The equations of one stage of a chain, or of all from one on: what it returns, and the gradients of its weights."""
+"""Equations of one stage of a chain, or of all stages from one on: its outputs, and the gradients of its weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from attacks.second_order._equations import Linearisation
 from attacks.second_order._residual_chain import Stage
 
 _COLUMNS = 64  # of the Jacobian at once
-_ON = 1e-4  # of the root mean square of what a ReLU returned: less may be rounding
+_ON = 1e-4  # relative to the root mean square of a ReLU's output: smaller outputs may be rounding
 
 
 class Blindness(NamedTuple):
-    """What a stage does not show of its input.
+    """Null directions of a stage's input.
 
     Attributes:
-        scales: 0; or 1 for the scale of the whole batch, or one for each example.
-        lattice: whether a constant a channel at the places (2 i, 2 j) is invisible.
+        scales: number of invisible scales: 0; 1 for the scale of the whole batch; or one for each example.
+        lattice: whether a constant per channel at the positions (2 i, 2 j) is invisible.
     """
 
     scales: int = 0
@@ -36,13 +36,13 @@ SEES_ALL = Blindness()
 
 @dataclass(frozen=True)
 class StageOutput:
-    """What is known of a stage's output, but for what the stage behind it does not show.
+    """Known output of a stage, up to the null directions of the next stage.
 
     Attributes:
-        values: behind the ReLU if one follows, shape (B, ...).
-        cotangent: derivative of the loss by them.
-        is_known: which of them are known.
-        blind: what the stage behind does not show of them.
+        values: outputs after the ReLU if one follows, shape (B, ...).
+        cotangent: derivative of the loss by the values.
+        is_known: mask of known values.
+        blind: null directions of the next stage.
     """
 
     values: Tensor
@@ -53,12 +53,12 @@ class StageOutput:
 
 @dataclass(frozen=True)
 class StageUnknowns:
-    """Where the unknowns stand: the input, then what the stage behind does not show of the output.
+    """Layout of the unknowns: the input, then the components of the output that the next stage does not show.
 
     Attributes:
-        shape: of the input, (B, ...).
+        shape: shape of the input, (B, ...).
         scales: number of scales.
-        channels: of the constants on the lattice.
+        channels: number of constants on the lattice.
     """
 
     shape: tuple[int, ...]
@@ -67,16 +67,16 @@ class StageUnknowns:
 
     @property
     def inputs(self) -> int:
-        """Entries of the input."""
+        """Number of entries of the input."""
         return torch.Size(self.shape).numel()
 
     @property
     def size(self) -> int:
-        """All unknowns."""
+        """Number of all unknowns."""
         return self.inputs + self.scales + self.channels
 
     def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return the unknowns as they are."""
+        """Return the unknowns unchanged."""
         return values
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,23 +85,23 @@ class StageUnknowns:
         return inputs.view(self.shape), scales, constants
 
     def start(self, inputs: Tensor) -> Tensor:
-        """Return unknowns (n,) for an input, without a scale or a constant."""
+        """Return unknowns (n,) for an input, with zero log scales and constants."""
         return torch.cat([inputs.flatten(), inputs.new_zeros(self.scales + self.channels)])
 
 
 @dataclass(frozen=True)
 class SizePrior:
-    """A weak belief in the mean square of a blind stage's input."""
+    """A weak prior on the mean square of a stage's input with an invisible scale."""
 
     weight: float
     size: float
 
 
 class StageEquations:
-    """Equations of consecutive stages, each tensor divided by the norm of what is known of it.
+    """Equations of consecutive stages, each tensor divided by the norm of its known part.
 
     Attributes:
-        unknowns: their layout.
+        unknowns: layout of the unknowns.
         count: number of equations.
         prior_mean: unused, zeros.
         prior_precision: unused, zeros.
@@ -116,15 +116,15 @@ class StageEquations:
         prior: SizePrior | None = None,
         blind: Blindness = SEES_ALL,
     ) -> None:
-        """Weigh the equations.
+        """Weight the equations.
 
         Args:
-            stages: one behind the other.
-            shape: of the input, (B, ...).
-            output: what is known behind the last one.
+            stages: consecutive stages.
+            shape: shape of the input, (B, ...).
+            output: known output of the last stage.
             received: gradients by name.
-            prior: on the input's size, if its scale is hardly visible.
-            blind: what the stages do not show of the input.
+            prior: prior on the input's size, if its scale is hardly visible.
+            blind: null directions of the stages' input.
         """
         channels = output.values.shape[1] if output.blind.lattice else 0
         self.unknowns = StageUnknowns(shape, output.blind.scales, channels)
@@ -208,7 +208,7 @@ class StageEquations:
 
 
 def through(stages: Sequence[Stage], weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """Return what inputs (B, ...) become behind stages, in front of the ReLU that may follow the last."""
+    """Return the outputs of consecutive stages for inputs (B, ...), before the ReLU that may follow the last."""
     *first, last = stages
     for stage in first:
         inputs = stage.close(stage.apply(weights, inputs))

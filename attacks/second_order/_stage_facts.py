@@ -1,4 +1,4 @@
-"""What holds of every stage of a chain whatever the image: sizes, blindness, and how many equations there are."""
+"""Image-independent facts of each network stage: shapes, null directions, number of equations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.core.masks import keep_masks
 from fedsim.core.types import Observation
 
 _PICTURES = 8
-_CHANGED = 1e-2  # of the output: only the constant inside a norm makes so small a difference
+_CHANGED = 1e-2  # relative to the output: only the constant inside a norm causes so small a difference
 _EQUAL = 1e-6
 
 
@@ -25,13 +25,14 @@ class StageFacts:
     """A stage and its input.
 
     Attributes:
-        stage: itself.
-        shape: of the input, (B, ...).
+        stage: the stage.
+        shape: shape of the input, (B, ...).
         returns: shape of the output, (B, ...).
         size: mean square of the input, for noise as the image.
-        blind: what the stage does not show of its input.
-        equations: most that can tell the input: outputs of the layers that read it, and entries of their gradients.
-        centres: whether its first norm is of the batch, so that gradients hold patches without their mean.
+        blind: null directions of the stage's input.
+        equations: largest number of equations for the input: outputs of the layers that read it, and entries of their
+            gradients.
+        centres: whether the stage has a batch normalisation, so that gradients hold patches without their mean.
     """
 
     stage: Stage
@@ -44,15 +45,15 @@ class StageFacts:
 
     @property
     def unknowns(self) -> int:
-        """Entries of the input."""
+        """Number of entries of the input."""
         return torch.Size(self.shape).numel()
 
 
 def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
-    """Measure each stage with noise pictures.
+    """Measure each stage on noise images.
 
     Raises:
-        NotApplicable: the model drops out inside a stage.
+        NotApplicable: the model has dropout inside a stage.
     """
     generator = torch.Generator().manual_seed(0)
     examples = examples_of(observation)
@@ -79,7 +80,7 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
 
 
 def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blindness:
-    """Try scales and constants."""
+    """Return the null directions among scales and lattice constants, by trial."""
     weights = stage.weights()
     outputs = stage.apply(weights, inputs)
 
@@ -96,10 +97,10 @@ def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blin
 
 
 def _count(stage: Stage, inputs: Tensor) -> int:
-    """Return how many numbers at most tell the input of a batch.
+    """Return an upper bound on the number of equations for a batch's input.
 
-    Layers that read it tell their outputs, no more than what they read, and the entries of their gradients; a shortcut
-    without a layer tells the whole output.
+    Layers that read the input give their outputs, at most as many as their own input entries, and the entries of their
+    gradients; a shortcut without a layer gives the whole output.
     """
     values = node_values(stage.module, inputs)
     count, direct = 0, set[fx.Node]()
@@ -117,7 +118,7 @@ def _count(stage: Stage, inputs: Tensor) -> int:
 
 
 def _entries_read(layer: nn.Module, inputs: Tensor) -> int:
-    """Return of how many entries of its input a layer's output depends on."""
+    """Return the number of input entries on which a layer's output depends."""
     point = inputs.detach().requires_grad_()
     with torch.enable_grad():
         (slopes,) = torch.autograd.grad(layer(point).square().sum(), point)

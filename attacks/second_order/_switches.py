@@ -1,7 +1,7 @@
-"""ReLU as a product with an unknown switch: within one pattern of switches, a gradient is smooth.
+"""ReLU as a product with an unknown switch: for a fixed pattern of switches, a gradient is smooth.
 
-relu(z) = g z with g = 1 where z > 0, else 0, on the way forward and on the way back. The switches g are solved for like
-dropout masks, between 0 and 1, so that no derivative meets a kink; what comes out is held to the model itself.
+relu(z) = g z with g = 1 where z > 0, else 0, in the forward and in the backward pass. The switches g are solved for
+like dropout masks, between 0 and 1, so that no derivative meets a kink; the result is tested on the model itself.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.overrides import TorchFunctionMode
 from fedsim.core.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks, Observation
 
-_RATE, _OTHER_RATE = 0.5, 0.25  # any two: what changes with the rate is a switch
+_RATE, _OTHER_RATE = 0.5, 0.25  # any two rates: a site whose rate differs between them is a switch
 
 
 class _Switches(TorchFunctionMode):
-    """Turns ReLU into a dropout whose kept entries stay as large as they were."""
+    """Replaces ReLU by a dropout with unscaled kept entries."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -51,10 +51,10 @@ _RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
 
 def switch_units(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
-    """Return the observation of a model whose ReLUs are dropout sites, and which of its sites are none of the client's.
+    """Return the observation of a model with dropout sites in place of ReLUs, and the indices of these sites.
 
     Args:
-        observation: of any model; where it has no ReLU, no site is added.
+        observation: observation of any model; without a ReLU, no site is added.
     """
     sizes = observation.spec.shape, observation.batch_size or 1
     model = _switch_model(observation.model, _RATE)
@@ -65,10 +65,10 @@ def switch_units(observation: Observation) -> tuple[Observation, tuple[int, ...]
 
 
 def unit_values(observation: Observation, inputs: Tensor, masks: Masks) -> list[Tensor]:
-    """Return what every ReLU gets, in the order of their calls, in double precision.
+    """Return every ReLU's input, in call order, in double precision.
 
     Args:
-        observation: of the model with its ReLUs.
+        observation: observation of the model with its ReLUs.
         inputs: shape (B, *shape).
         masks: one per dropout site.
     """
@@ -80,7 +80,7 @@ def unit_values(observation: Observation, inputs: Tensor, masks: Masks) -> list[
 
 
 class _Watch(TorchFunctionMode):
-    """Keeps what ReLUs get."""
+    """Records the inputs of ReLUs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,12 +95,12 @@ class _Watch(TorchFunctionMode):
 
 
 def keep_own_masks(masks: Masks, switches: Sequence[int]) -> Masks:
-    """Return masks without those of the switches."""
+    """Return the masks without the switches."""
     return tuple(mask for index, mask in enumerate(masks) if index not in switches)
 
 
 def _switch_model(model: nn.Module, rate: float) -> nn.Module:
-    """Return a copy, of a class of its own, so that names of parameters and copies of it stay what they are."""
+    """Return a copy of the model in a subclass, so that parameter names and deep copies still work."""
     kind = type(model)
 
     def forward(self: nn.Module, *inputs: Any, **named: Any) -> Any:

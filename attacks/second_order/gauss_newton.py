@@ -1,13 +1,14 @@
 """gauss-newton: solves the equations g(x) = g* of an update by Levenberg-Marquardt steps.
 
-Idea: an update holds far more equations than inputs; second-order steps converge in a few where descent stalls. ReLU(z)
-    becomes g z with unknown switches g, so that the equations are smooth.
+Idea: an update holds far more equations than inputs; second-order steps converge in a few iterations where gradient
+    descent stalls. ReLU(z) becomes g z with unknown switches g, so that the equations are smooth.
 Equation: (J^T J + c I) s = J^T r, with r = w (g* - g(x)), J = w dg/dx, w = 1 / |g*_l| for each tensor l.
-Assumes: honest-but-curious server, more entries than unknowns; labels granted or inferred; dropout rates known where
-    the model drops out; several local steps of SGD where each sees all examples.
-Recovers: the inputs up to rounding, and the dropout masks; under noise of a stated law the most probable inputs.
-Fails: for maximum pooling, which it refuses; in local minima; where noise, pruning, hidden tensors or the switches of
-    many ReLUs leave too few equations.
+Assumes: honest-but-curious server, more entries than unknowns; labels granted or inferred; dropout rates known if the
+    model has dropout; several local steps of SGD if each uses all examples.
+Recovers: the inputs up to rounding, and the dropout masks; under noise of a declared distribution the most probable
+    inputs.
+Fails: for maximum pooling, which it refuses; in local minima; if noise, pruning, hidden tensors or the switches of many
+    ReLUs leave too few equations.
 Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han 2019, arXiv 1906.08935.
 """
 
@@ -48,11 +49,11 @@ from fedsim.core.types.effects import ClippedParts, Signs
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
-_SMALL = 512  # unknowns of which several starts take seconds within such a budget
-# Of switches that are solved for, in root mean squares of what a ReLU gets; narrow again once the image is sharper.
+_SMALL = 512  # unknowns with which several starts need seconds within such a budget
+# Margins of the solved switches, in root mean squares of a ReLU's input; narrow again once the image is sharper.
 _MARGINS = (0.1, 0.2, 0.4, 0.1, 0.2, 0.8)
 _NEAR = 8  # steps within a margin: a wrong switch shows by then, and further steps only fit it
-_FAR = 0.2  # 1 - cosine beyond which too few switches are as they are at the guess
+_FAR = 0.2  # 1 - cosine above which too many switches differ from the guess
 _OPEN = "the equations hold for other examples too: entries of the update depend on each other"
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
 
@@ -92,7 +93,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     continues: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates that are no smooth function of the unknowns, or hold fewer equations than unknowns."""
+        """Refuse updates that are not smooth functions of the unknowns, or have fewer equations than unknowns."""
         reason = gradient_steps_only(observation) or _refuse_batches(observation) or _refuse_defenses(observation)
         reason = reason or self._refuse_size(observation, observation)  # before a large model is tried
         reason = reason or _refuse_labels(observation)
@@ -102,7 +103,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         return _refuse_masks(observation, switches) or self._refuse_size(observation, smooth) or refuse_kinks(smooth)
 
     def _refuse_size(self, observation: Observation, smooth: Observation) -> str | None:
-        """Return that there are too many unknowns, or None."""
+        """Return why the number of unknowns is too large, or None."""
         equations = _count_equations(observation)
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth)).size
         if unknowns > self.config.largest:
@@ -113,12 +114,12 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return one start, or a few of a small problem, and no Jacobian that takes minutes to square."""
+        """Return a single start, or several for small problems, and no Jacobian that needs minutes to square."""
         products = max(1, gradients // (2 * _FEW))
         return {"repeated": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve from one start after the other, and report the best solution."""
+        """Solve from several starts, and report the best solution."""
         labels = labels_to_search(observation)
         smooth, switches = _smooth(observation)
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
@@ -135,7 +136,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     def continue_from(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
-        """Solve from another attack's images; examples that it lacks start near grey."""
+        """Solve from another attack's images; missing examples start near grey."""
         labels = labels_to_search(observation)
         begun = _begun(observation, guess, labels, generator)
         smooth, switches = _smooth(observation)
@@ -151,11 +152,11 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     def _continue_pattern(
         self, observation: Observation, begun: OrderedGuess, labels: Tensor, on_step: OnStep
     ) -> Reconstruction:
-        """Solve with switches as they are at a guess, and those near their kink unknown.
+        """Solve with switches as they are at a guess, and switches near their kink unknown.
 
-        The margin grows from solution to solution, until it holds every switch that the guess had wrong; then it begins
-        anew from a sharper image. Pixels are not kept in their range: so close to a solution, cutting steps off
-        leads away from it.
+        The margin grows from solution to solution, until it holds every wrong switch of the guess; then it starts again
+        from a sharper image. Pixels are not clamped to their range: so close to a solution, clamped steps lead away
+        from it.
         """
         _refuse_far(observation, begun, labels)
         smooth, switches = switch_units(observation)
@@ -174,7 +175,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         return _report(observation, labels, tried, switches)
 
     def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
-        """Solve with pixels in their range, if there is one, then without it if that does not end at a solution."""
+        """Solve with pixels clamped to their range, if known. If that does not converge, continue without the range."""
         most = self.config.max_iterations
         if box is None:
             return self._solve_once(equations, start, None, on_step, most)
@@ -202,7 +203,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         is_done = not equations.is_noisy and solution.stopped == STUCK and solution.objective < equations.tolerable
         if is_done or solution.has_converged:
             return solution._replace(stopped=CONVERGED)
-        return solution._replace(matrix=None)  # nobody asks it, and it may take a gigabyte
+        return solution._replace(matrix=None)  # unused from here on, and up to a gigabyte
 
 
 def _starts(
@@ -213,9 +214,9 @@ def _starts(
     switches: tuple[int, ...],
     steps: int,
 ) -> Iterator[tuple[Tensor, Box | None]]:
-    """Yield starts without end: of a smooth model from what its head read of every example, else near grey.
+    """Yield starts without end: for a smooth model from the features of every example, else near grey.
 
-    With the second kind comes the range of pixels. From features it would cut off steps to a solution nearby.
+    Starts near grey come with the pixel range. For starts from features it would clamp steps to a nearby solution.
     """
     if not switches:
         yield from ((start, None) for start in starts_from_features(observation, equations, labels, generator, steps))
@@ -225,7 +226,7 @@ def _starts(
 
 
 def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> OrderedGuess:
-    """Return a guess as a start, with noise in the places of examples that it lacks."""
+    """Return a guess as a start, with noise for missing examples."""
     if len(guess.inputs) > len(labels):
         raise NotApplicable(f"the guess holds {len(guess.inputs)} examples, not {len(labels)}")
     begun = in_order(observation, guess, labels)
@@ -235,10 +236,10 @@ def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, gene
 
 
 def _refuse_far(observation: Observation, begun: OrderedGuess, labels: Tensor) -> None:
-    """Refuse a guess that says little about switches.
+    """Refuse a guess that determines too few switches.
 
     Raises:
-        NotApplicable: its gradient is another one, or the update has several steps.
+        NotApplicable: its gradient is too far from the observed gradient, or the update has several steps.
     """
     if observation.local_steps > 1:
         raise NotApplicable("switches of several steps are not fixed by a guess")
@@ -249,7 +250,7 @@ def _refuse_far(observation: Observation, begun: OrderedGuess, labels: Tensor) -
 
 
 def _box(observation: Observation, equations: Equations) -> Box | None:
-    """Return the range of normalised pixels in which the unknowns are kept; None under noise, or if it is not known."""
+    """Return the range of normalised pixels for the unknowns; None under noise, or if it is unknown."""
     if equations.is_noisy or "input-statistics" not in observation.threat.knows:
         return None
     least, greatest = pixel_box(observation)
@@ -257,7 +258,7 @@ def _box(observation: Observation, equations: Equations) -> Box | None:
 
 
 def _smooth(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
-    """Return the observation, with ReLUs as unknown switches where its gradient jumps, and which sites are switches."""
+    """Return the observation, with ReLUs as unknown switches if its gradient has kinks, and the switches' sites."""
     return (observation, ()) if refuse_kinks(observation) is None else switch_units(observation)
 
 
@@ -276,7 +277,7 @@ def _refuse_batches(observation: Observation) -> str | None:
 
 
 def _refuse_labels(observation: Observation) -> str | None:
-    """Return why labels that are no classes are not known, or None."""
+    """Return why labels that are not classes are unknown, or None."""
     if observation.task.label_kind == "class":
         return None
     try:
@@ -296,7 +297,7 @@ def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | 
 
 
 def _refuse_defenses(observation: Observation) -> str | None:
-    """Return which known defense leaves no equations, or None."""
+    """Return the known defense that leaves no equations, as a clause, or None."""
     for known in observation.public:
         for effect in known.effects:
             if isinstance(effect, Signs):
@@ -309,15 +310,15 @@ def _refuse_defenses(observation: Observation) -> str | None:
 
 
 def _scale(equations: Equations) -> float:
-    """Return what makes a sum of squares the mean over tensors (under noise, over entries), halved.
+    """Return the factor from a sum of squares to half the mean over tensors (under noise, over entries).
 
-    Near a solution without noise that is 1 - cosine.
+    Near a solution without noise the scaled objective is 1 - cosine.
     """
     return 0.5 / (equations.count if equations.is_noisy else equations.tensors)
 
 
 class _Attempt(NamedTuple):
-    """Equations and where they were solved from one start."""
+    """Equations and their solution from one start."""
 
     equations: Equations
     solution: Solution
@@ -331,7 +332,7 @@ class _Attempt(NamedTuple):
 
 
 def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
-    """Return an `on_step` for the attempt behind others."""
+    """Return an `on_step` for the attempt after others."""
     solutions = [one.solution for one in tried]
     done, best = sum(len(one.history) for one in solutions), min((one.objective for one in solutions), default=math.inf)
     return continued(on_step, restarts=len(tried), done=done, best=best)
@@ -371,9 +372,9 @@ def _report(
 
 
 def _is_open(equations: Equations, solution: Solution) -> bool:
-    """Say whether the equations hold for other examples too; large Jacobians, which are not formed, are not asked.
+    """Return whether the equations hold for other examples too; False for large Jacobians, which are not formed.
 
-    Entries that say the same say so anywhere, so the last matrix tells it, though it was formed some steps away.
+    Dependent entries are dependent anywhere, so the last matrix shows them, though it was formed some steps away.
     """
     return solution.matrix is not None and leave_open(solution.matrix, equations.unknowns.pixels)
 
@@ -386,7 +387,7 @@ def _note(observation: Observation, equations: Equations, best: Solution, switch
 
 
 def _holds(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None) -> bool:
-    """Say whether the model itself has the observed gradient at a guess that was found with switches."""
+    """Return whether the model's own gradient at a guess found with switches equals the observed gradient."""
     if observation.local_steps > 1:
         return False
     return gradient_distance(observation, inputs, labels, masks or ()) < MATCHES

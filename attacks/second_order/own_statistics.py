@@ -1,13 +1,15 @@
-"""own-statistics: walks back through a residual network that normalises by the image itself, block by block.
+"""own-statistics: inverts a residual network that normalises by the image's own statistics, block by block.
 
-Idea: from grey, second-order steps on the whole gradient end in local minima, since norms bend the equations of all
-    layers at once. Solved one by one, the last first, blocks are shallow problems. What a norm hides is an unknown.
+Idea: from grey, second-order steps on the whole gradient end in local minima, since norms make the equations of all
+    layers nonlinear at once. Solved separately, the last block first, blocks are shallow problems. Quantities hidden by
+    a norm are unknowns.
 Equation: block(u) = e^c w and d/dt <block(u; t), e^-c d> = g*_t for the block's weights t, with its known output w up
     to a scale e^c, and d = dL/dw by backpropagation through the known rest.
-Assumes: honest-but-curious server; one exact gradient of one image or few; dropout before the head alone.
-Recovers: the image; its contrast, which norms hide almost to rounding, from the grid on which its pixels lie.
-Fails: a network too narrow for its picture (refused with the count); a block whose starts all end in local minima;
-    larger batches; noise.
+Assumes: honest-but-curious server; an exact gradient of a single image or few images; no dropout except before the
+    head.
+Recovers: the image; its contrast, which norms hide almost to rounding, from the grid of its pixel values.
+Fails: a network too narrow for its image (refused with the count); a block whose starts all end in local minima; larger
+    batches; noise.
 Source: this project; the walk is that of R-GAP, arXiv 2010.07733, and COPA, arXiv 2111.10178, over blocks.
 """
 
@@ -40,11 +42,11 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 from fedsim.core.types.effects import ClippedParts
 
-_NEAR = 0.1  # steps of the grid: that all pixels of another image come so near at some contrast is unlikely
+_NEAR = 0.1  # in steps of the grid: pixels of another image are unlikely to be all so near at some contrast
 
 
 class OwnStatisticsConfig(Config):
-    """Settings of the walk."""
+    """Settings of own-statistics."""
 
     starts: int = Field(default=8, ge=1, description="most random starts of a block; the first that solves it ends it")
     dense: int = Field(
@@ -63,8 +65,8 @@ class _Contrasted(NamedTuple):
 
     Attributes:
         inputs: shape (B, *shape), in the model's precision.
-        steps: of the grid; 0 where none fits.
-        contrasts: by which the images of the walk were multiplied.
+        steps: number of grid steps; 0 if no grid fits.
+        contrasts: factors from the solved images.
         distance: 1 - cosine of their gradient.
     """
 
@@ -92,7 +94,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse what is no exact gradient of a chain of residual blocks that is wide enough for its pictures."""
+        """Refuse inexact gradients, and models that are not chains of residual blocks of sufficient width."""
         reason = one_gradient_only(observation) or _refuse_update(observation) or self._refuse_images(observation)
         if reason is not None:
             return reason
@@ -103,7 +105,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         return self._refuse(facts)
 
     def _refuse_images(self, observation: Observation) -> str | None:
-        """Return why batches of such a shape are not searched, or None, before a large model is copied."""
+        """Return why batches of such a shape are not searched, or None; called before a large model is copied."""
         shape, classes = observation.spec.shape, observation.spec.classes
         examples = examples_of(observation)
         if len(shape) != 3:  # noqa: PLR2004 - images
@@ -135,11 +137,11 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         return None
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect a quarter of a minute, and success; networks that do not fit are refused at once."""
+        """Expect a quarter of a minute, and success; unsuitable networks are refused at once."""
         return Outlook(15.0, 0.9)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Walk back, then give the image its contrast; a lost stage ends it."""
+        """Invert stage by stage, then determine the contrast; an unsolved stage ends the attack."""
         labels = labels_of(observation)
         chain = chain_of(observation)
         facts = facts_of(observation, chain)
@@ -177,7 +179,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         )
 
     def _on_a_grid(self, observation: Observation, walked: Tensor, labels: Tensor, masks: Masks) -> _Contrasted:
-        """Return the images with pixels on the grid if all lie near it and explain the gradient."""
+        """Return the images with pixels on the grid if all are near it and explain the gradient."""
         spec, like = observation.spec, next(observation.model.parameters())
         plain = walked.to(like)
         if self.config.grid and "input-statistics" in observation.threat.knows:
@@ -190,10 +192,10 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
 
 
 class _Teller:
-    """Tells of steps. Before there is an image their objective is infinite, so that every image is better.
+    """Reports steps. Before the first image the objective is infinite, so that every image is better.
 
     Attributes:
-        steps: so far.
+        steps: number of steps so far.
     """
 
     def __init__(self, observation: Observation, on_step: OnStep) -> None:
@@ -217,7 +219,7 @@ def _words(best: _Contrasted) -> str:
 
 
 def _is_equal(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> bool:
-    """Say whether the client's gradient at a guess is the received one bit by bit."""
+    """Return whether the client's gradient at a guess equals the received gradient bit by bit."""
     gradient = client_gradient(observation, inputs, labels, masks)
     received = as_gradient(observation).update.tensors
     return all(torch.equal(gradient[name], received[name]) for name in gradient)
@@ -228,7 +230,7 @@ def _received(observation: Observation) -> Tensors:
 
 
 def _refuse_update(observation: Observation) -> str | None:
-    """Return why the gradient is not exact or not whole, or its batch cannot be told apart, or None."""
+    """Return why the gradient is inexact or incomplete, or its masks cannot be solved for, or None."""
     reason = inexact(observation)
     if reason is not None:
         return f"the equations do not hold exactly: {reason}"

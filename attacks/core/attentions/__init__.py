@@ -1,1 +1,1 @@
-"""Kinds of attention, one a file."""
+"""Attention layouts of transformers, one per file."""

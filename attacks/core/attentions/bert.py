@@ -1,7 +1,8 @@
-"""bert: query, key and value have a layer each, as in BERT, RoBERTa, ELECTRA and their kin.
+"""bert: query, key and value have a layer each, as in BERT, RoBERTa, ELECTRA and related models.
 
-Idea: the three layers read the sum of the embeddings of token, place and type, normalised; every token sees all others.
-Fails: texts with tokens of the second type, since candidates are read with the first one.
+Idea: the three layers read the normalised sum of token, position and type embeddings; every token attends to all
+    others.
+Fails: texts with tokens of the second type, since candidates are embedded with the first type.
 Source: Devlin, Chang, Lee, Toutanova 2018, arXiv 1810.04805; names of the transformers package.
 """
 
@@ -17,6 +18,6 @@ from fedsim.core.types import Config
 @final
 @attention("bert", summary="query, key and value, as in BERT", related="1810.04805")
 class BertAttention(Attention[Config]):
-    """Names the three layers."""
+    """Names of the three layers."""
 
     readers: ClassVar[tuple[str, ...]] = ("query", "key", "value")

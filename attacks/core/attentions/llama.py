@@ -1,7 +1,7 @@
-"""llama: queries, keys and values have a layer each, as in Llama and most decoders since.
+"""llama: queries, keys and values have a layer each, as in Llama and most later decoders.
 
 Idea: q_proj, k_proj and v_proj read the same normalised tokens.
-Fails: models that join the three in one layer of another name.
+Fails: models that join the three in a layer of another name.
 Source: Touvron et al. 2023, arXiv 2302.13971; names of the transformers package.
 """
 
@@ -17,6 +17,6 @@ from fedsim.core.types import Config
 @final
 @attention("llama", summary="q_proj, k_proj and v_proj, as in Llama", related="2302.13971")
 class LlamaAttention(Attention[Config]):
-    """Names the three layers."""
+    """Names of the three layers."""
 
     readers: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj")

@@ -1,1 +1,1 @@
-"""Search for inputs whose gradient equals the client's: what all attacks that match gradients share."""
+"""Gradient matching: search for inputs whose gradient equals the client's. Base classes of all matching attacks."""

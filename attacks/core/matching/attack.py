@@ -1,4 +1,4 @@
-"""Settings and base class of the attacks that match gradients: group the victims, descend, report the best row.
+"""Settings and base class of gradient-matching attacks: group the victims, descend, report the best row.
 
 The objective is J = D(g(x, u), g*) + sum_i w_i P_i(x) + prior(u), with distance D and priors P_i of the settings, and
 unknowns u of the attack. By default it is 1 - cos(g, g*) + w TV(x) (arXiv 2003.14053, equation 4).
@@ -47,7 +47,7 @@ Statistics = Literal["attack", "batch", "running"]
 
 
 class GradientSearchConfig(Config):
-    """Settings of every search for a gradient."""
+    """Settings of every gradient-inversion search."""
 
     start: Start = Field(
         default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
@@ -64,7 +64,7 @@ class GradientSearchConfig(Config):
 
 
 class MatchingConfig(GradientSearchConfig):
-    """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
+    """Settings of the search. The defaults are the reference settings of the Dropout Inversion Attack."""
 
     max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
@@ -106,11 +106,11 @@ ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
 
 class MatchingAttack(Attack[ConfigT]):
-    """An attack that matches one gradient. Authors write `unknowns`, where more than the inputs is searched.
+    """An attack that matches a single gradient. Subclasses with unknowns besides the inputs override `unknowns`.
 
     Attributes:
-        training_mode: whether normalisation layers use batch statistics, unless the settings say otherwise.
-        searches_draws: whether it simulates what the task draws in a step.
+        training_mode: whether normalisation layers use batch statistics, unless the settings override it.
+        searches_draws: whether the attack simulates the task's random draws in a step.
     """
 
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
@@ -118,7 +118,7 @@ class MatchingAttack(Attack[ConfigT]):
     searches_draws: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps, and steps with draws of the task that it does not simulate."""
+        """Refuse updates of several steps, and tasks with random draws that the attack does not simulate."""
         if observation.task.draws and not self.searches_draws:
             return (
                 f"each step of task '{observation.task.name}' has draws of its own, such as noise, which this attack "
@@ -127,18 +127,21 @@ class MatchingAttack(Attack[ConfigT]):
         return one_gradient_only(observation)
 
     def plan(self, victims: VictimGroup) -> Search:
-        """Return what is searched for victims of one model and shape, with the distance and priors of the settings."""
+        """Return the search for victims of equal model and shape, with the distance and priors of the settings."""
         distance, priors = self.config.distance.make("distance"), sum_of(self.config.priors, victims)
         distance.prepare(victims)
         unknowns, first = self.unknowns(victims.observations), self.first(victims.observations)
         return Search(unknowns, first, distance, priors, distance.reads_entries)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Return what is searched beside the inputs, and which dropout masks forward passes use: nothing and none."""
+        """Return the unknowns besides the inputs, dropout masks included.
+
+        By default none: forward passes without dropout.
+        """
         return Unknowns()
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
-        """Return where the model drops out; an attack may assume other rates."""
+        """Return the dropout sites of the model; an attack may assume other rates."""
         return observation.sites
 
     @classmethod
@@ -156,7 +159,7 @@ class MatchingAttack(Attack[ConfigT]):
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
     ) -> list[Reconstruction]:
-        """Search on many victims at once; those of another model or shape are searched in a second computation."""
+        """Search on many victims at once; victims of different model or shape are searched in separate computations."""
         results: dict[int, Reconstruction] = {}
         for group in _groups(observations, self.at_once(observations[0])):
             chosen = [observations[index] for index in group]
@@ -165,7 +168,7 @@ class MatchingAttack(Attack[ConfigT]):
         return [results[index] for index in range(len(observations))]
 
     def descent_settings(self) -> DescentSettings:
-        """Return how rows descend, from the settings; an attack may change it."""
+        """Return the settings of the descent; an attack may override them."""
         config = self.config
         return DescentSettings(
             iterations=config.max_iterations,
@@ -183,16 +186,16 @@ class MatchingAttack(Attack[ConfigT]):
         )
 
     def first(self, observations: Sequence[Observation]) -> Callable[[int, torch.Generator], Tensor]:
-        """Return the function that draws a victim's dummies as the settings say."""
+        """Return the function that draws a victim's dummy inputs according to the settings."""
         shape = (self.dummies(observations[0]), *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """Return the ends of all rows, victim by victim; an attack may extend the descent."""
+        """Return the results of all rows, victim by victim; an attack may extend the descent."""
         return descend(descent)
 
     def dummies(self, observation: Observation) -> int:
-        """Return how many dummies a row has: as many as the batch."""
+        """Return the number of dummy inputs of a row: the batch size."""
         return observation.batch_size or 1
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
@@ -207,22 +210,22 @@ class MatchingAttack(Attack[ConfigT]):
         reconstructions: list[Reconstruction] = []
         for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
             results = [row for row in rows if row.victim == victim]
-            # What a subclass makes of rows needs one that has an objective.
+            # Reports of subclasses need a row with a finite objective.
             report = partial(MatchingAttack.report, self) if has_failed(results) else self.report
             reconstructions.append(report(observation, results, label, path))
         return reconstructions
 
     def labels(self, observation: Observation) -> Tensor:
-        """Return the labels of the dummies, granted or inferred."""
+        """Return the labels of the dummy inputs, granted or inferred."""
         return labels_of(observation, self.config.label_rule)
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
-        """Return the ends of all rows, and the name of the path that compared their gradients."""
+        """Return the results of all rows, and the name of the comparison path."""
         descent = self.descent(victims, self.plan(victims))
         return self.run_descent(descent), descent.comparison.name
 
     def descent(self, victims: VictimGroup, search: Search) -> Descent:
-        """Return the descent of a search, as the settings say."""
+        """Return the descent of a search with the attack's settings."""
         first, comparison = victims.observations[0], self.comparison(victims.observations, search)
         return Descent(comparison, search, victims, self.descent_settings(), self.box(first), self.config.restarts)
 
@@ -233,15 +236,15 @@ class MatchingAttack(Attack[ConfigT]):
         return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
-        """Return the pixel range, if the settings keep dummies in it."""
+        """Return the pixel range, or None if the settings do not clamp dummy inputs."""
         return pixel_box(observation) if self.config.boxed else None
 
     def simulated_client(self, observation: Observation) -> SimulatedClient:
-        """Return the client as a search simulates it, with a copy of the model; the observed model is not changed."""
+        """Return the simulated client, with a copy of the model; the observed model is not changed."""
         return simulated_client(observation, self.sites(observation), self._uses_batch_statistics())
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Return the comparison of gradients that the settings and the search ask for."""
+        """Return the comparison of gradients for the settings and the search."""
         first, client = observations[0], self.simulated_client(observations[0])
         if self.config.engine == "general" or search.reads_entries:
             return GeneralComparison(client, observations)
@@ -259,7 +262,7 @@ class MatchingAttack(Attack[ConfigT]):
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
 
     def at_once(self, observation: Observation) -> int:
-        """Return how many victims fit into one computation: 32 rows, and no more than 4 million unknowns."""
+        """Return the number of victims per computation: at most 32 rows and 4 million unknowns."""
         numbers = sum(math.prod(site.shape) for site in observation.sites)
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
         rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
@@ -276,23 +279,23 @@ MaskSearchT = TypeVar("MaskSearchT", bound=MaskSearchConfig)
 
 
 class MaskSearchAttack(MatchingAttack[MaskSearchT]):
-    """A matching attack that searches dropout masks of known rates too; with unknown rates it ignores dropout.
+    """A matching attack that also searches dropout masks of known rates; with unknown rates it ignores dropout.
 
     Attributes:
-        first_masks: where masks start.
+        first_masks: initialisation of the masks.
     """
 
     first_masks: ClassVar[FirstMasks] = "bernoulli"
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Return the masks, or nothing."""
+        """Return the masks, or no unknowns if the rates are unknown."""
         sites, config = searched_sites(observations[0]), self.config
         weight, rate = config.mask_weight, config.learning_rate
         return unknown_masks(sites, len(observations), weight=weight, rate=rate, begin=self.first_masks)
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
-    """Indices of observations that fit into one computation: the same weights, shapes and rates."""
+    """Return groups of observation indices that fit into one computation: equal weights, shapes and rates."""
     groups: list[list[int]] = []
     for index, observation in enumerate(observations):
         fitting = (group for group in groups if len(group) < at_once and _is_alike(observations[group[0]], observation))
@@ -316,19 +319,19 @@ def _is_alike(one: Observation, other: Observation) -> bool:
 
 
 def best_row(rows: Sequence[RestartResult]) -> RestartResult:
-    """Return the row with the lowest objective; the first one when no row ever had one."""
+    """Return the row with the lowest objective; the first row if no row has a finite objective."""
     return min(rows, key=lambda row: row.objective)
 
 
 def has_failed(rows: Sequence[RestartResult]) -> bool:
-    """Say whether no row ever had an objective."""
+    """Return whether no row has a finite objective."""
     return not math.isfinite(best_row(rows).objective)
 
 
 def best_of(
     rows: Sequence[RestartResult], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()
 ) -> Reconstruction:
-    """Return the row with the lowest objective; no example when no row ever had one."""
+    """Return the reconstruction of the row with the lowest objective; no example if no objective is finite."""
     best, count = best_row(rows), 0 if has_failed(rows) else len(labels)
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(

@@ -1,7 +1,7 @@
-"""How a dummy's gradient is compared with the observed one: the general path, for any torch module.
+"""Comparison of a dummy input's gradient with the observed gradient: the general path, for any torch module.
 
-A row is one dummy batch of one victim; many rows are compared at once. The gradient of a row with respect to the
-weights is built explicitly, and only inputs and masks are differentiated a second time.
+A row is the dummy inputs of one batch of one victim; many rows are compared at once. The gradient of a row with respect
+to the weights is computed explicitly, and only inputs and masks are differentiated a second time.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from fedsim.core.types import Masks, Observation, Tensors
 
 
 class Gradients(Protocol):
-    """Gradients of R rows and the observed ones, T tensors each; every figure has shape (R, T)."""
+    """Gradients of R rows and the observed gradients, T tensors each; every result has shape (R, T)."""
 
     def inner(self) -> Tensor:
-        """Inner products with the observed gradient."""
+        """Return inner products with the observed gradient."""
         ...
 
     def squared(self) -> Tensor:
-        """Squared norms."""
+        """Return squared norms."""
         ...
 
     def difference(self) -> Tensor:
-        """Squared norms of the difference to the observed gradient."""
+        """Return squared norms of the difference to the observed gradient."""
         ...
 
     def observed(self) -> Tensor:
-        """Squared norms of the observed gradient."""
+        """Return squared norms of the observed gradient."""
         ...
 
 
@@ -67,7 +67,7 @@ class Comparison(Protocol):
 
 
 class RowComparison(ABC):
-    """Builds the gradients of one row after the other. Authors write `gradient`.
+    """Computes the gradients of the rows one after the other. Subclasses define `gradient`.
 
     Attributes:
         client: the simulated client.
@@ -76,7 +76,7 @@ class RowComparison(ABC):
     name: str
 
     def __init__(self, client: SimulatedClient, observed: Sequence[Tensors]) -> None:
-        """Take the observed gradient of each victim; its tensors are kept, not copied."""
+        """Store the observed gradient of each victim; its tensors are kept, not copied."""
         self.client = client
         self.like = next(iter(client.parameters.values()))
         device, wire = self.like.device, client.wire
@@ -85,20 +85,20 @@ class RowComparison(ABC):
 
     @abstractmethod
     def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
-        """Return what the client would send of one row, a tensor for each of its names, differentiably.
+        """Return the gradient that the client would send for one row, a tensor for each of its names, differentiably.
 
         Args:
             inputs: shape (B, *shape).
             masks: one per site, shape (*site.shape).
             labels: classes (B,), or their probabilities (B, K).
             others: values of the other unknowns.
-            victim: its index.
+            victim: index of the victim.
         """
 
     def gradients(
         self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
     ) -> Gradients:
-        """Compare rows as `Comparison` says."""
+        """Compare rows as in `Comparison`."""
         wire, targets = self.client.wire, [self._targets[victim] for victim in victims]
         rows = [
             self.gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], of_row(others, row), victim)
@@ -111,7 +111,7 @@ class RowComparison(ABC):
 
 
 class GeneralComparison(RowComparison):
-    """The gradient of any module, also of those that mix the examples of a batch."""
+    """Computes the gradient of any module, including modules that mix the examples of a batch."""
 
     name = "general"
 
@@ -136,7 +136,7 @@ def squared_norms(targets: list[list[Tensor]]) -> Tensor:
 
 @dataclass(frozen=True)
 class ExplicitGradients:
-    """Gradients that were built, T tensors each, with the observed gradients of each row's victim.
+    """Explicit gradients, T tensors each, with the observed gradients of each row's victim.
 
     Attributes:
         norms: squared norms of the observed tensors, shape (R, T).
@@ -147,23 +147,23 @@ class ExplicitGradients:
     norms: Tensor
 
     def inner(self) -> Tensor:
-        """Inner products with the observed gradient."""
+        """Return inner products with the observed gradient."""
         return self._each(lambda g, t: (g * t).sum())
 
     def squared(self) -> Tensor:
-        """Squared norms."""
+        """Return squared norms."""
         return self._each(lambda g, _: g.square().sum())
 
     def difference(self) -> Tensor:
-        """Squared norms of the difference to the observed gradient."""
+        """Return squared norms of the difference to the observed gradient."""
         return self._each(lambda g, t: (g - t).square().sum())
 
     def observed(self) -> Tensor:
-        """Squared norms of the observed gradient."""
+        """Return squared norms of the observed gradient."""
         return self.norms
 
     def absolute(self, factors: Tensor) -> Tensor:
-        """Sums of absolute differences to the observed gradient, each row multiplied by its factor (R,) before."""
+        """Return sums of absolute differences to the observed gradient, after scaling each row by its factor (R,)."""
         scaled = [tuple(factor * g for g in row) for factor, row in zip(factors, self.rows, strict=True)]
         return replace(self, rows=scaled)._each(lambda g, t: (g - t).abs().sum())
 

@@ -1,6 +1,6 @@
-"""The search that all gradient-matching attacks share: dummies whose gradients point where the observed ones do.
+"""Gradient descent on dummy inputs, shared by all gradient-matching attacks.
 
-Many victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
+Victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
 # torch documents its list operations, one kernel call for all variables, but exports them under private names.
@@ -37,19 +37,19 @@ from fedsim.core.types import Masks, Observation, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
 Regulariser = Callable[[Tensor, Masks, Sequence[int]], Tensor]
-"""Figures (R,) of inputs (R, B, *shape) under masks (R, *site.shape), given the victim of each row."""
+"""Penalties (R,) of inputs (R, B, *shape) under masks (R, *site.shape), given the victim of each row."""
 
 
 class DescentSettings(NamedTuple):
-    """How rows descend, and when they stop.
+    """Optimiser settings and stopping criteria of the rows.
 
     Attributes:
-        iterations: most iterations of one row.
-        rate: step of the inputs, in their units.
-        sign: how the gradient of the inputs is used; see `signed`.
-        schedule: how the step shrinks.
+        iterations: largest number of iterations of one row.
+        rate: step size of the inputs, in their units.
+        sign: transformation of the inputs' gradient; see `signed`.
+        schedule: schedule of the step size.
         patience: for plateau: iterations without improvement before the step shrinks.
-        factor: for plateau: the factor by which it shrinks.
+        factor: for plateau: factor of the reduction.
         warm_up: for cosine: iterations until the full step.
         langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
         median_every: iterations between median filters; 0 for none.
@@ -79,14 +79,14 @@ def no_prior(inputs: Tensor, _masks: Masks, _rows: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """The part of a search in which attacks differ.
+    """The attack-specific part of a search.
 
     Attributes:
-        unknowns: what is searched beside the inputs, and which dropout masks forward passes use.
-        first: draws the dummy (B, *shape) of a victim's next restart from its generator.
-        distance: figures (R,) of the gradients of R rows, beside the observed ones.
-        prior: what is added for the inputs alone.
-        reads_entries: whether the distance needs the gradients themselves, entry by entry.
+        unknowns: unknowns besides the inputs, dropout masks included.
+        first: draws the dummy inputs (B, *shape) of a victim's next restart from its generator.
+        distance: distance (R,) of the gradients of R rows from the observed gradients.
+        prior: penalty on the inputs alone.
+        reads_entries: whether the distance needs explicit gradients, entry by entry.
     """
 
     unknowns: Unknowns
@@ -97,12 +97,12 @@ class Search:
 
 
 class VictimGroup(NamedTuple):
-    """The victims of one computation, all of one model and shape: one entry each.
+    """The victims of one computation, all of equal model and shape, with an entry each.
 
     Attributes:
         labels: labels of each victim, shape (B,) or (B, K).
-        generators: give each victim's starts and noise.
-        on_steps: called in every iteration of a victim, with the row of the lowest objective in it.
+        generators: random sources of each victim's starts and noise.
+        on_steps: called in every iteration of a victim, with the row of the lowest objective in that iteration.
     """
 
     observations: Sequence[Observation]
@@ -111,20 +111,20 @@ class VictimGroup(NamedTuple):
     on_steps: Sequence[OnStep]
 
     def in_part(self, *, restarts: int = 0, done: int = 0, iterations: int | None = None) -> VictimGroup:
-        """Return the same victims, whose steps count as those of a part of a search; see `continued`."""
+        """Return the same victims, with steps counted as steps of part of a search; see `continued`."""
         shifted = [continued(one, restarts=restarts, done=done, iterations=iterations) for one in self.on_steps]
         return self._replace(on_steps=shifted)
 
 
 @dataclass(frozen=True)
 class Descent:
-    """All that a descent needs.
+    """All inputs of `descend`.
 
     Attributes:
         comparison: computes and compares gradients.
-        search: what the attack adds.
-        victims: whose inputs are searched.
-        settings: how rows descend, and when they stop.
+        search: the attack-specific part.
+        victims: the attacked victims.
+        settings: optimiser settings and stopping criteria.
         box: least and greatest value of the inputs, or None.
         restarts: rows of each victim.
     """
@@ -137,13 +137,13 @@ class Descent:
     restarts: int = 1
 
     def progress(self, rows: _Rows, iteration: int) -> SearchProgress:
-        """Return where the search stands in an iteration, from 1."""
+        """Return the progress of the search in an iteration, counted from 1."""
         return SearchProgress(rows.victims, self.victims.generators, (iteration - 1) / self.settings.iterations)
 
 
 @dataclass
 class RestartResult:
-    """Where one row ended.
+    """Result of one row.
 
     Attributes:
         inputs: inputs of the lowest objective, shape (B, *shape).
@@ -165,7 +165,7 @@ class RestartResult:
 
 @dataclass
 class _Rows:
-    """Rows that have not ended. `best` and `values` hold what each row's lowest objective had, until it ends."""
+    """Active rows. `best` and `values` hold each row's inputs and values at its lowest objective."""
 
     results: list[RestartResult]
     inputs: Tensor
@@ -190,7 +190,7 @@ class _Rows:
         self.best, self.values = self.best[index], each(self.values, lambda value: value[index])
 
     def settle(self) -> None:
-        """Give every row its best inputs and values."""
+        """Store every row's best inputs and values in its result."""
         for place, row in enumerate(self.results):
             row_values = of_row(self.values, place)
             row.inputs, row.masks, row.others = self.best[place], row_values.get(MASKS, ()), without_masks(row_values)
@@ -202,7 +202,7 @@ _STILL_WINDOW = 100
 def descend(descent: Descent) -> list[RestartResult]:
     """Descend from all starts of all victims at once; return one result for each row, victim by victim.
 
-    Rows that a deadline ends return what they had at their lowest objective.
+    At a deadline, rows return their state at the lowest objective.
     """
     settings = descent.settings
     rows = _first_rows(descent)
@@ -251,7 +251,7 @@ def _first_rows(descent: Descent) -> _Rows:
     firsts: list[Values] = []
     for victim, generator in enumerate(victims.generators):
         starts = range(descent.restarts)
-        # Inputs come before all that one attack alone searches, so that attacks on one update start at the same ones.
+        # Inputs are drawn before all other unknowns, so that all attacks on an update start at the same inputs.
         results += [RestartResult(victim, start, search.first(victim, generator), ()) for start in starts]
         firsts += [search.unknowns.first(generator) for _ in starts]
     inputs = torch.stack([row.inputs for row in results]).to(like).requires_grad_()
@@ -268,7 +268,6 @@ def _first_rows(descent: Descent) -> _Rows:
 
 
 def _steps(search: Search, rows: _Rows) -> list[float]:
-    """Return the step of every variable."""
     rates = search.unknowns.rates()
     return [rates[name] for name, tensors in rows.variables.items() for _ in tensors]
 
@@ -288,7 +287,7 @@ def _objectives(descent: Descent, rows: _Rows, iteration: int) -> Tensor:
 
 @torch.no_grad()
 def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> None:
-    """Keep every row's best inputs and values."""
+    """Record the objectives, and store each improved row's inputs and values."""
     values = objectives.tolist()
     better = [
         index for index, (row, value) in enumerate(zip(rows.results, values, strict=True)) if value < row.objective

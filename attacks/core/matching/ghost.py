@@ -1,12 +1,12 @@
-"""The fast path: compare gradients without building them.
+"""Fast path: inner products and norms of gradients without explicit gradients.
 
 The gradient of a linear map is dW = sum_n delta_n z_n^T, with inputs z and output gradients delta. So <dW, G> = sum_n
 delta_n^T G z_n and |dW|^2 = sum_nm <delta_n, delta_m> <z_n, z_m> need activations only (the norm trick of Goodfellow
-2015, arXiv 1510.01799), and rows share every matrix product. An observed gradient of low rank is kept as its factors.
+2015, arXiv 1510.01799), and rows share every matrix product. An observed gradient of low rank is stored as its factors.
 
-Whether a model fits is tested: its linear, convolution, normalisation and embedding calls are watched,
-parameters that broadcast over the batch get a copy for each example, and a probe must equal the general path.
-The probe also shows where examples are in the second dimension, as in `nn.MultiheadAttention` (tokens, examples, ...).
+A test decides whether a model is suitable: its linear, convolution, normalisation and embedding calls are recorded,
+parameters that broadcast over the batch get a copy for each example, and a probe must equal the general path. The probe
+also finds calls with examples in the second dimension, as in `nn.MultiheadAttention` (tokens, examples, ...).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from attacks.core.matching.unknowns import NOTHING, Values, each, flat
 from attacks.core.matching.watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
-_AGREES = 1e-4  # relative; in single precision sums in another order differ by less, a missed call by more
+_AGREES = 1e-4  # relative; single-precision sums in another order differ by less, a missed call by more
 _NEGLIGIBLE = 1e-6
 
 
@@ -43,7 +43,7 @@ class GhostComparison:
         Args:
             client: model, loss and sites.
             observations: the victims.
-            second: parameters whose calls see the examples in the second dimension, flattened or not.
+            second: parameters whose calls have the examples in the second dimension, flattened or not.
         """
         self._client = client
         self._second = second
@@ -59,7 +59,7 @@ class GhostComparison:
     def gradients(
         self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
     ) -> Gradients:
-        """Run all rows as one batch."""
+        """Run all rows as a single batch."""
         parts = self.parts(inputs, masks, labels, others)
         kinds = tuple(is_single(part) for part in parts.values())
         layout = self._layouts.get(kinds)
@@ -70,7 +70,7 @@ class GhostComparison:
     def parts(
         self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
     ) -> dict[str, Outer | Tensor]:
-        """Return the parts of the gradients from every watched call, by parameter."""
+        """Return the parts of the gradients from every recorded call, by parameter."""
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
@@ -90,7 +90,7 @@ class GhostComparison:
         return {n: joined(p) for n, p in parts.items()}
 
     def _copies(self, examples: int) -> dict[str, Tensor]:
-        """Copies, one for each example, of parameters whose first dimension is 1, such as position embeddings."""
+        """Return a copy per example of each parameter with a first dimension of 1, such as position embeddings."""
         return {
             name: parameter.expand(examples, *parameter.shape[1:]).requires_grad_()
             for name, parameter in self._client.parameters.items()
@@ -106,13 +106,13 @@ class GhostComparison:
 class CompiledComparison(GhostComparison):
     """The same comparison, traced into plain operations and compiled by torch, once for every number of rows.
 
-    Compiling takes minutes for a transformer; it pays only for long searches on many victims.
+    Compilation of a transformer needs minutes; it pays only for long searches on many victims.
     """
 
     name = "compiled"
 
     def __init__(self, ghost: GhostComparison) -> None:
-        """Take over the state of a comparison that fits the model."""
+        """Copy the state of a comparison that fits the model."""
         self.__dict__.update(vars(ghost))
         self._compiled: dict[torch.Size, Callable[..., dict[str, Outer | Tensor]]] = {}
 
@@ -142,17 +142,17 @@ def fastest(
     generator: torch.Generator,
     others: Values = NOTHING,
 ) -> Comparison:
-    """Return the ghost comparison where it equals the general one on a probe of two rows, else the general one.
+    """Return the ghost comparison if it equals the general comparison on a probe of two rows, else the latter.
 
-    Parameters whose figures differ are tried with the examples in the second dimension.
+    Parameters with differing results are tried with the examples in the second dimension.
 
     Args:
         client: model, loss and sites.
         observations: the victims.
         examples: number of examples in one row.
         masks: any masks of one row; only their shapes are used.
-        generator: for the probe.
-        others: some values of other unknowns of one row, whose shapes count.
+        generator: random source of the probe.
+        others: any values of other unknowns of one row; only their shapes are used.
     """
     general = GeneralComparison(client, observations)
     if not client.wire.is_plain:
@@ -169,7 +169,7 @@ def fastest(
         try:
             ghost = GhostComparison(client, observations, second)
             differing = _differing(ghost.gradients(inputs, random_masks, labels, [0, 0], further), theirs)
-        except Exception:  # whatever an unusual model raises here, the general path handles it
+        except Exception:  # an unusual model may raise any exception here; the general path handles it
             return general
         if not bool(differing.any()):
             return ghost
@@ -178,12 +178,12 @@ def fastest(
 
 
 def agrees(ours: Gradients, theirs: Gradients) -> bool:
-    """Say whether two paths compute the same figures of all tensors."""
+    """Return whether two paths compute equal results for all tensors."""
     return not bool(_differing(ours, theirs).any())
 
 
 def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
-    """Which tensors have different figures, shape (T,): each alone, or a large matrix would hide a wrong bias."""
+    """Return the mask of tensors with differing results, shape (T,). A sum over tensors would hide a wrong bias."""
     squared, products = theirs.squared(), (theirs.squared() * theirs.observed()).sqrt()
     errors = [((ours.squared() - squared).abs(), squared), ((ours.inner() - theirs.inner()).abs(), products)]
     agree = [error <= _AGREES * (size + _NEGLIGIBLE * size.max()) for error, size in errors]
@@ -191,10 +191,10 @@ def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
 
 
 def _adds_up(loss: Loss, observation: Observation) -> bool:
-    """Whether the loss of several rows together is the mean of theirs: then one call serves all rows."""
+    """Return whether the loss of several rows is the mean of their losses. Then a single call serves all rows."""
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn((2, 3, observation.spec.classes), generator=generator, dtype=torch.float64)
-    if observation.task.label_kind == "class":  # a row of outputs has one, also where rows are tokens
+    if observation.task.label_kind == "class":  # one class per row of outputs, also if rows are tokens
         observation = replace(observation, label_shape=())
     labels = random_labels(observation, 6, generator).unflatten(0, (2, 3))
     apart = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2

@@ -1,4 +1,4 @@
-"""Inner products and norms of gradients that are never built; observed gradients of low rank are kept as factors."""
+"""Inner products and norms of implicit gradients; observed gradients of low rank are stored as factors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GradientFactors(NamedTuple):
 class Vectors:
     """Observed gradients of T tensors with one outer product per row, their factors concatenated.
 
-    Small models then need a few operations; one call for each tensor would need dozens.
+    Small models then need a few operations; a call for each tensor would need dozens.
     """
 
     def __init__(self, targets: list[GradientFactors]) -> None:
@@ -52,9 +52,9 @@ def _side_by_side(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class Entries:
-    """Observed gradients of T tensors that are compared entry by entry, one behind the other.
+    """Observed gradients of T tensors that are compared entry by entry, concatenated.
 
-    Biases and scales are many and small, so their figures are a few operations on all of them.
+    Biases and scales are many and small, so a few operations compute the results of all.
     """
 
     def __init__(self, targets: list[Tensor]) -> None:
@@ -74,7 +74,7 @@ class Entries:
 
 
 class GhostLayout:
-    """Which tensors are compared together: those with one outer product per row, those entry by entry, and the rest."""
+    """Groups of tensors that are compared together: one outer product per row, entry by entry, and all others."""
 
     def __init__(self, parts: dict[str, Part], targets: dict[str, GradientFactors | Tensor]) -> None:
         self.single = [n for n, p in parts.items() if is_single(p) and isinstance(targets[n], GradientFactors)]
@@ -87,7 +87,7 @@ class GhostLayout:
 
 
 class GhostFigures:
-    """Figures of R rows from the parts of their gradients."""
+    """Inner products and norms of R rows from the parts of their gradients."""
 
     def __init__(
         self,
@@ -157,14 +157,14 @@ def _product(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _of(values: Tensor, victims: list[int]) -> Tensor:
-    """Rows of `values` for the victims, without a copy when all rows have one victim or each row its own."""
+    """Return the rows of `values` for the victims; no copy if all rows have one victim or each row its own."""
     if len(values) == 1 or victims == list(range(len(values))):
         return values
     return values[victims]
 
 
 def target_of(tensors: list[Tensor]) -> GradientFactors | Tensor:
-    """Observed gradients of all victims: as factors when all have low rank, else stacked, matrices flattened."""
+    """Return the observed gradients of all victims: factors if all have low rank, else stacked, matrices flattened."""
     if tensors[0].ndim == 1:
         return torch.stack(tensors)
     stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
@@ -177,7 +177,7 @@ def target_of(tensors: list[Tensor]) -> GradientFactors | Tensor:
 
 
 def _factorise(matrices: Tensor, width: int) -> GradientFactors | None:
-    """Factors of matrices (V, out, in) up to rounding, of the least rank that fits all, or None from `width` on."""
+    """Return factors of matrices (V, out, in) up to rounding, of the least common rank; None if above `width`."""
     exact = matrices.double()
     sketch = torch.randn((matrices.shape[2], width), generator=torch.Generator().manual_seed(0)).to(exact)
     left = torch.linalg.qr(exact @ sketch).Q
@@ -193,5 +193,5 @@ def _factorise(matrices: Tensor, width: int) -> GradientFactors | None:
 
 
 def is_single(part: Part) -> bool:
-    """Whether each row's gradient is one outer product."""
+    """Return whether each row's gradient is a single outer product."""
     return isinstance(part, Outer) and part.inputs.shape[1] == 1

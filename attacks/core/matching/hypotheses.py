@@ -1,4 +1,4 @@
-"""Searches under several hypotheses about what the client did, one after the other; the lowest objective decides."""
+"""Searches under several hypotheses about the client's training, one after the other; the lowest objective wins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.core.types import Observation
 
 
 class HypothesesAttack(InformedAttack[MaskSearchT]):
-    """A matching attack that tries everything the client may have done to its batch. Authors write `hypotheses`."""
+    """A matching attack that tries several hypotheses about the client's batch. Subclasses define `hypotheses`."""
 
     @abstractmethod
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchT]]:
@@ -20,7 +20,7 @@ class HypothesesAttack(InformedAttack[MaskSearchT]):
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Search under every hypothesis.
 
-        A row of hypothesis i gets the start number i * trials + its trial.
+        A row of hypothesis i gets the start number i * restarts + its restart.
         """
         rows: list[RestartResult] = []
         path, trials, iterations = "", self.config.restarts, self.config.max_iterations
@@ -36,5 +36,5 @@ class HypothesesAttack(InformedAttack[MaskSearchT]):
         return rows, path
 
     def hypothesis_of(self, row: RestartResult) -> int:
-        """Return the number of the hypothesis under which a row was found."""
+        """Return the index of the hypothesis of a row."""
         return row.start // self.config.restarts

@@ -1,4 +1,4 @@
-"""Attacks that match gradients knowing what the defenses in use did."""
+"""Base class of matching attacks that use knowledge of the client's defenses."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class InformedAttack(MaskSearchAttack[MaskSearchT]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return this number of iterations, with steps that shrink."""
+        """Return this number of iterations, with a cosine schedule and soft signs."""
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}

@@ -1,6 +1,6 @@
 """Adam and step-size schedules for many rows at once, each row with its own step size.
 
-Written here because importing `torch.optim` takes a second, longer than many attacks run.
+Own implementation, because importing `torch.optim` takes a second, longer than many attacks run.
 """
 
 # torch documents its list operations, one kernel call for all variables, but exports them under private names.
@@ -19,7 +19,7 @@ from attacks.core.tolerances import TINY
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement; the default of torch's plateau schedule
+RELATIVE_IMPROVEMENT = 1e-4  # smaller relative decreases do not count; the default of torch's plateau schedule
 
 Sign = Literal["hard", "soft", "off"]
 
@@ -28,7 +28,7 @@ class RowAdam:
     """Adam (arXiv 1412.6980) on variables whose first dimension is the row."""
 
     def __init__(self, variables: Sequence[Tensor]) -> None:
-        """Start with empty moments."""
+        """Start with zero moments."""
         self._first = [torch.zeros_like(variable) for variable in variables]
         self._second = [torch.zeros_like(variable) for variable in variables]
         self._steps = 0
@@ -38,8 +38,8 @@ class RowAdam:
         """Change the variables in place.
 
         Args:
-            variables: the same as before, or their rows that `keep` kept.
-            gradients: one for each variable.
+            variables: the same as in the previous step, or their rows after `keep`.
+            gradients: gradients of the variables.
             rates: step sizes (R,) of each variable.
         """
         self._steps += 1
@@ -50,7 +50,7 @@ class RowAdam:
             self._step_apart(list(variables), list(gradients), rates)
 
     def _step_alike(self, variables: list[Tensor], gradients: list[Tensor], rates: list[float]) -> None:
-        """Step where all rows have the same rates: torch's own kernel passes over memory once."""
+        """Step if all rows have the same rates: torch's own kernel passes over memory once."""
         for rate in set(rates):
             chosen = [index for index, each_rate in enumerate(rates) if each_rate == rate]
             torch._fused_adam_(
@@ -82,13 +82,13 @@ class RowAdam:
         torch._foreach_sub_(variables, moves)
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these."""
+        """Remove all rows but these."""
         self._first = [moment[rows] for moment in self._first]
         self._second = [moment[rows] for moment in self._second]
 
 
 def signed(gradient: Tensor, sign: Sign) -> Tensor:
-    """Return the gradient (R, ...) of the inputs in the form in which Adam gets it.
+    """Return the gradient (R, ...) of the inputs in the form in which Adam receives it.
 
     hard: its sign. soft: tanh of the gradient over its row's root mean square. off: the gradient itself.
     """
@@ -101,7 +101,7 @@ def signed(gradient: Tensor, sign: Sign) -> Tensor:
 
 
 def along_rows(figures: Tensor, like: Tensor) -> Tensor:
-    """Return figures (R,) with trailing dimensions of 1, so that they broadcast over tensors like `like`."""
+    """Return values (R,) with trailing dimensions of 1, so that they broadcast over tensors like `like`."""
     return figures.view(-1, *(1 for _ in like.shape[1:]))
 
 
@@ -113,11 +113,11 @@ class Schedule(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these."""
+        """Remove all rows but these."""
 
 
 class Plateau:
-    """Shrinks a row's step when its objective has not improved for a while."""
+    """Shrinks a row's step after a number of iterations without improvement of its objective."""
 
     def __init__(self, rows: int, patience: int, factor: float, like: Tensor) -> None:
         """Start with full steps."""
@@ -128,7 +128,7 @@ class Plateau:
         self._factors = torch.ones(rows).to(like)
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Count the iterations since the last improvement by more than 0.01 %."""
+        """Return each row's factor, and count the iterations since its last improvement by more than 0.01 %."""
         factors = self._factors.clone()
         better = objectives < self._best * (1.0 - RELATIVE_IMPROVEMENT)
         self._best = torch.where(better, objectives, self._best)
@@ -139,7 +139,7 @@ class Plateau:
         return factors
 
     def keep(self, rows: Tensor) -> None:
-        """Forget all rows but these."""
+        """Remove all rows but these."""
         self._best, self._waiting, self._factors = self._best[rows], self._waiting[rows], self._factors[rows]
 
 
@@ -147,35 +147,35 @@ class Steps:
     """Shrinks all steps tenfold after 3/8, 5/8 and 7/8 of the iterations (arXiv 2003.14053)."""
 
     def __init__(self, iterations: int) -> None:
-        """Take the number of iterations."""
+        """Store the number of iterations."""
         self._iterations = iterations
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Return the factor of this iteration; objectives do not matter."""
+        """Return the factor of this iteration; objectives have no effect."""
         passed = sum(iteration > self._iterations * eighths / 8 for eighths in (3, 5, 7))
         return torch.full_like(objectives, 0.1**passed)
 
     def keep(self, rows: Tensor) -> None:
-        """Change nothing: all rows share the schedule."""
+        """Do nothing: all rows share the schedule."""
 
 
 class Cosine:
-    """Half a cosine from full steps to none, after a linear warm-up."""
+    """Half a cosine from full steps to zero, after a linear warm-up."""
 
     def __init__(self, iterations: int, warm_up: int = 0) -> None:
-        """Take the number of iterations, and how many of them are the warm-up."""
+        """Store the numbers of all iterations and of warm-up iterations."""
         self._iterations = iterations
         self._warm_up = warm_up
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Return the factor of this iteration; objectives do not matter."""
+        """Return the factor of this iteration; objectives have no effect."""
         if iteration < self._warm_up:
             return torch.full_like(objectives, iteration / self._warm_up)
         done = (iteration - self._warm_up) / max(1, self._iterations - self._warm_up)
         return torch.full_like(objectives, 0.5 * (1.0 + math.cos(math.pi * done)))
 
     def keep(self, rows: Tensor) -> None:
-        """Change nothing: all rows share the schedule."""
+        """Do nothing: all rows share the schedule."""
 
 
 class Constant:
@@ -186,4 +186,4 @@ class Constant:
         return torch.ones_like(objectives)
 
     def keep(self, rows: Tensor) -> None:
-        """Change nothing: all rows share the schedule."""
+        """Do nothing: all rows share the schedule."""

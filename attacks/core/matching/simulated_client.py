@@ -1,4 +1,4 @@
-"""The client as a search simulates it: model, loss, dropout and what of its gradient is compared."""
+"""Simulated client of a search: model, loss, dropout and the compared part of its gradient."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 @dataclass(frozen=True)
 class SimulatedClient:
-    """What all victims of one computation share.
+    """Simulated client that is shared by all victims of one computation.
 
     Attributes:
         model: the search's own copy, with the weights that the victims received, in the mode of the search.
         names: trained parameters whose gradients are compared.
         sites: dropout sites of one row.
-        wire: which part of the gradients is compared, and in which form.
+        wire: transformation of gradients by known defenses.
     """
 
     model: nn.Module
@@ -42,15 +42,15 @@ class SimulatedClient:
     def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
         """Return the model's outputs (B, K) for one row, with some of its weights replaced.
 
-        Override it, or `dropping`, where other unknowns than dropout masks act on a forward pass.
+        Subclasses with unknowns besides dropout masks in a forward pass override it, or `dropping`.
         """
         with self.dropping(masks, others):
             return run(self.model, inputs, weights)
 
     def dropping(self, masks: Masks, others: Values = NOTHING) -> AbstractContextManager[None]:
-        """Return the context of a forward pass with these masks, or without dropout when there are none.
+        """Return the context of a forward pass with these masks; without dropout if `masks` is empty.
 
-        The factor of kept entries is multiplied into the masks: that takes two operations an iteration, not five.
+        The rescaling of kept entries is multiplied into the masks: two operations per iteration instead of five.
         """
         if not masks:
             return without_dropout()
@@ -65,7 +65,7 @@ class SimulatedClient:
 def simulated_client(
     observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool
 ) -> SimulatedClient:
-    """Return the client as a search simulates it, with a copy of the model; the observed model is not changed.
+    """Return the simulated client, with a copy of the model; the observed model is not changed.
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
     """

@@ -1,4 +1,4 @@
-"""The start of a search: dummies (B, *shape) drawn from a generator."""
+"""Initialisation of a search: dummy inputs (B, *shape) drawn from a generator."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Start = Literal["normal", "patterned", "colour", "grey"]
 
 
 def first_inputs(start: Start, shape: tuple[int, ...], pattern: int, generator: torch.Generator) -> Tensor:
-    """Return a dummy in normalised units.
+    """Return dummy inputs in normalised units.
 
     normal: independent N(0, 1). patterned: a random square of `pattern` pixels, tiled over the image. colour: one
     random colour per image. grey: zeros.
 
     Args:
-        start: one of these.
+        start: name of the initialisation.
         shape: (B, channels, height, width), or any other shape, for which patterned and colour are constant.
         pattern: edge of the square.
-        generator: for the draws.
+        generator: random source.
     """
     if start == "grey":
         return torch.zeros(shape)

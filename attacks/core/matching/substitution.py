@@ -1,4 +1,4 @@
-"""Searches along variables of which the inputs are made: weights of a network that paints them, values of a table."""
+"""Searches in variables that generate the inputs: weights of a generator network, entries of a table."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from attacks.core.matching.unknowns import NOTHING, Values
 from fedsim.core.types import Masks, OnStep, Step
 
 Making = Callable[[Tensor, Sequence[int]], Tensor]
-"""Makes inputs (R, B, *shape) of variables (R, ...), given the victim of each row; differentiable."""
+"""Function from variables (R, ...) to inputs (R, B, *shape), given the victim of each row; differentiable."""
 
 
 @dataclass(frozen=True)
 class Substitution:
-    """Variables in place of the inputs.
+    """Variables that replace the inputs.
 
     Attributes:
-        make: makes inputs of them.
-        first: draws the variables of a victim's next restart, without the dimension of rows.
+        make: function from variables to inputs.
+        first: draws the variables of a victim's next restart, without the row dimension.
     """
 
     make: Making
     first: Callable[[int, torch.Generator], Tensor]
 
     def into(self, descent: Descent) -> Descent:
-        """Return the same search along the variables. It has no box, and its steps show inputs."""
+        """Return the same search in the variables. It has no box, and its steps report inputs."""
         search, victims = descent.search, descent.victims
         along = replace(
             search,
@@ -42,7 +42,7 @@ class Substitution:
         return replace(descent, comparison=comparison, search=along, victims=victims._replace(on_steps=shown), box=None)
 
     def made(self, rows: Sequence[RestartResult]) -> list[RestartResult]:
-        """Return the ends of rows with the inputs that their variables make."""
+        """Return the results of rows with the inputs of their variables."""
         return [replace(row, inputs=self._of_victim(row.inputs, row.victim)) for row in rows]
 
     def _shown(self, victim: int, on_step: OnStep) -> OnStep:
@@ -56,7 +56,7 @@ class Substitution:
 
 
 class _OfVariables:
-    """Compares the gradients of the inputs that variables make."""
+    """Compares the gradients of the inputs that variables generate."""
 
     def __init__(self, of_inputs: Comparison, make: Making) -> None:
         self.name, self.like = of_inputs.name, of_inputs.like

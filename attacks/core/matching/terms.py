@@ -1,4 +1,4 @@
-"""Terms of the objective that attacks and scenarios name: distances of gradients, and priors on inputs."""
+"""Terms of the objective that attacks and scenarios name: gradient distances, and priors on inputs."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ PriorT = TypeVar("PriorT", bound=PriorConfig)
 
 
 class Distance(Configured[DistanceT]):
-    """How far gradients are from the observed ones. Authors write `measure`.
+    """Distance between gradients and observed gradients. Subclasses define `measure`.
 
     Attributes:
-        reads_entries: whether it needs the gradients themselves (`ExplicitGradients`), entry by entry.
+        reads_entries: whether it needs explicit gradients (`ExplicitGradients`), entry by entry.
     """
 
     reads_entries: bool = False
 
     def prepare(self, victims: VictimGroup) -> None:
-        """Take from the victims what the distance needs, before it is measured; most need nothing.
+        """Read data from the victims before the first measurement; most distances need none.
 
         Raises:
-            NotApplicable: the victims do not have it.
+            NotApplicable: the victims do not provide it.
         """
 
     @abstractmethod
@@ -61,10 +61,10 @@ class Distance(Configured[DistanceT]):
 
 
 class Prior(Configured[PriorT]):
-    """How unlikely inputs are. Authors write `of`."""
+    """Penalty on unlikely inputs. Subclasses define `of`."""
 
     def left_out(self, observation: Observation) -> str | None:
-        """Return why the prior does not apply, as a clause, or None where it does."""
+        """Return why the prior does not apply, as a clause, or None if it applies."""
         return None
 
     @abstractmethod
@@ -94,7 +94,7 @@ class PriorChoice(_Term):
 
 
 def distance_setting(name: str, **settings: Any) -> Any:
-    """Return the field of a config that names a distance, this one by default."""
+    """Return the config field of a distance, with this default."""
     return Field(
         default=DistanceChoice(name=name, settings=settings),
         description="distance of gradients: a name of `fedsim list distances`, or a table with its settings",
@@ -102,13 +102,13 @@ def distance_setting(name: str, **settings: Any) -> Any:
 
 
 def prior_settings(weights: Mapping[str, float], when: str = "") -> Any:
-    """Return the field of a config that lists priors, by default these with their weights."""
+    """Return the config field of a list of priors, with these weights by default."""
     priors = tuple(PriorChoice(name=name, settings={"weight": weight}) for name, weight in weights.items())
     return Field(default=priors, description=f"tables of a name of `fedsim list priors`, and its weight{when}")
 
 
 def sum_of(priors: Sequence[PriorChoice], victims: VictimGroup) -> Regulariser:
-    """Return the weighted sum of those priors that apply to the victims."""
+    """Return the weighted sum of the priors that apply to the victims."""
     terms = [(p.config.weight, p.of(victims)) for p in _used(priors) if p.left_out(victims.observations[0]) is None]
 
     def total(inputs: Tensor, masks: Masks, rows: Sequence[int]) -> Tensor:

@@ -1,6 +1,6 @@
-"""Which dropout masks a search uses in its forward passes, and which of them it optimises.
+"""Dropout masks of a search's forward passes: given, drawn or optimised.
 
-Masks of rows have shape (R, *site.shape), variables likewise with whatever a relaxation optimises.
+Masks of rows have shape (R, *site.shape); variables have the same shape, in the units of the relaxation.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from fedsim.core.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]
 FirstMasks = Literal["bernoulli", "ones", "mean"]
-_SURE = 4.0  # logit of a mask that is drawn as kept
+_SURE = 4.0  # logit of a mask entry that is drawn as kept
 _LEAST_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
 class GivenMasks(Block):
-    """Masks that are known.
+    """Known masks.
 
     Attributes:
-        given: those of each victim.
+        given: masks of each victim.
     """
 
     name: str = MASKS
     given: tuple[Masks, ...] = ()
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
-        """Return each row's victim's masks."""
+        """Return the masks of each row's victim."""
         return tuple(mask[list(progress.victims)] for mask in self._stack)
 
     @cached_property
@@ -48,8 +48,8 @@ class DrawnMasks(Block):
     """Fresh masks in every iteration, drawn like the client's.
 
     Attributes:
-        sites: where the model drops out.
-        sets: of masks an iteration.
+        sites: dropout sites of the model.
+        sets: number of mask sets per iteration.
     """
 
     name: str = MASKS
@@ -58,11 +58,11 @@ class DrawnMasks(Block):
 
     @property
     def draws(self) -> int:
-        """Every set has its own place in the batch."""
+        """Number of copies of each dummy input in the batch: one per mask set."""
         return self.sets
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
-        """Draw for each row from its victim's generator; one after the other along the batch."""
+        """Draw masks for each row from its victim's generator; sets are concatenated along the batch."""
         rows = [self._row(progress.generators[victim]) for victim in progress.victims]
         return tuple(torch.stack(site) for site in zip(*rows, strict=True))
 
@@ -76,14 +76,15 @@ class OptimisedMasks(Block):
     """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed.
 
     Attributes:
-        sites: where the model drops out, with the attacker's rates.
-        known: by index of the site, masks (*site.shape) of each victim; entries that are not a number are unknown.
-        begin: start: drawn like the client's, all kept, or their expectation; of prefixes always the latter, unless all
-            are kept.
-        relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded forward only.
-        annealed: sigmoid: the temperature falls from 1 to 0.1.
-        weight: of the prior.
-        start: given masks in [0, 1] to start at.
+        sites: dropout sites of the model, with the attacker's rates.
+        known: by index of the site, masks (*site.shape) of each victim; NaN entries are unknown.
+        begin: initialisation: drawn like the client's, all kept, or their expectation. Prefix masks start at their
+            expectation unless all are kept.
+        relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded in the forward pass
+            only.
+        annealed: for sigmoid: the temperature falls from 1 to 0.1.
+        weight: weight of the prior.
+        start: given masks in [0, 1] as the initialisation.
     """
 
     name: str = MASKS
@@ -96,7 +97,7 @@ class OptimisedMasks(Block):
     start: Masks | None = None
 
     def starting_at(self, values: Masks) -> Self:
-        """Return the same, but with given masks in [0, 1] as the start."""
+        """Return the same block with given masks in [0, 1] as the start."""
         return replace(self, start=values)
 
     def first(self, generator: torch.Generator) -> Masks:
@@ -104,7 +105,7 @@ class OptimisedMasks(Block):
         return self._variables(self.start if self.start is not None else self._draw(generator))
 
     def _draw(self, generator: torch.Generator) -> Masks:
-        """Return first masks; a prefix that is drawn says nothing about the client's, so its expectation starts."""
+        """Return first masks. Prefix masks start at their expectation: a drawn prefix carries no information."""
         if self.begin == "ones":
             return tuple(torch.ones(site.shape) for site in self.sites)
         expected = tuple(expected_mask(site) for site in self.sites)
@@ -119,7 +120,7 @@ class OptimisedMasks(Block):
         return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in masks)
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
-        """Return relaxed masks with the known entries in place."""
+        """Return relaxed masks with the known entries inserted."""
         rows = list(progress.victims)
         soft = (self._soft(variable, progress.done) for variable in variables)
         return tuple(
@@ -132,7 +133,7 @@ class OptimisedMasks(Block):
     def prior(self, values: Masks) -> Tensor | float:
         """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch.
 
-        Sites that are known altogether do not count.
+        Completely known sites do not count.
         """
         if not self._free or self.weight == 0.0:
             return 0.0
@@ -141,7 +142,7 @@ class OptimisedMasks(Block):
 
     @torch.no_grad()
     def project(self, variables: Masks) -> None:
-        """Keep masks in [0, 1]; logits need no range."""
+        """Clamp masks to [0, 1]; logits are unbounded."""
         if self.relaxation == "sigmoid":
             return
         for variable in variables:
@@ -157,7 +158,7 @@ class OptimisedMasks(Block):
 
     @cached_property
     def _fixed(self) -> list[Tensor | None]:
-        """Known masks of every site, those of the victims stacked; None where nothing is known."""
+        """Known masks of every site, stacked over victims; None for sites without known entries."""
         return [self._of_victims(index) for index in range(len(self.sites))]
 
     @cached_property
@@ -180,7 +181,7 @@ def unknown_masks(
     begin: FirstMasks = "bernoulli",
     relaxation: Relaxation = "box",
 ) -> Unknowns:
-    """Return masks that are searched as in the Dropout Inversion Attack, or nothing where there are no sites."""
+    """Return masks that are searched as in the Dropout Inversion Attack, or no unknowns without sites."""
     if not sites:
         return Unknowns()
     known: tuple[dict[int, Tensor], ...] = ({},) * victims
@@ -189,6 +190,6 @@ def unknown_masks(
 
 
 def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:
-    """Return sum over sites of |(1 - mean of the mask) - p| for masks (R, ...), shape (R,) (arXiv 2208.06163)."""
+    """Return the sum over sites of |(1 - mean of the mask) - p| for masks (R, ...), shape (R,) (arXiv 2208.06163)."""
     terms = [((1.0 - mask.flatten(1).mean(1)) - rate).abs() for mask, rate in zip(masks, rates, strict=True)]
     return torch.stack(terms).sum(0)

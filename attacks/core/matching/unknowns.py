@@ -1,7 +1,7 @@
-"""What a search optimises beside the inputs, as named blocks: dropout masks, weights, boxes, positions, noise draws.
+"""Unknowns of a search besides the inputs, as named blocks: masks, weights, boxes, positions, noise draws.
 
-A block says where its variables start, what a forward pass makes of them, which of their values are likely, which range
-they have, and how far Adam steps. Dropout masks are the block `MASKS`; their kinds are in `unknown_masks`.
+A block defines the initialisation of its variables, their values in a forward pass, a prior, a range, and Adam's step
+size. Dropout masks are the block `MASKS`; their kinds are in `unknown_masks`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from fedsim.core.types import Masks
 
 MASKS = "masks"
 Values = Mapping[str, tuple[Tensor, ...]]
-"""Tensors by the name of their block, with a first dimension of rows (R, ...) where many rows are searched at once."""
+"""Tensors by the name of their block; if many rows are searched at once, the first dimension is the row (R, ...)."""
 
 NOTHING: Values = MappingProxyType({})
 
 
 class SearchProgress(NamedTuple):
-    """Where a search stands when a forward pass asks for values.
+    """Progress of a search at a forward pass.
 
     Attributes:
         victims: index of the victim of each row.
-        generators: of the victims.
-        done: share of the iterations that have passed.
+        generators: random sources of the victims.
+        done: share of completed iterations.
     """
 
     victims: Sequence[int] = (0,)
@@ -39,11 +39,11 @@ class SearchProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Unknowns of one kind. This one has no variables, and leaves what a forward pass gets to its kinds.
+    """Unknowns of one kind. The base class has no variables; subclasses define the values of a forward pass.
 
     Attributes:
-        name: under which a forward pass finds its values.
-        rate: Adam's step, in the units of the variables; 0 keeps them as they start.
+        name: key of the block's values in a forward pass.
+        rate: Adam's step, in the units of the variables; 0 keeps them at their start.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Block:
 
     @property
     def draws(self) -> int:
-        """How many sets of values the gradient is averaged over: each dummy stands in the batch so many times."""
+        """Number of value sets that the gradient averages: the batch holds as many copies of each dummy input."""
         return 1
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return start values of one row's variables, without the dimension of rows; empty when there are none."""
+        """Return start values of one row's variables, without the row dimension; empty without variables."""
         return ()
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
-        """Return what a forward pass gets, differentiable in the variables (R, ...)."""
+        """Return the values for a forward pass, differentiable in the variables (R, ...)."""
         return variables
 
     def prior(self, values: Masks) -> Tensor | float:
@@ -67,19 +67,19 @@ class Block:
         return 0.0
 
     def project(self, variables: Masks) -> None:
-        """Put variables back into their range, in place."""
+        """Project variables to their range, in place."""
 
     def starting_at(self, values: Masks) -> Self:
-        """Return the same with given values as its start; as it is where nothing is searched."""
+        """Return the same block with given start values; unchanged if it has no variables."""
         return self
 
 
 @dataclass(frozen=True)
 class Bounded(Block):
-    """Numbers in [low, high] that a forward pass gets as they are.
+    """Numbers in [low, high] that a forward pass uses unchanged.
 
     Attributes:
-        start: of one row.
+        start: start values of one row.
     """
 
     start: Masks = ()
@@ -92,32 +92,32 @@ class Bounded(Block):
 
     @torch.no_grad()
     def project(self, variables: Masks) -> None:
-        """Clamp."""
+        """Clamp the variables, in place."""
         for variable in variables:
             variable.clamp_(self.low, self.high)
 
     def starting_at(self, values: Masks) -> Self:
-        """Return the same from there."""
+        """Return the same block with these start values."""
         return replace(self, start=values)
 
 
 @dataclass(frozen=True)
 class UnknownWeight(Bounded):
-    """One weight in [0, 1], shape (1,), that starts anywhere."""
+    """A weight in [0, 1], shape (1,), with a uniform random start."""
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return a uniform draw."""
+        """Return the start values, or a uniform draw."""
         return self.start or (torch.rand(1, generator=generator),)
 
 
 @dataclass(frozen=True)
 class Logits(Block):
-    """Logits without a range, over a temperature that falls from 1.
+    """Logits without a range, divided by a temperature that falls from 1.
 
     Attributes:
-        shape: of one row.
-        coldest: temperature at the end of the search; 1 keeps them as they are.
-        start: of one row; drawn from N(0, 1) when empty.
+        shape: shape of one row.
+        coldest: temperature at the end of the search; 1 keeps the logits unchanged.
+        start: start values of one row; drawn from N(0, 1) if empty.
     """
 
     shape: tuple[int, ...] = ()
@@ -125,28 +125,28 @@ class Logits(Block):
     start: Masks = ()
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return the start."""
+        """Return the start values, or a normal draw."""
         return self.start or (torch.randn(self.shape, generator=generator),)
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
-        """Return them as hard as they are by now."""
+        """Return the logits divided by the current temperature."""
         if self.coldest == 1.0:
             return variables
         return tuple(variable / self.coldest**progress.done for variable in variables)
 
     def starting_at(self, values: Masks) -> Self:
-        """Return the same from there."""
+        """Return the same block with these start values."""
         return replace(self, start=values)
 
 
 @dataclass(frozen=True)
 class Gaussian(Block):
-    """Draws of N(0, 1) under their own law: the prior is weight times the sum over tensors of mean(e^2) / 2.
+    """Draws of N(0, 1) with their negative log density as prior: weight times the sum over tensors of mean(e^2) / 2.
 
     Attributes:
-        shapes: of one row.
-        weight: of the prior.
-        is_zero: whether they start at 0, their expectation, and not at a draw.
+        shapes: shapes of one row's tensors.
+        weight: weight of the prior.
+        is_zero: whether they start at 0, their expectation, instead of a draw.
     """
 
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -166,13 +166,13 @@ class Gaussian(Block):
 
 @dataclass(frozen=True)
 class Unknowns:
-    """All that a search optimises beside the inputs, one block after the other."""
+    """All unknowns of a search besides the inputs, as a sequence of blocks."""
 
     blocks: tuple[Block, ...] = ()
 
     @property
     def draws(self) -> int:
-        """How many times each dummy stands in the batch."""
+        """Number of copies of each dummy input in the batch."""
         return max((block.draws for block in self.blocks), default=1)
 
     def followed_by(self, *blocks: Block) -> Unknowns:
@@ -180,15 +180,15 @@ class Unknowns:
         return Unknowns((*self.blocks, *blocks))
 
     def starting_at(self, values: Values) -> Unknowns:
-        """Return the same with given values as the start of the blocks that are named."""
+        """Return the same unknowns, with given start values for the named blocks."""
         return Unknowns(tuple(b.starting_at(values[b.name]) if b.name in values else b for b in self.blocks))
 
     def at_rate(self, rate: float) -> Unknowns:
-        """Return the same with another step of every block."""
+        """Return the same unknowns, with another step size for every block."""
         return Unknowns(tuple(replace(block, rate=rate) for block in self.blocks))
 
     def rates(self) -> dict[str, float]:
-        """Return the step of every block."""
+        """Return the step size of every block."""
         return {block.name: block.rate for block in self.blocks}
 
     def first(self, generator: torch.Generator) -> dict[str, Masks]:
@@ -197,11 +197,11 @@ class Unknowns:
         return {name: variables for name, variables in firsts.items() if variables}
 
     def forward_values(self, variables: Values, progress: SearchProgress) -> dict[str, Masks]:
-        """Return what a forward pass gets of every block."""
+        """Return every block's values for a forward pass."""
         return {block.name: block.forward_values(variables.get(block.name, ()), progress) for block in self.blocks}
 
     def reported_values(self, variables: Values, progress: SearchProgress) -> dict[str, Masks]:
-        """Return what a forward pass gets of the blocks that have variables."""
+        """Return the forward-pass values of the blocks that have variables."""
         by_name = {block.name: block for block in self.blocks}
         return {name: by_name[name].forward_values(values, progress) for name, values in variables.items()}
 
@@ -213,7 +213,7 @@ class Unknowns:
         return total
 
     def project(self, variables: Values) -> None:
-        """Put the variables of every block back into their range, in place."""
+        """Project the variables of every block to their range, in place."""
         for block in self.blocks:
             block.project(variables.get(block.name, ()))
 

@@ -1,7 +1,8 @@
-"""Watched calls of a model, and the gradients of their parameters as sums of outer products.
+"""Recording of a model's calls, and the gradients of their parameters as sums of outer products.
 
-For a linear, convolution, normalisation or embedding call the inputs are noted. With the gradient of its output they
-give the gradients of its parameters. Any other call that uses a parameter ends the fast path.
+The inputs of linear, convolution, normalisation and embedding calls are recorded. With the gradient of the call's
+output they determine the gradients of its parameters. Other calls with a parameter are not recorded; the probe of
+`fastest` then rejects the fast path.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Outer(NamedTuple):
     deltas: Tensor  # (R, n, out)
 
     def whole(self) -> Tensor:
-        """Return the gradients themselves, shape (R, out, in)."""
+        """Return the explicit gradients, shape (R, out, in)."""
         return self.deltas.mT @ self.inputs
 
     def squared(self) -> Tensor:
@@ -35,11 +36,11 @@ class Outer(NamedTuple):
         return ((self.inputs @ self.inputs.mT) * (self.deltas @ self.deltas.mT)).sum((1, 2))
 
 
-Part = Outer | Tensor  # a gradient (R, *shape) that is cheap to build stays a tensor
+Part = Outer | Tensor  # a gradient (R, *shape) that is cheap to compute stays a tensor
 
 
 class WatchedCall(NamedTuple):
-    """A watched call: its output, and a function from the gradient of the output to those of its parameters."""
+    """A recorded call: its output, and a function from the output's gradient to its parameters' gradients."""
 
     output: Tensor
     parts: Callable[[Tensor], dict[str, Part]]
@@ -50,7 +51,7 @@ class Unsuited(Exception):
 
 
 def joined(parts: list[Part]) -> Part:
-    """The gradient of a parameter that is used several times."""
+    """Return the gradient of a parameter that is used several times; raise `Unsuited` without a recorded call."""
     if not parts:
         raise Unsuited
     outers = [part for part in parts if isinstance(part, Outer)]
@@ -61,7 +62,7 @@ def joined(parts: list[Part]) -> Part:
 
 
 class Watch(TorchFunctionMode):
-    """Records every call that uses one of the compared parameters."""
+    """Records every linear, convolution, normalisation and embedding call."""
 
     def __init__(self, names: dict[int, str], second: frozenset[str], rows: int, examples: int) -> None:
         super().__init__()
@@ -84,14 +85,17 @@ class Watch(TorchFunctionMode):
         return self._names.get(id(parameter))
 
     def by_row(self, values: Tensor, features: tuple[int, ...], *names: str | None) -> Tensor:
-        """Return values (..., *features) that belong to the named parameters as (rows, n, *features)."""
+        """Return values (..., *features) of calls on the named parameters as (rows, n, *features)."""
         flat = values.reshape(-1, *features)
         if self._second.intersection(names):
             flat = flat.unflatten(0, (-1, self._examples)).transpose(0, 1)
         return flat.reshape(self.rows, -1, *features)
 
     def note(self, output: Tensor, parts: Callable[[Tensor], dict[str, Part]]) -> Tensor:
-        """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be computed."""
+        """Record a call and return its output.
+
+        An output that depends on no unknown becomes a leaf, so that its gradient can be computed.
+        """
         output = output if output.requires_grad else output.detach().requires_grad_()
         self.calls.append(WatchedCall(output, parts))
         return output
@@ -177,7 +181,7 @@ def _group_norm(
 def _scale(
     watch: Watch, normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]
 ) -> Tensor:
-    """Return normalised * weight + bias, both viewed as `shape`, and note the call."""
+    """Return normalised * weight + bias, both viewed as `shape`, and record the call."""
     if weight is None or bias is None:
         raise Unsuited
     scale, shift = watch.name(weight), watch.name(bias)

@@ -1,1 +1,1 @@
-"""Targets from a gradient whose inputs are known, whatever the loss."""
+"""Inference of labels and targets from a gradient with known inputs, for any loss."""

@@ -1,4 +1,4 @@
-"""The class of every example or pixel, from residuals."""
+"""Inference of the class of every example or pixel from output residuals."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from attacks.core.targets._values import CLEARLY, Targets
 from fedsim.core.types import NO_LABEL
 
 _CANDIDATES = 16  # classes of an example that are tried, from the most negative residual
-_ABOVE_ROUNDING = 1e-5  # of the largest residual
+_ABOVE_ROUNDING = 1e-5  # least residual, relative to the largest
 
 
 def read_classes(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> Targets | None:
-    """Return the class of each example or pixel: the one whose residual points almost as the observed one does.
+    """Return the class of each example or pixel: the class with a residual parallel to the observed residual.
 
-    Directions are compared, since weights of classes and labels that do not count change the size of all residuals.
+    Directions are compared, since class weights and ignored labels change the size of all residuals. Targets are None
+    if the outputs have another shape or a single class.
     """
-    values = residuals.values  # scores of classes stand in the second dimension
+    values = residuals.values  # class scores are in the second dimension
     if values.shape[2:] != shape or values.shape[1] < 2:  # noqa: PLR2004 - one class alone is no label
         return None
     order = values.argsort(1)[:, :_CANDIDATES]

@@ -1,4 +1,4 @@
-"""Targets of several heads, each from the residuals of its outputs."""
+"""Inference of the targets of several heads, each from the residuals of its own outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.core.types import LabelHead, placed
 
 
 def read_heads(residuals: Residuals, slope: Slope, heads: Sequence[LabelHead]) -> Targets:
-    """Return the labels of all heads in one row; numbers last, since a loss may count them for some classes alone."""
+    """Return the labels of all heads in one row; numbers last, since a loss may count them for some classes only."""
     shape = len(residuals.values), sum(head.labels for head in heads)
     values = torch.full(shape, torch.nan, dtype=torch.float64)
     are_read, are_bounded = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
@@ -37,9 +37,9 @@ def _read_head(head: LabelHead, residuals: Residuals, slope: Slope) -> Targets |
     """Return the labels of one head.
 
     Args:
-        head: says of which kind they are.
-        residuals: of its outputs, shape (B, outputs).
-        slope: from its labels (B, labels) to these.
+        head: gives the kind of the labels.
+        residuals: residuals of the head's outputs, shape (B, outputs).
+        slope: function from the head's labels (B, labels) to the residuals of its outputs.
     """
     if head.kind == "numbers":
         return read_numbers(residuals, slope, (head.labels,))
@@ -50,7 +50,7 @@ def _read_head(head: LabelHead, residuals: Residuals, slope: Slope) -> Targets |
 
 
 def _slope_of_head(slope: Slope, row: Tensor, labels: slice, outputs: slice) -> Slope:
-    """Return what gives the residuals of a head's outputs for its labels, those of the others left as they are."""
+    """Return the function from a head's labels to the residuals of its outputs; labels of other heads stay fixed."""
 
     def of_head(targets: Tensor) -> Tensor:
         whole = torch.cat([row[:, : labels.start], targets.to(row), row[:, labels.stop :]], 1)

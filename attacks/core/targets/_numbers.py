@@ -1,4 +1,4 @@
-"""The numbers whose residuals are the observed ones."""
+"""Inference of numeric targets from output residuals by Newton's method."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from attacks.core.targets._slopes import Slope
 from attacks.core.targets._values import Targets
 from attacks.core.tolerances import EXACT, LEAST
 
-_STEPS = 12  # of Newton's method; most residuals are linear in the target, which takes one
-_MATCHES = 1e-4  # of an example's largest residual: single precision leaves 1e-6 of it
-_BESIDE = 1e-3  # of the outputs, where Newton's method begins
-_FLAT = 1e-6  # slope of a residual by its target, of the largest, that counts as none
+_STEPS = 12  # of Newton's method; most residuals are linear in the target and need a single step
+_MATCHES = 1e-4  # relative to an example's largest residual: single precision has an error of about 1e-6
+_BESIDE = 1e-3  # offset of Newton's start from the outputs, relative to the largest output
+_FLAT = 1e-6  # slope of a residual by its target, relative to the largest, that counts as zero
 
 
 def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> Targets:
-    """Return the numbers whose residuals are the observed ones, by Newton's method from the outputs."""
+    """Return the numbers that reproduce the observed residuals, by Newton's method from the outputs."""
     outputs, values = residuals
     start = torch.zeros(len(outputs), *shape, dtype=torch.float64)
-    if outputs.numel() == start.numel():  # not at the outputs themselves: an absolute value has no slope there
+    if outputs.numel() == start.numel():  # not at the outputs themselves: an absolute value has no slope at zero
         start = outputs.reshape(start.shape) + _BESIDE * outputs.abs().amax().clamp_min(LEAST)
     targets = start
     depends = is_determined = torch.zeros(())
@@ -28,7 +28,7 @@ def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
         targets = targets.detach().requires_grad_()
         now = slope(targets)
         slopes, wanted = _slopes_by_target(now, targets), _by_example(values - now.detach())
-        # Where the loss is straight there is no slope; what an earlier step saw counts.
+        # Where the loss is linear the slope is zero; slopes of earlier steps count.
         inverse, is_any = torch.linalg.pinv(slopes, rtol=_FLAT), slopes.abs() > _FLAT * slopes.abs().amax()
         depends, is_determined = depends + is_any, is_determined + _are_determined(inverse @ slopes)
         step = inverse @ wanted[:, :, None]
@@ -43,12 +43,12 @@ def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
 
 
 def _are_determined(resolution: Tensor) -> Tensor:
-    """Say which targets residuals alone decide, from the products of slopes and their inverses (B, D, D)."""
+    """Return the mask of determined targets, from the products of inverse slopes and slopes (B, D, D)."""
     return resolution.diagonal(dim1=1, dim2=2) > 1.0 - _MATCHES
 
 
 def _slopes_by_target(residuals: Tensor, targets: Tensor) -> Tensor:
-    """Return how each residual moves with each target of its own example, shape (B, residuals, targets)."""
+    """Return the derivative of each residual by each target of its example, shape (B, residuals, targets)."""
     columns = _by_example(residuals).sum(0).unbind()
     rows = [
         torch.autograd.grad(column, targets, retain_graph=True, materialize_grads=True, allow_unused=True)[0]
@@ -60,12 +60,12 @@ def _slopes_by_target(residuals: Tensor, targets: Tensor) -> Tensor:
 
 
 def _by_example(values: Tensor) -> Tensor:
-    """Return values of each example in a row, shape (B, all)."""
+    """Return the values of each example in a row, shape (B, all)."""
     return values.reshape(len(values), -1)
 
 
 def _are_flat(slope: Slope, targets: Tensor, outputs: Tensor) -> Tensor:
-    """Say of which targets a larger distance from the output would leave the same residual, shape as the targets."""
+    """Return the mask of targets whose residual would not change at a larger distance from the output."""
     if outputs.numel() != targets.numel():
         return torch.zeros_like(targets, dtype=torch.bool)
     distance = targets - outputs.reshape(targets.shape)

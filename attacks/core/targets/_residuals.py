@@ -1,9 +1,9 @@
-"""What the output layer's residuals are, dL/dz of every example, from a gradient whose inputs are known.
+"""Compute the output layer's residuals, dL/dz of every example, from a gradient with known inputs.
 
-An output layer z = W h + b has the gradients dW = sum_i r_i h_i^T and db = sum_i r_i, with r_i = dL/dz_i. Of one
-example, h = dW^T db / |db|^2. Of several whose inputs are known, a forward pass gives every h_i, and least squares
-every r_i, while the rows [h_i, 1] are independent. Where no such layer gives the outputs, the gradient of any weight w
-is sum_k r_k dz_k/dw, which is linear in r too.
+An output layer z = W h + b has the gradients dW = sum_i r_i h_i^T and db = sum_i r_i, with r_i = dL/dz_i. For a single
+example, h = dW^T db / |db|^2. For several known inputs, a forward pass gives every h_i, and least squares every r_i, if
+the rows [h_i, 1] are independent. Without such an output layer, the gradient of any weight w is sum_k r_k dz_k/dw,
+which is linear in r too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fedsim.core.masks import inject_masks
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, placed
 
-_CONDITION = 1e6  # of the equations beyond which two examples share one
-_MOST_OUTPUTS = 1024  # of a whole batch where there is no output layer: a backward pass for each
-_EQUATIONS = 16  # weights for each of these outputs, from the last one on
+_CONDITION = 1e6  # condition number of the equations above which two examples count as dependent
+_MOST_OUTPUTS = 1024  # outputs of a whole batch without an output layer: each needs a backward pass
+_EQUATIONS = 16  # weights used per output, from the last parameter on
 
 
 class Residuals(NamedTuple):
     outputs: Tensor  # z, shape (B, ..., K), float64
-    values: Tensor  # dL/dz, the same
+    values: Tensor  # dL/dz, the same shape
 
 
 class OutputHead(NamedTuple):
@@ -41,7 +41,7 @@ class OutputHead(NamedTuple):
 
 
 def head_of(observation: Observation) -> OutputHead | None:
-    """Return the output layer and its mean gradient; None where it is not shared, or is one of several."""
+    """Return the output layer and its mean gradient; None if it is not shared or the model has several heads."""
     model, tensors = observation.model, observation.update.tensors
     output = output_layer(model, observation.spec.classes)
     if output is None and not observation.spec.heads:
@@ -60,7 +60,7 @@ def head_of(observation: Observation) -> OutputHead | None:
 
 
 def residuals_of_one(head: OutputHead) -> Residuals | None:
-    """Return output and residual of a single example, from the gradient alone."""
+    """Return output and residual of a single example, from the gradient alone; None if the gradient has not rank 1."""
     if head.bias_gradient is None or not bool(head.bias_gradient.any()):
         return None
     features = head.gradient.T @ head.bias_gradient / head.bias_gradient.square().sum()
@@ -75,7 +75,7 @@ def residuals_of_one(head: OutputHead) -> Residuals | None:
 def residuals_of_batch(
     observation: Observation, model: nn.Module, head: OutputHead, inputs: Tensor, masks: Masks | None
 ) -> Residuals | None:
-    """Return outputs and residuals of a batch, by least squares."""
+    """Return outputs and residuals of a batch by least squares; None if the equations are singular or inconsistent."""
     if observation.sites and masks is None:
         return None
     with (
@@ -102,7 +102,7 @@ def residuals_of_batch(
 def residuals_by_all_layers(
     observation: Observation, model: nn.Module, inputs: Tensor, masks: Masks | None
 ) -> Residuals | None:
-    """Return outputs and residuals of a batch by least squares on the gradients of the last weights."""
+    """Return outputs and residuals of a batch by least squares on the gradients of the last weights, or None."""
     if observation.sites and masks is None:
         return None
     shared = [(name, p) for name, p in model.named_parameters() if name in observation.update.tensors]
@@ -113,7 +113,7 @@ def residuals_by_all_layers(
         heads = [place for _, _, place in placed(observation.spec.heads)]
         chosen = {} if outputs.numel() > _MOST_OUTPUTS else _behind_outputs(shared, outputs, heads)
         if not chosen:
-            return None  # there are too many outputs, or the masks leave nothing of the examples
+            return None  # too many outputs, or the masks drop everything of the examples
         rows = [_flat(torch.autograd.grad(one, list(chosen.values()), retain_graph=True, materialize_grads=True))
                 for one in outputs.flatten().unbind()]  # fmt: skip
     model.requires_grad_(requires_grad=False)
@@ -133,7 +133,7 @@ def residuals_by_all_layers(
 def _behind_outputs(
     parameters: list[tuple[str, nn.Parameter]], outputs: Tensor, heads: Sequence[slice]
 ) -> dict[str, nn.Parameter]:
-    """Return the last parameters that the outputs of each head depend on, enough to tell these outputs."""
+    """Return the last parameters on which each head's outputs depend, enough to solve for the residuals."""
     chosen = dict[str, nn.Parameter]()
     for head in heads or [slice(None)]:
         of_head, every = outputs[:, head], [parameter for _, parameter in parameters]
@@ -144,7 +144,7 @@ def _behind_outputs(
 
 
 def _last(parameters: list[tuple[str, nn.Parameter]], numbers: int) -> dict[str, nn.Parameter]:
-    """Return the last parameters, until they hold as many numbers."""
+    """Return the last parameters, up to a total of `numbers` entries."""
     chosen, held = dict[str, nn.Parameter](), 0
     for name, parameter in reversed(parameters):
         chosen[name] = parameter

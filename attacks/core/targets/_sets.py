@@ -1,4 +1,4 @@
-"""Whether each thing of a set holds, from residuals."""
+"""Inference of set labels (each 0 or 1) from output residuals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attacks.core.targets._values import CLEARLY, Targets
 
 
 def read_sets(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> Targets | None:
-    """Return for each output whether its residual is that of 1 or of 0."""
+    """Return for each output whether its residual is the residual of label 1 or 0; None if shapes differ."""
     values, blank = residuals.values, torch.zeros(len(residuals.values), *shape, dtype=torch.float64)
     if blank.numel() != values.numel():
         return None

@@ -1,4 +1,4 @@
-"""The client's loss, asked which residual a target has: no loss is known by name, nor whether it is a mean or a sum."""
+"""The client's loss as a function from targets to output residuals, without knowledge of the loss or its reduction."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ Slope = Callable[[Tensor], Tensor]  # from targets (B, *label_shape) to dL/dz
 
 
 class UnfitTargets(Exception):
-    """The client's loss does not take targets of this kind or shape."""
+    """The client's loss does not accept targets of this kind or shape."""
 
 
 def slope_of(observation: Observation, outputs: Tensor, behind: Callable[[Tensor], Tensor]) -> Slope:
-    """Return the function that gives dL/dz at outputs z for targets, differentiable by these.
+    """Return the function from targets to dL/dz at outputs z, differentiable in the targets.
+
+    The returned function raises `UnfitTargets` if the loss does not accept the targets.
 
     Args:
         observation: gives the loss.
         outputs: z.
-        behind: what the model makes of them.
+        behind: function from z to the model's outputs.
     """
 
     @torch.enable_grad()
@@ -41,7 +43,10 @@ def slope_of(observation: Observation, outputs: Tensor, behind: Callable[[Tensor
 
 
 def outputs_behind(observation: Observation, model: nn.Module, name: str, examples: int) -> Callable[[Tensor], Tensor]:
-    """Return what the model makes of a layer's outputs; what is in front does not matter, so it sees zeros."""
+    """Return the function from a layer's outputs to the model's outputs.
+
+    The model's input is zeros: it has no effect.
+    """
     blank = torch.zeros(examples, *observation.spec.shape, dtype=torch.float64)
     model.eval()  # batch statistics of blank examples would not be defined
 
@@ -58,7 +63,7 @@ def unchanged(outputs: Tensor) -> Tensor:
 
 @contextmanager
 def _returning(module: nn.Module, outputs: Tensor) -> Iterator[None]:
-    """Have a module return these outputs, whatever it reads."""
+    """Make a module return these outputs, for any input."""
     handle = module.register_forward_hook(lambda *_: outputs)
     try:
         yield

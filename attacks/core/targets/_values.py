@@ -1,4 +1,4 @@
-"""Targets that were read from a gradient."""
+"""Targets that were inferred from a gradient."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-CLEARLY = 0.1  # distance of the nearest residual, of that of the next
+CLEARLY = 0.1  # distance of the nearest residual, relative to the distance of the next
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,10 @@ class Targets:
     """Targets of a batch, in the order of its examples.
 
     Attributes:
-        values: shape (B, *label_shape); NaN, or `NO_LABEL` for classes, where nothing is told.
-        are_read: which are the client's up to rounding, the same shape.
-        are_bounded: of which only the least distance from the output is told, since the loss is straight there.
+        values: shape (B, *label_shape); NaN, or `NO_LABEL` for classes, for targets that were not inferred.
+        are_read: True for targets that equal the client's up to rounding, the same shape.
+        are_bounded: True for targets of which only the least distance from the output is known: the loss is linear
+            there.
     """
 
     values: Tensor
@@ -25,12 +26,12 @@ class Targets:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every target is read."""
+        """Whether every target was inferred."""
         return bool(self.are_read.all())
 
     @property
     def in_words(self) -> str:
-        """What was read, for a note."""
+        """Number of inferred targets, as a sentence for a note."""
         read, bounded, every = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
         more = f", {bounded} are bounded: the loss is straight there" if bounded else ""
         return f"{read} of {every} targets are read from the output layer{more}"

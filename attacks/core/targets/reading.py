@@ -1,7 +1,7 @@
-"""Targets from a gradient whose inputs are known, whatever the loss: least squares, and then the loss itself.
+"""Infer targets from a gradient with known inputs, for any loss: least squares, then the loss itself.
 
-Residuals of the outputs follow by least squares (`_residuals.py`). The target of an example is the one whose residual
-is the observed one, which the client's own loss says (`_slopes.py`); each kind of label is searched in its own way.
+Residuals of the outputs follow by least squares (`_residuals.py`). The target of an example is the target that
+reproduces the observed residual under the client's own loss (`_slopes.py`). Each kind of label has its own search.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fedsim.core.types import Masks, Observation
 
 
 class LabelledGuess(NamedTuple):
-    """Labels of a guess, shape (B, *label_shape), and what a reader of the record should know of them."""
+    """Labels of a guess, shape (B, *label_shape), with notes for the record."""
 
     labels: Tensor
     notes: tuple[str, ...] = ()
@@ -45,13 +45,13 @@ class LabelledGuess(NamedTuple):
 def label_guess(
     observation: Observation, inputs: Tensor, masks: Masks | None, otherwise: Tensor | None = None
 ) -> LabelledGuess:
-    """Return the labels of guessed inputs: read where every one is, else granted or inferred, else what is told.
+    """Return the labels of guessed inputs: inferred if complete, else `otherwise`, else granted or partial labels.
 
     Args:
-        observation: what the attack got.
+        observation: inputs of the attack.
         inputs: guessed examples, shape (B, *shape).
-        masks: one per site, or None when some are unknown.
-        otherwise: labels that the attack has in place of granted or inferred ones.
+        masks: one per site, or None if some are unknown.
+        otherwise: labels that the attack has in place of granted or inferred labels.
     """
     targets = read_targets(observation, inputs, masks)
     if targets is not None and targets.is_whole:
@@ -66,12 +66,12 @@ def label_guess(
 
 
 def labels_to_search(observation: Observation) -> Tensor:
-    """Return the labels of a batch whose inputs are not known yet, shape (B, *label_shape).
+    """Return the labels of a batch with unknown inputs, shape (B, *label_shape).
 
-    They are granted, or inferred classes, or those of a single example, which the output layer alone tells.
+    The labels are granted, inferred classes, or the targets of a single example, inferred from the output layer alone.
 
     Raises:
-        NotApplicable: the gradient does not tell them.
+        NotApplicable: the gradient does not determine the labels.
     """
     if observation.labels is not None or observation.task.label_kind == "class":
         return labels_of(observation)
@@ -85,15 +85,16 @@ def labels_to_search(observation: Observation) -> Tensor:
 
 
 def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) -> Targets | None:
-    """Return the targets of a batch whose inputs are known; None where the output layer does not tell them.
+    """Return the targets of a batch with known inputs; None if the output layer does not determine them.
 
-    It does not where its gradient is hidden, inexact or of several steps, where a batch has more examples than the
-    layer has inputs, and where two examples have the same features.
+    The result is None if the gradient is hidden, inexact, clipped or of several steps, if a batch has more examples
+    than the layer has inputs, and if two examples have equal features.
 
     Args:
         observation: gives the model, the loss and the update.
-        inputs: of the whole batch, shape (B, *shape), or any one example: of one, only the gradient is read.
-        masks: one per site in front of the layer; None where they are not known, which one example does not need.
+        inputs: inputs of the whole batch, shape (B, *shape). For a single example any input works: only the gradient is
+            used.
+        masks: one per site in front of the layer; None if unknown, which suffices for a single example.
     """
     if not len(inputs) or one_gradient_only(observation) or inexact(observation) or _is_clipped(observation):
         return None
@@ -113,7 +114,7 @@ def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) 
 def _answered(
     observation: Observation, model: nn.Module, inputs: Tensor, masks: Masks | None
 ) -> tuple[Residuals, Slope] | None:
-    """Return outputs with their residuals, and what gives the residuals of other targets."""
+    """Return outputs with their residuals, and the function from other targets to residuals."""
     head = head_of(observation)
     residuals = residuals_of_one(head) if head is not None and len(inputs) == 1 else None
     if head is not None and residuals is None:
@@ -130,7 +131,7 @@ def _answered(
 
 
 def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) -> Targets | None:
-    """Return what residuals tell of targets of the task's kind."""
+    """Return the targets of the task's kind that the residuals determine."""
     kind, shape = observation.task.label_kind, observation.label_shape
     if kind == "heads":
         return read_heads(residuals, slope, observation.spec.heads)
@@ -142,7 +143,7 @@ def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) ->
 
 
 def _is_clipped(observation: Observation) -> bool:
-    """Say whether a known defense has shortened the gradient: by how much is not told."""
+    """Return whether a known defense has clipped the gradient, by an unknown factor."""
     bound = bound_of(observation)
     if bound is None:
         return False

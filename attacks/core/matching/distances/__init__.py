@@ -1,1 +1,1 @@
-"""Distances of gradients, one a file."""
+"""Gradient distances, one per file."""

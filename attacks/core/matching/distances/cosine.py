@@ -1,8 +1,9 @@
 """cosine: one cosine over all parameters.
 
-Idea: the length of a gradient tells how well a batch is learned, and its direction what it is: only that is compared.
+Idea: the length of a gradient shows how well the model fits a batch, its direction the batch itself. Only the direction
+    is compared.
 Equation: 1 - <g, g*> / (|g| |g*| + 1e-8), in [0, 2].
-Fails: where the length of the gradient tells something, as the level of a noise.
+Fails: if the length of the gradient carries information, such as the level of noise.
 Source: Geiping et al. 2020, arXiv 2003.14053, equation 4.
 """
 
@@ -21,7 +22,7 @@ from fedsim.core.registry import distance
 @final
 @distance("cosine", summary="1 - cosine of whole gradients", paper="2003.14053")
 class CosineDistance(Distance[DistanceConfig]):
-    """Compares directions."""
+    """Compares directions of whole gradients."""
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return 1 - cosine, shape (R,)."""

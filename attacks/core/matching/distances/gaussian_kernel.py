@@ -1,9 +1,10 @@
 """gaussian-kernel: 1 - the Gaussian kernel of each tensor's difference, in a weighted mean over tensors.
 
-Idea: a kernel saturates, so tensors that are far off do not drown those that are near; each has a width of its own.
+Idea: a kernel saturates, so tensors with large errors do not dominate tensors with small errors; each tensor has its
+    own width.
 Equation: sum over tensors l of b^l (1 - exp(-|g_l - g*_l|^2 / (w |g*_l|^2))) / sum of b^l, in [0, 1], with w = `width`
     and b = `depth_decay`.
-Fails: where every tensor is far off the kernel is flat, and nothing descends.
+Fails: if every tensor has a large error: the kernel is flat, and its gradient vanishes.
 Source: inspired by the abstract of Wang et al. 2020, arXiv 2009.06228 (SAPAG); widths and weights are chosen here.
 """
 
@@ -22,7 +23,7 @@ from fedsim.core.registry import distance
 
 
 class GaussianKernelConfig(DistanceConfig):
-    """Settings of the distance."""
+    """Settings of gaussian-kernel."""
 
     width: float = Field(default=1.0, gt=0, description="squared width w of the kernel, in squared norms of a tensor")
     depth_decay: float = Field(
@@ -33,7 +34,7 @@ class GaussianKernelConfig(DistanceConfig):
 @final
 @distance("gaussian-kernel", summary="1 - Gaussian kernel of each tensor's difference", related="2009.06228")
 class GaussianKernelDistance(Distance[GaussianKernelConfig]):
-    """Compares tensor by tensor, and ignores what is far off."""
+    """Compares tensor by tensor, with a bounded effect of large errors."""
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return the weighted mean over tensors, shape (R,)."""

@@ -1,9 +1,9 @@
 """l1: squared and absolute differences, with weights that may decay with depth.
 
-Idea: absolute differences still count near the minimum, where squares vanish.
-Equation: sum over tensors l of b^l (w |g_l - g*_l|_2^2 + a |g_l - g*_l|_1), with w = `squared_weight`,
-    a = `absolute_weight`, b = `depth_decay`; w = 0 leaves absolute differences alone.
-Fails: gradients must be built one row after the other, which takes longer.
+Idea: absolute differences still have a slope near the minimum, where the slope of squares vanishes.
+Equation: sum over tensors l of b^l (w |g_l - g*_l|_2^2 + a |g_l - g*_l|_1), with w = `squared_weight`, a =
+    `absolute_weight`, b = `depth_decay`; w = 0 leaves absolute differences alone.
+Fails: explicit gradients are needed, one row after the other, which is slower.
 Source: Deng et al. 2021, arXiv 2103.06819.
 """
 
@@ -21,7 +21,7 @@ from fedsim.core.registry import distance
 
 
 class L1Config(DistanceConfig):
-    """Settings of the distance."""
+    """Settings of l1."""
 
     squared_weight: float = Field(default=1.0, ge=0, description="weight w of the squared differences")
     absolute_weight: float = Field(default=0.01, ge=0, description="weight a of the absolute differences")

@@ -1,8 +1,8 @@
 """layer-cosine: the mean of the cosine distances of all tensors.
 
-Idea: the direction of every layer's gradient counts alike, also where it is small.
+Idea: the direction of every layer's gradient has equal weight, including small gradients.
 Equation: 1 - mean over tensors l of <g_l, g*_l> / (|g_l| |g*_l|).
-Fails: tensors whose gradient is noise count as much as the others.
+Fails: tensors with noise as their gradient have the same weight as the others.
 Source: Balunovic et al. 2022, arXiv 2202.08827.
 """
 

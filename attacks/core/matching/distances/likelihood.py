@@ -1,10 +1,10 @@
-"""likelihood: the negative log likelihood of noise of a known law.
+"""likelihood: the negative log likelihood of noise of a known distribution.
 
-Idea: the best attack on noise of a known law takes the noise's likelihood as its distance.
+Idea: against noise of a known distribution, the optimal distance is the negative log likelihood of the noise.
 Equation: -log p(g* | g) per entry, up to a constant: |g - g*|^2 / (2 s^2) for Gaussian noise, sqrt(2) |g - g*|_1 / s
     for Laplace noise. Relative noise has an s for each tensor, from rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. Noise on
-    unknown entries has a spike at 0: |g - g*|_1 is taken in its place. A gradient is clipped as the client's was.
-Fails: an attacker that was not told the law and the scale of the noise; changes of weights, whose noise is scaled.
+    unknown entries has a spike at 0: |g - g*|_1 replaces its likelihood. A gradient is clipped as the client's was.
+Fails: unknown distribution or scale of the noise; weight deltas, whose noise is scaled.
 Source: Balunovic, Dimitrov, Staab, Vechev 2022, arXiv 2111.04706, section 4.
 """
 
@@ -29,13 +29,13 @@ from fedsim.core.types.effects import AddedNoise
 @final
 @distance("likelihood", summary="negative log likelihood of noise of a known law", related="2111.04706")
 class Likelihood(Distance[DistanceConfig]):
-    """Says how likely the noise is that a row leaves over."""
+    """Measures the likelihood of the noise that a row implies."""
 
     def prepare(self, victims: VictimGroup) -> None:
-        """Take the noise that a defense says it adds.
+        """Read the noise that a defense declares.
 
         Raises:
-            NotApplicable: none says it, or the noise is not that of a gradient.
+            NotApplicable: no defense declares it, or the noise is not on a gradient.
         """
         first = victims.observations[0]
         noise = known_noise(first)
@@ -45,7 +45,7 @@ class Likelihood(Distance[DistanceConfig]):
         self.take(noise, bound_of(first), torch.tensor([first.update.tensors[name].numel() for name in names]))
 
     def take(self, noise: AddedNoise, bound: float | None, sizes: Tensor) -> None:
-        """Take the noise, the norm to which gradients were clipped, and the number of entries of every tensor."""
+        """Store the noise, the clipping norm of the gradients, and the number of entries of every tensor."""
         self._noise, self._bound, self._sizes = noise, bound, sizes
         self.reads_entries = noise.law == "laplace" or noise.share < 1.0
 
@@ -61,7 +61,7 @@ class Likelihood(Distance[DistanceConfig]):
         return misfit.sum(1) / self._sizes.sum()
 
     def _factors(self, gradients: Gradients) -> Tensor:
-        """Return the factor by which the client would have clipped each row's gradient, shape (R,)."""
+        """Return the clipping factor of each row's gradient, shape (R,)."""
         norms = gradients.squared().sum(1).sqrt()
         if self._bound is None:
             return torch.ones_like(norms)
@@ -77,7 +77,7 @@ class Likelihood(Distance[DistanceConfig]):
 
 
 def known_noise(observation: Observation) -> AddedNoise | str:
-    """Return the noise in an update whose likelihood is known, or why there is none."""
+    """Return the noise on an update if its likelihood is known, else the reason as a clause."""
     noise = noise_of(observation)
     if noise is None:
         return "no defense says the law and the scale of its noise"

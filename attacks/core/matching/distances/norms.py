@@ -1,8 +1,8 @@
 """norms: the distances of all tensors, added up.
 
-Idea: the gradient of every layer counts, also that of one whose gradient is small.
+Idea: the gradient of every layer counts, including layers with a small gradient.
 Equation: sum over tensors l of |g_l - g*_l|, roots of at least 1e-30, so that they have a derivative.
-Fails: its derivative does not fall towards the minimum, so a search ends with small steps alone.
+Fails: its derivative does not fall towards the minimum, so a search converges only with shrinking steps.
 Source: Hatamizadeh et al. 2022, arXiv 2203.11894.
 """
 

@@ -1,8 +1,8 @@
 """squared: the squared Euclidean distance of whole gradients.
 
-Idea: at the client's data it is 0, and it has derivatives of all orders, which second-order searches need.
+Idea: it is 0 at the client's data, and has derivatives of all orders, which second-order searches need.
 Equation: |g - g*|^2.
-Fails: large tensors drown the others.
+Fails: large tensors dominate the others.
 Source: Zhu, Liu, Han 2019, arXiv 1906.08935, equation 4.
 """
 
@@ -20,7 +20,7 @@ from fedsim.core.registry import distance
 @final
 @distance("squared", summary="squared distance of whole gradients", paper="1906.08935")
 class SquaredDistance(Distance[DistanceConfig]):
-    """Compares entries, whatever tensor they are in."""
+    """Compares all entries with equal weight."""
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return the squared distance, shape (R,)."""

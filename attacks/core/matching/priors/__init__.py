@@ -1,1 +1,1 @@
-"""Priors on inputs, one a file."""
+"""Priors on inputs, one per file."""

@@ -1,8 +1,8 @@
 """batch-statistics: activations have the running statistics of batch normalisation.
 
-Idea: running statistics of batch normalisation tell what activations of the clients' images look like.
+Idea: the running statistics of batch normalisation describe the activations of the clients' images.
 Equation: sum over layers of |mean - running mean| + |variance - running variance|.
-Fails: untrained models, whose statistics say nothing yet; models that keep none.
+Fails: untrained models, whose running statistics do not describe the data yet; models without running statistics.
 Source: Yin et al. 2021, arXiv 2104.07586, equation 7.
 """
 
@@ -29,10 +29,10 @@ _Norm = nn.modules.batchnorm._BatchNorm
 @final
 @prior("batch-statistics", summary="activations have the running statistics", related="2104.07586")
 class BatchStatistics(Prior[PriorConfig]):
-    """Compares with the statistics that the received model holds."""
+    """Compares activations with the running statistics of the received model."""
 
     def left_out(self, observation: Observation) -> str | None:
-        """Need running statistics."""
+        """Require running statistics."""
         return None if running_statistics(observation.model) else "the model keeps no running statistics"
 
     def of(self, victims: VictimGroup) -> Regulariser:
@@ -43,10 +43,10 @@ class BatchStatistics(Prior[PriorConfig]):
 
 
 class StatisticsDistance:
-    """Distance between the statistics of a row's activations and the running ones."""
+    """Distance between the statistics of a row's activations and the running statistics."""
 
     def __init__(self, observation: Observation, sites: Sequence[DropoutSite]) -> None:
-        """Copy the model; the copy runs in training mode, as the client's does."""
+        """Copy the model; the copy runs in training mode, like the client's."""
         self._model = copy.deepcopy(observation.model).train().requires_grad_(False)
         self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
         self._sites = sites
@@ -74,7 +74,7 @@ class StatisticsDistance:
 
 
 def running_statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return (mean, variance) of every batch normalisation that keeps them, by name."""
+    """Return (mean, variance) of every batch normalisation with running statistics, by name."""
     return {
         name: (module.running_mean, module.running_var)
         for name, module in model.named_modules()

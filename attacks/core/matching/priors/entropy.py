@@ -1,9 +1,9 @@
-"""entropy: dropout masks that a search relaxes are decided: kept or dropped.
+"""entropy: relaxed dropout masks are binary: kept or dropped.
 
-Idea: a client's masks are 0 or 1. A search that may take all between leaves masks undecided; here that has a price.
+Idea: a client's masks are 0 or 1. A relaxed search may end between 0 and 1; this prior penalises such entries.
 Equation: mean over all entries m of all masks of -m ln m - (1 - m) ln(1 - m), in [0, ln 2].
-Fails: early in a search, where it fixes what is not known yet, so its weight must be small; masks that are given or
-    drawn, of which it is 0.
+Fails: early in a search, where it fixes entries too soon, so its weight must be small; given or drawn masks, for which
+    it is 0.
 Source: Grandvalet, Bengio 2004, NIPS 17 (minimum entropy), there of class probabilities.
 """
 
@@ -20,16 +20,16 @@ from attacks.core.matching.terms import Prior, PriorConfig
 from fedsim.core.registry import prior
 from fedsim.core.types import Masks, Observation
 
-_DECIDED = 1e-6  # of 0 or 1: nearer entries have no slope, which would be without bound
+_DECIDED = 1e-6  # distance from 0 or 1 below which entries have no slope: it would be unbounded
 
 
 @final
 @prior("entropy", summary="dropout masks are decided", related="Grandvalet 2004, NIPS 17")
 class Entropy(Prior[PriorConfig]):
-    """Prices masks between 0 and 1."""
+    """Penalises masks between 0 and 1."""
 
     def left_out(self, observation: Observation) -> str | None:
-        """Need dropout."""
+        """Require dropout."""
         return None if observation.sites else "the model drops nothing out"
 
     def of(self, victims: VictimGroup) -> Regulariser:

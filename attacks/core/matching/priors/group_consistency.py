@@ -1,8 +1,8 @@
-"""group-consistency: restarts agree on what the gradient determines.
+"""group-consistency: restarts agree with each other.
 
-Idea: several starts find the same where the gradient tells it, and their mean is nearer than most of them.
-Equation: |x - mean over restarts|^2; images of one label are first assigned to those of the first restart.
-Fails: a single restart, where it is 0; restarts that agree on what is wrong.
+Idea: several restarts agree where the gradient determines the image, and their mean is better than most of them.
+Equation: |x - mean over restarts|^2; images of equal labels are first matched to the images of the first restart.
+Fails: a single restart, where it is 0; restarts with a common error.
 Source: Yin et al. 2021, arXiv 2104.07586, equation 11, with assignment in place of optical flow.
 """
 
@@ -33,7 +33,7 @@ class GroupConsistency(Prior[PriorConfig]):
 def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tensor]) -> Tensor:
     """Return each row's squared distance to the mean of its victim's rows, shape (R,).
 
-    Images of one label may be in different orders; they are first put into the order of the victim's first row.
+    Images of equal labels may be in different orders; they are first reordered to match the victim's first row.
 
     Args:
         inputs: shape (R, B, *shape).
@@ -54,7 +54,7 @@ def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tens
 
 
 def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
-    """For each of `others` (B, ...), the index of the image of the same label that is assigned to it."""
+    """Return, for each of `others` (B, ...), the index of the matched image of the same label."""
     order = torch.arange(len(labels))
     for label, count in zip(*labels.unique(return_counts=True), strict=True):
         if count > 1:

@@ -1,8 +1,9 @@
 """patch-borders: pixels on both sides of a border between patches are alike.
 
-Idea: a transformer's gradient hardly tells the places of its patches, and their borders do.
+Idea: the gradient of a transformer hardly determines the positions of its patches; the continuity of their borders
+    does.
 Equation: sum over borders of |x_in - x_out|.
-Fails: models that do not project patches.
+Fails: models without a patch projection.
 Source: Hatamizadeh et al. 2022, arXiv 2203.11894.
 """
 
@@ -25,10 +26,10 @@ from fedsim.core.types import Observation
 @final
 @prior("patch-borders", summary="patches fit to their neighbours", related="2203.11894")
 class PatchBorders(Prior[PriorConfig]):
-    """Compares the borders of the patches that the model projects."""
+    """Compares pixels across the borders of the model's patches."""
 
     def left_out(self, observation: Observation) -> str | None:
-        """Need patches."""
+        """Require patches."""
         return None if patch_projection(observation) is not None else "no layer projects patches of the image"
 
     def of(self, victims: VictimGroup) -> Regulariser:
@@ -41,7 +42,7 @@ class PatchBorders(Prior[PriorConfig]):
 
 
 def border_differences(inputs: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
-    """Return the norms of the differences across the borders of patches, added up, shape (R,).
+    """Return the sum of the norms of differences across patch borders, shape (R,).
 
     Args:
         inputs: shape (R, B, C, H, W).

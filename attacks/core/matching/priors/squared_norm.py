@@ -1,6 +1,6 @@
-"""squared-norm: images are not far from grey.
+"""squared-norm: images are close to grey.
 
-Idea: pixels far outside of what images have are unlikely.
+Idea: pixels far outside the usual range of images are unlikely.
 Equation: |x|^2, in normalised units.
 Fails: it shrinks contrast, so its weight must be small.
 Source: Yin et al. 2021, arXiv 2104.07586.
@@ -18,7 +18,7 @@ from fedsim.core.registry import prior
 @final
 @prior("squared-norm", summary="squared norm of the images", related="2104.07586")
 class SquaredNorm(Prior[PriorConfig]):
-    """Adds squares of pixels up."""
+    """Sums the squares of pixels."""
 
     def of(self, victims: VictimGroup) -> Regulariser:
         """Return the squared norm of a row."""

@@ -34,10 +34,10 @@ class TotalVariationConfig(PriorConfig):
 @final
 @prior("total-variation", summary="neighbouring pixels are alike", related="2003.14053")
 class TotalVariation(Prior[TotalVariationConfig]):
-    """Adds differences of neighbours up."""
+    """Averages the absolute differences of neighbouring pixels."""
 
     def left_out(self, observation: Observation) -> str | None:
-        """Need images."""
+        """Require images."""
         return None if len(observation.spec.shape) >= _IMAGE else "the examples are not images"
 
     def of(self, victims: VictimGroup) -> Regulariser:
@@ -53,7 +53,7 @@ def total_variation(inputs: Tensor, beyond: int = 0) -> Tensor:
 
     Args:
         inputs: shape (R, B, C, H, W).
-        beyond: rows and columns of zeros behind the last ones.
+        beyond: rows and columns of zeros after the last row and column.
     """
     if inputs.ndim < 5:  # noqa: PLR2004 - (R, B, C, H, W)
         return inputs.new_zeros(len(inputs))
