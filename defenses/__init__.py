@@ -1,1 +1,1 @@
-"""Defenses, one a file, in folders by their place in a client's step."""
+"""Defenses, one module each, in folders by their place in a client's step."""

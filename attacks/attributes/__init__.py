@@ -1,1 +1,1 @@
-"""Say which value an attribute of the data behind an update has."""
+"""Attribute inference attacks: infer the value of an attribute of the data from an update."""

@@ -1,4 +1,4 @@
-"""Reading a value from what is kept of changes: by a probe, after scaling."""
+"""Base class of attribute attacks: standardise features of weight deltas and classify them by a probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Config
 
-_LEAST_SPREAD = 1e-6  # of a figure that is the same in all public changes: it says nothing, and must not be enlarged
+_LEAST_SPREAD = 1e-6  # floor of a feature's standard deviation: a constant feature has no information
 
 
 def _probes() -> list[str]:
@@ -21,7 +21,7 @@ def _probes() -> list[str]:
 
 
 class ReadingConfig(Config):
-    """Settings of attacks that read by a probe."""
+    """Settings of attacks that classify by a probe."""
 
     probe: str = Field(default="ridge", description="component of hook probe that tells the values, with its defaults")
 
@@ -37,11 +37,11 @@ ReadingT = TypeVar("ReadingT", bound=ReadingConfig)
 
 
 class ReadingAttack(AttributeAttack[ReadingT]):
-    """Reads by a probe what `describe` keeps of a change."""
+    """Classifies the features that `describe` computes, by a probe."""
 
     @final
     def read(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what the probe says, after each figure was given mean 0 and spread 1 over the public changes."""
+        """Return the probe's predictions on features standardised over the public weight deltas."""
         method = registry.get("component", self.config.probe)
         probe: Any = method.make(method.config())
         centre, spread = known.mean(0), known.std(0).clamp_min(_LEAST_SPREAD)
@@ -50,10 +50,10 @@ class ReadingAttack(AttributeAttack[ReadingT]):
 
 
 def check_not_empty(sizes: int) -> None:
-    """Refuse a change of which the server sees nothing.
+    """Raise if the server sees no tensor of an update.
 
     Raises:
-        FedsimError: it has no tensor.
+        FedsimError: no tensor is shared.
     """
     if not sizes:
         raise FedsimError("the server sees no tensor of the updates. Widen threat.shares.")

@@ -1,12 +1,13 @@
-"""change-norms: read an attribute from how far each row and each column of a model's tensors moved.
+"""change-norms: infer an attribute from the norms of the rows and columns of a weight delta.
 
-Idea: what data hold decides which neurons and which tokens they touch, so lengths of rows tell examples apart even
-    where signs do not.
-Equation: d(u) = log(|u_i,:| / s + e) and log(|u_:,j| / s + e) of every matrix u of the change, s the root mean square
-    of such lengths in u, e = 1e-3; a probe learns value <- d on changes of public examples.
+Idea: data determine which neurons and which tokens they change, so row norms distinguish examples even where signs do
+    not.
+Equation: d(u) = log(|u_i,:| / s + e) and log(|u_:,j| / s + e) of every matrix u of the delta, s the root mean square
+    of such norms in u, e = 1e-3; a probe learns value <- d on weight deltas of public examples.
 Assumes: single updates; public examples with the attribute; the model that the clients received, and how they train.
-Recovers: the value of the attribute that most examples behind an update have.
-Fails: batches that mix the values; noise above the lengths; clipping and pruning are seen in public changes too.
+Recovers: the most frequent value of the attribute among the examples of an update.
+Fails: batches that mix the values; noise above the norms. Clipping and pruning are reproduced in the public weight
+    deltas too.
 Source: after Melis et al. 2019, arXiv 1805.04049, section 4 (property classifiers on updates); lengths are chosen here.
 """
 
@@ -22,23 +23,23 @@ from attacks.attributes._reading import ReadingAttack, ReadingConfig, check_not_
 from fedsim.core.registry import attribute_attack
 from fedsim.core.types import Tensors
 
-_FLOOR = 1e-3  # of the typical length: rows that did not move are alike, however close to zero rounding left them
+_FLOOR = 1e-3  # relative to the root mean square norm: makes unchanged rows equal in spite of rounding
 
 
 @final
 @attribute_attack("change-norms", summary="how far rows and columns moved, read by a probe", related="1805.04049")
 class ChangeNorms(ReadingAttack[ReadingConfig]):
-    """Keeps the lengths of rows and columns."""
+    """Uses the norms of rows and columns."""
 
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
-        """Return the logarithms of all lengths, shape (F,)."""
+        """Return the logarithms of all norms, shape (F,)."""
         kept = [length for tensor in change.values() for length in _lengths(tensor)]
         check_not_empty(len(kept))
         return torch.cat(kept)
 
 
 def _lengths(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield the logarithms of the lengths of rows and of columns, or of the entries where there are none."""
+    """Yield the log norms of rows and of columns, or the log absolute entries of a vector."""
     if tensor.dim() < 2:  # noqa: PLR2004 - rows and columns
         yield _scaled(tensor.reshape(-1).abs())
         return

@@ -1,12 +1,12 @@
-"""change-projection: read an attribute from a random projection of the direction of a change.
+"""change-projection: infer an attribute from a random projection of the direction of a weight delta.
 
-Idea: changes of examples that share an attribute point into similar directions, and inner products survive a random
-    projection, so a linear reader needs few of its figures.
-Equation: d(u)_k = sum of s_i u_i over the entries i with h(i) = k, divided by |u|; h draws one of `width` places and s
-    a sign for each entry, the same for all changes; a probe learns value <- d on changes of public examples.
+Idea: weight deltas of examples that share an attribute point into similar directions, and random projections preserve
+    inner products, so a linear probe needs few projected coordinates.
+Equation: d(u)_k = sum of s_i u_i over the entries i with h(i) = k, divided by |u|; h assigns one of `width` coordinates
+    and s a random sign to each entry, the same for all deltas; a probe learns value <- d on deltas of public examples.
 Assumes: single updates; public examples with the attribute; the model that the clients received, and how they train.
-Recovers: the value of the attribute that most examples behind an update have.
-Fails: where labels turn the sign of the change, so that the mean over examples says nothing; noise; mixed batches.
+Recovers: the most frequent value of the attribute among the examples of an update.
+Fails: if labels turn the sign of the delta, so that the mean over examples has no information; noise; mixed batches.
 Source: after Melis et al. 2019, arXiv 1805.04049, section 4; the projection is that of Weinberger et al. 2009, arXiv
     0902.2206.
 """
@@ -35,7 +35,7 @@ class ChangeProjectionConfig(ReadingConfig):
     "change-projection", summary="a random projection of the change, read by a probe", related="1805.04049"
 )
 class ChangeProjection(ReadingAttack[ChangeProjectionConfig]):
-    """Keeps sums of entries with random signs."""
+    """Uses sums of entries with random signs."""
 
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
         """Return the sums, shape (width,)."""

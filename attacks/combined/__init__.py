@@ -1,1 +1,1 @@
-"""Choose among attacks, or combine their guesses."""
+"""Attacks that choose among other attacks, or combine their guesses."""

@@ -1,8 +1,8 @@
-"""What a gradient shows before any attack: ranks, conditioning, exact zeros and noise of its layers.
+"""Diagnostics of a gradient before any attack: ranks, conditioning, exact zeros and noise of its layers.
 
-The weight gradient of a linear layer spans the inputs of its B examples (or their tokens). So its rank bounds how many
-can be told apart, its condition number how sharply, and its exact zeros show dropped or inactive units. A last layer
-sees one vector per example: what its gradient holds beyond rank B is noise.
+The weight gradient of a linear layer spans the inputs of its B examples (or their tokens). So its rank bounds the
+number of separable examples, its condition number the accuracy, and its exact zeros show dropped or inactive units. A
+last layer has one input vector per example: the part of its gradient beyond rank B is noise.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MATRIX = 2
 
 @dataclass(frozen=True)
 class LayerLeak:
-    """One weight gradient, as a matrix (outputs, inputs).
+    """Diagnostics of one weight gradient as a matrix (outputs, inputs).
 
     Attributes:
         rank: number of singular values above 1e-5 of the largest; a lower bound if `is_full`.
-        condition: ratio of the largest of these to the smallest.
+        condition: ratio of the largest to the smallest of these singular values.
         zero_share: share of exactly zero entries.
-        beyond: norm of the singular values after the first B (the batch size), relative to that of all.
+        beyond: norm of the singular values after the first B (the batch size), relative to the norm of all.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Leak:
     is_noisy: bool
 
     def facts(self) -> dict[str, float]:
-        """Return the figures by name, for the record."""
+        """Return the metrics by name, for the record."""
         named: dict[str, float] = {}
         for layer in self.layers:
             named[f"rank of {layer.name}"] = layer.rank
@@ -85,7 +85,7 @@ def _layer(name: str, matrix: Tensor, batch_size: int) -> LayerLeak:
 
 
 def _singular_values(matrix: Tensor, wanted: int) -> Tensor:
-    """All singular values of a small matrix, descending; for a larger one the first ones, from a random sketch."""
+    """Return all singular values of a small matrix, descending; of a larger matrix the first, from a random sketch."""
     exact = matrix.double()
     if min(matrix.shape) <= _SMALL:
         return torch.linalg.svdvals(exact)
@@ -95,7 +95,7 @@ def _singular_values(matrix: Tensor, wanted: int) -> Tensor:
 
 
 def _is_noisy(last: LayerLeak, matrix: Tensor, observation: Observation) -> bool:
-    """Whether the last layer's gradient, which has one vector per example, exceeds the batch's rank."""
+    """Return whether the last layer's gradient, with one input vector per example, exceeds rank B."""
     batch_size = observation.batch_size
     is_head = matrix.shape[0] == observation.spec.classes
     if batch_size is None or not is_head or batch_size >= min(matrix.shape) - 1:

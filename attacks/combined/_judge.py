@@ -1,7 +1,7 @@
-"""Which of several guesses explains the gradient best, without using the truth and without fitting noise.
+"""Choose the guess that explains the gradient best, without the ground truth and without fitting noise.
 
-A guess with unknown masks gets the masks that explain the gradient best, with the inputs fixed. Where the gradient is
-noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
+Unknown masks of a guess are fitted to the gradient, with the inputs fixed. If the gradient is noisy, masks are fitted
+on one part of the tensors and guesses are compared on the held-out part.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FittedGuess:
     """A guess with its best masks.
 
     Attributes:
-        distance: 1 - cosine between the gradient at the guess and the observed one, over the compared tensors.
+        distance: 1 - cosine between the guess's and the observed gradient, over the compared tensors.
     """
 
     inputs: Tensor
@@ -50,22 +50,22 @@ class FittedGuess:
 
 
 class GuessJudge:
-    """Compares guesses for one observation.
+    """Compares guesses for an observation.
 
     Attributes:
-        modalities: what the examples may be.
+        modalities: supported modalities of the examples.
     """
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES
 
     def __init__(self, observation: Observation, labels: Tensor, *, is_noisy: bool, iterations: int) -> None:
-        """Hold out every other tensor of the second half when the gradient is noisy.
+        """Hold out every other tensor of the second half if the gradient is noisy.
 
-        Equations are solved in the first layers, so no guess has seen the held-out tensors.
+        Equations are solved in the first layers, so no guess depends on the held-out tensors.
 
         Args:
-            observation: what the attack got.
-            labels: one per example.
+            observation: the attack's observation.
+            labels: label of each example.
             is_noisy: whether to hold tensors out.
             iterations: iterations of a search for masks.
         """
@@ -77,11 +77,11 @@ class GuessJudge:
         self._fitted = [name for name in names if name not in self.held_out]
 
     def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> FittedGuess:
-        """Return a guess with its distance; unknown masks are found first, with the inputs fixed.
+        """Return a guess with its distance; unknown masks are searched first, with the inputs fixed.
 
         Args:
             inputs: shape (B, *shape).
-            masks: one per site, or None.
+            masks: mask of each site, or None.
             generator: for the search of masks.
         """
         if masks is None:
@@ -89,9 +89,9 @@ class GuessJudge:
         return FittedGuess(inputs, masks, self._distance(inputs, masks))
 
     def unite(self, batches: Sequence[OrderedGuess], generator: torch.Generator) -> Union:
-        """Return what examples of several guesses make together, the best guess first.
+        """Return the best combination of examples from several guesses, the best guess first.
 
-        Where masks are searched, only places where nothing was found are filled: a search for each swap takes too long.
+        If masks are searched, only missing examples are filled: a mask search for each swap is too slow.
         """
         return unite(
             batches,
@@ -105,10 +105,11 @@ class GuessJudge:
         return self._continued(judged, generator, rate=0.0)
 
     def polish(self, judged: FittedGuess, generator: torch.Generator) -> FittedGuess:
-        """Return a guess after a search for its masks of the same length, in which the inputs may move a little.
+        """Return a guess after a mask search of the same length, in which the inputs may also move a little.
 
-        It starts from masks that fit already: bad masks would pull good inputs away. Compare the result with `settle`,
-        since a longer search finds better masks for any inputs.
+        It starts from fitted masks, since bad masks would pull good inputs away. Compare the result with `settle`: a
+        longer
+        search finds better masks for any inputs.
         """
         return self._continued(judged, generator, rate=_INPUT_RATE)
 
@@ -128,7 +129,7 @@ class GuessJudge:
         unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
         search = Search(unknowns, lambda _victim, _generator: inputs, CosineDistance(DistanceConfig()))
         settings = DescentSettings(self._iterations, rate, schedule="cosine")
-        ends = BestStep(lambda _step: None)  # at the deadline, as what is watched
+        ends = BestStep(lambda _step: None)  # stops at the deadline
         victim = VictimGroup([self._observation], [self._labels], [generator], [ends])
         (row,) = descend(Descent(self._comparison, search, victim, settings, pixel_box(self._observation)))
         return row.inputs, row.masks

@@ -1,6 +1,7 @@
-"""Guesses of a batch that are complete or not, and what several of them make together.
+"""Combine complete and incomplete guesses of a batch.
 
-An attack may find a part of a batch and another one the rest. Their union is kept where the gradient says so.
+One attack may find a part of a batch and another attack the rest. Their union is kept if it explains the gradient
+better.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from attacks.core.batches import OrderedGuess
 
-_SAME = 1e-2  # of an example's norm: what two exact attacks find of one example differs by less
+_SAME = 1e-2  # relative distance below which two guesses are the same example; exact attacks differ by less
 
 
 class Union(NamedTuple):
@@ -21,7 +22,7 @@ class Union(NamedTuple):
 
     Attributes:
         batch: the examples.
-        sources: the numbers of the guesses that they come from, the one that it began with first.
+        sources: indices of the contributing guesses, the initial guess first.
     """
 
     batch: OrderedGuess
@@ -34,10 +35,10 @@ def unite(
     """Return the batch of examples from all guesses that explains the gradient best.
 
     Args:
-        batches: the guesses, the best one first.
-        labels: one per example.
-        distance: of the gradient of a whole batch (B, *shape) from the observed one.
-        swaps: whether to try also other examples in the places of those that were found: a distance for each.
+        batches: the guesses, the best first.
+        labels: label of each example.
+        distance: gradient distance of a whole batch (B, *shape) from the observed gradient.
+        swaps: whether to also try replacing found examples, at the cost of one distance for each swap.
     """
     best, least = Union(batches[0], (0,)), distance(batches[0].inputs)
     for begun, first in enumerate(batches):
@@ -55,7 +56,7 @@ def unite(
 
 
 def _filled(batch: OrderedGuess, other: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
-    """Return a batch with what the other guess found in the places where nothing was; None if it found nothing new."""
+    """Return a batch with missing examples filled by new examples of the other guess; None without new examples."""
     inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
     for example in other.are_found.nonzero().flatten().tolist():
         empty = (~are_found & (labels == labels[example])).nonzero().flatten()
@@ -65,7 +66,7 @@ def _filled(batch: OrderedGuess, other: OrderedGuess, labels: Tensor) -> Ordered
 
 
 def _swapped(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[OrderedGuess]:
-    """Yield batches with an example in one of the places where it fits; none if it is there already."""
+    """Yield batches with an example in each position that fits its label; none if the batch contains it already."""
     if _is_among(example, batch.inputs[batch.are_found & fits]):
         return
     for place in fits.nonzero().flatten().tolist():

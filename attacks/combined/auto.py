@@ -1,11 +1,13 @@
 """auto: run every attack that applies, from cheap and exact to expensive, and keep the best guess.
 
-Idea: the attacker that a defender must expect picks the attack that fits. This one measures ranks, conditioning, zeros
-    and noise, then tries attacks in the order of their effort; a guess that explains the gradient exactly ends it.
-Equation: argmin over guesses x of 1 - cos(g(x, masks), g*), with the best masks for each x; under noise on tensors that
-    no fit has seen. The best image is refined, which counts only where it explains the gradient better.
-Assumes: what the scenario grants; attacks that need more are left out, with the reason in the notes.
-Recovers: what the winner recovers; a known change of the batch (transforms, mixtures) is then undone.
+Idea: a defender must expect an attacker that chooses the best attack for the situation. This attack measures ranks,
+    conditioning, zeros and noise, then tries attacks in the order of their effort; a guess that explains the gradient
+    exactly ends it.
+Equation: argmin over guesses x of 1 - cos(g(x, masks), g*), with the best masks for each x; under noise on held-out
+    tensors. The best image is refined, and the refinement counts only if it explains the gradient better.
+Assumes: the attacker knowledge that the scenario grants; attacks that need more are left out, with the reason in the
+    notes.
+Recovers: as the winning attack; a known change of the batch (transforms, mixtures) is then undone.
 Fails: when no attack applies. For several local steps it compares the attacks' own objectives, a weaker test.
 Source: this project; the notes name the attack that won.
 """
@@ -39,7 +41,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
-_FOR_SEARCHES = 0.7  # of the time; the rest is for the comparison of their guesses
+_FOR_SEARCHES = 0.7  # share of the time for searches; the rest is for the comparison of their guesses
 
 
 class AutoConfig(Config):
@@ -64,7 +66,7 @@ class _Tried:
 
 
 class _Attempts:
-    """Guesses so far, why other attacks gave none, and whether any attack ran or would have with more time."""
+    """Guesses so far, the reasons why other attacks gave none, and whether any attack ran or lacked only time."""
 
     def __init__(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> None:
         self._observation, self._generator, self._counted = observation, generator, counted
@@ -73,18 +75,18 @@ class _Attempts:
         self.ran = False
 
     def price(self, name: str, candidate: Attack[Any]) -> float:
-        """Return what an attack expects to cost; it comes last where it cannot say."""
+        """Return an attack's expected cost; infinite, with the error noted, if it raises."""
         try:
             return candidate.outlook(self._observation).price
-        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+        except Exception as error:  # a bug in an attack must not hide the guesses of the others
             self.passed.append(f"{name} failed: {describe_exception(error)}")
             return math.inf
 
     def fits(self, name: str, candidate: Attack[Any]) -> bool:
-        """Say whether an attack applies; why not is kept."""
+        """Return whether an attack applies; the reason for a refusal is noted."""
         try:
             verdict = candidate.fits(self._observation)
-        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+        except Exception as error:  # a bug in an attack must not hide the guesses of the others
             self.passed.append(f"{name} failed: {describe_exception(error)}")
             return False
         if not verdict.holds:
@@ -92,24 +94,24 @@ class _Attempts:
         return verdict.holds
 
     def leave_out(self, name: str) -> None:
-        """Note that no time is left for an attack that fits."""
+        """Note that no time is left for an applicable attack."""
         self.ran = True
         self.passed.append(f"{name} was left out: no time was left")
 
     def succeed(self, name: str, candidate: Attack[Any], seconds: float) -> bool:
-        """Use an attack in every way, within so many processor seconds."""
+        """Run an attack from each possible start, within `seconds` of CPU time; return whether it ends the attempts."""
         with limited(seconds):
             ways = _ways(self._observation, name, candidate, tuple(self.tried))
             return any(self.ends_with(words, partial(way, self._generator, self._counted)) for words, way in ways)
 
     def ends_with(self, name: str, search: Callable[[], Reconstruction]) -> bool:
-        """Search, keep the guess or the reason why there is none, and say whether it ends the attempts."""
+        """Run a search, store its guess or its failure, and return whether it ends the attempts."""
         try:
             guess = search()
         except NotApplicable as reason:
             self.passed.append(f"{name} does not apply: {reason}")
             return False
-        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+        except Exception as error:  # a bug in an attack must not hide the guesses of the others
             if self._counted.has_stopped:
                 raise
             self.passed.append(f"{name} failed: {describe_exception(error)}")
@@ -134,7 +136,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Try, compare and refine; then undo what known defenses did to the batch."""
+        """Try, compare and refine; then undo the changes of the batch by known defenses."""
         counted = Numbered(on_step)
         if not changes_batch(observation):
             return self._seen(observation, generator, counted)
@@ -151,7 +153,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
     def _undone(
         self, observation: Observation, generator: torch.Generator, counted: Numbered
     ) -> tuple[Reconstruction | None, str]:
-        """Return the batch before the change, or, if nothing undoes it, as the model saw it; or why there is none."""
+        """Return the batch before the change, or as the model saw it if the change cannot be undone; or the failure."""
         try:
             seen = self._seen(observation, generator, counted)
         except NotApplicable as reason:
@@ -161,7 +163,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         return undone(observation, seen, generator) or seen, ""
 
     def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
-        """Return the best guess of the batch that the model saw."""
+        """Return the best guess of the batch as the model saw it."""
         leak = leak_of(observation)
         tried, passed, ran = self._attempt(observation, generator, counted, undoing=False)
         if not tried and ran:
@@ -175,7 +177,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
     def _attempt(
         self, observation: Observation, generator: torch.Generator, counted: Numbered, *, undoing: bool
     ) -> tuple[list[_Tried], list[str], bool]:
-        """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
+        """Return the guesses up to the first exact guess, the failures of other attacks, and whether any attack ran."""
         attempts = _Attempts(observation, generator, counted)
         fitting = (one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one))
         with limited(_FOR_SEARCHES * seconds_left()):
@@ -187,7 +189,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         return attempts.tried, attempts.passed, attempts.ran
 
     def _candidates(self, attempts: _Attempts, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
-        """Yield attacks in the order of their effort, then of what they expect: those that undo a change, or others."""
+        """Yield attacks ordered by effort, then by expected cost: either attacks that undo a change, or the others."""
         known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
             group: list[tuple[str, Attack[Any]]] = []
@@ -206,7 +208,10 @@ class Auto(LabelFreeAttack[AutoConfig]):
         generator: torch.Generator,
         counted: Numbered,
     ) -> list[_Tried]:
-        """Return what attacks reach from the best guess, also from one of a later attack, up to the first exact one."""
+        """Return the results of attacks that continue from the best guess, up to the first exact result.
+
+        Attacks also continue from the guess of a winner that itself continued.
+        """
         attempts = _Attempts(observation, generator, counted)
         for name, candidate in self._candidates(attempts, undoing=False):
             words = f"{name} from {best.name}"
@@ -281,11 +286,12 @@ class Auto(LabelFreeAttack[AutoConfig]):
 
 
 def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
-    """Yield candidates with the processor seconds of each, of what is left when it begins.
+    """Yield candidates with their CPU seconds, as a share of the time left when the candidate starts.
 
-    An attack that ends by itself gets an equal share. Of the descents, which come last and end late, each gets half,
-    and the last one all. Without a deadline nothing is shared, and whether a later one fits is not asked before an
-    earlier one has failed.
+    An attack that ends by itself gets an equal share. Descents come last and use all their time: each gets half of the
+    rest, the last descent all of it. Without a deadline the time is infinite, and candidates are checked lazily:
+    whether a
+    later attack applies is checked only after the earlier attacks have failed.
     """
     if math.isinf(seconds_left()):
         yield from ((*one, math.inf) for one in candidates)
@@ -299,7 +305,7 @@ def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tupl
 def _ways(
     observation: Observation, name: str, candidate: Attack[Any], tried: Sequence[_Tried]
 ) -> Iterator[tuple[str, Way]]:
-    """Yield how to use an attack: from each guess so far, if it goes on from guesses, then from its own start."""
+    """Yield the ways to run an attack: from each guess so far, if it can continue from guesses, and from scratch."""
     if candidate.continues:
         for one in tried:
             yield f"{name} from {one.name}", partial(candidate.continue_in_time, observation, one.guess)
@@ -307,13 +313,13 @@ def _ways(
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
-    """Return the guess with the lowest objective of its own attack, where gradients cannot be compared."""
+    """Return the guess with the lowest objective of its own attack, for cases where gradients cannot be compared."""
     best = min(tried, key=lambda one: one.guess.objective)
     return _report(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
 
 
 def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:
-    """Return the guess whose tokens explain the gradient best, with what any attack read beside its guess."""
+    """Return the guess with tokens that explain the gradient best, with the extras of all attacks."""
     distances = [_text_distance(observation, one.guess) for one in tried]
     first = min(range(len(tried)), key=distances.__getitem__)
     scores = [f"{one.name}: distance {distance:.2e}" for one, distance in zip(tried, distances, strict=True)]
@@ -324,9 +330,9 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
 
 
 def _text_distance(observation: Observation, guess: Reconstruction) -> float:
-    """Return the distance of the gradient of tokens, with the masks that are granted or that the attack found.
+    """Return the gradient distance of tokens, with granted masks or the attack's own masks.
 
-    Infinite where it cannot be computed: labels that are not known, or masks of another number of sentences.
+    Infinite if it cannot be computed: unknown labels, or masks of another number of sentences.
     """
     masks = guess.masks if observation.masks is None else observation.masks[0]
     misfits = len(guess.inputs) != (observation.batch_size or 1) and (bool(masks) or observation.labels is not None)
@@ -336,7 +342,7 @@ def _text_distance(observation: Observation, guess: Reconstruction) -> float:
 
 
 def _ends(observation: Observation, guess: Reconstruction) -> bool:
-    """Say whether no further attack could explain the gradient better, or find better inputs."""
+    """Return whether no further attack could explain the gradient better, or find better inputs."""
     return guess.is_exact or guess.has_exact_inputs or explains_mixtures(observation, guess)
 
 

@@ -1,13 +1,14 @@
-"""question-readout: reads question and answer off the rows of words, then lets an attack on images go on with them.
+"""question-readout: infer question and answer from the embedding's rows of words, then run an image attack with them.
 
-Idea: a word that was read has a gradient in the embedding and no other has, so a question that is withheld gives its
-    words away; which order they had, the values of the same rows tell, once an image is at hand.
-Equation: min over orders of 1 - cos(dL/dE(x, question, answer), dL/dE*), E the embedding; x grey, then what comes out
-Assumes: honest-but-curious server, one gradient of one image; an embedding that is not tied; no word stands twice in
-    question and answer, but for what fills up; no question is granted. `attack` needs what it needs.
-Recovers: question and answer, which need no grant, and what `attack` recovers once they are known.
-Fails: several questions, whose words are mixed; long texts, whose orders are too many; an image that is not recovered
-    leaves the order a guess. Protects nothing: left-out visual tokens leave the words in the update.
+Idea: only input words have a gradient in the embedding, so a withheld question is revealed up to the order of its
+    words. The values of the same rows reveal the order, given an image.
+Equation: min over orders of 1 - cos(dL/dE(x, question, answer), dL/dE*), E the embedding; x grey, then the
+    reconstruction
+Assumes: honest-but-curious server, a gradient of a single image; an untied embedding; no word occurs twice in question
+    and answer, except padding; no question is granted. `attack` has its own assumptions.
+Recovers: question and answer, which need no grant, and the results of `attack` once they are known.
+Fails: several questions, whose words are mixed; long texts, which have too many orders; an unrecovered image leaves
+    the order a guess. Pruned visual tokens protect nothing, since the words stay in the update.
 Source: this project; rows of words: Gupta et al. 2022, arXiv 2205.08514.
 """
 
@@ -50,7 +51,7 @@ class QuestionReadoutConfig(Config):
 
 
 class QuestionText(NamedTuple):
-    """A question, filled up, and an answer without its end."""
+    """A padded question, and an answer without its end token."""
 
     question: tuple[int, ...]
     answer: tuple[int, ...]
@@ -59,7 +60,7 @@ class QuestionText(NamedTuple):
 @final
 @attack("question-readout", summary="question and answer from rows of words, then the image", related="2205.08514")
 class QuestionReadout(Attack[QuestionReadoutConfig]):
-    """Infers what else an attack on images is granted."""
+    """Infers the question and answer that an image attack would need as a grant."""
 
     example: ClassVar[Tables] = {
         "data": {
@@ -90,7 +91,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several examples or steps, models that read no question, and embeddings without a gradient."""
+        """Refuse several examples or steps, models without questions, and embeddings without a gradient."""
         model = observation.model
         if not isinstance(model, VisionLanguage) or not isinstance(observation.task, VisualQuestionAnswering):
             return "the model answers no questions about images"
@@ -106,7 +107,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read the words, then alternate between their order and the image until the update is explained."""
+        """Infer the words, then alternate between their order and the image until the update is explained."""
         inner = self._inner()
         orders = orders_of(observation, self.config)
         image = torch.full((1, *observation.spec.shape), self.config.brightness)
@@ -130,10 +131,10 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
 
 
 def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[QuestionText]:
-    """Return every question and answer of the words that were read.
+    """Return every possible question and answer from the inferred words.
 
     Raises:
-        NotApplicable: there is none, or there are too many.
+        NotApplicable: no arrangement exists, or more than `config.most`.
     """
     read = words_of(observation).read
     signs = _signs(observation.model, config)
@@ -151,12 +152,12 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Q
 
 
 def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[QuestionText]:
-    """Yield every question of a length and every answer that use each of the words once, but for the filler.
+    """Yield every question of a length and every answer that use each of the words once, except the padding word.
 
     Args:
-        words: that were read; where the filler is one of them, the question is shorter than its length.
-        length: of a question.
-        filler: stands behind a short question.
+        words: inferred words; if they include the padding word, the question is shorter than `length`.
+        length: length of a padded question.
+        filler: padding word at the end of a short question.
     """
     content = [word for word in words if word != filler]
     for count in range(1, length) if filler in words else (length,):
@@ -166,13 +167,13 @@ def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[Questio
 
 
 def _signs(model: Any, config: QuestionReadoutConfig) -> set[int]:
-    """Return the words that the model puts around every question."""
+    """Return the words that the model adds around every question."""
     parts = model.laid_out(torch.full((1, config.length), config.filler))
     return {int(sign) for part in parts for sign in part.flatten()} - {config.filler}
 
 
 def nearest(observation: Observation, orders: Sequence[QuestionText], image: Tensor) -> QuestionText:
-    """Return the text at which the embedding's gradient is nearest to the observed one, of equal ones the first."""
+    """Return the text with the smallest embedding gradient distance; of equal texts the first."""
     name = f"{embedding_of(observation)[0]}.weight"
     target = [observation.update.tensors[name]]
     masks = tuple(expected_mask(site) for site in observation.sites)
@@ -187,7 +188,7 @@ def nearest(observation: Observation, orders: Sequence[QuestionText], image: Ten
 
 
 def _granted(observation: Observation, text: QuestionText) -> Observation:
-    """Return an observation in which a text counts as granted."""
+    """Return the observation with a text added to the attacker knowledge."""
     knows = tuple(sorted({*observation.threat.knows, "given", "labels"}))
     return _with_text(
         replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text
@@ -199,7 +200,7 @@ def _copied(observation: Observation) -> Observation:
 
 
 def _with_text(observation: Observation, text: QuestionText) -> Observation:
-    """Have the model of an observation ask a text, and grant it."""
+    """Set a text in the observation's model, and grant it."""
     given = {"question": torch.tensor([text.question])}
     labels = torch.tensor([[*text.answer, observation.model.end]])
     observation.task.tell(observation.model, given, labels)

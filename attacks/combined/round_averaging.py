@@ -1,12 +1,12 @@
 """round-averaging: average the gradients of the same batch over rounds, then attack the mean with its smaller noise.
 
-Idea: a client that sends the gradient of one batch in n rounds, with fresh noise of standard deviation s, has sent
-    their mean with noise s / sqrt(n). Differential privacy states this loss: epsilon grows with every round.
+Idea: a client that sends the gradient of one batch in n rounds, with independent noise of standard deviation s,
+    reveals the gradient with noise s / sqrt(n). Differential privacy states this loss: epsilon grows with every round.
 Equation: mean of g_r = g(mean of the weights) + N(0, s^2 / n), up to second order in the movement of the weights.
-Assumes: honest-but-curious server that keeps earlier attacked rounds (`earlier-rounds`). Rounds are used whose weights
-    are near the latest ones and whose labels, where known, are the same. It needs what `attack` needs.
-Recovers: what the attack on the mean recovers.
-Fails: clients with more than one batch, unless labels tell the batches apart; weights that move.
+Assumes: honest-but-curious server that keeps earlier attacked rounds (`earlier-rounds`). Only rounds with weights near
+    the latest and, where known, with the same labels are used. The assumptions of `attack` apply.
+Recovers: as the attack on the mean.
+Fails: clients with more than one batch, unless labels distinguish the batches; weights that move.
 Source: this project; the noise is the defense of Zhu et al. 2019, arXiv 1906.08935.
 """
 
@@ -70,11 +70,11 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
 
 
 def average(observation: Observation, movement: float) -> tuple[Observation, int]:
-    """Return an observation of the mean update at the mean weights, and the number of rounds behind it.
+    """Return an observation of the mean update at the mean weights, and the number of averaged rounds.
 
     Args:
-        observation: the latest one, with earlier ones.
-        movement: rounds are left out whose weights are further from the latest than this, relative to their norm.
+        observation: the latest observation, with the earlier observations.
+        movement: largest relative distance of a round's weights from the latest; other rounds are left out.
     """
     alike = [before for before in observation.earlier if _is_alike(observation, before, movement)]
     rounds = [*alike, observation]
@@ -112,7 +112,7 @@ def _is_alike(latest: Observation, before: Observation, movement: float) -> bool
 
 
 def _quieter(public: Sequence[PublicKnowledge], rounds: int) -> tuple[PublicKnowledge, ...]:
-    """Return the descriptions of defenses with the noise of a mean."""
+    """Return the descriptions of defenses with the noise of a mean over rounds."""
     return tuple(
         replace(known, effects=tuple(_averaged(effect, rounds) for effect in known.effects)) for known in public
     )

@@ -1,1 +1,1 @@
-"""Read a party's inputs from what it sends across the cut of a split model."""
+"""Feature inference attacks in vertical FL: recover a party's inputs from its messages at the cut."""

@@ -1,4 +1,4 @@
-"""Networks that lead from what a party sends to its inputs, and that tell one kind of vectors from another."""
+"""Decoder from cut-layer activations to inputs, and critic of distributions of vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SLOPE = 0.2
 
 
 def decoder(width: int, shape: tuple[int, ...]) -> nn.Module:
-    """Return a network from vectors (N, width) to inputs (N, *shape), with weights of torch's global generator."""
+    """Return a network from vectors (N, width) to inputs (N, *shape), initialised from torch's global generator."""
     size = torch.Size(shape).numel()
     return nn.Sequential(
         nn.Linear(width, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, size),
@@ -19,7 +19,7 @@ def decoder(width: int, shape: tuple[int, ...]) -> nn.Module:
 
 
 def critic(width: int, depth: int) -> nn.Module:
-    """Return a network from vectors (N, width) to a score each (N, 1), with so many hidden layers."""
+    """Return a network from vectors (N, width) to scores (N, 1), with `depth` hidden layers."""
     layers = list[nn.Module]()
     for number in range(depth):
         layers += [nn.Linear(width if number == 0 else _HIDDEN, _HIDDEN), nn.LeakyReLU(_SLOPE)]

@@ -1,11 +1,11 @@
-"""cut-inversion: solve a known bottom's equations for its input, layer by layer from the cut on.
+"""cut-inversion: solve a known bottom's equations for its input, layer by layer from the cut backwards.
 
-Idea: a dense layer with an activation that can be undone is a system of linear equations, one for each unit that was
-    kept; a unit that ReLU or dropout set to zero says nothing.
-Equation: W_k x = act^-1(h_k (1 - p)) - b_k over kept units k, by least squares from the mean of public examples on.
+Idea: a dense layer with an invertible activation is a system of linear equations, one for each kept unit; units that
+    ReLU or dropout zeroed give no equation.
+Equation: W_k x = act^-1(h_k (1 - p)) - b_k over kept units k, by least squares from the mean of public examples.
 Assumes: a dense bottom, known at each step: a shared start, an insider, or a server that averages bottoms too.
-Recovers: every input exactly whose kept units are as many as its numbers.
-Fails: fewer kept units: then the nearest solution to the start; convolutions; dropout inside the bottom.
+Recovers: every input exactly that has at least as many kept units as entries.
+Fails: fewer kept units: then the solution nearest to the start; convolutions; dropout inside the bottom.
 Source: the algebra of dense layers; after the inversion of Luo et al. 2021, arXiv 2010.10152.
 """
 
@@ -22,7 +22,7 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
-_ZERO = 1e-9  # of the largest number: what an inner layer's least squares leave of a zero
+_ZERO = 1e-9  # tolerance relative to the largest value: residual of zeros after an inner layer's least squares
 
 
 @final
@@ -45,7 +45,11 @@ class CutInversion(CutFeatureAttack[Config]):
 
 
 def _inverted(bottom: nn.Module, sent: Tensor, view: CutView) -> Tensor:
-    """Return the inputs of a bottom that sent these vectors, shape (N, *shape)."""
+    """Return the bottom's inputs for these cut-layer activations, shape (N, *shape).
+
+    Raises:
+        NotApplicable: the bottom has no dense layer, has inner dropout, or another layer that cannot be inverted.
+    """
     layers = list(bottom.children())
     dense = [number for number, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
     if not dense:
@@ -72,19 +76,19 @@ def _inverted(bottom: nn.Module, sent: Tensor, view: CutView) -> Tensor:
 
 
 def _start(layer: nn.Linear, view: CutView) -> Tensor:
-    """Return where an underdetermined solution starts: at the mean of public inputs, or at zero."""
+    """Return the start of underdetermined solutions: the mean of public inputs, or zero."""
     if view.public is None or view.public[0].numel() != layer.in_features:
         return torch.zeros(layer.in_features, dtype=torch.double)
     return view.public.flatten(1).mean(0)
 
 
 def solved(layer: nn.Linear, outputs: Tensor, is_kept: Tensor, start: Tensor) -> Tensor:
-    """Return the inputs nearest to a start whose kept outputs are these, shape (N, inputs).
+    """Return the inputs nearest to a start with these kept outputs, shape (N, inputs).
 
     Args:
         layer: with bias.
-        outputs: of the layer, shape (N, outputs).
-        is_kept: which of them are known, of the same shape.
+        outputs: outputs of the layer, shape (N, outputs).
+        is_kept: whether each output is known, same shape.
         start: shape (inputs,).
     """
     weights, kept = layer.weight.detach(), is_kept.double()

@@ -1,9 +1,10 @@
 """esa: solve the equations of a linear model's predictions for the columns of another party.
 
-Idea: each probability of a linear model says one linear thing about all columns, and the attacker knows its own.
+Idea: each log ratio of a linear model's probabilities is a linear equation in all columns, and the attacker knows its
+    own columns.
 Equation: log p_k - log p_(k+1) = (w_k - w_(k+1)) x + b_k - b_(k+1), K - 1 equations in the unknown columns.
-Assumes: a linear model on raw columns whose weights are known, the other columns, and the probabilities in full.
-Recovers: the columns exactly while they are at most as many as classes less one.
+Assumes: a linear model on raw columns with known weights, the other columns, and the full probabilities.
+Recovers: the columns exactly if they are at most as many as classes less one.
 Fails: more columns: then the solution nearest to the mean of public examples; rounded probabilities.
 Source: Luo et al. 2021, arXiv 2010.10152, section 4.1 (equality solving attack).
 """

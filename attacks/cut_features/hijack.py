@@ -1,10 +1,10 @@
-"""hijack: send other gradients than those of the loss, and so train the party's bottom into a space of the attacker's.
+"""hijack: return crafted gradients that train the party's bottom into the attacker's latent space.
 
-Idea: a party trusts the gradients that come back; those of a critic pull its vectors towards the attacker's own code.
+Idea: a party trusts the returned gradients; gradients of a critic pull its activations towards the attacker's code.
 Equation: pilot p and decoder d on public x: min |d(p(x)) - x|^2; critic D with penalty w (|dD/dz| - 1)^2 between p(x)
-    and h; back goes the gradient of -mean D(h); the answer is d(h).
-Assumes: public examples of the same kind; the party follows what it gets.
-Recovers: inputs, once the bottom has followed.
+    and h; the attacker returns the gradient of -mean D(h); the answer is d(h).
+Assumes: public examples of the same kind; the party applies the returned gradients.
+Recovers: inputs, once the bottom matches the pilot.
 Fails: few steps; deep codes oscillate; the model's accuracy stays at chance meanwhile, which a party can notice.
 Source: Pasquini et al. 2021, arXiv 2012.02670 (FSHA); sizes, and the rate at which gradients are sent, are chosen here.
 """
@@ -47,7 +47,7 @@ class HijackConfig(Config):
     aliases=("fsha",),
 )
 class Hijack(CutSteering[HijackConfig]):
-    """Steers a bottom."""
+    """Steers the bottom to the pilot's code."""
 
     reads: ClassVar[Evidence] = "embeddings"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"architecture", "public-data"})
@@ -63,7 +63,7 @@ class Hijack(CutSteering[HijackConfig]):
         self._judge = NetworkTraining([self._critic], self.config.learning_rate)
 
     def steer(self, sent: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the gradient that makes what was sent look like the pilot's code, shape (B, width)."""
+        """Return the gradient that makes the activations resemble the pilot's code, shape (B, width)."""
         rows = torch.randint(len(self._public), (self.config.batch_size,), generator=generator)
         code = self._pilot(self._public[rows])
         self._coder.descend(F.mse_loss(self._decoder(code), self._public[rows]))
@@ -79,7 +79,7 @@ class Hijack(CutSteering[HijackConfig]):
 
 
 def _roughness(judge: nn.Module, sent: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the mean squared distance of the critic's slopes from 1, between two samples."""
+    """Return the gradient penalty: the critic's mean squared gradient norm error, between two samples."""
     share = torch.rand((len(sent), 1), generator=generator, dtype=torch.double)
     between = (share * sent + (1 - share) * code).requires_grad_()
     (slopes,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)

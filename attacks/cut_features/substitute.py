@@ -1,11 +1,13 @@
-"""substitute: train a bottom of its own on public examples until its vectors look like the party's, and invert that.
+"""substitute: train a substitute bottom on public examples to match the party's activations, and invert it.
 
-Idea: a bottom whose vectors have the law of the party's, and tell classes to the same top, has learned the same map.
+Idea: a bottom whose activations have the party's distribution, and predict classes through the same top, has learned
+    the same map.
 Equation: min over s of w MMD(s(public), h) + GAN(s(public), h) + v CE(top(s(public)), labels), vectors standardised by
     h; then min over d of |d(s(public)) - public|^2; the answer is d(h).
-Assumes: labelled public examples of the same kind, how the bottom is built, the attacker's own top; honest training.
-Recovers: small images about as well as the nearest public one, once the model is trained.
-Fails: with v = 0 it finds another map of the same law, unless both bottoms started alike; a young top; masks.
+Assumes: labelled public examples of the same kind, the bottom's architecture, the attacker's own top; honest training.
+Recovers: small images about as well as the nearest public image, once the model is trained.
+Fails: with v = 0 it finds another map with the same distribution, unless both bottoms started alike; an untrained top;
+    masks.
 Source: Xu et al. 2024, arXiv 2405.04115 (FORA); the loss through the top after Zhu et al. 2025, arXiv 2310.10483.
 """
 
@@ -29,7 +31,7 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
-_LEAST_SPREAD = 1e-3  # a coordinate that hardly moves says nothing, and must not be enlarged
+_LEAST_SPREAD = 1e-3  # floor of a coordinate's standard deviation: a constant coordinate has no information
 
 
 class SubstituteConfig(Config):
@@ -52,7 +54,7 @@ class SubstituteConfig(Config):
     aliases=("fora",),
 )
 class Substitute(CutFeatureAttack[SubstituteConfig]):
-    """Aligns, then inverts."""
+    """Aligns a substitute bottom, then inverts it."""
 
     reads: ClassVar[Evidence] = "embeddings"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"architecture", "public-data"})
@@ -101,14 +103,14 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
             training.descend(F.mse_loss(inverse(made), public[rows]))
 
     def _batches(self, count: int, generator: torch.Generator) -> list[Tensor]:
-        """Return the numbers of public examples of every step."""
+        """Return the indices of public examples of every step."""
         passes = (torch.randperm(count, generator=generator) for _ in range(self.config.epochs))
         return [rows for order in passes for rows in order.split(self.config.batch_size)]
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Gives vectors the mean 0 and the spread 1 that those of the party have."""
+    """Standardises vectors by the mean and standard deviation of the party's vectors."""
 
     mean: Tensor
     spread: Tensor
@@ -118,7 +120,11 @@ class _Scale:
 
 
 def _loss_through_top(vectors: Tensor, view: CutView, rows: Tensor) -> Tensor:
-    """Return how badly the top reads the labels of public examples; other parties' vectors are at their mean."""
+    """Return the top's loss on labels of public examples; other parties' vectors are set to their mean.
+
+    Raises:
+        NotApplicable: the attacker has no top or no public labels.
+    """
     last = view.steps[-1]
     if last.top is None or view.public_labels is None:
         raise NotApplicable("it needs the attacker's own top and public labels, or labels = 0")

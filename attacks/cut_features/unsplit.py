@@ -1,10 +1,10 @@
-"""unsplit: search inputs and a bottom of the same build at once, whose vectors are what was sent.
+"""unsplit: jointly search inputs and a clone of the bottom that reproduce the cut-layer activations.
 
-Idea: who knows how the bottom is built lets inputs and a clone of it descend in turn.
+Idea: an attacker who knows the bottom's architecture optimises inputs and a clone of the bottom in turn.
 Equation: min over x, f' of |f'(x) - h|^2 + w_1 TV(x) + w_2 mean(x^2), some steps on x, then some on f', in turn.
-Assumes: how the bottom is built; honest training.
+Assumes: the bottom's architecture; honest training.
 Recovers: rough shapes of images in its paper; of digits through two convolutions nothing nearer than their mean.
-Fails: dense bottoms: (W Q^-1, Q x) sends the same for every invertible Q, so what is found is one of many; masks.
+Fails: dense bottoms: (W Q^-1, Q x) sends the same for every invertible Q, so the solution is not unique; masks.
 Source: Erdogan et al. 2022, arXiv 2108.09033 (UnSplit); fewer and larger steps of Adam.
 """
 
@@ -25,7 +25,7 @@ from fedsim.core.registry import evidence_attack
 from fedsim.core.types import Config
 from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
-_IMAGE = 3  # dimensions of one
+_IMAGE = 3  # dimensions of an image
 
 
 class UnsplitConfig(Config):
@@ -47,7 +47,7 @@ class UnsplitConfig(Config):
     deviates="fewer and larger steps, without AMSGrad",
 )
 class Unsplit(CutFeatureAttack[UnsplitConfig]):
-    """Descends in turn."""
+    """Descends on inputs and clone in turn."""
 
     reads: ClassVar[Evidence] = "embeddings"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"architecture"})

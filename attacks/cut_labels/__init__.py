@@ -1,1 +1,1 @@
-"""Read labels from what comes back across the cut of a split model."""
+"""Label inference attacks in vertical FL, mostly from the gradients returned at the cut."""

@@ -1,4 +1,4 @@
-"""Directions of gradients, and which of two signs means which class."""
+"""Normalised gradient directions, and the assignment of two signs to classes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fedsim.core.types.cut import CutView
 
 
 def directions(gradients: Tensor) -> Tensor:
-    """Return gradients divided by their lengths, shape (N, width); those of length zero stay zero.
+    """Return gradients divided by their norms, shape (N, width); zero gradients stay zero.
 
-    Well-fitted examples have gradients far below the smallest number that `F.cosine_similarity` tells from zero.
+    Well-fitted examples have gradients far below the smallest norm that `F.cosine_similarity` distinguishes from zero.
     """
     lengths = gradients.norm(dim=1, keepdim=True)
     return torch.where(lengths > 0, gradients / lengths, 0.0)
 
 
 def signed_scores(side: Tensor, known: Tensor, labels: Tensor) -> Tensor:
-    """Return scores of two classes, shape (N, 2), from which side examples are on.
+    """Return scores of two classes, shape (N, 2), from the sides of examples.
 
     Args:
-        side: a number an example, whose sign tells its class up to one flip, shape (N,).
-        known: the same of examples whose class is known, shape (M,).
+        side: a number per example, whose sign gives its class up to a global flip, shape (N,).
+        known: the sides of examples with known classes, shape (M,).
         labels: their classes, shape (M,).
     """
     agreement = (known.sign() * (2 * labels - 1)).sum()
@@ -32,10 +32,10 @@ def signed_scores(side: Tensor, known: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_known(view: CutView) -> None:
-    """Refuse to name classes of which no example is known.
+    """Raise if a class has no known example.
 
     Raises:
-        NotApplicable: some class has none.
+        NotApplicable: some class has no known example.
     """
     if len(view.labels.unique()) < view.classes:
         raise NotApplicable("it names classes by examples, and some class has no known one")

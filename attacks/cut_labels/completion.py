@@ -1,11 +1,11 @@
 """completion: put a head on the party's own trained bottom, and train it with a few known labels.
 
-Idea: the bottom was trained to help the top, so its outputs tell classes apart with few labels.
+Idea: the bottom was trained to help the top, so its outputs separate the classes with few labels.
 Equation: min CE(head(z_known), y) + w CE(head(z), q), z = f_A(x) standardised, q the sharpened probabilities
     (temperature T) of a moving mean of the head.
 Assumes: the party's own bottom and columns; a few labels of each class.
-Recovers: as much of the labels as columns and training say together.
-Fails: it reads no gradient, and hardly beats the same head on the party's raw columns, which is its control.
+Recovers: the labels, as far as columns and training together predict them.
+Fails: it reads no gradient, and is hardly better than the same head on the party's raw columns, its control.
 Source: Fu et al. 2022, USENIX Security, section 4.1 (passive model completion); MixMatch is left out.
 """
 
@@ -48,7 +48,7 @@ class CompletionConfig(Config):
     deviates="self-training by a moving mean in place of MixMatch",
 )
 class Completion(CutLabelAttack[CompletionConfig]):
-    """Completes the model."""
+    """Trains a head on the bottom's outputs."""
 
     reads: ClassVar[Evidence] = "bottom"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})
@@ -73,8 +73,8 @@ class Completion(CutLabelAttack[CompletionConfig]):
         return teacher(states[view.rows])
 
     def _loss(self, head: nn.Module, teacher: nn.Module, states: Tensor, view: CutView, step: int) -> Tensor:
-        """Return the loss of known labels, and, of all examples, that of the moving mean's guesses."""
+        """Return the loss on known labels, plus the loss on all examples against the moving mean's predictions."""
         with torch.no_grad():
             guessed = (teacher(states) / self.config.temperature).softmax(1)
-        growing = self.config.weight * step / self.config.steps  # guesses of an untrained head say nothing
+        growing = self.config.weight * step / self.config.steps  # an untrained head's predictions are uninformative
         return F.cross_entropy(head(states[view.known]), view.labels) + growing * F.cross_entropy(head(states), guessed)

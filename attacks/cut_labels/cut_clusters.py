@@ -1,11 +1,11 @@
-"""cut-clusters: sort the directions of gradients into as many heaps as there are classes.
+"""cut-clusters: cluster the directions of gradients into as many clusters as there are classes.
 
-Idea: while a top is young, all examples of a class are pulled the same way, and each class another way.
-Equation: k-means of g_i / |g_i| with k = classes, best of several starts; heaps are named by the known examples in
-    them, each name given once.
+Idea: early in training, the gradients of all examples of a class point the same way, and each class another way.
+Equation: k-means of g_i / |g_i| with k = classes, best of several starts; clusters are matched to classes by their
+    known examples.
 Assumes: a known label of each class.
 Recovers: labels of several classes without knowing the top, in the first epochs nearly all.
-Fails: trained non-linear tops; examples that are fitted; noise.
+Fails: trained non-linear tops; fitted examples; noise.
 Source: after the gradient clustering of Fu et al. 2022, USENIX Security, section 4; k-means is chosen here.
 """
 
@@ -46,7 +46,7 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})
 
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
-        """Return minus the squared distance to the heap of each class, shape (N, classes)."""
+        """Return minus the squared distance to the cluster of each class, shape (N, classes)."""
         check_known(view)
         every = torch.cat([step.rows for step in view.steps])
         points = directions(view.received(every).double())
@@ -58,7 +58,7 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
         return -torch.cdist(directions(view.received(view.rows).double()), centres[heaps]).square()
 
     def _centres(self, points: Tensor, count: int, generator: torch.Generator) -> tuple[float, Tensor]:
-        """Return the summed squared distance of points to centres, and those, shape (count, width)."""
+        """Return the sum of squared distances of points to their centres, and the centres, shape (count, width)."""
         centres = _first_centres(points, count, generator)
         for _ in range(self.config.iterations):
             heaps = F.one_hot(_nearest(points, centres), count).double()
@@ -71,7 +71,7 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
 
 
 def _first_centres(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return points that are drawn far from each other (k-means++), shape (count, width)."""
+    """Return initial centres sampled by k-means++, shape (count, width)."""
     chosen = [int(torch.randint(len(points), (), generator=generator))]
     while len(chosen) < count:
         distances = torch.cdist(points, points[chosen]).amin(1).square().clamp_min(1e-12)

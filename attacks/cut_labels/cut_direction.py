@@ -1,10 +1,11 @@
-"""cut-direction: give each example the class whose known gradient points most nearly the same way.
+"""cut-direction: assign each example the class of the known gradient with the most similar direction.
 
-Idea: the gradient at the cut pulls examples of one class the same way, and those of another class elsewhere.
+Idea: the gradients at the cut point the same way for examples of one class, and another way for other classes.
 Equation: score of class c = max over known examples j of class c of cos(g_i, g_j).
-Assumes: one known example of each class or more.
-Recovers: labels, of two classes under a linear top always: their gradients lie on one line.
-Fails: several classes under a trained non-linear top; dropout of most of the cut; noise; max-norm turns half of them.
+Assumes: at least one known example of each class.
+Recovers: labels; with two classes under a linear top always, since their gradients lie on one line.
+Fails: several classes under a trained non-linear top; dropout of most of the cut; noise; max-norm turns half of the
+    gradients.
 Source: Li et al. 2022, arXiv 2102.08504, section 3 (cosine); several classes are added here.
 """
 
@@ -31,7 +32,7 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
     deviates="a reference of every class, so that several classes are told",
 )
 class CutDirection(CutLabelAttack[Config]):
-    """Compares directions with those of known examples."""
+    """Compares gradient directions with those of known examples."""
 
     reads: ClassVar[Evidence] = "gradients"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})

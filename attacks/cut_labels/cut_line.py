@@ -1,10 +1,10 @@
-"""cut-line: read two classes off a line: under a linear top all gradients of a step lie on one.
+"""cut-line: infer two classes from a line: under a linear top all gradients of a step are collinear.
 
-Idea: g_i = (p_i - y_i) u with one u for all, so the side of the line is the label, up to one flip. Under dropout behind
-    concatenation entries are missing, but those that are left keep their signs.
-Equation: the first singular vector of a step's gradients, turned like the step's before; with exact zeros
-    sign(g_ij) = s_i t_j, solved by spreading signs over examples and coordinates that share an entry.
-Assumes: two classes, a linear top; a known label of each, which settles the flip.
+Idea: g_i = (p_i - y_i) u with the same u for all i, so the sign of the coefficient is the label, up to a global flip.
+    Dropout after concatenation zeroes entries, but the kept entries keep their signs.
+Equation: the first singular vector of a step's gradients, with the sign of the previous step; with exact zeros
+    sign(g_ij) = s_i t_j, solved by propagating signs over examples and coordinates that share an entry.
+Assumes: two classes, a linear top; a known label of each, which resolves the flip.
 Recovers: every label exactly, however well the model is trained; under dropout of each example that keeps an entry.
 Fails: a non-linear top bends the line; noise of a tenth of the longest gradient; max-norm.
 Source: the algebra of binary cross-entropy; after the cosine of Li et al. 2022, arXiv 2102.08504.
@@ -28,13 +28,13 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 @final
 @evidence_attack("cut-line", summary="two labels exactly, by the line that gradients lie on", related="2102.08504")
 class CutLine(CutLabelAttack[Config]):
-    """Takes sides of a line step by step."""
+    """Infers the side of the line step by step."""
 
     reads: ClassVar[Evidence] = "gradients"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})
 
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
-        """Return scores of both classes, shape (N, 2); an example that kept no entry is on neither side."""
+        """Return scores of both classes, shape (N, 2); an example without kept entries has score 0."""
         check_two_classes(view)
         check_known(view)
         every = torch.cat([step.rows for step in view.steps])
@@ -44,7 +44,7 @@ class CutLine(CutLabelAttack[Config]):
 
 
 def _sides_of_steps(gradients: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the side of each example of each step, all steps turned alike."""
+    """Yield the side of each example of each step, with consistent signs over steps."""
     is_masked = bool((torch.cat(gradients) == 0).any())
     before = torch.zeros(gradients[0].shape[1], dtype=torch.double)
     for step in gradients:
@@ -55,16 +55,17 @@ def _sides_of_steps(gradients: list[Tensor]) -> Iterator[Tensor]:
 
 
 def along_line(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how far along their line gradients lie, shape (N,), and its direction, shape (width,)."""
+    """Return the coordinate of each gradient along their line, shape (N,), and its direction, shape (width,)."""
     line = torch.linalg.svd(gradients, full_matrices=False).Vh[0]
     return gradients @ line, line
 
 
 def spread_signs(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Return signs of examples, shape (N,), and of coordinates, shape (width,), whose products are the gradients'.
+    """Return signs of examples (N,) and of coordinates (width,) with products equal to the gradients' signs.
 
-    It starts at the example with the most entries that are not zero; what shares no entry with it, over however many
-    others, has sign 0. Where entries disagree, the larger ones decide.
+    Signs propagate from the example with the most nonzero entries; examples and coordinates that are not connected to
+    it by
+    shared entries get sign 0. Conflicting entries are resolved in favour of the larger entries.
     """
     rows, columns = gradients.new_zeros(len(gradients)), gradients.new_zeros(gradients.shape[1])
     rows[(gradients != 0).sum(1).argmax()] = 1.0

@@ -1,11 +1,11 @@
-"""cut-norm: tell two classes by the length of the gradient that comes back.
+"""cut-norm: infer two classes by the norm of the returned gradient.
 
-Idea: an unsure model is pulled harder by the class that it expects less, so the rarer class has longer gradients.
-Equation: |g_i| = |p_i - y_i| |u_i|; score log |g_i| - m, m the middle of the mean logarithms of the known examples of
+Idea: an uncertain model gets larger gradients from the class that it expects less, so the rarer class has larger norms.
+Equation: |g_i| = |p_i - y_i| |u_i|; score log |g_i| - m, m the midpoint of the mean log norms of the known examples of
     both classes.
-Assumes: two classes; a few known labels, which say which class has the longer gradients, and where they part.
-Recovers: labels in the first epochs, where the model's probability is far from one half.
-Fails: once examples are fitted: then the length says how well, not which class; max-norm and Marvell.
+Assumes: two classes; a few known labels, which give the class with larger norms and the threshold.
+Recovers: labels in the first epochs, while the model's probability is far from one half.
+Fails: fitted examples, where the norm shows the fit and not the class; max-norm and Marvell.
 Source: Li et al. 2022, arXiv 2102.08504, section 3 (norm); the threshold is chosen here.
 """
 
@@ -32,7 +32,7 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
     deviates="known labels place the threshold, beside the AUC",
 )
 class CutNorm(CutLabelAttack[Config]):
-    """Compares lengths."""
+    """Compares gradient norms."""
 
     reads: ClassVar[Evidence] = "gradients"
     needs: ClassVar[frozenset[CutKnowledge]] = frozenset({"few-labels"})

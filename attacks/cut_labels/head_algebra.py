@@ -1,10 +1,10 @@
-"""head-algebra: solve a linear top's equations for the errors of its outputs; the label has the only negative one.
+"""head-algebra: solve a linear top's equations for the errors of its outputs; the label has the only negative error.
 
-Idea: the gradient at the cut is the error of the outputs, seen through weights that the attacker knows.
-Equation: U_A^T r = g_i and sum r = 0, r = p_i - e_y up to a factor; y = argmin r. Of entries that dropout behind
-    concatenation set to zero no equation is left.
-Assumes: a linear top whose weights are known at each step; as many kept entries as classes less one.
-Recovers: every label exactly, of however many classes.
+Idea: the gradient at the cut is the output error times weights that the attacker knows.
+Equation: U_A^T r = g_i and sum r = 0, r = p_i - e_y up to a factor; y = argmin r. Entries that dropout after
+    concatenation zeroes give no equation.
+Assumes: a linear top with known weights at each step; as many kept entries as classes less one.
+Recovers: every label exactly, for any number of classes.
 Fails: a top with hidden layers; fewer kept entries; noise in the gradients.
 Source: the algebra of cross-entropy; after the label inference of Fu et al. 2022, USENIX Security.
 """
@@ -46,11 +46,11 @@ class HeadAlgebra(CutLabelAttack[Config]):
 
 
 def output_errors(weights: Tensor, gradients: Tensor) -> Tensor:
-    """Return the errors r with weights^T r = gradient on entries that are not zero, and sum 0, shape (N, classes).
+    """Return the errors r with weights^T r = gradient on nonzero entries, and sum 0, shape (N, classes).
 
     Args:
-        weights: of the top's outputs, for the party's part, shape (classes, width).
-        gradients: of examples at the party's part, shape (N, width).
+        weights: the top's weights of the party's inputs, shape (classes, width).
+        gradients: returned gradients of examples, shape (N, width).
     """
     scale = gradients.norm(dim=1, keepdim=True)
     gradients = torch.where(scale > 0, gradients / scale, 0.0)
@@ -61,7 +61,11 @@ def output_errors(weights: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _linear(top: nn.Module | None) -> nn.Linear:
-    """Return the one layer of a linear top."""
+    """Return the only layer of a linear top.
+
+    Raises:
+        NotApplicable: the top is not linear.
+    """
     layers = [] if top is None else [layer for layer in top.modules() if isinstance(layer, nn.Linear)]
     if len(layers) != 1:
         raise NotApplicable("its equations are those of a linear top. Set vertical.top = 'linear'")

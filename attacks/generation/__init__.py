@@ -1,1 +1,1 @@
-"""Tell from the traces of generations what was asked, trained on or planted."""
+"""Attacks on generation traces: infer the prompt, membership, or planted secrets."""

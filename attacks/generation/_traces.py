@@ -1,4 +1,4 @@
-"""Traces as rows of figures, of one width for all texts that are compared."""
+"""Convert traces to rows of features, with equal width for all compared texts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from fedsim.core.types import TraceObservation
 
-_BEHIND = -1.0  # stands where a text has ended
+_BEHIND = -1.0  # padding value after the end of a text
 
 
 def tabulate(seen: Sequence[TraceObservation]) -> np.ndarray:
-    """Return every series of every text, padded to the longest, beside how often each value stands in it: (N, F)."""
+    """Return every series of every text, padded to the longest, with its length and value histogram: (N, F)."""
     every = [dict(_series(trace)) for trace in seen]
     names = sorted({name for table in every for name in table})
     return np.concatenate([_block([table.get(name, ()) for table in every], name) for name in names], axis=1)
 
 
 def summarise(seen: Sequence[TraceObservation]) -> np.ndarray:
-    """Return of every series of every text its length, sum, sum of squares and first value: (N, F)."""
+    """Return length, sum, sum of squares and first value of every series of every text: (N, F)."""
     every = [dict(_series(trace)) for trace in seen]
     names = sorted({name for table in every for name in table})
     return np.array([[figure for name in names for figure in _figures(table.get(name, ()))] for table in every])
@@ -43,7 +43,7 @@ def _block(series: Sequence[Sequence[float]], name: str) -> np.ndarray:
     for row, text_steps in zip(padded, series, strict=True):
         row[: len(text_steps)] = text_steps
         row[-1] = len(text_steps)
-    if name == "seconds":  # no value comes twice
+    if name == "seconds":  # values are distinct, a histogram has no information
         return padded
     values = sorted({value for steps in series for value in steps})
     counted = [Counter(steps) for steps in series]

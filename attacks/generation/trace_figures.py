@@ -1,10 +1,10 @@
-"""trace-figures: sum a trace up in few figures, whose information about the prompt can be estimated.
+"""trace-figures: summarise a trace in a few features with an estimable mutual information with the prompt.
 
-Idea: no attacker is trained; how many bits of the prompt a figure holds bounds from below what anybody learns from it.
+Idea: no attacker is trained; the mutual information of a feature with the prompt is a lower bound of the leakage.
 Equation: for each series c its length, sum_t c_t, sum_t c_t^2 and c_1.
 Assumes: nothing.
-Recovers: bits: the most that one of the figures says of the prompt's number, in mutual information.
-Fails: what only several figures together, or the order of steps, tell is not counted.
+Recovers: bits: the largest mutual information of a single feature with the prompt's number.
+Fails: information that only several features together, or the order of steps, contain is not counted.
 Source: estimator of the bits: Ross 2014, PLoS ONE 9(2) e87357.
 """
 
@@ -24,10 +24,10 @@ from fedsim.core.types import Config, TraceCase, TraceQuestion
 @final
 @trace_attack("trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step")
 class TraceFigures(TraceAttack[Config]):
-    """Gives length, sum, sum of squares and first value of each series."""
+    """Computes length, sum, sum of squares and first value of each series."""
 
     questions: ClassVar[tuple[TraceQuestion, ...]] = ("bits",)
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        """Return the figures of every seen text."""
+        """Return the features of every observed text."""
         return torch.as_tensor(summarise(case.seen))

@@ -1,10 +1,10 @@
-"""trace-forest: learn from texts of its own what a trace says of its prompt.
+"""trace-forest: learn from the attacker's own texts to infer the prompt from a trace.
 
-Idea: who may use the service asks it the prompts in question, keeps the traces, and compares a stranger's with them.
+Idea: a user of the service sends the prompts in question, records the traces, and compares a victim's traces with them.
 Equation: y = argmax_c mean over trees of Pr_tree(c | series padded to the longest, histogram of its values).
-Assumes: traces of the same prompts, or of texts known as members and others; package scikit-learn.
-Recovers: which prompt, out of those it knows; for members the share of trees.
-Fails: prompts that it never asked; a schedule that does not depend on the text.
+Assumes: traces of the same prompts, or of known members and non-members; package scikit-learn.
+Recovers: the prompt, among the known prompts; for membership the predicted probability.
+Fails: prompts outside the training traces; a schedule that does not depend on the text.
 Source: Breiman 2001 (forests); used on packet counts by Wei et al. 2024, arXiv 2411.01076.
 """
 
@@ -42,8 +42,8 @@ class TraceForest(TraceAttack[TraceForestConfig]):
     questions: ClassVar[tuple[TraceQuestion, ...]] = ("prompt", "member")
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        """Return the likeliest prompt of every seen text, or how likely it was trained on."""
-        if len(set(case.labels)) < 2:  # noqa: PLR2004 - what there is to tell apart
+        """Return the most likely prompt of every observed text, or its probability of membership."""
+        if len(set(case.labels)) < 2:  # noqa: PLR2004 - two classes at least
             raise NotApplicable("it learns from known texts of two kinds or more, and there are none")
         rows = tabulate((*case.known, *case.seen))
         forest = _forest(self.config.trees, int(torch.randint(2**31, (), generator=generator)))

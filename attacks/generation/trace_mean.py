@@ -1,10 +1,10 @@
-"""trace-mean: score a text by the mean of one count of its steps, as the accepted tokens.
+"""trace-mean: score a text by the mean of a count of its steps, such as accepted tokens.
 
-Idea: what a model knows by heart it is sure of, so that drafts stand, exits come early and few trials are rejected.
-Equation: score = s mean_t c_t of the count c; s = 1, or -1 where the members that it knows have the smaller mean.
-Assumes: that one count tells; without known texts, that it is larger for what was trained on.
-Recovers: a score for each text, higher for what was rather trained on or planted.
-Fails: schedules that do not depend on the text; texts that every model goes on with alike.
+Idea: a model is confident on memorised text, so drafts are accepted, exits come early and few trials are rejected.
+Equation: score = s mean_t c_t of the count c; s = 1, or -1 if the known members have the smaller mean.
+Assumes: the chosen count is informative; without known texts, that it is larger for training texts.
+Recovers: a score for each text, higher for likely training texts or planted secrets.
+Fails: schedules that do not depend on the text; texts that every model continues alike.
 Source: for early exits, Li et al. 2022, arXiv 2208.11180; here for every count of a trace.
 """
 
@@ -33,13 +33,13 @@ class TraceMeanConfig(Config):
 @final
 @trace_attack("trace-mean", summary="traces: the mean of one count of the steps", related="2208.11180")
 class TraceMean(TraceAttack[TraceMeanConfig]):
-    """Takes the mean of a series, with the sign that the known texts teach."""
+    """Computes the mean of a series, with a sign learned from the known texts."""
 
     questions: ClassVar[tuple[TraceQuestion, ...]] = ("member", "planted")
     views: ClassVar[frozenset[TraceView]] = frozenset({"counts", "work", "timing"})
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        """Return the mean of every seen text."""
+        """Return the signed mean of every observed text."""
         means = torch.tensor([self._mean(trace) for trace in case.seen], dtype=torch.double)
         known = np.array([self._mean(trace) for trace in case.known])
         inside, outside = (known[np.array(case.labels, int) == label] for label in (1, 0))

@@ -1,1 +1,1 @@
-"""Search for inputs whose gradient equals the client's."""
+"""Gradient matching attacks: search for inputs whose gradient equals the client's."""

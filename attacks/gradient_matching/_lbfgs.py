@@ -1,8 +1,8 @@
-"""The search of DLG, iDLG and CPL: L-BFGS on dummies, restarted after a start that diverged.
+"""The search of DLG, iDLG and CPL: L-BFGS on dummies, restarted if a start diverges.
 
 The objective is |g - g*|^2 over all parameters plus the attack's penalty. Dropout masks of known rates are unknowns
 like the dummy, as logits, since L-BFGS cannot project; with unknown rates the search runs without dropout. Gradients
-are built explicitly: close to the truth the fast path's differences would be rounding errors.
+are computed explicitly: close to the truth the differences of the ghost comparison would be rounding errors.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)
 
 @dataclass
 class _Attempt(RestartResult):
-    """The end of one start: the best dummy, its labels, and its squared distance as a share of |g*|^2."""
+    """The result of one start: the best dummy, its labels, and its squared distance as a share of |g*|^2."""
 
     labels: Tensor | None = None
     share: float = torch.inf
 
 
 class LbfgsAttack(Attack[ConfigT]):
-    """An attack that matches one gradient by L-BFGS. Authors write `known_labels`."""
+    """An attack that matches a single gradient by L-BFGS. Subclasses implement `known_labels`."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
@@ -77,19 +77,19 @@ class LbfgsAttack(Attack[ConfigT]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return no restarts, and as many iterations as the inner steps allow."""
+        """Return settings without restarts, and with as many iterations as the inner steps allow."""
         return {"max_iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
 
     @abstractmethod
     def known_labels(self, observation: Observation) -> Tensor | None:
-        """Return the labels (B,), or None when they are unknowns of the search."""
+        """Return the labels (B,), or None if they are unknowns of the search."""
 
     def penalty(self, client: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
-        """Return what the attack adds to the squared distance, for one row."""
+        """Return the attack's addition to the squared distance, for one row."""
         return 0.0
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Restart until a start does not diverge, and return the best."""
+        """Restart until a start converges, and return the best result."""
         client = simulated_client(observation, observation.sites, True)
         problem = _Problem(
             client,
@@ -133,7 +133,7 @@ class LbfgsAttack(Attack[ConfigT]):
 
 @dataclass(frozen=True)
 class _Variables:
-    """Unknowns: inputs (B, *shape), logits of the labels (B, K) or None, those of the masks (1, *site.shape)."""
+    """Unknowns: inputs (B, *shape), label logits (B, K) or None, and mask logits (1, *site.shape)."""
 
     inputs: Tensor
     labels: Tensor | None
@@ -167,7 +167,7 @@ class _Problem:
         return distance + penalty, distance.detach() / gradients.observed().sum()
 
     def answer(self, variables: _Variables) -> Tensor:
-        """Return the labels (B,) that belong to the variables."""
+        """Return the labels (B,) of the variables."""
         if variables.labels is None:
             assert self.labels is not None
             return self.labels
@@ -175,7 +175,7 @@ class _Problem:
 
 
 class _Descent:
-    """One start."""
+    """The L-BFGS descent of one start."""
 
     def __init__(self, config: LbfgsConfig, problem: _Problem, variables: _Variables, number: int) -> None:
         from torch.optim import LBFGS  # noqa: PLC0415 - takes a second, which other attacks need not pay
@@ -222,7 +222,7 @@ class _Descent:
         return attempt
 
     def _evaluate(self, iteration: int) -> Tensor:
-        """The closure of L-BFGS: put gradients into `.grad`, unclipped, and keep the best dummy."""
+        """Closure of L-BFGS: write unclipped gradients into `.grad`, and keep the best dummy."""
         variables = self._variables.all()
         objective, share = self._problem.values(self._variables)
         gradients = torch.autograd.grad(objective, variables, materialize_grads=True)
@@ -250,7 +250,7 @@ def _remarks(observation: Observation) -> tuple[str, ...]:
 
 
 def _has_kinks(observation: Observation) -> bool:
-    """Whether a forward pass uses an activation that is piecewise linear."""
+    """Return whether a forward pass uses a piecewise linear activation."""
     like = next(observation.model.parameters())
     example = torch.zeros((2, *observation.spec.shape), dtype=like.dtype, device=like.device)
     client = simulated_client(observation, observation.sites, True)

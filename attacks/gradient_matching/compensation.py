@@ -1,9 +1,10 @@
-"""compensation: take noise of known scale out of the gradient by its spectrum, then match what is left.
+"""compensation: remove noise of known scale from the gradient by its spectrum, then match the result.
 
-Idea: the gradient of a few images has low rank in each layer, and noise has not, so most of the noise can be taken out.
-    GradDefense gives this compensation to the server for the sake of training; an attacker can use it as well.
+Idea: the gradient of a few images has low rank in each layer, and noise has not, so most of the noise can be removed.
+    In GradDefense the server compensates noise for the sake of training; an attacker can do the same.
 Equation: g' = g* without directions whose eigenvalue lies in the bulk of the noise; min over x of 1 - cos(g(x), g').
-Assumes: honest-but-curious server, one gradient, granted the defenses; independent noise of one known, absolute scale.
+Assumes: honest-but-curious server, a single gradient, granted the defenses; independent noise of one known, absolute
+    scale.
 Recovers: images, labels, and dropout masks of known rates.
 Fails: noise larger than the gradient's own directions. A search gains little: noise that no image can cause hardly
     moves its minimum.
@@ -31,13 +32,13 @@ from fedsim.core.types import Observation, OnStep, Reconstruction
 @final
 @attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
 class Compensation(InformedAttack[MaskSearchConfig]):
-    """Uses the server's compensation before a search."""
+    """Applies the server's compensation before a search."""
 
     effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates without independent noise of one known scale."""
+        """Refuse updates without independent noise of a known, absolute scale."""
         noise = noise_of(observation)
         if noise is None or noise.is_relative:
             return "no defense says that it adds noise of one scale"

@@ -1,13 +1,13 @@
-"""cpl: match the gradient by L-BFGS from a patterned start, with a term for the label (Client Privacy Leakage, CPL).
+"""cpl: match the gradient by L-BFGS from a patterned start, with a label term (Client Privacy Leakage, CPL).
 
-Idea: a small random square, tiled over the image, is a better start than noise; and an image to which the model gives
-    its label is more likely the client's.
+Idea: a small random square, tiled over the image, is a better start than noise. An image that the model classifies
+    as its label is more likely the client's.
 Equation: min over x of |g(x, y) - g*|^2 + a |F(x) - onehot(y)|^2, with F the class probabilities, a = `label_weight`.
-Assumes: honest-but-curious server, one gradient. Granted labels are used, others inferred. Dropout masks of known rates
-    are further unknowns, as logits; with unknown rates the search ignores dropout.
+Assumes: honest-but-curious server, a single gradient. Granted labels are used, others inferred. Dropout masks of known
+    rates are further unknowns, as logits; with unknown rates the search ignores dropout.
 Recovers: images, labels, and dropout masks of known rates.
-Fails: where dlg fails: ReLU, large batches. The label term is not zero at the true image unless the model is sure of
-    its label.
+Fails: where dlg fails: ReLU, large batches. The label term is not zero at the true image unless the model is certain
+    of its label.
 Source: Wei et al. 2020, arXiv 2004.10397.
 """
 
@@ -47,7 +47,7 @@ class CplConfig(LbfgsConfig):
     deviates="dropout masks are unknowns too; the label's weight is chosen here",
 )
 class Cpl(LbfgsAttack[CplConfig]):
-    """Searches images whose outputs also fit the label."""
+    """Searches images with outputs that also fit the label."""
 
     effort: ClassVar[Effort] = "descent"
 

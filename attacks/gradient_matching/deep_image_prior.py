@@ -1,11 +1,11 @@
 """deep-image-prior: search the weights of an untrained convolutional network whose output is the images.
 
-Idea: such a network makes smooth, self-similar images long before it makes noise, so it is a prior that needs no public
-    images. Its input is noise that stays as it was drawn.
+Idea: such a network produces smooth, self-similar images long before it produces noise, so it is a prior that needs no
+    public images. Its input is fixed random noise.
 Equation: min over w of 1 - cos(g(x), g*) + l_tv TV(x), with x = G(w, z), z ~ N(0, 1) fixed.
-Assumes: honest-but-curious server, one gradient of images; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient of images; labels granted or inferred.
 Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
-Fails: fine texture, which comes late; searches that go on until the network fits the noise of a gradient too.
+Fails: fine texture, which the network fits late; long searches, in which the network fits the gradient's noise too.
 Source: Ulyanov, Vedaldi, Lempitsky 2018, arXiv 1711.10925 (the prior); Zhang et al. 2023, ICCV (attacks, abstract).
 """
 
@@ -35,7 +35,7 @@ _KERNEL = 3
 
 
 class DeepImagePriorConfig(MaskSearchConfig):
-    """Settings of the search. `learning_rate` is that of the weights; `start` and `pattern` do not count."""
+    """Settings of the search. `learning_rate` is that of the weights; `start` and `pattern` have no effect."""
 
     width: int = Field(default=32, ge=1, description="channels of the network, and of its input")
     learning_rate: float = Field(default=0.01, gt=0, description="Adam's step for the weights and for masks")
@@ -51,18 +51,18 @@ class DeepImagePriorConfig(MaskSearchConfig):
 @final
 @attack("deep-image-prior", summary="gradient matching by the weights of an untrained network", related="1711.10925")
 class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
-    """Descends along the weights of a network that makes the images, one network a row."""
+    """Optimises the weights of a network that generates the images, one network per row."""
 
     first_masks: ClassVar[FirstMasks] = "mean"
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse examples that are no images."""
+        """Refuse examples that are not images."""
         if len(observation.spec.shape) != _IMAGE:
             return "the examples are not images, which the network makes"
         return super().not_applicable(observation)
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
-        """Search weights in place of images, and return the images of each row's best weights."""
+        """Search weights instead of images, and return the images of each row's best weights."""
         first = victims.observations[0]
         shape, width = (self.dummies(first), *first.spec.shape), self.config.width
         with torch.device("meta"):  # shapes alone
@@ -76,12 +76,12 @@ class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
 
 @dataclass(frozen=True)
 class Painter:
-    """Makes images of weights.
+    """Generates images from weights.
 
     Attributes:
-        network: whose shapes the weights have; its own are not used.
-        noise: what it reads, of each victim, shape (V, B, width, h, w).
-        box: least and greatest value of the images, or None.
+        network: architecture; its own weights are not used.
+        noise: input of each victim's network, shape (V, B, width, h, w).
+        box: lower and upper bound of the images, or None.
     """
 
     network: nn.Module
@@ -105,7 +105,7 @@ class Painter:
 
 
 def network_of(width: int, shape: Sequence[int]) -> nn.Sequential:
-    """Return the network that makes B images (B, C, H, W) of noise with a quarter of their height and width."""
+    """Return the network that generates B images (B, C, H, W) from noise of a quarter of their height and width."""
     _, channels, height, across = shape
     sizes = _coarse(shape), (-(-height // 2), -(-across // 2)), (height, across)
     layers = list[nn.Module]()
@@ -116,7 +116,7 @@ def network_of(width: int, shape: Sequence[int]) -> nn.Sequential:
 
 
 def first_weights(width: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return weights of such a network as torch draws them, shape (P,)."""
+    """Return randomly initialised weights of the network, shape (P,), in torch's default initialisation."""
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         return parameters_to_vector(network_of(width, shape).parameters()).detach()
 

@@ -1,13 +1,13 @@
-"""denoiser-inversion: optimise the noise and its level, which a denoising client drew, together with the images.
+"""denoiser-inversion: optimise a denoising client's noise and noise level jointly with the images.
 
-Idea: the step of a denoising client depends on image, noise and level. Level and noise are drawn by a known law, so
-    they are unknowns under their prior, as dropout masks are for DIA.
+Idea: the step of a denoising client depends on image, noise and level. Level and noise have known distributions, so
+    they are unknowns with a prior, like dropout masks in DIA.
 Equation: min over y, e, z of 1 - cos(g(y, e, s), g*) + l_tv TV(y) + l_e mean(e^2) / 2 + l_z mean(z^2) / 2, with
     s = exp(m + w z), e and z from N(0, 1).
-Assumes: honest-but-curious server, one gradient of task denoising. Granted draws are taken as they are. Classes that
-    the model is told must be known.
+Assumes: honest-but-curious server, a single gradient of task denoising. Granted draws are fixed. The classes of a
+    class-conditional model must be known.
 Recovers: images, noise and levels.
-Fails: large levels, at which the model hardly sees the image; batches; a search that settles for a wrong level.
+Fails: large levels, at which the model hardly sees the image; batches; convergence to a wrong level.
 Source: after DIA, arXiv 2208.06163; the law of level and noise is that of EDM, arXiv 2206.00364.
 """
 
@@ -48,7 +48,7 @@ class DenoiserInversionConfig(MatchingConfig):
 @final
 @attack("denoiser-inversion", summary="optimises a denoiser's noise and level jointly with the images")
 class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
-    """Simulates a denoising client whose draws are unknown."""
+    """Simulates a denoising client with unknown draws."""
 
     effort: ClassVar[Effort] = "descent"
     training_mode: ClassVar[bool] = False
@@ -61,7 +61,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse other tasks, and classes that are not known."""
+        """Refuse other tasks, and unknown classes of a class-conditional model."""
         if not isinstance(observation.task, Denoising):
             return f"the clients' task is '{observation.task.name}', and this attack simulates a step of 'denoising'"
         if observation.task.config.classes and observation.labels is None:
@@ -69,7 +69,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         return super().not_applicable(observation)
 
     def at_once(self, observation: Observation) -> int:
-        """Return one: victims differ in what is granted."""
+        """Return 1: victims differ in their granted draws."""
         return 1
 
     def labels(self, observation: Observation) -> Tensor:
@@ -79,7 +79,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         return torch.zeros(observation.batch_size or 1, dtype=torch.long)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search noise and level too, unless draws are granted."""
+        """Return noise and level as unknowns, unless draws are granted."""
         (observation,) = observations
         config, count = self.config, observation.batch_size or 1
         if observation.draws:
@@ -90,11 +90,11 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         return Unknowns((noise, level))
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Return the general comparison: a step's targets depend on the dummy."""
+        """Return the general comparison, since a step's targets depend on the dummy."""
         return GeneralComparison(self.simulated_client(observations[0]), observations)
 
     def simulated_client(self, observation: Observation) -> SimulatedClient:
-        """Return the client whose outputs are the client's loss."""
+        """Return a simulated client that outputs the client's loss."""
         plain, task = super().simulated_client(observation), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
         granted = observation.draws[0] if observation.draws else {}
@@ -104,7 +104,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Return the best row, with the levels that it found."""
+        """Return the best row, with the noise level of the first example."""
         guess, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
         level = best_row(rows).others.get(_LEVEL)
         if level is None or not isinstance(task, Denoising):
@@ -115,12 +115,12 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
 
 @dataclass(frozen=True)
 class _DenoisingClient(SimulatedClient):
-    """A step of a denoising client.
+    """A simulated step of a denoising client.
 
     Attributes:
         labels: classes of the dummies.
         granted: the client's draws, if they are known.
-        task: says how a step goes.
+        task: the denoising task, which computes outputs and targets of a step.
         clients: the client's loss of outputs and targets.
     """
 

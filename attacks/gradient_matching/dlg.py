@@ -1,9 +1,9 @@
-"""dlg: search images and soft labels whose gradient equals the observed one (Deep Leakage from Gradients, DLG).
+"""dlg: search images and soft labels whose gradient equals the observed gradient (Deep Leakage from Gradients, DLG).
 
 Idea: an input with the same gradient as the client's is, for small networks and batches, the client's input. L-BFGS
-    searches it from normal noise, and starts again when a start diverges, as often as `restarts` allows.
+    searches it from normal noise, and restarts after divergence, at most `restarts` times.
 Equation: min over x, u of |g(x, softmax(u)) - g*|^2, with u the logits of the soft labels and g* the observed gradient.
-Assumes: honest-but-curious server, one gradient. Labels are unknowns even where they are granted (idlg uses them).
+Assumes: honest-but-curious server, a single gradient. Labels are unknowns even if they are granted (idlg uses them).
     Dropout masks of known rates are further unknowns, as logits; with unknown rates the search ignores dropout.
 Recovers: images, labels, and dropout masks of known rates.
 Fails: ReLU, whose second derivative is zero (the record notes it); dropout at unknown rates; batches of more than a few

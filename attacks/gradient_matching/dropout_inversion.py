@@ -1,14 +1,14 @@
-"""dropout-inversion: optimise the client's dropout masks together with its data (Dropout Inversion Attack, DIA).
+"""dropout-inversion: optimise the client's dropout masks jointly with its data (Dropout Inversion Attack, DIA).
 
 Idea: the gradient belongs to one random sub-network. Dropout hides the image only from attackers that ignore the masks;
-    as further unknowns they are found along with it.
+    as further unknowns the masks are recovered jointly with the image.
 Equation: min over x, psi of 1 - cos(g(x, psi), g*) + l_tv TV(x) + l_m sum_l |(1 - mean psi_l) - p_l|, psi in [0, 1].
-Assumes: honest-but-curious server, one gradient of an untrained model, rates p_l known or assumed, labels granted or
-    inferred. Without dropout it equals inverting-gradients.
+Assumes: honest-but-curious server, a single gradient of an untrained model, rates p_l known or assumed, labels granted
+    or inferred. Without dropout it equals inverting-gradients.
 Recovers: images, labels and masks.
 Fails: searches with many minima, such as LeNet on photographs; updates of several local steps, which it refuses.
 Source: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163. Not in the paper, and off by default: `relaxation` other than
-    box, masks read off zeros of the gradient (`read_out`), a second descent with rounded masks (`polish`).
+    box, masks inferred from zeros of the gradient (`read_out`), a second descent with rounded masks (`polish`).
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class DropoutInversionConfig(MaskSearchConfig):
     ),
 )
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
-    """Matches gradients under masks that it optimises."""
+    """Matches gradients under optimised masks."""
 
     effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return settings that need about a tenth of the paper's iterations where masks can be read off."""
+        """Return settings that need about a tenth of the paper's iterations if masks can be inferred from zeros."""
         return {
             "max_iterations": gradients,
             "read_out": True,
@@ -94,11 +94,11 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         }
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect more than of other descents: masks, where there are any, are searched along."""
+        """Expect more than of other descents, since dropout masks are searched too."""
         return super().outlook(observation)._replace(chance=0.6)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search the masks, but for those that are read off."""
+        """Return the masks as unknowns, except masks inferred from zeros of the gradient."""
         sites, config = self.sites(observations[0]), self.config
         if not sites:
             return Unknowns()
@@ -115,13 +115,13 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         return Unknowns((masks,))
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
-        """Return the sites with their rates, or with the assumed one."""
+        """Return the sites with their known rates, or with the assumed rate."""
         if "dropout-rates" in observation.threat.knows:
             return observation.sites
         return tuple(replace(site, rate=self.config.assumed_rate) for site in observation.sites)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """Descend, then polish the best row of each victim if the settings ask for it."""
+        """Descend, then polish the best row of each victim if the settings request it."""
         rows, search, victims = descend(descent), descent.search, descent.victims
         if not self.config.polish or not search.unknowns.blocks:
             return rows

@@ -1,14 +1,14 @@
-"""gradinversion: search images from several seeds at once, with image priors and a pull to the seeds' mean.
+"""gradinversion: search images from several seeds jointly, with image priors and a pull to the seeds' mean.
 
-Idea: seeds agree on what the gradient determines. Running statistics of batch normalisation tell what activations look
-    like, so such layers help this attack; without them that term is left out, and the record says so.
+Idea: seeds agree on what the gradient determines. Running statistics of batch normalisation describe the activations
+    of real images, so such layers help this attack; without them the term is left out, and the record says so.
 Equation: min over x of a_g |g - g*|^2 + a_tv TV(x) + a_l2 |x|^2 + a_bn sum over layers of (|mean - running mean| +
     |variance - running variance|) + a_grp |x - mean over seeds|^2. All terms count, so it is not zero at the truth.
     a_g is the weight of `distance`, the others are those of `priors`.
-Assumes: honest-but-curious server, one gradient; granted labels are used, others inferred, no class twice. Seeds are
-    registered by assigning images of one label to each other, not by optical flow as in the paper.
-Recovers: images, labels, and dropout masks of known rates, for each seed its own; unknown rates are ignored.
-Fails: classes that repeat in a batch where labels are not granted.
+Assumes: honest-but-curious server, a single gradient; granted labels are used, others inferred, no class twice. Seeds
+    are registered by assigning images of one label to each other, not by optical flow as in the paper.
+Recovers: images, labels, and dropout masks of known rates, separate for each seed; unknown rates are ignored.
+Fails: classes that repeat in a batch if labels are not granted.
 Source: Yin et al. 2021, arXiv 2104.07586.
 """
 
@@ -73,5 +73,5 @@ class GradInversion(MaskSearchAttack[GradInversionConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return two seeds, and half as many iterations each."""
+        """Return settings with two seeds, and half as many iterations each."""
         return {"max_iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}

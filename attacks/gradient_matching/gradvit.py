@@ -1,10 +1,10 @@
 """gradvit: match the gradient of a vision transformer with a prior on the borders of its patches, in two stages.
 
-Idea: every layer's gradient counts alike, and pixels on both sides of a border between patches should be alike, which
-    puts patches into their places. Image statistics help only once the gradient is roughly matched, so they come later.
+Idea: every layer's gradient has equal weight. Pixels on both sides of a patch border should be similar, which puts
+    patches into their positions. Image statistics help only once the gradient is roughly matched, so they come later.
 Equation: min over x of G sum over tensors of |g - g*| + a_p sum over borders of |x_in - x_out| + a_2 |x|^2 + a_tv TV(x)
     + I sum over layers of (|mean - running mean| + |variance - running variance|); first G = 1, I = 0, then 1/2, a_bn.
-Assumes: honest-but-curious server, one gradient of a model that projects patches; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient of a model that projects patches; labels granted or inferred.
 Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
 Fails: batches whose images the gradient mixes, deep local minima. The paper's statistics are those of a public
     convolutional network; here they are the model's own, which few transformers have, and the record says when not.
@@ -76,15 +76,15 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
         return super().not_applicable(observation)
 
     def descent_settings(self) -> DescentSettings:
-        """Return how rows descend in one stage."""
+        """Return the settings of one stage."""
         return super().descent_settings()._replace(iterations=max(1, self.config.max_iterations // 2))
 
     def at_once(self, observation: Observation) -> int:
-        """Return one: the second stage begins where the best row of the first one ended."""
+        """Return 1: the second stage starts from the best row of the first."""
         return 1
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """Descend from every start, then go on from the best end with all priors."""
+        """Descend from every start, then continue from the best result with all priors."""
         rows, search = descend(descent), descent.search
         if has_failed(rows):
             return rows
@@ -105,5 +105,5 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
         return [*rows, last]
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
-        """Name the priors of both stages that do not apply."""
+        """List the priors of both stages that do not apply."""
         return left_out((*self.config.priors, *self.config.later_priors), observation)

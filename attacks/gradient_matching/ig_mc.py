@@ -1,10 +1,10 @@
-"""ig-mc: match, in every iteration, the mean gradient over S drawn sets of dropout masks.
+"""ig-mc: match, in every iteration, the mean gradient over S sampled sets of dropout masks.
 
-Idea: the mean over several draws is a stronger reference than the single draw of ig-train.
+Idea: the mean over several samples is a stronger reference than the single sample of ig-train.
 Equation: g = (1/S) sum over s of g(x, mask_s), compared with g* by 1 - cos(g, g*) + l_tv TV(x), with S = `draws`.
-Assumes: honest-but-curious server, one gradient, dropout rates known; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient, dropout rates known; labels granted or inferred.
 Recovers: images and labels.
-Fails: wherever dropout matters: it matches an expected sub-network, while the client used a single one.
+Fails: wherever dropout matters: it matches an expected sub-network, while the client used a single sub-network.
 Source: Geiping et al. 2020, arXiv 2003.14053 (the search); arXiv 2208.06163 explains why averaging is not enough.
 """
 
@@ -37,11 +37,11 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
     deviates="matches the mean gradient over drawn dropout masks",
 )
 class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
-    """Draws S sets of masks in each iteration; the batch is repeated S times in one gradient."""
+    """Samples S sets of masks in each iteration; the batch is repeated S times in one gradient."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Draw S sets of masks."""
+        """Return S sampled sets of masks."""
         sites = observations[0].sites
         return Unknowns((DrawnMasks(sites=sites, sets=self.config.draws),) if sites else ())

@@ -1,10 +1,10 @@
-"""ig-train: match gradients in training mode, with freshly drawn dropout masks in every iteration.
+"""ig-train: match gradients in training mode, with newly sampled dropout masks in every iteration.
 
-Idea: it is the obvious repair of inverting-gradients: the dummy network drops out as the client's does.
+Idea: the obvious repair of inverting-gradients: the dummy network uses dropout as the client's does.
 Equation: min over x of 1 - cos(g(x, fresh masks), g*) + l_tv TV(x), with g* the observed gradient.
-Assumes: honest-but-curious server, one gradient, dropout rates known; labels granted or inferred.
-Recovers: images and labels. It is a reference of the Dropout Inversion Attack.
-Fails: wherever dropout matters: the client's masks are practically never drawn again, so the objective is noise.
+Assumes: honest-but-curious server, a single gradient, dropout rates known; labels granted or inferred.
+Recovers: images and labels. It is a baseline of the Dropout Inversion Attack.
+Fails: wherever dropout matters: the client's masks are practically never sampled again, so the objective is noise.
 Source: Geiping et al. 2020, arXiv 2003.14053 (the search); a reference in arXiv 2208.06163.
 """
 
@@ -29,11 +29,11 @@ from fedsim.core.types import Knowledge, Observation
     deviates="draws fresh dropout masks in every iteration",
 )
 class InvertingGradientsTrain(MatchingAttack[MatchingConfig]):
-    """Matches gradients under fresh dropout masks."""
+    """Matches gradients under newly sampled dropout masks."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Draw masks."""
+        """Return sampled masks."""
         sites = observations[0].sites
         return Unknowns((DrawnMasks(sites=sites),) if sites else ())

@@ -1,11 +1,12 @@
 """inverting-gradients: match the direction of the observed gradient, and ignore dropout (Inverting Gradients, IG).
 
-Idea: the direction of a gradient tells more of the image than its length. Adam uses the sign of the dummy's gradient.
+Idea: the direction of a gradient has more information on the image than its norm. Adam uses the sign of the dummy's
+    gradient.
 Equation: min over x of 1 - cos(g(x), g*) + l_tv TV(x), with g* the observed gradient and TV the total variation.
-Assumes: honest-but-curious server, one gradient; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient; labels granted or inferred.
 Recovers: images and labels. Under dropout it is the lower reference of the Dropout Inversion Attack.
 Fails: dropout: the search minimises the wrong function, and even the true image has a large objective. A bad image
-    then does not mean that the gradient holds none. Searches with many minima, such as LeNet on photographs.
+    then does not mean that the gradient contains no image. Searches with many minima, such as LeNet on photographs.
 Source: Geiping et al. 2020, arXiv 2003.14053, equation 4; schedule and stop rules of arXiv 2208.06163.
 """
 

@@ -1,12 +1,12 @@
-"""kernel-matching: match the gradient by one Gaussian kernel a tensor, each as wide as the tensor that was observed.
+"""kernel-matching: match the gradient by a Gaussian kernel per tensor, with a width relative to the observed tensor.
 
-Idea: layers differ in the size of their gradients, and more so once a model is trained. A kernel of each layer's own
-    width counts them alike, and what is far off does not drown what is near.
+Idea: layers differ in the size of their gradients, and more so once a model is trained. A separate kernel width per
+    layer gives them equal weight, and large differences do not drown small ones.
 Equation: min over x of D(g(x), g*) + l_tv TV(x), with D = sum over tensors l of b^l (1 - exp(-|g_l - g*_l|^2 /
     (w |g*_l|^2))) / sum of b^l, the distance `gaussian-kernel`.
-Assumes: honest-but-curious server, one gradient; labels granted or inferred.
+Assumes: honest-but-curious server, a single gradient; labels granted or inferred.
 Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
-Fails: starts from which every tensor is far off, where the kernels are flat; where other descents fail.
+Fails: starts at which every tensor differs strongly, where the kernels are flat; where other descents fail.
 Source: inspired by SAPAG, Wang et al. 2020, arXiv 2009.06228, of which the abstract was read.
 """
 

@@ -1,11 +1,12 @@
-"""learned-prior: put a denoiser of public images behind gradient matching (plug and play).
+"""learned-prior: gradient matching with a denoiser of public images as prior (plug and play).
 
-Idea: a gradient under noise or pruning fits many images. A trained denoiser knows which of them look like images.
-Equation: min over x of 1 - cos(g(x), g*) + l_tv TV(x) + l / s mean((x - D(x, s))^2) / 2, for falling levels s, in whose
-    slope D is held still.
-Assumes: honest-but-curious server, one gradient; a denoiser of `fedsim bench model` that was trained on public images.
+Idea: a gradient under noise or pruning fits many images. A trained denoiser favours natural images.
+Equation: min over x of 1 - cos(g(x), g*) + l_tv TV(x) + l / s mean((x - D(x, s))^2) / 2, for falling levels s; D is
+    constant in its derivative.
+Assumes: honest-but-curious server, a single gradient; a denoiser of `fedsim bench model` that was trained on public
+    images.
 Recovers: images and labels, where the gradient alone leaves a choice.
-Fails: images unlike the public ones: what it then returns looks likely and is wrong. Dropout, which it ignores.
+Fails: images unlike the public images: its result then looks plausible and is wrong. Dropout, which it ignores.
 Source: Romano, Elad, Milanfar 2017, arXiv 1611.02862, equation 2 (RED); Jeon et al. 2021, arXiv 2110.14962 (attacks).
 """
 
@@ -46,14 +47,14 @@ class LearnedPriorConfig(MatchingConfig):
 @final
 @attack("learned-prior", summary="gradient matching with a denoiser of public images", related="2110.14962")
 class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
-    """Matches gradients near images that a denoiser leaves as they are."""
+    """Matches gradients near images that a denoiser leaves unchanged."""
 
-    effort: ClassVar[Effort] = "reference"  # it depends on a file of the user's, and `auto` must not
+    effort: ClassVar[Effort] = "reference"  # it depends on a user's file, and `auto` must not
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"input-statistics"})
     training_mode: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse images that the denoiser does not read, and a denoiser that is not there."""
+        """Refuse images of another shape than the denoiser's, and a missing denoiser."""
         try:
             known = load_denoiser(find_denoiser(self.config.denoiser, _TRAINABLE)).spec.shape
         except FedsimError as error:
@@ -64,7 +65,7 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         return super().not_applicable(observation)
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
-        """Descend once at each level, each time from the ends before."""
+        """Descend at each level in turn, starting from the previous results."""
         config, spec = self.config, descent.victims.observations[0].spec
         denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser, _TRAINABLE)), spec)
         each = max(1, config.max_iterations // len(config.levels))
@@ -81,7 +82,7 @@ Denoise = Callable[[Tensor, float], Tensor]  # normalised images (N, C, H, W) an
 
 
 def _denoiser(denoiser: LoadedDenoiser, spec: InputSpec) -> Denoise:
-    """Return the denoiser for images that are normalised as an observation says; it may be asked without classes."""
+    """Return the denoiser for images normalised by the observation's statistics, called without classes."""
     model: nn.Module = denoiser.model
     ours, theirs = _statistics(spec), _statistics(denoiser.spec)
 
@@ -100,7 +101,7 @@ def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
 
 
 def _with_prior(plain: Regulariser, denoise: Denoise, level: float, weight: float) -> Regulariser:
-    """Return a regulariser whose slope is that of RED: weight times what a denoiser would take away."""
+    """Return a regulariser with the gradient of RED: weight times the residual that the denoiser removes."""
 
     def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
         images = inputs.flatten(0, 1)
@@ -111,6 +112,6 @@ def _with_prior(plain: Regulariser, denoise: Denoise, level: float, weight: floa
 
 
 def _in_turn(rows: Sequence[RestartResult]) -> Callable[[int, torch.Generator], Tensor]:
-    """Return the function that hands out where rows ended, in their order, in which a descent asks for its starts."""
+    """Return a function that yields the results of rows in order, the order in which a descent requests its starts."""
     ends = iter([row.inputs.detach().clone() for row in rows])
     return lambda _victim, _generator: next(ends)

@@ -1,12 +1,12 @@
-"""map-estimate: search the image of largest posterior probability under a known law of noise (MAP).
+"""map-estimate: search the image of largest posterior probability under noise of a known distribution (MAP).
 
-Idea: the best attack on noise of a known law takes as its distance the noise's negative log likelihood.
+Idea: the optimal distance under noise of a known distribution is the noise's negative log likelihood.
 Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries; -log p is the distance
     `likelihood`, and l_tv the weight of the prior `total-variation`.
-Assumes: honest-but-curious server, one gradient, granted the defenses. A clipped gradient is clipped on the dummy's
-    side too.
+Assumes: honest-but-curious server, a single gradient, granted the defenses. If the client clips, the dummy's gradient
+    is clipped too.
 Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
-Fails: noise that drowns the gradient; changes of weights, whose noise has another scale; an unknown law or scale.
+Fails: noise that drowns the gradient; weight deltas, whose noise has another scale; an unknown distribution or scale.
 Source: Balunovic, Dimitrov, Staab, Vechev 2022, arXiv 2111.04706, section 4.
 """
 
@@ -40,7 +40,7 @@ class MapConfig(MaskSearchConfig):
     deviates="the prior is total variation; clipping and rounding have laws too",
 )
 class Map(MaskSearchAttack[MapConfig]):
-    """Takes the likelihood of the noise as the distance."""
+    """Uses the negative log likelihood of the noise as the distance."""
 
     effort: ClassVar[Effort] = "descent"
     first_masks: ClassVar[FirstMasks] = "mean"
@@ -49,6 +49,6 @@ class Map(MaskSearchAttack[MapConfig]):
     example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates without known noise, several steps, and changes of weights."""
+        """Refuse updates without known noise, several steps, and weight deltas."""
         noise = known_noise(observation)
         return noise if isinstance(noise, str) else super().not_applicable(observation)

@@ -1,11 +1,11 @@
-"""noise-inversion: optimise the noise that a defense draws inside the model together with the data.
+"""noise-inversion: optimise the noise that a defense samples inside the model jointly with the data.
 
-Idea: a variational bottleneck passes on m + d e with e from N(0, 1). As DIA does with masks, e is one more unknown
-    under its prior; or `noise = "expectation"` takes e = 0.
+Idea: a variational bottleneck outputs m + d e with e from N(0, 1). Like masks in DIA, e is one more unknown with a
+    prior; `noise = "expectation"` sets e = 0 instead.
 Equation: min over x, e of 1 - cos(g(x, e), g*) + l_tv TV(x) + l_e mean(e^2) / 2. All tensors are compared, also those
     that a defense calls unreliable: under the right noise they are exact.
-Assumes: honest-but-curious server, one gradient, granted the defenses; what these add to the clients' loss is added to
-    the simulated loss. Dropout masks of known rates are searched too; unknown rates are ignored.
+Assumes: honest-but-curious server, a single gradient, granted the defenses; their additions to the clients' loss are
+    added to the simulated loss. Dropout masks of known rates are searched too; unknown rates are ignored.
 Recovers: images, labels, and dropout masks of known rates.
 Fails: short searches on convolutions; the expectation where d is large, as at the start of training.
 Source: after DIA, arXiv 2208.06163; against PRECODE, arXiv 2108.04725, and CVB, arXiv 2309.04515.
@@ -68,11 +68,11 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     def search_together(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
-        """Search on many victims at once, including the tensors that other attacks leave out as unreliable."""
+        """Search many victims together, including the tensors that other attacks leave out as unreliable."""
         return super().search_together([_whole(observation) for observation in observations], generators, on_steps)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search noise and masks."""
+        """Return noise and masks as unknowns."""
         config, is_joint = self.config, self.config.noise == "joint"
         noise = Gaussian(
             _NOISE,
@@ -84,7 +84,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         return Unknowns((noise, *super().unknowns(observations).blocks))
 
     def simulated_client(self, observation: Observation) -> SimulatedClient:
-        """Return the client with noise among the unknowns, and penalties in the loss."""
+        """Return the simulated client with noise among the unknowns, and penalties in the loss."""
         plain = super().simulated_client(observation)
         penalties = {n: p for effect in observation.effects(Penalties) for n, p in effect.functions.items()}
         added: list[Tensor] = []
@@ -99,12 +99,12 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
 
 @dataclass(frozen=True)
 class _NoisyClient(SimulatedClient):
-    """Forward passes in which modules return the noise that is searched.
+    """Forward passes in which modules return the searched noise.
 
     Attributes:
         modules: names of the modules that return noise.
-        penalties: by name of a module, what its output adds to each example's loss, shape (B,).
-        added: means of the penalties of the latest forward pass; they go into the loss.
+        penalties: by module name, the function from its output to a penalty of each example, shape (B,).
+        added: means of the penalties of the latest forward pass; they are added to the loss.
     """
 
     modules: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class _NoisyClient(SimulatedClient):
 
     @contextmanager
     def dropping(self, masks: Masks, others: Values = NOTHING) -> Iterator[None]:
-        """Put masks and noise in place, and watch for penalties."""
+        """Inject masks and noise, and record penalties."""
         self.added.clear()
         with ExitStack() as stack:
             stack.enter_context(super().dropping(masks))
@@ -129,7 +129,7 @@ class _NoisyClient(SimulatedClient):
 
 
 def _whole(observation: Observation) -> Observation:
-    """Return the observation with the tensors that were set aside as unreliable."""
+    """Return the observation including the tensors that were set aside as unreliable."""
     return replace(
         observation,
         update=replace(observation.update, tensors={**observation.update.tensors, **observation.set_aside}),
@@ -144,7 +144,7 @@ def _noise_modules(observation: Observation) -> tuple[str, ...]:
 
 @torch.no_grad()
 def _shapes(observation: Observation) -> tuple[tuple[int, ...], ...]:
-    """Return the shape of the noise of each module for one batch."""
+    """Return the shape of each module's noise for one batch."""
     model, names = copy.deepcopy(observation.model), _noise_modules(observation)
     blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
     with without_dropout(), layer_outputs(model, names) as seen:

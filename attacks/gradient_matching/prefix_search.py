@@ -1,12 +1,12 @@
-"""prefix-search: read or try the prefix length k of Nested Dropout, then search images with that mask as DIA does.
+"""prefix-search: infer or try the prefix length k of Nested Dropout, then search images with that mask as in DIA.
 
-Idea: features cut to their first k channels leave exact zeros in the gradient of the layer behind, in all examples at
-    once, so k is the last column that is not zero. Where no column is zero, every likely k gets a short descent.
+Idea: features truncated to their first k channels leave exact zeros in the gradient of the next layer, in all examples
+    alike, so k is the last nonzero column. If no column is zero, a short descent is run for every likely k.
 Equation: dL/dW_j = (1/B) sum over examples of delta h_j = 0 for every j > k, with delta = dL/dz and h the features.
-Assumes: honest-but-curious server, one gradient; it knows where the model cuts and with which odds.
-Recovers: images, masks, and k of every cut.
-Fails: with ReLU the last channels of the prefix may be zero too: a shorter k explains the gradient as well and is read.
-    A short k leaves little of the example in the gradient.
+Assumes: honest-but-curious server, a single gradient; known truncated layers and known probabilities of k.
+Recovers: images, masks, and k of every truncation.
+Fails: with ReLU the last channels of the prefix may be zero too: then a shorter k explains the gradient as well and is
+    inferred. A short k leaves little of the example in the gradient.
 Source: the search is DIA's, Scheliga, Maeder, Seeland 2023, arXiv 2208.06163; Nested Dropout: Chen et al. 2022, arXiv
     2206.13140.
 """
@@ -49,7 +49,7 @@ class PrefixSearchConfig(MaskSearchConfig):
 @final
 @attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", related="2206.13140")
 class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
-    """Finds the length of every cut, then searches images."""
+    """Infers the length of every truncation, then searches images."""
 
     effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
@@ -61,7 +61,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models that keep no prefix, and several steps."""
+        """Refuse models without Nested Dropout, batches with one k per example, and several steps."""
         if not _cuts(observation):
             return "no layer of the model keeps a prefix of its features"
         if (observation.batch_size or 1) > 1 and any(observation.sites[cut].per_example for cut in _cuts(observation)):
@@ -69,11 +69,11 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         return super().not_applicable(observation)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Search masks that are not known, with the prefixes that can be read."""
+        """Return the unknown masks; inferred prefixes are fixed."""
         return self._masks(observations[0], [read_prefixes(observation) for observation in observations])
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
-        """Find the prefixes of every victim, then descend with them."""
+        """Infer the prefixes of every victim, then descend with them."""
         known = [
             self._known_of(*victim)
             for victim in zip(victims.observations, victims.labels, victims.generators, strict=True)
@@ -109,7 +109,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         return self.descent(victims, search)
 
     def _known_of(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
-        """Return the masks of all prefixes: as read, or those under which a short descent gets furthest."""
+        """Return the masks of all prefixes: inferred, or with the lowest objective after a short descent."""
         guesses = list(_guesses(observation, read_prefixes(observation)))
         if len(guesses) == 1:
             return guesses[0]
@@ -126,9 +126,9 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
 
 
 def read_prefixes(observation: Observation) -> Known:
-    """Return the masks, by index of the site, whose k shows in the gradient of the linear layer behind.
+    """Return the masks that the gradient of the next linear layer determines, by index of the site.
 
-    Nothing is read from a gradient whose last column is not zero: either k = D, or the gradient is not exact.
+    Nothing is inferred from a gradient with a nonzero last column: either k = D, or the gradient is not exact.
     """
     cuts = _cuts(observation)
     if not cuts or sends_part(observation):
@@ -143,7 +143,7 @@ def read_prefixes(observation: Observation) -> Known:
 
 
 def _guesses(observation: Observation, read: Known) -> Iterator[Known]:
-    """Yield the masks of every combination of lengths at the places that could not be read."""
+    """Yield the masks of every combination of lengths at sites that could not be inferred."""
     like = next(observation.model.parameters()).detach()
     unread = [index for index in _cuts(observation) if index not in read]
     lengths = [[k for k, odds in enumerate(observation.sites[i].odds, 1) if odds > _UNLIKELY] for i in unread]

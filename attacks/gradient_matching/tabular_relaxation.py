@@ -1,12 +1,12 @@
-"""tabular-relaxation: match the gradient by rows of a table whose categories are shares of their values.
+"""tabular-relaxation: match the gradient by relaxed rows of a table, with categories as probabilities of their values.
 
-Idea: a row of a table is no free vector. Search for each category how likely its values are, and for each number where
-    it lies between its public extremes, so that every guess on the way is nearly a row.
+Idea: a table row is not a free vector. The search optimises the probabilities of each category's values, and each
+    number's position between its public extremes, so that every intermediate guess is nearly a valid row.
 Equation: min over u of 1 - cos(g(x(u)), g*), x = (z(u) - mean) / std, z the softmax of u over the columns of a category
-    and its sigmoid elsewhere. The best of several starts counts; each category is then the likeliest of its values.
-Assumes: honest-but-curious server, one gradient, public means and standard deviations; labels granted or inferred.
+    and its sigmoid elsewhere. The best of several starts counts; each category then becomes its most likely value.
+Assumes: honest-but-curious server, a single gradient, public means and standard deviations; labels granted or inferred.
 Recovers: rows and labels, also of batches beyond the rank of their columns; dropout masks of known rates.
-Fails: large batches, of which most rows come out wrong; no categories, since then a box is as good (refused).
+Fails: large batches, of which most rows are wrong; tables without categories, where a box is as good (refused).
 Source: Vero, Balunovic, Dimitrov, Vechev 2023, arXiv 2210.01785, and its public code (relaxation).
 """
 
@@ -38,7 +38,7 @@ _FEW_STARTS = 4
 
 
 class TabularRelaxationConfig(MaskSearchConfig):
-    """Settings of the search. `learning_rate` is a step of u; `boxed` does not count, since sigmoids keep the range."""
+    """Settings of the search. `learning_rate` is the step of u; `boxed` has no effect: sigmoids keep the range."""
 
     max_iterations: int = Field(default=1500, ge=1, description="most iterations of one start")
     learning_rate: float = Field(default=0.15, gt=0, description="Adam's step for u and for masks")
@@ -62,7 +62,7 @@ class TabularRelaxationConfig(MaskSearchConfig):
     aliases=("tableak",),
 )
 class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
-    """Descends along logits of categories and of numbers."""
+    """Descends on logits of categories and of numbers."""
 
     effort: ClassVar[Effort] = "descent"
     first_masks: ClassVar[FirstMasks] = "mean"
@@ -76,11 +76,11 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return a few starts, and as many iterations as they leave."""
+        """Return a few starts, and the number of iterations that the budget allows for each."""
         return {"max_iterations": max(1, gradients // _FEW_STARTS), "restarts": _FEW_STARTS}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse what is no table with categories."""
+        """Refuse examples that are not table rows with categories."""
         spec = observation.spec
         if len(spec.shape) != 1 or spec.vocabulary is not None:
             return f"it searches rows of a table, and an example has shape {tuple(spec.shape)}"
@@ -89,11 +89,11 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
         return super().not_applicable(observation)
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect more than of other descents, which do not know that a category has one value."""
+        """Expect more than of other descents, which do not use that a category has one value."""
         return super().outlook(observation)._replace(chance=0.7)
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
-        """Search logits in place of rows, and return the rows of each start's best logits."""
+        """Search logits instead of rows, and return the rows of each start's best logits."""
         descent = self.descent(victims, self.plan(victims))
         table = RelaxedTable.of(victims.observations[0].spec)
         logits = Substitution(table.rows, descent.search.first)
@@ -102,7 +102,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Return the best start, each category as its likeliest value, and how undecided categories were."""
+        """Return the best start, with each category as its most likely value, and the entropy of the categories."""
         guess, table = super().report(observation, rows, labels, path), RelaxedTable.of(observation.spec)
         facts = {**guess.facts, "mean entropy of categories": float(table.entropy(guess.inputs).mean())}
         return replace(guess, inputs=likeliest_values(guess.inputs, observation.spec), facts=facts)
@@ -110,12 +110,12 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
 
 @dataclass(frozen=True)
 class RelaxedTable:
-    """Rows of a table as functions of logits, one a column.
+    """Rows of a table as functions of logits, one per column.
 
     Attributes:
-        parts: neighbouring columns: how many, and whether they are the values of one category.
-        mean: of every column, whose extremes are 0 and 1.
-        std: of every column.
+        parts: groups of adjacent columns: their number, and whether they are the values of one category.
+        mean: mean of every column on the scale with extremes 0 and 1.
+        std: standard deviation of every column.
     """
 
     parts: tuple[tuple[int, bool], ...]
@@ -142,7 +142,7 @@ class RelaxedTable:
         return (torch.cat(plain, -1) - mean) / std
 
     def entropy(self, rows: Tensor) -> Tensor:
-        """Return the entropy of each category of rows (B, C), as a share of the largest possible one."""
+        """Return the entropy of each category of rows (B, C), as a share of the largest possible entropy."""
         mean, std = self._scale(rows)
         categories = [part for part, is_category in self._parted(rows * std + mean) if is_category]
         shares = [_with_its_opposite(part).clamp(TINY, 1.0) for part in categories]
@@ -162,10 +162,10 @@ class RelaxedTable:
 
 
 def _relaxed(logits: Tensor, is_category: bool) -> Tensor:
-    """Return shares of the values of a category, or numbers between 0 and 1; a flag that stands alone is a number."""
+    """Return probabilities of a category's values, or numbers in (0, 1); a single binary column is a number."""
     return logits.softmax(-1) if is_category and logits.shape[-1] > 1 else logits.sigmoid()
 
 
 def _with_its_opposite(shares: Tensor) -> Tensor:
-    """Return shares of all values of a category: those of a flag that stands alone are two."""
+    """Return probabilities of all values of a category; a single binary column has two values."""
     return torch.cat([shares, 1.0 - shares], -1) if shares.shape[-1] == 1 else shares

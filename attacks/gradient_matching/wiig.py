@@ -1,8 +1,8 @@
 """wiig: match gradients with the client's true dropout masks (Well-informed Inverting Gradients, WIIG).
 
-Idea: it is the upper reference: it shows whether the image is still in the gradient when the masks are known.
+Idea: the upper reference: it shows whether the gradient still determines the image when the masks are known.
 Equation: min over x of 1 - cos(g(x, true masks), g*) + l_tv TV(x), with g* the observed gradient.
-Assumes: one gradient, and a server that is given the masks (`also_knows = ["masks"]`): no real attacker has them.
+Assumes: a single gradient, and a server that is given the masks (`also_knows = ["masks"]`): no real attacker has them.
     Without dropout it equals inverting-gradients.
 Recovers: images and labels.
 Fails: where inverting-gradients fails without dropout: searches with many minima.
@@ -35,6 +35,6 @@ class Wiig(MatchingAttack[MatchingConfig]):
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Take the granted masks."""
+        """Return the granted masks."""
         granted = tuple(observation.masks[0] for observation in observations if observation.masks)
         return Unknowns((GivenMasks(given=granted),) if observations[0].sites else ())

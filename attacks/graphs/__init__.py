@@ -1,1 +1,1 @@
-"""Read whole graphs from the gradients of networks of graphs."""
+"""Attacks that recover graphs from the gradients of graph networks."""

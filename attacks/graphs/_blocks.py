@@ -1,8 +1,8 @@
-"""Nodes and blocks, a node with its neighbours, that lie in the spans of a graph network's weight gradients.
+"""Test which nodes and blocks (nodes with their neighbours) lie in the spans of a graph network's weight gradients.
 
-A layer's weight gradient is M H with the nodes' values H in front of it, so its rows span those of H while M has full
-rank. Features come from a finite alphabet, and what a node holds behind the first layer depends on its neighbours'
-features and numbers of neighbours alone: so both are finite lists, of which each entry is tested.
+A layer's weight gradient is M H with the layer's inputs H, so its rows span the rows of H if M has full rank. Features
+come from a finite alphabet, and a node's hidden value after the first layer depends only on the features and degrees
+of itself and its neighbours. So both lists of candidates are finite, and every candidate is tested.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fedsim.core.graph_networks import GraphNetwork, Graphs
 from fedsim.core.types import Observation
 
 _AT_ONCE = 4000  # blocks of one forward pass
-_APART = 1e-3  # distance of unit vectors that are one direction: rounding of the gradient leaves about 1e-5
-_COMPARED = 8  # of their coordinates; no two of some 50,000 other directions are so near in eight
-_FEWEST_ALIKE = 2  # blocks; a null vector of S has two entries or more
+_APART = 1e-3  # distance of unit vectors that count as equal: rounding of the gradient leaves about 1e-5
+_COMPARED = 8  # compared coordinates; no two of some 50,000 other directions are so near in eight
+_FEWEST_ALIKE = 2  # blocks; a null vector of S has at least two entries
 
 
 class Alphabet(NamedTuple):
-    """All that a node can be.
+    """All possible nodes.
 
     Attributes:
         features: shape (K, f), float64.
@@ -37,48 +37,48 @@ class Alphabet(NamedTuple):
     degrees: Tensor
 
     def taken(self, chosen: Tensor) -> Alphabet:
-        """Return some of them."""
+        """Return the chosen nodes."""
         return Alphabet(self.features[chosen], self.degrees[chosen])
 
 
 class Star(NamedTuple):
-    """A node and its neighbours, as numbers of an alphabet; the neighbours in ascending order."""
+    """A node and its neighbours, as indices into an alphabet; the neighbours in ascending order."""
 
     centre: int
     around: tuple[int, ...]
 
 
 class Candidates(NamedTuple):
-    """Blocks, and what their centres hold behind the first layer, shape (N, width)."""
+    """Blocks, and the hidden values of their centres after the first layer, shape (N, width)."""
 
     blocks: list[Star]
     values: Tensor
 
     def inside(self, basis: Tensor, tolerance: float) -> list[Star]:
-        """Return the blocks whose centres lie in a span."""
+        """Return the blocks with centres in a span."""
         passed = shares_outside(self.values, basis) < tolerance
         return [block for block, is_inside in zip(self.blocks, passed.tolist(), strict=True) if is_inside]
 
 
 def features_of(observation: Observation) -> int:
-    """Return how many columns of a graph are features; the others are joins."""
+    """Return the number of feature columns of a graph; the other columns are the adjacency matrix."""
     nodes, columns = observation.spec.shape
     return columns - nodes
 
 
 def too_many_kinds(kinds: int, observation: Observation) -> str | None:
-    """Return why a number of kinds leaves no features for numbers of neighbours, or None."""
+    """Return why `kinds` leaves no feature columns for degrees, or None."""
     if kinds < features_of(observation):
         return None
     return f"kinds = {kinds} leaves no feature that counts neighbours. Set fewer"
 
 
 def alphabet_of(kinds: int, features: int) -> Alphabet:
-    """Return each kind with each number of neighbours.
+    """Return each kind with each degree.
 
     Args:
-        kinds: columns of kinds.
-        features: columns of kinds and numbers of neighbours, which begin at 1.
+        kinds: number of kind columns.
+        features: number of columns of kinds and degrees; degrees start at 1.
     """
     most = features - kinds
     rows = torch.cat([torch.eye(kinds).repeat_interleave(most, 0), torch.eye(most).repeat(kinds, 1)], 1)
@@ -86,17 +86,17 @@ def alphabet_of(kinds: int, features: int) -> Alphabet:
 
 
 def shares_outside(rows: Tensor, basis: Tensor) -> Tensor:
-    """Return the share of each row's (N, d) length that is outside a span (r, d), shape (N,)."""
+    """Return the share of each row's (N, d) norm that is outside a span (r, d), shape (N,)."""
     return part_outside(rows, basis).norm(dim=1) / rows.norm(dim=1).clamp_min(TINY)
 
 
 def nodes_inside(alphabet: Alphabet, basis: Tensor, tolerance: float) -> Alphabet:
-    """Return the nodes whose features lie in a span."""
+    """Return the nodes with features in a span."""
     return alphabet.taken(shares_outside(alphabet.features, basis) < tolerance)
 
 
 def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
-    """Return every block of these nodes, and what the first layer makes of its centre."""
+    """Return every block of these nodes, with the hidden value of its centre after the first layer."""
     blocks, values = list[Star](), list[Tensor]()
     for degree in nodes.degrees.unique().tolist():
         around = torch.tensor(list(combinations_with_replacement(range(len(nodes.degrees)), degree)))
@@ -107,10 +107,11 @@ def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
 
 
 def missing_direction(candidates: Candidates, basis: Tensor, tolerance: float) -> Tensor | None:
-    """Return the direction (1, d) outside a span in which most blocks lie, or None where no two lie in one.
+    """Return the direction (1, d) outside a span that most blocks share, or None if no two blocks share a direction.
 
-    Where the shares S have no inverse, or a row of M is small, one direction is missing in the span of H. Then what is
-    outside of each of its rows that is not inside points there, and what is outside of other blocks points anywhere.
+    If the matrix S of neighbour weights is singular, or a row of M is small, the span of H lacks a direction. Then all
+    true
+    rows outside the span have their residual in this direction, and the residuals of other blocks are arbitrary.
     """
     from scipy.spatial import KDTree  # noqa: PLC0415 - takes long to import
 
@@ -130,7 +131,7 @@ def missing_direction(candidates: Candidates, basis: Tensor, tolerance: float) -
 
 @torch.no_grad()
 def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, around: Tensor) -> Tensor:
-    """Return what the first layer and its activation make of a node amid each of these neighbours, shape (N, width)."""
+    """Return a centre's hidden values after the first layer, for each of these neighbourhoods, (N, width)."""
     members = torch.cat([torch.full((len(around), 1), centre), around], 1)
     joined = torch.zeros(members.shape[1], members.shape[1], dtype=torch.float64)
     joined[0, 1:] = joined[1:, 0] = 1
@@ -140,9 +141,9 @@ def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, around: Tensor
 
 
 def consistent(blocks: list[Star]) -> list[Star]:
-    """Return the blocks each of whose neighbours is the centre of a block that such a neighbour may stand in.
+    """Return the blocks of which each neighbour is the centre of another block that has this centre as a neighbour.
 
-    What is left out belongs to no graph all of whose blocks are in the list.
+    Removed blocks belong to no graph that consists of blocks in the list.
     """
     while True:
         seen = Counter((block.centre, neighbour) for block in blocks for neighbour in set(block.around))

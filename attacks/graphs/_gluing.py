@@ -1,4 +1,4 @@
-"""Graphs that are made of given blocks: depth first, one node after the other gets its neighbours."""
+"""Assemble graphs from given blocks by depth-first search: each step completes the neighbours of a node."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from attacks.graphs._blocks import Star
 
 @dataclass(frozen=True)
 class Partial:
-    """A graph that is being made.
+    """A partially assembled graph.
 
     Attributes:
-        kinds: of its nodes, numbers of an alphabet.
-        joins: pairs of numbers of joined nodes, the smaller first.
-        done: numbers of the nodes that have all their neighbours.
+        kinds: indices of its nodes in an alphabet.
+        joins: edges as pairs of node indices, the smaller first.
+        done: indices of the nodes that have all their neighbours.
     """
 
     kinds: tuple[int, ...]
@@ -26,29 +26,29 @@ class Partial:
 
     @property
     def is_closed(self) -> bool:
-        """Whether every node has all its neighbours."""
+        """Return whether every node has all its neighbours."""
         return len(self.done) == len(self.kinds)
 
     def around(self, node: int) -> list[int]:
-        """Return the numbers of a node's neighbours."""
+        """Return the indices of a node's neighbours."""
         return [one + other - node for one, other in self.joins if node in (one, other)]
 
     def block(self, node: int) -> Star:
-        """Return a node with its neighbours."""
+        """Return a node with its neighbours as a block."""
         return Star(self.kinds[node], tuple(sorted(self.kinds[other] for other in self.around(node))))
 
 
 class Gluing:
-    """Yields graphs of given blocks, each of which says of a node that it is the centre of one."""
+    """Yields graphs in which every node with its neighbours is one of the given blocks."""
 
     def __init__(self, blocks: Sequence[Star], degrees: Sequence[int], most_nodes: int, budget: int) -> None:
-        """Sort the blocks.
+        """Group the blocks by centre.
 
         Args:
-            blocks: to be used any number of times.
+            blocks: available blocks, each usable any number of times.
             degrees: number of neighbours of each node of the alphabet.
-            most_nodes: of a graph.
-            budget: most graphs, finished or not, that are looked at.
+            most_nodes: maximal number of nodes of a graph.
+            budget: maximal number of visited graphs, partial or complete.
         """
         self.degrees, self.most_nodes, self.left = degrees, most_nodes, budget
         self.blocks = defaultdict[int, list[Counter[int]]](list)
@@ -56,7 +56,7 @@ class Gluing:
             self.blocks[block.centre].append(Counter(block.around))
 
     def closed(self) -> Iterator[Partial]:
-        """Yield closed graphs, those around the centre of the fewest blocks first; a graph may come more than once."""
+        """Yield closed graphs, starting from the centre with the fewest blocks; graphs may be yielded repeatedly."""
         starts = sorted(self.blocks, key=lambda centre: len(self.blocks[centre]))
         whole = self.left
         for number, start in enumerate(starts):
@@ -71,7 +71,7 @@ class Gluing:
                     waiting += self._further(graph)
 
     def _further(self, graph: Partial) -> Iterator[Partial]:
-        """Yield the graphs in which one more node, that with the fewest fitting blocks, has all its neighbours."""
+        """Yield the graphs after completing the neighbours of the open node with the fewest fitting blocks."""
         options: tuple[int, list[Counter[int]]] | None = None
         for node in set(range(len(graph.kinds))) - graph.done:
             have = Counter(graph.kinds[other] for other in graph.around(node))
@@ -85,7 +85,7 @@ class Gluing:
                 yield self._joined(graph, node, others, kinds)
 
     def _choices(self, graph: Partial, node: int, missing: Counter[int]) -> Iterator[tuple[int, ...]]:
-        """Yield which nodes that exist already become missing neighbours; the others will be new."""
+        """Yield the sets of existing nodes that become missing neighbours; the other neighbours will be new nodes."""
         here = {node, *graph.around(node)} | graph.done
         free = [other for other in range(len(graph.kinds)) if other not in here and graph.kinds[other] in missing]
         free = [other for other in free if len(graph.around(other)) < self.degrees[graph.kinds[other]]]

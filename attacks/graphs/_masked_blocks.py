@@ -1,8 +1,9 @@
-"""Blocks and their dropout masks, where dropout acts between what a block's centre holds and the span.
+"""Find blocks and their dropout masks, if dropout acts between a block centre's hidden value and the span.
 
-The span holds h' = m h / (1 - p) for each node, with an unknown mask m. A vector of a span of r dimensions is known by
-r of its entries. So r entries of a candidate are taken for kept, which they all are with probability (1 - p)^r; what
-they imply of the others must then be 0 or h / (1 - p). Every draw of r entries tests all candidates at once.
+The span contains h' = m h / (1 - p) for each node, with an unknown mask m. A vector of a span of r dimensions is
+determined by r of its entries. So r entries of a candidate are assumed to be kept, which is true with probability
+(1 - p)^r; the other entries that they imply must then be 0 or h / (1 - p). Each sample of r entries tests all
+candidates at once.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from torch import Tensor
 
 from attacks.graphs._blocks import Candidates
 
-_MISSED = 1e-3  # probability with which a node's entries are never all kept
-_NEAR = 1e-3  # of a candidate's root mean square: what its entries may be off
+_MISSED = 1e-3  # probability that the sampled entries of a node are never all kept
+_NEAR = 1e-3  # tolerance of an entry, relative to the candidate's root mean square
 _FIRST = 8  # entries that are compared before the others
-_CONDITION = 1e6  # of the drawn entries of the span, beyond which rounding is no longer small
-_FEWEST_KEPT = 3  # entries other than 0 that a mask keeps, or it is one of nothing
+_CONDITION = 1e6  # largest condition number of the sampled entries of the span, because of rounding
+_FEWEST_KEPT = 3  # fewest nonzero entries that a valid mask keeps
 
 
 class MaskedBlock(NamedTuple):
-    """Number of a candidate, and a mask of its values, 0 or 1, shape (width,)."""
+    """Index of a candidate, and a mask of its values, 0 or 1, shape (width,)."""
 
     number: int
     mask: Tensor
 
 
 def draws_needed(rank: int, rate: float) -> int:
-    """Return how many draws of entries miss a node with probability 1 in 1,000."""
+    """Return the number of samples that miss a node with probability 1 in 1,000."""
     hit = (1 - rate) ** rank
     return math.ceil(math.log(_MISSED) / math.log1p(-hit)) if hit < 1 else 1
 
@@ -44,15 +45,15 @@ def masked_inside(
     generator: torch.Generator,
     on_draw: Callable[[], None],
 ) -> list[MaskedBlock]:
-    """Return the candidates that lie in a span once a mask is put on them; one for each mask of theirs.
+    """Return the candidates that lie in a span under some mask; one result for each such mask.
 
     Args:
         candidates: values (N, width), before dropout.
         basis: orthonormal rows of the span, (r, width).
         rate: probability of dropping an entry.
-        draws: of r entries.
-        generator: draws them.
-        on_draw: called before each draw.
+        draws: number of samples of r entries.
+        generator: for the samples.
+        on_draw: called before each sample.
     """
     scaled = candidates.values / (1 - rate)
     slack = _NEAR * scaled.square().mean(1).sqrt()[:, None]
@@ -71,7 +72,7 @@ def masked_inside(
 
 
 def _whole(scaled: Tensor, slack: Tensor, near: Tensor, kept: Tensor, implied: Tensor) -> list[MaskedBlock]:
-    """Return those of some candidates of which every entry is 0 or what it would be without dropout."""
+    """Return the candidates of which every entry is 0 or the value without dropout, with their masks."""
     values = scaled[near][:, kept] @ implied
     fit = _fits(values, scaled[near], slack[near]).all(1)
     masks = (values - scaled[near]).abs() <= slack[near]

@@ -1,7 +1,7 @@
-"""Dropout masks of a graph whose nodes and joins are known, read from the gradient of the head.
+"""Infer the dropout masks of a graph with known nodes and edges, from the gradient of the head.
 
-The head reads the mean over n nodes of m_i h_i / (1 - p), and its gradients give that mean: dW^T db / |db|^2. Of each
-hidden value the subset of the nodes is taken whose values add up to it.
+The head's input is the mean over n nodes of m_i h_i / (1 - p), and its gradients determine that mean:
+dW^T db / |db|^2. For each hidden unit, the mask is the subset of nodes with values that add up to the mean.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from attacks.graphs._masked_blocks import MaskedBlock
 from fedsim.core.graph_networks import GraphNetwork, graphs_of
 from fedsim.core.types import DropoutSite, Masks, Observation
 
-MOST_NODES = 15  # whose 32,768 subsets are compared
-_ASSIGNMENTS = 64  # of masks to nodes with equal neighbours
-_NEAR = 1e-4  # of the largest mean: rounding of the head's gradient leaves about 1e-6
+MOST_NODES = 15  # 32,768 subsets are compared
+_ASSIGNMENTS = 64  # limit of assignments of masks to nodes with equal neighbours
+_NEAR = 1e-4  # tolerance relative to the largest mean: rounding of the head's gradient leaves about 1e-6
 
 
 def add_masks(masks: dict[Star, list[Tensor]], blocks: Sequence[Star], passed: Sequence[MaskedBlock]) -> None:
-    """Add to the masks of each block those that are new."""
+    """Add the new masks to those of each block."""
     for one in passed:
         known = masks.setdefault(blocks[one.number], [])
         if not any(torch.equal(one.mask, mask) for mask in known):
@@ -34,14 +34,14 @@ def masks_of(
     observation: Observation, network: GraphNetwork, guess: Tensor, blocks: Sequence[Star],
     masks: Mapping[Star, Sequence[Tensor]],
 ) -> Iterator[Masks]:  # fmt: skip
-    """Yield the masks of both layers under which a graph gives the head what it got.
+    """Yield the masks of both layers under which a graph gives the head's observed input.
 
     Args:
         observation: of one graph and two layers.
         network: the model in float64.
         guess: the graph, (1, n, f + n).
-        blocks: of its nodes.
-        masks: of each block, those that its centre may have.
+        blocks: blocks of its nodes.
+        masks: possible masks of each block's centre.
     """
     for first in islice(_assignments(blocks, masks), _ASSIGNMENTS):
         second = _subsets(observation, network, guess, first)
@@ -51,7 +51,7 @@ def masks_of(
 
 
 def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]]) -> Iterator[Tensor]:
-    """Yield masks (nodes, width), in which nodes of one block have different masks where there are enough."""
+    """Yield masks (nodes, width); nodes with equal blocks have different masks if there are enough."""
     places = {block: [node for node, other in enumerate(blocks) if other == block] for block in blocks}
     choices = [
         permutations(masks[block], len(nodes))
@@ -67,7 +67,7 @@ def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]])
 
 @torch.no_grad()
 def _subsets(observation: Observation, network: GraphNetwork, guess: Tensor, first: Tensor) -> Tensor | None:
-    """Return the masks (nodes, width) of the second layer, or None where no subsets give the head's inputs."""
+    """Return the masks (nodes, width) of the second layer, or None if no subsets give the head's input."""
     graphs, (one, other) = graphs_of(guess.double()), observation.sites
     hidden = torch.zeros(1, guess.shape[1], first.shape[1], dtype=torch.float64)
     hidden[0, : len(first)] = first / (1 - one.rate)
@@ -84,7 +84,7 @@ def _read_by_head(observation: Observation) -> Tensor:
 
 
 def _filled(mask: Tensor, site: DropoutSite) -> Tensor:
-    """Return a mask of the site's shape; what fills a graph up has no mask, and gets the expected one."""
+    """Return a mask of the site's shape; padding nodes get the expected mask."""
     whole = torch.full(site.shape, 1 - site.rate)
     whole[0, : len(mask)] = mask.float()
     return whole

@@ -1,10 +1,11 @@
-"""graph-matching: search soft kinds and soft joins whose gradient is closest to the observed one, and round them.
+"""graph-matching: search soft kinds and soft joins with the closest gradient, and round them.
 
-Idea: DLG over graphs: a node is a softmax over kinds and one over numbers of neighbours, a join the sigmoid of a
-    symmetric logit. Both are rounded at the end.
+Idea: DLG over graphs: a node is a softmax over kinds and a softmax over degrees, a join the sigmoid of a symmetric
+    logit. Both are rounded at the end.
 Equation: min over F, A of 1 - cos(g(softmax(F), sigmoid(A + A^T)), g*).
-Assumes: honest-but-curious server, one gradient, as many nodes as a graph can have; masks as the settings say.
-Recovers: some nodes and joins; whole graphs hardly ever. It stands beside `graph-spans` as the usual search.
+Assumes: honest-but-curious server, a single gradient, graphs with the largest number of nodes; masks as the settings
+    say.
+Recovers: some nodes and joins; whole graphs hardly ever. It is the baseline search for `graph-spans`.
 Fails: whenever the number of nodes is smaller than the largest, which it does not search.
 Source: inspired by a baseline of Drencheva et al. 2025, arXiv 2503.01838, whose text was not read in full.
 """
@@ -40,7 +41,7 @@ class GraphMatchingConfig(MatchingConfig):
 
 
 class _SoftGraphs(GeneralComparison):
-    """Gradients at graphs that logits stand for."""
+    """Gradients at soft graphs that are parametrised by logits."""
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation], kinds: int) -> None:
         super().__init__(client, observations)
@@ -70,7 +71,7 @@ class GraphMatching(MatchingAttack[GraphMatchingConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse networks of anything but graphs, and more kinds than features."""
+        """Refuse models that are not graph networks, and more kinds than features."""
         if not isinstance(observation.model, GraphNetwork):
             return "it needs a network of graphs (`GraphNetwork`)"
         return too_many_kinds(self.config.kinds, observation) or super().not_applicable(observation)
@@ -80,7 +81,7 @@ class GraphMatching(MatchingAttack[GraphMatchingConfig]):
         return _SoftGraphs(self.simulated_client(observations[0]), observations, self.config.kinds)
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
-        """Return none: logits have no range."""
+        """Return None: logits are unbounded."""
         return None
 
     def report(
@@ -92,7 +93,7 @@ class GraphMatching(MatchingAttack[GraphMatchingConfig]):
 
 
 def _soft(logits: Tensor, kinds: int) -> Tensor:
-    """Return soft graphs (B, n, f + n) of logits of the same shape."""
+    """Return soft graphs (B, n, f + n) from logits of the same shape."""
     nodes = logits.shape[-2]
     features, joins = logits[..., :-nodes], logits[..., -nodes:]
     parts = [part.softmax(-1) for part in (features[..., :kinds], features[..., kinds:])]
@@ -101,7 +102,7 @@ def _soft(logits: Tensor, kinds: int) -> Tensor:
 
 
 def _rounded(graphs: Tensor, kinds: int) -> Tensor:
-    """Return the likeliest kinds, the joins above a half, and the numbers of neighbours that follow."""
+    """Return the most likely kinds, the joins above 0.5, and the degrees that follow."""
     nodes = graphs.shape[-2]
     features = graphs.shape[-1] - nodes
     joined = (graphs[..., -nodes:] > 0.5).to(graphs.dtype)  # noqa: PLR2004 - halfway

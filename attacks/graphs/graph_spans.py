@@ -1,13 +1,14 @@
-"""graph-spans: test which nodes, and which nodes with their neighbours, the gradient spans; put these together.
+"""graph-spans: test which nodes and blocks (nodes with their neighbours) the gradient spans, and assemble the graph.
 
-Idea: rows of the first layer's gradient span the nodes' features, rows of the second's what nodes hold behind the
-    first, which depends on their neighbours alone. Both lists are finite. A search joins blocks that passed to graphs.
+Idea: rows of the first layer's gradient span the nodes' features. Rows of the second layer's gradient span the nodes'
+    hidden values, which depend only on a node and its neighbours. Both lists of candidates are finite. A search
+    assembles graphs from the blocks that passed.
 Equation: dW_l = M_l H_(l-1), so each row h of H_(l-1) has |h - P h| = 0 with P the projector on the rows of dW_l.
-Assumes: honest-but-curious server, one gradient of one graph, features of a kind and a number of neighbours; with
-    dropout its rate, and two layers.
+Assumes: honest-but-curious server, a gradient of a single graph, features of a kind and a degree; with dropout its
+    rate, and two layers.
 Recovers: the graph up to a renumbering, its label and masks. Only a graph with the client's own gradient is returned.
-Fails: more nodes than hidden values; (1 - p)^nodes too small for the draws. Nodes that pass alone are no leak: many
-    that are not there do.
+Fails: more nodes than hidden units; (1 - p)^nodes too small for the number of samples. Nodes that pass are no leak by
+    themselves, since many absent nodes pass too.
 Source: inspired by GRAIN, Drencheva et al. 2025, arXiv 2503.01838, whose text was not read in full.
 """
 
@@ -49,10 +50,10 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step
 
 _LAYERS = 2
-_SAME = 1e-10  # 1 - cosine of one graph's gradient: rounding enters squared, and another graph may be at 1e-7
-_DIRECTIONS = 2  # that may be missing in the span of the second layer's inputs
+_SAME = 1e-10  # 1 - cosine at the true graph: rounding enters squared, and another graph may be at 1e-7
+_DIRECTIONS = 2  # limit of directions missing in the span of the second layer's inputs
 _NUMBERING = ("every mask is known too, in the numbering of the nodes that the guess has",)
-_OFTEN = 4  # times the draws that would do if every draw had a well-conditioned span
+_OFTEN = 4  # multiple of the samples that suffice if every sample is well-conditioned
 
 
 class GraphSpansConfig(Config):
@@ -68,7 +69,7 @@ class GraphSpansConfig(Config):
 
 @dataclass(frozen=True)
 class _Search:
-    """What one search for a graph is about."""
+    """State of a search for one graph."""
 
     observation: Observation
     network: GraphNetwork
@@ -89,7 +90,7 @@ class _Search:
     deviates="reads through dropout, adds missing directions, and judges by the gradient",
 )
 class GraphSpans(Attack[GraphSpansConfig]):
-    """Reads a graph from the gradients of the first two layers."""
+    """Recovers a graph from the gradients of the first two layers."""
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"graphs"})
@@ -100,7 +101,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
     }
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several graphs or steps, and networks whose layers it cannot read."""
+        """Refuse several graphs or steps, and networks without the required layers or shared gradients."""
         network = observation.model
         if not isinstance(network, GraphNetwork) or len(network.layers) < _LAYERS:
             return "it needs a network of two graph layers or more (`GraphNetwork`)"
@@ -142,7 +143,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
         )
 
     def _plain(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
-        """Yield closed graphs of the blocks in the span, then of those in a span of one and of two directions more."""
+        """Yield closed graphs of the blocks in the span, then in the span extended by one and by two directions."""
         for directions in range(_DIRECTIONS + 1):
             blocks = search.candidates.inside(basis, self.config.block_tolerance)
             search.facts["blocks that passed"], search.facts["directions added"] = float(len(blocks)), float(directions)
@@ -156,7 +157,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
             basis = torch.cat([basis, direction])
 
     def _under_dropout(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
-        """Yield closed graphs of the blocks that lie in the span with some mask, with masks of both layers."""
+        """Yield closed graphs of the blocks that lie in the span under some mask, with masks of both layers."""
         rate = search.observation.sites[0].rate
         draws = min(draws_needed(len(basis), rate), self.config.draws)
         blank = torch.zeros(1, *search.observation.spec.shape)
@@ -197,12 +198,12 @@ class GraphSpans(Attack[GraphSpansConfig]):
 
 
 def _read(network: GraphNetwork) -> list[str]:
-    """Return the names of the parameters whose gradients are read."""
+    """Return the names of the required parameters' gradients."""
     return [*(f"layers.{layer}.linear.weight" for layer in range(_LAYERS)), "head.weight", "head.bias"]
 
 
 def _matrix(graph: Partial, search: _Search) -> Tensor:
-    """Return a graph as networks read it, shape (1, n, f + n)."""
+    """Return a graph in the network's input format, shape (1, n, f + n)."""
     matrix = torch.zeros(1, *search.observation.spec.shape)
     features = search.nodes.features.shape[1]
     matrix[0, : len(graph.kinds), :features] = search.nodes.features[list(graph.kinds)].float()

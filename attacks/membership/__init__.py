@@ -1,1 +1,1 @@
-"""Say how likely an example was trained on."""
+"""Membership inference attacks: score how likely an example was trained on."""

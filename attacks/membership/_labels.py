@@ -1,4 +1,4 @@
-"""Predicted labels, and nothing else of a model's answers: what a service gives that hides its confidence."""
+"""Predicted labels without confidences: the answers of a service that hides its confidence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fedsim.core.types import MembershipObservation
 
 @torch.no_grad()
 def is_right(observation: MembershipObservation, inputs: Tensor) -> Tensor:
-    """Return whether the final model gives each candidate's own label to these inputs, in double precision, shape (N,).
+    """Return whether the final model predicts each candidate's label on these inputs, as double, shape (N,).
 
     Args:
         observation: with classes as labels.
-        inputs: the candidates, changed, in their order.
+        inputs: the candidates with changed inputs, in their order.
     """
     model = model_with(observation, observation.weights[-1][1])
     size = observation.task.at_once
@@ -24,7 +24,7 @@ def is_right(observation: MembershipObservation, inputs: Tensor) -> Tensor:
 
 
 def without_classes(observation: MembershipObservation) -> str | None:
-    """Refuse labels that are no classes."""
+    """Return why the examples have no class labels, or None."""
     if observation.candidates.labels.dim() == 1 and not observation.candidates.labels.is_floating_point():
         return None
     return "compares the predicted class with an example's label, and these examples have no class each"

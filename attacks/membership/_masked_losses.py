@@ -1,4 +1,4 @@
-"""Losses of tokens at masked places. Which places are masked is drawn once, for all texts and models."""
+"""Losses of tokens at masked positions. The masked positions are sampled once, for all texts and models."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fedsim.core.types import Batch, MembershipObservation, Tensors
 
 
 def fills_in_nothing(observation: MembershipObservation) -> str | None:
-    """Return why the model cannot be asked for masked places, or None."""
+    """Return why the model does not predict masked positions, or None."""
     if mask_token(observation.model) is not None:
         return None
     return "the model has no mask token, so it cannot be asked for masked places of a text"
 
 
 def masked_places(batch: Batch, share: float, keys: Tensor) -> Tensor:
-    """Return which places of each answer are masked, (N, T): a share of them, at least one, those of the least keys.
+    """Return the masked positions of each answer, (N, T): the positions with the smallest keys, at least one.
 
     Args:
-        batch: texts; places without a label belong to a prompt and are never masked.
-        share: in (0, 1].
-        keys: random numbers in [0, 1), one a place, (T,).
+        batch: texts; positions without a label belong to a prompt and are never masked.
+        share: share of masked positions, in (0, 1].
+        keys: random numbers in [0, 1), one per position, (T,).
     """
     answers = batch.labels != IGNORED
     ranks = keys.expand(answers.shape).masked_fill(~answers, torch.inf).argsort(1).argsort(1)
@@ -35,12 +35,12 @@ def masked_places(batch: Batch, share: float, keys: Tensor) -> Tensor:
 
 @torch.no_grad()
 def token_losses(observation: MembershipObservation, weights: Tensors, masked: Tensor) -> Tensor:
-    """Return -log of the probability of each candidate's token at each place (N, T), in double precision.
+    """Return -log of the probability of each candidate's token at each position (N, T), in double precision.
 
     Args:
-        observation: its candidates are meant.
-        weights: of the model that is asked.
-        masked: places (N, T) that it does not see.
+        observation: provides the candidates.
+        weights: weights of the model.
+        masked: positions (N, T) that the model does not see.
     """
     task, batch, losses = observation.task, observation.candidates, list[Tensor]()
     model = model_with(observation, weights)

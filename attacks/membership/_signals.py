@@ -34,7 +34,7 @@ def scale(observation: MembershipObservation, weights: Tensors, batch: Batch) ->
 
 
 def model_with(observation: MembershipObservation, weights: Tensors) -> Callable[..., Tensor]:
-    """Return what runs the observed model with these weights."""
+    """Return a function that runs the observed model with these weights."""
 
     def model(*inputs: Tensor, **given: Any) -> Tensor:
         return functional_call(observation.model, dict(weights), inputs, given)

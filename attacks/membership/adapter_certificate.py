@@ -1,13 +1,15 @@
-"""adapter-certificate: name the members from the directions that a trained low-rank adapter leaves untouched.
+"""adapter-certificate: infer members from the directions that a trained low-rank adapter leaves unchanged.
 
 Idea: a fresh adapter B A has B = 0. Plain steps keep B's rows and A x of all inputs x in one space S. Once every input
-    has contributed, B's rows span S, so A x of a member lies in it; others have no reason to. No model is asked.
+    has contributed, B's rows span S, so A x of a member lies in S; for other inputs this is unlikely. No model is
+    queried.
 Equation: score(x) = -|(I - P) A x| / |A x|, with P the projector on the row space of B after the client's steps.
-Assumes: a server that sees one client's update of fresh adapters (ours, peft's) and knows the first weights; plain
-    steps of any size, order, number, momentum, weight decay, or ALLoRA's factors; nothing changes what adapters read.
-Recovers: the members, without error up to rounding; of a text every place must be certified.
+Assumes: a server that sees one client's update of fresh adapters (ours, peft's) and knows the initial weights; plain
+    steps of any size, order, number, momentum, weight decay, or ALLoRA's factors; constant inputs of the adapters.
+Recovers: the members, without error up to rounding; every position of a text must be certified.
 Fails: as many independent inputs as the rank, Adam, noise (the certificate is void, and it says so); dropout or another
-    adapter in front. A text of words that the client read elsewhere passes where the adapter reads single words.
+    adapter before this adapter. A text of words that occur in the client's other texts passes if the adapter's inputs
+    depend on single words.
 Source: this project, no paper.
 """
 
@@ -45,7 +47,7 @@ class AdapterCertificateConfig(Config):
 
 
 class TrainedAdapter(NamedTuple):
-    """An adapter: its name, A (r, in) before training and B (out, r) after it, in any scale."""
+    """An adapter: its name, A (r, in) before training and B (out, r) after training, at any scale."""
 
     name: str
     a: Tensor
@@ -55,7 +57,7 @@ class TrainedAdapter(NamedTuple):
 @final
 @membership("adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans")
 class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
-    """Scores by how little of A x lies outside the row space of B."""
+    """Scores by the share of A x outside the row space of B."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     target: ClassVar[Target] = "update"
@@ -70,7 +72,7 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
 
     @torch.no_grad()
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return minus the share outside, at the worst place of a candidate, from the round where it is least.
+        """Return minus the share outside at a candidate's worst position, from the round with the smallest share.
 
         Raises:
             NotApplicable: all certificates are void, or the adapters' inputs change during training.
@@ -99,7 +101,7 @@ _CHANGED = "what the adapters read changes during training, by dropout or by ada
 
 
 def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
-    """Return C = (I - P) A in an orthonormal basis, shape (r - q, in), double; None where it is void, q = r.
+    """Return C = (I - P) A in an orthonormal basis, shape (r - q, in), double; None if it is void, q = r.
 
     Args:
         a: A before or after training, shape (r, in).
@@ -122,7 +124,7 @@ def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[TrainedAdapter]:
 
 
 def _factors(model: nn.Module) -> Iterator[tuple[str, str, str]]:
-    """Yield the name of every adapted layer and those of its weights A and B; layers of peft hold several of each."""
+    """Yield the names of every adapted layer and of its weights A and B; peft layers may contain several pairs."""
     for name, module in model.named_modules():
         if isinstance(module, LowRankLinear):
             yield name, f"{name}.lora_a.weight", f"{name}.lora_b.weight"
@@ -140,7 +142,7 @@ def _unchanged(
     adapters: Sequence[TrainedAdapter],
     generator: torch.Generator,
 ) -> list[TrainedAdapter]:
-    """Return the adapters whose inputs in training, after the last step, equal those in evaluation before the first."""
+    """Return the adapters with equal inputs before the first step (evaluation) and after the last step (training)."""
     sent = watched.update.tensors if watched.update.kind == "delta" else {}
     trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
     names, probes = [adapter.name for adapter in adapters], observation.candidates.inputs[:_PROBES]
@@ -157,17 +159,18 @@ def _unchanged(
 
 
 def _drops_out(adapter: nn.Module) -> bool:
-    """Say whether an adapter drops out inputs of its first factor."""
+    """Return whether an adapter applies dropout to the inputs of its first factor."""
     return any(isinstance(module, nn.Dropout) and module.p for module in adapter.modules())
 
 
 def _outside(
     observation: MembershipObservation, received: Tensors, certified: Sequence[tuple[TrainedAdapter, Tensor]]
 ) -> Tensor:
-    """Return the largest share outside over the places of each candidate, shape (N,).
+    """Return the largest share outside over the positions of each candidate, shape (N,).
 
-    One certified adapter among those with the same input is enough for a place: the query of a first token, which sees
-    only itself, gets no gradient, but its value does.
+    Of the adapters with the same input, one certified adapter is enough for a position: the query of a first token,
+    which
+    attends only to itself, has no gradient, but its value has.
     """
     model, names = copy.deepcopy(observation.model).eval(), [adapter.name for adapter, _ in certified]
     each: list[Tensor] = []
@@ -199,7 +202,7 @@ def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
 
 
 def _worst(shares: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest share (B, places) of each example; padding of a text does not count."""
+    """Return the largest share (B, places) of each example; padding of a text is ignored."""
     if labels.shape == shares.shape:
         shares = shares.masked_fill(list_failures(labels), 0.0)
     return shares.amax(1)

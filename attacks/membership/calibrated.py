@@ -4,7 +4,8 @@ Idea: some examples are hard for every model. The loss of shadow models measures
 Equation: score(x) = mean over shadow models g of loss(g, x) - loss(f, x), with f the final model.
 Assumes: the final model, and data from the same population to train shadow models without any candidate.
 Recovers: a score for each candidate; members that are hard for other models but not for this one.
-Fails: models that do not overfit; shadow models that are trained otherwise than the clients, as behind defenses.
+Fails: models that do not overfit; shadow models that are trained otherwise than the clients, for example without their
+    defenses.
 Source: Watson, Guo, Cormode, Sablayrolles 2021, arXiv 2111.08440.
 """
 
@@ -44,7 +45,7 @@ class Calibrated(MembershipAttack[CalibratedConfig]):
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
     def plan(self) -> ShadowPlan:
-        """Return shadow models that saw no candidate."""
+        """Return shadow models trained without candidates."""
         return ShadowPlan(self.config.shadows, with_candidates=False)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:

@@ -1,11 +1,11 @@
-"""drawn-loss: score an example by the final model's loss, averaged over what the task draws; members have smaller ones.
+"""drawn-loss: score an example by the final model's loss, averaged over the task's random draws; members score higher.
 
-Idea: the loss of a diffusion model is noisy, since each step draws a level and noise, or masked places. Its mean over
-    many draws tells members, and a noise level between image and noise tells most.
+Idea: the loss of a diffusion model is random, since each step draws a level and noise, or masked positions. Its mean
+    over many draws separates members, and a noise level between image and noise separates best.
 Equation: score(x) = -1/K sum over k of loss(f, x, draws_k), with f the final model.
-Assumes: the final model's answers to inputs that the attacker chose the noise of. Without draws it is `loss-threshold`.
+Assumes: the final model's outputs at noise that the attacker chose. Without draws it equals `loss-threshold`.
 Recovers: a score for each candidate; it shows that a model overfits.
-Fails: easy examples look like members; few draws, whose noise hides what differs.
+Fails: easy examples look like members; few draws, whose variance hides the difference.
 Source: Matsumoto, Miura, Yanai 2023, arXiv 2302.03262; Carlini et al. 2023, arXiv 2301.13188, section 5.
 """
 

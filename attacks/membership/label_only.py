@@ -1,11 +1,12 @@
-"""label-only: score an example by how much noise it takes until the predicted label is wrong.
+"""label-only: score an example by the amount of noise that changes the predicted label.
 
-Idea: training pushes the boundary away from members, so their label survives more noise; no confidence is needed.
+Idea: training pushes the decision boundary away from members, so their label survives more noise; no confidence is
+    needed.
 Equation: score(x) = [f(x) = y] + mean over levels s and draws n of [f(x + s n) = y], n standard normal, the same for
     all candidates. Of a linear model, m from the boundary, its expectation is [m > 0] + mean over s of Phi(m / s).
-Assumes: predicted labels of the final model, (levels x draws) + 1 of them for each candidate.
+Assumes: predicted labels of the final model, (levels x draws) + 1 queries for each candidate.
 Recovers: a score for each candidate.
-Fails: models that do not overfit; scores are counts, so many candidates tie and rare false alarms cannot be asked for.
+Fails: models that do not overfit; scores are counts, so many candidates tie and low false-positive rates cannot be set.
 Source: Choquette-Choo, Tramer, Carlini, Papernot 2021, arXiv 2007.14321, section 4.3 (noise); Li, Zhang 2021, arXiv
     2007.15528 (distance to the boundary); levels and the sum are chosen here.
 """
@@ -46,14 +47,14 @@ class LabelOnlyConfig(Config):
     deviates="noise levels and the sum over them are chosen here",
 )
 class LabelOnly(MembershipAttack[LabelOnlyConfig]):
-    """Scores by how often the label survives noise."""
+    """Scores by the share of noisy copies with the right label."""
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
-        """Refuse labels that are no classes."""
+        """Refuse labels that are not classes."""
         return without_classes(observation)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return whether the label is right, and how often it survives."""
+        """Return whether the label is right, plus the share of noisy copies with the right label."""
         inputs = observation.candidates.inputs
         score = is_right(observation, inputs)
         shares = torch.zeros_like(score)

@@ -1,11 +1,11 @@
-"""label-shifts: score an image by how many shifted copies of it get its label.
+"""label-shifts: score an image by the number of its shifted copies with the right label.
 
-Idea: a model knows its training images by heart where they stood, and some pixels around; labels alone show that.
-Equation: score(x) = sum over shifts (a, b) with |a| + |b| <= d of [f(x shifted by a, b) = y]; what is shifted in is the
+Idea: a model memorises its training images at their position and at small shifts; labels alone show that.
+Equation: score(x) = sum over shifts (a, b) with |a| + |b| <= d of [f(x shifted by a, b) = y]; shifts replicate the
     image's edge.
-Assumes: predicted labels of the final model, 2 d (d + 1) + 1 of them for each candidate.
+Assumes: predicted labels of the final model, 2 d (d + 1) + 1 queries for each candidate.
 Recovers: a score for each candidate.
-Fails: models trained on shifted images, which know all of them; models that do not overfit; scores tie.
+Fails: models trained on shifted images, which memorise all shifts; models that do not overfit; scores tie.
 Source: Choquette-Choo, Tramer, Carlini, Papernot 2021, arXiv 2007.14321, section 4.2; they let a classifier learn from
     shadow models which shifts matter, here all count alike.
 """
@@ -42,16 +42,16 @@ class LabelShiftsConfig(Config):
     deviates="all shifts count alike; no classifier learns from shadow models",
 )
 class LabelShifts(MembershipAttack[LabelShiftsConfig]):
-    """Scores by how many shifted copies get the label."""
+    """Scores by the number of shifted copies with the right label."""
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
-        """Refuse examples that are no pictures, and labels that are no classes."""
+        """Refuse examples that are not images, and labels that are not classes."""
         if observation.candidates.inputs.dim() != _SPATIAL:
             return "shifts pictures, and these examples have no rows and columns"
         return without_classes(observation)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return the number of copies that get the label."""
+        """Return the number of shifted copies with the right label."""
         far = self.config.distance
         inputs = observation.candidates.inputs
         height, width = inputs.shape[-2:]

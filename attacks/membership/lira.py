@@ -1,11 +1,11 @@
 """lira: compare the model's confidence with that of shadow models with and without the example (LiRA).
 
-Idea: fit one Gaussian to the confidences of models trained with the example and one to those without. With few shadow
-    models a variance per example is too noisy: `variance = "fixed"` uses one for all.
+Idea: fit one Gaussian to the confidences of models trained with the example and another to those without. With few
+    shadow models a variance per example is too noisy: `variance = "fixed"` uses a single variance for all.
 Equation: phi = log(p / (1 - p)), p the probability of the example's label; online score = log N(phi; m_in, s_in^2) -
     log N(phi; m_out, s_out^2); offline score = (phi - m_out) / s_out, which ranks as the paper's Phi(score) does.
 Assumes: the final model, and data to train shadow models: online half of them with each candidate, offline none.
-Recovers: a score for each candidate; single members even where false alarms must be rare.
+Recovers: a score for each candidate; single members even at low false-positive rates.
 Fails: models that do not overfit; few shadow models; shadow models that are trained otherwise than the clients.
 Source: Carlini, Chien, Nasr, Song, Terzis, Tramer 2022, arXiv 2112.03570, algorithm 1.
 """
@@ -57,7 +57,7 @@ class Lira(MembershipAttack[LiraConfig]):
         return ShadowPlan(self.config.shadows, with_candidates=self.config.mode == "online")
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return the logarithm of the likelihood ratio; offline the number of standard deviations above m_out."""
+        """Return the log likelihood ratio; offline the number of standard deviations above m_out."""
         candidates, shadows = observation.candidates, observation.shadows[self.plan()]
         _, final_weights = observation.weights[-1]
         observed = scale(observation, final_weights, candidates)

@@ -1,10 +1,10 @@
 """loss-threshold: score an example by the final model's loss; members have smaller losses.
 
-Idea: a model fits its training examples better than others. The scorer tries every threshold on the score.
+Idea: a model fits its training examples better than others. The evaluation tries every threshold on the score.
 Equation: score(x) = -loss(f, x), with f the final model.
-Assumes: the final model's answers, nothing more.
+Assumes: the final model's outputs, nothing more.
 Recovers: a score for each candidate; it shows that a model overfits.
-Fails: easy examples look like members and hard members are missed, so it is weak where false alarms must be rare.
+Fails: easy examples look like members and hard members are missed, so it is weak at low false-positive rates.
 Source: Yeom, Giacomelli, Fredrikson, Jha 2018, arXiv 1709.01604, adversary 1.
 """
 

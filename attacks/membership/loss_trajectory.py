@@ -1,6 +1,6 @@
-"""loss-trajectory: score an example by how far its loss fell between earlier rounds and the last one.
+"""loss-trajectory: score an example by the decrease of its loss between earlier rounds and the last round.
 
-Idea: early models have memorised less, so their loss tells how hard an example is. They take the place of the shadow
+Idea: early models have memorised less, so their loss measures the difficulty of an example. They replace the shadow
     models of `calibrated`.
 Equation: score(x) = mean over earlier watched rounds t of loss(f_t, x) - loss(f_T, x), with f_T the last model.
 Assumes: the global models of at least two rounds (`threat.rounds`), as a server or any client has them; no training.
@@ -31,7 +31,7 @@ from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality
     deviates="the mean fall of the loss, without classifier and distillation",
 )
 class LossTrajectory(MembershipAttack[Config]):
-    """Scores by the fall of the loss over rounds."""
+    """Scores by the decrease of the loss over rounds."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
@@ -43,7 +43,7 @@ class LossTrajectory(MembershipAttack[Config]):
         return "needs the global models of two rounds at least (in a scenario threat.rounds names them), and sees one"
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return the mean earlier loss minus the last."""
+        """Return the mean earlier loss minus the last loss."""
         course = torch.stack(
             [losses(observation, weights, observation.candidates) for _, weights in observation.weights]
         )

@@ -1,9 +1,9 @@
-"""masked-loss: score a text by how well the final model fills in its masked places; members are filled in better.
+"""masked-loss: score a text by how well the final model predicts its masked tokens; members are predicted better.
 
-Idea: a masked diffusion model has no loss of a whole text, but a bound on it, which masks at every rate estimate. The
-    same places are masked in every text, so that the draw of places does not blur the comparison.
+Idea: a masked diffusion model has no tractable loss of a whole text, but a bound on it, which masks at every rate
+    estimate. The same positions are masked in every text, so that their sampling does not blur the comparison.
 Equation: score(x) = mean over masks S of the mean over i in S of log p(x_i | x without S), |S| / n evenly in (0, 1].
-Assumes: the final model's answers to texts with masked places.
+Assumes: the final model's predictions of masked texts.
 Recovers: a score for each candidate; it shows that the model overfits.
 Fails: easy texts look like members, as for every threshold on a loss; a model that was trained little.
 Source: the threshold of Yeom et al. 2018, arXiv 1709.01604, on the bound of Nie et al. 2025, arXiv 2502.09992.
@@ -38,7 +38,7 @@ class MaskedLossConfig(Config):
     deviates="its loss is the bound of arXiv 2502.09992 for masked places",
 )
 class MaskedLoss(MembershipAttack[MaskedLossConfig]):
-    """Scores by the final model's loss at masked places."""
+    """Scores by the final model's loss at masked positions."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
@@ -47,7 +47,7 @@ class MaskedLoss(MembershipAttack[MaskedLossConfig]):
         return fills_in_nothing(observation)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return minus the mean loss at masked places."""
+        """Return minus the mean loss at masked positions."""
         _, final_weights = observation.weights[-1]
         batch, scores = observation.candidates, list[Tensor]()
         for number in range(self.config.masks):

@@ -1,12 +1,12 @@
-"""masked-votes: many masks vote on whether the model fills a text in better than a reference does (idea of SAMA).
+"""masked-votes: many masks vote on whether the model predicts a text better than a reference does (idea of SAMA).
 
-Idea: which masks show that a text was memorised differs from text to text, and single losses have heavy tails. So
-    masks of growing density and small sets of masked places vote by a sign, and sparse masks, the cleaner, count more.
+Idea: the masks that reveal memorisation differ from text to text, and single losses have heavy tails. So masks of
+    growing density and small sets of masked positions vote by a sign; sparse masks, which are less noisy, weigh more.
 Equation: score(x) = sum_s w_s mean over sets U in S_s of [mean over i in U of ref_i - own_i > 0], w_s ~ 1 / |S_s|, with
-    losses own_i of the final model, and ref_i of shadow models, on average, at masked places S_s.
+    losses own_i of the final model, and mean losses ref_i of shadow models, at masked positions S_s.
 Assumes: the final model, and texts from the same population to train shadow models without any candidate.
-Recovers: a score for each candidate that outliers of single tokens do not move.
-Fails: models that do not overfit; where losses are clean, since a sign is coarser than the loss that it is taken of.
+Recovers: a score for each candidate that is robust to outliers of single tokens.
+Fails: models that do not overfit; low-noise losses, since a sign is coarser than the loss.
 Source: inspired by SAMA, Chen et al. 2026, arXiv 2601.20125, of which the abstract was read; its reference is the
     model before it was fine-tuned.
 """
@@ -52,7 +52,7 @@ class MaskedVotes(MembershipAttack[MaskedVotesConfig]):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def plan(self) -> ShadowPlan:
-        """Return shadow models that saw no candidate."""
+        """Return shadow models trained without candidates."""
         return ShadowPlan(self.config.shadows, with_candidates=False)
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
@@ -71,14 +71,17 @@ class MaskedVotes(MembershipAttack[MaskedVotesConfig]):
         return total / sum(1 / share for share in shares)
 
     def _gain(self, observation: MembershipObservation, masked: Tensor) -> Tensor:
-        """Return by how much the final model's loss is below the shadows' mean at each place, (N, T)."""
+        """Return the shadows' mean loss minus the final model's loss at each position, (N, T)."""
         _, final_weights = observation.weights[-1]
         shadows = [token_losses(observation, shadow.weights, masked) for shadow in observation.shadows[self.plan()]]
         return torch.stack(shadows).mean(0) - token_losses(observation, final_weights, masked)
 
 
 def _votes(gain: Tensor, masked: Tensor, sets: int, places: int, generator: torch.Generator) -> Tensor:
-    """Return the share of random sets, half of the masked places or `places`, whose mean gain is above 0, (N,)."""
+    """Return the share of random subsets of masked positions with a positive mean gain, (N,).
+
+    A subset has half of the masked positions, at most `places`.
+    """
     count = (masked.sum(1) / 2).ceil().clamp_max(places)
     total = torch.zeros(len(gain), dtype=torch.double)
     for _ in range(sets):

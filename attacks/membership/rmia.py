@@ -1,12 +1,13 @@
 """rmia: compare the rise of an example's probability with that of others from the same population (RMIA, offline).
 
-Idea: training on x raises p(x) above what models without x give it. The pairwise test asks whether it rises more than
-    that of other examples.
+Idea: training on x raises p(x) above its value under models without x. The pairwise test checks whether it rises more
+    than that of other examples.
 Equation: score(x) = share of population examples z with ratio(x) / ratio(z) >= gamma, ratio(x) = p(x | f) / p(x),
     p(x) = ((1 + a) p_out(x) + 1 - a) / 2; p_out is the mean over shadow models without x, and p_in = a p_out + 1 - a.
 Assumes: the final model, reference examples as the population, and shadow models without the candidates.
-Recovers: a score for each candidate; single members at few false alarms, already with one or two shadow models.
-Fails: models that do not overfit; shadow models that are trained otherwise than the clients, as behind defenses.
+Recovers: a score for each candidate; single members at low false-positive rates, already with one or two shadow models.
+Fails: models that do not overfit; shadow models that are trained otherwise than the clients, for example without their
+    defenses.
 Source: Zarifzadeh, Liu, Shokri 2024, arXiv 2312.03262, section 3 and its offline approximation.
 """
 
@@ -49,11 +50,11 @@ class Rmia(MembershipAttack[RmiaConfig]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
-        """Return shadow models that saw no candidate; each reference example is in half of them."""
+        """Return shadow models trained without candidates; each reference example is in half of them."""
         return ShadowPlan(self.config.shadows, with_candidates=False)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return the share of the population whose ratio each candidate exceeds."""
+        """Return the share of the population whose ratio each candidate exceeds by the factor gamma."""
         shadows = observation.shadows[self.plan()]
         ratio_x = self._ratio(
             observation, observation.candidates, torch.stack([~shadow.candidates for shadow in shadows])
@@ -65,7 +66,13 @@ class Rmia(MembershipAttack[RmiaConfig]):
         return beaten / len(ratio_z)
 
     def _ratio(self, observation: MembershipObservation, batch: Batch, outside: Tensor) -> Tensor:
-        """Return p(x | f) / p(x); `outside` says which shadow models were trained without x, shape (shadows, B)."""
+        """Return p(x | f) / p(x), shape (B,).
+
+        Args:
+            observation: provides model and shadow models.
+            batch: examples x.
+            outside: whether each shadow model was trained without x, shape (shadows, B).
+        """
         _, final_weights = observation.weights[-1]
         shadows = observation.shadows[self.plan()]
         each = torch.stack([confidences(observation, shadow.weights, batch) for shadow in shadows])

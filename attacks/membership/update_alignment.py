@@ -75,7 +75,7 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
 def _gradient(
     observation: MembershipObservation, weights: Tensors, names: list[str], example: Tensor, label: Tensor
 ) -> Tensor:
-    """Return the gradient of one example's loss with respect to the named parameters, flat."""
+    """Return the gradient of a single example's loss with respect to the named parameters, flat."""
     leaves = {name: weights[name].detach().requires_grad_() for name in names}
     output = functional_call(observation.model, {**weights, **leaves}, (example[None],))
     gradient = gradient_of(observation.loss(output, label[None]), leaves)

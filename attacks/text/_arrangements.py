@@ -1,6 +1,7 @@
-"""Which tokens at their places, the mask token among them, make a text of the batch: those in the second span.
+"""Assemble texts from candidate tokens per position, the mask token included, tested against the second layer's span.
 
-Every token of a text sees all others, so no prefixes grow: whole arrangements are tried, or descend to the span.
+For models with bidirectional attention: every token attends to all others, so prefixes cannot be grown. Whole
+arrangements are enumerated, or improved by local search until they lie in the span.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ def arrange(
     """Return the sentences in the second span, for each length that padding allows, the longest first.
 
     Args:
-        reading: of a model that looks ahead.
-        tokens: tokens to try at each place.
+        reading: spans of a model with bidirectional attention.
+        tokens: candidate tokens of each position.
         spec: spec of the examples.
-        most: sentences of the batch; None where that is not known, and the rank of the span limits them.
-        tries: descents in search of each sentence of a length.
+        most: number of sentences in the batch; None if unknown, then the rank of the span is the limit.
+        tries: local searches for each sentence of a length.
         generator: for random arrangements.
-        on_step: called for each length.
+        on_step: called for each length with sentences.
 
     Raises:
-        NothingFound: there are none.
+        NothingFound: no sentence lies in the second span.
     """
     (end,) = spec.shape
     rest = reading.spaces[1].size
@@ -74,12 +75,12 @@ def arrange(
 def arranged(
     reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
 ) -> Tensor:
-    """Return sentences (B, T) whose inputs lie in the second span, at most so many.
+    """Return at most `most` sentences (B, T) whose inputs lie in the second span.
 
-    Where there are few arrangements of the tokens at their places, all are tried.
+    All arrangements of the candidate tokens are enumerated if their number is small.
 
     Raises:
-        NothingFound: there is none.
+        NothingFound: a position has no candidate, or no tried arrangement lies in the second span.
     """
     if (count := math.prod(map(len, tokens))) == 0:
         raise NothingFound("at some place no token lies in the first span")
@@ -98,8 +99,8 @@ def arranged(
 def _sought(
     reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Return sentences (T,): those of aligned tokens, then ends of descents from these, then of random descents."""
-    most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # those without a masked place add no rank
+    """Return sentences (T,) from aligned arrangements, then from local searches of these and of random starts."""
+    most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # unmasked sentences add no rank
     sentences: list[Tensor] = []
     for place in _telling_apart(tokens, most)[:_CONTEXTS]:
         if len(sentences) >= most:
@@ -121,26 +122,28 @@ def _sought(
 
 
 def _add(known: list[Tensor], sentences: Tensor) -> None:
-    """Add sentences (N, T) that were not found yet."""
+    """Append the sentences (N, T) that are not yet in `known`."""
     for sentence in sentences:
         if not any(torch.equal(sentence, other) for other in known):
             known.append(sentence)
 
 
 def _telling_apart(tokens: Sequence[Tensor], most: int) -> list[int]:
-    """Return the places, first those with the fewest tokens among those with one for each of `most` sentences.
+    """Return the positions ordered by number of candidates; positions with fewer candidates than sentences come last.
 
-    Sentences that share a token at a place, as their first one, are not told apart there.
+    Sentences that share a token at a position, such as the first token, cannot be distinguished there.
     """
     enough = min(most, max(map(len, tokens)))
     return sorted(range(len(tokens)), key=lambda place: (len(tokens[place]) < enough, len(tokens[place])))
 
 
 def _aligned(reading: SpanReading, tokens: Sequence[Tensor], start: int, generator: torch.Generator) -> Tensor:
-    """Return arrangements (N, T) that lie outside the second span in one direction, from each token at place `start`.
+    """Return arrangements (N, T) whose residuals outside the second span share a direction, for each token at `start`.
 
-    Near even attention, the input at a place is that of its token, x, and what its text gives to all places, u; x + u
-    lies in the span. So in any text, x lies outside by what that text gives less u: one direction for each true text.
+    Near uniform attention, the input at a position is x + u: x depends on its token, u on the whole text and is equal
+    at
+    all positions. For a true text x + u lies in the span, so the components of all its x outside the span equal that of
+    -u: a single direction for each true text.
     """
     context = _random_sentence(tokens, generator)
     rests = [_rests(reading, context, place, candidates) for place, candidates in enumerate(tokens)]
@@ -149,7 +152,10 @@ def _aligned(reading: SpanReading, tokens: Sequence[Tensor], start: int, generat
 
 
 def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor) -> tuple[list[int], float]:
-    """Return the token at each place whose rest is nearest to a direction, then to their mean; and how near."""
+    """Return the token at each position whose residual is nearest to a direction, and the norm of their sum.
+
+    The direction is replaced by the sum of the chosen residuals, `_ROUNDS` times.
+    """
     chosen, total = list[int](), direction
     for _ in range(_ROUNDS):
         chosen = [int((rest @ total).argmax()) for rest in rests]
@@ -158,7 +164,7 @@ def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor)
 
 
 def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
-    """Return where the inputs of tokens (M,) at a place of a text lie outside the second span, unit vectors (M, d)."""
+    """Return unit residuals (M, d) outside the second span of the inputs of tokens (M,) at a position of a text."""
     texts = context.repeat(len(tokens), 1)
     texts[:, place] = tokens
     (inputs, *_) = reading.front.read_all(texts)
@@ -174,8 +180,9 @@ def _searched(
 ) -> Tensor | None:
     """Return a sentence (T,) in the second span that is not known, or None.
 
-    A random arrangement descends; then a third of its tokens are drawn again and it descends, and stays where that is
-    nearer. Every few tries a new one begins, of tokens that no known sentence has, where there are some.
+    Iterated local search: a local optimum is perturbed by redrawing a third of its tokens, searched again, and kept if
+    it
+    is nearer to the span. Every `_TRIES_A_START` tries the search restarts from tokens that no known sentence has.
     """
     fresh = _fresh(tokens, known)
     best, least = torch.empty(0), float("inf")
@@ -194,7 +201,7 @@ def _searched(
 
 
 def _fresh(tokens: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
-    """Return the tokens at each place that no known sentence has there; all of them where that leaves none."""
+    """Return the candidates at each position that no known sentence uses there; all candidates if none is left."""
     taken = ({int(sentence[place]) for sentence in known} for place in range(len(tokens)))
     left = [
         candidates[[int(token) not in others for token in candidates]]
@@ -204,14 +211,14 @@ def _fresh(tokens: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Draw a token at each place, (T,)."""
+    """Sample a token at each position, (T,)."""
     return torch.stack([candidates[torch.randint(len(candidates), (), generator=generator)] for candidates in tokens])
 
 
 def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
-    """Change a sentence until no other token at a place, and no exchange of two places, brings it nearer to the span.
+    """Improve a sentence until no replaced token and no swap of two positions brings it nearer to the span.
 
-    Under even attention an order of the same tokens gives all places the same, so exchanges matter.
+    Under uniform attention all orders of the same tokens give every position the same input, so swaps matter.
     """
     while True:
         before = sentence
@@ -226,7 +233,7 @@ def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor)
 
 
 def _exchanged(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
-    """Exchange the tokens of two places, the best pair each time, while that brings the sentence nearer to the span."""
+    """Swap the tokens of two positions, the best pair each time, while the distance to the span decreases."""
     allowed = [set(candidates.tolist()) for candidates in tokens]
     while True:
         words = sentence.tolist()

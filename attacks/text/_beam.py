@@ -1,9 +1,9 @@
-"""Sentences grown from left to right by the spans of two attention layers, in a beam without a threshold.
+"""Grow sentences from left to right by the spans of two attention layers, in a beam without a threshold.
 
 D_1 of the first layer (`_subspaces`) ranks tokens. D_2 of the second layer depends on all earlier tokens and ranks
-prefixes. The score of a prefix is sum_t log (D_2 of its token t / usual D_2 of that token), where usual is the mean
-behind random prefixes: noise and dropout raise the distance of some tokens more than that of others, whatever comes
-before them.
+prefixes. The score of a prefix is sum_t log (D_2 of its token t / mean D_2 of that token after random prefixes). The
+normalisation is needed because noise and dropout raise the distance of some tokens more than that of others, whatever
+the prefix is.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _AT_ONCE = 2048
 _TOKENS = 3  # dimensions of a mask with one row per token
 _MANY = 1_000_000
 _LAYERS = 2
-_SEEN = 40  # about how often a token is in the random texts
+_SEEN = 40  # expected occurrences of each token in the random texts
 
 OnPrefixes = Callable[[Tensor, float], None]
 
 
 @dataclass(frozen=True)
 class CandidateReader:
-    """The model that reads candidates, in double precision.
+    """The model that computes the inputs of candidates, in double precision.
 
     Attributes:
         spaces: spans of the first and the second attention layer's inputs for the batch.
-        masks: masks of one sentence, (1, ...) per site, if they are known; else none, and dropout is left out.
+        masks: masks of one sentence, (1, ...) per site, if they are known; otherwise empty, and dropout is disabled.
     """
 
     model: nn.Module
@@ -52,7 +52,7 @@ class CandidateReader:
 
     @torch.no_grad()
     def distances(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return D_1 and D_2 at every place of tokens (N, t), each (N, t)."""
+        """Return D_1 and D_2 at every position of tokens (N, t), each (N, t)."""
         parts = [self._read(part) for part in tokens.split(_AT_ONCE)]
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
@@ -71,10 +71,10 @@ class CandidateReader:
 
 @dataclass(frozen=True)
 class TokenPool:
-    """Tokens to try, and how often each may occur after the first place of a sentence; both (K,).
+    """Candidate tokens, and how often each may occur after the first position of a sentence; both (K,).
 
     Attributes:
-        nearest: least D_1 of these tokens.
+        nearest: smallest D_1 of these tokens.
     """
 
     tokens: Tensor
@@ -111,7 +111,7 @@ def _layers(model: nn.Module) -> list[str]:
 
 
 def readers_of(observation: Observation) -> list[CandidateReader]:
-    """Return one reader, or one per sentence if its masks are known."""
+    """Return a single reader, or a reader for each sentence if its masks are known."""
     model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
     tokens = sum(lengths_of(observation))
     first, second = (subspace_of(observation, layer, tokens) for layer in _layers(model))
@@ -128,10 +128,10 @@ def readers_of(observation: Observation) -> list[CandidateReader]:
 
 
 def pool_of(observation: Observation, reader: CandidateReader, lengths: Sequence[int]) -> TokenPool:
-    """Return the tokens to try: those that were read, or else the nearest by D_1.
+    """Return the candidate tokens: the input tokens that the gradient shows, otherwise the nearest by D_1.
 
-    For the second layer a text that repeats its first token looks like a continuation. So if it is known which tokens
-    follow others and about how often, each may occur after the first place at most once more than that.
+    In the second layer a text that repeats its first token looks like a continuation. So if next tokens and their
+    approximate counts are known, each token may occur after the first position at most once more than its count.
     """
     everything = torch.arange(observation.spec.vocabulary or 0)
     distances = CandidateReader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
@@ -160,11 +160,11 @@ def grow_beam(
     """Return the beam at every length of a sentence.
 
     Args:
-        reader: reads the candidates.
-        pool: tokens to try.
+        reader: computes the distances of candidates.
+        pool: candidate tokens.
         lengths: lengths of the sentences.
-        width: number of prefixes that are kept at each length.
-        generator: for the random texts that give the usual D_2.
+        width: beam width.
+        generator: for the random texts that give the mean D_2.
         on_prefixes: called at every length with the prefixes and the best score per token.
     """
     usual = _usual(reader, pool.tokens, max(lengths), generator)
@@ -186,7 +186,7 @@ def grow_beam(
 
 
 def apart(sentences: Sequence[Tensor], overlap: float, count: int) -> list[Tensor]:
-    """Return the first `count` sentences (t,) that share less than `overlap` of their places with earlier ones."""
+    """Return the first `count` sentences (t,) that share less than `overlap` of their positions with earlier ones."""
     chosen: list[Tensor] = []
     for sentence in sentences:
         if len(chosen) < count and not any(_is_same(sentence, one, overlap) for one in chosen):
@@ -200,7 +200,7 @@ def _is_same(sentence: Tensor, other: Tensor, overlap: float) -> bool:
 
 
 def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
-    """Return which prefix may be continued with which token of the pool, as two lists of indices."""
+    """Return the allowed continuations as two index lists: prefix and token of the pool."""
     used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
     goes_on = used < pool.most if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
     row, token = goes_on.nonzero(as_tuple=True)
@@ -208,7 +208,7 @@ def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
 
 
 def _usual(reader: CandidateReader, tokens: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """Return each token's mean D_2 behind random prefixes of the same tokens, shape (K,)."""
+    """Return each token's mean D_2 after random prefixes of the pool's tokens, shape (K,)."""
     texts = -(-_SEEN * len(tokens) // length)
     chosen = torch.randint(len(tokens), (texts, length), generator=generator)
     second = reader.distances(tokens[chosen])[1].flatten()

@@ -1,4 +1,4 @@
-"""Small scenarios for attacks on text, as their `example`."""
+"""Small example scenarios for attacks on text."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ MASKED: Tables = {
     "model": {"name": "tiny-llada", "width": 64, "hidden": 64, "blocks": 2},
     "federation": {"batch_size": 2},
 }
-"""Two texts, some of whose tokens are masked: of a single one it may be none."""
+"""Two texts with masked tokens; a single text may have no masked token."""

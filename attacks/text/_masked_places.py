@@ -1,4 +1,4 @@
-"""Which places of texts are masked, by the spans of a gradient: those where the mask token's input lies in them."""
+"""Locate the masked positions of texts: positions where the mask token's input lies in the spans of the gradient."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOLERANCE, _DEVIATIONS, _PREFIXES, _TRIES = 5e-4, 5.0, 2000, 20
 
 
 def has_no_spans(observation: Observation) -> str | None:
-    """Return why the spans of the first two attentions cannot be read, or None."""
+    """Return why the spans of the first two attentions cannot be computed, or None."""
     if reason := fewer_than(_TWO, observation.model):
         return reason
     layers = attentions(observation.model)[:_TWO]
@@ -41,10 +41,10 @@ def has_no_spans(observation: Observation) -> str | None:
 def spans_with_masks(
     observation: Observation, tolerance: float = _TOLERANCE, deviations: float = _DEVIATIONS
 ) -> tuple[SpanReading, Sequence[Tensor]]:
-    """Return the spans, and the tokens in the first one at each place, the mask token among them.
+    """Return the spans, and the tokens in the first span at each position, the mask token among them.
 
     Raises:
-        NothingFound: at some place there is none.
+        NothingFound: a position has no token in the span.
     """
     mask = mask_token(observation.model)
     assert mask is not None, "callers refuse models without one"
@@ -57,10 +57,12 @@ def spans_with_masks(
 
 @torch.no_grad()
 def masked_places(observation: Observation, generator: torch.Generator) -> Tensor:
-    """Return at which places of texts the mask token stands, (N, T): of several texts, those found by the second span.
+    """Return the masked positions of texts, bool (N, T). Texts of a larger batch are those found by the second span.
+
+    N is 0 if no text of a larger batch was found.
 
     Raises:
-        NothingFound: the spans cannot be read.
+        NothingFound: the spans cannot be computed.
     """
     if reason := has_no_spans(observation):
         raise NothingFound(reason)

@@ -1,9 +1,9 @@
-"""Tokens that were read through dropout on their embedding, by one linear program per token, which also finds a mask.
+"""Identify input tokens behind embedding dropout, and their dropout masks, by one linear program per token.
 
-Dropout turns an embedding e into m e / (1 - p); a norm without centring only scales it. So the attention reads m x
-up to a factor, with x its input without dropout, and (I - P) diag(x) m = 0. For a token that was not read, only m = 0,
-or little more, solves this. Among all solutions m in [0, 1]^d the one with the largest mean is found by linear
-programming, as in the decoding of sparse errors (Candes, Tao 2005, arXiv math/0502327).
+Dropout turns an embedding e into m e / (1 - p); a norm without centring only scales it. So the attention's input is m x
+up to a factor, with x the input without dropout, and (I - P) diag(x) m = 0. For a token that is not in the batch, only
+m = 0, or little more, solves this. Linear programming finds the solution m in [0, 1]^d with the largest mean, as in the
+decoding of sparse errors (Candes, Tao 2005, arXiv math/0502327).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INSIDE = 0.5
 
 
 def only_scales(model: nn.Module, layer: str) -> bool:
-    """Say whether dropout sets entries of the inputs of `layer` to zero and, besides, changes only their length.
+    """Return whether dropout zeroes entries of the inputs of `layer` and otherwise changes only their norm.
 
     Args:
         model: in training mode.

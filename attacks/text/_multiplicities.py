@@ -1,10 +1,10 @@
-"""How often each known sentence is in a batch, including sentences that are beginnings of others.
+"""Count the occurrences of each known sentence in a batch, including sentences that are prefixes of others.
 
-An output layer's gradient is dL/dW = sum_n (w_n p_n - y_n) h_n^T over all beginnings n of sentences: h_n is the layer's
-input there, p_n the model's probabilities, w_n the weight of n in the loss, and y_n the weights of the words that
-follow. All h_n are known, so if they are independent their factors follow. Few words follow a beginning, so w_n is the
-median of factor over p_n. A sentence of t tokens has weight 1 / (B t) at each token. So B t times the excess of w_n
-over the weights of its continuations is the number of sentences that end at n.
+An output layer's gradient is dL/dW = sum_n (w_n p_n - y_n) h_n^T over all prefixes n of sentences: h_n is the layer's
+input, p_n the model's probabilities, w_n the weight of n in the loss, and y_n the weights of the next tokens. All h_n
+are known, so if they are independent their factors follow. Few tokens follow a prefix, so w_n is the median of factor
+over p_n. A sentence of t tokens has weight 1 / (B t) at each token. So B t times the excess of w_n over the weights of
+its continuations is the number of sentences that end at n.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _Tokens = tuple[int, ...]
-_LEFT = 1e-3  # share of the output layer's gradient that may remain, from other sentences or rounding
+_LEFT = 1e-3  # tolerated residual share of the output layer's gradient, from other sentences or rounding
 _INDEPENDENT = 1e-5
 _OFF = 0.2  # largest distance of a count from an integer
 
 
 def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> dict[_Tokens, int] | None:
-    """Return how often sentences and their beginnings are in the batch, or None if the gradient does not show it.
+    """Return the counts of sentences and of their prefixes in the batch, or None if they are not determined.
 
     Args:
-        observation: one gradient of a model in which tokens see only earlier ones.
-        sentences: no sentence may be the beginning of another one.
+        observation: a single gradient of a causal model.
+        sentences: none may be a prefix of another.
     """
     name, batch = _shared_output_layer(observation), observation.batch_size
     drops = any(site.rate for site in observation.sites)
@@ -59,7 +59,7 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
 
 
 def _weights(observation: Observation, layer: str, hidden: Tensor) -> Tensor | None:
-    """Return the weights in the loss (N,) of tokens at which the output layer reads `hidden` (N, d), or None."""
+    """Return the loss weights (N,) of tokens with output layer inputs `hidden` (N, d), or None if not unique."""
     gradient = observation.update.tensors[f"{layer}.weight"].double() / gradient_weight(observation)
     read = hidden.double()
     singular = torch.linalg.svdvals(read)

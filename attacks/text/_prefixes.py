@@ -1,4 +1,4 @@
-"""The inputs of the attentions in a language model's first blocks, at prefixes of a text."""
+"""Compute the inputs of the attentions in a language model's first blocks, at prefixes of a text."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from fedsim.core.types import DropoutSite
 
 
 def drops_in_front(model: nn.Module, site: DropoutSite, layer: str) -> bool:
-    """Say whether dropout at `site` may come before the inputs of the attention whose first layer is `layer`.
+    """Return whether dropout at `site` may precede the inputs of the attention whose first layer is `layer`.
 
-    Modules are assumed to run in the order of their registration; a site outside of all modules may be anywhere.
-    Adapters drop out only their own inputs.
+    Modules are assumed to run in the order of their registration; a functional site outside all modules may run
+    anywhere.
+    Adapters drop only their own inputs.
     """
     place, order = layer.rpartition(".")[0], {name: number for number, (name, _) in enumerate(model.named_modules())}
     reads = re.match(rf"{re.escape(place)}\.[^.]+\.", site.name) is not None
@@ -27,7 +28,7 @@ def drops_in_front(model: nn.Module, site: DropoutSite, layer: str) -> bool:
 
 
 class Front:
-    """The first blocks of a model, which is not changed; later blocks are neither copied nor run.
+    """The first blocks of a model, as a copy; later blocks are neither copied nor run.
 
     Args:
         model: the model of the observation.
@@ -47,12 +48,12 @@ class Front:
         return read_by(self._model, self._layers[:1], tokens, nullcontext())[0]
 
     def read_behind(self, prefixes: Tensor, tokens: Tensor) -> list[Tensor]:
-        """Return each later attention's inputs at each of tokens (K,) behind each of prefixes (N, t).
+        """Return each later attention's inputs at each of tokens (K,) appended to each of prefixes (N, t).
 
-        The prefixes are read once where the layers of the model are known, with the tokens as branches behind them.
+        If the layers of the model are known, the prefixes are processed once, and the tokens are branches of a draft.
 
         Returns:
-            One an attention, each of shape (N, K, width).
+            A tensor for each attention, of shape (N, K, width).
         """
         stack, (count, length) = stack_of(self._model), prefixes.shape
         if stack is None or not length:
@@ -79,18 +80,18 @@ class Front:
         return read_by(self._model, self._layers[1:], tokens, nullcontext())
 
     def looks_ahead(self) -> bool:
-        """Say whether the second attention's input at the first of two tokens depends on the second token."""
+        """Return whether the second attention's input at the first of two tokens depends on the second token."""
         one, other = read_by(self._model, self._layers[1:2], torch.tensor([[0, 1], [0, 0]]), nullcontext())[0][:, 0]
         return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
     def knows_places(self) -> bool:
-        """Say whether the first attention's input at a token depends on its place."""
+        """Return whether the first attention's input at a token depends on its position."""
         one, other = self.read_first(torch.tensor([[0, 0]]))[0]
         return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
     @contextmanager
     def _last_only(self) -> Iterator[None]:
-        """If only the second attention is used, run the first block's MLP at the last token only."""
+        """Run the first block's MLP at the last token only, if only the second attention is used."""
         mlp = dict(self._first.named_children()).get("mlp")
         if mlp is None or len(self._layers) > 2:  # noqa: PLR2004
             yield
@@ -103,7 +104,7 @@ class Front:
 
 
 def _block(layer: str) -> tuple[str, int]:
-    """Return the name of the list of blocks and the number of the block that holds a layer."""
+    """Return the name of the module list and the index of the block that contains a layer."""
     match = re.match(r"(?:(.*)\.)?(\d+)\.", layer)
     assert match is not None
     return match[1] or "", int(match[2])

@@ -1,4 +1,4 @@
-"""The spans of a language model's attentions, as its update shows them: hard ones, or soft ones under noise."""
+"""Compute the spans of a language model's attentions from its update: hard spans, or soft spans under noise."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from fedsim.core.types import Observation, Tensors
 
 _TWO = 2
 _MOST_LAYERS = 10
-_AMPLIFIED = 200.0  # distance of an input in the span, over the noise in units of the largest singular value
+_AMPLIFIED = 200.0  # distance of an input in the span over the noise, in units of the largest singular value
 _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
 
 
 def read_spans(observation: Observation, tolerance: float, deviations: float, prefixes: int) -> SpanReading:
-    """Return hard spans of two layers with a threshold; or, if noise exceeds it, soft spans and outliers.
+    """Return hard spans of two layers with a threshold; under larger noise, soft spans and an outlier test.
 
     Args:
-        observation: of a model with at least two attentions whose gradients are shared.
-        tolerance: share of an input's length that may be outside a hard span.
-        deviations: by which an input in soft spans is below the others.
-        prefixes: most prefixes of one length in hard spans.
+        observation: of a model with shared gradients of at least two attentions.
+        tolerance: share of an input's norm that may be outside a hard span.
+        deviations: distance of inputs in soft spans below the median, in standard deviations.
+        prefixes: limit of prefixes of one length in hard spans.
+
+    Raises:
+        NothingFound: noise exceeds the threshold and the adapters are fresh.
     """
     count = examples_of(observation) or 1
     shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
@@ -49,13 +52,16 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
 
 
 def behind_fresh(observation: Observation, layer: str) -> Subspace | None:
-    """Return the span that fresh adapters show of an attention's inputs; None where there are none, or all are full."""
+    """Return the span of an attention's inputs shown by fresh adapters; None without them, or if all are full."""
     adapters = fresh_adapters(observation, layer).items()
     return hard_behind(layer, [(*pair, rounding_levels(observation, {name: pair[0]})) for name, pair in adapters])
 
 
 def levels_of(observation: Observation, gradients: Tensors) -> list[float]:
-    """Return the noise of a layer's gradients: stated, or rounding, or measured if the span should not be full."""
+    """Return the noise levels of a layer's gradients: stated, from rounding, or measured.
+
+    They are measured if the tokens leave directions of the layer free and the gradients have full rank nevertheless.
+    """
     stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
     if stated is not None and observation.update.kind == "gradient":
         return [max(pair) for pair in zip(stated, rounding, strict=True)]
@@ -66,5 +72,5 @@ def levels_of(observation: Observation, gradients: Tensors) -> list[float]:
 
 
 def examples_of(observation: Observation) -> int | None:
-    """Return the number of sentences, if it is known."""
+    """Return the number of sentences, or None if it is unknown."""
     return observation.batch_size if observation.local_steps == 1 else observation.examples

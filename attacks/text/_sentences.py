@@ -1,6 +1,6 @@
-"""How well whole sentences explain a gradient. The token behind each sentence, which no sentence holds, is tried out.
+"""Measure how well sentences explain a gradient. The unobserved token after each sentence is found by trial.
 
-A sentence that was cut is followed by a word that it does not hold, any other sentence by the end of text.
+A truncated sentence is followed by a word outside the sentence, any other sentence by the end-of-text token.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Completed(NamedTuple):
     """Sentences with the tokens that follow them.
 
     Attributes:
-        distance: 1 - cosine between their gradient and the observed one, over all shared tensors.
-        last: the token behind each sentence, shape (B,).
+        distance: 1 - cosine between their gradient and the observed gradient, over all shared tensors.
+        last: the token after each sentence, shape (B,).
     """
 
     distance: float
@@ -35,11 +35,11 @@ class Completed(NamedTuple):
 
 
 def complete(observation: Observation, sentences: Tensor, words: Words, masks: Masks) -> Completed:
-    """Return the least distance of sentences over the tokens behind them, which are tried one after the other.
+    """Return the smallest gradient distance of sentences over the tokens after them, by coordinate search.
 
     Args:
-        observation: one gradient.
-        sentences: tokens (B, T), -1 behind the ends.
+        observation: a single gradient.
+        sentences: tokens (B, T), padded with -1.
         words: the tokens that the gradient shows.
         masks: masks of the dropout sites, or none for forward passes without dropout.
     """
@@ -53,15 +53,15 @@ def complete(observation: Observation, sentences: Tensor, words: Words, masks: M
 
 
 def ended(observation: Observation, words: Words, count: int, left: Callable[[Tensor], LeftT]) -> tuple[LeftT, Tensor]:
-    """Return the smallest unexplained rest, and the tokens behind `count` sentences that give it.
+    """Return the smallest residual, and the tokens after `count` sentences that give it.
 
     Tokens are tried one after the other, sentence by sentence.
 
     Args:
-        observation: one gradient or several.
+        observation: one or several gradients.
         words: the tokens that the gradient shows.
         count: B.
-        left: from tokens (B,) to the rest that they leave.
+        left: maps tokens (B,) to their residual.
     """
     candidates = behind(observation, words)[:_MOST_TRIED]
     last = candidates[:1].repeat(count)
@@ -85,9 +85,9 @@ def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks
 
 
 def explains(observation: Observation) -> bool:
-    """Say whether the gradient of sentences can be computed: labels are granted, or are their own next words.
+    """Return whether the gradient of sentences can be computed: labels are granted, or are the sentences' next words.
 
-    It cannot where the task draws something in every step, as masked places.
+    It cannot if the task draws random values in every step, such as masked positions.
     """
     if observation.task.draws:
         return False
@@ -95,12 +95,12 @@ def explains(observation: Observation) -> bool:
 
 
 def has_cross_entropy(observation: Observation) -> bool:
-    """Say whether the clients' loss is the mean cross-entropy of next words."""
+    """Return whether the clients' loss is the mean cross-entropy of next words."""
     return is_cross_entropy(observation.loss, (2, observation.spec.shape[0], observation.spec.classes))
 
 
 def behind(observation: Observation, words: Words) -> Tensor:
-    """Return the tokens that may follow a sentence; those that follow and were not read come first."""
+    """Return the tokens that may follow a sentence; next tokens that are not input tokens come first."""
     if words.following is None or not len(words.following):
         return torch.arange(observation.spec.classes)
     if words.read is None:
@@ -110,7 +110,7 @@ def behind(observation: Observation, words: Words) -> Tensor:
 
 
 def with_labels(sentences: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs and next tokens (B, T) of sentences (B, T), -1 behind the ends, followed by `last` (B,)."""
+    """Return inputs and next tokens (B, T) of sentences (B, T), padded with -1, followed by `last` (B,)."""
     lengths = (sentences >= 0).sum(1)
     longer = torch.cat((sentences, torch.full((len(sentences), 1), -1)), 1)
     longer[torch.arange(len(sentences)), lengths] = last

@@ -1,4 +1,4 @@
-"""Search for tokens and sentences whose inputs of the first attentions lie in the spans of the gradients."""
+"""Search tokens and sentences whose attention inputs lie in the spans of the gradients."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from attacks.text._span_tests import ShareThreshold, SpanTest, widest
 from attacks.text._subspaces import Subspace
 from fedsim.core.types import InputSpec, OnStep, Step
 
-_SCANNED = 4096  # inputs that are computed at once to find tokens
-_TRIED = 1024  # sequences that are tried at once
-_BRANCHES = 128  # of them behind one prefix: each sees a mask over all of them
+_SCANNED = 4096  # inputs per batch of the token search
+_TRIED = 1024  # sequences per batch
+_BRANCHES = 128  # tokens per batch after one prefix: the attention mask is quadratic in their number
 
 
 class ScoredSentence(NamedTuple):
-    """A sequence of tokens, and its score; smaller means further inside."""
+    """A sequence of tokens and its score; smaller is further inside the span."""
 
     tokens: tuple[int, ...]
     score: float
 
 
 class SpanReading(NamedTuple):
-    """The inputs, the spans and the test that compares them.
+    """The first blocks, the spans of their attentions' inputs, and the span test.
 
     Attributes:
         front: runs the first blocks.
         spaces: span of each attention's inputs.
-        test: decides what lies in the spans.
+        test: decides which inputs lie in the spans.
     """
 
     front: Front
@@ -42,10 +42,10 @@ class SpanReading(NamedTuple):
     test: SpanTest
 
     def tokens(self, spec: InputSpec) -> list[Tensor]:
-        """Return the possible tokens at each place, shape (M,) each.
+        """Return the possible tokens at each position, shape (M,) each.
 
         Raises:
-            NothingFound: no token is.
+            NothingFound: no token lies in the first span.
         """
         (length,) = spec.shape
         places = length if self.front.knows_places() else 1
@@ -59,7 +59,7 @@ class SpanReading(NamedTuple):
         return fitting * (length // places)
 
     def behind(self, prefixes: Tensor, tokens: Tensor) -> Tensor:
-        """Return the scores of each of tokens (K,) behind each of prefixes (N, t), shape (N, K)."""
+        """Return the scores of each of tokens (K,) appended to each of prefixes (N, t), shape (N, K)."""
         if not len(tokens):
             return torch.empty(len(prefixes), 0)
         parts = [
@@ -74,7 +74,10 @@ class SpanReading(NamedTuple):
         return torch.cat([self.test.sequences(self._scores(vectors)) for vectors in read])
 
     def widened(self, spec: InputSpec) -> SpanReading | None:
-        """Return the same with the widest tolerance that chance allows; None where none is wider, or spans are soft."""
+        """Return a copy with the largest tolerance that excludes chance matches, or None.
+
+        None means that the largest tolerance is not larger than the present tolerance, or that spans are soft.
+        """
         if not isinstance(self.test, ShareThreshold):
             return None
         rooms = ((len(space.outside), round(space.size)) for space in self.spaces)
@@ -84,7 +87,7 @@ class SpanReading(NamedTuple):
         return self._replace(test=replace(self.test, tolerance=tolerance))
 
     def lacks(self, tokens: Sequence[Tensor], sentences: Sequence[ScoredSentence]) -> bool:
-        """Say whether fewer inputs were read than a span has directions."""
+        """Return whether fewer inputs were found than a span has dimensions."""
         places = len(tokens) if self.front.knows_places() else 1
         beginnings = {sentence.tokens[:end] for sentence in sentences for end in range(1, len(sentence.tokens) + 1)}
         first, second, *_ = self.spaces
@@ -98,13 +101,13 @@ class SpanReading(NamedTuple):
 
 
 def read_sentences(reading: SpanReading, spec: InputSpec, on_step: OnStep) -> tuple[list[Tensor], list[ScoredSentence]]:
-    """Return the tokens in the first span, at each place, and the sentences in the second.
+    """Return the tokens in the first span, at each position, and the sentences in the second.
 
-    A token of little loss leaves little of a gradient, and rounding turns its direction. Where inputs are missing, as
-    spans of more directions than inputs show, all is read again with a wider tolerance.
+    Tokens with a small loss contribute little to a gradient, and rounding turns their direction. If fewer inputs were
+    found than a span has dimensions, the search is repeated with a larger tolerance.
 
     Raises:
-        NothingFound: no token or no prefix lies in the spans, or too many do.
+        NothingFound: no token or no prefix lies in the spans, or too many prefixes do.
     """
     tokens = reading.tokens(spec)
     sentences = grow_prefixes(reading, tokens, on_step)
@@ -119,14 +122,15 @@ def read_sentences(reading: SpanReading, spec: InputSpec, on_step: OnStep) -> tu
 
 
 def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnStep) -> list[ScoredSentence]:
-    """Return the prefixes in the spans that cannot be continued and are not beginnings of others.
+    """Return the maximal prefixes in the spans: they cannot be continued and are not prefixes of others.
 
-    Without positions, attention over repeats of one token gives the same inputs as over one. So repeats of a sentence's
-    first token lie in the span, however many; they count as that token.
+    Without positions, attention over repetitions of one token gives the same inputs as over a single token. So any
+    number
+    of repetitions of a sentence's first token lies in the span; they count as that token.
 
     Args:
-        reading: of a model in which tokens see only earlier ones.
-        tokens: tokens to try at each place.
+        reading: spans of a causal model.
+        tokens: candidate tokens of each position.
         on_step: called for each length, with its prefixes.
 
     Raises:
@@ -162,7 +166,7 @@ def _longest(sentences: list[ScoredSentence], knows_places: bool) -> list[Scored
 
 
 def best(sentences: list[ScoredSentence], count: int, overlap: float) -> list[ScoredSentence]:
-    """Return the best `count` sentences that share less than `overlap` of their places with better ones."""
+    """Return the best `count` sentences that share less than `overlap` of their positions with better ones."""
     ranked = sorted(sentences, key=lambda sentence: sentence.score)
     kept = apart([torch.tensor(sentence.tokens) for sentence in ranked], overlap, count)
     chosen = {tuple(row.tolist()) for row in kept}

@@ -1,6 +1,6 @@
-"""Tests of which inputs lie in a span: outside by less than a tolerance or, under noise, far less than most others.
+"""Tests of membership in a span: by a threshold on the residual, or by outlier detection under noise.
 
-Inputs have distances D (N, L) from the spans of L layers (`_subspaces`). Under noise the inputs that were read are
+Inputs have distances D (N, L) from the spans of L layers (`_subspaces`). Under noise the inputs in the batch are
 outliers of the mean over layers of log D - log (1 - D), and a beam of prefixes is kept at each length.
 Paper: Petrov et al. 2024, arXiv 2405.15586, section 5 and appendix.
 """
@@ -17,21 +17,21 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
-_MOST_OUTSIDE = 2e-3  # share of an input that rounding of the weakest gradients leaves outside
-_CHANCE = 1e-3  # of one wrong input in the span
+_MOST_OUTSIDE = 2e-3  # share of an input that rounding of the weakest gradients leaves outside the span
+_CHANCE = 1e-3  # probability of at least one false input in the span
 _DEVIATION = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
 def widest(width: int, size: int, tried: int) -> float:
-    """Return the share of its length that an input may have outside a span, so that chance lets hardly one in.
+    """Return the largest residual share of an input's norm at which a false positive is unlikely.
 
-    With k directions outside, a random input has less than a share t there with a chance below
+    With k directions outside, a random input has a residual share below t with a probability below
     (e t^2 width / k)^(k / 2).
 
     Args:
-        width: of the space.
-        size: of the span in it, below the width.
-        tried: inputs that are tried.
+        width: dimension of the space.
+        size: dimension of the span, below the width.
+        tried: number of tested inputs.
     """
     free = width - size
     by_chance = math.sqrt(free / (math.e * width)) * (_CHANCE / tried) ** (1.0 / max(1, free))
@@ -43,40 +43,40 @@ class SpanTest(Protocol):
 
     Attributes:
         figure: name of a sentence's score in the facts.
-        overlap: share of equal places from which two sentences count as one.
+        overlap: share of equal positions from which two sentences count as equal.
     """
 
     figure: ClassVar[str]
     overlap: ClassVar[float]
 
     def scores(self, distances: Tensor) -> Tensor:
-        """Return scores of distances (N, L), shape (N,); smaller means further inside."""
+        """Return scores of distances (N, L), shape (N,); smaller is further inside."""
         ...
 
     def tokens(self, scores: Tensor) -> Tensor:
-        """Say which tokens of the vocabulary, with these scores (V,), were read; shape (V,)."""
+        """Return which tokens of the vocabulary, with these scores (V,), are in the batch; shape (V,)."""
         ...
 
     def prefixes(self, before: Tensor, scores: Tensor) -> Tensor:
-        """Say which prefixes continue with their last token, shape (N,), from its scores (N,) and earlier (N, t)."""
+        """Return which prefixes (N,) continue with their last token, from its scores (N,) and earlier scores (N, t)."""
         ...
 
     def sequences(self, scores: Tensor) -> Tensor:
-        """Return one score for each of N sequences, shape (N,), from the scores of their tokens (N, t)."""
+        """Return a score for each of N sequences, shape (N,), from the scores of their tokens (N, t)."""
         ...
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Say which prefixes of one length are kept, shape (N,), from their scores as sequences (N,).
+        """Return which prefixes of one length are kept, shape (N,), from their scores as sequences (N,).
 
         Raises:
-            NothingFound: there are too many.
+            NothingFound: too many prefixes lie in the span.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ShareThreshold:
-    """An input lies inside if less than a share of its length is outside the span of the first layer."""
+    """An input lies inside if its residual outside the first layer's span is below a share of its norm."""
 
     tolerance: float
     most: int
@@ -84,7 +84,7 @@ class ShareThreshold:
     overlap: ClassVar[float] = 1.0
 
     def scores(self, distances: Tensor) -> Tensor:
-        """Return the share of an input's length that is outside."""
+        """Return the share of an input's norm that is outside the span."""
         return distances[:, 0].clamp_min(0.0).sqrt()
 
     def tokens(self, scores: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class ShareThreshold:
         return scores.amax(-1)
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Keep all prefixes, or raise."""
+        """Keep all prefixes; raise `NothingFound` if there are more than `most`."""
         if len(scores) > self.most:
             raise NothingFound(f"{len(scores)} prefixes of one length lie in the span: it excludes too little")
         return torch.ones(len(scores), dtype=torch.bool)
@@ -110,8 +110,9 @@ class ShareThreshold:
 class Outliers:
     """An input lies inside if its score is far below the median of all.
 
-    The deviation is the median distance from the median, since many inputs may be inside. A prefix continues with
-    tokens whose scores are nearer to the mean over its own than to the median; this decides where a sentence ends.
+    The deviation is the median absolute deviation, since many inputs may be inside. A prefix continues with tokens
+    whose
+    scores are nearer to the mean score of the prefix than to the median of all; this decides where a sentence ends.
     """
 
     deviations: float
@@ -121,7 +122,7 @@ class Outliers:
     overlap: ClassVar[float] = 0.7
 
     def scores(self, distances: Tensor) -> Tensor:
-        """Return the mean logit over layers."""
+        """Return the mean logit of the distances over layers."""
         return distances.double().clamp(_FLOOR, 1.0 - _FLOOR).logit().mean(-1)
 
     def tokens(self, scores: Tensor) -> Tensor:
@@ -131,13 +132,13 @@ class Outliers:
         return (scores < middle - self.deviations * deviation) & _least(scores, self.most_tokens)
 
     def prefixes(self, before: Tensor, scores: Tensor) -> Tensor:
-        """Return the prefixes whose last score is near those before."""
+        """Return the prefixes with a last score near the mean of their earlier scores."""
         if not before.shape[1]:
             return scores < (scores.min() + scores.median()) / 2
         return scores < (before.mean(1) + scores.median()) / 2
 
     def sequences(self, scores: Tensor) -> Tensor:
-        """Return the mean over tokens."""
+        """Return the mean score over tokens."""
         return scores.mean(-1)
 
     def kept(self, scores: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Several local steps of SGD, read one after the other: the spans of an update hold the inputs of the first exactly.
+"""Invert several local steps of SGD one after the other: an update's spans contain the first step's inputs exactly.
 
     theta_1 = theta_0 - a g(theta_0; S_1),    theta_1 - theta_K = sum over the later steps of a g(theta_k; S_k+1)
 
-With all sentences of the first step, the attacker computes its gradient and the weights after it, and has an update of
-one step fewer at known weights. So the sentences of every step are found, however far the weights move, as long as all
-sentences of each earlier step are. No span shows the token after a sentence's end: the token is taken that leaves least
-of the update.
+Given all sentences of the first step, the attacker computes its gradient and the weights after it. The rest is an
+update of one step fewer at known weights. So the sentences of every step are recovered, however far the weights move,
+if all sentences of each earlier step are. No span shows the token after a sentence's end: it is chosen to minimise the
+residual of the update.
 Derived for this project, no paper.
 """
 
@@ -28,7 +28,7 @@ from fedsim.core.types import Observation, Tensors
 
 
 def can_go_on(observation: Observation) -> bool:
-    """Say whether the client's steps can be repeated from their sentences: plain SGD, with next words as labels."""
+    """Return whether the client's steps can be recomputed from their sentences: plain SGD with next words as labels."""
     return (
         observation.local_steps > 1
         and all(observation.batch_sizes or (0,))
@@ -40,11 +40,11 @@ def can_go_on(observation: Observation) -> bool:
 
 
 def behind_first_step(observation: Observation, sentences: Tensor) -> Observation:
-    """Return the observation of a server that had sent the weights after the first step.
+    """Return the observation after the first step: that step's weights, and the update of the later steps.
 
     Args:
         observation: several steps for which `can_go_on` holds.
-        sentences: all of the first step, tokens (B, T), -1 behind the ends.
+        sentences: all sentences of the first step, tokens (B, T), padded with -1.
     """
 
     def left(last: Tensor) -> tuple[float, float]:
@@ -73,9 +73,9 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
 
 
 def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
-    """Return the rank of the second attention's gradient after subtracting a step, and the squared norm of the rest.
+    """Return the rank of the second attention's gradient after subtracting a step, and the residual's squared norm.
 
-    A step with one wrong word leaves all directions of its sentence in the rest.
+    A step with one wrong word leaves all directions of its sentence in the residual.
     """
     tensors = {name: tensor - step[name] for name, tensor in observation.update.tensors.items()}
     rest = replace(observation, update=replace(observation.update, tensors=tensors))
@@ -86,7 +86,7 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
 
 
 def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
-    """Return the step a g of sentences with the tokens `last` behind them."""
+    """Return the step a g of sentences followed by the tokens `last`."""
     trained = [name for name, parameter in observation.model.named_parameters() if parameter.requires_grad]
     gradient = client_gradient(observation, *with_labels(sentences, last), None, trained)
     return {name: observation.learning_rate * slope for name, slope in gradient.items()}

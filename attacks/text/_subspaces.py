@@ -1,14 +1,14 @@
-"""The span of an attention layer's inputs, from its gradients under noise of a known level.
+"""Compute the span of an attention layer's inputs from its gradients, under noise of a known level.
 
 The gradients of queries, keys and values are sums of products with the inputs x_t of their layer, so their rows span
-these, as long as there are fewer inputs than the layer is wide. The three gradients are stacked, in units of their
-noise, added or from rounding (`noise_level`), to m rows of width d with singular values s_k and right singular vectors
+the inputs if there are fewer inputs than the layer's width. The three gradients are divided by their noise level, added
+noise or rounding (`noise_level`), and stacked to m rows of width d with singular values s_k and right singular vectors
 v_k. Noise alone has no singular value above the edge sqrt(m) + sqrt(d) (Marchenko and Pastur). The hard projector keeps
-all v_k above the edge. The soft one is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 less the squared edge, at
-least 0. The distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
+all v_k above the edge. The soft projector is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 minus the squared
+edge, at least 0. The distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
 
-The first update of a fresh adapter B A has no gradient of A, since B is 0. That of B is a sum of products with A x_t,
-so its rows span these, as long as there are fewer inputs than A has rows: then x is compared by A x.
+The first update of a fresh adapter B A has no gradient of A, since B is 0. The gradient of B is a sum of products with
+A x_t, so its rows span the A x_t if there are fewer inputs than A has rows: then A x is tested instead of x.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from attacks.core.noise_level import measured_levels
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_READING = re.compile(r"(base_layer\.)?weight|lora_[aA](\.\w+)?\.weight")  # behind a layer's name: what reads its input
+_READING = re.compile(r"(base_layer\.)?weight|lora_[aA](\.\w+)?\.weight")  # after a layer's name: weights of its input
 _FIRST = re.compile(r"\.lora_[aA](\.\w+)?\.weight$")  # the factor A, as fedsim and as peft call it
 
 
@@ -36,10 +36,9 @@ class Subspace(NamedTuple):
     Attributes:
         layer: name of the first layer with these inputs.
         outside: I - P, shape (d, d), double.
-        size: about the number of independent inputs: the trace of P.
-        noise: largest singular value of noise alone, in units of the largest one.
-        seen_by: matrix (d, w) by which an input is multiplied before it is compared with what is then the span of such
-            products; None where inputs are compared themselves.
+        size: trace of P, about the number of independent inputs.
+        noise: largest singular value of noise alone, divided by the largest observed singular value.
+        seen_by: matrix (d, w) that maps inputs to the space of the span; None for the identity.
     """
 
     layer: str
@@ -54,16 +53,16 @@ class Subspace(NamedTuple):
         return (seen @ self.outside.to(inputs)).square().sum(-1) / seen.square().sum(-1).clamp_min(TINY)
 
     def seen(self, inputs: Tensor) -> Tensor:
-        """Return what is compared of inputs (..., d), shape (..., w)."""
+        """Return inputs (..., d) in the space of the span, shape (..., w)."""
         return inputs if self.seen_by is None else inputs @ self.seen_by.to(inputs)
 
 
 def gradients_of(observation: Observation, layer: str) -> Tensors:
-    """Return the shared gradients, rows (m, d), of the layers with the same input as `layer`; by parameter.
+    """Return the shared gradients (m, d) of the layers with the same input as `layer`, by parameter.
 
     Args:
-        observation: of a model of text.
-        layer: one of `attentions`.
+        observation: of a text model.
+        layer: an element of `attentions`.
     """
     (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
     kind = kind_at(observation.model.get_submodule(place))
@@ -79,7 +78,7 @@ def gradients_of(observation: Observation, layer: str) -> Tensors:
 
 
 def fresh_adapters(observation: Observation, layer: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return gradient (out, r) of B and weight (r, d) of A, by B's name, of adapters whose A has no gradient yet."""
+    """Return gradient (out, r) of B and weight (r, d) of A, by B's name, of adapters with zero gradient of A."""
     (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
     kind, adapters = kind_at(observation.model.get_submodule(place)), dict[str, tuple[Tensor, Tensor]]()
     assert kind is not None, "callers name one of `attentions`"
@@ -92,13 +91,14 @@ def fresh_adapters(observation: Observation, layer: str) -> dict[str, tuple[Tens
 
 
 def hard_behind(layer: str, adapters: Sequence[tuple[Tensor, Tensor, Sequence[float]]]) -> Subspace | None:
-    """Return the hard projector on what fresh adapters show of a layer's inputs; None where all of them are full.
+    """Return the hard projector on the inputs that fresh adapters show; None if all adapters have full rank.
 
-    Those of queries miss the first token of a sentence, which sees itself alone: so those of the most inputs count.
+    Adapters of queries miss the first token of a sentence, which attends only to itself. So only the adapters with the
+    largest rank are used.
 
     Args:
-        layer: whose inputs they read.
-        adapters: of each the gradient (out, r) of B, the weight (r, d) of A, and the levels of noise.
+        layer: first layer with these inputs.
+        adapters: gradient (out, r) of B, weight (r, d) of A, and noise levels of each adapter.
     """
     spaces = [(hard(layer, {"b": gradient}, levels), gradient, weight) for gradient, weight, levels in adapters]
     open_spaces = [(space, weight) for space, gradient, weight in spaces if space.size < min(gradient.shape)]
@@ -119,9 +119,9 @@ def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace |
     """Return the span of a layer's inputs with the soft projector, or None if none of its gradients is shared.
 
     Args:
-        observation: one gradient.
-        layer: one of `attentions`.
-        tokens: most tokens in the batch; further directions show the noise, if it is not known.
+        observation: a single gradient.
+        layer: an element of `attentions`.
+        tokens: maximal number of tokens in the batch; further directions measure the noise if its level is unknown.
     """
     shared = gradients_of(observation, layer)
     if not shared:
@@ -135,12 +135,12 @@ def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
 
 
 def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
-    """Return the projector on all directions above the edge of the noise."""
+    """Return the projector on all directions above the noise edge."""
     return _subspace(layer, _in_units(gradients, levels), lambda signal, _rows: (signal > 0.0).double())
 
 
 def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor]) -> Subspace:
-    """Return the projector with shares of directions that depend on r_k and the number of rows."""
+    """Return the projector sum_k share(r_k, m) v_k v_k^T of stacked gradients (m, d)."""
     (rows, width), edge = stacked.shape, _edge(stacked)
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
     shares = share((singular.square() - edge**2).clamp_min(0.0), rows)
@@ -149,7 +149,7 @@ def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor
 
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:
-    """Return the size of `hard` in less time."""
+    """Return the size of `hard`, computed from singular values alone."""
     stacked = _in_units(gradients, levels)
     return int((torch.linalg.svdvals(stacked) > _edge(stacked)).sum())
 

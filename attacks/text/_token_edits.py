@@ -1,7 +1,7 @@
-"""Moves of words: orders of a sentence one move away, and changes of its tokens.
+"""Edits of a sentence: reorderings by one move, and changes of its tokens.
 
-The moves are those of LAMP (Balunovic et al. 2022, arXiv 2202.08827): swap two words, move a word, move a span, put a
-beginning behind the end.
+The moves follow LAMP (Balunovic et al. 2022, arXiv 2202.08827): swap two words, move a word, move a span, move a
+prefix to the end.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 def orders(length: int, count: int, generator: torch.Generator) -> list[list[int]]:
-    """Return `count` orders of a sentence's places, each one move away from the present order.
+    """Return `count` permutations of a sentence's positions, each one move away from the identity.
 
-    In turn: swap two words, move a word, move a span, put a beginning behind the end.
+    The moves alternate: swap two words, move a word, move a span, move a prefix to the end.
     """
     return [_MOVES[number % len(_MOVES)](list(range(length)), generator) for number in range(count)]
 
@@ -55,7 +55,7 @@ def _two(length: int, generator: torch.Generator) -> tuple[int, int]:
 def change(
     tokens: Tensor, lengths: Sequence[int], choices: Tensor, endings: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Return sentences (B, places) after one change: words moved, a word replaced and moved, or a new last token."""
+    """Return sentences (B, places) after one edit: a move, a replacement, both, or a new token after the end."""
     row, kind = (int(torch.randint(n, (1,), generator=generator)) for n in (len(lengths), len(_MOVES) + 3))
     length, other = lengths[row], tokens.clone()
     if kind < len(_MOVES):

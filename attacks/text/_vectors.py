@@ -1,9 +1,9 @@
-"""Language models on vectors in place of tokens, so that a search over text has derivatives.
+"""Language models on embedding vectors in place of tokens, so that a search over text is differentiable.
 
-A dummy of a text has one vector per place. Its next words are not given: the vector e of the next place stands for the
-token that follows, softly, by the softmax of -|e - E_v|^2 / (temperature s^2) over tokens v, with E_v the rows of the
-embedding and s^2 their mean squared norm. At the vectors of true tokens this is one-hot up to about
-exp(-2 / temperature): a low temperature makes the objective zero at the truth, a high one smooths the search.
+A dummy text has one vector per position. Its next words are not given: the vector e of the next position represents the
+next token softly, by the softmax of -|e - E_v|^2 / (temperature s^2) over tokens v, with E_v the rows of the embedding
+and s^2 their mean squared norm. At the vectors of true tokens this is one-hot up to about exp(-2 / temperature): a low
+temperature makes the objective zero at the truth, a high temperature smooths the search.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, 
 
 
 def read_vectors(model: nn.Module, embedding: str) -> None:
-    """Make a model accept vectors (B, T, d) too, as outputs of its embedding; tokens (B, T) still work.
+    """Make a model accept vectors (B, T, d) in place of tokens (B, T), as outputs of its embedding; tokens still work.
 
     Args:
-        model: it is changed permanently, by hooks.
-        embedding: name of the module that turns tokens into vectors.
+        model: changed permanently, by hooks.
+        embedding: name of the embedding module.
     """
     given: list[Tensor] = []
 
@@ -48,7 +48,7 @@ def read_vectors(model: nn.Module, embedding: str) -> None:
 
 
 def client_of_vectors(observation: Observation, sites: tuple[DropoutSite, ...]) -> tuple[SimulatedClient, Tensor]:
-    """Return a client that reads vectors, without the gradient of its embedding, and the embedding's weight (V, d)."""
+    """Return a simulated client on vectors, without its embedding's gradient, and the embedding's weight (V, d)."""
     name, client = embedding_of(observation)[0], simulated_client(observation, sites, True)
     table = client.model.get_submodule(name).get_parameter("weight").detach()
     read_vectors(client.model, name)
@@ -56,7 +56,7 @@ def client_of_vectors(observation: Observation, sites: tuple[DropoutSite, ...]) 
 
 
 def no_vectors(observation: Observation) -> str | None:
-    """Say why vectors cannot be compared: no embedding reads tokens, or its gradient, in front of them, is all."""
+    """Return why vectors cannot be matched, or None: no token embedding, or only the embedding's gradient is shared."""
     try:
         name = f"{embedding_of(observation)[0]}.weight"
     except NotApplicable as reason:
@@ -70,9 +70,9 @@ def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Te
     """Return the tokens (...) whose rows of the table (V, d) have the largest cosine with vectors (..., d).
 
     Args:
-        vectors: vectors of places.
+        vectors: vectors of positions.
         table: the embedding.
-        allowed: the only tokens to choose from, shape (K,), or None for all.
+        allowed: candidate tokens, shape (K,), or None for all.
     """
     rows = table if allowed is None else table[allowed]
     chosen = (F.normalize(vectors, dim=-1) @ F.normalize(rows, dim=-1).T).argmax(-1)
@@ -81,7 +81,7 @@ def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Te
 
 @dataclass(frozen=True)
 class NextWords:
-    """The loss of a language model whose next words are vectors.
+    """The loss of a language model with vectors as next words.
 
     Attributes:
         table: the embedding, shape (V, d).
@@ -94,23 +94,23 @@ class NextWords:
     temperature: float
 
     def shares(self, vectors: Tensor) -> Tensor:
-        """Return the share of each token in vectors (..., d), shape (..., K)."""
+        """Return the probability of each token at vectors (..., d), shape (..., K)."""
         rows = self.table[self.tokens]
         scale = self.temperature * self.table.square().sum(1).mean()
         return ((2.0 * vectors @ rows.T - rows.square().sum(1)) / scale).softmax(-1)
 
     def loss(self, outputs: Tensor, following: Tensor, lengths: Tensor) -> Tensor:
-        """Return the mean over sentences of the mean over their tokens of the cross-entropy, as the clients' loss.
+        """Return the mean over sentences of their mean cross-entropy per token, as the clients' loss.
 
         Args:
             outputs: logits (B, T, V).
-            following: vectors of the next places, shape (B, T, d).
-            lengths: number of tokens with a next one in each sentence, shape (B,).
+            following: vectors of the next positions, shape (B, T, d).
+            lengths: number of tokens with a next token in each sentence, shape (B,).
         """
         return self.cross_entropy(outputs, self.weight(following, lengths)).mean()
 
     def weight(self, following: Tensor, lengths: Tensor) -> Tensor:
-        """Return `shares` of next places (..., T, d), divided by their sentence's length (...), 0 behind its end."""
+        """Return `shares` of next positions (..., T, d), divided by the sentence length (...), 0 after the end."""
         counts = torch.arange(following.shape[-2], device=following.device) < lengths[..., None]
         shares = self.shares(following)
         return shares * (counts.to(shares) / lengths[..., None])[..., None]
@@ -121,7 +121,7 @@ class NextWords:
 
 
 class VectorComparison(GeneralComparison):
-    """Gradients of dummies (R, B, T + 1, d), whose last place is only a next word.
+    """Gradients of dummies (R, B, T + 1, d), whose last position is only a next word.
 
     Labels are the lengths of the sentences (R, B).
     """
@@ -129,12 +129,12 @@ class VectorComparison(GeneralComparison):
     name = "vectors"
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
-        """Take the loss of next words."""
+        """Store the next-word loss."""
         super().__init__(client, observations)
         self._words = words
 
     def at(self, temperature: float) -> VectorComparison:
-        """Return the same comparison with next words of another temperature."""
+        """Return the same comparison with another temperature of next words."""
         other = copy.copy(self)
         other._words = replace(self._words, temperature=temperature)
         return other
@@ -146,17 +146,17 @@ class VectorComparison(GeneralComparison):
 
 
 class VectorGhostComparison(GhostComparison):
-    """The same comparison without building gradients, all rows at once."""
+    """The ghost version of `VectorComparison`: gradients are not materialised, all rows are computed at once."""
 
     name = "ghosts of vectors"
 
     def __init__(self, client: SimulatedClient, observations: Sequence[Observation], words: NextWords) -> None:
-        """Take the loss of next words."""
+        """Store the next-word loss."""
         super().__init__(client, observations)
         self._words = words
 
     def at(self, temperature: float) -> VectorGhostComparison:
-        """Return the same comparison with next words of another temperature."""
+        """Return the same comparison with another temperature of next words."""
         other = copy.copy(self)
         other._words = replace(self._words, temperature=temperature)
         return other
@@ -173,11 +173,11 @@ class VectorGhostComparison(GhostComparison):
 
 
 def faster(general: GeneralComparison, ghost: Callable[[], GhostComparison], probe: Probe) -> Comparison:
-    """Return the ghost comparison where it equals the general one on a probe of two rows, else the general one."""
+    """Return the ghost comparison if it agrees with the general comparison on two rows, else the latter."""
     theirs = general.gradients(*probe, [0, 0])
     try:
         quick = ghost()
         is_same = agrees(quick.gradients(*probe, [0, 0]), theirs)
-    except Exception:  # whatever an unusual model raises here, the general path handles it
+    except Exception:  # the general comparison handles any model
         return general
     return quick if is_same else general

@@ -1,9 +1,9 @@
-"""The words of a batch that the gradients of an embedding and of an output layer show, before any search.
+"""Infer the words of a batch from the gradients of an embedding and of an output layer, without a search.
 
-The embedding's gradient has a row for every token, and rows of tokens that were not read are exactly zero. An output
-layer without bias has dW_c = sum_t w_t (p_tc - [y_t = c]) h_t, with w_t = 1 / (B n) in a sentence of n tokens. Rows of
-next words stand out, and the norm of such a row is about w_t |h_t|, which shows n. With tied weights one matrix has the
-sum of both.
+The embedding's gradient has a row for every token, and rows of tokens that are not in the input are exactly zero. An
+output layer without bias has dW_c = sum_t w_t (p_tc - [y_t = c]) h_t, with w_t = 1 / (B n) in a sentence of n tokens.
+Rows of next words have outlying norms, about w_t |h_t|, which gives n. With tied weights one matrix holds the sum of
+both gradients.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _MOST_TRIED = 10_000
 
 
 class Words(NamedTuple):
-    """Tokens of a batch, each once, ascending.
+    """Distinct tokens of a batch, ascending.
 
     Attributes:
-        read: tokens in the sentences, or None when the embedding's gradient is not shared.
-        following: tokens that follow another one, or None when the output layer's gradient is not shared.
-        is_exact: whether all other rows are exactly zero; else `read` are rows that stand out from the noise.
-        is_tied: whether embedding and output layer are one matrix; then both sets are the union.
+        read: input tokens, or None if the embedding's gradient is not shared.
+        following: next tokens, or None if the output layer's gradient is not shared.
+        is_exact: whether all other rows are exactly zero; otherwise `read` are rows above the noise.
+        is_tied: whether embedding and output layer share one matrix; then both sets are the union.
     """
 
     read: Tensor | None
@@ -53,17 +53,17 @@ class Words(NamedTuple):
 
 
 class Following(NamedTuple):
-    """Next tokens (K,) and their weights in the batch's loss (K,): 1 / (B n) for one that follows once."""
+    """Next tokens (K,) and their weights in the batch's loss (K,): 1 / (B n) for a token that follows once."""
 
     tokens: Tensor
     weights: Tensor
 
 
 def embedding_of(observation: Observation) -> tuple[str, nn.Embedding]:
-    """Return name and module of the layer that turns tokens into vectors.
+    """Return name and module of the token embedding.
 
     Raises:
-        NotApplicable: there is none.
+        NotApplicable: the model has no embedding of the vocabulary's size.
     """
     vocabulary = observation.spec.vocabulary or 0
     for name, module in observation.model.named_modules():
@@ -73,7 +73,7 @@ def embedding_of(observation: Observation) -> tuple[str, nn.Embedding]:
 
 
 def predicts_words(observation: Observation) -> bool:
-    """Say whether the model is a language model: its classes are the tokens."""
+    """Return whether the model is a language model: its classes are the tokens."""
     return observation.task.labels_are_inputs
 
 
@@ -97,7 +97,7 @@ def words_of(observation: Observation) -> Words:
 
 
 def following_of(observation: Observation) -> Following | None:
-    """Return the next tokens and their weights, or None without a shared output layer of one row per token."""
+    """Return the next tokens and their weights, or None without a shared output layer that has one row per token."""
     if not predicts_words(observation) or _is_tied(observation):
         return None
     name = _unbiased_output_layer(observation)
@@ -109,10 +109,10 @@ def following_of(observation: Observation) -> Following | None:
 
 
 def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
-    """Return how often each next token follows another one, shape (K,), given the lengths of all sentences.
+    """Return the number of occurrences of each next token, shape (K,), given the lengths of all sentences.
 
-    Hidden states of different places are about orthogonal, so the squared weights of a token's places add up. The
-    smallest number of places that explains the weight up to 3 % is taken, or else the number that explains it best.
+    Hidden states of different positions are about orthogonal, so the squared weights of a token's positions add up. The
+    result is the smallest number of positions that explains the weight up to 3 %, or else the best-fitting number.
     """
     single = sorted({1.0 / (len(lengths) * n) for n in lengths})
     sums = [
@@ -129,10 +129,12 @@ def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
 
 
 def lengths_of(observation: Observation) -> tuple[int, ...]:
-    """Return the number of tokens with a next one in each sentence; the longest possible if it cannot be inferred.
+    """Return the number of tokens with a next token in each sentence; the longest possible if it cannot be inferred.
 
-    If labels are granted, lengths come from them, in their order. Otherwise they are ascending, chosen to explain the
-    weights 1 / (B n) of next tokens and their number, which is the rank of the output layer's gradient. No sentence is
+    If labels are granted, lengths come from the labels, in their order. Otherwise they are ascending and chosen to
+    explain
+    the weights 1 / (B n) of next tokens and their number, which is the rank of the output layer's gradient. No sentence
+    is
     longer than the last learned position with a gradient.
     """
     batch, longest = observation.batch_size or 1, _longest(observation)
@@ -157,10 +159,10 @@ def in_rows(tokens: Tensor, length: int) -> Tensor:
 
 
 def _explain(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
-    """Return lengths, each supported by at least a third of a sentence's next tokens with a weight of their own.
+    """Return lengths; each is supported by the weights of at least a third of a sentence's next tokens.
 
     Args:
-        weights: weights of next tokens, times the batch size: 1 / n for one that follows once.
+        weights: weights of next tokens, times the batch size: 1 / n for a token that follows once.
         total: the sum of all lengths, or None.
         batch: number of sentences.
         longest: longest possible length.
@@ -178,7 +180,7 @@ def _explain(weights: Sequence[float], total: int | None, batch: int, longest: i
 
 
 def _longest(observation: Observation) -> int:
-    """Return the most tokens of a sentence: the number of learned positions with a gradient, if there are any."""
+    """Return the maximal sentence length: the number of learned positions with a gradient, if the model has any."""
     length = observation.spec.shape[0]
     for name, module in observation.model.named_modules():
         gradient = observation.update.tensors.get(f"{name}.weight")
@@ -191,7 +193,7 @@ def _longest(observation: Observation) -> int:
 
 
 def _places(observation: Observation) -> int | None:
-    """Return the number of tokens with a next one: the rank of the output layer's gradient, if it is clear."""
+    """Return the number of tokens with a next token: the rank of the output layer's gradient, if it is clear."""
     name = _unbiased_output_layer(observation)
     most = (observation.batch_size or 1) * observation.spec.shape[0]
     if name is None:
@@ -204,7 +206,7 @@ def _places(observation: Observation) -> int | None:
 
 
 def _unbiased_output_layer(observation: Observation) -> str | None:
-    """Return the name of the output layer, if it has one output per token and no bias, or None."""
+    """Return the name of the output layer if it has one output per token and no bias, else None."""
     output = output_layer(observation.model, observation.spec.classes)
     return output[0] if output is not None and output[1].bias is None else None
 
@@ -215,7 +217,7 @@ def _is_tied(observation: Observation) -> bool:
 
 @torch.no_grad()
 def _hidden_norm(observation: Observation, head: str) -> float:
-    """Return the usual norm of the output layer's inputs, on random tokens; behind a norm layer it hardly varies."""
+    """Return the median norm of the output layer's inputs on random tokens; it hardly varies after a norm layer."""
     model, generator = copy.deepcopy(observation.model).eval(), torch.Generator().manual_seed(0)
     shape = (_PROBES, *observation.spec.shape)
     tokens = torch.randint(observation.spec.vocabulary or 1, shape, generator=generator)

@@ -1,9 +1,9 @@
-"""Settings and base class of the attacks that match the gradient of a text: vectors descend; nearest tokens result.
+"""Settings and base class of attacks that match the gradient of a text by descent on embedding vectors.
 
-The embedding's own gradient is not matched, since vectors replace its outputs. If it is shared, it shows which tokens
-were read, and only these are used. The output layer's gradient shows which tokens follow another one, and the lengths
-of the sentences. Known dropout masks are used. Unknown ones are searched as in the Dropout Inversion Attack, if the
-rates are known and the settings do not ignore them.
+The embedding's own gradient is not matched, since vectors replace its outputs. If it is shared, it shows the input
+tokens, and only these are candidates. The output layer's gradient shows the next tokens and the lengths of the
+sentences. Known dropout masks are used. Unknown masks are searched as in the Dropout Inversion Attack if the rates are
+known and the settings do not ignore them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from fedsim.core.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
 _ONE_TOKEN = 0.01  # temperature
-_ENDINGS = 16  # number of tokens that are tried behind a sentence
+_ENDINGS = 16  # candidate tokens after a sentence
 
 
 class TextMatchingConfig(Config):
@@ -75,19 +75,19 @@ ConfigT = TypeVar("ConfigT", bound=TextMatchingConfig)
 
 @dataclass(frozen=True)
 class TextProblem:
-    """One observed gradient, ready for a search.
+    """An observed gradient, prepared for a search.
 
     Attributes:
-        exact: the same comparison for vectors of tokens, whose next words are single tokens.
+        exact: the same comparison at a low temperature, for vectors of tokens: next words are single tokens.
         unknowns: the dropout masks, given or searched.
-        usual_masks: masks of the dropout sites: known ones, or else their expectation, as in evaluation mode.
+        usual_masks: known masks of the dropout sites, or else their expectation, as in evaluation mode.
         table: the embedding (V, d) that the client received.
         words: the tokens that the gradient shows.
-        labels: granted labels, or the lengths of the sentences (B,) where next words are searched.
+        labels: granted labels, or the lengths of the sentences (B,) if next words are searched.
         lengths: lengths of the sentences.
-        places: vectors per sentence: one more than tokens where next words are searched.
+        places: vectors per sentence: the length plus 1 if next words are searched.
         scale: root mean square of the entries of the table.
-        usual: mean norm of the rows of tokens that were read, or of all rows if these are not known.
+        usual: mean norm of the rows of input tokens, or of all rows if input tokens are unknown.
     """
 
     observation: Observation
@@ -109,16 +109,16 @@ class TextProblem:
         return VictimGroup([self.observation], [self.labels], [generator], [on_step])
 
     def tokens(self, vectors: Tensor) -> Tensor:
-        """Return the nearest tokens of vectors (B, places, d), -1 behind the ends, shape (B, T)."""
+        """Return the nearest tokens of vectors (B, places, d), padded with -1, shape (B, T)."""
         nearest = nearest_tokens(vectors[:, : self.observation.spec.shape[0]], self.table, self.words.read)
         places = torch.arange(nearest.shape[1], device=nearest.device)
         ends = torch.tensor(self.lengths, device=nearest.device)
         return nearest.masked_fill(places >= ends[:, None], -1)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Return a random dummy (B, places, d): noise, or the tokens that were read, if known, in random order.
+        """Return a random dummy (B, places, d): Gaussian noise, or the known input tokens in random order.
 
-        Each of these tokens occurs at least once, if they all fit.
+        Each input token occurs at least once, if they all fit.
         """
         shape, read = (len(self.lengths), self.places), self.words.read
         if read is None or not len(read):
@@ -138,24 +138,24 @@ class TextProblem:
 
     @property
     def endings(self) -> Tensor:
-        """The tokens that may follow the last one of a sentence: if there are any, those that were not read."""
+        """Candidates for the token after a sentence: next tokens that are not input tokens, else all next tokens."""
         following = torch.arange(len(self.table)) if self.words.following is None else self.words.following
         new = following[~torch.isin(following, self.choices)]
         return new if len(new) else following
 
 
 class TextMatching(Attack[ConfigT]):
-    """An attack that matches one gradient of a text. Authors write `rows`."""
+    """An attack that matches a single gradient of a text. Subclasses implement `rows`."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     @cached_property
     def distance(self) -> Distance[DistanceConfig]:
-        """The distance of the settings."""
+        """The gradient distance of the settings."""
         return self.config.distance.make("distance")
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, models without an embedding of tokens, and labels that cannot be known."""
+        """Refuse several steps, models without a token embedding, random draws, and labels that cannot be known."""
         reason = no_vectors(observation)
         if reason is not None:
             return reason
@@ -177,10 +177,10 @@ class TextMatching(Attack[ConfigT]):
 
     @abstractmethod
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
-        """Return the ends of all restarts."""
+        """Return the results of all restarts."""
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Search, and return the nearest tokens of the best end."""
+        """Search, and return the nearest tokens of the best result."""
         task = self.prepare(observation)
         rows = self.rows(task, generator, _told_in_tokens(on_step, task))
         best = best_of(rows, task.labels, task.comparison.name)
@@ -193,7 +193,7 @@ class TextMatching(Attack[ConfigT]):
         return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
 
     def prepare(self, observation: Observation) -> TextProblem:
-        """Return what a search needs; the observed model is not changed."""
+        """Return the prepared search; the observed model is not changed."""
         observation = as_gradient(observation)
         words, lengths = _known_words(observation), lengths_of(observation)
         sites = self._sites(observation)
@@ -222,7 +222,7 @@ class TextMatching(Attack[ConfigT]):
     def _comparison(
         self, observation: Observation, client: SimulatedClient, words: NextWords, labels: Tensor
     ) -> Comparison:
-        """Return the faster comparison of gradients if it is usable and two random dummies confirm it."""
+        """Return the ghost comparison if it is applicable and agrees with the general comparison on two dummies."""
         only, is_granted = [observation], observation.labels is not None
         general = GeneralComparison(client, only) if is_granted else VectorComparison(client, only, words)
         if self.distance.reads_entries or not client.wire.is_plain:
@@ -255,10 +255,10 @@ class TextMatching(Attack[ConfigT]):
 
 
 def _known_words(observation: Observation) -> Words:
-    """Return the tokens that the gradient shows, with no more next words than there can be.
+    """Return the tokens that the gradient shows, with a limited number of next tokens.
 
-    In a trained model, rows of other tokens stand out in the output layer too. Next words are tokens that were read, or
-    that follow a last one: among those that were not read, the ones with the largest rows.
+    In a trained model, rows of other tokens exceed the noise in the output layer too. Next tokens are input tokens, or
+    follow the last token of a sentence: of the tokens that are not in the input, those with the largest rows are kept.
     """
     words, following = words_of(observation), following_of(observation)
     if words.read is None or following is None:
@@ -269,12 +269,12 @@ def _known_words(observation: Observation) -> Words:
 
 
 def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks:
-    """Return masks of dropout sites: those that were granted, or else their expectation."""
+    """Return granted masks of dropout sites, or else their expectation."""
     if observation.masks is not None:
         return observation.masks[0] if sites else ()
     return tuple(expected_mask(site) for site in sites)
 
 
 def _told_in_tokens(on_step: OnStep, task: TextProblem) -> OnStep:
-    """Report guesses as tokens."""
+    """Return a step callback that reports guesses as tokens."""
     return lambda step: on_step(replace(step, guess=task.tokens(step.guess)))

@@ -1,14 +1,15 @@
 """dager: read whole sentences off the attention gradients of a language model's first two blocks, without descent.
 
 Idea: gradients of queries, keys and values span the attention's inputs. In the first block an input depends on the
-    token (and its place), in the second on the whole prefix: prefixes grow token by token while they lie in the span.
-Equation: dL/dW_q = sum_t dL/dq_t x_t^T, so x_t is in its row space; of LoRA dL/dA = s B^T dL/dy^T x^T does the same;
-    at first, where B = 0, dL/dB = s dL/dy (A x)^T tells A x.
+    token (and its position), in the second on the whole prefix: prefixes grow token by token while they lie in the
+    span.
+Equation: dL/dW_q = sum_t dL/dq_t x_t^T, so x_t is in its row space. The same holds for dL/dA = s B^T dL/dy^T x^T of
+    LoRA; in the first update, where B = 0, dL/dB = s dL/dy (A x)^T has A x in its row space.
 Assumes: honest-but-curious server, one update by SGD, fewer tokens in the batch than the model is wide. Several steps
-    are read one after the other; under noise, added or of 16 bits, spans are soft and all blocks are used.
-Recovers: exact sentences, with repeats where the output layer shows them; under early dropout only words.
-Fails: as many tokens as the width (or LoRA rows); dropout in the first block; strong noise. If tokens see
-    later ones, arrangements of the tokens are searched by descent, which may miss some sentences of a batch.
+    are inverted one after the other; under noise, added or of 16 bits, spans are soft and all blocks are used.
+Recovers: exact sentences, with repetitions if the output layer shows them; under early dropout only words.
+Fails: as many tokens as the width (or LoRA rows); dropout in the first block; strong noise. With bidirectional
+    attention, arrangements of the tokens are found by local search, which may miss some sentences of a batch.
 Source: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3 and 5.
 """
 
@@ -39,7 +40,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _TWO = 2
-_MOST_SOLVED = 5000  # most tokens, since each takes a linear program
+_MOST_SOLVED = 5000  # largest vocabulary, since each token needs a linear program
 
 
 class DagerConfig(Config):
@@ -69,14 +70,14 @@ class DagerConfig(Config):
     fidelity="reproduction",
 )
 class Dager(Attack[DagerConfig]):
-    """Reads tokens off the first span, then grows prefixes in the second."""
+    """Infers tokens from the first span, then grows prefixes in the second."""
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     example: ClassVar[Tables] = TAGS
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse attentions with other names, gradients that are hidden, zero or of full rank, and early dropout."""
+        """Refuse unknown attentions, gradients that are hidden, zero or of full rank, and early dropout."""
         if reason := fewer_than(_TWO, observation.model):
             return reason
         layers = attentions(observation.model)[:_TWO]
@@ -87,7 +88,7 @@ class Dager(Attack[DagerConfig]):
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences that were found; if the number of examples is known, at most as many."""
+        """Return the recovered sentences; if the number of examples is known, at most that many."""
         try:
             return self._read(observation, generator, on_step)
         except NothingFound as reason:
@@ -128,7 +129,7 @@ class Dager(Attack[DagerConfig]):
         )
 
     def _step_by_step(self, observation: Observation, on_step: OnStep) -> list[ScoredSentence]:
-        """Return the sentences of the first steps, each read at its own weights, until a step is not read in full."""
+        """Return the sentences of the first steps, each at its own weights, until a step is not fully recovered."""
         sentences: list[ScoredSentence] = []
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
@@ -150,13 +151,13 @@ class Dager(Attack[DagerConfig]):
 
 
 def _rate_in_front(observation: Observation) -> float:
-    """Return the largest rate of dropout in front of the second attention."""
+    """Return the largest dropout rate before the second attention."""
     model, layer = observation.model, attentions(observation.model)[1]
     return max((site.rate for site in observation.sites if drops_in_front(model, site, layer)), default=0.0)
 
 
 def _names_words(observation: Observation, layer: str) -> bool:
-    """Say whether the first span shows the words despite dropout, and the embedding's gradient does not."""
+    """Return whether the first span reveals the words despite dropout, and the embedding's gradient does not."""
     name, embedding = embedding_of(observation)
     is_known = f"{name}.weight" in observation.update.tensors or embedding.num_embeddings > _MOST_SOLVED
     return not is_known and observation.local_steps == 1 and only_scales(observation.model, layer)
@@ -166,7 +167,7 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
     """Return the tokens that lie in the first span under some dropout mask, in rows without an order.
 
     Raises:
-        NothingFound: there are none.
+        NothingFound: no token lies in the span.
     """
     every = torch.arange(observation.spec.vocabulary or 0)
     shares = kept_shares(reading.spaces[0], reading.front.read_first(every[:, None])[:, 0])
@@ -184,7 +185,7 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
 def _in_the_batch(
     observation: Observation, reading: SpanReading, in_span: list[ScoredSentence]
 ) -> list[ScoredSentence]:
-    """Return the sentences as often as they are in the batch; if that is unknown, the best ones once."""
+    """Return the sentences with their multiplicity in the batch; if it is unknown, the best sentences once."""
     counts = None
     if not reading.front.looks_ahead():
         counts = multiplicities(observation, [sentence.tokens for sentence in in_span])
@@ -202,7 +203,7 @@ def _pad(sentences: Sequence[ScoredSentence], length: int) -> Tensor:
 
 
 def _uninformative(observation: Observation, layer: str) -> str | None:
-    """Return why the gradients of an attention do not show what it read, or None."""
+    """Return why the gradients of an attention do not reveal its inputs, or None."""
     place, gradients = layer.rpartition(".")[0], gradients_of(observation, layer)
     if not gradients:
         return f"no gradient of queries, keys or values of '{place}' is shared"

@@ -1,10 +1,10 @@
 """lamp: search a text by gradient descent and by moves of words in turn (LAMP).
 
-Idea: descent finds words, but not their order. So words are swapped or moved in between; moves stay that lower the
-    gradient's distance plus a language model's loss. The language model is the received one, weighted by how far its
-    loss is below guessing, so an untrained model has no influence.
+Idea: descent finds words, but not their order. So words are swapped or moved in between; moves are kept if they lower
+    the gradient's distance plus a language model's loss. The language model is the received model, weighted by how far
+    its loss is below that of guessing, so an untrained model has no influence.
 Equation: min over x of 1 - mean_l cos(g_l, g*_l) + c (|x| / |E| - 1)^2, |x|, |E| mean norms of vectors and embedding.
-Assumes: honest-but-curious server, one gradient; a loss of next words (mean cross-entropy), or granted labels.
+Assumes: honest-but-curious server, a single gradient; a loss of next words (mean cross-entropy), or granted labels.
 Recovers: words, partly in order, and lengths; dropout masks of known rates are searched too, unlike in the paper.
 Fails: long sentences and batches, trained models: it ends in a local minimum. Contrastive losses are refused.
 Source: Balunovic et al. 2022, arXiv 2202.08827; new is a last search over tokens, by moves and replacements.
@@ -36,8 +36,8 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep
 
 _MASK_ITERATIONS = 60  # with fixed tokens
-_NEIGHBOURS = 8  # changes in one step, of which the best is taken
-_AT_ONCE = 25  # dummies that are compared together
+_NEIGHBOURS = 8  # proposed edits per annealing step; the best is considered
+_AT_ONCE = 25  # dummies per batch
 
 
 class LampConfig(TextMatchingConfig):
@@ -95,7 +95,7 @@ class Lamp(TextMatching[LampConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return settings with about this number of gradients in descent, drafts and moves, without the last search."""
+        """Return settings that compute about this number of gradients in total."""
         turns = 10
         iterations = max(1, gradients // 3)
         candidates = max(1, gradients // (3 * turns))
@@ -109,7 +109,7 @@ class Lamp(TextMatching[LampConfig]):
         }
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Expect more than of other descents on text, which move no words."""
+        """Expect more than of other text descents, which do not reorder words."""
         return super().outlook(observation)._replace(chance=0.6)
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
@@ -179,10 +179,11 @@ class Lamp(TextMatching[LampConfig]):
         return distances
 
     def finish(self, task: TextProblem, result: RestartResult, generator: torch.Generator) -> RestartResult:
-        """Replace the vectors by tokens, and change and move these as long as that helps; then repeat from drafts.
+        """Replace the vectors by tokens and improve these by edits; then repeat from random drafts.
 
-        Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
-        tokens are searched at the end.
+        Unknown masks are set to their expectation here, since searched masks have adapted to the vectors. Masks for the
+        tokens
+        are searched at the end.
         """
         starts = [result.inputs, *(task.draw(generator) for _ in range(self.config.restarts - 1))]
         best, least = self._climb(task, starts[0], generator)
@@ -198,10 +199,11 @@ class Lamp(TextMatching[LampConfig]):
         return result
 
     def _climb(self, task: TextProblem, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Return the tokens (B, places) with the closest gradient in a simulated annealing, and their distance.
+        """Return the tokens (B, places) with the closest gradient found by simulated annealing, and their distance.
 
-        In each step the best of a few changes is accepted if it raises the distance by less than a random amount, which
-        shrinks to 0.
+        In each step the best of a few edits is accepted if it raises the distance by less than a random amount, which
+        shrinks
+        to 0.
         """
         vectors, length = vectors.to(task.table), task.observation.spec.shape[0]
         tokens = nearest_tokens(vectors[:, :length], task.table, task.words.read)
@@ -230,7 +232,7 @@ class Lamp(TextMatching[LampConfig]):
         return row.masks
 
     def _move(self, task: TextProblem, place: _Place, generator: torch.Generator) -> _Place:
-        """Try orders of every sentence, one sentence after the other, and keep the best."""
+        """Try reorderings of each sentence in turn, and keep the best."""
         inputs = place.inputs
         for row, length in enumerate(task.lengths):
             options = [inputs]
@@ -245,7 +247,7 @@ class Lamp(TextMatching[LampConfig]):
 
     @torch.no_grad()
     def _language(self, task: TextProblem, options: list[Tensor], row: int) -> list[float]:
-        """Return the weighted loss of a sentence in each option, under the received model; 0 without one."""
+        """Return the weighted loss of a sentence in each option under the received model; 0 for other models."""
         vocabulary = task.observation.spec.vocabulary or 2
         if self.config.language_weight == 0.0 or not task.observation.task.labels_are_inputs:
             return [0.0] * len(options)

@@ -1,12 +1,12 @@
-"""masked-matching: search the text, its masked places and its rate whose gradient is closest to a masked model's.
+"""masked-matching: search the text, masked positions and masking rate whose gradient matches a masked model's.
 
-Idea: a vector stands at every place: what the model reads there if the place is visible, and the token that it must
-    fill in, softly, if it is masked. Places and rates are unknowns beside the vectors, as dropout masks are elsewhere.
+Idea: each position has one vector: the model's input if the position is visible, and the target token, softly, if it
+    is masked. Masked positions and rates are unknowns too, like dropout masks in other attacks.
 Equation: min over vectors v, odds m in [0, 1] and rates p of the mean over tensors l of |g_l - g*_l|^2 / |g*_l|^2,
-    where the model reads (1 - m_i) v_i + m_i E_mask and the loss is sum_i m_i CE_i / (p n).
-Assumes: one gradient of a masked diffusion model. Draws are granted, or searched, or estimated by spans.
-Recovers: most tokens at their place, at fresh weights of a model with learned places; draws with them, roughly.
-Fails: dropout, which is not searched too; noise; trained models were not tried. `masked-spans` needs no search.
+    where the model's input is (1 - m_i) v_i + m_i E_mask and the loss is sum_i m_i CE_i / (p n).
+Assumes: a single gradient of a masked diffusion model. Draws are granted, or searched, or estimated by spans.
+Recovers: most tokens at their position, at fresh weights of a model with learned positions; the draws roughly.
+Fails: dropout, whose masks are not searched; noise; trained models were not tried. `masked-spans` needs no search.
 Source: the search after Deng et al. 2021, arXiv 2103.06819; draws as unknowns are derived here.
 """
 
@@ -41,7 +41,7 @@ from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reco
 
 _MASKED, _RATE = "masked", "rate"
 _LEAST_RATE, _HALF = 1e-3, 0.5
-_DOUBT = 0.05  # of an estimated place, where the search may still leave it
+_DOUBT = 0.05  # initial odds of the opposite at an estimated position
 
 
 class MaskedMatchingConfig(Config):
@@ -66,7 +66,10 @@ class MaskedMatchingConfig(Config):
 
 
 class _Draws(NamedTuple):
-    """Odds of masked places (B, T) and rates (B,), and whether they stand: others are where the search begins."""
+    """Odds of masked positions (B, T) and rates (B,).
+
+    `stand` says whether both are fixed; otherwise they are the initialisation of the search.
+    """
 
     masked: Tensor
     rate: Tensor
@@ -75,7 +78,7 @@ class _Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class _Places(Logits):
-    """Whether places are masked: logits, which a forward pass gets as odds."""
+    """Masked positions as logits; a forward pass receives their odds."""
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return the odds."""
@@ -83,7 +86,7 @@ class _Places(Logits):
 
 
 class _MaskedComparison(GeneralComparison):
-    """Gradients of dummies (R, B, T, d) whose masked places and rates are unknowns."""
+    """Gradients of dummies (R, B, T, d) with unknown masked positions and rates."""
 
     name = "masked vectors"
 
@@ -102,14 +105,14 @@ class _MaskedComparison(GeneralComparison):
 @final
 @attack("masked-matching", summary="text, masked places and rates whose gradient is closest", related="2103.06819")
 class MaskedMatching(Attack[MaskedMatchingConfig]):
-    """Descends in vectors, odds of masked places, and rates."""
+    """Descends on vectors, odds of masked positions, and rates."""
 
     effort: ClassVar[Effort] = "descent"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     example: ClassVar[Tables] = {**MASKED, "attacks": [{"max_iterations": 10}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without a mask token, dropout, several steps, and draws that cannot be estimated."""
+        """Refuse models without a mask token or embedding, dropout, and several steps."""
         if mask_token(observation.model) is None:
             return "the model has no mask token: it does not fill in masked places"
         if observation.sites:
@@ -117,7 +120,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         return no_vectors(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens of the best end."""
+        """Return the tokens of the best result."""
         observation, size = as_gradient(observation), observation.batch_size or 1
         task = _Task.of(observation, self.config, _draws(observation, self.config, generator))
         search = Search(
@@ -142,10 +145,10 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
 
 
 def _draws(observation: Observation, config: MaskedMatchingConfig, generator: torch.Generator) -> _Draws:
-    """Return granted draws, estimated ones, or even odds; even odds too of texts that the spans do not show.
+    """Return granted draws, estimated draws, or even odds; also even odds for texts that the spans do not show.
 
     Raises:
-        NotApplicable: the spans that estimate them cannot be read.
+        NotApplicable: the spans for the estimate cannot be computed.
     """
     shape = (observation.batch_size or 1, observation.spec.shape[0])
     if observation.draws is not None:
@@ -165,13 +168,13 @@ def _draws(observation: Observation, config: MaskedMatchingConfig, generator: to
 
 @dataclass(frozen=True)
 class _Task:
-    """One observed gradient, ready for a search.
+    """An observed gradient, prepared for a search.
 
     Attributes:
-        words: tokens that a masked place may hold.
-        read: tokens that a visible place may hold; None for all.
+        words: candidate tokens of a masked position.
+        read: candidate tokens of a visible position; None for all.
         table: the embedding (V, d), without the mask token.
-        draws: those that stand, or where the search for them begins.
+        draws: the fixed draws, or the initialisation of their search.
     """
 
     comparison: _MaskedComparison
@@ -196,7 +199,7 @@ class _Task:
         return float(self.table.square().mean().sqrt())
 
     def unknowns(self, config: MaskedMatchingConfig, shape: tuple[int, int]) -> Unknowns:
-        """Return places and rates, which stay where they start if they stand."""
+        """Return masked positions and rates as unknowns, which stay constant if the draws are fixed."""
         masked, rate, stand = self.draws
         if stand:
             return Unknowns((Bounded(_MASKED, 0.0, (masked,)), Bounded(_RATE, 0.0, (rate,), _LEAST_RATE)))
@@ -216,16 +219,16 @@ class _Task:
         return candidates[torch.randint(len(candidates), tuple(shape), generator=generator)]
 
     def surely_masked(self, vectors: Tensor) -> Tensor:
-        """Return which places (B, T) are known to be masked."""
+        """Return which positions (B, T) are known to be masked."""
         return self.draws.masked > _HALF if self.draws.stand else torch.zeros(vectors.shape[:2]).bool()
 
     def ends(self, row: RestartResult) -> tuple[Tensor, Tensor]:
-        """Return which places are masked (B, T), and the rates (B,)."""
+        """Return which positions are masked (B, T), and the rates (B,)."""
         (masked,), (rate,) = row.others[_MASKED], row.others[_RATE]
         return masked > _HALF, rate
 
     def tokens(self, vectors: Tensor, masked: Tensor) -> Tensor:
-        """Return the nearest tokens (B, T): of those to fill in at masked places, else of those that were read."""
+        """Return the nearest tokens (B, T): next tokens at masked positions, input tokens at visible positions."""
         read = self.read if self.read is not None and len(self.read) else None
         visible = nearest_tokens(vectors, self.table, read)
         return torch.where(masked, nearest_tokens(vectors, self.table, self.words.tokens), visible)

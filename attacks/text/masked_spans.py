@@ -1,12 +1,14 @@
-"""masked-spans: read whole texts, masked tokens and rates off one gradient of a model that fills in masked places.
+"""masked-spans: recover whole texts, masked tokens and rates from one gradient of a masked language model.
 
-Idea: the first span of attention inputs names the token at each place, and the mask token where one is masked. The
-    second span tells which visible tokens belong together. Then what the output layer read is known, and its gradient,
-    a sum of products with it, is solved for the token that stood at each masked place, and for its weight.
-Equation: dL/dW = sum_i w_i (softmax(z_i) - e_(y_i)) h_i^T over masked places i, w_i = 1 / (B n p): least squares in h.
-Assumes: honest-but-curious server, one gradient or step of SGD; tokens know their places; fewer tokens than the width.
-Recovers: visible and masked tokens at their places, and each text's rate p, up to rounding.
-Fails: dropout, noise, a full span; where sentences have nothing masked, since these have no gradient; many sentences.
+Idea: the first span of attention inputs reveals the token at each position, the mask token included. The second span
+    reveals which visible tokens belong together. Then the output layer's inputs are known, and its gradient, a sum of
+    products with them, is solved for the token at each masked position and its weight.
+Equation: dL/dW = sum_i w_i (softmax(z_i) - e_(y_i)) h_i^T over masked positions i, w_i = 1 / (B n p): least squares
+    in h.
+Assumes: honest-but-curious server, a single gradient or step of SGD; tokens have positions; fewer tokens than the
+    width.
+Recovers: visible and masked tokens at their positions, and each text's rate p, up to rounding.
+Fails: dropout, noise, a full span; sentences without a masked token, since these have no gradient; many sentences.
 Source: spans after Petrov et al. 2024, arXiv 2405.15586; places, arrangement and output layer are derived here.
 """
 
@@ -31,8 +33,8 @@ from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
-_DECIMALS = 12  # of what is left of a gradient: those behind depend on where tensors lie in memory
-_EXPLAINED = 1e-3  # of the output layer's gradient; single precision leaves about 1e-5
+_DECIMALS = 12  # of the residual share; further decimals depend on the memory alignment of tensors
+_EXPLAINED = 1e-3  # residual share of the output layer's gradient; single precision leaves about 1e-5
 
 
 class MaskedSpansConfig(Config):
@@ -48,7 +50,7 @@ class MaskedSpansConfig(Config):
 
 
 class _Filled(NamedTuple):
-    """Sentences with their masked tokens (B, T), their weights in the loss (B,), and the share left unexplained."""
+    """Sentences with their masked tokens (B, T), their weights in the loss (B,), and the residual share."""
 
     tokens: Tensor
     weights: Tensor
@@ -58,21 +60,21 @@ class _Filled(NamedTuple):
 @final
 @attack("masked-spans", summary="texts with their masked tokens and rates, from spans and one linear system")
 class MaskedSpans(Attack[MaskedSpansConfig]):
-    """Reads visible tokens off spans, and masked ones off the output layer."""
+    """Recovers visible tokens from spans, and masked tokens from the output layer."""
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     example: ClassVar[Tables] = MASKED
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without a mask token or two attentions, dropout in front of them, and full or hidden spans."""
+        """Refuse models without a mask token or two attentions, early dropout, and full or hidden spans."""
         if mask_token(observation.model) is None:
             return "the model has no mask token: it does not fill in masked places"
         return has_no_spans(observation) or one_gradient_only(observation)
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences that have a masked place, with -1 where a masked token is not known."""
+        """Return the sentences that have a masked position; unknown masked tokens are -1."""
         try:
             return self._read(observation, generator, on_step)
         except NothingFound as reason:
@@ -82,7 +84,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         """Return the sentences.
 
         Raises:
-            NothingFound: no token lies in the span at some place, or no arrangement in the second one.
+            NothingFound: a position has no token in the first span, or no arrangement lies in the second.
         """
         mask = mask_token(observation.model)
         assert mask is not None, "checked before"
@@ -111,12 +113,12 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
 
 
 def _fill_in(observation: Observation, seen: Tensor, mask: int) -> _Filled:
-    """Solve the output layer's gradient for the tokens at masked places; they stay -1 where it does not determine them.
+    """Solve the output layer's gradient for the tokens at masked positions; undetermined tokens stay -1.
 
     Args:
-        observation: one gradient.
-        seen: what the model read, (B, T), the mask token at masked places.
-        mask: that token.
+        observation: a single gradient.
+        seen: the model's input, (B, T), with the mask token at masked positions.
+        mask: the mask token.
     """
     masked, none = seen == mask, torch.zeros(len(seen), dtype=torch.double)
     layer = output_layer(observation.model, observation.spec.classes)

@@ -1,12 +1,12 @@
-"""sentence-atoms: fit a batch's gradient by a few candidate sentences' gradients with positive weights.
+"""sentence-atoms: fit a batch's gradient by a few candidate sentences' gradients with non-negative weights.
 
 Idea: a batch's gradient is the mean of its sentences' gradients, so a sparse fit finds the sentences among candidates,
-    grown as in subspace-distance. Orthogonal matching pursuit adds one at a time, refits all weights, and tries to
-    change a word of it.
+    grown as in subspace-distance. Orthogonal matching pursuit adds one sentence at a time, refits all weights, and
+    tries to change a word of it.
 Equation: g* = sum_k w_k g(sentence_k), w_k >= 0, few above 0: 1 / B, or twice that for a repeated sentence.
-Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide; labels not granted.
-    Gradients are compared in a random sketch of 4096 numbers. Known masks are used, unknown ones left out.
-Recovers: sentences, with repeats; the token behind each sentence is found by trials.
+Assumes: honest-but-curious server, a single gradient, fewer tokens in the batch than the model is wide; labels not
+    granted. Gradients are compared in a random sketch of 4096 numbers. Known masks are used, unknown masks left out.
+Recovers: sentences, with repetitions; the token after each sentence is found by trials.
 Fails: when the true sentences are not among the candidates, as under noise and unknown masks.
 Source: inspired by SOMP, Li, Li 2026, arXiv 2603.16761, of which only the abstract was read.
 """
@@ -53,7 +53,7 @@ class SentenceAtomsConfig(Config):
 
 
 class Atom(NamedTuple):
-    """A candidate sentence (t,), the token behind it, the row of the batch whose masks it uses, and its gradient."""
+    """A candidate sentence (t,), the token after it, the row of the batch whose masks it uses, and its gradient."""
 
     sentence: Tensor
     last: int
@@ -63,7 +63,7 @@ class Atom(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """Indices of chosen atoms, their weights, and the share of the observed gradient that they do not explain."""
+    """Indices of chosen atoms, their weights, and the residual share of the observed gradient."""
 
     chosen: tuple[int, ...]
     weights: tuple[float, ...]
@@ -86,7 +86,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
     example: ClassVar[Tables] = {**LISTS, "attacks": [{"beam": 1, "candidates": 2, "endings": 2, "changes": 4}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse observations from which no candidates can be grown, and labels that are granted or not next words."""
+        """Refuse observations without grown candidates, granted labels, and labels that are not next words."""
         if observation.labels is not None or not explains(observation):
             return (
                 "it needs a language model whose loss is the mean cross-entropy of next words, and labels not granted"
@@ -94,7 +94,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         return unreadable(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences of the fit, largest weights first; a sentence of double weight twice."""
+        """Return the sentences of the fit, largest weights first; a sentence of double weight is returned twice."""
         batch, length = observation.batch_size or 1, observation.spec.shape[0]
         sketch = Sketch(observation, generator)
         target = sketch.of(observation.update.tensors)
@@ -126,7 +126,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
     def _candidates(
         self, observation: Observation, generator: torch.Generator
     ) -> tuple[TokenPool, list[tuple[Tensor, int]]]:
-        """Return the tokens to try, and candidates with the row whose masks they use."""
+        """Return the token pool, and candidate sentences with the row whose masks they use."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
         candidates: list[tuple[Tensor, int]] = []
@@ -139,14 +139,14 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         return pool, candidates
 
     def _atoms(self, observation: Observation, sketch: Sketch, sentence: Tensor, row: int) -> list[Atom]:
-        """Return one atom for every token that may follow a sentence."""
+        """Return an atom for every token that may follow a sentence."""
         endings = behind(observation, words_of(observation))[: self.config.endings].tolist()
         return [Atom(sentence, last, row, _gradient(observation, sketch, sentence, last, row)) for last in endings]
 
     def _ended(
         self, observation: Observation, sketch: Sketch, atoms: list[Atom], target: Tensor, fit: Fit
     ) -> tuple[list[Atom], Fit]:
-        """Try every further token behind the sentence chosen last, while the gradient is not fully explained."""
+        """Try further tokens after the last chosen sentence, while the gradient is not fully explained."""
         for last in behind(observation, words_of(observation))[self.config.endings : _MOST_ENDINGS].tolist():
             if fit.left < _ENOUGH:
                 break
@@ -168,7 +168,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         pool: TokenPool,
         generator: torch.Generator,
     ) -> tuple[list[Atom], Fit]:
-        """Try other words in the sentence chosen last, while the gradient is not fully explained; keep improvements."""
+        """Try other words in the last chosen sentence, while the gradient is not fully explained; keep improvements."""
         for _ in range(self.config.changes):
             if fit.left < _ENOUGH:
                 break
@@ -187,7 +187,7 @@ class Sketch:
     """A fixed random linear map of gradients to 4096 numbers: sums of randomly signed entries."""
 
     def __init__(self, observation: Observation, generator: torch.Generator) -> None:
-        """Draw the map for the tensors that are shared."""
+        """Sample the map for the shared tensors."""
         self.names = tuple(observation.update.tensors)
         count = sum(tensor.numel() for tensor in observation.update.tensors.values())
         self._size = min(_SIZE, count)
@@ -201,7 +201,7 @@ class Sketch:
 
 
 def pursue(atoms: Sequence[Atom], target: Tensor, fit: Fit) -> Fit:
-    """Return the fit with one more atom: the one with the largest cosine to the unexplained part of the target."""
+    """Return the fit extended by the atom with the largest cosine to the residual."""
     dictionary = torch.stack([atom.gradient for atom in atoms])
     left = target.clone()
     for number, weight in zip(fit.chosen, fit.weights, strict=True):

@@ -1,10 +1,11 @@
 """subspace-distance: grow sentences whose layer inputs are closest to the spans of two attention layers' gradients.
 
 Idea: the distance of a candidate from the span ranks tokens in the first layer and prefixes in the second, where DAGER
-    decides yes or no. A soft projector lets noise cost accuracy only. The gradient chooses among the ends of a beam.
+    makes a binary decision. With a soft projector noise only costs accuracy. The gradient selects among the final
+    beam.
 Equation: D(x) = |x - P x|^2 / |x|^2, P = sum_k r_k / (r_k + m) v_k v_k^T, r_k the signal of direction k above noise.
-Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide. Known dropout masks
-    are used. Shared gradients of embedding and output layer give words and lengths.
+Assumes: honest-but-curious server, a single gradient, fewer tokens in the batch than the model is wide. Known dropout
+    masks are used. Shared gradients of embedding and output layer give words and lengths.
 Recovers: sentences, exactly without noise; under noise or unknown masks some words.
 Fails: batches under noise or unknown masks; as many tokens as the width; models without two attention layers.
 Source: inspired by TIGER, Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312. Only its abstract was read; its
@@ -60,7 +61,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
     example: ClassVar[Tables] = {**LISTS, "attacks": [{"beam": 1}]}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without two attention layers, gradients that are not shared, and too many tokens."""
+        """Refuse models without two causal attention layers, hidden gradients, and too many tokens."""
         return unreadable(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -97,7 +98,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         )
 
     def _chosen(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
-        """Return a sentence for every length, long ones first: the best one that was not chosen before."""
+        """Return a sentence for every length, long sentences first: the best that is not yet chosen."""
         chosen: list[Tensor] = []
         for length in sorted((size for size in lengths if size in ends), reverse=True):
             others = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
@@ -106,7 +107,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
 
 
 def _assign(beams: Sequence[dict[int, PrefixBeam]], lengths: Sequence[int]) -> list[Tensor]:
-    """Return the best sentence of each beam, with lengths assigned so that the sum of scores is least."""
+    """Return the best sentence of each beam, with lengths assigned so that the sum of scores is smallest."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     costs = np.array([[float(beam[n].scores[0]) if n in beam else math.inf for n in lengths] for beam in beams])
@@ -115,9 +116,9 @@ def _assign(beams: Sequence[dict[int, PrefixBeam]], lengths: Sequence[int]) -> l
 
 
 def _settle(observation: Observation, guess: Tensor, options: list[list[Tensor]]) -> tuple[Tensor, float]:
-    """Return the batch (B, T) and its gradient's distance, after replacing sentences by better ones of their beam.
+    """Return the batch (B, T) and its gradient distance, after replacing sentences by better candidates of their beam.
 
-    Unknown dropout masks are left out of the distance. The distance is NaN where the labels are not known.
+    Unknown dropout masks are left out of the distance. The distance is NaN if the labels are unknown.
     """
     if not explains(observation):
         return guess, float("nan")
@@ -137,7 +138,7 @@ def _settle(observation: Observation, guess: Tensor, options: list[list[Tensor]]
 
 
 def _fill(sentences: Sequence[Tensor], length: int) -> Tensor:
-    """Return sentences as rows (B, T), -1 behind their ends."""
+    """Return sentences as rows (B, T), padded with -1."""
     filled = torch.full((len(sentences), length), -1)
     for row, sentence in zip(filled, sentences, strict=True):
         row[: len(sentence)] = sentence

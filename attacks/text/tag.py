@@ -1,9 +1,9 @@
-"""tag: search the text whose gradient is closest to the observed one in squared and absolute differences (TAG).
+"""tag: search the text whose gradient is closest to the observed gradient in squared and absolute differences (TAG).
 
-Idea: a vector takes the place of every token and descends; the nearest tokens are returned. A language model's labels
-    are its next words, so the vector of the next place stands for them, softly.
+Idea: descent on one vector per token; the nearest tokens are returned. A language model's labels are its next words,
+    so the vector of the next position represents them, softly.
 Equation: min over x of sum_l a_l (|g_l - g*_l|_2^2 + a |g_l - g*_l|_1), weights a_l that may decay with depth.
-Assumes: honest-but-curious server, one gradient; a loss of next words (mean cross-entropy), or granted labels.
+Assumes: honest-but-curious server, a single gradient; a loss of next words (mean cross-entropy), or granted labels.
 Recovers: words, partly in order. Dropout masks of known rates are searched too, unlike in the paper.
 Fails: whole sentences nearly always, since the order of words has many local minima; trained models; contrastive
     losses, which it refuses.
@@ -53,11 +53,11 @@ class Tag(TextMatching[TagConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return this number of iterations."""
+        """Return settings with this number of iterations."""
         return {"max_iterations": gradients}
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
-        """Descend in all restarts."""
+        """Run the descent of all restarts."""
         search = Search(task.unknowns, lambda _victim, source: task.draw(source), self.distance)
         rate = self.config.learning_rate * task.scale
         settings = DescentSettings(self.config.max_iterations, rate, schedule="cosine")

@@ -1,13 +1,14 @@
-"""word-readout: read which words a batch holds off the rows of two gradients, without a search.
+"""word-readout: infer the words of a batch from the rows of two gradients, without a search.
 
-Idea: rows of the embedding's gradient that are not zero are the tokens that were read. Rows of the output layer's
-    gradient that stand out are the tokens that follow another one; their norms show how often, and sentence lengths.
-Equation: token v was read if row v of dL/dE is not 0; |row c of dL/dW| = |h| / (B n) for a word that follows once.
-Assumes: honest-but-curious server, one gradient or update in which one of the two layers is shared.
-Recovers: the set of words, estimated counts and lengths; first words, and tokens behind the ends; not the order. Of a
-    model that fills in masked places: visible and masked words, each once.
+Idea: nonzero rows of the embedding's gradient are the input tokens. Outlying rows of the output layer's gradient are
+    the next tokens; their norms give the counts, and sentence lengths.
+Equation: token v is in the input if row v of dL/dE is not 0; |row c of dL/dW| = |h| / (B n) for a word that follows
+    once.
+Assumes: honest-but-curious server, a single gradient or update in which at least one of the two layers is shared.
+Recovers: the set of words, estimated counts and lengths; first words, and tokens after the ends; not the order. Of a
+    masked language model: visible and masked words, each once.
     Dropout changes entries of rows, not which rows are zero, so it protects nothing here.
-Fails: tied weights, where words that are read and that follow cannot be told apart; noise as large as the rows.
+Fails: tied weights, where input tokens and next tokens cannot be distinguished; noise as large as the rows.
 Source: the zero rows: Gupta et al. 2022, arXiv 2205.08514; the counts: after arXiv 2105.09369.
 """
 
@@ -67,7 +68,7 @@ class WordReadout(Attack[Config]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens, each as often as it was counted, in rows as long as a sentence, but not as sentences."""
+        """Return the tokens, repeated by their count, in rows of sentence length that are not sentences."""
         words = words_of(observation)
         fills_in = mask_token(observation.model) is not None
         tokens = words.following if words.read is None else words.read
@@ -100,7 +101,7 @@ def _told_apart(read: Tensor, following: Tensor, fills_in: bool) -> dict[str, fl
 
 
 def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Return how often each token is in the batch, shape (K,): as often as it follows, and at least once."""
+    """Return the count of each token in the batch, shape (K,): its count as a next token, at least 1."""
     counts = torch.ones(len(tokens), dtype=torch.long)
     following = following_of(observation)
     if following is None:

@@ -1,1 +1,1 @@
-"""Read rows of a client from the boosted trees that it sends."""
+"""Attacks that recover a client's rows from the boosted trees that it sends."""

@@ -1,4 +1,4 @@
-"""What the value and the cover of a leaf say of its rows."""
+"""Compute sums over the rows of a leaf from its value and cover."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def sums(tree: Tree, view: TreesView) -> tuple[Tensor, Tensor]:
 
 
 def leaf_counts(model: SentModel, view: TreesView) -> tuple[Tensor, Tensor]:
-    """Return how many rows each leaf of the first tree has, and the sum of their labels, shape (L,) each.
+    """Return the number of rows of each leaf of the first tree, and the sum of their labels, shape (L,) each.
 
     Raises:
-        NotApplicable: covers were stripped, or the tree builds on others.
+        NotApplicable: covers were stripped, or the tree builds on other clients' trees.
     """
     if view.client not in view.rounds[0]:
         raise NotApplicable("the client's first tree builds on others' trees, so that its rows start from many margins")
@@ -38,5 +38,5 @@ def leaf_counts(model: SentModel, view: TreesView) -> tuple[Tensor, Tensor]:
 
 
 def logit(probability: float) -> float:
-    """Return the margin of a probability in (0, 1)."""
+    """Return the log odds of a probability in (0, 1)."""
     return math.log(probability / (1 - probability))

@@ -1,6 +1,6 @@
-"""Rows as groups of equal box, label and margin, which are shared out among the leaves of one tree after the other.
+"""Assign groups of rows with equal box, label and margin to the leaves of one tree after the other.
 
-Rows of a group are interchangeable, so that a tree asks for groups x leaves integers in place of rows x leaves.
+Rows of a group are interchangeable, so a tree needs groups x leaves integer unknowns instead of rows x leaves.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from fedsim.core.hooks.trees import check_log_loss
 from fedsim.core.types import Config
 from fedsim.core.types.trees import RowBoxes, Tree, TreesView, read_model
 
-_MOST_OPTIONS = 20_000  # a search over more takes minutes a tree
-_TIE = 1e-5  # a cost for each row, far below what a row in the wrong leaf costs
+_MOST_OPTIONS = 20_000  # a search over more needs minutes per tree
+_TIE = 1e-5  # random cost of each row, far below the cost of a row in a wrong leaf
 _FITS = 1e-3  # float32 sums of some hundred rows stay below, a row in the wrong leaf is far above
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of rows, or places where rows of groups may be.
+    """Groups of rows, or candidate boxes (places) of the rows of groups.
 
     Attributes:
-        low: least values, shape (G, D).
-        high: those behind the last, shape (G, D).
+        low: inclusive lower bounds, shape (G, D).
+        high: exclusive upper bounds, shape (G, D).
         label: 0 or 1, shape (G,).
-        margin: what the trees so far add up to, shape (G,).
-        count: rows of each group, shape (G,); of a place, those of its group.
-        group: the number of the group, shape (G,); 0, 1, ... except of places.
+        margin: sum of the trees so far, shape (G,).
+        count: rows of each group, shape (G,); for a place, the rows of its group.
+        group: index of the group, shape (G,); 0, 1, ... except for places.
     """
 
     low: np.ndarray
@@ -47,11 +47,11 @@ class Groups:
     group: np.ndarray
 
     def taken(self, places: np.ndarray) -> Groups:
-        """Return those of these numbers, in their order."""
+        """Return the entries at these indices, in their order."""
         return Groups(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
     def cut(self, tree: Tree) -> tuple[Groups, np.ndarray]:
-        """Return the parts of every box in the leaves of a tree that it meets, and each part's leaf."""
+        """Return the intersections of every box with the leaves of a tree, and the leaf of each intersection."""
         leaf_low, leaf_high = (bound.numpy() for bound in tree.boxes(self.low.shape[1]))
         low = np.maximum(self.low[:, None], leaf_low)
         high = np.minimum(self.high[:, None], leaf_high)
@@ -62,7 +62,7 @@ class Groups:
         return cut, leaf
 
     def merged(self) -> Groups:
-        """Return groups in which no two have equal box, label and margin."""
+        """Merge groups with equal box, label and margin."""
         counted: Counter[int] = Counter()
         first: dict[bytes, int] = {}
         for number, count in enumerate(self.count.tolist()):
@@ -83,14 +83,14 @@ class Groups:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How many rows go to each place, so that the sums of derivatives over a tree's leaves fit.
+    """Problem of assigning rows to places so that the sums of derivatives over a tree's leaves match.
 
     Attributes:
-        places: where rows may be.
-        leaf: in which leaf each place lies, shape (P,).
-        first: the first derivative of a row at each place, shape (P,).
-        second: the second derivative, shape (P,).
-        sums: of first derivatives over each leaf, then of second ones, shape (2 L,).
+        places: candidate boxes.
+        leaf: leaf of each place, shape (P,).
+        first: first derivative of a row at each place, shape (P,).
+        second: second derivative, shape (P,).
+        sums: sums of first derivatives over each leaf, then of second derivatives, shape (2 L,).
     """
 
     places: Groups
@@ -101,26 +101,26 @@ class Sharing:
 
     @property
     def total(self) -> coo_array:
-        """Turns counts of places into sums over leaves, shape (2 L, P)."""
+        """Matrix from counts of places to sums over leaves, shape (2 L, P)."""
         places = np.tile(np.arange(len(self.leaf)), 2)
         at = (np.concatenate([self.leaf, self.leaf + len(self.sums) // 2]), places)
         return coo_array((np.concatenate([self.first, self.second]), at), shape=(len(self.sums), len(self.leaf)))
 
     def misfit(self, count: np.ndarray) -> float:
-        """Return how far sums of counts (P,) are from those that were read."""
+        """Return the L1 distance of the sums of counts (P,) from the observed sums."""
         return float(np.abs(self.total @ count - self.sums).sum())
 
 
 Share = Callable[[Sharing], np.ndarray]
-"""Returns how many rows go to each place, shape (P,)."""
+"""Returns the number of rows at each place, shape (P,)."""
 
 
 def follow(view: TreesView, share: Share) -> tuple[RowBoxes, float]:
-    """Return a box for every row of the client, which its trees shared out among their leaves, and the misfit.
+    """Return a box for every row of the client, from the assignments to its trees' leaves, and the misfit.
 
     Raises:
         NotApplicable: labels are numbers, covers were stripped, the first tree builds on others, or there are too many
-            places for rows to be.
+            places.
     """
     check_log_loss(view)
     groups, misfit = _begin(view), 0.0
@@ -152,7 +152,7 @@ def _check_size(places: Groups) -> None:
 
 
 def _begin(view: TreesView) -> Groups:
-    """Return the groups behind the first tree: each leaf's rows of either label."""
+    """Return the groups after the first tree: each leaf's rows of either label."""
     model = view.first
     tree = model.trees[0]
     rows, positives = (part.numpy().astype(int) for part in leaf_counts(model, view))
@@ -164,10 +164,11 @@ def _begin(view: TreesView) -> Groups:
 
 
 def _steps(view: TreesView) -> Iterator[tuple[Tree, Sequence[Tree]]]:
-    """Yield each later tree of the client, and the trees of others that it builds on since the one before.
+    """Yield each later tree of the client, with the trees of others that it builds on since the client's previous tree.
 
-    The first message starts from the client's base score, later ones from that of the first message of all: the shift
-    is a tree of one leaf.
+    The first message starts from the client's base score, later messages from the base score of the very first message:
+    the
+    shift is yielded as a tree with a single leaf.
     """
     first, *more = view.first.trees
     yield from ((tree, ()) for tree in more)
@@ -191,7 +192,7 @@ def _shift(value: float, like: Tree) -> Tree:
 
 
 def draw(generator: torch.Generator) -> Share:
-    """Return what puts each row of a group into one of its places at random."""
+    """Return a function that assigns each row of a group to one of its places at random."""
     numbers = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
 
     def share(sharing: Sharing) -> np.ndarray:
@@ -206,11 +207,11 @@ def draw(generator: torch.Generator) -> Share:
 
 
 def solve(nodes: int, generator: torch.Generator) -> Share:
-    """Return what shares rows out so that sums fit best; of equal fits it takes one at random.
+    """Return a function that assigns rows so that sums fit best; ties are broken at random.
 
     Args:
-        nodes: of the branch-and-bound search for each tree; a limit in seconds would give other answers elsewhere.
-        generator: source of the choice.
+        nodes: node limit of the branch-and-bound search for each tree; a time limit would not be reproducible.
+        generator: for the random choice.
     """
     numbers, blindly = np.random.default_rng(int(torch.randint(2**62, (), generator=generator))), draw(generator)
 
@@ -240,9 +241,12 @@ def solve(nodes: int, generator: torch.Generator) -> Share:
 
 
 def search(view: TreesView, tries: int, nodes: int, generator: torch.Generator) -> RowBoxes:
-    """Return the boxes of the best fit of several tries; raises what `follow` does.
+    """Return the boxes of the best fit of several tries.
 
-    An assignment that fits one tree may be wrong, and then later trees fit none.
+    An assignment that fits one tree may be wrong; then no assignment fits the later trees.
+
+    Raises:
+        NotApplicable: as `follow`.
     """
     answers = []
     for _ in range(tries):

@@ -1,10 +1,10 @@
-"""box-midpoints: guess each row of a client as the middle of its box.
+"""box-midpoints: guess each row of a client as the midpoint of its box.
 
-Idea: without better knowledge the middle of an interval is nearest to what it holds.
+Idea: without further knowledge the midpoint of an interval is the best guess of a value in it.
 Equation: x = (max(low, least public value) + min(high, greatest public value)) / 2 in each column.
-Assumes: what boxes assumes; ranges of columns are public.
+Assumes: as `boxes`; ranges of columns are public.
 Recovers: values where trees split often.
-Fails: columns that few trees split: the middle of a range is far from most rows.
+Fails: columns with few splits: the midpoint of the range is far from most rows.
 Source: Di Gennaro et al. 2025, arXiv 2506.07605 (TimberStrike).
 """
 
@@ -30,14 +30,14 @@ from fedsim.core.types.trees import RowBoxes, TreesView
     deviates="boxes come of groups of rows; no categories",
 )
 class BoxMidpoints(RowAttack[BoxSearchConfig]):
-    """Takes middles."""
+    """Computes midpoints of boxes."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return the rows, shape (N, columns)."""
         return _middles(search(view, self.config.tries, self.config.nodes, generator), view.public)
 
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Return the same for rows that take their leaves of later trees at random."""
+        """Return the guess from random leaf assignments in later trees."""
         return _middles(follow(view, draw(generator))[0], view.public)
 
 

@@ -1,11 +1,11 @@
 """box-public-rows: guess each row of a client as the public row that fits its box best.
 
-Idea: columns depend on each other, which a real row knows and the middle of a box does not.
-Equation: argmin over public rows with the label of the number of bounds that they break; then each value is moved to
-    the nearest bound.
-Assumes: what boxes assumes; public rows of the same kind with their labels.
-Recovers: values, most of them through what the public rows say anyway: read it beside them.
-Fails: small public sets; boxes that hold other rows.
+Idea: columns depend on each other, and a real row has these dependencies while the midpoint of a box has not.
+Equation: argmin over public rows with the same label of the number of violated bounds; then each value is moved to the
+    nearest bound.
+Assumes: as `boxes`; public rows of the same kind with their labels.
+Recovers: values, most of which the public rows alone predict: compare with the baseline.
+Fails: small public sets; wrong boxes.
 Source: this project; boxes are those of Di Gennaro et al. 2025, arXiv 2506.07605.
 """
 
@@ -33,12 +33,12 @@ class BoxPublicRows(RowAttack[BoxSearchConfig]):
         return _fitting(search(view, self.config.tries, self.config.nodes, generator), view, generator)
 
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Return the same for rows that take their leaves of later trees at random."""
+        """Return the guess from random leaf assignments in later trees."""
         return _fitting(follow(view, draw(generator))[0], view, generator)
 
 
 def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Tensor:
-    """Return the public row that breaks fewest bounds of each box, moved into it; of equal ones one at random."""
+    """Return the public row that violates the fewest bounds of each box, moved into it; ties are broken at random."""
     if len(view.public_labels.unique()) < len(boxes.labels.unique()):
         raise NotApplicable("no public row has one of the labels")
     outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])

@@ -1,11 +1,11 @@
 """boxes: bound each row of a client by one leaf of each of its trees.
 
-Idea: a row lies where its leaves' boxes meet, and sums over leaves say which rows meet where.
+Idea: a row lies in the intersection of its leaves' boxes, and sums over leaves determine the intersections.
 Equation: integers n(group, leaf) >= 0 with given sums over leaves that minimise sum |G - sum g n| + |H - sum h n|,
     tree after tree; g = sigmoid(m) - y, h = s (1 - s), m the margin so far. Groups start as leaves of the first tree.
-Assumes: log loss; the server sees each client's trees and all that they build on.
-Recovers: an interval for every column of every row, beside its label.
-Fails: many trees of others between two of the client's; sums that several assignments fit; covers that were stripped.
+Assumes: log loss; the server sees each client's trees and all trees that they build on.
+Recovers: an interval for every column of every row, and its label.
+Fails: many trees of others between two of the client's; sums that several assignments fit; stripped covers.
 Source: Di Gennaro et al. 2025, arXiv 2506.07605 (TimberStrike), which assigns single rows.
 """
 
@@ -31,12 +31,12 @@ from fedsim.core.types.trees import TreesView
     deviates="groups of rows, several tries, and no value is guessed",
 )
 class BoxSearch(BoxAttack[BoxSearchConfig]):
-    """Solves one assignment a tree."""
+    """Solves an assignment problem per tree."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Return label, least values and those behind the last of each row, shape (N, 1 + 2 columns)."""
+        """Return label, lower and exclusive upper bounds of each row, shape (N, 1 + 2 columns)."""
         return search(view, self.config.tries, self.config.nodes, generator).packed()
 
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Return the same for rows that take their leaves of later trees at random."""
+        """Return the result of random leaf assignments in later trees."""
         return follow(view, draw(generator))[0].packed()

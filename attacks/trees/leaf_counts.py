@@ -1,11 +1,11 @@
-"""leaf-counts: read rows and labels of each leaf of a first tree off its value and cover.
+"""leaf-counts: infer the rows and labels of each leaf of a first tree from its value and cover.
 
-Idea: before the first tree all rows have one margin, so that sums of derivatives are counts in disguise.
+Idea: before the first tree all rows have the same margin, so sums of derivatives determine counts.
 Equation: G = -w (H + lambda), w = value / eta. Log loss: N = H / (p (1 - p)), positives N p - G, p the base score.
-    Squared error: N = H, sum of targets N base - G. A leaf of one row gives its target.
-Assumes: eta, lambda and the base score are known, which the server sets or the JSON holds; no sampling of rows.
+    Squared error: N = H, sum of targets N base - G. A leaf with a single row gives its target.
+Assumes: eta, lambda and the base score are known, set by the server or part of the JSON; no sampling of rows.
 Recovers: counts and label sums, exactly.
-Fails: covers that were stripped; later trees, whose rows have several margins.
+Fails: stripped covers; later trees, whose rows have several margins.
 Source: Chen, Guestrin 2016, arXiv 1603.02754, equation 5, solved for the sums.
 """
 
@@ -26,7 +26,7 @@ from fedsim.core.types.trees import TreesView
 @final
 @evidence_attack("leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", related="1603.02754")
 class LeafCounts(LeafAttack[Config]):
-    """Solves two equations a leaf."""
+    """Solves two equations per leaf."""
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return rows and label sums of the leaves, shape (L, 2)."""

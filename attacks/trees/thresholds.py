@@ -1,10 +1,10 @@
 """thresholds: list the values at which a client's trees split.
 
-Idea: with the histogram method a cut is a value of the rows, so that a threshold is a raw cell of the client's table.
+Idea: with the histogram method a cut is a value of the rows, so a threshold is a raw cell of the client's table.
 Equation: {(column, c)} over the splits of the client's trees.
 Assumes: tree_method hist, xgboost's default, without public cuts.
-Recovers: values that occur in a column; not in whose row.
-Fails: tree_method exact, whose thresholds are most often midpoints; public cuts.
+Recovers: values that occur in a column; not their rows.
+Fails: tree_method exact, whose thresholds are mostly midpoints; public cuts.
 Source: Chen, Guestrin 2016, arXiv 1603.02754, section 3.2, as xgboost 3 implements it.
 """
 

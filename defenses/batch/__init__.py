@@ -1,1 +1,1 @@
-"""Change the batch before training."""
+"""Defenses that change the batch before training."""

@@ -1,4 +1,4 @@
-"""Mixing a batch's examples and labels, for MixUp and InstaHide."""
+"""Mix a batch's examples and labels, for MixUp and InstaHide."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def refuses_to_mix(images: int, federation: PublicFederation, model: nn.Module) 
 
 
 def uniforms(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return float64 numbers in (0, 1), to put into an inverse distribution function."""
+    """Sample float64 numbers in (0, 1), as arguments of an inverse distribution function."""
     return torch.rand(shape, generator=generator, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)

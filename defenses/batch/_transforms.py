@@ -1,4 +1,4 @@
-"""Fifty known image transforms, and policies that apply a few of them in order.
+"""Library of fifty image transforms, and policies that apply a few of them in order.
 
 Photometric transforms rescale each image by its own range of values, so they need no normalisation constants. Geometric
 transforms fill with 0, the mean grey of normalised inputs. A magnitude is in degrees, shear, share of the image's side,
@@ -45,7 +45,7 @@ _PHOTOMETRIC: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 @dataclass(frozen=True)
 class Transform:
-    """One kind of transform with its magnitude. Differentiable, except where posterize and solarize jump."""
+    """A transform with its magnitude. Differentiable, except at the jumps of posterize and solarize."""
 
     kind: str
     magnitude: float

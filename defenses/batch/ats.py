@@ -1,7 +1,8 @@
 """ats: transforms each batch by image policies chosen to mislead inversion (automatic transformation search).
 
-Idea: The gradient of transformed images leads a search to other images. A policy is one to three of fifty transforms;
-    one policy is drawn per batch. The search keeps policies of low privacy score among those of high accuracy score.
+Idea: The gradient of transformed images leads a search to other images. A policy is a sequence of one to three of fifty
+    transforms; each batch samples a policy. The search keeps policies of low privacy score among those of high
+    accuracy score.
 Equation: privacy: area over a in [0, 1] of the mean over tensors of cos(g((1 - a) noise + a T(x)), g(T(x)));
     accuracy: -sum(log(v + e) + 1 / (v + e)), v eigenvalues of the correlation of the Jacobian's rows, e = 1e-5.
 Assumes: images, and a server that does not know the policies. The search needs public images that fit the model.
@@ -69,17 +70,17 @@ class AtsConfig(Config):
     deviates="the fixed accuracy threshold is a share of the candidates",
 )
 class Ats(Defense[AtsConfig]):
-    """Draws one policy per batch at random."""
+    """Samples one policy per batch."""
 
     place: ClassVar[Place] = "batch"
 
     def __init__(self, config: AtsConfig) -> None:
-        """Take the policies of the settings, where they are given."""
+        """Build the policies of the settings, if given."""
         super().__init__(config)
         self._policies = tuple(policy_of(numbers) for numbers in config.policies)
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Search for policies where none are given, once per process, model and seed; return the model unchanged.
+        """Search for policies if none are given, once per process, model and seed; return the model unchanged.
 
         Raises:
             NotApplicable: the public images do not fit the model.
@@ -92,7 +93,7 @@ class Ats(Defense[AtsConfig]):
         return model
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
-        """Return the batch, transformed by one of the policies."""
+        """Return the batch, transformed by a random policy."""
         chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
         return replace(batch, inputs=self._policies[chosen](batch.inputs))
 
@@ -108,7 +109,7 @@ def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: t
         model: half-trained model.
         images: transformed images (B, C, H, W).
         labels: classes (B,).
-        generator: draws the noise that is blended in.
+        generator: samples the blended noise.
     """
     scores = [_area(model, image[None], label[None], generator) for image, label in zip(images, labels, strict=True)]
     return sum(scores) / len(scores)
@@ -117,7 +118,7 @@ def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: t
 def accuracy_score(model: nn.Module, images: Tensor) -> float:
     """Return -sum(log(v + e) + 1 / (v + e)) over the Jacobian's correlation eigenvalues; higher is better.
 
-    A row of the Jacobian is the gradient of the summed outputs at one image. Uncorrelated rows give -B.
+    A row of the Jacobian is the gradient of the summed outputs at one image. Uncorrelated rows give about -B.
     """
     leaves = images.detach().clone().requires_grad_()
     (jacobian,) = torch.autograd.grad(model(leaves).sum(), leaves)

@@ -1,11 +1,11 @@
 """instahide: mixes every example with k - 1 others of its batch, and gives every pixel a random sign.
 
-Idea: Mixing hides which image is which; random signs hide the mixture's values.
+Idea: Mixing hides the single images; random signs hide the mixture's values.
 Equation: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), l from Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1
     independent for every entry of every example. Labels are mixed with the same coefficients.
 Assumes: batches of at least k, a linear last layer. All k images are private; the paper's variant with public images
     needs a data set at the client and is not offered.
-Protects: x from an attacker that reads x' as an image. The gradient of x' is sent exactly. No guarantee.
+Protects: x from an attacker that takes x' for an image. The gradient of x' is sent exactly. No guarantee.
 Fails: |x'| undoes the signs; encodings of the same images can be clustered and solved for them (Carlini et al. 2021,
     arXiv 2011.05315).
 Source: Huang et al. 2020, arXiv 2010.02772.
@@ -31,7 +31,7 @@ _ROOM = 1.1
 
 
 def _can_be_drawn(largest: float, images: int) -> bool:
-    """Return whether coefficients below the bound are common enough that few draws are rejected."""
+    """Return whether coefficients below the bound are frequent enough for rejection sampling."""
     return largest * images > _ROOM
 
 
@@ -57,9 +57,9 @@ class InstahideConfig(Config):
     deviates="partners come from the batch; public images are not offered",
 )
 class Instahide(Defense[InstahideConfig]):
-    """Draws new mixtures and signs for every batch.
+    """Samples new mixtures and signs for every batch.
 
-    A batch of n < k examples mixes all n; its bound is 2 / n where the bound of the settings cannot be met.
+    A batch of n < k examples mixes all n; its bound is 2 / n if the bound of the settings is infeasible.
     """
 
     place: ClassVar[Place] = "batch"
@@ -83,7 +83,7 @@ class Instahide(Defense[InstahideConfig]):
         return PublicKnowledge("instahide", (mixed,), {"largest": self.config.largest})
 
     def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
-        """Return each mixture's coefficients over the batch, (B, B); partners follow in a random circular order."""
+        """Return each mixture's coefficients over the batch, (B, B); partners are next in a random circular order."""
         order = torch.randperm(examples, generator=generator)
         weights = torch.zeros(examples, examples, dtype=torch.float64)
         for place in range(examples):

@@ -3,7 +3,7 @@
 Idea: The model trains on blends of two images, so a reconstruction of the trained batch shows blends.
 Equation: x' = l x + (1 - l) x_p, labels likewise; one l from Beta(a, a) per batch, partners p by a random permutation.
 Assumes: batches of at least two, a linear last layer (it gives the number of classes).
-Protects: x from an attacker that takes x' for x. It is an augmentation, not made for privacy. No guarantee.
+Protects: x from an attacker that mistakes x' for x. MixUp is an augmentation, not made for privacy. No guarantee.
 Fails: the gradient of x' is sent exactly. An attacker that knows l and p, or searches for them, solves a linear system
     for x, unless l is 1/2 in a swapped pair.
 Source: Zhang et al. 2018, arXiv 1710.09412.
@@ -41,7 +41,7 @@ class Mixup(Defense[MixupConfig]):
     needs_step: ClassVar[bool] = True
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse batches of one example, and models without a linear last layer."""
+        """Refuse batches of a single example, and models without a linear last layer."""
         return refuses_to_mix(2, federation, model)
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:

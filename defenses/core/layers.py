@@ -6,7 +6,7 @@ from torch import nn
 
 
 def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Return the model with `module` under that name: the same object, or `module` itself where the name is ''."""
+    """Return the model with `module` under that name: the same object, or `module` itself if the name is ''."""
     if not name:
         return module
     parent, _, last = name.rpartition(".")

@@ -24,7 +24,7 @@ def sensitivities(local: LocalStep) -> dict[str, float]:
 
 
 def slices_of(sensitivity: dict[str, float], sizes: dict[str, int], slices: int) -> dict[str, Tensor]:
-    """Return each entry's slice (from 0) per flattened tensor; slices of equal size where all sensitivities are 0."""
+    """Return the slice index of each entry per flattened tensor; equal slice sizes if all sensitivities are 0."""
     weights: dict[str, float] = {**(sensitivity if any(sensitivity.values()) else sizes)}
     total = sum(weights.values())
     numbers: dict[str, Tensor] = {}
@@ -37,7 +37,7 @@ def slices_of(sensitivity: dict[str, float], sizes: dict[str, int], slices: int)
 
 
 def _slope(figure: Tensor, inputs: Tensor) -> float:
-    """Return the mean over examples of ||d figure / dx||; 0 where the figure does not depend on the inputs."""
+    """Return the mean over examples of ||d figure / dx||; 0 if it does not depend on the inputs."""
     if not figure.requires_grad:
         return 0.0
     slope = torch.autograd.grad(figure, inputs, retain_graph=True, materialize_grads=True)[0]

@@ -1,4 +1,4 @@
-"""Which entries are sent: those of the largest scores, per tensor or over all tensors."""
+"""Select the entries that are sent: the largest scores, per tensor or over all tensors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SupportConfig(TensorConfig):
 
 
 def largest(scores: Tensors, rate: float, per: Per) -> dict[str, Tensor]:
-    """Return masks, by name, that are True at the entries of largest score: exactly n - floor(rate n) of n entries.
+    """Return masks, by name, of the entries with the largest scores: exactly n - floor(rate n) of n entries.
 
-    Of equal scores the first ones are kept.
+    Ties are resolved in favour of earlier entries.
     """
     if per == "tensor":
         return {name: _largest(score.flatten(), rate).view(score.shape) for name, score in scores.items()}
@@ -46,7 +46,7 @@ def dropped(size: int, rate: float) -> int:
 
 
 def _largest(scores: Tensor, rate: float) -> Tensor:
-    """Select by the k-th value: a sort takes many times as long as a client's step."""
+    """Return the mask of the largest scores by the k-th value; a sort would be much slower than a client's step."""
     fewer = dropped(len(scores), rate)
     least = scores.kthvalue(fewer + 1).values
     kept = scores > least

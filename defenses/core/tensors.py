@@ -1,4 +1,4 @@
-"""Base of defenses that change tensors only: each step's gradient, or once a client's update."""
+"""Base class of defenses that change only tensors: each step's gradient, or the final update."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ConfigT = TypeVar("ConfigT", bound=TensorConfig)
 
 
 class TensorDefense(Defense[ConfigT]):
-    """A defense that needs the tensors only. Subclasses implement `change`."""
+    """A defense that changes only tensors. Subclasses implement `change`."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @property
     def changes_steps(self) -> bool:
-        """Whether it changes every local gradient."""
+        """Return whether it changes every local gradient."""
         return self.config.applies == "per_step"
 
     @abstractmethod
@@ -43,28 +43,28 @@ class TensorDefense(Defense[ConfigT]):
         """Return tensors of the same names and shapes."""
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the changed gradient; with `per_update` the gradient as it is."""
+        """Return the changed gradient; with `per_update` the gradient unchanged."""
         return self.change(gradient, here) if self.config.applies == "per_step" else gradient
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
-        """Return the changed update; with `per_step` the update as it is."""
+        """Return the changed update; with `per_step` the update unchanged."""
         if self.config.applies == "per_step":
             return update
         return replace(update, tensors=self.change(update.tensors, here))
 
 
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Round each value at random to one of its two neighbouring integers, so that the expectation is the value."""
+    """Round each value at random to a neighbouring integer, so that the expectation is the value."""
     below = values.floor()
     uniforms = torch.rand(values.shape, generator=generator, dtype=values.dtype)
     return below + (uniforms < values - below)
 
 
 def rounding_as_noise(tensors: Tensors, step: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:
-    """Return the standard deviation of rounding at random: f (1 - f) step^2 for a fraction f, a sixth in the mean.
+    """Return the standard deviation of stochastic rounding: f (1 - f) step^2 for a fraction f, a sixth in the mean.
 
-    None where a step is wider than the spread of a tensor's entries: rounding is no noise then. Tensors of one value
-    are sent as they are.
+    None if a step is wider than the spread of a tensor's entries, since rounding is no noise then. Constant tensors are
+    sent unchanged.
     """
     noise: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

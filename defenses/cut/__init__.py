@@ -1,1 +1,1 @@
-"""Hide labels in what is sent back across the cut of a split model."""
+"""Defenses that hide labels in the gradients returned at the cut of a split model."""

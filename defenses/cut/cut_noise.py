@@ -1,10 +1,10 @@
-"""cut-noise: add Gaussian noise to every gradient that goes back across the cut.
+"""cut-noise: add Gaussian noise to every returned gradient at the cut.
 
-Idea: an attack reads a label off the direction of one gradient; noise as long as the longest one blurs it.
-Equation: g_i + n_i, n_i ~ N(0, (s max_j |g_j| / sqrt(d))^2 I), so that the length of n_i is about s max_j |g_j|.
-Assumes: the party with labels covers what it sends.
-Protects: labels against one look at a message; no guarantee, and epochs average it.
-Fails: a small s: short gradients are hidden well, long ones hardly.
+Idea: an attack infers a label from the direction of a single gradient; noise of the largest gradient's norm blurs it.
+Equation: g_i + n_i, n_i ~ N(0, (s max_j |g_j| / sqrt(d))^2 I), so that the norm of n_i is about s max_j |g_j|.
+Assumes: the label party privatises the returned gradients.
+Protects: labels against an attack on a single message; no guarantee, and epochs average it.
+Fails: a small s: short gradients are hidden well, long gradients hardly.
 Source: Li et al. 2022, arXiv 2102.08504, section 4 (isotropic noise, iso).
 """
 
@@ -30,7 +30,7 @@ class CutNoiseConfig(Config):
 @final
 @evidence_defense("cut-noise", summary="Gaussian noise on gradients at the cut", related="2102.08504")
 class CutNoise(CutDefense[CutNoiseConfig]):
-    """Adds noise of one size."""
+    """Adds isotropic noise."""
 
     def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradients with noise, shape (B, width)."""

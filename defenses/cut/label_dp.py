@@ -1,10 +1,10 @@
-"""label-dp: train on labels that are drawn anew with a known probability: randomised response.
+"""label-dp: train on labels privatised by randomised response.
 
-Idea: what an exact attack reads is the label that was trained on, so that one had better be deniable.
+Idea: an exact attack recovers the labels used in training, so these are made deniable.
 Equation: a label stays with probability e^eps / (e^eps + K - 1), and else becomes one of the other K - 1.
-Assumes: the labels are covered once, before the training.
-Protects: every label with eps-differential privacy, whatever is read from messages.
-Fails: what columns say of the label anyway; the accuracy falls with eps.
+Assumes: the labels are privatised once, before training.
+Protects: every label with eps-differential privacy, whatever is inferred from messages.
+Fails: label information in the columns is not hidden; the accuracy falls with eps.
 Source: Warner 1965; for training Ghazi et al. 2021, arXiv 2102.06062.
 """
 
@@ -31,10 +31,10 @@ class LabelDpConfig(Config):
 @final
 @evidence_defense("label-dp", summary="randomised response on the labels that are trained on", related="2102.06062")
 class LabelDp(CutDefense[LabelDpConfig]):
-    """Draws labels anew."""
+    """Applies randomised response."""
 
     def relabel(self, labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-        """Return labels of which each stays with the stated probability, shape (N,)."""
+        """Return randomised labels, shape (N,), each unchanged with probability `kept_share`."""
         stays = torch.rand(len(labels), generator=generator, dtype=torch.double) < kept_share(
             self.config.epsilon, classes
         )
@@ -43,5 +43,5 @@ class LabelDp(CutDefense[LabelDpConfig]):
 
 
 def kept_share(epsilon: float, classes: int) -> float:
-    """Return the probability that a label stays."""
+    """Return the probability that a label is unchanged."""
     return 1 / (1 + (classes - 1) * math.exp(-epsilon))

@@ -1,12 +1,12 @@
-"""marvell: noise of another shape for each class, which makes the gradients of both classes as alike as it can.
+"""marvell: add noise with a covariance per class that makes the gradients of both classes as similar as possible.
 
-Idea: of all noise of one power, that along the difference of the class means hides the class best.
+Idea: among noise of equal power, noise along the difference of the class means hides the class best.
 Equation: noise N(0, S_y), S_y = (l1_y - l2_y) D D^T / |D|^2 + l2_y I, D the difference of the class means; l1, l2
     minimise sumKL = ((d - 1)(a_0/a_1 + a_1/a_0) + (b_0 + |D|^2)/b_1 + (b_1 + |D|^2)/b_0 - 2 d) / 2 at
     p tr S_1 + (1 - p) tr S_0 = s |D|^2, where a_y = l2_y + v_y, b_y = l1_y + v_y, v_y the variance within a class.
-Assumes: two classes; both in every batch, else the batch goes back as it is.
-Protects: labels: the AUC of any reader is at most 1/2 + sqrt(k)/2 - k/8, k = sumKL, were gradients Gaussian.
-Fails: several classes; means of a batch are guesses; epochs average the noise.
+Assumes: two classes; both in every batch, otherwise the gradients are returned unchanged.
+Protects: labels: the AUC of any attack is at most 1/2 + sqrt(k)/2 - k/8, k = sumKL, if gradients were Gaussian.
+Fails: several classes; class means are estimated from a batch; epochs average the noise.
 Source: Li et al. 2022, arXiv 2102.08504, section 4 (Marvell); the problem is solved by SLSQP here.
 """
 
@@ -27,7 +27,7 @@ from fedsim.core.registry import evidence_defense
 from fedsim.core.types import Config
 
 _CLASSES = 2
-_LEAST = 1e-6  # of the squared difference: a variance of zero makes two Gaussians infinitely unlike
+_LEAST = 1e-6  # lower bound of a variance over the squared difference: the divergence at variance zero is infinite
 
 
 class MarvellConfig(Config):
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def bound(self) -> float:
-        """The largest AUC of a reader of Gaussian gradients."""
+        """The largest AUC of an attack on Gaussian gradients."""
         return 0.5 + self.divergence**0.5 / 2 - self.divergence / 8
 
 
@@ -59,10 +59,12 @@ class Shape:
     deviates="the four variances are found by SLSQP",
 )
 class Marvell(CutDefense[MarvellConfig]):
-    """Shapes noise by the means of a batch's classes."""
+    """Shapes noise by the class means of a batch."""
 
     def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the gradients with noise of the shape of their class, shape (B, width).
+        """Return the gradients plus noise with the covariance of their class, shape (B, width).
+
+        The gradients are returned unchanged if a class is missing in the batch, or if the class means are equal.
 
         Raises:
             NotApplicable: there are more than two classes.
@@ -91,14 +93,14 @@ class Marvell(CutDefense[MarvellConfig]):
 
 
 def best_shape(share: float, gap: float, power: float, within: tuple[float, float], width: int) -> Shape:
-    """Return the noise of a power that makes Gaussians of two classes as alike as it can.
+    """Return the noise of given power that minimises the symmetric KL divergence of the classes' Gaussians.
 
     Args:
-        share: of class 1, in (0, 1).
+        share: share of class 1, in (0, 1).
         gap: squared difference of the class means.
         power: share tr S_1 + (1 - share) tr S_0.
-        within: variances of one coordinate within class 1 and class 0.
-        width: coordinates.
+        within: variance of a coordinate within class 1 and class 0.
+        width: number of coordinates.
     """
     shares, within_array = np.array([share, 1 - share]), np.array(within)
 

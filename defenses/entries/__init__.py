@@ -1,1 +1,1 @@
-"""Leave out entries of the update."""
+"""Defenses that drop entries of the update."""

@@ -2,7 +2,7 @@
 
 Idea: Few large entries train nearly as well, and an inversion lacks the rest.
 Equation: sent = top_k(g + e), e' = g + e - sent; e is the error feedback, 0 without it.
-Assumes: a server that sees one gradient and does not know which entries were sent on purpose.
+Assumes: a server that sees a single gradient and does not know which entries were sent on purpose.
 Protects: details of the input, at high rates. Noise after pruning fills the zeros again.
 Fails: against matching on the sent entries alone; over several rounds error feedback sends everything.
 Source: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.2; error feedback: Lin et al. 2018, arXiv 1712.01887.
@@ -35,12 +35,12 @@ class PruningConfig(SupportConfig):
     "pruning", summary="sends the entries of largest absolute value (top-k)", related="1906.08935", aliases=("top-k",)
 )
 class Pruning(TensorDefense[PruningConfig]):
-    """Sends exactly k entries, also where several are equal."""
+    """Sends exactly k entries, even with ties."""
 
     place: ClassVar[Place] = "entries"
 
     def __init__(self, config: PruningConfig) -> None:
-        """Keep a memory between rounds where error feedback is on."""
+        """Enable a memory between rounds if error feedback is on."""
         super().__init__(config)
         self.remembers = config.error_feedback
 
@@ -54,7 +54,7 @@ class Pruning(TensorDefense[PruningConfig]):
         return sent
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
-        """Return the entries that are left; with error feedback the rest is sent later."""
+        """Return the projection on the sent entries; None with error feedback, which sends the rest later."""
         return None if self.config.error_feedback else Distortion(change=self._sent)
 
     def adaptive_view(self) -> PublicKnowledge:

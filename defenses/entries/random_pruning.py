@@ -1,8 +1,8 @@
-"""random-pruning: sends entries drawn at random and sets the others to zero (random-k).
+"""random-pruning: sends randomly chosen entries and sets the others to zero (random-k).
 
-Idea: The control for pruning: the same number of entries, none chosen by its size. Every step draws anew.
-Equation: sent = m * g, where m has exactly k ones at random places; nothing is rescaled.
-Assumes: a server that sees one gradient and does not know which entries were sent.
+Idea: The control for pruning: the same number of entries, chosen independently of their size. Every step samples anew.
+Equation: sent = m * g, where m has exactly k ones at random positions; nothing is rescaled.
+Assumes: a server that sees a single gradient and does not know which entries were sent.
 Protects: more than top-k at the same rate, since large entries are missing too.
 Fails: against matching on the sent entries alone.
 Source: Stich et al. 2018, arXiv 1809.07599, section 2 (rand-k).
@@ -46,7 +46,7 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
         return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the entries that are left."""
+        """Return the projection on the sent entries."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)
 

@@ -1,1 +1,1 @@
-"""Clip or add noise to the gradients of single examples."""
+"""Defenses that clip or add noise to the gradients of single examples."""

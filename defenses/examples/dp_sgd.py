@@ -2,9 +2,9 @@
 
 Idea: No example moves the sum by more than C, so noise of that scale hides whether a record was used.
 Equation: g' = (sum over i in the batch of g_i min(1, C / ||g_i||) + N(0, (sigma C)^2 I)) / (q N)
-Assumes: Poisson sampling at rate q, or full batches; a model whose examples can be clipped one by one.
-Protects: one record of a client, with an epsilon, from all who see the client's updates. The client sends the expected
-    number of examples and a loss of 0, since the mechanism does not cover the true ones.
+Assumes: Poisson sampling at rate q, or full batches; a model with separable per-example gradients.
+Protects: one record of a client, with an epsilon, against the server and everybody who sees the client's updates. The
+    client sends the expected number of examples and a loss of 0, since the mechanism does not cover the true values.
 Fails: with a small noise multiplier, and for facts that many records share.
 Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1.
 """
@@ -60,7 +60,7 @@ class DpSgd(Defense[DpSgdConfig]):
     needs_step: ClassVar[bool] = True
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why the guarantee would not hold, or None where it holds."""
+        """Return why the guarantee would not hold, or None."""
         if federation.sampling != "poisson" and federation.batch_size < federation.most_examples:
             return (
                 "its accountant needs Poisson sampling, but batches are passes over the client's examples. Set "

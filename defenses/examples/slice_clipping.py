@@ -1,10 +1,11 @@
-"""slice-clipping: bounds what each example adds to each slice of the gradient.
+"""slice-clipping: bounds the contribution of each example to each slice of the gradient.
 
-Idea: The optional first half of `grad-defense`: after it, the noise on a slice is not small beside one example's part.
+Idea: The optional first half of `grad-defense`: after clipping, the noise on a slice is large compared with an
+    example's contribution.
 Equation: g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||), for each slice s of the flat gradient; slices
     are equally sensitive to the input.
-Assumes: a model whose examples can be clipped one by one, and no loss terms.
-Protects: the size of an example's part in a slice. No differential privacy: the cuts depend on the batch.
+Assumes: a model with separable per-example gradients, and no loss terms.
+Protects: the norm of an example's contribution to a slice. No differential privacy: the cuts depend on the batch.
 Fails: the direction of a single example's slices remains, and matching directions recovers it.
 Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning".
 """
@@ -48,7 +49,7 @@ class SliceClippingConfig(Config):
     deviates="sensitivity is measured on the step's batch, not on a root set",
 )
 class SliceClipping(Defense[SliceClippingConfig]):
-    """Stores every example's gradient, and takes one more backward pass per tensor."""
+    """Stores every example's gradient, and needs one more backward pass per tensor."""
 
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True

@@ -1,1 +1,1 @@
-"""Change the gradients of chosen layers."""
+"""Defenses that change the gradients of chosen layers."""

@@ -3,8 +3,8 @@
 Idea: Noise on a few sensitive slices disturbs an inversion and costs little accuracy.
 Equation: sensitivity of a tensor: mean over examples of ||d (sum of its gradient) / dx||, spread evenly over its
     entries; the flat gradient is cut into slices of equal total sensitivity, and some get N(0, s^2).
-Assumes: a server that sees one gradient. Sensitivity is measured on the step's batch, not on a public root set.
-Protects: details of the input from matching that weighs all entries alike. No guarantee.
+Assumes: a server that sees a single gradient. Sensitivity is measured on the step's batch, not on a public root set.
+Protects: details of the input from matching with equal weights of all entries. No guarantee.
 Fails: slices without noise are exact; matching by absolute differences recovers the image from them.
 Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning". Its clipping
     is `slice-clipping`, its compensation on the server the aggregator `compensated-mean`.
@@ -43,13 +43,13 @@ class GradDefenseConfig(Config):
     aliases=("graddefense",),
 )
 class GradDefense(Defense[GradDefenseConfig]):
-    """Takes one more backward pass per tensor, at every local step."""
+    """Needs one more backward pass per tensor, at every local step."""
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse to put noise on more slices than there are."""
+        """Refuse more noisy slices than slices."""
         config = self.config
         if config.perturbed <= config.slices:
             return None

@@ -1,9 +1,9 @@
 """outpost: prunes and adds noise in early local steps, by the risk of each layer, and in later steps less often.
 
-Idea: Early steps and layers of varied weights leak most, so the defense is spent there.
+Idea: Early steps and layers of varied weights leak most, so the defense is spent on them.
 Equation: at local step t, with probability 1 / (1 + beta t): top-k of each tensor, then N(0, (a risk_l)^2) on the
-    entries whose Fisher information (squared gradient) is largest over all tensors; risk_l = min(Var(theta_l), 1).
-Assumes: a server that sees one gradient of an early step. Steps count from 0 in every round.
+    entries with the largest Fisher information (squared gradient) over all tensors; risk_l = min(Var(theta_l), 1).
+Assumes: a server that sees a single gradient of an early step. Steps count from 0 in every round.
 Protects: details of the input in steps that are changed. No guarantee.
 Fails: in steps that are left unchanged, and against matching on the sent entries.
 Source: Wang, Hugh, Li 2023 (INFOCOM), "More than Enough is Too Much: Adaptive Defenses against Gradient Leakage in
@@ -42,13 +42,13 @@ class OutpostConfig(Config):
     fidelity="reproduction",
 )
 class Outpost(Defense[OutpostConfig]):
-    """Takes the risk from the weights of the current step."""
+    """Computes the risk from the weights of the current step."""
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the gradient, which changes with the step's probability."""
+        """Return the gradient, pruned and noised with the step's probability."""
         probability = 1.0 / (1.0 + self.config.beta * here.step)
         if here.local is None or float(torch.rand((), generator=here.generator)) >= probability:
             return gradient

@@ -1,10 +1,11 @@
-"""soteria: zeroes the last layer's gradient columns of the features that tell most about the input.
+"""soteria: zeroes the last layer's gradient columns of the features that reveal most about the input.
 
-Idea: Hide what the features show of the input, in one tensor; all others, and the layer's bias, stay exact.
+Idea: Hide the input information of the features in a single tensor; all other tensors, and the layer's bias, stay
+    exact.
 Equation: s_f = sum over examples of ||d r_f / dx|| / (|r_f| + 0.1), r the input of the last linear layer; the columns
     of the smallest s_f become zero.
 Assumes: a model that ends in a trained linear layer over one vector per example. It costs a backward pass per feature.
-Protects: details of the input, from a server that sees one gradient and does not know the defense. No guarantee.
+Protects: details of the input, from a server that sees a single gradient and does not know the defense. No guarantee.
 Fails: against matching that leaves out the layer's weight (Balunovic et al. 2022, arXiv 2111.04706).
 Source: Sun et al. 2021, arXiv 2012.06043, equation 10 (features of largest ||r_f (d r_f / dx)^-1||).
 """
@@ -51,7 +52,7 @@ class Soteria(Defense[SoteriaConfig]):
     needs_step: ClassVar[bool] = True
 
     def __init__(self, config: SoteriaConfig) -> None:
-        """Start without a model; `prepare` finds the layer."""
+        """Start without a layer; `prepare` finds it."""
         super().__init__(config)
         self._layer: str | None = None
 
@@ -64,12 +65,12 @@ class Soteria(Defense[SoteriaConfig]):
         )
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Keep the layer's name, which is public, and return the model unchanged."""
+        """Store the layer's name, which is public, and return the model unchanged."""
         self._layer = _trained_output_layer(model)
         return model
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the gradient without the columns of the most telling features."""
+        """Return the gradient without the columns of the most revealing features."""
         local = here.local
         layer = None if local is None else _trained_output_layer(local.model)
         if local is None or layer is None or not len(local.batch):
@@ -80,7 +81,7 @@ class Soteria(Defense[SoteriaConfig]):
         return {**gradient, weight_of(layer): weight}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the entries that are left."""
+        """Return the projection on the sent entries."""
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(
             change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()}, reads_sent=True
@@ -98,14 +99,14 @@ def _trained_output_layer(model: nn.Module) -> str | None:
 
 
 def telling_scores(local: LocalStep, layer: str) -> Tensor:
-    """Return s_f of every feature, shape (D,); a smaller score tells more.
+    """Return s_f of every feature, shape (D,); a smaller score reveals more.
 
     Args:
         local: a step with at least one example.
-        layer: name of the linear layer that reads the features.
+        layer: name of the linear layer with the features as input.
 
     Raises:
-        FedsimError: the layer reads more than one vector per example.
+        FedsimError: the layer has more than one input vector per example.
     """
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     with layer_inputs(local.model, [layer]) as seen:

@@ -1,1 +1,1 @@
-"""Change the model."""
+"""Defenses that change the model."""

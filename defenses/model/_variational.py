@@ -39,22 +39,22 @@ class StandardNormal(nn.Module):
 
 
 class VariationalBottleneck(nn.Module):
-    """A bottleneck whose latent features are random.
+    """A bottleneck with random latent features.
 
     Attributes:
-        observed: list that keeps the statistics of forward passes, for a loss; None to keep none.
+        observed: list that records the statistics of forward passes, for a loss; None to record none.
         axis: axis of the statistics.
         limit: statistics of the standard deviation are clipped to [-limit, limit].
     """
 
     def __init__(self, encode: nn.Module, decode: nn.Module, *, axis: int, limit: float = torch.inf) -> None:
-        """Take the layers that read and write latent features.
+        """Store the layers before and after the latent features.
 
         Args:
             encode: maps features to 2 K statistics.
             decode: maps K latent features back.
-            axis: as above.
-            limit: as above.
+            axis: see the class.
+            limit: see the class.
         """
         super().__init__()
         self.encode, self.noise, self.decode = encode, StandardNormal(), decode
@@ -109,7 +109,7 @@ ConfigT = TypeVar("ConfigT", bound=VariationalConfig)
 
 
 class VariationalDefense(Defense[ConfigT]):
-    """A bottleneck in the model. Subclasses implement `insert`."""
+    """A defense by a bottleneck in the model. Subclasses implement `insert`."""
 
     place: ClassVar[Place] = "model"
     needs_step: ClassVar[bool] = True
@@ -126,10 +126,10 @@ class VariationalDefense(Defense[ConfigT]):
 
     @final
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return the model with the bottleneck, and keep its public names.
+        """Return the model with the bottleneck, and store its public names.
 
         Raises:
-            NotApplicable: the model has no place for it.
+            NotApplicable: the model has no layer for it.
         """
         with seeding.isolate_randomness(generator.initial_seed()):
             model = self.insert(model)
@@ -147,7 +147,7 @@ class VariationalDefense(Defense[ConfigT]):
 
     @final
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
-        """Set the next forward pass to draw from `here.generator` and to keep its statistics."""
+        """Make the next forward pass draw from `here.generator` and record its statistics."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator, bottleneck.observed = here.generator, []
         return batch
@@ -164,14 +164,14 @@ class VariationalDefense(Defense[ConfigT]):
 
     @final
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the gradient unchanged, and stop keeping statistics: later forward passes belong to no step."""
+        """Return the gradient unchanged, and stop recording: later forward passes belong to no step."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator = bottleneck.observed = None
         return gradient
 
     @final
     def adaptive_view(self) -> PublicKnowledge:
-        """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
+        """Return the noise modules, the loss term, and the parameters with random gradients."""
         return PublicKnowledge(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
 
     def _of(self, here: HookContext) -> list[VariationalBottleneck]:

@@ -1,6 +1,6 @@
 """cvb: makes features random after a convolutional network's first block (convolutional variational bottleneck).
 
-Idea: As `precode`, placed early: nearly every gradient behind the bottleneck depends on noise the server does not know.
+Idea: As `precode`, but early: nearly every gradient after the bottleneck depends on noise the server does not know.
 Equation: z = m + d e, e from N(0, 1); m and d by a convolution that keeps the size, d = softplus(clip(s, -5, 5));
     the loss grows by beta KL(N(m, d^2) || N(0, 1)).
 Assumes: a model with a convolution, and a server that matches gradients with noise of its own.
@@ -55,7 +55,7 @@ class ConvolutionalBottleneck(VariationalBottleneck):
     fidelity="reproduction",
 )
 class Cvb(VariationalDefense[CvbConfig]):
-    """Wraps the activation after the first convolution, or the convolution itself where none follows."""
+    """Wraps the activation after the first convolution, or the convolution itself if no activation follows."""
 
     kind: ClassVar[type[VariationalBottleneck]] = ConvolutionalBottleneck
 

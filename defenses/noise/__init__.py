@@ -1,1 +1,1 @@
-"""Add noise to the update."""
+"""Defenses that add noise to the update."""

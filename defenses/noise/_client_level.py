@@ -1,4 +1,4 @@
-"""Shared by defenses that promise a client differential privacy: clipping, noise, and the mechanism of a round."""
+"""Base class of client-level differential privacy: clipping, noise, and the mechanism of a round."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SENSITIVITY = 2.0  # in units of the clipping norm
 
 
 class ClientBudget(Budget):
-    """Settings of differential privacy of clients."""
+    """Settings of client-level differential privacy."""
 
     clip: float = Field(
         default=1.0, gt=0, allow_inf_nan=False, description="S: largest norm of an update over all parameters"
@@ -27,7 +27,7 @@ ConfigT = TypeVar("ConfigT", bound=ClientBudget)
 
 
 class ClientLevelDefense(Defense[ConfigT]):
-    """A defense whose neighbours replace an update, which moves what is seen by at most 2S."""
+    """A defense with replaced updates as neighbours, which change the released value by at most 2S."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "noise"
@@ -35,7 +35,7 @@ class ClientLevelDefense(Defense[ConfigT]):
     @property
     @abstractmethod
     def against(self) -> str:
-        """Whom the guarantee holds against, in words."""
+        """The adversaries that the guarantee covers, in words."""
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return one Gaussian mechanism per round."""
@@ -53,11 +53,11 @@ class ClientLevelDefense(Defense[ConfigT]):
         )
 
     def multiplier(self, federation: PublicFederation | None) -> float:
-        """Return the standard deviation of the noise in units of S, over all rounds if there are rules."""
+        """Return the standard deviation of the noise in units of S; a budget in the settings covers all rounds."""
         return self.config.multiplier(1.0, 1 if federation is None else federation.rounds, sensitivity=_SENSITIVITY)
 
     def why_delta_is_large(self, federation: PublicFederation) -> str | None:
-        """Return why the guarantee says nothing at this delta, or None."""
+        """Return why the guarantee is meaningless at this delta, or None."""
         if self.config.delta * federation.clients < 1:
             return None
         return f"delta is {self.config.delta:g}, expected below 1/{federation.clients}, the number of clients"

@@ -3,10 +3,10 @@
 Idea: One share protects little; the sum carries all shares, and the server sees nothing else.
 Equation: sum over clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m), m the fewest clients in a revealed sum
 Assumes: secure aggregation, whose threshold bounds m. Larger sums carry more noise than promised, never less.
-Protects: all that a client has, with an epsilon: replacing an update moves the sum by at most 2S, so the guarantee has
-    noise multiplier sigma / 2. Rounding after the noise, at random and finer than half a share, costs less than
+Protects: all data of a client, with an epsilon: replacing an update moves the sum by at most 2S, so the guarantee has
+    noise multiplier sigma / 2. Stochastic rounding after the noise, finer than half a share, costs less than
     exp(-2 pi^2 (share / step)^2) of the density; coarser rounding, and noise beyond the clipping range, are refused.
-Fails: with more colluding clients than stated, or a server that gets around secure aggregation.
+Fails: with more colluding clients than stated, or a server that circumvents secure aggregation.
 Source: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu, Steinke 2021, arXiv 2102.06387.
 """
 
@@ -44,16 +44,16 @@ class DistributedDpConfig(ClientBudget):
     deviates="continuous Gaussian shares that are rounded replace the discrete Gaussian",
 )
 class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
-    """Client-level differential privacy against a server that sees only sums and knows who took part."""
+    """Client-level differential privacy against a server that sees only sums and knows the participants."""
 
     @property
     def against(self) -> str:
-        """A server that sees sums, and the clients that tell it of their noise."""
+        """A server that sees only sums, and the colluding clients."""
         seen = "a server that sees nothing but secure sums"
         return f"{seen}, and {self.config.colluding} clients on its side" if self.config.colluding else seen
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why the guarantee would not hold, or None where it holds."""
+        """Return why the guarantee would not hold, or None."""
         if not federation.hides_updates or federation.quantisation is None:
             return (
                 "one client's share of the noise protects nothing, and the server sees single updates. Add "

@@ -43,7 +43,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the noise, whose law counts by its variance alone."""
+        """Return the noise by its standard deviation, whatever its distribution."""
         return Distortion(
             noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()}
         )

@@ -3,7 +3,7 @@
 Idea: The noise hides every client's update, so no other party has to be trusted.
 Equation: u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
 Assumes: any two updates are neighbours, at most 2S apart, so the guarantee has noise multiplier sigma / 2.
-Protects: all that a client has, with an epsilon, from all who see its upload, including the server.
+Protects: all data of a client, with an epsilon, against everybody who sees its upload, including the server.
 Fails: at accuracy: the mean of m clients has noise sigma S / sqrt(m) per entry, where central noise needs sigma S / m.
     Many rounds add up.
 Source: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon: Balle, Wang 2018, arXiv 1805.06530.
@@ -36,15 +36,15 @@ class LocalDpConfig(ClientBudget):
     deviates="its accountant, for updates that every client clips and noises",
 )
 class LocalDp(ClientLevelDefense[LocalDpConfig]):
-    """Client-level differential privacy against all who see the upload."""
+    """Client-level differential privacy against the server and all observers of the upload."""
 
     @property
     def against(self) -> str:
-        """All who see the upload."""
+        """The server and all observers of the upload."""
         return "the server and everybody else who sees a client's uploads"
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why the guarantee would not hold, or None where it holds."""
+        """Return why the guarantee would not hold, or None."""
         return self.why_delta_is_large(federation) or why_buffers_move(model, federation.probe(PROBE).inputs)
 
     def on_upload(self, update: Update, here: HookContext) -> Update:

@@ -1,13 +1,13 @@
-"""shaped-noise: puts noise along what a gradient tells about the inputs, and nowhere else.
+"""shaped-noise: puts noise along the directions of a gradient that depend on the inputs, and nowhere else.
 
-Idea: of P directions of a gradient only as many as there are pixels tell anything, to first order. Noise on every entry
-    spends nearly all of its norm on the others.
+Idea: to first order, at most as many of a gradient's P directions depend on the inputs as there are pixels. Noise on
+    every entry spends nearly all of its norm on the others.
 Equation: g' = g + r ||g|| J w / ||J w||, J = dg/dx, w ~ N(0, I) over the inputs: covariance in proportion to J J', so
-    the directions that tell most get most, and all become equally unsure.
-Assumes: a server that sees one gradient; a model with second derivatives, images, cross-entropy as the loss.
-Protects: all pixels alike from attackers that see to first order. No guarantee: no bound on what one image changes.
-Fails: against what is not linear: J w is a change of the image, so an exact attack may read a noisy image off it; and
-    against averaging over rounds.
+    the most informative directions get most noise, and all become equally uncertain.
+Assumes: a server that sees a single gradient; a model with second derivatives, images, cross-entropy as the loss.
+Protects: all pixels alike from first-order attackers. No guarantee: the sensitivity to an image is not bounded.
+Fails: against non-linear attacks: J w is a change of the image, so an exact attack may recover a noisy image from it;
+    and against averaging over rounds.
 Source: the spectrum of `fedsim.threat.ceiling`. arXiv 2512.15460, named as a model, was not read.
 """
 
@@ -37,13 +37,13 @@ class ShapedNoiseConfig(Config):
 @final
 @defense("shaped-noise", summary="noise along the directions of a gradient that tell about the inputs")
 class ShapedNoise(Defense[ShapedNoiseConfig]):
-    """Takes three more backward passes at every local step."""
+    """Needs three more backward passes at every local step."""
 
     place: ClassVar[Place] = "noise"
     needs_step: ClassVar[bool] = True
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the gradient plus noise; as it is for an empty batch."""
+        """Return the gradient plus noise; unchanged for an empty batch."""
         if here.local is None or not self.config.scale or not len(here.local.batch):
             return gradient
         noise = push_forward(here.local, here.generator)
@@ -54,11 +54,11 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         return {name: tensor + factor * noise[name] for name, tensor in gradient.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return noise of covariance J J', of the mean size that its norm fixes."""
+        """Return noise of covariance J J', scaled to the mean of its fixed norm."""
         return Distortion(spread=self._columns if self.config.scale else None)
 
     def _columns(self, gradient: Tensors, inputs: Tensor) -> Tensors:
-        """Return r ||g|| J / ||J||, column by column: ||J w|| is ||J|| on average."""
+        """Return r ||g|| J / ||J||, column by column: ||J w|| is ||J|| in the root mean square."""
         slopes = derivative(gradient, inputs)
         size = _norm(slopes)
         factor = self.config.scale * _norm(gradient).detach() / size if float(size) else 0.0
@@ -70,7 +70,7 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
 
 
 def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:
-    """Return how the gradient of a step changes along a random change of its inputs, to first order: J w."""
+    """Return the first-order change of a step's gradient along a random change of its inputs: J w."""
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
     gradient = gradient_of(loss, local.parameters, create_graph=True)
@@ -85,7 +85,7 @@ def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:
 
 
 def derivative(gradient: Tensors, inputs: Tensor) -> Tensors:
-    """Return J of a gradient, the derivative by each entry of the inputs, each (inputs.numel(), *tensor.shape)."""
+    """Return J, the derivative of a gradient with respect to each input entry, (inputs.numel(), *tensor.shape) each."""
     duals = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in gradient.items()}
     paired = torch.stack([(gradient[name] * duals[name]).sum() for name in gradient]).sum()
     slope = torch.autograd.grad(paired, inputs, create_graph=True, materialize_grads=True)[0].flatten()

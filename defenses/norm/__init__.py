@@ -1,1 +1,1 @@
-"""Bound the norm of the update."""
+"""Defenses that bound the norm of the update."""

@@ -1,6 +1,6 @@
 """clipping: scales the gradient or update down to a Euclidean norm of at most C.
 
-Idea: Bounds what a client adds to the sum: one half of differential privacy; the other half is noise.
+Idea: Bounds a client's contribution to the sum: one half of differential privacy; the other half is noise.
 Equation: g' = g min(1, C / ||g||), over all parameters jointly.
 Assumes: nothing; it clips a step's whole gradient or the whole update, not each example.
 Protects: nothing by itself.
@@ -48,7 +48,7 @@ class Clipping(TensorDefense[ClippingConfig]):
         return self._clipped(tensors)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the factor, which hides one direction: that of the gradient's length."""
+        """Return the scaling, which hides a single direction: the gradient's norm."""
         return Distortion(change=self._clipped)
 
     def _clipped(self, tensors: Tensors) -> Tensors:

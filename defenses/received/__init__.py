@@ -1,1 +1,1 @@
-"""Place received: look at the weights that the server sent, before training on them."""
+"""Defenses that check the received weights before training."""

@@ -1,12 +1,13 @@
-"""server-check: looks at the received weights before training, and refuses those that look made to separate examples.
+"""server-check: checks the received weights before training, and refuses weights crafted to separate examples.
 
-Idea: weights that isolate examples have rows that are parallel, alike in signs or sums, or that fire for one example.
+Idea: weights that isolate examples have rows that are parallel, share signs or sums, or activate for one example.
 Equation: signals of a layer's rows w_r, biases b_r: |cos(w_r, w_s)|, the top eigenvalue of their Gram matrix,
     the spread of sum(w_r) / ||w_r|| and of signs, |b_r| / ||w_r||, order of b_r, norms, units active for one example.
-Assumes: a client that may send nothing; for `isolation` a batch of 8 or more of its own. Malicious servers only.
+Assumes: a client that may refuse to send; for `isolation` a batch of at least 8 of its own examples. Malicious servers
+    only.
 Protects: against servers that do not know it, before anything is sent; no guarantee.
-Fails: against a server that stays within the bounds; honest models beyond them are refused. Whether a client refuses
-    is seen, and through `isolation` depends on its data.
+Fails: against a server that stays within the bounds; honest models beyond them are refused. The server sees a client's
+    refusal, which through `isolation` depends on the client's data.
 Source: own signals; the idea of client-side detection as in arXiv 2511.10502 and arXiv 2506.20651.
 """
 
@@ -26,11 +27,11 @@ from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
 
-_FEWEST_ROWS, _FEWEST_COLUMNS = 16, 32  # fewer numbers leave every statistic to chance
-_FEWEST_FOR_SPREAD = 32  # rows: the standard deviation of a spread is then an eighth of it
-_MOST_ROWS = 1024  # of a layer, drawn at random: the time grows with their square
-_ALIVE = 3  # entries: rows of fewer are parallel by chance once a model is pruned
-_FEWEST_EXAMPLES = 8  # in smaller batches most units of honest models fire for one example
+_FEWEST_ROWS, _FEWEST_COLUMNS = 16, 32  # statistics of smaller layers are too noisy
+_FEWEST_FOR_SPREAD = 32  # rows: the standard error of a spread is then an eighth of it
+_MOST_ROWS = 1024  # sampled rows of a layer: the time grows with their square
+_ALIVE = 3  # nonzero entries: sparser rows of a pruned model are parallel by chance
+_FEWEST_EXAMPLES = 8  # in smaller batches most units of honest models are active for a single example
 _MOST_SHOWN = 3  # findings in a refusal
 
 
@@ -58,10 +59,10 @@ class ServerCheckConfig(Config):
 
 
 class BoundedFigure(NamedTuple):
-    """A figure of a layer, and the bound that it should keep.
+    """A signal of a layer, and its bound.
 
     Attributes:
-        is_beyond: whether it does not.
+        is_beyond: whether the signal violates the bound.
     """
 
     layer: str
@@ -74,13 +75,17 @@ class BoundedFigure(NamedTuple):
 @final
 @defense("server-check", summary="refuses received weights that look crafted", related="2511.10502")
 class ServerCheck(Defense[ServerCheckConfig]):
-    """Refuses to train on weights that look made to separate examples."""
+    """Refuses to train on weights that seem crafted to separate examples."""
 
     place: ClassVar[Place] = "received"
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def on_received(self, received: Tensors, here: HookContext) -> None:
-        """Refuse where a signal leaves its bound; of a mod, which has no batch, the weights alone are looked at."""
+        """Refuse if a signal violates its bound; without a batch, as in a mod, only the weights are checked.
+
+        Raises:
+            Refused: a signal violates its bound.
+        """
         beyond = [finding for finding in self.findings(received, here) if finding.is_beyond]
         if beyond:
             reasons = "; ".join(
@@ -90,7 +95,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
             raise Refused(f"the weights look crafted: {reasons}")
 
     def findings(self, received: Tensors, here: HookContext) -> Iterator[BoundedFigure]:
-        """Yield every signal of every layer that is large enough to have one."""
+        """Yield every signal of every sufficiently large layer."""
         for name, weights in received.items():
             if not torch.isfinite(weights).all():
                 yield BoundedFigure(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
@@ -104,7 +109,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
         most, least = _most(name), _least(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
-        if not is_alive.any():  # zeros are a usual start
+        if not is_alive.any():  # zeros are a common initialisation
             return
         yield most("share of dead rows", float((~is_alive).double().mean()), self.config.dead)
         rows, entries = rows[is_alive], entries[is_alive]
@@ -132,7 +137,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
             yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
 
     def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
-        """Yield how many units of each linear layer only one example of the batch activates."""
+        """Yield the share of units of each linear layer that a single example of the batch activates."""
         inputs = local.batch.inputs
         if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
             return
@@ -143,7 +148,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
         read = [(name, output) for name, output in seen if output.dim() == 2 and output.requires_grad]  # noqa: PLR2004 - (B, units)
         if not read:
             return
-        # Any function of the outputs has a slope at a unit where, and only where, the unit is active.
+        # A generic function of the outputs has a nonzero gradient at a unit if and only if the unit is active.
         slopes = torch.autograd.grad(outputs.double().sin().sum(), [output for _, output in read], allow_unused=True)
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
@@ -151,7 +156,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
                 yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return that what is sent is not changed."""
+        """Return no distortion: the update is not changed."""
         return Distortion()
 
     def adaptive_view(self) -> PublicKnowledge:
@@ -168,7 +173,7 @@ def _least(layer: str) -> _Judge:
 
 
 class _Judge(NamedTuple):
-    """Says of a layer's figures whether they keep an upper bound (sign 1) or a lower one (-1)."""
+    """Compares a layer's signals with an upper bound (sign 1) or a lower bound (sign -1)."""
 
     layer: str
     sign: int
@@ -183,7 +188,7 @@ def _is_layer(weights: Tensor) -> bool:
 
 
 def _sampled(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-    """Return rows of a layer and their biases in float64: all, or a part that the server cannot foresee."""
+    """Return rows of a layer and their biases in float64: all, or a random sample that the server cannot predict."""
     rows = weights.detach().flatten(1).double()
     chosen = torch.randperm(len(rows), generator=generator)[:_MOST_ROWS].sort().values
     has_bias = bias is not None and bias.shape == weights.shape[:1]

@@ -1,1 +1,1 @@
-"""Round the update to fewer bits."""
+"""Defenses that round the update to fewer bits."""

@@ -1,9 +1,9 @@
 """float16: rounds every entry to half precision; a control, not a defense.
 
-Idea: About three digits remain. Closed forms that read exact zeros of a residual fail; little else changes.
+Idea: About three digits remain. Closed forms that rely on exact zeros of a residual fail; little else changes.
 Equation: g' = float32(float16(g)); entries beyond the largest number, 65,504, become that number.
 Assumes: nothing.
-Protects: nothing; it ends the claim of exactness of closed forms.
+Protects: nothing; closed forms are no longer exact.
 Fails: against every attack that does not need an exact gradient.
 Source: IEEE 754, binary16.
 """
@@ -39,7 +39,7 @@ class Float16(TensorDefense[Float16Config]):
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the rounding, a step over the root of 12."""
+        """Return the rounding as noise of standard deviation step / sqrt(12)."""
         return Distortion(noise=lambda tensors: {name: _step(t) / 12**0.5 for name, t in tensors.items()})
 
     def adaptive_view(self) -> PublicKnowledge:
@@ -48,5 +48,5 @@ class Float16(TensorDefense[Float16Config]):
 
 
 def _step(tensor: Tensor) -> Tensor:
-    """Return the distance between neighbouring numbers of half precision, 2^-24 at least."""
+    """Return the distance between neighbouring half-precision numbers, 2^-24 at least."""
     return (2.0 ** (tensor.abs().clamp_min(2.0**-14).log2().floor() - 10)).to(tensor.dtype)

@@ -1,6 +1,6 @@
 """qsgd: rounds each entry at random to one of L levels of its tensor's norm, unbiased.
 
-Idea: The rounding is independent noise, large where there are few levels; then most entries become 0.
+Idea: The rounding is independent noise, large if there are few levels; then most entries become 0.
 Equation: q = ||g|| sign(g) xi / L, xi = L |g| / ||g|| rounded stochastically, so that E q = g
 Assumes: a server that sees a gradient once.
 Protects: details of the input at few levels. No guarantee: the size of the noise is known.
@@ -37,7 +37,7 @@ class QsgdConfig(TensorConfig):
     fidelity="reproduction",
 )
 class Qsgd(TensorDefense[QsgdConfig]):
-    """Rounds with new random numbers each time."""
+    """Rounds stochastically, with new random numbers each time."""
 
     place: ClassVar[Place] = "rounding"
 
@@ -46,7 +46,7 @@ class Qsgd(TensorDefense[QsgdConfig]):
         return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the rounding, where steps are small beside the spread of a tensor's entries."""
+        """Return the rounding as noise, if steps are small compared with the spread of a tensor's entries."""
         return Distortion(noise=lambda tensors: rounding_as_noise(tensors, lambda t: t.norm() / self.config.levels))
 
     def adaptive_view(self) -> PublicKnowledge:

@@ -37,7 +37,7 @@ class QuantisationConfig(TensorConfig):
     fidelity="reproduction",
 )
 class Quantisation(TensorDefense[QuantisationConfig]):
-    """Rounds with new random numbers each time."""
+    """Rounds stochastically, with new random numbers each time."""
 
     place: ClassVar[Place] = "rounding"
 
@@ -46,7 +46,7 @@ class Quantisation(TensorDefense[QuantisationConfig]):
         return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return the rounding, where steps are small beside the spread of a tensor's entries."""
+        """Return the rounding as noise, if steps are small compared with the spread of a tensor's entries."""
 
         def step(tensor: Tensor) -> Tensor:
             low, high = tensor.aminmax()

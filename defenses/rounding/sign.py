@@ -2,7 +2,7 @@
 
 Idea: Magnitudes carry much of the input's detail, and training needs directions only.
 Equation: g' = sign(g); with `scaled` g' = mean |g_l| sign(g) for each tensor g_l.
-Assumes: a server that sees one gradient and does not know the defense.
+Assumes: a server that sees a single gradient and does not know the defense.
 Protects: details of the input. Biased, no guarantee: direction, labels and outlines remain.
 Fails: against matching a soft sign of the guess's gradient to the signs.
 Source: Bernstein et al. 2018, arXiv 1802.04434, algorithm 1 (signSGD); scale: Karimireddy et al. 2019, arXiv
@@ -39,7 +39,7 @@ class SignConfig(TensorConfig):
     aliases=("signsgd",),
 )
 class Sign(TensorDefense[SignConfig]):
-    """Sends the same signs for the same gradient, without randomness."""
+    """Sends signs, without randomness."""
 
     place: ClassVar[Place] = "rounding"
 

@@ -1,1 +1,1 @@
-"""Protect rows in the boosted trees that a client sends."""
+"""Defenses that protect rows in the boosted trees that a client sends."""

@@ -1,10 +1,10 @@
 """leaf-size: grow no leaf with fewer rows than k.
 
-Idea: what a leaf says is then an aggregate of at least k rows.
+Idea: the values of a leaf are then aggregates of at least k rows.
 Equation: xgboost keeps H >= min_child_weight; h <= 1 for squared error and h <= 1/4 for log loss, so that
     min_child_weight = k and k/4 each give N >= H / max h >= k.
 Assumes: the client trains with it.
-Protects: labels of single rows, which small leaves give away.
+Protects: labels of single rows, which small leaves reveal.
 Fails: counts stay exact, and thresholds stay values of rows.
 Source: xgboost's parameter min_child_weight; the bound by k is this project's.
 """
@@ -31,8 +31,8 @@ class LeafSizeConfig(Config):
 @final
 @evidence_defense("leaf-size", summary="no leaf of a sent tree has fewer than k rows")
 class LeafSize(TreeDefense[LeafSizeConfig]):
-    """Sets the least cover of a leaf."""
+    """Sets the minimal cover of a leaf."""
 
     def parameters(self, objective: Objective) -> Mapping[str, Any]:
-        """Return the least cover that implies the rows."""
+        """Return the minimal cover that implies at least k rows."""
         return {"min_child_weight": self.config.rows * (0.25 if objective == "binary:logistic" else 1.0)}

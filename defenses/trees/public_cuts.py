@@ -1,9 +1,9 @@
-"""public-cuts: let thresholds come from public rows.
+"""public-cuts: restrict thresholds to quantiles of public rows.
 
-Idea: round every value down to a cut that public rows give; a tree then splits at cuts alone.
-Equation: x -> max {c : c <= x} over quantiles c of a column of the public rows, or the lowest c where none is.
+Idea: every value is rounded down to a cut from public rows; a tree then splits only at cuts.
+Equation: x -> max {c : c <= x} over quantiles c of a column of the public rows, or the lowest c if none is.
 Assumes: all clients hold the same public rows. At a prediction x < c compares as before.
-Protects: values: thresholds hold none of the client's.
+Protects: values: thresholds are no values of the client's rows.
 Fails: counts and label sums stay exact.
 Source: this project.
 """

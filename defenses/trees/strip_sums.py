@@ -1,9 +1,9 @@
 """strip-sums: send trees without covers, gains and inner weights.
 
-Idea: a prediction needs thresholds and leaf values alone; the rest tells how many rows a leaf has.
+Idea: a prediction needs only thresholds and leaf values; the rest reveals the number of rows of a leaf.
 Equation: sum_hessian = loss_changes = base_weights = 0 in every node.
-Assumes: the client strips the model before it sends it. xgboost still reads and continues it.
-Protects: counts and label sums; nothing else says how many rows stand behind a leaf value.
+Assumes: the client strips the model before it sends it. xgboost can still load and continue it.
+Protects: counts and label sums; nothing else reveals the number of rows of a leaf.
 Fails: thresholds stay values of rows, and the base score stays the mean of the labels unless it is fixed.
 Source: this project.
 """
@@ -24,7 +24,7 @@ class StripSumsConfig(Config):
 @final
 @evidence_defense("strip-sums", summary="trees are sent without covers and gains, which predictions do not need")
 class StripSums(TreeDefense[StripSumsConfig]):
-    """Sets to zero what no prediction needs."""
+    """Zeroes the values that predictions do not need."""
 
     def cover(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return the model without its sums."""

@@ -1,1 +1,1 @@
-"""Model families, one a file, as plain `torch.nn` modules."""
+"""Model families, one module each, built from plain `torch.nn` modules."""

@@ -19,14 +19,14 @@ from fedsim.models._llama import LlamaLayers, is_like_llama
 
 
 class CausalModel(nn.Module):
-    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
+    """Tokens (B, T) to logits of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
     Args:
-        wrapped: a model of the transformers package; where labels are tags, its output layer is replaced.
+        wrapped: a transformers model; if labels are tags, its output layer is replaced.
         spec: shape and labels of the examples.
 
     Attributes:
-        padding_token: token that fills short examples, for open attention; None where there is none.
+        padding_token: token that pads short examples, for bidirectional attention; None without padding.
     """
 
     def __init__(self, wrapped: Any, spec: InputSpec) -> None:
@@ -46,25 +46,25 @@ class CausalModel(nn.Module):
 
     @property
     def context(self) -> int | None:
-        """Number of tokens that the model was made to read."""
+        """Context length of the model in tokens, or None."""
         return getattr(self.own.config, "max_position_embeddings", None)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return scores."""
+        """Return logits."""
         return self.own(input_ids=tokens, use_cache=False).logits
 
     def stack(self) -> LayerStack | None:
-        """Return the layers; None of another kind than Llama's, or where something listens to the model as a whole."""
+        """Return the layers; None for layers unlike Llama's, or if hooks are attached to the model as a whole."""
         if not is_like_llama(self.own) or is_listened_to(self, self.own, self.own.model):
             return None
         return LlamaLayers(self.own)
 
     def continued(self, tokens: Tensor, length: int) -> Tensor:
-        """Return the next `length` tokens (B, length), each with the highest score.
+        """Return a greedy continuation, tokens (B, length).
 
         Args:
-            tokens: beginnings (B, t) of equal length t >= 1.
-            length: number of new tokens; an end of text does not stop them.
+            tokens: prefixes (B, t) of equal length t >= 1.
+            length: number of new tokens; an end-of-text token does not stop generation.
         """
         from transformers import DynamicCache  # noqa: PLC0415 - an extra, and slow to import
 
@@ -81,7 +81,7 @@ class CausalModel(nn.Module):
 
 
 def load(kind: str, folder: Path, **settings: Any) -> Any:
-    """Load a model of the transformers package in single precision, without running code of the folder.
+    """Load a transformers model in single precision, without running code from the folder.
 
     Args:
         kind: name of the package's class for the model's task.

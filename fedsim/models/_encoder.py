@@ -1,4 +1,4 @@
-"""Code of sentence encoders: the shape of their inputs, and the mean over a sentence's tokens."""
+"""Input check and mean pooling of sentence encoders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sentence_shape(spec: InputSpec, model: str, longest: int) -> tuple[int, int]
     Args:
         spec: shape and labels of the examples.
         model: the model's name, for the message.
-        longest: largest number of tokens that the model reads.
+        longest: context length of the model.
 
     Raises:
         FedsimError: the inputs are not text, have labels, or are too long.

@@ -1,4 +1,4 @@
-"""Settings that networks of graphs share."""
+"""Settings and construction of graph networks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class GraphConfig(Config):
 
 
 def graph_network(name: str, layer: type[GraphLayer], config: GraphConfig, spec: InputSpec) -> nn.Module:
-    """Build a network of layers of one kind.
+    """Build a graph network from layers of one type.
 
     Raises:
-        FedsimError: the examples are no graphs.
+        FedsimError: the examples are not graphs.
     """
     if spec.vocabulary is not None or len(spec.shape) != _MATRIX or spec.shape[1] <= spec.shape[0]:
         raise FedsimError(

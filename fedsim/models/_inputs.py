@@ -1,4 +1,4 @@
-"""Check the inputs of models of images and of windows."""
+"""Check the input shapes of image models and of time-series models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 
-_IMAGE, _WINDOW = 3, 2  # dimensions of one
+_IMAGE, _WINDOW = 3, 2  # number of dimensions
 
 
 def image_shape(spec: InputSpec, model: str, smallest: int = 1) -> tuple[int, int, int]:
@@ -34,7 +34,7 @@ def image_shape(spec: InputSpec, model: str, smallest: int = 1) -> tuple[int, in
 
 
 def window_shape(spec: InputSpec, model: str) -> tuple[int, int]:
-    """Return (times, variables) of a window; of an image each row of pixels is a time.
+    """Return (times, variables) of a window; in an image each row of pixels is a time step.
 
     Args:
         spec: shape of the inputs.
@@ -52,5 +52,5 @@ def window_shape(spec: InputSpec, model: str) -> tuple[int, int]:
 
 
 def as_windows(inputs: Tensor) -> Tensor:
-    """Return windows (B, times, variables) as they are, and images (B, C, H, W) as their rows (B, H, C W)."""
+    """Return windows (B, times, variables) unchanged, and images (B, C, H, W) as their rows (B, H, C W)."""
     return inputs if inputs.ndim == _IMAGE else inputs.movedim(1, 2).flatten(2)

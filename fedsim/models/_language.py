@@ -1,4 +1,4 @@
-"""Code of language models: the shape of their inputs, an output layer tied to the embedding, and one for tags."""
+"""Input check and output layers of language models: tied to the embedding, or for tags."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
 
 
 def scores_tokens(spec: InputSpec) -> bool:
-    """Say whether outputs are scores of every token, so that the model's own output layer serves."""
+    """Return whether the outputs are logits of all tokens, so that the model's own output layer is used."""
     return spec.classes == spec.vocabulary
 
 
 class TiedHead(nn.Module):
-    """Scores of all tokens by the embedding's weight, which stays a parameter of the embedding.
+    """Output layer with the embedding's weight, which stays a parameter of the embedding.
 
     With two names for one tensor, an optimizer that changes tensors by name could not train it.
     """
@@ -37,7 +37,7 @@ class TiedHead(nn.Module):
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self.out_features = embedding.num_embeddings
-        self._shared = [embedding]  # in a list: a plain attribute would make it a submodule
+        self._shared = [embedding]  # in a list, since a plain attribute would become a submodule
 
     @property
     def rows(self) -> Tensor:
@@ -45,21 +45,22 @@ class TiedHead(nn.Module):
         return self._shared[0].weight
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return scores (B, T, V) of hidden states (B, T, width)."""
+        """Return logits (B, T, V) of hidden states (B, T, width)."""
         return F.linear(hidden, self._shared[0].weight)
 
 
 def matrix_of(head: nn.Module) -> Tensor | None:
-    """Return the matrix (V, width) that an output layer multiplies with, or None where it does more."""
+    """Return the weight (V, width) of an output layer without further operations, or None."""
     if isinstance(head, TiedHead):
         return head.rows
     return head.weight if type(head) is nn.Linear and head.bias is None else None
 
 
 class TaggingHead(nn.Module):
-    """Scores of K tags (B, T, K) from hidden states (B, T, width): dropout, then one linear layer with a bias.
+    """Logits of K tags (B, T, K) from hidden states (B, T, width): dropout, then a linear layer with bias.
 
-    Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. The layer starts like Llama's layers, with a bias of zero.
+    Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. The layer is initialised like Llama's layers, with zero
+    bias.
 
     Args:
         width: size of a hidden state.
@@ -74,5 +75,5 @@ class TaggingHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return scores."""
+        """Return logits."""
         return self.score(self.dropout(hidden))

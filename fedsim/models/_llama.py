@@ -1,4 +1,4 @@
-"""The layers of the transformers package's models of Llama's kind, one by one."""
+"""Run transformers models with Llama's architecture layer by layer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fedsim.core.past import KeyValues
 from fedsim.core.past.stack import is_listened_to
 from fedsim.models._language import matrix_of
 
-_KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers do what Llama's do between embedding and output layer
-_CHANGING = {"dynamic", "longrope"}  # rotary positions that depend on the length of the whole text
-_KEEPERS = ("cache", "past_key_values", "past_key_value")  # names that releases gave to the argument of a layer
+_KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # architectures with Llama's layers between embedding and output layer
+_CHANGING = {"dynamic", "longrope"}  # types of rotary positions that depend on the text length
+_KEEPERS = ("cache", "past_key_values", "past_key_value")  # names of a layer's cache argument, by release
 
 _ATTENTION = "_attn_implementation_internal"
 
 
 def is_like_llama(model: Any) -> bool:
-    """Say whether a model's layers can be run one by one: full attention, with positions that rotate evenly."""
+    """Return whether a model can be run layer by layer: full attention, and length-independent rotary positions."""
     return (
         model.config.model_type in _KINDS
         and not getattr(model.config, "sliding_window", None)
@@ -35,7 +35,7 @@ def _keeper(layer: Any) -> str:
 
 
 class LlamaLayers:
-    """The layers of a model of the transformers package."""
+    """The layers of a transformers model."""
 
     def __init__(self, model: Any) -> None:
         self._model, self._inner, self._head = model, model.model, model.get_output_embeddings()
@@ -43,20 +43,20 @@ class LlamaLayers:
 
     @property
     def depth(self) -> int:
-        """How many layers it has."""
+        """Number of layers."""
         return len(self._inner.layers)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Return the embedding."""
+        """Return the token embeddings."""
         return self._inner.embed_tokens(tokens)
 
     def place(self, hidden: Tensor, positions: Tensor) -> Any:
-        """Return cosines and sines."""
+        """Return the cosines and sines of rotary positions."""
         return self._inner.rotary_emb(hidden, position_ids=positions)
 
     def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
-        """Run a layer, with fused attention: the model's own is one that can be differentiated twice, and slower."""
-        config = vars(self._model.config)  # past its property, which takes a hundredth of a pass
+        """Run a layer with fused attention, faster than the model's own twice-differentiable attention."""
+        config = vars(self._model.config)  # bypasses the property, which costs a hundredth of a pass
         before, config[_ATTENTION] = config[_ATTENTION], "sdpa"
         try:
             output = self._inner.layers[number](
@@ -67,14 +67,14 @@ class LlamaLayers:
         return output[0] if isinstance(output, tuple) else output  # older releases return a tuple
 
     def norm(self, hidden: Tensor) -> Tensor:
-        """Return what the output layer reads."""
+        """Return the input of the output layer."""
         return self._inner.norm(hidden)
 
     @property
     def weight(self) -> Tensor | None:
-        """The output layer, where it is a matrix and nothing else."""
+        """The output layer's matrix; None if it does more, or if hooks are attached."""
         return None if is_listened_to(self._head, self._inner.norm) else matrix_of(self._head)
 
     def score(self, hidden: Tensor) -> Tensor:
-        """Return the scores."""
+        """Return the logits."""
         return self._head(self._inner.norm(hidden))

@@ -1,4 +1,4 @@
-"""A block of Llama's kind, of ordinary modules whose gradient can be differentiated."""
+"""A Llama block built from plain modules, twice differentiable."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-_Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all of them
+_Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all keys and values
 _ALL = slice(None)
 
 
 class Sizes(Protocol):
-    """What a block is told: settings of its model."""
+    """Settings of a block."""
 
     dropout: float
     width: int
@@ -25,12 +25,12 @@ class Sizes(Protocol):
 
     @property
     def key_value_heads(self) -> int:
-        """Heads of keys and values, a divisor of the heads."""
+        """Number of key and value heads, a divisor of the number of heads."""
         ...
 
 
 class LlamaBlock(nn.Module):
-    """Hidden states (B, T, width) to hidden states: attention and a gated MLP, each behind a norm."""
+    """Hidden states (B, T, width) to hidden states: attention and a gated MLP, each after a norm."""
 
     def __init__(self, config: Sizes) -> None:
         super().__init__()
@@ -50,10 +50,15 @@ class LlamaBlock(nn.Module):
         shares: Tensor | None = None,
         seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Return what the block makes of tokens at positions (B, T); from 0 on where they are None.
+        """Return the hidden states after the block.
 
-        Attention that a token gets is multiplied by its share (B, S), and rows are made to add up to 1 again. It is
-        shown to `seen`, before any of it is dropped out.
+        Args:
+            hidden: hidden states (B, T, width).
+            attention_mask: additive mask, or None.
+            positions: positions (B, T) of the tokens; None for 0, 1, ...
+            past: appends new keys and values to a cache and returns all of them.
+            shares: factors (B, S) of the attention on each token; rows are renormalised to sum 1.
+            seen: receives the attention weights before dropout.
         """
         attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past, shares, seen)
         hidden = hidden + self.dropout(attended)
@@ -61,9 +66,9 @@ class LlamaBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (1 or B, 1, T, S).
+    """Attention with an explicit softmax, which is twice differentiable, and an additive mask (1 or B, 1, T, S).
 
-    With `past`, tokens at `positions` (B, T) also see those whose keys and values it adds.
+    With `past`, tokens at `positions` (B, T) also attend to the cached keys and values.
     """
 
     def __init__(self, config: Sizes) -> None:
@@ -100,16 +105,16 @@ class _Attention(nn.Module):
     def queries_keys(
         self, tokens: Tensor, positions: Tensor | None = None, rows: slice = _ALL
     ) -> tuple[Tensor, Tensor]:
-        """Return what heads compare, (B, heads, T, F) and (B, heads of keys, T, F), turned by their positions.
+        """Return rotated queries (B, heads, T, F) and keys (B, key heads, T, F).
 
-        Queries are those of a slice of the tokens.
+        Queries are restricted to a slice of the tokens.
         """
         queries, keys = self._heads(self.q_proj(tokens[:, rows])), self._heads(self.k_proj(tokens))
         places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
         return _rotate(queries, places[..., rows], self._base), _rotate(keys, places, self._base)
 
     def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None, shares: Tensor | None = None) -> Tensor:
-        """Return attention (B, heads, T, S), each row of which adds up to 1."""
+        """Return attention weights (B, heads, T, S); each row sums to 1."""
         scores = queries @ keys.repeat_interleave(self._repeats, 1).mT / math.sqrt(self._features)
         weights = (scores if mask is None else scores + mask).softmax(-1)
         if shares is None:

@@ -1,4 +1,4 @@
-"""The vision transformer of arXiv 2208.06163: pre-norm blocks, explicit softmax, dropout at five places."""
+"""The vision transformer of arXiv 2208.06163: pre-norm blocks, explicit softmax, five dropout positions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Positions = Literal["learned", "sinusoidal", "none"]
 
 
 class VisionTransformer(nn.Module):
-    """Images (B, C, H, W) to class scores (B, classes), read from the class token.
+    """Images (B, C, H, W) to class logits (B, classes), computed from the class token.
 
-    The class token and learned positions are drawn from N(0, 1). All places share one dropout rate: after adding
+    The class token and learned positions are initialised from N(0, 1). All dropout modules share one rate: after adding
     positions, and in every block after the softmax, the output projection, the GELU and the second MLP layer.
 
     Args:
@@ -32,7 +32,7 @@ class VisionTransformer(nn.Module):
         positions: learned; sinusoidal (fixed; Vaswani et al. 2017, arXiv 1706.03762, section 3.5); or none.
 
     Raises:
-        FedsimError: the inputs are not images or do not divide into patches, or the width does not divide into
+        FedsimError: the inputs are not images, are not divisible into patches, or the width is not divisible by the
             heads.
     """
 
@@ -82,7 +82,7 @@ def sinusoids(tokens: int, width: int) -> Tensor:
 
 
 class TokenBlock(nn.Module):
-    """Attention, then MLP; each reads normalised tokens (B, T, width) and is added to the tokens."""
+    """Attention, then MLP, each with a residual connection and pre-norm, on tokens (B, T, width)."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The loop of a model that reads images and text: every layer one by one, with reducers between them."""
+"""Base class of vision-language models that run layer by layer, with visual token reducers in between."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError
 from fedsim.core.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
 
-Seen = Callable[[Tensor], None]  # is shown the attention of a layer that runs, (B, heads, L, L)
+Seen = Callable[[Tensor], None]  # receives the attention weights (B, heads, L, L) of a layer
 
 
 class VisionEncoder(ABC):
-    """A vision encoder, layer by layer, with the projector behind it."""
+    """A vision encoder, layer by layer, with the projector after it."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -24,15 +24,15 @@ class VisionEncoder(ABC):
 
     @abstractmethod
     def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
-        """Return what a layer makes of a stream. It shows its attention to `seen` if it has it."""
+        """Return the hidden states after a layer; pass its attention weights to `seen` if available."""
 
     @abstractmethod
     def view(self, number: int) -> LayerView:
-        """Return a layer, to be asked about its attention."""
+        """Return a view of a layer's attention."""
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
-        """Return patches (B, n, width) as the language model reads them."""
+        """Return patches (B, n, width) projected to the language model's width."""
 
 
 class LanguageModel(ABC):
@@ -44,29 +44,32 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
-        """Return what a layer makes of a stream. Keys and values go to `held`, attention to `seen` where it has any."""
+        """Return the hidden states after a layer; store keys and values in `held`, pass attention to `seen`.
+
+        Not every model provides attention.
+        """
 
     @abstractmethod
     def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
-        """Return what a layer makes of one more token (B, 1, width)."""
+        """Return the hidden state of one more token (B, 1, width) after a layer."""
 
     @abstractmethod
     def view(self, number: int) -> LayerView:
-        """Return a layer, to be asked about its attention."""
+        """Return a view of a layer's attention."""
 
     @abstractmethod
     def score(self, hidden: Tensor) -> Tensor:
-        """Return the scores (..., V) of the next token."""
+        """Return the logits (..., V) of the next token."""
 
 
 class VisionLanguage(nn.Module):
-    """Images, questions and answers to scores of the answer's tokens.
+    """Images, questions and answers to logits of the answer's tokens.
 
     Attributes:
-        reducers: act on the visual tokens, in their order.
-        visual: what it says of itself.
-        listeners: are called with what each layer of the language model read, after every pass.
-        dialogue: questions and answers for those who show images alone; image i gets the i-th, from the first on again.
+        reducers: reducers of visual tokens, in the order of application.
+        visual: shape of the model.
+        listeners: called after every pass with the inputs of each language model layer.
+        dialogue: default questions and answers for calls with images alone; image i gets entry i modulo their number.
         end: token that ends an answer.
     """
 
@@ -89,18 +92,18 @@ class VisionLanguage(nn.Module):
 
     @abstractmethod
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens before the image, and those behind it that ask."""
+        """Return the tokens before the image, and the tokens of the question after it."""
 
     def forward(self, images: Tensor, question: Tensor | None = None, answer: Tensor | None = None) -> Tensor:
-        """Return the scores (B, 1 + A, V) of an answer's tokens, each given those before it.
+        """Return the logits (B, 1 + A, V) of an answer's tokens, each given the previous tokens.
 
         Args:
             images: (B, C, H, W).
-            question: tokens (B, T); absent: those that the model was told.
-            answer: tokens (B, A) of it but the last one.
+            question: tokens (B, T); those of `dialogue` if absent.
+            answer: tokens (B, A) of the answer without its last token.
 
         Raises:
-            FedsimError: there is no question.
+            FedsimError: neither a question nor a dialogue is given.
         """
         if question is None:
             question, answer = self._dialogue_of(len(images))
@@ -108,7 +111,7 @@ class VisionLanguage(nn.Module):
         return self.language().score(stream.hidden[:, stream.predicting])
 
     def encode(self, images: Tensor, question: Tensor) -> Stream:
-        """Return the projected visual tokens alone. Reducers see the question, and no text stands in the stream."""
+        """Return the projected visual tokens as a stream without text. Reducers see the question."""
         notes: dict[str, Tensor] = {}
         for reducer in self._reducers():
             notes.update(reducer.look(images, question))
@@ -141,7 +144,7 @@ class VisionLanguage(nn.Module):
         )
 
     def sequence(self, encoded: Stream, question: Tensor, answer: Tensor | None = None) -> Stream:
-        """Return what the language model reads: visual tokens at their places, and text behind all that there were."""
+        """Return the language model's input: visual tokens at their positions, text after all original patches."""
         front, asking = self.laid_out(question)
         text = asking if answer is None else torch.cat((asking, answer), 1)
         rows, before, behind = len(text), front.shape[1], text.shape[1]
@@ -184,12 +187,12 @@ class VisionLanguage(nn.Module):
         return stream
 
     def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> ReadPrompt:
-        """Read visual tokens and a question, and keep what was read.
+        """Process visual tokens and a question (prefill), and return the cache and the first logits.
 
         Args:
-            encoded: visual tokens, of `encode` or some of them.
+            encoded: all or some visual tokens from `encode`.
             question: tokens (B, T).
-            is_contiguous: whether positions are counted anew, as if there had been no other visual tokens.
+            is_contiguous: whether positions are renumbered as if dropped visual tokens had not existed.
         """
         sequence = self.sequence(encoded, question)
         held = Held(self.visual.layers, len(question))
@@ -199,7 +202,7 @@ class VisionLanguage(nn.Module):
         return ReadPrompt(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
 
     def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
-        """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
+        """Process one more token (B,) of each answer, extend `read`, and return the logits (B, V) of the next token."""
         language = self.language()
         hidden = language.embed(tokens[:, None])
         for number in range(self.visual.layers):
@@ -211,7 +214,7 @@ class VisionLanguage(nn.Module):
 
     @torch.no_grad()
     def answers(self, images: Tensor, question: Tensor, longest: int = 8) -> list[tuple[int, ...]]:
-        """Return the likeliest tokens of each answer, one after the other, without its end; of at most so many."""
+        """Return greedy answers without their end token, of at most `longest` tokens."""
         read = self.begin(self.encode(images, question), question)
         written = [read.scores.argmax(-1)]
         while len(written) < longest and not bool(torch.stack(written).eq(self.end).any(0).all()):
@@ -230,7 +233,7 @@ class VisionLanguage(nn.Module):
         return question[chosen], None if answer is None else answer[chosen]
 
     def _encoder_layers(self) -> tuple[int, int]:
-        """Return how many layers of the encoder reducers ask, and how many run: nobody reads the last one's output."""
+        """Return the numbers of encoder layers that reducers inspect and that run; the last output may be unused."""
         every, projected = self.visual.encoder_layers, self.visual.feature_layer + 1
         if any(reducer.reads_all_of_encoder for reducer in self._reducers()):
             return every, every
@@ -243,7 +246,7 @@ class VisionLanguage(nn.Module):
 
 
 class _Remembering:
-    """A layer that remembers the attention of the pass in which it ran, so that nobody computes it again."""
+    """A layer view that caches the attention of the last pass, to avoid recomputation."""
 
     def __init__(self, view: LayerView) -> None:
         self.number, self._view = view.number, view
@@ -251,7 +254,7 @@ class _Remembering:
         self._weights: Tensor | None = None
 
     def reading(self, stream: Stream) -> Seen:
-        """Return what the layer shall show its attention to when it reads a stream."""
+        """Return the callback that records the layer's attention on a stream."""
         self._read = stream
         return self._see
 

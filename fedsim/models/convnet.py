@@ -1,7 +1,7 @@
 """Plain convolutional network: four 3x3 convolutions, two of them with stride 2, dropout, a linear head.
 
-Source: none (no arXiv id); group normalisation is Wu, He 2018, arXiv 1803.08494. What it may leak: without pooling
-every pixel keeps its place in the flattened features; group normalisation hides the scale of what it normalises.
+Source: none (no arXiv id); group normalisation is Wu, He 2018, arXiv 1803.08494. Leakage: without pooling every pixel
+keeps its position in the flattened features; group normalisation hides the scale of its input.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""EDM U-Net: a small denoiser of images, which takes noise of a known standard deviation off them.
+"""EDM U-Net: a small denoiser of images with noise of known standard deviation.
 
 Paper: Karras et al. 2022, arXiv 2206.00364, table 1: D(x, s) = c_skip x + c_out F(c_in x, ln(s) / 4),
-c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2), c_in = 1 / sqrt(s^2 + d^2); d is the data's deviation.
-F has residual blocks, attention at the lowest resolution, and a skip from each block of the encoder to the decoder.
-What it may leak: convolutions see the noisy image, and the gradient of the last one
-weighs what was wrong in it, so that the update shows image and noise mixed.
+c_skip = d^2 / (s^2 + d^2), c_out = s d / sqrt(s^2 + d^2), c_in = 1 / sqrt(s^2 + d^2); d is the data's standard
+deviation. F has residual blocks, attention at the lowest resolution, and a skip from each block of the encoder to the
+decoder. Leakage: convolutions see the noisy image, and the gradient of the last convolution weights it by the output
+error, so the update mixes image and noise.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def edm_unet(config: EdmUnetConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: the inputs are no images, or their sides cannot be halved so often.
+        FedsimError: the inputs are not images, or their sides cannot be halved often enough.
     """
     _, height, width = image_shape(spec, "edm-unet")
     factor = 2 ** (len(config.multipliers) - 1)
@@ -58,10 +58,10 @@ def edm_unet(config: EdmUnetConfig, spec: InputSpec) -> nn.Module:
 
 
 class EdmUnet(nn.Module):
-    """Noisy images (B, C, H, W) to images without noise.
+    """Noisy images (B, C, H, W) to denoised images.
 
     Attributes:
-        classes: how many classes it is told; 0 for none.
+        classes: number of classes as condition; 0 for an unconditional model.
     """
 
     def __init__(self, config: EdmUnetConfig, spec: InputSpec) -> None:
@@ -71,12 +71,12 @@ class EdmUnet(nn.Module):
         self.network = _Network(config, spec)
 
     def forward(self, x: Tensor, noise: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        """Return the images.
+        """Return the denoised images.
 
         Args:
             x: noisy images.
-            noise: standard deviation of the noise in each, shape (B,); that of the data when absent.
-            labels: class of each, shape (B,), or -1 for none; none when absent.
+            noise: standard deviation of the noise in each image, shape (B,); that of the data if absent.
+            labels: class of each image, shape (B,), or -1 for none; none if absent.
         """
         variance = self._std**2
         s = x.new_full((len(x),), self._std) if noise is None else noise
@@ -155,7 +155,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Every place looks at all others, with one head; written out, for second derivatives."""
+    """Single-head attention over all pixels, written out for second derivatives."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

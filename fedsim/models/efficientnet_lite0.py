@@ -1,10 +1,10 @@
-"""EfficientNet-Lite0 with ImageNet weights, frozen, and a linear head that is trained.
+"""EfficientNet-Lite0 with frozen ImageNet weights, and a trained linear head.
 
 Paper: Tan, Le 2019, arXiv 1905.11946; the Lite variant (no squeeze and excitation, ReLU6) has no paper.
 Architecture and weights (Apache-2.0) come from two small packages. Images of any size, with one or three channels, are
 converted to the network's training format. Batch normalisation is folded into the convolutions, since the network is
-frozen, so nothing mixes examples of a batch. What it may leak: updates hold only the head, whose gradient shows labels
-and the 1280 features of an image; pixels only as far as features show them.
+frozen, so nothing mixes examples of a batch. Leakage: updates contain only the head; its gradient shows labels and the
+1280 features of an image, and pixels only as far as features show them.
 """
 
 from __future__ import annotations

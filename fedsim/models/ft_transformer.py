@@ -1,7 +1,7 @@
-"""FT-Transformer: a token for each feature of a table's row, a class token, and blocks that normalise in front.
+"""FT-Transformer: a token for each feature of a table row, a class token, and pre-norm blocks.
 
-Paper: Gorishniy et al. 2021, arXiv 2106.11959. What it may leak: numbers and categories have parameters of their own,
-whose gradients at batch size 1 give the row, whatever follows, dropout included.
+Paper: Gorishniy et al. 2021, arXiv 2106.11959. Leakage: numbers and categories have their own parameters. At batch
+size 1 the gradients of these give the row, whatever follows, dropout included.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ft_transformer(config: FtTransformerConfig, spec: InputSpec) -> nn.Module:
     """Build the transformer.
 
     Raises:
-        FedsimError: the inputs are no rows of a table, or the width is not a multiple of the heads.
+        FedsimError: the inputs are not table rows, or the width is not a multiple of the heads.
     """
     if len(spec.shape) != 1 or spec.vocabulary is not None:
         raise FedsimError(f"model 'ft-transformer' reads rows of a table, got inputs of shape {tuple(spec.shape)}.")

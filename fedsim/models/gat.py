@@ -1,9 +1,9 @@
-"""Graph attention network: every node takes shares of itself and its neighbours by their values, one head.
+"""Graph attention network with one head: every node averages itself and its neighbours by attention weights S.
 
     S_ij = softmax over j = i and neighbours of leaky_relu(a . v_i + b . v_j),   v = W h + bias
 
-Paper: Velickovic et al. 2018, arXiv 1710.10903. What it may leak: a layer's weight gradient spans what the nodes held
-in front of it, as long as there are fewer nodes than hidden values; S can nearly always be inverted.
+Paper: Velickovic et al. 2018, arXiv 1710.10903. Leakage: a layer's weight gradient spans the nodes' inputs if there are
+fewer nodes than hidden units; S is nearly always invertible.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SLOPE = 0.2  # of the leaky ReLU, the paper's
 
 
 class AttentionOfNodes(GraphLayer):
-    """Shares by the values of both nodes."""
+    """Graph layer with attention weights from the values of both nodes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Make the linear layer and both halves of the attention."""
+        """Create the linear layer and both halves of the attention."""
         super().__init__(inputs, outputs)
         self.taking, self.given = nn.Linear(outputs, 1, bias=False), nn.Linear(outputs, 1, bias=False)
 
@@ -42,6 +42,6 @@ def gat(config: GraphConfig, spec: InputSpec) -> nn.Module:
     """Build the network.
 
     Raises:
-        FedsimError: the examples are no graphs.
+        FedsimError: the examples are not graphs.
     """
     return graph_network("gat", AttentionOfNodes, config, spec)

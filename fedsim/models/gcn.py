@@ -1,9 +1,9 @@
-"""Graph convolutional network: every node takes shares of itself and its neighbours by their numbers of neighbours.
+"""Graph convolutional network: every node averages itself and its neighbours by degree-normalised weights S.
 
     S_ij = 1 / sqrt((d_i + 1) (d_j + 1)) for i = j and for neighbours, else 0
 
-Paper: Kipf, Welling 2017, arXiv 1609.02907. What it may leak: a layer's weight gradient spans what the nodes held in
-front of it, as long as S can be inverted and there are fewer nodes than hidden values.
+Paper: Kipf, Welling 2017, arXiv 1609.02907. Leakage: a layer's weight gradient spans the nodes' inputs if S is
+invertible and there are fewer nodes than hidden units.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fedsim.models._graph import GraphConfig, graph_network
 
 
 class ConvolutionOfNodes(GraphLayer):
-    """Shares by numbers of neighbours."""
+    """Graph layer with weights from degrees."""
 
     def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
-        """Return the joined nodes and the node itself, over the roots of their degrees."""
+        """Return the adjacency matrix with self-loops, normalised by the square roots of the degrees."""
         scale = graphs.is_node / (graphs.degrees + 1).sqrt()
         around = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
         return scale[..., :, None] * around * scale[..., None, :]
@@ -32,6 +32,6 @@ def gcn(config: GraphConfig, spec: InputSpec) -> nn.Module:
     """Build the network.
 
     Raises:
-        FedsimError: the examples are no graphs.
+        FedsimError: the examples are not graphs.
     """
     return graph_network("gcn", ConvolutionOfNodes, config, spec)

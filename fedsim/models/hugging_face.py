@@ -1,7 +1,7 @@
 """A causal language model, or tagger, from a local Hugging Face folder, without downloads and without running its code.
 
-Source: the transformers package (Wolf et al. 2020, arXiv 1910.03771). Weights are read only from safetensors. What it
-may leak: a trained model memorises, and its embedding's gradient names the words of a batch.
+Source: the transformers package (Wolf et al. 2020, arXiv 1910.03771). Weights are read only from safetensors. Leakage:
+a trained model memorises, and its embedding's gradient reveals the words of a batch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """LeNet of the gradient-inversion literature: three 5x5 convolutions of stride 2, dropout, a linear head.
 
 Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, which attacks a LeNet but does not publish its layers; these
-follow the same group's arXiv 2309.04515. What it may leak: without pooling and with 64 features at 32x32 pixels it is
-an easy target. An inactive ReLU feature has a zero gradient like a dropped one, so its mask entry cannot be read.
+follow the same group's arXiv 2309.04515. Leakage: without pooling and with 64 features at 32x32 pixels it is an easy
+target. An inactive ReLU feature has a zero gradient like a dropped feature, so its mask entry cannot be inferred.
 """
 
 from __future__ import annotations

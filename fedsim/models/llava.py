@@ -1,7 +1,7 @@
-"""LLaVA of the transformers package, from a folder: the same reducers act between its layers.
+"""LLaVA of the transformers package, from a folder, with visual token reducers between its layers.
 
 Paper: Liu et al. 2023, arXiv 2304.08485 and 2310.03744: a CLIP vision encoder whose class token is not projected, and a
-Llama. A question is the tokens of a whole prompt, with as many image tokens as the image has patches.
+Llama. A question is a whole prompt in tokens, with as many image tokens as the image has patches.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ def load_llava(folder: Path) -> Llava:
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: the checkpoint cannot be loaded, or is none of LLaVA with CLIP and Llama.
+        FedsimError: the checkpoint cannot be loaded, or is not a LLaVA with CLIP and Llama.
     """
     return Llava(load(_KIND, folder))
 
 
 class Llava(VisionLanguage):
-    """Images (B, 3, H, W), prompts (B, T) and answers to scores of the answer's tokens.
+    """Images (B, 3, H, W), prompts (B, T) and answers to logits of the answer's tokens.
 
     Args:
         wrapped: a `LlavaForConditionalGeneration`.
 
     Raises:
-        FedsimError: its parts are of other kinds, or it projects several layers or the class token.
+        FedsimError: encoder or language model have another architecture, or it projects several layers or the class
+            token.
     """
 
     def __init__(self, wrapped: Any) -> None:
@@ -77,10 +78,12 @@ class Llava(VisionLanguage):
         return _LlamaLanguage(self.own)
 
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tokens in front of the image tokens, and those behind.
+        """Return the tokens before and after the image tokens.
 
         Raises:
-            FedsimError: image tokens are missing, are not as many as an image has patches, or stand at other places.
+            FedsimError: the number of image tokens is not the number of patches, or they are not contiguous and at the
+                same
+                positions in all prompts.
         """
         is_image = question == self.own.config.image_token_id
         counts = is_image.sum(1)
@@ -194,14 +197,14 @@ class _LlamaView:
 
 
 class _Passing:
-    """Keeps no keys."""
+    """Cache that stores no keys."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         return keys, values
 
 
 def _causal(wrapped: Any) -> Any:
-    """Return the language model as one of its own, with its output layer."""
+    """Return the language model and its output layer as a separate model."""
     inner = wrapped.model.language_model
     return SimpleNamespace(config=inner.config, model=inner, get_output_embeddings=lambda: wrapped.lm_head)
 

@@ -1,7 +1,7 @@
-"""Convolutions for masks: layers of 3 x 3 with padding, and one of 1 x 1 that scores each class at each pixel.
+"""Segmentation network: 3x3 convolutions with padding, and a 1x1 convolution to class logits at each pixel.
 
-What it may leak: the last layer alone tells how many pixels have each class; with the image known, the gradients of all
-layers tell which.
+Leakage: the last layer alone reveals the number of pixels of each class; with a known image, the gradients of all
+layers reveal the class of each pixel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 
-_IMAGE = 3  # dimensions of one
+_IMAGE = 3  # number of dimensions
 
 
 class MaskConvnetConfig(Config):
@@ -30,7 +30,7 @@ def mask_convnet(config: MaskConvnetConfig, spec: InputSpec) -> nn.Module:
     """Build the network for images (C, H, W); it returns (B, classes, H, W).
 
     Raises:
-        FedsimError: the inputs are no images.
+        FedsimError: the inputs are not images.
     """
     if len(spec.shape) != _IMAGE:
         raise FedsimError(f"model 'mask-convnet' reads images (C, H, W), got shape {spec.shape}.")

@@ -1,7 +1,7 @@
-"""Perceptron for masks: dense layers from all pixels of an image to a score of each class at each pixel.
+"""Segmentation perceptron: dense layers from all pixels of an image to class logits at each pixel.
 
-What it may leak: at batch size 1 the first weight gradient has rank one, and its right factor is the image; from
-the image follows what is said of all pixels, and so the mask from the gradient.
+Leakage: at batch size 1 the first weight gradient has rank one, and its right factor is the image. The image determines
+the predictions of all pixels, so the gradient then reveals the mask.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 
-_IMAGE = 3  # dimensions of one
+_IMAGE = 3  # number of dimensions
 
 
 class MaskMlpConfig(Config):
@@ -30,7 +30,7 @@ def mask_mlp(config: MaskMlpConfig, spec: InputSpec) -> nn.Module:
     """Build the perceptron for images (C, H, W); it returns (B, classes, H, W).
 
     Raises:
-        FedsimError: the inputs are no images.
+        FedsimError: the inputs are not images.
     """
     if len(spec.shape) != _IMAGE:
         raise FedsimError(f"model 'mask-mlp' reads images (C, H, W), got shape {spec.shape}.")

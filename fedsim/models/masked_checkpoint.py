@@ -1,9 +1,9 @@
 """A masked diffusion language model, LLaDA or Dream, from a local Hugging Face folder, without running its own code.
 
-Papers: Nie et al. 2025, arXiv 2502.09992; Ye et al. 2025, arXiv 2508.15487. Both folders bring code for their model,
-which is never run: LLaDA's weights are those of a Llama and Dream's those of a Qwen 2, some under other names, read
-without a causal mask. Dream scores the token of a place at the place before. What it may leak: a trained model
-memorises, and its embedding's gradient names the visible words of a batch.
+Papers: Nie et al. 2025, arXiv 2502.09992; Ye et al. 2025, arXiv 2508.15487. Both folders contain model code, which is
+never run: LLaDA's weights are those of a Llama and Dream's those of a Qwen 2, partly under other names, without a
+causal mask. Dream predicts each token at the previous position. Leakage: a trained model memorises, and its
+embedding's gradient reveals the visible words of a batch.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedsim.models._llama import LlamaLayers
 
 _NAME = "masked-checkpoint"
 _LLADA, _DREAM = "llada", "Dream"
-_ALWAYS = {  # settings of LLaDA that its published models share; another value is another model
+_ALWAYS = {  # settings shared by all published LLaDA models; other values are not supported
     "block_type": "llama",
     "layer_norm_type": "rms",
     "activation_type": "silu",
@@ -81,8 +81,9 @@ def masked_checkpoint(config: MaskedCheckpointConfig, spec: InputSpec) -> nn.Mod
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: no such folder, a checkpoint of another kind, weights that are missing or in another format, no
-            mask token, a tokenizer of another model, or examples longer than the model's context.
+        FedsimError: no such folder, a checkpoint of another architecture, weights that are missing or in another
+            format,
+            no mask token, a tokenizer of another model, or examples longer than the model's context.
     """
     length, vocabulary = text_shape(spec, _NAME)
     if not scores_tokens(spec):
@@ -99,13 +100,13 @@ def masked_checkpoint(config: MaskedCheckpointConfig, spec: InputSpec) -> nn.Mod
 
 
 class MaskedModel(nn.Module):
-    """Tokens (B, T) to scores of the token at each place (B, T, V); every token sees all others.
+    """Tokens (B, T) to logits of the token at each position (B, T, V), with bidirectional attention.
 
     Args:
-        wrapped: a causal model of the transformers package.
-        mask_token: stands at masked places.
-        is_shifted: whether the state at a place scores the next place's token.
-        padding: token that fills short examples; None where there is none.
+        wrapped: a causal transformers model.
+        mask_token: token at masked positions.
+        is_shifted: whether the hidden state at a position predicts the next position's token.
+        padding: token that pads short examples; None without padding.
     """
 
     def __init__(self, wrapped: Any, mask_token: int, is_shifted: bool, padding: int | None) -> None:
@@ -121,15 +122,15 @@ class MaskedModel(nn.Module):
 
     @property
     def context(self) -> int:
-        """Number of tokens that the model was made to read."""
+        """Context length of the model in tokens."""
         return self.own.config.max_position_embeddings
 
     def forward(self, tokens: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Return scores.
+        """Return logits.
 
         Args:
-            tokens: shape (B, T); the mask token may be among them.
-            masked: places (B, T) that are masked whatever stands there.
+            tokens: shape (B, T); may contain the mask token.
+            masked: positions (B, T) to mask, whatever their token.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
@@ -138,13 +139,15 @@ class MaskedModel(nn.Module):
         return self._placed(scores)
 
     def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor:
-        """Return scores (B, n, V) of some places alone; what they see is what the store returns.
+        """Return logits (B, n, V) of some positions, which attend to the store's keys and values.
 
         Args:
             tokens: shape (B, n).
-            positions: where they stand in the text, shape (B, n), ascending. In a shifted model the scores of a place
-                mean nothing where the one before is not among them.
-            store: takes the keys and values of each layer, and returns those of all places that are seen.
+            positions: their positions in the text, shape (B, n), ascending. In a shifted model the logits of a position
+                are
+                undefined if the previous position is not included.
+            store: receives the keys and values of each layer, and returns the keys and values of all attended
+                positions.
         """
         layers = LlamaLayers(self.own)
         hidden = layers.embed(tokens)
@@ -154,7 +157,7 @@ class MaskedModel(nn.Module):
         return self._placed(layers.score(hidden))
 
     def _placed(self, scores: Tensor) -> Tensor:
-        """Return scores at the places whose tokens they are of."""
+        """Return logits moved to the positions of the tokens that they predict."""
         return torch.cat((scores[:, :1], scores[:, :-1]), 1) if self.is_shifted else scores
 
 
@@ -222,7 +225,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def _renamed(name: str) -> str:
-    """Return the name that a weight of LLaDA has in a Llama; as it is where there is none."""
+    """Return the Llama name of a LLaDA weight; the name unchanged if it has none."""
     if name in _LLADA_WHOLE:
         return _LLADA_WHOLE[name]
     match = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight", name)
@@ -232,7 +235,7 @@ def _renamed(name: str) -> str:
 
 
 def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
-    """Return an untrained model of a checkpoint's sizes."""
+    """Return an untrained model with a checkpoint's sizes."""
     try:
         import transformers  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
@@ -259,7 +262,7 @@ def _fits(wrapped: Any, weights: Mapping[str, Tensor], path: Path) -> bool:
     """Check the shapes of weights.
 
     Raises:
-        FedsimError: one has another shape than its config.json says.
+        FedsimError: a weight has another shape than config.json implies.
     """
     expected = wrapped.state_dict()
     for name, tensor in weights.items():

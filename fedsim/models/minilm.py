@@ -1,8 +1,8 @@
 """MiniLM: all-MiniLM-L6-v2, a trained sentence encoder of 6 BERT blocks, 384 wide, from a package.
 
 Papers: Wang et al. 2020, arXiv 2002.10957 (the model), and Reimers, Gurevych 2019, arXiv 1908.10084 (the mean over
-tokens as embedding). It has 22.6 million parameters, 30,522 tokens, and dropout of 0.1 in every block. What it may
-leak: the embedding's gradient has a row for each token of the batch.
+tokens as embedding). It has 22.6 million parameters, 30,522 tokens, and dropout of 0.1 in every block. Leakage: the
+embedding's gradient has a nonzero row for each token of the batch.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: the inputs are not text, have labels or are longer than the context; the tokenizer is that of
-            another model; or the weights cannot be read.
+        FedsimError: the inputs are not text, have labels or are longer than the context; the tokenizer belongs to
+            another
+            model; or the weights cannot be read.
     """
     _, vocabulary = sentence_shape(spec, checkpoints.MINILM, _POSITIONS)
     rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
@@ -58,13 +59,13 @@ class MiniLm(nn.Module):
     """Tokens (B, T) to embeddings (B, 384).
 
     Args:
-        wrapped: a model of the transformers package.
+        wrapped: a transformers model.
         spec: shape and labels of the examples.
 
     Attributes:
         width: size of an embedding.
-        longest: largest number of tokens that it reads.
-        padding_token: token that fills short sentences; None where there is none.
+        longest: context length in tokens.
+        padding_token: token that pads short sentences; None without padding.
     """
 
     def __init__(self, wrapped: Any, spec: InputSpec) -> None:

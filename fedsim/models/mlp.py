@@ -1,7 +1,7 @@
 """Multilayer perceptron: flatten, then blocks of linear, activation, dropout, and a linear head.
 
 Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163: three hidden layers of 512 with GELU and without biases.
-What it may leak: at batch size 1 the first weight gradient has rank one, and its right factor is the input.
+Leakage: at batch size 1 the first weight gradient has rank one, and its right factor is the input.
 """
 
 from __future__ import annotations

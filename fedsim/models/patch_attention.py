@@ -1,7 +1,7 @@
-"""Attention on embedded patches: it sees patch and position directly, without a skip or a normalisation in front.
+"""Attention on embedded patches, without a skip connection or a normalisation before it.
 
-Paper: Lu et al. 2022, arXiv 2112.14087, whose closed form needs such a model. What it may leak: queries, keys and
-values are linear in the embedded patches, so their gradients are linear equations for the image.
+Paper: Lu et al. 2022, arXiv 2112.14087, whose closed form needs such a model. Leakage: queries, keys and values are
+linear in the embedded patches, so their gradients are linear equations for the image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PatchAttentionConfig(Config):
 
 @model("patch-attention", summary="one attention block that sees the embedded patches directly", related="2112.14087")
 def patch_attention(config: PatchAttentionConfig, spec: InputSpec) -> nn.Module:
-    """Build the block for images of any size; pixels beyond the last whole patch are not read.
+    """Build the block for images of any size; pixels beyond the last whole patch are ignored.
 
     Raises:
         FedsimError: the inputs are not images, or smaller than a patch.

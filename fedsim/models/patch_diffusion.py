@@ -1,13 +1,13 @@
-"""Patch diffusion: draws an image patch after patch, each by a small diffusion head behind a causal transformer.
+"""Patch diffusion: generates an image patch by patch, each by a small diffusion head after a causal transformer.
 
-Paper: Li, Tian, Li, Deng, He 2024, arXiv 2406.11838 (MAR): a transformer turns the patches so far into a condition,
-and an MLP takes noise off the next one given it. Here blocks are Llama's with learned positions beside the rotary
-ones, and levels are T of a cosine (Nichol, Dhariwal 2021, arXiv 2102.09672). Patches come in the order of reading, or
-in any order: then every token is told which place comes next (Pannatier et al. 2024, arXiv 2404.09562). Variances of
-the head are fixed, and its last step keeps the noise of the level before, so that every step is a Gaussian. Or they are
-learned: the head says how far its noise is off, and the variance is that of the posterior (Bao et al. 2022, arXiv
-2206.07309) within the range of Nichol and Dhariwal. What it may leak: the layer that reads patches sees them without
-noise, so that its gradient mixes few vectors.
+Paper: Li, Tian, Li, Deng, He 2024, arXiv 2406.11838 (MAR): a transformer maps the previous patches to a condition, and
+an MLP denoises the next patch given this condition. Here blocks are Llama's, with learned positions in addition to
+rotary positions, and the head has T levels of a cosine schedule (Nichol, Dhariwal 2021, arXiv 2102.09672). Patches come
+in raster order, or in any order: then every token also embeds the next position (Pannatier et al. 2024, arXiv
+2404.09562). Fixed variances: the last step keeps the noise of the previous level, so that every step is a Gaussian.
+Learned variances: the head predicts its squared noise error, and the variance is that of the posterior (Bao et al.
+2022, arXiv 2206.07309) within the range of Nichol and Dhariwal. Leakage: the input layer sees the patches without
+noise, so its gradient mixes few vectors.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedsim.models._inputs import image_shape
 from fedsim.models._llama_block import LlamaBlock
 
 _STD, _OFFSET, _MOST_NOISE, _LEAST_STD = 0.02, 0.008, 0.999, 1e-3
-_LARGEST = 3.0  # of a normalised pixel, where a patch is guessed from noise alone
+_LARGEST = 3.0  # bound of a normalised pixel in the predicted patch
 
 
 class PatchDiffusionConfig(Config):
@@ -54,7 +54,7 @@ class PatchDiffusionConfig(Config):
 
     @property
     def key_value_heads(self) -> int:
-        """Each head has keys and values of its own."""
+        """Number of key and value heads: as many as heads."""
         return self.heads
 
 
@@ -63,7 +63,7 @@ def patch_diffusion(config: PatchDiffusionConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: the inputs are no images that patches fill, or the heads do not divide the width.
+        FedsimError: the inputs are not images that are divisible into patches, or the heads do not divide the width.
     """
     _, height, width = image_shape(spec, "patch-diffusion")
     if height % config.patch or width % config.patch:
@@ -80,16 +80,16 @@ def patch_diffusion(config: PatchDiffusionConfig, spec: InputSpec) -> nn.Module:
 
 
 class PatchDiffusion(nn.Module):
-    """Images (B, C, H, W) and noise to the noise that it takes to be in each patch, given those before.
+    """Images (B, C, H, W) and noise to the predicted noise of each patch, given the previous patches.
 
     Attributes:
-        shape: of an image.
-        patches: n, patches of an image.
-        size: m, numbers of a patch.
+        shape: shape of an image.
+        patches: n, number of patches of an image.
+        size: m, number of entries of a patch.
         levels: T, noise levels of the head.
-        classes: how many classes it is told; 0 for none.
-        order: of patches: `reading`, or `random` where it may be any.
-        share: of the signal's variance that is left at level t, from 0 to T.
+        classes: number of classes as condition; 0 for an unconditional model.
+        order: `reading` for raster order, or `random` for any order.
+        share: share of signal variance at each level from 0 to T.
     """
 
     share: Tensor
@@ -122,14 +122,14 @@ class PatchDiffusion(nn.Module):
         labels: Tensor | None = None,
         order: Tensor | None = None,
     ) -> Tensor:
-        """Return the noise in every patch, as images; with learned variances ln of its squared error as channels more.
+        """Return the predicted noise as images; learned variances add channels with the log of its squared error.
 
         Args:
-            images: without noise, shape (B, C, H, W); a patch is told those before it alone.
-            time: in [0, 1) of each image, from little noise to much; the middle when absent.
-            pixel_noise: standard normal noise of the images' shape; none when absent.
-            labels: class of each, shape (B,), or -1 for none; none when absent.
-            order: numbers (B, H, W); patches come in the order of that of their first pixel. Of reading when absent.
+            images: without noise, shape (B, C, H, W); a patch is conditioned on the previous patches only.
+            time: noise level of each image in [0, 1), from little noise to much; 0.5 if absent.
+            pixel_noise: standard normal noise of the images' shape; none if absent.
+            labels: class of each image, shape (B,), or -1 for none; none if absent.
+            order: numbers (B, H, W); patches are sorted by the number of their first pixel. Raster order if absent.
         """
         places = None if order is None else self.cut(order[:, None])[..., 0].argsort(1)
         patches = _in_order(self.cut(images), places)
@@ -144,12 +144,12 @@ class PatchDiffusion(nn.Module):
         return torch.cat([self.join(part) for part in of_reading.split(self.size, -1)], 1)
 
     def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
-        """Return the condition (B, k + 1, width) of each patch and of the one behind.
+        """Return the conditions (B, k + 1, width) of the given patches and of the next patch.
 
         Args:
-            patches: the first k, shape (B, k, m), fewer than there are where the model is told the next place.
-            labels: class of each, shape (B,), or -1 for none; none when absent.
-            order: places of all patches, shape (B, n); that of reading when absent.
+            patches: the first k patches, shape (B, k, m); with `order = random`, k must be below n.
+            labels: class of each image, shape (B,), or -1 for none; none if absent.
+            order: positions of all patches, shape (B, n); raster order if absent.
         """
         count, size = patches.shape[:2]
         known = torch.full((count,), -1, device=patches.device) if labels is None or not self.classes else labels
@@ -173,12 +173,12 @@ class PatchDiffusion(nn.Module):
         mean = (before.sqrt() * (1 - step) * patch + step.sqrt() * (1 - before) * x) / (1 - now)
         if not self._is_learned:
             return mean, self._variance(max(level, 2)).sqrt().clamp_min(_LEAST_STD).to(x).expand_as(x)
-        slope = (1 - step) / (step * (1 - now)).sqrt()  # of the mean in the noise
+        slope = (1 - step) / (step * (1 - now)).sqrt()  # derivative of the mean in the noise
         variance = (self._variance(level).to(x) + slope.square() * log_error.exp()).minimum(1 - step)
         return mean, variance.sqrt().clamp_min(_LEAST_STD)
 
     def cut(self, images: Tensor) -> Tensor:
-        """Return the patches (B, n, m) of images, in the order of reading."""
+        """Return the patches (B, n, m) of images, in raster order."""
         return F.unfold(images, self._side, stride=self._side).mT
 
     def join(self, patches: Tensor) -> Tensor:
@@ -186,18 +186,18 @@ class PatchDiffusion(nn.Module):
         return F.fold(patches.mT, self.shape[1:], self._side, stride=self._side)
 
     def _variance(self, level: int) -> Tensor:
-        """Return the variance of a step down where the patch without noise is known."""
+        """Return the posterior variance of a step down, given the patch without noise."""
         now, before = self.share[level], self.share[level - 1]
         return (1 - before) / (1 - now) * (1 - now / before)
 
 
 def _in_order(patches: Tensor, places: Tensor | None) -> Tensor:
-    """Return patches (B, n, m) in the order of places (B, n)."""
+    """Return patches (B, n, m) in the order of positions (B, n)."""
     return patches if places is None else patches.gather(1, places[..., None].expand_as(patches))
 
 
 class _Head(nn.Module):
-    """Noisy patches (..., m), levels (...) and conditions (..., width) to `outputs` numbers of each."""
+    """Noisy patches (..., m), levels (...) and conditions (..., width) to `outputs` numbers per patch."""
 
     def __init__(self, size: int, outputs: int, config: PatchDiffusionConfig) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class _Head(nn.Module):
 
 
 def _cosine(levels: int) -> Tensor:
-    """Return the share of the signal at each level from 0 to T."""
+    """Return the share of signal variance at each level from 0 to T."""
     t = torch.arange(levels + 1, dtype=torch.double) / levels
     raw = (((t + _OFFSET) / (1 + _OFFSET)) * math.pi / 2).cos().square()
     steps = (raw[1:] / raw[:-1]).clamp_min(1 - _MOST_NOISE)

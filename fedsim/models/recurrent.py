@@ -1,7 +1,7 @@
-"""Recurrent network: one layer of an RNN, GRU or LSTM over the times of a window, and a dense layer on its last state.
+"""Recurrent network: an RNN, GRU or LSTM layer over the time steps of a window, and a dense layer on its last state.
 
-Of an image each row of pixels is a time. What it may leak: the gradients of the biases and of the weights from state
-to state map each state to the next input, so a window of few times comes back exactly.
+In an image each row of pixels is a time step. Leakage: the gradients of the biases and of the state-to-state weights
+map each state to the next input, so a window of few time steps is recovered exactly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RecurrentConfig(Config):
 
 
 class _LastState(nn.Module):
-    """Reads a window (B, times, variables), or the rows of images, and returns the last state (B, width)."""
+    """Maps a window (B, times, variables), or the rows of images, to the last state (B, width)."""
 
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def recurrent(config: RecurrentConfig, spec: InputSpec) -> nn.Module:
     """Build the network for windows (times, variables) or images (C, H, W); it returns (B, classes).
 
     Raises:
-        FedsimError: the inputs are neither.
+        FedsimError: the inputs are neither windows nor images.
     """
     _, variables = window_shape(spec, "recurrent")
     layer = _LAYERS[config.cell](variables, config.width, batch_first=True)

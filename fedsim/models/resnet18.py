@@ -1,11 +1,11 @@
-"""ResNet-18 with group normalisation (2 groups), and one dropout between the global pooling and the linear head.
+"""ResNet-18 with group normalisation (2 groups), and a single dropout between the global pooling and the linear head.
 
 Papers: He et al. 2016, arXiv 1512.03385; Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, which attacks a ResNet but
 does not publish its layers; these follow the same group's arXiv 2309.04515: the ImageNet stem, also for 32x32 pixels,
-where the last feature map is one pixel. Convolutions start from He's initialisation (arXiv 1502.01852), as there; with
-torch's default, SGD at 0.01 does not learn.
-What it may leak: without batch statistics only image and mask are unknown; at batch size 1 the pooled features can be
-read from the head's gradient, and small pictures from them (docs/attacks/own-statistics.md).
+where the last feature map is a single pixel. Convolutions use He's initialisation (arXiv 1502.01852), as in the paper;
+with torch's default, SGD at 0.01 does not learn.
+Leakage: without batch statistics only image and mask are unknown. At batch size 1 the pooled features are inferred from
+the head's gradient, and small images from the features (docs/attacks/own-statistics.md).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tiny encoder: maps sentences to embeddings by a two-layer transformer, trained from scratch in minutes.
 
 Paper: Devlin et al. 2019, arXiv 1810.04805: learned positions, attention over the whole sentence, GELU, and dropout of
-0.1 after the embedding, the softmax and both parts of a block; here normalisation comes before each part. What it may
-leak: the embedding's gradient has a row for each token of the batch, and that of the positions a row for each position
-up to the end of the longest sentence.
+0.1 after the embedding, the softmax and both parts of a block; here normalisation comes before each part. Leakage: the
+embedding's gradient has a nonzero row for each token of the batch, and the position embedding's gradient a nonzero row
+for each position up to the end of the longest sentence.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class TinyEncoder(nn.Module):
 
     Attributes:
         width: size of an embedding.
-        longest: largest number of tokens that it reads.
-        padding_token: token that fills short sentences; None where there is none.
+        longest: context length in tokens.
+        padding_token: token that pads short sentences; None without padding.
     """
 
     def __init__(self, config: TinyEncoderConfig, spec: InputSpec) -> None:
@@ -110,7 +110,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (B, 1, 1, T)."""
+    """Attention with an explicit softmax, which is twice differentiable, and an additive mask (B, 1, 1, T)."""
 
     def __init__(self, config: TinyEncoderConfig) -> None:
         super().__init__()

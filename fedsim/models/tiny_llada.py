@@ -1,9 +1,9 @@
-"""Tiny LLaDA: a bidirectional language model that fills in masked tokens, trained from scratch in minutes.
+"""Tiny LLaDA: a bidirectional language model that predicts masked tokens, trained from scratch in minutes.
 
-Paper: Nie et al. 2025, arXiv 2502.09992: Llama's blocks without a causal mask, and no input that says how much is
-masked. A learned absolute position is added to each token, beside the rotary ones: without it, tasks that move tokens
-by their number are learnt poorly at this size. What it may leak: the embedding's gradient has a row for each token that
-the model saw unmasked; the output layer's is largest in the rows of those that were masked.
+Paper: Nie et al. 2025, arXiv 2502.09992: Llama's blocks without a causal mask, and no input for the masking rate. A
+learned absolute position is added to each token, in addition to rotary positions: without it, tasks that move tokens by
+their number are learnt poorly at this size. Leakage: the embedding's gradient has a nonzero row for each visible token;
+the output layer's gradient is largest in the rows of masked tokens.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class TinyLladaConfig(Config):
 
     @property
     def key_value_heads(self) -> int:
-        """Each head has keys and values of its own."""
+        """Number of key and value heads: as many as heads."""
         return self.heads
 
 
 class Store(Protocol):
-    """Keeps keys and values between passes."""
+    """Cache of keys and values between passes."""
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Take those (B, H, n, F) of the tokens of a pass, and return those (B, H, S, F) that they look at."""
+        """Store keys and values (B, H, n, F) of new tokens, and return all attended keys and values (B, H, S, F)."""
         ...
 
 
@@ -61,7 +61,7 @@ def tiny_llada(config: TinyLladaConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: the inputs are not text or too long, labels are no tokens, or the heads do not divide the width.
+        FedsimError: the inputs are not text or too long, labels are not tokens, or the heads do not divide the width.
     """
     length, _ = text_shape(spec, "tiny-llada")
     if not scores_tokens(spec):
@@ -82,12 +82,12 @@ def tiny_llada(config: TinyLladaConfig, spec: InputSpec) -> nn.Module:
 
 
 class TinyLlada(nn.Module):
-    """Tokens (B, T) to scores of the token at each place (B, T, vocabulary); the mask token is never scored.
+    """Tokens (B, T) to logits of the token at each position (B, T, vocabulary); the mask token has no logit.
 
     Attributes:
-        mask_token: stands at places that are masked; the one behind the vocabulary.
-        context: tokens of prompt and text that it reads.
-        padding_token: token that fills short examples; None where there is none.
+        mask_token: token at masked positions; its number is the size of the vocabulary.
+        context: context length in tokens, for prompt and text.
+        padding_token: token that pads short examples; None without padding.
     """
 
     def __init__(self, config: TinyLladaConfig, spec: InputSpec) -> None:
@@ -106,11 +106,11 @@ class TinyLlada(nn.Module):
                 nn.init.normal_(module.weight, std=_STD)
 
     def forward(self, tokens: Tensor, masked: Tensor | None = None) -> Tensor:
-        """Return scores; every token sees all others.
+        """Return logits, with bidirectional attention.
 
         Args:
-            tokens: shape (B, T); the mask token may be among them.
-            masked: places (B, T) that are masked whatever stands there.
+            tokens: shape (B, T); may contain the mask token.
+            masked: positions (B, T) to mask, whatever their token.
         """
         if masked is not None:
             tokens = tokens.masked_fill(masked, self.mask_token)
@@ -120,12 +120,13 @@ class TinyLlada(nn.Module):
         return self.lm_head(self.norm(hidden))
 
     def read(self, tokens: Tensor, positions: Tensor, store: Store) -> Tensor:
-        """Return scores (B, n, vocabulary) of some places alone; what they see is what the store returns.
+        """Return logits (B, n, vocabulary) of some positions, which attend to the store's keys and values.
 
         Args:
             tokens: shape (B, n).
-            positions: where they stand in the text, shape (B, n).
-            store: takes the keys and values of each layer, and returns those of all places that are seen.
+            positions: their positions in the text, shape (B, n).
+            store: receives the keys and values of each layer, and returns the keys and values of all attended
+                positions.
         """
         hidden = self.dropout(self.embed_tokens(tokens) + self.embed_positions(positions))
         for number, block in enumerate(self.layers):
@@ -135,5 +136,5 @@ class TinyLlada(nn.Module):
 
     @property
     def depth(self) -> int:
-        """How many layers it has."""
+        """Number of layers."""
         return len(self.layers)

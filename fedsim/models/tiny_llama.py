@@ -1,9 +1,9 @@
-"""Tiny Llama: a causal language model, or tagger, of ordinary modules, trained from scratch in minutes.
+"""Tiny Llama: a causal language model, or tagger, built from plain modules and trained from scratch in minutes.
 
 Paper: Touvron et al. 2023, arXiv 2302.13971: pre-norm blocks with RMSNorm x / rms(x) g, rotary positions (arXiv
 2104.09864), SwiGLU silu(W1 x) * W3 x (arXiv 2002.05202), keys and values shared by groups of heads (arXiv 2305.13245).
-Modules have the names of the transformers package. What it may leak: the first query weight's gradient lies in the span
-of the normed embeddings of the batch's tokens, and the embedding's gradient has a row for each of them.
+Modules have the names of the transformers package. Leakage: the rows of the first query weight's gradient lie in the
+span of the normed embeddings of the batch's tokens, and the embedding's gradient has a nonzero row for each of them.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
 
 
 class TinyLlama(nn.Module):
-    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
+    """Tokens (B, T) to logits of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
     Attributes:
-        padding_token: token that fills short examples, for open attention; None where there is none.
+        padding_token: token that pads short examples, for bidirectional attention; None without padding.
     """
 
     def __init__(self, config: TinyLlamaConfig, spec: InputSpec) -> None:
@@ -89,7 +89,7 @@ class TinyLlama(nn.Module):
                 nn.init.normal_(module.weight, std=_STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return scores; a token sees only earlier tokens, so padding at the end changes nothing."""
+        """Return logits; attention is causal, so padding at the end has no effect."""
         hidden = self.dropout(self.embed_tokens(tokens))
         length = tokens.shape[1]
         later = torch.full((1, 1, length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
@@ -98,12 +98,12 @@ class TinyLlama(nn.Module):
         return self.lm_head(self.norm(hidden))
 
     def stack(self) -> LayerStack | None:
-        """Return the layers; None where something listens to the model as a whole."""
+        """Return the layers; None if hooks are attached to the model as a whole."""
         return None if is_listened_to(self) else _Layers(self)
 
 
 class _Layers:
-    """The layers of a tiny Llama one by one."""
+    """The layers of a tiny Llama, run separately."""
 
     def __init__(self, tiny: TinyLlama) -> None:
         self._tiny = tiny

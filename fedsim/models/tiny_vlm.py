@@ -1,9 +1,9 @@
 """Tiny VLM: a vision transformer, a projector and a Llama of six small layers, which answers questions about images.
 
 Papers: Liu et al. 2023, arXiv 2304.08485 and 2310.03744 (vision encoder, two-layer projector, causal language model;
-features of the encoder's second to last layer). Every size is chosen here. All visual tokens stand in front of the
-question. What it may leak: the patches' embedding adds a learned position, so its gradient and that of the positions
-hold the images; a visual token that a reducer leaves out in front of the language model has no gradient there.
+features of the encoder's second to last layer). Every size is chosen here. All visual tokens come before the question.
+Leakage: the patch embedding adds a learned position, so its gradient and that of the positions contain the images; a
+visual token that a reducer drops before the language model has no gradient in the language model.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: the inputs are no grids, sizes do not fit each other, or there are no trained weights.
+        FedsimError: the inputs are not grids, sizes are inconsistent, or no trained weights exist.
     """
     channels, height, across = image_shape(spec, "tiny-vlm", config.patch)
     if height % config.patch or across % config.patch:
@@ -85,7 +85,7 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
 
 @dataclass
 class _Sizes:
-    """What a block is told."""
+    """Settings of a block."""
 
     dropout: float
     width: int
@@ -97,7 +97,7 @@ class _Sizes:
 
 
 class TinyVlm(VisionLanguage):
-    """Images (B, C, H, W), questions (B, 4) and answers to scores of the answer's tokens."""
+    """Images (B, C, H, W), questions (B, 4) and answers to logits of the answer's tokens."""
 
     _signs: Tensor
 
@@ -141,12 +141,12 @@ class TinyVlm(VisionLanguage):
         return _TinyLanguage(self)
 
     def laid_out(self, question: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a beginning, and the question between its signs."""
+        """Return the begin token, and the question between its marker tokens."""
         begin, ask, say = self._signs.expand(len(question), -1).unsqueeze(-1).unbind(1)
         return begin, torch.cat((ask, question, say), 1)
 
     def _initialise(self) -> None:
-        """Draw weights from N(0, 1 / inputs), smaller where they are added to the stream of a deep model."""
+        """Initialise weights from N(0, 1 / inputs), smaller where they write to the residual stream of a deep model."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -163,7 +163,7 @@ class TinyVlm(VisionLanguage):
 
 
 class _View:
-    """A block, asked about its attention."""
+    """Attention of a block."""
 
     def __init__(self, number: int, block: LlamaBlock, *, is_causal: bool) -> None:
         self.number, self._block, self._is_causal = number, block, is_causal
@@ -248,7 +248,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
     """Load the trained weights.
 
     Raises:
-        FedsimError: there are none, or they belong to other sizes.
+        FedsimError: the weights do not exist, or have other sizes.
     """
     path = checkpoints.cache() / checkpoints.TINY_VLM / checkpoints.WEIGHTS
     if not path.is_file():

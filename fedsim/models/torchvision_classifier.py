@@ -1,9 +1,9 @@
 """Any classification architecture of torchvision, with random weights.
 
 Source: torchvision (no arXiv id; each architecture has its own paper). Grey images are repeated to three channels,
-since these architectures read colour. What it may leak depends on the architecture. Batch normalisation adds batch
+since these architectures need colour images. Leakage: depends on the architecture. Batch normalisation adds batch
 statistics as a second unknown. Stochastic depth (ConvNeXt, EfficientNet, Swin) is random but not a dropout mask, so no
-attack here gets it.
+attack here receives it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
 
 _COLOURS = 3
-# Their auxiliary heads turn the output into a tuple, and they warn without init_weights.
+# Auxiliary heads would turn the output into a tuple; without init_weights torchvision warns.
 _WITHOUT_AUXILIARY_HEADS = {"aux_logits": False, "init_weights": False}
 _SPECIAL = {"googlenet": _WITHOUT_AUXILIARY_HEADS, "inception_v3": _WITHOUT_AUXILIARY_HEADS}
 
@@ -39,8 +39,8 @@ def torchvision(config: TorchvisionConfig, spec: InputSpec) -> nn.Module:
     """Build the architecture.
 
     Raises:
-        FedsimError: no such architecture, a rate for one without the argument `dropout`, inputs that are neither grey
-            nor colour images, or a size that the architecture cannot process.
+        FedsimError: no such architecture, a rate for an architecture without the argument `dropout`, inputs that are
+            neither grey nor colour images, or a size that the architecture cannot process.
     """
     channels, height, width = image_shape(spec, "torchvision")
     if channels not in (1, _COLOURS):
@@ -71,7 +71,11 @@ def _network(config: TorchvisionConfig, classes: int) -> nn.Module:
 
 
 def _check_size(network: nn.Module, classifier: str, height: int, width: int) -> None:
-    """Run a forward pass on shapes only, without arithmetic."""
+    """Run a forward pass on the meta device, which checks shapes without arithmetic.
+
+    Raises:
+        FedsimError: the architecture cannot process images of this size.
+    """
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes_only = {name: tensor.to("meta") for name, tensor in tensors.items()}
     try:

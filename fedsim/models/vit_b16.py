@@ -1,8 +1,8 @@
 """Vision transformer ViT-B/16: 12 blocks of width 768, 12 heads, MLP 3072, patches of 16x16 pixels.
 
 Papers: Dosovitskiy et al. 2021, arXiv 2010.11929; attacked by Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, on
-ImageNet (224x224 pixels, 86.5 M parameters). What it may leak: as `vit-small`; at batch size 1 it has five times as
-many weights as mask values and pixels.
+ImageNet (224x224 pixels, 86.5 M parameters). Leakage: as `vit-small`; at batch size 1 it has five times as many weights
+as mask values and pixels.
 """
 
 from __future__ import annotations

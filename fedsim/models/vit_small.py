@@ -1,8 +1,8 @@
 """Small vision transformer: by default 4 blocks of width 256, 16 heads of 16, MLP 256, patches of 4x4 pixels.
 
-Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163 (MNIST and CIFAR-10). What it may leak: the gradient of the
-position embedding is exactly zero where the first mask dropped an entry; at batch size 1 there are at least three times
-as many weights as mask values and pixels.
+Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163 (MNIST and CIFAR-10). Leakage: the gradient of the position
+embedding is exactly zero where the first mask dropped an entry; at batch size 1 there are at least three times as many
+weights as mask values and pixels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Convolutions over the times of a window: layers of one kernel, dropout, and a dense layer.
+"""Convolutions over the time steps of a window: layers of equal kernel size, dropout, and a dense layer.
 
-Of an image each row of pixels is a time. What it may leak: a layer's gradient is a sum over times, but has a number for
-each pair of channels and each place of the kernel, far more than a window has.
+In an image each row of pixels is a time step. Leakage: a layer's gradient is a sum over time steps, but has an entry
+for each pair of channels and each kernel position, many more than a window has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WindowConvnetConfig(Config):
 
 
 class _Channels(nn.Module):
-    """Turns windows (B, times, variables), or images by their rows, into channels (B, variables, times)."""
+    """Reshapes windows (B, times, variables), or images by their rows, to channels (B, variables, times)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the channels."""
@@ -49,7 +49,7 @@ def window_convnet(config: WindowConvnetConfig, spec: InputSpec) -> nn.Module:
     """Build the network for windows (times, variables) or images (C, H, W); it returns (B, classes).
 
     Raises:
-        FedsimError: the inputs are neither.
+        FedsimError: the inputs are neither windows nor images.
     """
     times, variables = window_shape(spec, "window-convnet")
     layers: list[nn.Module] = [_Channels()]
