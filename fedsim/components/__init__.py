@@ -1,1 +1,4 @@
-"""Components: what a client adds to its model or training, one folder a hook, one file a method."""
+"""Client components: changes to the model, the training step or generation.
+
+One folder per hook, one file per method.
+"""

@@ -1,1 +1,1 @@
-"""Hook adapter: small trained parts beside frozen layers."""
+"""Hook adapter: small trained modules next to frozen layers."""

@@ -4,10 +4,10 @@ Idea: Each output unit's gradient gets its own factor c_i: eta at first, less as
 Equation: y = W x + b + B A x, G = dL/dy, w_i row i of B A: c_i = 1 / sqrt(||w_i|| + 1 / eta^2);
     dB = diag(c) G^T (x A^T), dA = B^T diag(c) G^T x, dx = G (W + B A). c is constant within a step; dx has no c.
 Assumes: linear layers; `apply_to = 'update'` needs local steps.
-Leaks: as LoRA, without its dropout: c follows from public weights, so the server divides by it.
-Fails: with Adam, which divides out a constant factor of a gradient; `apply_to = 'update'` weighs the step instead.
-Source: Huang, Balestriero 2024, arXiv 2410.09692, not read; form and defaults follow two public implementations by
-    others, and other readings are settings.
+Leaks: as LoRA, without its dropout: c is a function of public weights, so the server can divide by it.
+Fails: with Adam, which is invariant to a constant factor of a gradient; `apply_to = 'update'` scales the step instead.
+Source: Huang, Balestriero 2024, arXiv 2410.09692, not read; form and defaults follow two public third-party
+    implementations, and alternative readings are settings.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class AlloraConfig(LowRankConfig):
         return (norms + 1.0 / self.eta**2).rsqrt()
 
     def of_outputs(self, a: Tensor, b: Tensor, read: Tensor) -> Tensor:
-        """Return c of the outputs, shape (out,); where c depends on examples, that of `read` (..., r) @ B^T."""
+        """Return c per output unit, (out,); with `dependence = 'output'`, c per entry of `read` (..., r) @ B^T."""
         return self.of_rows(a, b) if self.dependence == "weight" else self.factors((read @ b.mT).abs())
 
     def of_rows(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return c of each output unit, shape (..., out), from A (..., r, in) and B (..., out, r)."""
+        """Return c per output unit, shape (..., out), from A (..., r, in) and B (..., out, r)."""
         return self.factors(
             torch.linalg.vector_norm(b.contiguous(), dim=-1) if self.norm == "B" else product_norms(a, b)
         )
@@ -116,7 +116,7 @@ class Allora(Adapter[AlloraConfig]):
         return adapt(model, "allora", self.config, adapter)
 
     def step_factors(self, parameters: Tensors) -> Tensors:
-        """Return c of the rows of every B, shape (..., out, 1), where c multiplies the step."""
+        """Return c per row of each B, shape (..., out, 1), if c multiplies the optimizer step."""
         if self.config.apply_to == "gradient":
             return {}
         layers = [name.removesuffix(_B) for name in parameters if name.endswith(_B)]
@@ -126,19 +126,19 @@ class Allora(Adapter[AlloraConfig]):
         }
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse `apply_to = 'update'` where clients take no local steps."""
+        """Refuse `apply_to = 'update'` with FedSGD, which has no local steps."""
         if self.config.apply_to == "update" and federation.algorithm == "fedsgd":
             return "apply_to = 'update' weighs a client's local steps, and federation.algorithm = 'fedsgd' has none"
         return None
 
     def public_view(self) -> PublicKnowledge:
-        """Return the rule; it reads only public weights."""
+        """Return the settings; c depends only on public weights."""
         return PublicKnowledge("allora", settings=self.config.model_dump())
 
 
 @final
 class AlloraLinear(LowRankLinear):
-    """A frozen linear layer beside an ALLoRA adapter, whose gradient is weighed."""
+    """A frozen linear layer with an ALLoRA adapter, whose gradients are scaled by c."""
 
     def __init__(self, base: nn.Linear, config: AlloraConfig, generator: torch.Generator) -> None:
         super().__init__(base, config.rank, generator)
@@ -152,14 +152,14 @@ class AlloraLinear(LowRankLinear):
         return outputs.view_as(base)  # pyright: ignore[reportOptionalMemberAccess]
 
     def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
-        """Yield each factor with its input (..., in) and the gradient of its output (..., out), as a call would."""
+        """Yield each factor with its input (..., in) and its output gradient (..., out), as in a call of that layer."""
         read = self.lora_a(inputs)
         weighed = gradient * self._config.of_outputs(self.lora_a.weight, self.lora_b.weight, read)
         yield self.lora_a, inputs, weighed @ self.lora_b.weight
         yield self.lora_b, read, weighed
 
     def factors(self) -> Tensor:
-        """Return c of each output unit at the current weights, shape (out,)."""
+        """Return c per output unit at the current weights, shape (out,)."""
         return self._config.of_rows(self.lora_a.weight, self.lora_b.weight)
 
 
@@ -167,16 +167,16 @@ def product_norms(a: Tensor, b: Tensor) -> Tensor:
     """Return the norms of the rows of B A, shape (..., out): sqrt(b_i (A A^T) b_i^T), without the product."""
     squares = ((b @ (a @ a.mT)) * b).sum(-1)
     is_positive = squares > 0
-    # The square root has no derivative at zero, and every row starts there.
+    # The square root has no derivative at zero, and all rows of B A start at zero.
     return torch.where(is_positive, torch.where(is_positive, squares, 1.0).sqrt(), 0.0)
 
 
 class _Weighed(torch.autograd.Function):
-    """y + B A x, where c weighs the gradients of A and B but not that of x.
+    """y + B A x with c applied to the gradients of A and B, but not to that of x.
 
-    The loss does not contain c, so its gradient has no derivative of c. The gradient contains c, so a second
-    derivative, as attackers take it, includes that of c. Matrices (N, r) are stored as (r, N), since products of few
-    columns are slow.
+    The loss does not contain c, so the backward pass does not differentiate c. The gradient contains c, so the second
+    derivative (used by gradient inversion) includes the derivative of c. Matrices (N, r) are stored as (r, N), because
+    products with few columns are slow.
     """
 
     generate_vmap_rule = True
@@ -204,9 +204,9 @@ class _Weighed(torch.autograd.Function):
             c = config.of_rows(a, b)
             of_read, of_read_weighed = (torch.cat((b.mT, b.mT * c)) @ gradient.mT).chunk(2)
             of_b = (read @ gradient * c).mT
-        # A x is a function of x and A, which already get their whole gradients here.
+        # The gradients of x and A returned here are complete, so A x gets none.
         return gradient, of_read.mT @ a if ctx.needs_input_grad[1] else None, None, of_read_weighed @ x, of_b, None
 
 
-# Else every call of `apply` computes it again, which takes about as long as a product.
+# Cache the signature: `apply` inspects it on each call, which takes as long as a matrix product.
 _Weighed.forward.__signature__ = signature(_Weighed.forward)  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,11 +1,12 @@
-"""causal-mask-removal: in chosen groups of a decoder's blocks every token sees all tokens, not only earlier ones.
+"""causal-mask-removal: removes the causal mask in chosen groups of decoder blocks, so each token attends to all tokens.
 
-Idea: A tagger may read the whole sentence. The paper fine-tunes decoders so, with LoRA, and searches for the groups.
+Idea: Sequence tagging may use the whole sentence. The paper fine-tunes decoders this way with LoRA and searches over
+    groups.
 Equation: in an ordinary block query t attends to key s iff s <= t; in an open block iff s is not padding.
-Assumes: a Llama decoder whose attention keeps to a given mask. Positions, norms and weights do not change.
-Leaks: with an open bottom block a token's gradient depends on the whole sentence, so prefixes cannot be tested token by
-    token; open blocks higher up do not change what the first two blocks read.
-Fails: with next-token labels, which an open model copies from its input; it cannot generate text.
+Assumes: a Llama decoder whose attention applies the given mask. Positions, norms and weights do not change.
+Leaks: if the lowest block is open, a token's gradient depends on the whole sentence, so prefixes cannot be tested token
+    by token; open blocks higher up do not change the inputs of the first two blocks.
+Fails: with next-token labels, which an open model copies from its input; the model cannot generate text.
 Source: Dukic, Snajder 2024, arXiv 2401.14556, section 3.
 """
 
@@ -37,14 +38,14 @@ class CausalMaskRemovalConfig(Config):
 
 
 def configurations(groups: int) -> tuple[str, ...]:
-    """Return all values of `open` in the paper's order: the last digit (the top group) changes fastest."""
+    """Return all values of `open` in the paper's order: the last digit (top group) varies fastest."""
     return tuple(f"{number:0{groups}b}" for number in range(2**groups))
 
 
 def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
-    """Return whether each block is open under a value of `open`, from the bottom.
+    """Return for each block, from the bottom, whether a value of `open` opens it.
 
-    A group has blocks // groups consecutive blocks; the top group also has the rest.
+    A group has blocks // groups consecutive blocks; the top group also contains the remainder.
 
     Raises:
         NotApplicable: there are more groups than blocks.
@@ -78,16 +79,16 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
     ),
 )
 class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
-    """Changes the mask of open blocks, in training and evaluation; the weights do not change."""
+    """Changes the attention mask of open blocks in training and evaluation; the weights do not change."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model` with its open blocks; with any open block it refuses to generate text.
+        """Return `model` with hooks on its open blocks; if any block is open, `generate` raises.
 
         Raises:
-            NotApplicable: the model has no blocks with Llama's names, too few blocks, or an attention that may
-                ignore a mask.
+            NotApplicable: no list of blocks with Llama's names, too few blocks, or an attention other than eager, which
+                may ignore the mask.
         """
         blocks = _blocks(model)
         are_open = open_blocks(self.config.open, len(blocks))
@@ -105,20 +106,20 @@ class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
         return model
 
     def public_view(self) -> PublicKnowledge:
-        """Return which groups are open."""
+        """Return the open groups."""
         return PublicKnowledge("causal-mask-removal", settings=self.config.model_dump())
 
 
 @final
 class _Sight:
-    """What tokens may see in open blocks during the current forward pass."""
+    """Padding information of the current forward pass, from which open blocks build their attention masks."""
 
     def __init__(self, padding: int | None) -> None:
         self._padding = padding
-        self._is_real: Tensor | None = None  # (B, T), only while the model runs
+        self._is_real: Tensor | None = None  # (B, T), set only during a forward pass
 
     def begin(self, _model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Store which tokens (B, T) are real: those before the padding at the end."""
+        """Store which tokens (B, T) are real, i.e. not trailing padding."""
         (tokens, *_) = inputs
         if self._padding is None:
             self._is_real = torch.ones_like(tokens, dtype=torch.bool)
@@ -126,16 +127,16 @@ class _Sight:
         self._is_real = (tokens != self._padding).long().flip(1).cumsum(1).flip(1) > 0
 
     def end(self, _model: nn.Module, _inputs: object, _outputs: object) -> None:
-        """Drop what `begin` stored."""
+        """Clear the stored token mask."""
         self._is_real = None
 
     def unmask(
         self, _block: nn.Module, inputs: tuple[Any, ...], settings: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return a block's arguments with a mask (B, 1, T, T) that hides only padding.
+        """Return the block's arguments with an attention mask (B, 1, T, T) that hides only padding.
 
         Raises:
-            FedsimError: the model keeps a cache of earlier tokens, or the block runs without its model.
+            FedsimError: the block uses a key-value cache, or runs outside its model's forward pass.
         """
         if settings.get("use_cache") or self._is_real is None:
             raise FedsimError(

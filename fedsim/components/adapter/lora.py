@@ -1,12 +1,12 @@
-"""lora: freezes linear layers, and trains and sends only a low-rank change of each.
+"""lora: freezes linear layers; trains and sends only a low-rank change of each.
 
 Idea: Fine-tuning needs few directions. A starts uniform, B at zero, so the model starts unchanged.
 Equation: y = W x + b + s B A drop(x), A (r, in) and B (out, r) trained, s = alpha / r or alpha / sqrt(r)
 Assumes: linear layers at least r wide.
-Leaks: rows of A's gradient are combinations of the layer's inputs, up to r of them; B's gradient shows the inputs
-    through A. In the first round A has no gradient, since B is zero.
-Fails: the mean of A and of B is not the mean of their products. With A frozen it is (Sun et al. 2024, arXiv
-    2403.12313); aggregator `product-mean` averages the products.
+Leaks: rows of A's gradient are linear combinations of the layer's inputs, up to r of them; B's gradient contains the
+    inputs projected by A. In the first round A's gradient is zero, since B is zero.
+Fails: the product of averaged factors is not the average of the products B A. With A frozen it is (Sun et al. 2024,
+    arXiv 2403.12313); aggregator `product-mean` averages the products.
 Source: Hu et al. 2021, arXiv 2106.09685, section 4.1; root-rank scale: Kalajdzievski 2023, arXiv 2312.03732.
 """
 
@@ -65,7 +65,7 @@ class Lora(Adapter[LoraConfig]):
 
 @final
 class LoraLinear(LowRankLinear):
-    """A frozen linear layer with a LoRA adapter beside it."""
+    """A frozen linear layer with a LoRA adapter."""
 
     def __init__(self, base: nn.Linear, config: LoraConfig, generator: torch.Generator) -> None:
         super().__init__(base, config.rank, generator)

@@ -1,12 +1,13 @@
-"""lora-drop-adapters: trains low-rank stand-ins for some blocks, which decoder `lora-drop` runs on most tokens.
+"""lora-drop-adapters: trains low-rank substitutes for some blocks, which decoder `lora-drop` runs on most tokens.
 
-Idea: a block says much the same of neighbouring tokens. On all but every c-th it neither attends nor runs its MLP: it
-    returns what it returned for the last anchor, and a low-rank correction of the token's own input.
+Idea: a block returns similar outputs for neighbouring tokens. Only every c-th token (anchor) runs the block; the tokens
+    between anchors reuse the last anchor's output plus a low-rank correction of their own input.
 Equation: out_u = block(x)_u at anchors, u mod c = 0, else out_a(u) + (alpha / r) B A x_u, a(u) the last anchor; anchors
-    see keys of the prompt and of anchors alone. A, B are trained and sent, all else is frozen; B starts at zero.
-Assumes: blocks with Llama's names; a prompt's tokens all run, and its last one is the first anchor.
-Leaks: A's gradient spans the inputs of the tokens between anchors, up to r of them; B's shows them through A.
-Fails: long cycles, or most blocks dropped, cost more than the adapters win back.
+    attend to keys of the prompt and of anchors only. A, B are trained and sent, all else is frozen; B starts at zero.
+Assumes: blocks with Llama's names; all prompt tokens run every block, and the last one is the first anchor.
+Leaks: A's gradient spans the inputs of tokens between anchors, up to r of them; B's gradient contains their projections
+    by A.
+Fails: with long cycles or most blocks dropped, the adapters do not recover the lost quality.
 Source: Rajabzadeh et al. 2026, arXiv 2601.02569; out_a(u), x_u as in its code, or out_{u-1} as in its text.
 """
 
@@ -47,7 +48,7 @@ from fedsim.core.types import Modality, PublicKnowledge
     ),
 )
 class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
-    """Freezes a model, and puts an adapter beside chosen blocks, which acts wherever whole texts are read."""
+    """Freezes a model and adds an adapter to chosen blocks; it acts in forward passes without cached earlier tokens."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
@@ -55,7 +56,7 @@ class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
         """Return `model` with adapters.
 
         Raises:
-            NotApplicable: it has no blocks with Llama's names or not the chosen ones, or the rank is above its width.
+            NotApplicable: no blocks with Llama's names, an invalid block number, or a rank above the model's width.
         """
         blocks = blocks_of(model, NAME)
         chosen = every_second(len(blocks)) if self.config.blocks is None else self.config.blocks
@@ -75,5 +76,5 @@ class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
         return model
 
     def public_view(self) -> PublicKnowledge:
-        """Return the schedule."""
+        """Return the settings, which include the schedule."""
         return PublicKnowledge(NAME, settings=self.config.model_dump())

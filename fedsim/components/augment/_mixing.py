@@ -1,4 +1,4 @@
-"""Code of CutMix and its variants: who is mixed with whom, the boxes, and the mixed labels.
+"""CutMix code shared by its variants: mixing partners, boxes, and mixed labels.
 
 Source: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 """
@@ -19,12 +19,12 @@ _PROBABILITIES = 2
 
 
 class Draw(NamedTuple):
-    """The draws for a batch of B images; all rows are equal where the batch shares one box.
+    """Draws of a batch of B images; all rows are equal if the batch shares one box.
 
     Attributes:
-        partners: p, shape (B,).
+        partners: p, index of each image's mixing partner, shape (B,).
         boxes: first row, end row, first column, end column (ends excluded), shape (B, 4).
-        weights: l, the share of each image's own label, shape (B,), float64.
+        weights: l, weight of each image's own label, shape (B,), float64.
     """
 
     partners: Tensor
@@ -33,12 +33,12 @@ class Draw(NamedTuple):
 
 
 class Chances(NamedTuple):
-    """The distribution of the draws.
+    """Distribution of the draws.
 
     Attributes:
         beta: both parameters of the Beta distribution of l0; 0 turns mixing off.
         probability: chance that a batch is changed.
-        per_sample: whether every example has its own box and weight.
+        per_sample: whether each example has its own box and weight.
     """
 
     beta: float
@@ -75,11 +75,11 @@ def draw_nothing(count: int) -> Draw:
 
 def paste(inputs: Tensor, draw: Draw) -> Tensor:
     """Return a copy of inputs (B, C, H, W) with each partner's box pasted in."""
-    if draw.boxes.stride(0) == 0:  # one box for all examples
+    if draw.boxes.stride(0) == 0:  # one box shared by all examples
         box, mixed = _slices(draw.boxes), inputs.clone()
         mixed[box] = inputs[box].index_select(0, draw.partners)
         return mixed
-    # Faster than torch.where, and as exact, since the weights are 0 and 1.
+    # Faster than torch.where; exact, since the weights are 0 and 1.
     return torch.lerp(inputs, inputs.index_select(0, draw.partners), _cover(draw.boxes, inputs))
 
 
@@ -93,10 +93,10 @@ def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
 
 
 def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator) -> list[tuple[int, int, int, int]]:
-    """Draw a box for each share l0 (N,): sides floor(H r) and floor(W r), r = sqrt(1 - l0), clipped at the border.
+    """Sample a box for each share l0 (N,): sides floor(H r) and floor(W r), r = sqrt(1 - l0), clipped at the border.
 
-    Half sides are whole numbers, so an odd side loses a pixel. Returns rows and columns in the order of `Draw`, as
-    Python numbers: for so few, tensors cost more.
+    Half sides are rounded down, so an odd side loses a pixel. Returns rows and columns in the order of `Draw`, as
+    Python integers, which are faster than tensors for few boxes.
     """
     rows, columns = (torch.randint(size, shares.shape, generator=generator).tolist() for size in (height, width))
     boxes: list[tuple[int, int, int, int]] = []
@@ -114,10 +114,10 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
         labels: classes (B,) or probabilities (B, K).
         draw: holds partners and weights.
         classes: K.
-        like: any tensor of the wanted type.
+        like: tensor whose dtype and device the result gets.
 
     Raises:
-        FedsimError: the labels are neither.
+        FedsimError: floating-point labels without shape (B, K).
     """
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
@@ -132,11 +132,11 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
 
 @cache
 def _one_hot(classes: int) -> Tensor:
-    return torch.eye(classes, dtype=torch.float64, device="cpu")  # kept, for every device
+    return torch.eye(classes, dtype=torch.float64, device="cpu")  # cached on the CPU, for use with any device
 
 
 def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
-    """Return 1 in each box (B, 4) and 0 outside, shape (B, 1, H, W), in the type of inputs (B, C, H, W)."""
+    """Return the indicator of each box (B, 4), shape (B, 1, H, W), with the dtype and device of inputs (B, C, H, W)."""
     top, bottom, left, right = boxes.numpy().T[:, :, None]
     rows, columns = np.arange(inputs.shape[-2]), np.arange(inputs.shape[-1])
     is_row, is_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
@@ -150,7 +150,7 @@ def _slices(boxes: Tensor) -> tuple[Any, ...]:
 
 
 def _mixture(count: int, chances: Chances, generator: torch.Generator) -> tuple[Tensor, Tensor] | None:
-    """Draw shares l0 (B,) or (1,) and partners (B,); None for a batch that stays unchanged."""
+    """Sample shares l0 (B,) or (1,) and partners (B,); return None if the batch stays unchanged."""
     if chances.beta == 0 or torch.rand((), generator=generator).item() >= chances.probability:
         return None
     shares = _beta(chances.beta, count if chances.per_sample else 1, generator)
@@ -158,7 +158,7 @@ def _mixture(count: int, chances: Chances, generator: torch.Generator) -> tuple[
 
 
 def _beta(beta: float, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` numbers from Beta(beta, beta), float64; with beta = 1 they are uniform."""
+    """Sample `count` values from Beta(beta, beta), float64, by inversion; uniform for beta = 1."""
     uniform = torch.rand(count, generator=generator, dtype=torch.float64)
     if math.isclose(beta, 1.0):
         return uniform

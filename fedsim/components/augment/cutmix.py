@@ -3,10 +3,10 @@
 Idea: The model learns from parts of images, with labels in proportion to the visible areas.
 Equation: x'_i = x_i outside the box, x_p(i) inside; y'_i = l y_i + (1 - l) y_p(i), l = 1 - (box area) / (H W); l0 from
     Beta(b, b), sides H sqrt(1 - l0) and W sqrt(1 - l0), uniform centre, box clipped at the border.
-Assumes: images, in batches of at least two. One loss against the mixed label equals the paper's two weighted losses.
-Leaks: every pixel stays in clear. Inversion gives the composites, and the last layer gives both labels and l. With one
-    box for the batch nothing is lost: each composite shows what another one lacks.
-Fails: as a defense. A random permutation may leave an image unmixed.
+Assumes: images, in batches of at least two. The loss against the mixed label equals the paper's two weighted losses.
+Leaks: all pixels stay unmasked. Inversion gives the composites, and the last layer's gradient gives both labels and l.
+    If the batch shares one box, the composites together contain every pixel of the batch.
+Fails: as a defense. A random permutation may pair an image with itself.
 Source: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 """
 
@@ -75,7 +75,7 @@ class CutMix(Augmentation[CutMixConfig]):
     """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 
     def augment(self, batch: Batch, here: HookContext) -> Batch:
-        """Return the mixed batch; its labels are probabilities (B, K), and unchanged under cutout.
+        """Return the mixed batch. Its labels are probabilities (B, K); cutout keeps the labels.
 
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
@@ -112,7 +112,7 @@ class CutMix(Augmentation[CutMixConfig]):
         return erase(inputs, draw.boxes) if self.config.mode == "cutout" else paste(inputs, draw)
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse inputs that are not images, batches without a partner, and a second mixing component."""
+        """Refuse inputs that are not images, batches of fewer than two images, and a second CutMix."""
         if len(federation.shape) != _IMAGE:
             return f"it needs images (channels, height, width), but an example has shape {federation.shape}"
         smallest = min(federation.batch_size, federation.examples)

@@ -1,12 +1,13 @@
 """feature-cutmix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
 
-Idea: As `cutmix`, behind a named layer. The draws belong to the batch; pasting happens only in the client's training
-    pass, not in evaluation or where an attacker runs the model.
+Idea: As `cutmix`, on the output of a named layer. The draws belong to the batch; pasting happens only in the client's
+    training pass, not in evaluation or when an attacker runs the model.
 Equation: h'_i = h_i outside the box, h_p(i) inside; y'_i = l y_i + (1 - l) y_p(i), l = 1 - (box area) / (H' W'), for
     maps h of H' x W' entries.
-Assumes: a layer that returns maps and runs once in a pass, and nothing else that changes or reads the batch.
-Leaks: layers in front of the map read whole images, and their gradient is that of whole images.
-Fails: as a defense; in accuracy the paper finds it between MixUp and CutMix.
+Assumes: a layer that returns feature maps and runs once per forward pass, and no other component that changes or reads
+    the batch.
+Leaks: layers before the map process whole images, and their gradients are those of whole images.
+Fails: as a defense; in accuracy the paper ranks it between MixUp and CutMix.
 Source: Yun et al. 2019, arXiv 1905.04899.
 """
 
@@ -60,14 +61,14 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
 
     @property
     def batch_reader(self) -> str | None:
-        """The component mixes examples of a batch inside the model."""
+        """Name under which the component mixes examples of a batch inside the model."""
         return _NAME
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model` with a layer that reads the draws; names and shapes of weights do not change.
+        """Return `model` with a forward hook that mixes the maps; names and shapes of weights do not change.
 
         Raises:
-            NotApplicable: no module of that name.
+            NotApplicable: no module has the name `at`.
         """
         names = {name for name, _ in model.named_modules() if name}
         if self.config.at not in names:
@@ -91,7 +92,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return replace(batch, labels=mixed_labels(batch.labels, draw, here.federation.classes, batch.inputs))
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse batches without a partner, layers without maps of that size, and other readers of the batch."""
+        """Refuse batches of one example, layers without maps of that size, and other batch readers."""
         smallest = min(federation.batch_size, federation.examples)
         if smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
@@ -119,7 +120,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return None
 
     def public_view(self) -> PublicKnowledge:
-        """Return the place and the distribution of the draws."""
+        """Return the layer and the distribution of the draws."""
         config = self.config
         pasted = PastedMaps(config.per_sample, config.at, config.size)
         return PublicKnowledge(_NAME, (pasted,), config.model_dump())

@@ -1,8 +1,8 @@
-"""label-smoothing: moves each label a little towards the uniform distribution.
+"""label-smoothing: mixes each label with the uniform distribution.
 
 Idea: Targets below 1 keep the logits small.
 Equation: y' = (1 - s) y + s / K
-Assumes: classes, or probabilities, as labels.
+Assumes: labels given as classes or probabilities.
 Leaks: as much as without it: the last layer's gradient is softmax minus target, and the true class still has by far the
     largest target.
 Fails: as a defense of labels.

@@ -1,4 +1,4 @@
-"""The codebook layer: replaces the activation at every position by the k codes most similar to it."""
+"""Codebook layer: replaces the activation at each position by its k most similar codes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class CodebookLayer(nn.Module):
 
     Attributes:
         codes: shape (groups, C, d / groups).
-        place: name of the module whose output or input it replaces.
-        active: codes k per position at the current step.
-        enabled: when false, activations pass unchanged.
-        rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
-        silent: boolean masks (groups, C) of codes that add nothing where they are chosen.
-        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order, with
-            -1 for silent codes.
+        place: name of the module whose output or input is quantised.
+        active: number k of codes per position at the current training step.
+        enabled: if false, activations pass unchanged.
+        rankings: functions that change the similarities (B, ..., groups, C) before the codes are selected.
+        silent: boolean masks (groups, C) of codes that contribute zero where they are selected.
+        readers: lists to which each forward pass appends the selected codes (B, ..., groups, k), in ascending order,
+            with -1 for silent codes.
     """
 
     idle: Tensor
@@ -91,7 +91,7 @@ class CodebookLayer(nn.Module):
 
     @property
     def active(self) -> int:
-        """k: falls from `first_active` at the first training step to its last value after `decay_steps`.
+        """Current k: falls from `first_active` to its last value within `decay_steps` training steps.
 
         The step count is a buffer, which is sent and averaged like the weights.
         """
@@ -100,10 +100,10 @@ class CodebookLayer(nn.Module):
         return active_codes(round(float(self.steps)), self._first_active, self._last_active, self._decay_steps)
 
     def normalise(self, activation: Tensor) -> Tensor:
-        """Return the LayerNorm of each group, which is compared with the codes, (B, ..., groups, d / groups).
+        """Return the LayerNorm of each group (the input of the similarity), shape (B, ..., groups, d / groups).
 
         Raises:
-            NotApplicable: the activation has another width.
+            NotApplicable: the activation's width differs from the codebook's.
         """
         features = activation.movedim(1, -1) if activation.dim() == _FEATURE_MAP else activation
         if features.shape[-1] != self.width:
@@ -114,7 +114,7 @@ class CodebookLayer(nn.Module):
         return F.layer_norm(grouped, grouped.shape[-1:]) * self.scale + self.shift
 
     def chosen(self, inputs: Tensor) -> Tensor:
-        """Return the k best codes per position and group, ascending; of equal codes those with lower numbers."""
+        """Return the k most similar codes per position and group, in ascending order; ties go to the lower code."""
         ranked = self.similarities(inputs)
         for change in self.rankings:
             ranked = change(ranked)
@@ -129,7 +129,7 @@ class CodebookLayer(nn.Module):
         return torch.stack(best_first, -1).sort(-1).values.view(*best.shape[:-1], active)
 
     def similarities(self, inputs: Tensor) -> Tensor:
-        """Return each code's score (B, ..., groups, C): product with the normalised code, or minus distance."""
+        """Return similarities (B, ..., groups, C): product with the normalised code, or the negative distance."""
         codes = self.codes.detach()
         if self.similarity == "euclid":  # -||a - e||^2 / 2 without ||a||^2, which is equal for all codes
             return _products(inputs, codes) - 0.5 * codes.square().sum(-1)
@@ -138,7 +138,7 @@ class CodebookLayer(nn.Module):
         return _products(inputs, codes / codes.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST))
 
     def combine_codes(self, chosen: Tensor) -> Tensor:
-        """Return the mean or sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
+        """Return the mean or sum of the selected codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
         groups, count, _ = self.codes.shape
         rows = chosen + count * torch.arange(groups, device=chosen.device)[:, None]
         codes = self.codes
@@ -150,18 +150,18 @@ class CodebookLayer(nn.Module):
         return picked.mean(-2) if self.combine == "mean" else picked.sum(-2)
 
     def _is_heard(self, chosen: Tensor) -> Tensor:
-        """Return which of the chosen codes (B, ..., groups, k) are not silent."""
+        """Return a mask of the selected codes (B, ..., groups, k) that are not silent."""
         silent = torch.stack(self.silent).any(0)
         return ~silent[torch.arange(len(silent))[:, None], chosen]
 
     @property
     def _is_trained(self) -> bool:
-        """Return whether the codes are the model's own, not tensors that an attacker runs it with."""
+        """Whether the codes are trained parameters, not tensors injected by an attacker's functional call."""
         return isinstance(self.codes, nn.Parameter) and self.codes.requires_grad
 
     @torch.no_grad()
     def _revive(self, inputs: Tensor, chosen: Tensor) -> None:
-        """Count the steps since each code fired, and move codes that were unused for too long onto activations."""
+        """Count the steps since each code fired, and move codes unused for `revive_after` steps onto activations."""
         groups, count, size = self.codes.shape
         fired = find_fired_codes(chosen, groups, count)
         self.idle.add_(1.0).masked_fill_(fired, 0.0)
@@ -177,10 +177,11 @@ class CodebookLayer(nn.Module):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Returns the combined codes; their gradient goes to the inputs, and codes get that of their own loss.
+    """Combined codes with a straight-through gradient to the inputs; the codes get the gradient of their own loss.
 
     With gap = o - a: dL/da = dL/do - 2 beta gap (commitment). Codes get dL/do (task) plus 2 gap / n, from the mean
-    squared gap over n positions (reconstruction). Differentiable twice, since attackers differentiate gradients.
+        squared gap over n positions (reconstruction). Differentiable twice, because gradient inversion differentiates
+        gradients.
     """
 
     generate_vmap_rule = True
@@ -208,7 +209,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class _Penalised(torch.autograd.Function):
-    """Returns the codes; their gradient gets that of w times the sum of ||e_c||_p over codes c that fired."""
+    """Codes whose gradient includes that of w times the sum of ||e_c||_p over codes c that fired."""
 
     generate_vmap_rule = True
 
@@ -236,7 +237,7 @@ def active_codes(step: int, first: int, last: int, decay_steps: int) -> int:
 
 
 def find_fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:
-    """Return whether each code is among the chosen (..., groups, k), boolean, shape (groups, codes)."""
+    """Return which codes are among the selected ones (..., groups, k), boolean, shape (groups, codes)."""
     by_group = chosen.movedim(-2, 0).reshape(groups, -1)
     return torch.zeros(groups, codes, dtype=torch.bool).scatter(1, by_group, True)
 

@@ -1,4 +1,4 @@
-"""The widths of a module's input and output, from the attributes of its layers."""
+"""Input and output widths of a module, read from the attributes of its layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def width_of(model: nn.Module, place: str) -> int | None:
-    """Return the output width of the last layer up to this module, in order of registration, that states one."""
+    """Return the output width of the last layer up to and within this module (registration order) that has one."""
     width, is_inside = None, False
     for name, module in model.named_modules():
         if is_inside and not name.startswith(f"{place}."):
@@ -18,7 +18,7 @@ def width_of(model: nn.Module, place: str) -> int | None:
 
 
 def width_into(model: nn.Module, place: str) -> int | None:
-    """Return the input width of a module's first layer that states one, in order of registration."""
+    """Return the input width of a module's first layer, in registration order, that has one."""
     for module in model.get_submodule(place).modules():
         for key in ("in_features", "in_channels"):
             size = getattr(module, key, None)

@@ -3,8 +3,8 @@
 Idea: Few codes per position make activations sparse and readable; groups have their own codebooks.
 Equation: o = (1 / k) sum of e_c over the k largest <LayerNorm(a), e_c / ||e_c||>, dL/dLayerNorm(a) := dL/do
 Assumes: named modules whose activation width is known or set.
-Leaks: the nonzero rows of the codebook's gradient are the codes that fired; behind it at most k log2 C bits
-    per position remain.
+Leaks: the nonzero rows of the codebook's gradient are the codes that fired; at most k log2 C bits per position pass the
+    codebook.
 Fails: as a defense, since the codes that fired describe the input.
 Source: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, section 2. The paper writes the sum of codes; its code and
     this default take the mean.
@@ -118,7 +118,7 @@ class Codebook(Bottleneck[CodebookConfig]):
 
     @property
     def batch_reader(self) -> str | None:
-        """The setting that needs a whole batch (a mean over positions, a set, or counts), if any."""
+        """Setting that needs the whole batch (a mean over positions, a set, or counts); None if unset."""
         if self.config.first_active is not None:
             return "codebook with first_active"
         if self.config.penalty:
@@ -155,7 +155,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return model
 
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
-        """Set the codes to k-means centres of the plain model's activations, where the settings ask for it.
+        """Initialise the codes by k-means on the plain model's activations, if `initialisation = 'k-means'`.
 
         Raises:
             NotApplicable: there are no public examples.
@@ -174,7 +174,7 @@ class Codebook(Bottleneck[CodebookConfig]):
                     layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse a codebook whose width is not that of its layer, and layers that are never reached."""
+        """Refuse codes that do not fit the layer's width, and layers that the forward pass never reaches."""
         try:
             with torch.no_grad(), without_dropout(), reading(model) as seen:
                 model(federation.probe(2).inputs)
@@ -184,7 +184,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return recall and precision, per place, of the codes that an attacker read of one local step."""
+        """Return recall and precision, per place, of the fired codes that an attacker inferred from one local step."""
         read = {place: guess.extras.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
         mine = {place: codes for place, codes in read.items() if codes is not None}
         if not mine or truth.batches[1:]:
@@ -202,7 +202,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return scores
 
     def _named(self, model: nn.Module) -> list[str]:
-        """Return the named modules, in order of registration for each pattern."""
+        """Return the modules that match each pattern, in registration order."""
         names = [name for name, _ in model.named_modules() if name]
         places: list[str] = []
         for pattern in self.config.at:
@@ -246,7 +246,7 @@ class Codebook(Bottleneck[CodebookConfig]):
 
 
 class _Quantised(nn.Sequential):
-    """A module with the codebook after or before it."""
+    """A module with a codebook after or before it."""
 
     def __init__(self, layer: nn.Module, codebook: CodebookLayer, side: Literal["output", "input"]) -> None:
         super().__init__()
@@ -262,7 +262,7 @@ def codebooks(model: nn.Module) -> dict[str, CodebookLayer]:
 
 @contextmanager
 def reading(model: nn.Module) -> Iterator[Mapping[str, list[Tensor]]]:
-    """Collect the codes that fire, by place: one tensor (B, ..., groups, k) per forward pass, ascending."""
+    """Collect the fired codes by place: one tensor (B, ..., groups, k) per forward pass, in ascending order."""
     layers = codebooks(model)
     seen: dict[str, list[Tensor]] = {place: [] for place in layers}
     for place, layer in layers.items():
@@ -290,17 +290,17 @@ def bypass_codebooks(model: nn.Module) -> Iterator[None]:
 def force_codes(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None, positions: slice = slice(None)
 ) -> ExitStack:
-    """Return a context in which these codes fire instead of the weakest active ones; k does not change.
+    """Return a context in which these codes replace the least similar active codes; k does not change.
 
     Args:
         model: has a codebook at `place`.
         place: name of the module whose output or input the codebook replaces.
         codes: at most k.
-        group: group of the codebook; all when absent.
-        positions: indices in the dimension after the batch, for activations (B, T, ..., d).
+        group: group of the codebook; default all groups.
+        positions: slice of the dimension after the batch, for activations (B, T, ..., d).
 
     Raises:
-        FedsimError: no codebook at `place`, an unknown code or group, or more codes than are active.
+        FedsimError: no codebook at `place`, an unknown code or group, or more codes than k.
     """
     layer = _codebook_at(model, place)
     if len(set(codes)) > layer.active:
@@ -312,10 +312,10 @@ def force_codes(
 
 
 def disable_codes(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:
-    """Return a context in which these codes never fire; the next best codes replace them.
+    """Return a context in which these codes never fire; the next most similar codes replace them.
 
     Raises:
-        FedsimError: no codebook at `place`, an unknown code or group, or fewer codes left than are active.
+        FedsimError: no codebook at `place`, an unknown code or group, or fewer than k codes remain.
     """
     layer = _codebook_at(model, place)
     if layer.codes.shape[1] - len(set(codes)) < layer.active:
@@ -326,7 +326,7 @@ def disable_codes(model: nn.Module, place: str, codes: Sequence[int], *, group: 
 def silence_codes(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None
 ) -> AbstractContextManager[None]:
-    """Return a context in which these codes add nothing where they fire; no other code replaces them.
+    """Return a context in which these codes contribute zero where they fire; no other code replaces them.
 
     A mean still divides by k.
 
@@ -367,7 +367,7 @@ def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
 
 
 def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None) -> Tensor:
-    """Return a mask of these codes, boolean, shape (groups, C)."""
+    """Return the mask of these codes, boolean, shape (groups, C)."""
     groups, count, _ = layer.codes.shape
     if not all(0 <= code < count for code in codes) or not 0 <= (group or 0) < groups:
         raise FedsimError(f"'{layer.place}' has {groups} groups of {count} codes, numbered from 0.")

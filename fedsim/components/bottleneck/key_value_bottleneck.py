@@ -1,9 +1,9 @@
 """key-value-bottleneck: looks up the nearest keys of a frozen encoder's output and trains only their values.
 
-Idea: A step changes the values that its batch read and nothing else, so later data does not overwrite earlier data.
+Idea: A step changes only the values that its batch read, so later data does not overwrite earlier data.
 Equation: j*_c = argmin over j of ||P_c^T e - k_cj||^2, logits = (1 / C) sum over c of V[c, j*_c]
-Assumes: a last linear layer, which gives way to C codebooks of J pairs, and public examples, whose moving averages the
-    keys follow until they are frozen like P and the encoder.
+Assumes: a last linear layer, which is replaced by C codebooks of J pairs, and public examples, from whose moving
+    averages the keys are fitted before they are frozen like P and the encoder.
 Leaks: the support of the update lists the cells of a client's records, C pieces of their encoder output; a value's
     gradient is softmax minus target, which gives the label.
 Fails: with momentum, Adam or weight decay, which also change values that the batch did not read.
@@ -113,10 +113,10 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return a model around `model`, which becomes its encoder.
+        """Return a `KeyValueModel` with `model` as its encoder.
 
         Raises:
-            NotApplicable: no linear layer to replace, no module of that name, or sizes that do not fit.
+            NotApplicable: no linear layer to replace, no module of that name, or incompatible sizes.
         """
         config = self.config
         if config.active > config.pairs:
@@ -144,10 +144,10 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
 
     @torch.no_grad()
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
-        """Let the keys follow the public examples.
+        """Fit the keys to the public examples by k-means and moving averages.
 
         Raises:
-            NotApplicable: the settings need public examples, and there are none.
+            NotApplicable: the settings need public examples, and none are available.
         """
         config = self.config
         if config.keys == "normal" and not config.passes:
@@ -171,7 +171,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         lookup.keys.copy_(averages.keys)
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse labels of tokens, and encoder outputs that do not fit the keys or the classes."""
+        """Refuse token labels, and encoder outputs that do not fit the keys or the classes."""
         if federation.label_shape:
             return "it gives one answer per example, and here every token has a label"
         try:
@@ -184,7 +184,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Compare the cells and encoder outputs that an attacker read of one local step with the true ones."""
+        """Return the accuracy of the cells, keys and encoder outputs that an attacker inferred from one local step."""
         if truth.batches[1:]:
             return {}
         bottleneck, inputs = bottleneck_of(model), truth.batches[0].inputs
@@ -199,7 +199,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
 
     @property
     def _skips(self) -> bool:
-        """Return whether unread pairs are skipped; only values that start at 0 show which pairs are unread."""
+        """Whether evaluation skips unread pairs; only values that start at 0 show which pairs are unread."""
         return self.config.skip_unread and self.config.values == "zeros"
 
     def _width(self, model: nn.Module, place: str) -> int:
@@ -214,7 +214,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return width
 
     def _projections(self, width: int, generator: torch.Generator) -> Tensor:
-        """Return P, shape (m, C, d_k)."""
+        """Return the projections P, shape (m, C, d_k)."""
         config = self.config
         if config.projection == "gaussian":
             directions = torch.randn(width, config.codebooks, config.key_width, generator=generator)
@@ -231,7 +231,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return LinearDecoder(torch.randn(classes, joined, generator=generator) / joined**0.5)
 
     def _least(self, heads: int) -> float:
-        """Return the average count below which a key counts as unused, for this many heads per batch."""
+        """Return the average count below which a key counts as unused, for `heads` heads per batch."""
         return self.config.threshold * heads / self.config.pairs
 
     def _averages(self, keys: Tensor, heads: int) -> MovingAverages:
@@ -247,7 +247,7 @@ def bottleneck_of(model: nn.Module) -> KeyValueModel:
     """Return the key-value model that `model` is or contains.
 
     Raises:
-        NotApplicable: the model has none.
+        NotApplicable: the model contains no key-value bottleneck.
     """
     bottleneck = next((module for module in model.modules() if isinstance(module, KeyValueModel)), None)
     if bottleneck is None:
@@ -256,13 +256,13 @@ def bottleneck_of(model: nn.Module) -> KeyValueModel:
 
 
 def cells_of(indices: Tensor, pairs: int) -> Tensor:
-    """Return whether each pair is among the keys (B, C, active, n), boolean, shape (C, J)."""
+    """Return which pairs are among the keys (B, C, active, n), boolean, shape (C, J)."""
     by_codebook = indices.movedim(1, 0).flatten(1)
     return torch.zeros(len(by_codebook), pairs, dtype=torch.bool).scatter(1, by_codebook, True)
 
 
 def _cut(model: nn.Module, place: str, *, keeps: bool) -> None:
-    """Replace all modules registered after `place` by the identity, and `place` too unless it is kept."""
+    """Replace all modules registered after `place` by the identity, and `place` itself unless `keeps`."""
     names = [name for name, _ in model.named_modules()]
     behind = names[names.index(place) :]
     inside = [name for name in behind if name == place or name.startswith(f"{place}.")]
@@ -283,7 +283,7 @@ def _cell_scores(bottleneck: KeyValueModel, inputs: Tensor, cells: Tensor) -> di
 
 
 def _key_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> dict[str, float]:
-    """Compare each guessed record's key in every codebook (G, C) with the true keys."""
+    """Return the share of true keys that the matched guesses (G, C) name."""
     truly = bottleneck.read(inputs)[:, :, 0, 0]
     agreement = (truly[:, None] == guesses).float().mean(-1)
     return {"share of the keys given to the right record": float(agreement[_match(agreement)].mean())}
@@ -291,7 +291,7 @@ def _key_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> d
 
 @torch.no_grad()
 def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> dict[str, float]:
-    """Compare guesses (G, m) with the outputs of single positions."""
+    """Return cosine similarities of matched guesses (G, m) with the encoder's outputs at its only position."""
     truly, grey = bottleneck.features(inputs)[:, 0], bottleneck.features(torch.zeros_like(inputs[:1]))[0]
 
     def cosines(true: Tensor, guessed: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) 
 
 
 def _match(likeness: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the matching of records and guesses with the highest total similarity (B, G)."""
+    """Return rows and columns of the assignment of records to guesses (B, G) with maximum similarity."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
     rows, columns = linear_sum_assignment(-likeness.numpy())

@@ -1,1 +1,1 @@
-"""What components of several hooks share: low-rank factors, dropped blocks, schedules of layers, prefixes, pads."""
+"""Code shared by components: low-rank factors, dropped blocks, layer schedules, feature prefixes, pad tokens."""

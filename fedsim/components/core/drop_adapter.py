@@ -1,4 +1,4 @@
-"""Low-rank stand-ins for blocks, which component `lora-drop-adapters` trains and decoder `lora-drop` runs."""
+"""Low-rank substitutes for blocks: component `lora-drop-adapters` trains them, decoder `lora-drop` runs them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fedsim.core.tensor_files import read_saved
 from fedsim.core.types import Config
 
 NAME = "lora-drop-adapters"
-Reuse = Literal["anchor", "previous"]  # which token's output stands for a block, beside the adapter's
-_KEPT = ("past", "cache", "past_key_values", "past_key_value")  # what blocks call the keys of earlier tokens
+Reuse = Literal["anchor", "previous"]  # which token's block output is reused and corrected by the adapter
+_KEPT = ("past", "cache", "past_key_values", "past_key_value")  # argument names of the key-value cache in blocks
 _WEIGHT = re.compile(r"\blayers\.(\d+)\.lora_drop\.lora_a\.weight$")
 _Settings = dict[str, Any]
 
@@ -40,32 +40,35 @@ class LoraDropAdaptersConfig(Config):
 
 
 def every_second(depth: int) -> tuple[int, ...]:
-    """Return the blocks that are dropped by default: odd numbers, but not the last block's where there is another."""
+    """Return the blocks dropped by default: odd indices, without the last block if another one remains."""
     return tuple(range(1, max(min(depth, 2), depth - 1), 2))
 
 
 def check_blocks(chosen: tuple[int, ...], depth: int) -> str | None:
-    """Return what is wrong with blocks to drop, or None. The first one always runs: it alone tells tokens apart."""
+    """Return why a choice of blocks to drop is invalid, or None.
+
+    Block 0 always runs: only it sees the token's identity.
+    """
     if all(0 < block < depth for block in chosen):
         return None
     return f"expected numbers of blocks from 1 to {depth - 1}: the model has {depth}, and the first one always runs"
 
 
 def adapters_of(model: nn.Module) -> dict[int, DropAdapter]:
-    """Return a model's adapters by the number of their block."""
+    """Return a model's adapters by block index."""
     return {module.number: module for module in model.modules() if isinstance(module, DropAdapter)}
 
 
 def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> dict[int, DropAdapter]:
-    """Return trained adapters by the number of their block, from a file of the weights that a client trained.
+    """Load trained adapters by block index from a file of a client's trained weights.
 
     Args:
-        path: what `torch.save` wrote of tensors by name; nothing in it is run.
-        settings: cycle, reuse and alpha that they were trained with.
-        width: of the model.
+        path: file that `torch.save` wrote, with tensors by name; it is loaded without running code.
+        settings: cycle, reuse and alpha used in training.
+        width: hidden width of the model.
 
     Raises:
-        FedsimError: there is no such file, or it holds no adapters of this width.
+        FedsimError: the file is missing, or contains no adapters of this width.
     """
     try:
         held = read_saved(path)
@@ -91,16 +94,16 @@ def read_adapters(path: Path, settings: LoraDropAdaptersConfig, width: int) -> d
 
 @final
 class DropAdapter(LowRankLinear):
-    """D(x) = (alpha / r) B A x of hidden states (..., d), which stands for a block on some tokens.
+    """Low-rank map D(x) = (alpha / r) B A x of hidden states (..., d), which replaces a block on some tokens.
 
     Attributes:
-        number: of the block.
-        cycle: see the settings.
-        reuse: likewise.
+        number: index of the block.
+        cycle: period c of the anchors.
+        reuse: token whose block output is reused.
     """
 
     def __init__(self, config: LoraDropAdaptersConfig, number: int, like: Tensor, generator: torch.Generator) -> None:
-        nn.Module.__init__(self)  # there is no linear layer that it changes
+        nn.Module.__init__(self)  # no base layer, so `LowRankLinear.__init__` does not apply
         width, rank = like.shape[1], config.rank
         self.in_features = self.out_features = width
         self.number, self.cycle, self.scale = number, config.cycle, config.alpha / rank
@@ -119,20 +122,20 @@ class DropAdapter(LowRankLinear):
         return self.lora_b(self.scale * self.lora_a(inputs))
 
     def merged(self) -> NoReturn:
-        """Refuse.
+        """Raise, because there is no base layer.
 
         Raises:
-            NotApplicable: there is no linear layer to merge it into.
+            NotApplicable: always.
         """
         raise NotApplicable(f"the adapter of block {self.number} stands for a whole block, and cannot be merged.")
 
     def hide(
         self, _block: nn.Module, inputs: tuple[Any, ...], settings: _Settings
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Return a block's arguments with a mask that hides the keys of tokens on which it does not run.
+        """Return the block's arguments with a mask that hides keys of tokens on which the block does not run.
 
         Raises:
-            FedsimError: the block is run without a mask.
+            FedsimError: the block runs without an attention mask.
         """
         if _has_earlier_tokens(settings):
             return None
@@ -147,7 +150,7 @@ class DropAdapter(LowRankLinear):
         return inputs, {**settings, "attention_mask": mask.masked_fill(hidden, torch.finfo(mask.dtype).min)}
 
     def stand_in(self, _block: nn.Module, inputs: tuple[Any, ...], settings: _Settings, output: Any) -> Any:
-        """Return the block's output, in which some tokens have that of another and the adapter's."""
+        """Return the block's output, with anchor outputs plus corrections between anchors; None if unchanged."""
         if _has_earlier_tokens(settings):
             return None
         before: Tensor = inputs[0]
@@ -157,25 +160,25 @@ class DropAdapter(LowRankLinear):
             return None
         known = states_in(output)[:, anchor]
         changes = self(before[:, leaning])
-        if self.reuse == "previous":  # it stands on that of the token before, and so on back to the anchor
+        if self.reuse == "previous":  # corrections accumulate from the anchor to the token
             sums = torch.zeros_like(known).index_add(1, leaning, changes).cumsum(1)
             return with_states(output, known + sums - sums[:, anchor])
         return with_states(output, known.index_add(1, leaning, changes))
 
     def _anchor(self, length: int, device: torch.device) -> Tensor:
-        """Return the place of each place's anchor, shape (T,): its own where the block runs."""
+        """Return each position's anchor position, shape (T,); where the block runs, the position itself."""
         places = torch.arange(length, device=device)
         behind = (places - (self._prompt - 1)).clamp_min(0)
         return places - behind % self.cycle
 
 
 class _Nothing(nn.Module):
-    """What an adapter without a linear layer adds to."""
+    """Zero in place of the base layer that this adapter lacks."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
 
 
 def _has_earlier_tokens(settings: _Settings) -> bool:
-    """Say whether a block reads new tokens alone, whose places it cannot know; a decoder says what to drop then."""
+    """Return whether the block receives a key-value cache, i.e. a decoder with its own dropping schedule runs it."""
     return any(settings.get(name) is not None for name in _KEPT)

@@ -1,4 +1,4 @@
-"""Layers that cut features to a prefix: of random length in training, of fixed length in evaluation."""
+"""Layers that truncate features to a prefix: of random length in training, of fixed length in evaluation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _FAIR = (0.5, 0.5)
 
 @final
 class Prefix(nn.Module):
-    """Cuts features (B, ..., D) to a random prefix in training and a fixed prefix in evaluation.
+    """Truncates features (B, ..., D) to a random prefix in training and a fixed prefix in evaluation.
 
     Args:
-        eta: width of the bell, above 0.
-        mu: top of the bell.
-        kept: channels in evaluation; all where None.
-        per_example: whether every example has its own length; else the batch shares one.
+        eta: width of the discretised Gaussian over prefix lengths, above 0.
+        mu: mode of the Gaussian.
+        kept: channels in evaluation; None keeps all.
+        per_example: whether each example has its own length; otherwise the batch shares one.
 
     Attributes:
-        mask: its last training mask, kept where another layer follows it and takes it.
+        mask: last training mask, stored until the following layer consumes it.
     """
 
     def __init__(self, eta: float, mu: float, kept: int | None, *, per_example: bool = False) -> None:
@@ -35,12 +35,12 @@ class Prefix(nn.Module):
         self.mask: Tensor | None = None
 
     def follow(self, leader: Prefix) -> None:
-        """In training, cut where `leader` cut in the same forward pass."""
-        self._leader = (leader,)  # in a tuple: a plain attribute would make it a submodule
+        """Use the mask of `leader` from the same forward pass in training."""
+        self._leader = (leader,)  # a tuple, because a plain attribute would register a submodule
         leader._is_followed = True
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features of which those behind the prefix are zero; all of them where nothing is cut."""
+        """Return features with zeros after the prefix, or unchanged in evaluation if `kept` is None."""
         if not self.training:
             if self.kept is None:
                 return features
@@ -59,30 +59,31 @@ class Prefix(nn.Module):
 
 @final
 class Alternating(nn.Module):
-    """One of two layers that cut features; in each training step a fair coin chooses which one cuts.
+    """One of two truncating layers; in each training step a fair coin selects the layer that truncates.
 
-    The layer that runs first tosses the coin, as a prefix of two entries, so it is recorded like a mask.
+    The layer that runs first tosses the coin as a prefix mask of two entries, so the coin is recorded like a dropout
+    mask.
 
     Args:
-        prefix: the cutting layer; in evaluation it always cuts.
-        first: the layer that runs first, where this one runs second.
+        prefix: truncating layer; in evaluation it always truncates.
+        first: layer that runs first, if this is the second.
     """
 
     def __init__(self, prefix: Prefix, first: Alternating | None = None) -> None:
         super().__init__()
         self.prefix = prefix
-        self._first = () if first is None else (first,)  # in a tuple, as above
+        self._first = () if first is None else (first,)  # a tuple, because a plain attribute would register a submodule
         self._coin: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features, cut where the coin says so; in evaluation all of them are."""
+        """Return features, truncated if the coin selects this layer; in evaluation always."""
         if not self.training:
             return self.prefix(features)
         cut = self.prefix(features)
         return features + self._turn(features) * (cut - features)
 
     def _turn(self, features: Tensor) -> Tensor:
-        """Return 1 for examples that are cut, and 0 for others."""
+        """Return 1 for examples that this layer truncates, else 0, broadcastable to `features`."""
         shape = (-1, *(1 for _ in features.shape[1:]))
         if not self._first:
             self._coin = prefix_dropout(features.new_ones(len(features), 2), _FAIR)[:, 1]
@@ -94,18 +95,18 @@ class Alternating(nn.Module):
 
 
 def prefixes(model: nn.Module) -> list[Prefix]:
-    """Return a model's layers that cut features, in order of registration."""
+    """Return a model's truncating layers in registration order."""
     return [module for module in model.modules() if isinstance(module, Prefix)]
 
 
 @lru_cache(maxsize=64)
 def prefix_odds(channels: int, eta: float, mu: float = 0.0) -> tuple[float, ...]:
-    """Return p(k) for k = 1, ..., D, which sum to 1.
+    """Return the probabilities p(k) of prefix lengths k = 1, ..., D.
 
     Args:
         channels: D.
-        eta: width of the bell, above 0; infinity for equal odds of every k.
-        mu: top of the bell.
+        eta: width of the Gaussian, above 0; infinity makes all k equally likely.
+        mu: mode of the Gaussian.
     """
     lengths = torch.arange(1, channels + 1, dtype=torch.float64)
     return tuple(torch.softmax(-(((lengths - mu) / eta) ** 2), 0).tolist())

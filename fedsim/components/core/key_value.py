@@ -1,4 +1,4 @@
-"""Parts of a key-value bottleneck: a frozen encoder, frozen keys that are looked up, and trained values."""
+"""Parts of a key-value bottleneck: frozen encoder, frozen keys, and trained values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from fedsim.core.errors import NotApplicable
 
 _ONE_VECTOR, _SEVERAL_POSITIONS, _FEATURE_MAP = 2, 3, 4  # dimensions of an encoder's output
-_AT_ONCE = 1 << 18  # entries of a distance table that stays in the cache
+_AT_ONCE = 1 << 18  # entries of a distance table that fits into the CPU cache
 
 
 class KeyLookup(nn.Module):
-    """Finds the nearest keys of C linear projections of every position. Nothing here is trained.
+    """Nearest-key lookup for C linear projections of each position; no part is trained.
 
     Attributes:
         projections: P, shape (m, C, d_k).
         keys: shape (C, J, d_k).
-        active: number of nearest keys that are read.
+        active: number of nearest keys read per codebook.
     """
 
     def __init__(self, projections: Tensor, keys: Tensor, active: int) -> None:
@@ -29,11 +29,11 @@ class KeyLookup(nn.Module):
         self.active = active
 
     def forward(self, features: Tensor, barred: Tensor | None = None) -> Tensor:
-        """Return the numbers of the keys of features (B, n, m), nearest first, shape (B, C, active, n).
+        """Return indices of the nearest keys of features (B, n, m), nearest first, shape (B, C, active, n).
 
         Args:
             features: n positions per example.
-            barred: keys to skip, boolean, shape (C, J); none when absent.
+            barred: keys to skip, boolean, shape (C, J); default none.
         """
         entries = nearest(self.heads(features), self.keys, self.active, barred)
         return entries.unflatten(1, features.shape[:2]).permute(1, 0, 3, 2)
@@ -42,7 +42,7 @@ class KeyLookup(nn.Module):
         """Return the projections of features (B, n, m), shape (C, B n, d_k).
 
         Raises:
-            NotApplicable: the features have another width.
+            NotApplicable: the features' width differs from that of the projections.
         """
         if features.shape[-1] != len(self.projections):
             raise NotApplicable(
@@ -53,10 +53,11 @@ class KeyLookup(nn.Module):
 
 
 class ValueTable(nn.Module):
-    """The values of all keys: the only trained part.
+    """Values of all keys, the only trained part.
 
     Attributes:
-        entries: row c J + j is the value of key j of codebook c, shape (C J, d_v); a layer that Opacus supports.
+        entries: embedding layer (supported by Opacus); row c J + j is the value of key j of codebook c, shape (C J,
+            d_v).
         pairs: J, pairs per codebook.
     """
 
@@ -67,7 +68,7 @@ class ValueTable(nn.Module):
 
     @property
     def values(self) -> Tensor:
-        """The values V, shape (C, J, d_v), detached from the graph."""
+        """Values V, shape (C, J, d_v), detached from the graph."""
         return self.entries.weight.detach().unflatten(0, (-1, self.pairs))
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class ValueTable(nn.Module):
         return self.entries(indices + first[:, None, None])
 
     def never_read(self) -> Tensor:
-        """Return which values are zero, boolean, shape (C, J): those never read, where values start at zero."""
+        """Return which values are zero, boolean, shape (C, J): the unread ones, if values start at zero."""
         return ~self.values.any(-1)
 
 
@@ -88,15 +89,15 @@ class LinearDecoder(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return scores (B, K) of values (B, C, J, n, m) that were read."""
+        """Return scores (B, K) of the looked-up values (B, C, active, n, d_v)."""
         return values.mean(3).flatten(1) @ self.weight.mT
 
 
 class VotingDecoder(nn.Module):
-    """Values are logits: summed over the keys of a codebook, averaged over codebooks and positions."""
+    """Sum of the values (logits) over the keys of a codebook, averaged over codebooks and positions."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return scores (B, K) of values that were read."""
+        """Return scores (B, K) of the looked-up values (B, C, active, n, K)."""
         return values.sum(2).mean((1, 2))
 
 
@@ -104,7 +105,7 @@ class KeyValueModel(nn.Module):
     """logits = decoder(values(keys nearest to encoder(x))).
 
     Attributes:
-        encoder: frozen, and in evaluation mode also during training.
+        encoder: frozen; stays in evaluation mode during training.
         skips_unread: whether evaluation skips keys whose values are zero.
     """
 
@@ -117,7 +118,7 @@ class KeyValueModel(nn.Module):
         self.skips_unread = skips_unread
 
     def train(self, mode: bool = True) -> KeyValueModel:
-        """Set the mode of what is trained; the encoder stays in evaluation mode."""
+        """Set the mode of the trained parts; the encoder stays in evaluation mode."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -128,15 +129,15 @@ class KeyValueModel(nn.Module):
 
     @torch.no_grad()
     def read(self, inputs: Tensor) -> Tensor:
-        """Return the numbers of the keys that inputs (B, ...) read, shape (B, C, active, n)."""
+        """Return indices of the keys that inputs (B, ...) read, shape (B, C, active, n)."""
         barred = self.table.never_read() if self.skips_unread and not self.training else None
         return self.lookup(self.features(inputs), barred)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Return the encoder's output of inputs, shape (B, n, m): one position, or all positions of a map.
+        """Return the encoder's output for inputs, shape (B, n, m): one position, or all positions of a map.
 
         Raises:
-            NotApplicable: it returns something else.
+            NotApplicable: the encoder's output has another number of dimensions.
         """
         features = self.encoder(inputs)
         if features.dim() == _ONE_VECTOR:
@@ -162,14 +163,14 @@ def nearest(heads: Tensor, keys: Tensor, count: int, barred: Tensor | None = Non
 
 
 def _nearest(heads: Tensor, keys: Tensor, lengths: Tensor, count: int) -> Tensor:
-    """Compare ||k||^2 - 2 <h, k>: the squared distance without ||h||^2, which is equal for all keys."""
+    """Rank keys by ||k||^2 - 2 <h, k>: the squared distance without ||h||^2, which is equal for all keys."""
     compared = torch.baddbmm(lengths[:, None], heads, keys.mT, alpha=-2.0)
     return compared.argmin(-1, keepdim=True) if count == 1 else compared.topk(count, largest=False).indices
 
 
 @dataclass
 class MovingAverages:
-    """Keys that follow their nearest heads: k = S / N, with moving averages S of sums and N of counts.
+    """Keys as moving averages of their nearest heads: k = S / N, with averages S of sums and N of counts.
 
     Attributes:
         keys: shape (C, J, d).
@@ -177,7 +178,7 @@ class MovingAverages:
         sums: S, shape (C, J, d).
         decay: weight g of the previous average.
         epsilon: added to every count, so that no count is zero.
-        resets: whether a key that moves onto a head also sets its averages to S = N k.
+        resets: whether a key moved onto a head also resets its averages to S = N k.
     """
 
     keys: Tensor
@@ -188,7 +189,7 @@ class MovingAverages:
     resets: bool
 
     def follow(self, heads: Tensor, least: float, generator: torch.Generator) -> None:
-        """Follow one batch of heads (C, N, d), then move keys with an average count below `least` onto heads."""
+        """Update with one batch of heads (C, N, d); then move keys with an average count below `least` onto heads."""
         counts, sums = assign(heads, self.keys)
         self.counts = self.decay * self.counts + (1.0 - self.decay) * counts
         self.sums = self.decay * self.sums + (1.0 - self.decay) * sums
@@ -208,14 +209,14 @@ class MovingAverages:
 
 
 def assign(heads: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each key's number of nearest heads (C, N, d), shape (C, J), and their sum, shape (C, J, d)."""
+    """Return the number of heads (C, N, d) nearest to each key, shape (C, J), and their sum, shape (C, J, d)."""
     chosen = nearest(heads, keys, 1)
     counts = keys.new_zeros(keys.shape[:2]).scatter_add(1, chosen[..., 0], keys.new_ones(heads.shape[:2]))
     return counts, torch.zeros_like(keys).scatter_add(1, chosen.expand_as(heads), heads)
 
 
 def centre(heads: Tensor, keys: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """Return k-means centres (C, J, d) of heads (C, N, d), from random heads; keys beyond N do not change."""
+    """Return k-means centres (C, J, d) of heads (C, N, d), started at random heads; keys beyond N do not change."""
     order = torch.rand(heads.shape[:2], generator=generator).argsort(-1)[:, : keys.shape[1]]
     first = heads.gather(1, order[..., None].expand(-1, -1, heads.shape[-1]))
     keys = torch.cat([first, keys[:, first.shape[1] :]], 1)

@@ -1,4 +1,4 @@
-"""Which layers run on which written token: what decoder `skipdecode` and its training share."""
+"""Layer schedules by generated token, shared by decoder `skipdecode` and its training component."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedsim.core.types import Config
 
 @dataclass(frozen=True)
 class LayerSchedule:
-    """Which layers run on each written token.
+    """Layers that run on each generated token.
 
     Attributes:
-        depth: layers of the model, L.
-        first: layers on the first written token.
-        last: layers on the last one expected, and on all behind it.
-        warm_up: lowest layers, which always run.
-        expected: written tokens, E.
+        depth: number of layers of the model, L.
+        first: number of layers on the first generated token.
+        last: number of layers on the last expected token and all later ones.
+        warm_up: number of lowest layers that always run.
+        expected: expected number of generated tokens, E.
     """
 
     depth: int
@@ -31,7 +31,7 @@ class LayerSchedule:
     expected: int
 
     def count(self, number: int) -> int:
-        """Return how many layers run on written token `number`, from 0. Whole numbers, so that no rounding swings."""
+        """Return the number of layers for generated token `number` (from 0), in exact integer arithmetic."""
         span = self.expected - 1
         if number >= span:
             return self.first if number == span == 0 else self.last
@@ -39,7 +39,7 @@ class LayerSchedule:
         return (doubled + span) // (2 * span)
 
     def layers(self, number: int) -> tuple[int, ...]:
-        """Return their numbers, from 0."""
+        """Return the layer indices for generated token `number`: the warm-up layers and the top layers."""
         top = self.count(number) - self.warm_up
         return (*range(self.warm_up), *range(self.depth - top, self.depth))
 
@@ -60,10 +60,10 @@ class ScheduleConfig(Config):
         return self
 
     def schedule(self, depth: int) -> LayerSchedule:
-        """Return the schedule of a model with so many layers.
+        """Return the schedule of a model with `depth` layers.
 
         Raises:
-            FedsimError: it has too few of them, or they would become more from token to token.
+            FedsimError: the counts violate warm_up < last <= first <= depth.
         """
         first, last = self.first, self.last
         if first is None or last is None:
@@ -77,7 +77,7 @@ class ScheduleConfig(Config):
 
 
 def budgets(depth: int, speed_up: float, warm_up: int) -> tuple[int, int]:
-    """Return the layers on the first token and on the last one, whose mean is at least `depth` / `speed_up`."""
+    """Return the layers of the first and of the last token; their mean is at least `depth` / `speed_up`."""
     both = math.ceil(2 * depth / speed_up)
     last = max(warm_up + 1, math.ceil(2 * depth / (3 * speed_up)), both - depth)
     return max(last, both - last), last

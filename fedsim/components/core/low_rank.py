@@ -1,4 +1,4 @@
-"""Code of low-rank adapters: which layers get one, its two factors, and merging it into an ordinary model."""
+"""Low-rank adapters: target layers, factors, and merging into an ordinary model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.core.types import Config
 
 
 class LowRankConfig(Config):
-    """Settings of every low-rank adapter."""
+    """Settings shared by all low-rank adapters."""
 
     targets: tuple[str, ...] = Field(
         min_length=1,
@@ -33,11 +33,11 @@ class LowRankConfig(Config):
 
 
 class LowRankLinear(nn.Module):
-    """A frozen linear layer with a low-rank adapter beside it: inputs (..., in), outputs (..., out).
+    """A frozen linear layer with a low-rank adapter: inputs (..., in), outputs (..., out).
 
-    Both factors are ordinary linear layers without a bias, so code for linear layers works on them. A reads the
-    layer's input and has weight (r, in), which starts uniform in +-1 / sqrt(in). B has weight (out, r), which starts at
-    zero; it is stored by columns, which shortens both products of its backward pass.
+    Both factors are linear layers without bias, so code for linear layers applies to them. A has weight (r, in),
+    initialised uniformly in +-1 / sqrt(in). B has weight (out, r), initialised at zero, and is stored by columns, which
+    speeds up both products of its backward pass.
 
     Attributes:
         scale: factor s of the adapter's output.
@@ -55,24 +55,24 @@ class LowRankLinear(nn.Module):
         self.lora_b = _factor(base.weight.new_zeros(rank, base.out_features).T)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return W x + b + B (s A x); s multiplies the r middle entries, where it costs least."""
+        """Return W x + b + B (s A x); s multiplies the r intermediate entries, which is cheapest."""
         return self.base(inputs) + self.lora_b(self.scale * self.lora_a(inputs))
 
     @torch.no_grad()
     def change(self) -> Tensor:
-        """Return s B A (out, in), which the adapter adds to the weight."""
+        """Return s B A (out, in), the adapter's change of the weight."""
         return self.scale * self.lora_b.weight @ self.lora_a.weight
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return one ordinary layer with weight W + s B A, which gives the same outputs in evaluation."""
+        """Return one linear layer with weight W + s B A, which has the same outputs in evaluation."""
         layer = copy.deepcopy(self.base)
         layer.weight += self.change()
         return layer.requires_grad_(True)
 
     @torch.no_grad()
     def unmerge(self, layer: nn.Linear) -> nn.Linear:
-        """Return the frozen layer before `merged`: weight W - s B A, W that of `layer`."""
+        """Invert `merged`: return the frozen layer with weight W - s B A, where W is the weight of `layer`."""
         layer = copy.deepcopy(layer)
         layer.weight -= self.change()
         return layer.requires_grad_(False)
@@ -132,7 +132,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Have a model answer as its frozen layers alone would; what else was trained stays."""
+    """Run a model with its frozen base layers only; other trained parameters stay."""
     layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
     with ExitStack() as stack:
         for layer in layers:
@@ -146,5 +146,5 @@ def _of_base(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> T
 
 
 def _patterns(names: Iterable[str]) -> set[str]:
-    """Return short patterns of module names: every block of a large model repeats the same names."""
+    """Return name patterns with a wildcard for the parents, since blocks of a large model repeat the same names."""
     return {f"*.{last}" if parent else last for parent, _, last in (name.rpartition(".") for name in names)}

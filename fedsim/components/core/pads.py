@@ -1,7 +1,8 @@
-"""Code of lexical units: which spans of a text a model is sure of, and pads that stand for tokens not written yet.
+"""Lexical units (confidently predicted spans of a text) and pad tokens that stand for tokens not yet generated.
 
-A block of pads stands for the followers of a unit. It sees the text in front of the unit and its own earlier pads, and
-has the positions of what it stands for; nothing sees it. So many blocks share one pass over a text.
+A block of pads stands for the tokens that follow in a unit. A pad attends to the text before the unit and to earlier
+pads of its block, and has the position of the token that it stands for; no other token attends to it. So many blocks
+share one forward pass.
 """
 
 from __future__ import annotations
@@ -18,42 +19,42 @@ from fedsim.core.past import KeyValues, LayerStack
 
 
 class PadEmbedding(nn.Embedding):
-    """An embedding with one more row, `pad`, behind its last token; the output layer has no score for it."""
+    """An embedding with an extra row, `pad`, after its last token; the output layer has no score for it."""
 
     pad: nn.Parameter
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return rows (..., width) of tokens, numbers from 0 to the number of them, which is the pad."""
+        """Return the embeddings (..., width) of token ids; the id `num_embeddings` is the pad."""
         is_pad = input == self.num_embeddings
         rows = F.embedding(input.masked_fill(is_pad, 0), self.weight, self.padding_idx)
         return torch.where(is_pad[..., None], self.pad, rows)
 
 
 def embedding_of(model: nn.Module) -> nn.Embedding | None:
-    """Return a model's first embedding, that of its tokens."""
+    """Return a model's first embedding, the token embedding, or None."""
     return next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
 
 
 def add_pad(embedding: nn.Embedding) -> None:
-    """Give an embedding a pad, which begins as the mean of its rows."""
-    # In place: an output layer that shares the weight holds this very object.
+    """Add a pad row to an embedding in place, initialised to the mean of its rows."""
+    # In place, because an output layer that shares the weight refers to this object.
     embedding.__class__ = PadEmbedding
     embedding.register_parameter("pad", nn.Parameter(embedding.weight.detach().mean(0)))
 
 
 def pad_of(model: nn.Module) -> int | None:
-    """Return the number of a model's pad, or None where it has none."""
+    """Return the token id of a model's pad, or None if the model has none."""
     embedding = embedding_of(model)
     return embedding.num_embeddings if isinstance(embedding, PadEmbedding) else None
 
 
 def units(probabilities: Sequence[float], sure: float, most: int) -> list[int]:
-    """Return the lengths of the units of a text, from left to right.
+    """Return the lengths of the lexical units of a text, from left to right.
 
     Args:
-        probabilities: of each token, given those before it.
-        sure: probability from which a token follows in the unit of the one before it.
-        most: tokens of a unit.
+        probabilities: probability of each token given the tokens before it.
+        sure: probability at or above which a token joins the preceding token's unit.
+        most: maximum number of tokens per unit.
     """
     lengths: list[int] = []
     for probability in probabilities:
@@ -65,7 +66,7 @@ def units(probabilities: Sequence[float], sure: float, most: int) -> list[int]:
 
 
 class PadBlock(NamedTuple):
-    """Pads behind the input at a place, for the tokens that follow its label."""
+    """Position of a unit's first token and the number of pads for the tokens after it."""
 
     place: int
     pads: int
@@ -74,14 +75,14 @@ class PadBlock(NamedTuple):
 def draw_blocks(
     lengths: Sequence[int], count: int, most: int, unsure: float, generator: torch.Generator
 ) -> list[PadBlock]:
-    """Return at most `count` blocks: of units of more than one token, and some of any.
+    """Sample at most `count` blocks: units of more than one token, and sometimes any unit.
 
     Args:
-        lengths: of the units of one text.
-        count: blocks.
-        most: tokens of a unit.
-        unsure: chance that a block is that of any unit, with as many pads as there can be: it teaches to be unsure.
-        generator: source of the choice.
+        lengths: unit lengths of one text.
+        count: maximum number of blocks.
+        most: maximum number of tokens per unit.
+        unsure: probability that a block starts at a random unit with as many pads as fit, which trains low confidence.
+        generator: random source.
     """
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
     longer = [PadBlock(start, length - 1) for start, length in zip(starts, lengths, strict=True) if length > 1]
@@ -98,7 +99,7 @@ def draw_blocks(
 
 
 class Packed(NamedTuple):
-    """Texts with blocks behind them: tokens, positions (B, T + P), what each sees, and the tokens of the P pads."""
+    """Texts followed by pad blocks: tokens and positions (B, T + P), attention mask, target tokens of the P pads."""
 
     tokens: Tensor
     positions: Tensor
@@ -107,14 +108,14 @@ class Packed(NamedTuple):
 
 
 def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[PadBlock]], pad: int, room: int) -> Packed:
-    """Return texts (B, T) with their blocks behind them, filled up to `room` pads that nobody asks about.
+    """Append pad blocks to texts (B, T); unused pads up to `room` have no target.
 
     Args:
-        inputs: tokens.
-        labels: the token behind each.
-        blocks: of each text.
-        pad: number of the pad.
-        room: pads of a text.
+        inputs: token ids.
+        labels: next token of each input token.
+        blocks: pad blocks of each text.
+        pad: token id of the pad.
+        room: number of pads per text.
     """
     count, length = inputs.shape
     positions = torch.arange(length + room).expand(count, -1).clone()
@@ -135,7 +136,7 @@ def pack(inputs: Tensor, labels: Tensor, blocks: Sequence[Sequence[PadBlock]], p
 
 
 def read(stack: LayerStack, packed: Packed, first: int = 0) -> Tensor:
-    """Return the scores (B, T + P - first, V) behind each token and pad, from the first one that is asked for."""
+    """Return the scores (B, T + P - first, V) of tokens and pads from position `first` on."""
     hidden = stack.embed(packed.tokens)
     place = stack.place(hidden, packed.positions)
     mask = torch.zeros(packed.sees.shape, dtype=hidden.dtype, device=hidden.device)
@@ -146,7 +147,7 @@ def read(stack: LayerStack, packed: Packed, first: int = 0) -> Tensor:
 
 
 class _Nothing(KeyValues):
-    """Keeps no keys and values: a pass sees its own."""
+    """Key-value store that keeps nothing: each pass uses its own keys and values."""
 
     def __init__(self) -> None:
         super().__init__(0, 0)

@@ -1,1 +1,1 @@
-"""Hook decoder: writes a text with a trained model, one step after the other."""
+"""Hook decoder: generates a text with a trained model, step by step."""

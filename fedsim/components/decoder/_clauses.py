@@ -1,4 +1,4 @@
-"""Code of decoders that look ahead to the end of a clause: which tokens end one."""
+"""Tokens that end a clause, for decoders that look ahead to the end of a clause."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def clause_ends(tokenizer: Tokenizer, rule: Literal["signs", "endings"]) -> froz
     """Return the tokens that end a clause.
 
     Args:
-        tokenizer: of the model.
-        rule: signs: the first token of each sign encoded alone; endings: also every token whose text ends in a sign,
-            blanks aside, so that of "3.14" the piece "3." ends a clause too.
+        tokenizer: the model's tokenizer.
+        rule: signs: the first token of each punctuation sign, encoded alone; endings: also each token whose text,
+            without spaces, ends in a sign, e.g. the token "3." of "3.14".
     """
     alone = {tokens[0] for sign in SIGNS if (tokens := tokenizer.encode(sign))}
     if rule == "signs":

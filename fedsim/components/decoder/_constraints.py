@@ -1,7 +1,8 @@
-"""Code of constraints on what a decoder writes: rules on text, and how they are asked about tokens.
+"""Constraints on generated text: rules on text, and their application to tokens.
 
-A rule says of a text whether it can still become one that is allowed, and whether it is one. A constraint says the same
-of tokens behind a prompt. A rule may say yes to a beginning that nothing can complete: that costs time, and no truth.
+A rule decides whether a text is allowed and whether it is a prefix of an allowed text. A constraint decides the same
+for tokens after a prompt. A rule may accept a prefix that has no allowed completion: this costs time, but never allows
+a wrong text.
 """
 
 from __future__ import annotations
@@ -17,35 +18,35 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.types import Tokenizer
 
 _INSTALL = "pip install 'fedsim-privacy[constrain]'"
-_FIRST_BYTES = range(0xC2, 0xF5)  # of a sign of several bytes
-# Signs of several bytes, one for each way in which \w, \d, \s and line ends tell them apart; the other parts of a
-# pattern that is plain cannot.
+_FIRST_BYTES = range(0xC2, 0xF5)  # first bytes of a multi-byte UTF-8 character
+# Multi-byte characters, one for each combination of the classes \w, \d, \s and line ends; a plain pattern cannot
+# distinguish them further.
 _OF_EACH_KIND = "\u00e9\u0663\u00a0\u2014\u0085\u2028"
 _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|\\[uUxNpPL0-9]|\(\?[a-zA-Z]|\[\[|--|&&|\|\||~~")
-_CUT = "\ufffd"  # what a tokenizer returns for bytes that are no sign yet
+_CUT = "\ufffd"  # what a tokenizer returns for an incomplete UTF-8 character
 
 
 class Constraint(Protocol):
-    """Which tokens may stand behind a prompt."""
+    """Decides which tokens may follow a prompt."""
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say whether they are complete, or become so by more tokens."""
+        """Return whether the tokens are complete or can be completed."""
         ...
 
     def completes(self, tokens: Sequence[int]) -> bool:
-        """Say whether they are complete."""
+        """Return whether the tokens are complete."""
         ...
 
 
 class TextRule(Protocol):
-    """Which texts are allowed."""
+    """Decides which texts are allowed."""
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether some allowed text begins with it; `is_cut`: and with the first bytes of one more letter."""
+        """Return whether an allowed text has this prefix; `is_cut`: followed by an incomplete UTF-8 character."""
         ...
 
     def is_whole(self, text: str) -> bool:
-        """Say whether it is allowed."""
+        """Return whether the text is allowed."""
         ...
 
 
@@ -53,22 +54,22 @@ class Anything:
     """Allows all tokens."""
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
     def completes(self, tokens: Sequence[int]) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
 
 class OfText:
-    """A rule on the text of the tokens behind a prompt.
+    """A text rule, applied to the tokens after a prompt.
 
-    A token without a text, such as a border token, is never allowed: it would let a text go on for ever.
+    A token that decodes to no text, such as a border token, is never allowed, because it could be repeated without end.
 
     Args:
-        rule: what the text may be.
-        tokenizer: of the model.
+        rule: allowed texts.
+        tokenizer: the model's tokenizer.
     """
 
     def __init__(self, rule: TextRule, tokenizer: Tokenizer) -> None:
@@ -76,7 +77,7 @@ class OfText:
         self._silent: dict[int, bool] = {}
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say whether some allowed text begins with the text of these tokens; a last letter may lack bytes."""
+        """Return whether an allowed text has the decoded prefix; its last character may lack bytes."""
         if tokens and self._is_silent(tokens[-1]):
             return False
         text = self._tokenizer.decode(tokens)
@@ -84,7 +85,7 @@ class OfText:
         return _CUT not in whole and self._rule.begins(whole, is_cut=whole != text)
 
     def completes(self, tokens: Sequence[int]) -> bool:
-        """Say whether their text is allowed."""
+        """Return whether the decoded text is allowed."""
         text = self._tokenizer.decode(tokens)
         return _CUT not in text and self._rule.is_whole(text)
 
@@ -95,11 +96,11 @@ class OfText:
 
 
 class Regex:
-    """A regular expression that the whole text matches.
+    """A regular expression that the whole text must match.
 
     Raises:
-        MissingExtra: package regex is not installed; that of the standard library knows no beginnings.
-        FedsimError: the pattern is none.
+        MissingExtra: package regex is not installed; the standard library has no partial matching.
+        FedsimError: the pattern is invalid.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -111,25 +112,25 @@ class Regex:
         self._is_plain = is_plain(pattern)
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether some match begins with it; a last letter that lacks bytes is tried only with a plain pattern."""
+        """Return whether a match has this prefix; an incomplete last character is tested for plain patterns only."""
         ways = [text + sign for sign in _OF_EACH_KIND] if is_cut and self._is_plain else [text]
         return any(self._pattern.fullmatch(way, partial=True) is not None for way in ways)
 
     def is_whole(self, text: str) -> bool:
-        """Say whether it is a match."""
+        """Return whether the whole text matches."""
         return self._pattern.fullmatch(text) is not None
 
 
 class LarkGrammar:
-    """A grammar of package lark, read as LALR(1), with the longest match of its terminals.
+    """A grammar of package lark, parsed as LALR(1), with longest matches of its terminals.
 
     Args:
-        grammar: in lark's language.
-        start: the rule that a whole text follows.
+        grammar: in lark's syntax.
+        start: name of the rule that a whole text must match.
 
     Raises:
         MissingExtra: package lark or regex is not installed.
-        FedsimError: lark cannot read the grammar.
+        FedsimError: lark rejects the grammar.
     """
 
     def __init__(self, grammar: str, start: str) -> None:
@@ -144,9 +145,9 @@ class LarkGrammar:
         self._is_plain = all(map(is_plain, patterns.values()))
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether the parser gets to the end, or to a last terminal that may become whole.
+        """Return whether the parser reaches the end, or a last terminal that can still be completed.
 
-        An LALR parser never shifts a token behind which no text can follow. A last sign that is cut counts as in
+        An LALR parser never shifts a token that no text can follow. An incomplete last character is treated as in
         `Regex`.
         """
         ways = [text + sign for sign in _OF_EACH_KIND] if is_cut and self._is_plain else [text]
@@ -165,7 +166,7 @@ class LarkGrammar:
         return True
 
     def is_whole(self, text: str) -> bool:
-        """Say whether it can be parsed."""
+        """Return whether the text can be parsed."""
         try:
             self._parser.parse(text)
         except self._lark.exceptions.UnexpectedInput:
@@ -173,17 +174,17 @@ class LarkGrammar:
         return True
 
     def _may_go_on(self, state: Any, rest: str) -> bool:
-        """Say whether a terminal that may stand here begins with the rest."""
+        """Return whether a terminal that is acceptable in this state can begin with the remaining text."""
         begun = [name for name, terminal in self._terminals.items() if terminal.fullmatch(rest, partial=True)]
         return bool(begun) and not (state.accepts() | set(self._parser.ignore_tokens)).isdisjoint(begun)
 
 
 class JsonSchema:
-    """A JSON text that a schema allows, by package llguidance, byte by byte.
+    """JSON texts that satisfy a schema, checked byte by byte by package llguidance.
 
     Raises:
         MissingExtra: llguidance is not installed.
-        FedsimError: it cannot read the schema.
+        FedsimError: llguidance rejects the schema.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -197,52 +198,52 @@ class JsonSchema:
             raise FedsimError(f"json_schema: llguidance cannot read it: {self._start.get_error().splitlines()[0]}")
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Say whether a JSON text that the schema allows begins with it."""
+        """Return whether a valid JSON text has this prefix."""
         content = list(text.encode())
         ways = [[*content, byte] for byte in _FIRST_BYTES] if is_cut else [content]
         return any(self._start.validate_tokens(way) == len(way) for way in ways)
 
     def is_whole(self, text: str) -> bool:
-        """Say whether the schema allows it."""
+        """Return whether the JSON text satisfies the schema."""
         content, matcher = list(text.encode()), self._start.deep_copy()
         return matcher.try_consume_tokens(content) == len(content) and matcher.is_accepting()
 
 
 class Predicate:
-    """A rule that is a Python function: ``allows(text, is_whole) -> bool``."""
+    """A rule given by a Python function ``allows(text, is_whole) -> bool``."""
 
     def __init__(self, function: Callable[[str, bool], bool]) -> None:
         self._function = function
 
     def begins(self, text: str, *, is_cut: bool = False) -> bool:
-        """Ask the function whether an allowed text may begin so."""
+        """Return whether the function accepts the text as a prefix."""
         return bool(self._function(text, False))
 
     def is_whole(self, text: str) -> bool:
-        """Ask the function whether the text is allowed."""
+        """Return whether the function accepts the whole text."""
         return bool(self._function(text, True))
 
 
 def is_plain(pattern: str) -> bool:
-    """Say whether a pattern names no sign of several bytes, alone or by a property, and changes no flags."""
+    """Return whether a pattern names no multi-byte character, directly or by a property, and sets no flags."""
     return _NOT_PLAIN.search(pattern) is None
 
 
 @lru_cache(maxsize=32)
 def regex(pattern: str) -> TextRule:
-    """Return the rule of a pattern, which is compiled once."""
+    """Return the rule of a pattern, compiled once."""
     return Regex(pattern)
 
 
 @lru_cache(maxsize=32)
 def grammar(text: str, start: str) -> TextRule:
-    """Return the rule of a grammar, which is compiled once."""
+    """Return the rule of a grammar, compiled once."""
     return LarkGrammar(text, start)
 
 
 @lru_cache(maxsize=32)
 def json_schema(text: str) -> TextRule:
-    """Return the rule of a schema, written as JSON, which is compiled once."""
+    """Return the rule of a schema given as JSON text, compiled once."""
     return JsonSchema(json.loads(text))
 
 

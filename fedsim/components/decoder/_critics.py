@@ -1,4 +1,4 @@
-"""Code of critics of what a decoder writes: how much a text is worth, and what its beginnings promise."""
+"""Critics of generated text: non-negative potentials of whole texts and of prefixes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Protocol
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tokenizer
 
-_CUT = "\ufffd"  # what a tokenizer returns for bytes that are no sign yet
+_CUT = "\ufffd"  # what a tokenizer returns for an incomplete UTF-8 character
 
 
 class Critic(Protocol):
-    """What the tokens behind a prompt are worth."""
+    """Assigns a non-negative weight to the tokens after a prompt."""
 
     def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
-        """Return ln of a worth of at least 0: of a whole text its own, of a beginning what it promises."""
+        """Return the log weight (ln, possibly -inf) of a whole text, or the expected weight of a prefix."""
         ...
 
 
 class Indifferent:
-    """Takes all texts for equally good."""
+    """Assigns weight 1 to all texts."""
 
     def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
         """Return 0."""
@@ -29,22 +29,22 @@ class Indifferent:
 
 
 class CriticOfText:
-    """A critic that is a Python function: ``worth(text, is_whole) -> float``.
+    """A critic given by a Python function ``worth(text, is_whole) -> float``.
 
     Args:
-        name: of the function, for messages.
-        function: what says how much a text is worth.
-        tokenizer: of the model.
+        name: name of the function, for messages.
+        function: returns the weight of a text, at least 0.
+        tokenizer: the model's tokenizer.
     """
 
     def __init__(self, name: str, function: Callable[[str, bool], float], tokenizer: Tokenizer) -> None:
         self._name, self._function, self._tokenizer = name, function, tokenizer
 
     def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
-        """Return ln of what the function says of the text.
+        """Return ln of the function's value for the decoded text.
 
         Raises:
-            FedsimError: it says no number of at least 0.
+            FedsimError: the value is negative, infinite or NaN.
         """
         text = self._tokenizer.decode(tokens).removesuffix(_CUT)
         worth = float(self._function(text, is_whole))

@@ -1,4 +1,4 @@
-"""Texts behind which tokens are drafted: where each begins, how many more can count, and how many do."""
+"""State and limits of speculative decoding: prompt lengths, remaining length, and tokens up to a stop token."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fedsim.core.hooks import GenerationContext, Writing
 
 @dataclass(frozen=True)
 class DraftedTexts(Writing):
-    """Texts behind which tokens are drafted, and where each begins.
+    """Texts that are continued by draft tokens.
 
     Attributes:
-        begins: of each row, the tokens of its prompt.
+        begins: prompt length of each row.
     """
 
     begins: tuple[int, ...]
 
     def room(self, row: int, context: GenerationContext, most: int) -> int:
-        """Return how many tokens, at most so many, can be drafted behind a row: one more is written behind them.
+        """Return the maximum number of draft tokens for a row, at most `most`; the step generates one more token.
 
-        A draft goes no further than the model can read, and than the text may go.
+        The draft must fit into the model's context and the length limit.
         """
         limits, length = context.limits, len(self.tokens[row])
         if limits is None:
@@ -32,6 +32,6 @@ class DraftedTexts(Writing):
 
 
 def in_text(new: Sequence[int], context: GenerationContext) -> int:
-    """Return how many of a step's tokens stand in the text: a stop token ends it, and is its last one."""
+    """Return how many of a step's tokens belong to the text, which ends with its first stop token."""
     stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
     return next((1 + place for place, token in enumerate(new) if token in stops), len(new))

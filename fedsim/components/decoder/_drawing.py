@@ -1,4 +1,4 @@
-"""Code of decoders that draw tokens: the likeliest of a distribution, and a draw from it with a row's own source."""
+"""Token sampling: top-p and top-k truncation, and a draw with each row's own generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def nucleus(probabilities: Tensor, share: float) -> Tensor:
-    """Return probabilities (B, V) with 0 outside the smallest set of likeliest tokens that holds a share of 1."""
+    """Return probabilities (B, V) with 0 outside the smallest set of most likely tokens of total mass `share`."""
     if share == 1:
         return probabilities
     ordered, places = torch.sort(probabilities, dim=-1, descending=True, stable=True)
@@ -18,17 +18,17 @@ def nucleus(probabilities: Tensor, share: float) -> Tensor:
 
 
 def likeliest(probabilities: Tensor, count: int) -> Tensor:
-    """Return probabilities (B, V) with 0 outside the likeliest tokens; of equal ones those numbered first stay."""
+    """Return probabilities (B, V) with 0 outside the `count` most likely tokens; ties go to the lower index."""
     places = torch.sort(probabilities, dim=-1, descending=True, stable=True).indices[:, :count]
     return torch.zeros_like(probabilities).scatter(-1, places, probabilities.gather(-1, places))
 
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
-    """Return a token a row with odds (B, V), by one uniform number of the row's own generator."""
+    """Sample one token per row from unnormalised probabilities (B, V), with one uniform number per row."""
     below = probabilities.cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators]).to(
         below.device
     )
-    # A uniform number is below 1, so that the product is below the last sum, unless rounding lifts it there.
+    # A uniform number is below 1, so the product is below the last sum, except for rounding errors.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(-1)
     return torch.searchsorted(below, uniform * below[:, -1:], right=True).flatten().minimum(last).tolist()

@@ -1,4 +1,4 @@
-"""Code of decoders that look at several texts of one row: the model's scores of them, each text of a row asked once."""
+"""Model scores of several candidate texts per row; equal texts of a row are evaluated once."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Text = tuple[int, ...]
 
 
 class AheadScores(NamedTuple):
-    """Scores (N, V) of the token behind each text, and how many texts of each row the model was shown."""
+    """Scores (N, V) of the next token of each text, and the number of texts evaluated per row."""
 
     scores: Tensor
     shown: list[int]
 
 
 class LookAhead:
-    """What a model has read of the texts that were asked about last. It saves work and changes no score.
+    """Key-value cache of the texts of the previous call. It saves work and never changes scores.
 
-    Texts that branch from one take over what was read of it. So states and their copies may share one, and a row that
-    leaves is forgotten with the next question.
+    Texts with a common prefix reuse its cache entries. Therefore states and their copies may share one instance, and
+    entries of a removed row are dropped in the next call.
     """
 
     def __init__(self) -> None:
@@ -36,20 +36,20 @@ class LookAhead:
         self._texts: list[Text] = []
 
     def keep(self, places: Sequence[int]) -> Self:
-        """Return itself: what was read belongs to texts, and to no rows."""
+        """Return this object: cache entries belong to texts, not to rows."""
         return self
 
     def scores(self, model: nn.Module, texts: Sequence[Text], owners: Sequence[int], rows: int) -> AheadScores:
-        """Return the model's scores of the token behind texts, of which several belong to a row.
+        """Return the model's scores of the next token of each text; a row may have several texts.
 
         Args:
-            model: tokens (B, T) to scores of the next token (B, T, V).
-            texts: N of them, any lengths from one token; equal ones of a row are shown once.
-            owners: place of the row that each belongs to.
-            rows: how many there are.
+            model: maps tokens (B, T) to scores of the next token (B, T, V).
+            texts: N texts of any length from one token; equal texts of a row are evaluated once.
+            owners: row index of each text.
+            rows: number of rows.
 
         Raises:
-            CannotContinue: scores are no numbers, for the rows that the texts belong to.
+            CannotContinue: scores are not finite; names the rows of these texts.
         """
         places = {key: place for place, key in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
         shown = list(places)
@@ -71,7 +71,7 @@ class LookAhead:
         return self._past.scores(model, texts)
 
     def _sources(self, texts: list[Text]) -> list[int]:
-        """Return the place of the text that each goes on from, or of one with the longest common beginning."""
+        """Return each text's source in the cache: its parent, else the text with the longest common prefix."""
         known = {text: place for place, text in enumerate(self._texts)}
         places = [known.get(text[:-1], known.get(text)) for text in texts]
         ordered = sorted(known) if None in places else []
@@ -80,7 +80,7 @@ class LookAhead:
 
 
 def _nearest(ordered: Sequence[Text], text: Text) -> Text:
-    """Return the text with the longest common beginning: in sorted order it stands right before `text`, or behind."""
+    """Return the text with the longest common prefix: a neighbour of `text` in sorted order."""
     place = bisect(ordered, text)
     return max(ordered[max(place - 1, 0) : place + 1], key=lambda other: _shared(other, text))
 

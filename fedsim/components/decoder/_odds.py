@@ -1,4 +1,4 @@
-"""Odds of the next token by temperature and top-p, and the rule that makes speculation exact."""
+"""Next-token probabilities with temperature and top-p, and the acceptance rule of exact speculative decoding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.core.types import Config
 
 
 class DrawConfig(Config):
-    """Settings of what is drawn from."""
+    """Settings of the sampling distribution."""
 
     temperature: float = Field(default=0.0, ge=0, description="T; at 0 the likeliest token is written")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share p of the probability that may be drawn; T above 0")
@@ -29,13 +29,13 @@ class DrawConfig(Config):
         return self
 
     def odds(self, scores: Tensor) -> Tensor:
-        """Return the probability of each token, in double precision; at temperature 0 all of it is on the likeliest."""
+        """Return token probabilities, double precision; at temperature 0 a point mass on the most likely token."""
         if self.temperature == 0:
             return torch.zeros_like(scores, dtype=torch.double).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
         return nucleus((scores.double() / self.temperature).softmax(-1), self.top_p)
 
     def draw(self, scores: Tensor, generator: torch.Generator) -> tuple[int, Tensor | None]:
-        """Return a token by scores (V,), and the odds that it was drawn with; None where nothing is drawn."""
+        """Sample a token from scores (V,); return it with its distribution, which is None at temperature 0."""
         if self.temperature == 0:
             return int(scores.argmax()), None
         odds = self.odds(scores)
@@ -45,13 +45,13 @@ class DrawConfig(Config):
     def stands(
         self, drafted: Sequence[int], drafter: Sequence[Tensor | None], scores: Tensor, generator: torch.Generator
     ) -> list[int]:
-        """Return the drafted tokens that stand, and one more, as the model's own text goes.
+        """Return the accepted draft tokens and one more token, distributed as the model's own text.
 
         Args:
-            drafted: n tokens.
-            drafter: odds that each was drawn with, as `drawn` returned them.
-            scores: of the model, (n + 1, V).
-            generator: the text's randomness.
+            drafted: n draft tokens.
+            drafter: distribution of each draft token, as returned by `draw`.
+            scores: scores of the model, (n + 1, V).
+            generator: random source of the text.
         """
         if self.temperature > 0:
             return judge(drafted, [chances for chances in drafter if chances is not None], self.odds(scores), generator)
@@ -61,16 +61,16 @@ class DrawConfig(Config):
 
 
 def judge(drafted: Sequence[int], drafter: Sequence[Tensor], target: Tensor, generator: torch.Generator) -> list[int]:
-    """Return the drafted tokens that stand, and one more, so that each is distributed as the target's own.
+    """Return the accepted draft tokens and one more token, each distributed as the target.
 
-    Leviathan, Kalman, Matias 2023, arXiv 2211.17192, section 2.3: a token x drawn from q stands with probability
-    min(1, p(x) / q(x)); the first that does not is replaced by a draw from (p - q)+.
+    Leviathan, Kalman, Matias 2023, arXiv 2211.17192, section 2.3: a token x sampled from q is accepted with probability
+    min(1, p(x) / q(x)); the first rejected token is replaced by a sample from (p - q)+.
 
     Args:
-        drafted: n tokens.
-        drafter: q, the odds (V,) that each was drawn with, up to a factor.
-        target: p, odds (n + 1, V) up to a factor for each row.
-        generator: the text's randomness.
+        drafted: n draft tokens.
+        drafter: q, distribution (V,) of each draft token, up to a factor.
+        target: p, distributions (n + 1, V), up to a factor per row.
+        generator: random source of the text.
     """
     for place, token in enumerate(drafted):
         p, q = target[place] / target[place].sum(), drafter[place] / drafter[place].sum()
@@ -82,6 +82,6 @@ def judge(drafted: Sequence[int], drafter: Sequence[Tensor], target: Tensor, gen
 
 
 def finite(scores: Tensor) -> Tensor:
-    """Return the scores (n, V) in front of the first row that is no finite number."""
+    """Return the scores (n, V) before the first row whose maximum is not finite."""
     is_broken = ~scores.amax(-1).isfinite()
     return scores[: int(is_broken.int().argmax())] if is_broken.any() else scores

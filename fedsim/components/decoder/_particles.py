@@ -1,4 +1,4 @@
-"""Code of sequential Monte Carlo over texts: weighted particles, how many of them count, resampling, and evidence."""
+"""Sequential Monte Carlo over texts: weighted particles, effective sample size, resampling, and evidence."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 
 @dataclass(frozen=True)
 class Particle:
-    """A text that is being written.
+    """A partial or whole text.
 
     Attributes:
-        tokens: behind the prompt.
-        log_weight: ln of its weight since the last resampling; -inf of one that has died.
-        is_whole: whether it has ended.
-        log_worth: ln of what a critic said of it, which its weight holds already.
+        tokens: tokens after the prompt.
+        log_weight: ln of the weight since the last resampling; -inf for a dead particle.
+        is_whole: whether the text has ended.
+        log_worth: ln of the critic's value, which the weight already includes.
     """
 
     tokens: tuple[int, ...] = ()
@@ -28,25 +28,25 @@ class Particle:
 
     @property
     def is_living(self) -> bool:
-        """Whether its weight is above 0."""
+        """Whether the weight is above 0."""
         return self.log_weight > -math.inf
 
     @property
     def is_open(self) -> bool:
-        """Whether it goes on."""
+        """Whether the text is extended further."""
         return self.is_living and not self.is_whole
 
 
 @dataclass(frozen=True)
 class Population:
-    """The particles of one row.
+    """Particles of one row.
 
     Attributes:
-        particles: N of them; those that died stay, with weight 0.
+        particles: N particles; dead particles remain with weight 0.
         log_factor: ln of the product of the mean weights at all resamplings.
-        sizes: effective sample size behind every step.
-        failure: why none is left; empty while some are.
-        is_full: whether no text has room for more.
+        sizes: effective sample size after each step.
+        failure: why all particles died; empty while one lives.
+        is_full: whether no open particle may grow further.
     """
 
     particles: tuple[Particle, ...]
@@ -57,39 +57,39 @@ class Population:
 
     @property
     def log_weights(self) -> tuple[float, ...]:
-        """Ln of the weights of all particles, since the last resampling."""
+        """Ln of all particle weights since the last resampling."""
         return tuple(particle.log_weight for particle in self.particles)
 
     @property
     def is_over(self) -> bool:
-        """Whether no particle goes on."""
+        """Whether no particle is open."""
         return not any(particle.is_open for particle in self.particles)
 
     @property
     def log_evidence(self) -> float:
-        """Ln of the estimated probability of what the weights are taken for; those that have not ended count too."""
+        """Ln of the estimated evidence (the expected total weight); open particles count too."""
         return self.log_factor + log_mean(self.log_weights)
 
     def ended(self) -> Self:
-        """Return it with weight 0 for particles that have not ended."""
+        """Return the population with weight 0 for particles that have not ended."""
         cut = (
             particle if particle.is_whole else replace(particle, log_weight=-math.inf) for particle in self.particles
         )
         return replace(self, particles=tuple(cut))
 
     def measured(self) -> Self:
-        """Return it with its effective sample size noted."""
+        """Return the population with its current effective sample size appended."""
         return replace(self, sizes=(*self.sizes, effective_size(self.log_weights)))
 
     def resampled(self, generator: torch.Generator) -> Self:
-        """Return as many particles, drawn by their weights, each of weight 1; the mean weight goes into the factor."""
+        """Resample as many particles by weight, each with weight 1; the mean weight is multiplied into the factor."""
         chosen = chosen_by_weight(self.log_weights, len(self.particles), generator)
         particles = tuple(replace(self.particles[place], log_weight=0.0) for place in chosen)
         return replace(self, particles=particles, log_factor=self.log_evidence)
 
 
 def effective_size(log_weights: Sequence[float]) -> float:
-    """Return (sum w)^2 / sum w^2; 0 where all weights are."""
+    """Return the effective sample size (sum w)^2 / sum w^2; 0 if all weights are 0."""
     top = max(log_weights)
     if top == -math.inf:
         return 0.0
@@ -106,6 +106,6 @@ def log_mean(log_weights: Sequence[float]) -> float:
 
 
 def chosen_by_weight(log_weights: Sequence[float], count: int, generator: torch.Generator) -> list[int]:
-    """Return `count` places, each drawn by its share of the weights, which are not all 0."""
+    """Sample `count` indices in proportion to the weights, which must not all be 0."""
     odds = torch.tensor(log_weights, dtype=torch.double).softmax(0)
     return odds.multinomial(count, replacement=True, generator=generator).tolist()

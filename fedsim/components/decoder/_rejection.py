@@ -1,8 +1,9 @@
-"""Code of weighted rejection sampling: one token that a constraint accepts, and an unbiased weight, from few calls.
+"""Weighted rejection sampling: sample one token accepted by a constraint, with an unbiased weight, from few calls.
 
-With odds p and accepted tokens A, each function returns a token X and a weight W with E[W 1{X = t}] = p_t for t in A,
-so that E[W] = Z = sum over A of p. Paper: Lipkin et al. 2025, arXiv 2504.05410. A random order without replacement is
-that of ln p + Gumbel noise. Masses are sums over what is left, never 1 minus what is gone: Z may be tiny.
+With probabilities p and accepted tokens A, each function except `draw_first` returns a token X and a weight W with E[W
+1{X = t}] = p_t for t in A, so that E[W] = Z = sum over A of p. Paper: Lipkin et al. 2025, arXiv 2504.05410. Sampling
+without replacement orders tokens by ln p + Gumbel noise. Remaining mass is summed over remaining tokens, never computed
+as 1 minus removed mass, because Z may be tiny.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from torch import Tensor
 
 Accepts = Callable[[int], bool]
 
-_FIRST = 64  # tokens that are sorted at first; few draws go beyond
+_FIRST = 64  # tokens sorted first; few draws need more
 
 
 class TokenDraw(NamedTuple):
-    """What one draw came to.
+    """Result of one draw.
 
     Attributes:
-        token: None where nothing was accepted.
+        token: accepted token; None if none was accepted.
         log_weight: ln W.
-        calls: of the constraint.
-        rejected: calls that said no, those of a look ahead among them.
-        is_spent: whether it gave up at the most rejections, and not because nothing is left.
+        calls: calls of the constraint.
+        rejected: calls that returned False, including a look-ahead.
+        is_spent: whether the draw stopped at the maximum number of rejections, not for lack of tokens.
     """
 
     token: int | None
@@ -38,7 +39,7 @@ class TokenDraw(NamedTuple):
 
 
 class RankedToken(NamedTuple):
-    """A token of a random order, ln of its odds, and ln of the odds of it and all behind it."""
+    """A token of a random order, ln of its probability, and ln of the mass of it and all later tokens."""
 
     token: int
     log_odds: float
@@ -46,7 +47,7 @@ class RankedToken(NamedTuple):
 
 
 class _Counted:
-    """A constraint whose calls are counted."""
+    """A constraint that counts its calls."""
 
     def __init__(self, accepts: Accepts) -> None:
         self._accepts, self.calls, self.rejected = accepts, 0, 0
@@ -65,13 +66,13 @@ class _Counted:
 
 
 def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None) -> TokenDraw:
-    """Return the first token that is accepted, with weight 1: it follows p on A, and its weight says nothing.
+    """Return the first accepted token of a random order, with weight 1: it follows p restricted to A.
 
     Args:
         log_odds: ln p, shape (V,), double precision, normalised.
         accepts: the constraint.
-        generator: source of the draw.
-        most: rejections at which it gives up.
+        generator: random source.
+        most: maximum number of rejections.
     """
     counted = _Counted(accepts)
     for item in in_random_order(log_odds, generator):
@@ -85,14 +86,14 @@ def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, m
 def draw_recursive(
     log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None
 ) -> TokenDraw:
-    """Return the first token that is accepted, weighted by whether the one behind it is: 1 - R if so, else p of X.
+    """Return the first accepted token X, with weight 1 - R if the next token of the order is accepted too, else p_X.
 
-    R is what was rejected before X. The arguments are those of `draw_first`.
+    R is the mass rejected before X. Arguments as in `draw_first`.
     """
     counted, order = _Counted(accepts), in_random_order(log_odds, generator)
     for item in order:
         if counted(item.token):
-            # At the last draw that is granted, 1 - R alone is unbiased, and spares the look ahead.
+            # At the last allowed rejection, 1 - R alone is unbiased, so no look-ahead is needed.
             behind = None if most is not None and counted.rejected == most - 1 else next(order, None)
             is_next = behind is None or counted(behind.token)
             return counted.draw_of(item.token, item.log_rest if is_next else item.log_odds)
@@ -102,17 +103,17 @@ def draw_recursive(
 
 
 def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
-    """Return the first token that is accepted, with (1 - R) / (n + 1).
+    """Return the first accepted token, with weight (1 - R) / (n + 1), where R is the mass rejected before it.
 
-    n counts all rejections up to the next acceptance in a fresh order without the tokens rejected before. The arguments
-    are those of `draw_first`.
+    n counts all rejections until the next acceptance in a new order without the rejected tokens. Arguments as in
+    `draw_first`.
     """
     counted, left = _Counted(accepts), log_odds.clone()
     for item in in_random_order(log_odds, generator):
         if not counted(item.token):
             left[item.token] = -math.inf
             continue
-        # Of what is left, X at least is accepted.
+        # The loop ends, because at least X is accepted among the remaining tokens.
         next(other for other in in_random_order(left, generator) if other.token == item.token or counted(other.token))
         return counted.draw_of(item.token, item.log_rest - math.log(counted.rejected + 1))
     return counted.nothing(is_spent=False)
@@ -121,16 +122,17 @@ def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generato
 def draw_geometric(
     log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None, wanted: int = 2
 ) -> TokenDraw:
-    """Return the first accepted of draws with replacement, weighted by Haldane's estimate of their rate.
+    """Return the first accepted token of draws with replacement, weighted by Haldane's estimate of the acceptance rate.
 
-    W = min(m - 1, a) / (a + r - 1) with a acceptances and r rejections, at m acceptances or the most rejections. Draws
-    that would hit tokens known to be rejected are not made: how many there were is drawn from their geometric law.
+    W = min(m - 1, a) / (a + r - 1) with a acceptances and r rejections; sampling stops at m acceptances or the maximum
+    number of rejections. Draws of tokens known to be rejected are skipped: their number is sampled from its geometric
+    distribution.
 
     Args:
         log_odds: as in `draw_first`.
-        accepts: the constraint; each token is asked once.
-        generator: source of the draws.
-        most: rejections at which it ends, those among them that are not made.
+        accepts: the constraint, called once per token.
+        generator: random source.
+        most: maximum number of rejections, including skipped draws.
         wanted: m, at least 2.
     """
     counted, known = _Counted(accepts), set[int]()
@@ -158,7 +160,7 @@ def draw_geometric(
 
 
 def in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[RankedToken]:
-    """Yield all tokens with odds above 0, each drawn by its share of what is left."""
+    """Yield all tokens with nonzero probability in an order sampled without replacement."""
     keys = log_odds + _gumbel(len(log_odds), generator)
     possible, done = int((log_odds > -math.inf).sum()), 0
     for size in dict.fromkeys((min(_FIRST, possible), possible)):
@@ -177,10 +179,10 @@ def _gumbel(size: int, generator: torch.Generator) -> Tensor:
 
 
 def _hits_before(log_rest: float, generator: torch.Generator) -> float:
-    """Return how many draws hit a share 1 - e^log_rest of all before one misses it."""
+    """Sample how many draws hit a set of mass 1 - e^log_rest before the first miss."""
     if log_rest == 0.0:
         return 0.0
     uniform = 1.0 - float(torch.rand(1, generator=generator, dtype=torch.double))
-    is_small = log_rest < -math.log(2.0)  # either form is exact on its side
+    is_small = log_rest < -math.log(2.0)  # each form is accurate on its side
     log_hit = math.log1p(-math.exp(log_rest)) if is_small else math.log(-math.expm1(log_rest))
     return math.floor(math.log(uniform) / log_hit) if log_hit < 0.0 else math.inf

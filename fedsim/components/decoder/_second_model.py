@@ -1,4 +1,4 @@
-"""A second model that a decoder asks beside the one that it is given: by name, or from a checkpoint's folder."""
+"""Loader of a decoder's second model, by registered name or from a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ def second_model(name: str, vocabulary: int) -> nn.Module:
     """Return a model in evaluation mode.
 
     Args:
-        name: of a model, or a folder with a Hugging Face checkpoint.
-        vocabulary: tokens of a model that is given by name.
+        name: name of a model, or folder of a Hugging Face checkpoint.
+        vocabulary: vocabulary size, for a model given by name.
 
     Raises:
         MissingExtra: a package is not installed.
         FedsimError: there is no such model.
     """
     folder = checkpoints.smollm2() if name == checkpoints.SMOLLM2 else Path(name)
-    if folder.is_dir():  # as if of one token: the checkpoint says how many it has
+    if folder.is_dir():  # placeholder vocabulary of 1: the checkpoint contains the size
         method, settings, vocabulary = registry.get("model", "hugging-face"), {"path": folder}, 1
     else:
         method, settings = registry.get("model", name), {}

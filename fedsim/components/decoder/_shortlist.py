@@ -1,4 +1,4 @@
-"""Scores of drafts among few tokens: the output layer of a large vocabulary costs as much as several layers."""
+"""Draft scores over a short list of tokens: the output layer of a large vocabulary costs as much as several layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.core.past.stack import Weighted
 
 
 class DraftConfig(DrawConfig):
-    """Settings of what drafts."""
+    """Settings of the drafting model."""
 
     shortlist: int = Field(
         default=0,
@@ -25,16 +25,16 @@ class DraftConfig(DrawConfig):
 
 
 def score_drafts(stack: LayerStack, hidden: Tensor, text: Sequence[int], first: int) -> Tensor:
-    """Return scores (N, V) of hidden states (N, width), below all numbers where a token is not on the short list.
+    """Return scores (N, V) of hidden states (N, width), with -inf for tokens outside the short list.
 
-    Zhao et al. 2025, arXiv 2502.14856: a draft among frequent tokens alone is judged by the model among all of them, so
-    what is written stays the model's own.
+    Zhao et al. 2025, arXiv 2502.14856: drafts of frequent tokens are verified by the model over its whole vocabulary,
+        so the generated text is distributed as the model's own.
 
     Args:
-        stack: the model that drafts.
-        hidden: behind its last layer, or behind an exit.
-        text: tokens that are on the list too.
-        first: tokens from 0 on that are on the list; 0 for all.
+        stack: the drafting model.
+        hidden: hidden states after its last layer or an exit.
+        text: tokens that are added to the list.
+        first: number of lowest token ids on the list; 0 for all.
     """
     short, tokens, count = score_listed(stack, hidden, text, first)
     if tokens is None:
@@ -45,7 +45,7 @@ def score_drafts(stack: LayerStack, hidden: Tensor, text: Sequence[int], first: 
 def score_listed(
     stack: LayerStack, hidden: Tensor, text: Sequence[int], first: int
 ) -> tuple[Tensor, Tensor | None, int]:
-    """Return the scores of the listed tokens alone, (N, n), these tokens, None where all are, and how many there are.
+    """Return scores of the listed tokens (N, n), their ids (None for all), and the vocabulary size.
 
     See `score_drafts`.
     """

@@ -1,6 +1,6 @@
-"""Code of steering vectors: the direction in which a training moved a distribution, and how far to go along it.
+"""Steering vectors: the direction in which fine-tuning moved the output distribution, and the strength of the step.
 
-With scores z of a tuned model and z' of the one it was tuned from, p = softmax(z) and J = diag(p) - p p^T:
+With scores z of the tuned model and z' of its base, p = softmax(z) and J = diag(p) - p p^T:
 
     delta = J (z - z') = p (D - E_p D), D = z - z'; the same as J ln(p / p'), without a logarithm of small odds
 
@@ -18,26 +18,26 @@ from torch import Tensor
 
 Mode = Literal["mean", "ratio", "newton", "search"]
 
-_FAR = 60.0  # beyond which a difference of scores is no number of use: a token that one model never writes
-_TINY = 1e-12  # square of a vector's norm, below which its token says nothing
+_FAR = 60.0  # limit of score differences, which are infinite for a token that one model never generates
+_TINY = 1e-12  # squared norm below which a vector is ignored
 _FURTHEST = 1e4
 
 
 def steering_vector(tuned: Tensor, base: Tensor) -> Tensor:
-    """Return delta of scores (..., V), the same shape; it sums to 0."""
+    """Return delta of scores (..., V), same shape; its entries sum to 0."""
     odds = tuned.softmax(-1)
     moved = torch.nan_to_num(tuned - base, 0.0, _FAR, -_FAR).where(odds > 0, 0.0)
     return odds * (moved - (odds * moved).sum(-1, keepdim=True))
 
 
 def sure_tokens(tuned: Tensor, confidence: float) -> Tensor:
-    """Return where the odds are at least a share of the largest, shape (..., V)."""
+    """Return a mask of tokens whose probability is at least `confidence` times the largest, shape (..., V)."""
     odds = tuned.softmax(-1)
     return odds >= confidence * odds.amax(-1, keepdim=True)
 
 
 def steered(tuned: Tensor, base: Tensor, strength: float, confidence: float, *, refuses: bool) -> Tensor:
-    """Return the scores moved by strength times delta where the tuned model is sure; `refuses`: -inf elsewhere."""
+    """Add strength times delta to the scores of confident tokens; `refuses`: all other tokens get -inf."""
     is_sure = sure_tokens(tuned, confidence)
     moved = tuned + strength * steering_vector(tuned, base).where(is_sure, 0.0)
     return moved.where(is_sure, -torch.inf) if refuses else moved
@@ -45,14 +45,14 @@ def steered(tuned: Tensor, base: Tensor, strength: float, confidence: float, *, 
 
 @dataclass(frozen=True)
 class SteeredPlaces:
-    """What calibration needs of each place whose true token is sure: all in double precision.
+    """Calibration data of each position whose true token is confident, in double precision.
 
     Attributes:
-        scores: of the K surest tokens of each, shape (N, K); -inf where there are fewer.
-        deltas: of the same tokens; 0 where there are fewer.
-        others: ln of the summed exponentials of all other scores, shape (N,); -inf where they are refused.
-        truth: place of the true token among the K, shape (N,).
-        odds: of the K tokens in the whole distribution.
+        scores: scores of the K most confident tokens per position, shape (N, K); padded with -inf.
+        deltas: steering vectors at these tokens, shape (N, K); padded with 0.
+        others: log-sum-exp of all other scores, shape (N,); -inf if other tokens are refused.
+        truth: index of the true token among the K, shape (N,).
+        odds: probabilities of the K tokens in the full distribution, shape (N, K).
     """
 
     scores: Tensor
@@ -62,22 +62,22 @@ class SteeredPlaces:
     odds: Tensor
 
     def costs(self, strength: float) -> Tensor:
-        """Return -ln of the steered probability of each true token, shape (N,)."""
+        """Return the cross-entropy of the steered distribution at each true token, shape (N,)."""
         moved = self.scores + strength * self.deltas
         return self._total(moved) - moved.gather(1, self.truth[:, None])[:, 0]
 
     def slope(self, strength: float) -> float:
-        """Return the derivative of the summed costs, which grows with the strength."""
+        """Return the derivative of the summed cross-entropy by the strength, in which it increases."""
         moved = self.scores + strength * self.deltas
         odds = (moved - self._total(moved)[:, None]).exp()
         return float(((odds * self.deltas).sum(1) - self._of_truth(self.deltas)).sum())
 
     def descents(self) -> Tensor:
-        """Return how fast each cost falls at strength 0, by the whole distribution, shape (N,)."""
+        """Return minus the derivative of each cross-entropy at strength 0, for the full distribution, shape (N,)."""
         return self._of_truth(self.deltas) - (self.odds * self.deltas).sum(1)
 
     def curvatures(self) -> Tensor:
-        """Return delta^T J delta of each place, shape (N,)."""
+        """Return delta^T J delta per position, shape (N,)."""
         return (self.odds * self.deltas.square()).sum(1) - (self.odds * self.deltas).sum(1).square()
 
     def _of_truth(self, values: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class SteeredPlaces:
 
 
 def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refuses: bool) -> SteeredPlaces:
-    """Return what calibration needs of scores (N, V) and true tokens (N,); unsure true tokens are left out."""
+    """Return calibration data of scores (N, V) and true tokens (N,), without positions of unconfident true tokens."""
     tuned, base = tuned.double(), base.double()
     is_sure = sure_tokens(tuned, confidence)
     kept = is_sure.gather(1, true[:, None])[:, 0]
@@ -108,7 +108,7 @@ def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refu
 
 
 def joined(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
-    """Return the places of several batches together."""
+    """Concatenate the positions of several batches, padded to a common width."""
     width = max(part.scores.shape[1] for part in parts)
 
     def wide(values: Sequence[Tensor], filling: float) -> Tensor:
@@ -126,11 +126,11 @@ def joined(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
 
 
 def strength_of(steered_places: SteeredPlaces, mode: Mode) -> float:
-    """Return mu of the places; 0 where the models do not differ.
+    """Return the strength mu of the positions; 0 if the models do not differ.
 
-    mean: of each place's descent over its squared norm, as in the paper. ratio: sum of descents over sum of squared
-    norms; these are at least twice the curvature, so that the summed cost does not grow. newton: over the sum of
-    curvatures. search: the strength of least cost, which is convex in it.
+    mean: mean of descent over squared norm per position, as in the paper. ratio: sum of descents over sum of squared
+        norms, which are at least twice the curvature, so the summed cost does not increase. newton: sum of descents
+        over sum of curvatures. search: minimiser of the cost, which is convex in the strength.
     """
     norms = steered_places.deltas.square().sum(1)
     is_clear = norms > _TINY
@@ -147,7 +147,7 @@ def strength_of(steered_places: SteeredPlaces, mode: Mode) -> float:
 
 
 def _root(slope: Callable[[float], float]) -> float:
-    """Return where a growing function is 0, or the furthest strength where it is not."""
+    """Return the root of an increasing function by bisection, or the bracket's end if it has no root there."""
     low, high = -1.0, 1.0
     while slope(low) > 0 and low > -_FURTHEST:
         low *= 2

@@ -1,4 +1,4 @@
-"""A tuned model with the one that it was tuned from: their steered scores, and the strength that fits labelled text."""
+"""A fine-tuned model with its base model: steered scores, and calibration of the strength on labelled text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = 8
 
 
 class SteeringConfig(Config):
-    """Settings of the scores."""
+    """Settings of steering."""
 
     strength: float | Literal["calibrate"] = Field(
         examples=[0.0],
@@ -48,10 +48,10 @@ class SteeringConfig(Config):
 
     @property
     def towards_task(self) -> float:
-        """The strength along the direction of the tuning.
+        """Strength along the direction of fine-tuning.
 
         Raises:
-            FedsimError: it is to be calibrated, and there were no texts to do so.
+            FedsimError: the strength is to be calibrated, and no texts were available.
         """
         if self.strength == "calibrate":
             raise FedsimError(
@@ -66,7 +66,7 @@ SteeredT = TypeVar("SteeredT", bound=Writing)
 
 
 class BesideBase(nn.Module):
-    """A tuned model beside the one that it was tuned from: tokens (B, T) to the scores of the tuned one (B, T, V)."""
+    """A tuned model with its base: maps tokens (B, T) to scores of the tuned model (B, T, V)."""
 
     def __init__(self, tuned: nn.Module, base: nn.Module) -> None:
         super().__init__()
@@ -78,11 +78,11 @@ class BesideBase(nn.Module):
 
 
 class SteeredModel(nn.Module):
-    """A tuned model with its base as one model: tokens (B, T) to the steered scores (B, T, V).
+    """A tuned model and its base as one model: maps tokens (B, T) to steered scores (B, T, V).
 
     Args:
-        model: with adapters, or `BesideBase`.
-        config: of the steering.
+        model: a model with adapters, or `BesideBase`.
+        config: settings of steering.
     """
 
     def __init__(self, model: nn.Module, config: SteeringConfig) -> None:
@@ -93,7 +93,7 @@ class SteeredModel(nn.Module):
         """Return the steered scores.
 
         Raises:
-            FedsimError: the model has no base.
+            FedsimError: the model has no base, or the vocabularies differ.
         """
         config = self._config
         tuned = self.model(tokens)
@@ -103,7 +103,7 @@ class SteeredModel(nn.Module):
 
 
 def with_base(model: nn.Module, config: SteeringConfig) -> nn.Module:
-    """Return a model beside the base that the settings name; the model itself where they name none, or need none.
+    """Return a model with the configured base; the model itself if no base is configured or needed.
 
     Raises:
         FedsimError: there is no such base.
@@ -124,13 +124,13 @@ def _base_scores(model: nn.Module, tokens: Tensor) -> Tensor:
 
 
 class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
-    """Writes by steered scores. Derive a decoder from it."""
+    """Base class of decoders that generate from steered scores."""
 
     def fitted(self, model: nn.Module, texts: Batch) -> Self:
-        """Return the decoder with the strength that fits texts, where it is to be calibrated.
+        """Return the decoder with calibrated strength, if the settings ask for it.
 
         Raises:
-            FedsimError: there are no texts, or see `calibrate`.
+            FedsimError: there are no texts, or as in `calibrate`.
         """
         if self.config.strength != "calibrate":
             return self
@@ -143,27 +143,26 @@ class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
         return type(self)(self.config.model_copy(update={"strength": strength})).named(self.name)
 
     def pairs(self, model: nn.Module, condition: Condition) -> tuple[nn.Module, ...]:
-        """Return the model beside its base, for each prompt.
+        """Return the model with its base, once per prompt.
 
         Raises:
-            FedsimError: the strength is to be calibrated, and the decoder was not fitted; or the base of the settings
-                cannot be loaded.
+            FedsimError: the strength is to be calibrated and the decoder was not fitted, or the base cannot be loaded.
         """
         _ = self.config.towards_task
         return (with_base(model, self.config),) * len(condition)
 
 
 def calibrate(model: nn.Module, examples: Batch, config: SteeringConfig, mode: Mode = "mean") -> float:
-    """Return the strength mu that fits labelled text, which the tuning must not have seen.
+    """Return the strength mu fitted to labelled text that fine-tuning has not used.
 
     Args:
-        model: tuned, with adapters or in `BesideBase`, or its base is in the settings. It is left as it was.
-        examples: tokens (N, T), and the tokens that follow, -100 where none counts.
-        config: confidence, what happens outside, and the sign; its strength is not read.
-        mode: how single places are combined; see `fedsim.components.decoder._steering.strength_of`. The paper: mean.
+        model: tuned model with adapters, or `BesideBase`, or with its base in the settings; it is not changed.
+        examples: tokens (N, T), and the next tokens, -100 where ignored.
+        config: confidence, treatment of unconfident tokens, and sign; its strength is ignored.
+        mode: combination of positions, see `fedsim.components.decoder._steering.strength_of`. The paper: mean.
 
     Raises:
-        FedsimError: the model has no base, or no true token is one of the sure ones.
+        FedsimError: the model has no base, or no true token is confident.
     """
     paired = with_base(model, config.model_copy(update={"strength": 1.0}))
     parts = [_places(*scores, config) for scores in both(paired, examples)]
@@ -182,7 +181,7 @@ def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SteeringConfig) -
 
 @torch.no_grad()
 def both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the scores of the tuned model and of its base at the places that count (M, V), and the true tokens (M,)."""
+    """Yield scores of the tuned model and of its base at labelled positions (M, V), and the true tokens (M,)."""
     for inputs, labels in zip(examples.inputs.split(AT_ONCE), examples.labels.split(AT_ONCE), strict=True):
         is_real = labels != IGNORED
         with without_dropout():

@@ -1,13 +1,14 @@
-"""aded: a table of tri-grams drafts a tree of tokens, which the model reads in one pass; it learns from the text.
+"""aded: drafts a tree of tokens from an adaptive trigram table, and verifies it in one forward pass of the model.
 
-Idea: no second model drafts; a tree search spreads a few tokens over likely ways, and text that repeats is foreseen.
-Equation: the search goes to the child of largest W/n + (c1 + ln((N + c2 + 1)/c2)) p sqrt(N)/(1 + n), p = M[a,b][c]. At
-    each node one token is drawn from the model; a child that carries it stands. Before each draft, every tri-gram of
-    the last 16 tokens gains: M[a,b][c] <- min(M[a,b][c] + 0.04, 3).
-Assumes: a causal language model; texts that repeat themselves or the texts that the table was counted on.
-Leaks: tokens of a step show where a text repeats earlier text, and with `persist` that of other users.
-Fails: new text is not foreseen, and reading the tree costs more than it saves.
-Source: Liu, Lei, Zhang, Xu 2025, arXiv 2407.12021; drawn once a node, where its code draws once a path.
+Idea: no second model drafts; a tree search distributes a few draft tokens over likely continuations, and repeated text
+    is predicted.
+Equation: the search visits the child with largest W/n + (c1 + ln((N + c2 + 1)/c2)) p sqrt(N)/(1 + n), p = M[a,b][c]. At
+    each node one token is sampled from the model; a child with this token is accepted. Before each draft, the trigrams
+    of the last 16 tokens are updated: M[a,b][c] <- min(M[a,b][c] + 0.04, 3).
+Assumes: a causal language model; texts that repeat themselves or the texts of the initial table.
+Leaks: the number of tokens per step shows where a text repeats earlier text, with `persist` also that of other users.
+Fails: new text is not predicted, and verifying the tree costs more than it saves.
+Source: Liu, Lei, Zhang, Xu 2025, arXiv 2407.12021; samples once per node, where its code samples once per path.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _C1, _C2 = 32.0, 8.0
 
 
 class AdedConfig(DrawConfig):
-    """Settings of draft and search."""
+    """Settings of the draft and the search."""
 
     table: Path | None = Field(default=None, description="tri-grams to begin with, see save_table; absent: none")
     adaptive: bool = Field(default=True, description="whether the table learns from the text")
@@ -56,18 +57,18 @@ class AdedConfig(DrawConfig):
 
 
 class TrigramTable:
-    """Scores of tri-grams: of each pair, how likely tokens follow. It never changes; `learned` returns another."""
+    """Immutable table of trigram scores: weights of the next token for each pair of tokens."""
 
     def __init__(self, base: Mapping[Pair, Successors], changed: Mapping[Pair, Successors] | None = None) -> None:
         self._base, self._changed = base, changed or {}
 
     def after(self, pair: Pair) -> Successors:
-        """Return the scores of the tokens behind a pair."""
+        """Return the scores of the tokens that follow a pair."""
         successors = self._changed.get(pair)
         return self._base.get(pair, {}) if successors is None else successors
 
     def learned(self, text: Sequence[int], length: int = _WINDOW) -> TrigramTable:
-        """Return the table after it has seen the last tokens of a text."""
+        """Return a new table, updated with the trigrams of the last `length` tokens of a text."""
         window = text[-length:]
         changed = dict(self._changed)
         for (*pair, token), count in Counter(zip(window, window[1:], window[2:], strict=False)).items():
@@ -86,7 +87,7 @@ class _Node:
     children: list[_Node] = field(default_factory=list["_Node"])
 
     def best(self) -> _Node:
-        """Return the child to visit: the likeliest that was not yet, or the one with the highest bound."""
+        """Return the child to visit: the unvisited one with the highest prior, else that with the highest bound."""
         spread = (_C1 + math.log((self.visits + _C2 + 1) / _C2)) * math.sqrt(self.visits)
         return max(
             self.children,
@@ -98,7 +99,7 @@ class _Node:
         )
 
     def ways(self, before: tuple[int, ...] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Yield visits and tokens of every node behind this one."""
+        """Yield the visits and the token path of each descendant."""
         for child in self.children:
             way = (*before, child.pair[1])
             yield child.visits, way
@@ -108,14 +109,14 @@ class _Node:
 def search(
     table: TrigramTable, pair: Pair, config: AdedConfig, depth: int, chances: Iterator[float]
 ) -> list[tuple[int, ...]]:
-    """Return the ways behind a pair of tokens, those with most visits first, each with its likeliest successor.
+    """Return paths after a pair of tokens, most visited first, each extended by its most likely successor.
 
     Args:
-        table: how likely tokens follow.
+        table: trigram scores.
         pair: the last two tokens of the text.
-        config: iterations and paths.
-        depth: tokens of the longest way, its successor counted.
-        chances: uniform numbers, one for every token of a rollout.
+        config: iterations and number of paths.
+        depth: maximum length of a path, including the successor.
+        chances: uniform random numbers, one per token of a rollout.
     """
     root, states = _Node(pair), max(2, depth)
     for _ in range(config.iterations):
@@ -135,7 +136,7 @@ def search(
 
 
 def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[float]) -> float:
-    """Return the summed scores of tokens drawn from the table."""
+    """Return the summed scores of `length` tokens sampled from the table."""
     worth = 0.0
     for _ in range(length):
         after = table.after(pair)
@@ -160,22 +161,22 @@ def _prolonged(table: TrigramTable, pair: Pair, way: tuple[int, ...]) -> tuple[i
 
 @dataclass
 class Lasting:
-    """What outlives texts with `persist`: one table, from which all texts of a decoder draft and which all change.
+    """Table that persists between texts with `persist`: all texts of a decoder read and update it.
 
-    Like what a model has read, states and their copies share it, and it changes how many tokens a step brings, never
-    which.
+    States and their copies share it, like a key-value cache. It changes the number of tokens per step, never the text's
+    distribution.
     """
 
     table: TrigramTable | None = None
 
     def keep(self, places: Sequence[int]) -> Self:
-        """Return it as it is: it belongs to no row."""
+        """Return this object, which belongs to no row."""
         return self
 
 
 @dataclass(frozen=True)
 class Adapting(DraftedTexts):
-    """Texts, the table of each, and what outlives them; without `persist` that is nobody else's."""
+    """Texts, the table of each, and the persistent table; without `persist` each generation has its own."""
 
     tables: tuple[TrigramTable, ...]
     lasting: Lasting
@@ -203,20 +204,20 @@ class Adapting(DraftedTexts):
     ),
 )
 class Aded(Decoder[AdedConfig, Adapting]):
-    """Writes the drafted tokens that the model draws too, and one more."""
+    """Generates the draft tokens that the model samples too, and one more token per step."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
     exact: ClassVar[bool] = True
 
     def __init__(self, config: AdedConfig) -> None:
         super().__init__(config)
-        self.lasting = Lasting()  # the one thing that an instance hands from text to text; used with `persist` alone
+        self.lasting = Lasting()  # shared between texts; used with `persist` only
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Adapting:
-        """Return the prompts, and the table for each.
+        """Return the prompts and the table of each.
 
         Raises:
-            FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
+            FedsimError: the table's file cannot be read, or was counted with another tokenizer.
         """
         lasting = self.lasting if self.config.persist else Lasting()
         tables = (lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1])),) * len(condition)
@@ -228,7 +229,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         return Adapting(condition.prompts, lengths, tables, lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
-        """Draft a tree, read it, and follow it as far as the model does."""
+        """Draft a tree, verify it, and append the accepted path and one more token."""
         tables = state.tables if state.lasting.table is None else (state.lasting.table,) * len(state)
         if self.config.adaptive:
             tables = self._learned(tables, state.tokens, _WINDOW)
@@ -251,7 +252,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
     def _learned(
         self, tables: tuple[TrigramTable, ...], texts: Sequence[Sequence[int]], length: int
     ) -> tuple[TrigramTable, ...]:
-        """Return the table of each text after it has seen the text's last tokens; with `persist`, one that saw all."""
+        """Return tables updated with the texts' last tokens: one per text, or with `persist` one for all."""
         if not self.config.persist:
             return tuple(table.learned(text, length) for table, text in zip(tables, texts, strict=True))
         table = tables[0]
@@ -267,7 +268,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         return Draft.tree(ways, self.config.nodes)
 
     def _follow(self, draft: Draft, scores: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
-        """Return the tokens that the model draws until no node carries one, and how many nodes carried one."""
+        """Sample tokens from the model until no child matches; return them and the number of accepted nodes."""
         new: list[int] = []
         node = -1
         while len(finite(scores[1 + node : 2 + node])):
@@ -294,7 +295,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
 
 
 def count_table(texts: Iterable[Sequence[int]]) -> dict[Pair, dict[int, float]]:
-    """Return the share of each token behind each pair of tokens in texts, of at most 12 tokens, the likeliest first."""
+    """Return the relative frequencies of the (at most 12) most frequent successors of each pair of tokens."""
     counts: dict[Pair, Counter[int]] = {}
     for text in texts:
         for first, second, third in zip(text, text[1:], text[2:], strict=False):
@@ -306,12 +307,12 @@ def count_table(texts: Iterable[Sequence[int]]) -> dict[Pair, dict[int, float]]:
 
 
 def save_table(path: Path, table: Mapping[Pair, Successors]) -> None:
-    """Write a table for setting `table`."""
+    """Write a table to a JSON file for setting `table`."""
     path.write_text(json.dumps([[*pair, list(after.items())] for pair, after in table.items()]), encoding="utf-8")
 
 
 def _known(path: Path) -> tuple[Mapping[Pair, Successors], int]:
-    """Return a table and its highest token; a file that stays as it is is read once, not for every text."""
+    """Return a table and its highest token; a file is read again only if it changed."""
     status = path.stat() if path.exists() else None
     return _read(path, status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))
 
@@ -323,10 +324,10 @@ def _read(path: Path, _stamp: tuple[int, ...] | None) -> tuple[Mapping[Pair, Suc
 
 
 def load_table(path: Path) -> dict[Pair, dict[int, float]]:
-    """Read a table.
+    """Load a table from a JSON file.
 
     Raises:
-        FedsimError: the file cannot be read, or is no table.
+        FedsimError: the file cannot be read or has another format.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))

@@ -1,13 +1,14 @@
-"""awrs: write within a constraint, asking it only about tokens that the model proposes, with unbiased weights.
+"""awrs: samples text under a constraint that is checked only for proposed tokens, with unbiased importance weights.
 
-Idea: draw without replacement until a token is accepted; the same few calls estimate the accepted mass Z, by which
-    particles are weighted and resampled, so that texts follow the model given the constraint and not step by step.
+Idea: sample without replacement until a token is accepted; the same few calls estimate the accepted mass Z, which
+    weights and resamples particles. So texts follow the model conditioned on the constraint, not step-wise
+    renormalisation.
 Equation: E[W 1{X = t}] = p_t a(t); w <- w W; at (sum w)^2 / sum w^2 < share N: resample, and factor <- factor mean w;
-    evidence: factor times the mean w of whole texts, unbiased for the probability of any that satisfies the constraint.
-    With a critic c: w <- w c(longer) / c(shorter) too, so that a whole text weighs c(text) times as much.
-Assumes: a causal language model; a tokenizer, or a constraint on tokens; a token that ends a text, or ends = "whole".
-Leaks: calls and rejections of a step grow as the model's belief departs from the constraint: they show the belief.
-Fails: nothing is accepted, or the rejections are spent: the row ends with the reason. At the longest a text is cut.
+    evidence: factor times the mean w of whole texts, unbiased for the probability that a text satisfies the constraint.
+    With a critic c: w <- w c(longer) / c(shorter) too, so the weight of a whole text is multiplied by c(text).
+Assumes: a causal language model; a tokenizer, or a constraint on tokens; a stop token, or ends = "whole".
+Leaks: calls and rejections per step increase with the model's mass outside the constraint, so they reveal it.
+Fails: if no token is accepted or the rejections are used up, the row ends with the reason. The length limit cuts texts.
 Source: Lipkin et al. 2025, arXiv 2504.05410; variants as in the published code genlm-control.
 """
 
@@ -44,12 +45,12 @@ from fedsim.core.registry.own_functions import check_marked
 from fedsim.core.types import Config, Event, Limits
 
 _KINDS = ("regex", "grammar", "json_schema", "predicate")
-_SURE = 2 / 3  # of one token, from which the geometric estimate varies less
+_SURE = 2 / 3  # probability of a token from which the geometric estimate has lower variance
 _FEWEST = 2  # acceptances that the geometric estimate needs
 
 
 class AwrsConfig(Config):
-    """Settings of adaptive weighted rejection sampling. At most one of the four constraints; without: every text."""
+    """Settings of adaptive weighted rejection sampling. At most one of the four constraints; without one, all texts."""
 
     regex: str | None = Field(default=None, description="regular expression that the whole text matches")
     grammar: str | None = Field(default=None, description="grammar in lark's language, LALR(1)")
@@ -100,12 +101,12 @@ class AwrsConfig(Config):
 
 @dataclass(frozen=True)
 class Weighing(Writing):
-    """Texts as far as their particles agree, and the particles of each.
+    """Common prefixes of the particles' texts, and the particles of each row.
 
     Attributes:
-        begins: tokens of the prompt.
-        populations: of each row.
-        ahead: what the model has read of the particles.
+        begins: prompt length of each row.
+        populations: particles of each row.
+        ahead: key-value cache of the particles' texts.
     """
 
     begins: tuple[int, ...]
@@ -114,7 +115,7 @@ class Weighing(Writing):
 
 
 class _Answers:
-    """What a constraint says of the particles of one row; what two of them ask is asked once."""
+    """Cached answers of a constraint for the particles of one row."""
 
     def __init__(self, constraint: Constraint, stops: frozenset[int], ends: Literal["stop", "whole"]) -> None:
         self._constraint, self.stops, self._ends = constraint, stops, ends
@@ -123,17 +124,17 @@ class _Answers:
 
     @property
     def calls(self) -> int:
-        """How often the constraint was asked."""
+        """Number of calls of the constraint."""
         return len(self._allowed) + len(self._whole)
 
     @property
     def rejected(self) -> int:
-        """How many tokens it refused, of those that were asked about."""
+        """Number of rejected tokens."""
         ends = [*self._whole.values()] if self._ends == "stop" else []
         return sum(not is_allowed for is_allowed in (*self._allowed.values(), *ends))
 
     def accepts(self, tokens: tuple[int, ...]) -> Accepts:
-        """Return what says whether a token may stand behind these."""
+        """Return a function that decides whether a token may follow `tokens`."""
 
         def accepts(token: int) -> bool:
             if token in self.stops:
@@ -146,7 +147,7 @@ class _Answers:
         return accepts
 
     def are_whole(self, tokens: tuple[int, ...]) -> bool:
-        """Say whether a text ends with its last token."""
+        """Return whether a text ends with its last token."""
         return tokens[-1] in self.stops or (self._ends == "whole" and self._completes(tokens))
 
     def _completes(self, tokens: tuple[int, ...]) -> bool:
@@ -183,12 +184,12 @@ class _Answers:
     ),
 )
 class Awrs(Weigher[AwrsConfig, Weighing]):
-    """Writes the tokens that all particles have in common, and at the end those of one that its weight chose.
+    """Generates the common prefix of all particles, and at the end the text of one particle sampled by weight.
 
     Args:
         config: settings.
-        constraint: on tokens, in place of those of the settings, which are on text.
-        critic: of tokens, in place of that of the settings, which is of text.
+        constraint: on tokens; replaces the text constraint of the settings.
+        critic: of tokens; replaces the text critic of the settings.
     """
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "calls", "rejected", "particles", "rows", "resampled"})
@@ -199,15 +200,15 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
 
     @classmethod
     def within(cls, pattern: str, particles: int) -> Self:
-        """Return the decoder with a regular expression, ending as soon as it matches."""
+        """Return a decoder with a regular expression that ends a text as soon as it matches."""
         return cls(AwrsConfig(regex=pattern, ends="whole", particles=particles))
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Weighing:
-        """Return the prompts, with as many particles behind each.
+        """Return the prompts with `particles` empty particles each.
 
         Raises:
-            CannotContinue: no text satisfies the constraint, or the critic gives all of them 0.
-            FedsimError: nothing says when a text is whole, or no tokenizer was given.
+            CannotContinue: no text satisfies the constraint, or the critic gives every text 0.
+            FedsimError: no stop token is set, or a tokenizer is missing.
         """
         constraint = self._constraint_for(context)
         if self.config.ends == "stop" and self._is_constrained and not _limits(context).stop_tokens:
@@ -226,21 +227,21 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         return Weighing(condition.prompts, begins, (population,) * len(condition))
 
     def finished(self, state: Weighing) -> Sequence[bool]:
-        """Say which texts are whole without a stop token."""
+        """Return which texts ended without a stop token."""
         return [population.is_over and not population.failure for population in state.populations]
 
     def log_evidence(self, state: Weighing) -> Sequence[float | None]:
-        """Return what the particles of each row say; those that were cut weigh nothing."""
+        """Return the log evidence of rows that ended or are full, else None; cut texts have weight 0."""
         return [
             population.ended().log_evidence if population.is_over or population.is_full else None
             for population in state.populations
         ]
 
     def step(self, model: nn.Module, state: Weighing, context: GenerationContext) -> tuple[Weighing, list[Event]]:
-        """Draw a token for every particle, weigh them, and resample where few of them count.
+        """Sample a token for each particle, update the weights, and resample below the effective sample size.
 
         Raises:
-            CannotContinue: of some rows no particle is left, or the model's scores are no numbers.
+            CannotContinue: all particles of a row died, or the model's scores are not finite.
         """
         _refuse_failed(state)
         open_texts = [
@@ -309,7 +310,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
     def _advance(
         self, population: Population, log_odds: Any, answers: _Answers, critic: Critic, generator: torch.Generator
     ) -> tuple[Population, int]:
-        """Draw a token for every particle that goes on, by the next of the log odds; return how many drew, too."""
+        """Extend each open particle by one sampled token; return the population and the number of draws."""
         particles, draws = list[Particle](), list[TokenDraw]()
         for particle in population.particles:
             if not particle.is_open:
@@ -324,7 +325,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         return after, len(draws)
 
     def _propose(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
-        """Return a draw from the proposal, weighed so that it is one of the model: E[W p / q 1{X = t}] = p_t a(t)."""
+        """Sample from the proposal with importance weight W p / q, so that E[W p / q 1{X = t}] = p_t a(t)."""
         if self.config.flatness == 1:
             return self._draw(log_odds, accepts, generator)
         proposal = (log_odds / self.config.flatness).log_softmax(-1)
@@ -346,7 +347,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         return draw_recursive(log_odds, accepts, generator, most)
 
     def _weigh(self, population: Population, generator: torch.Generator) -> Population:
-        """Return the population with its size noted, resampled where that is below its share."""
+        """Append the effective sample size; resample if it is below the share."""
         measured = population.measured()
         is_enough = measured.sizes[-1] >= self.config.share * len(measured.particles)
         return measured if measured.failure or is_enough else measured.resampled(generator)
@@ -375,13 +376,13 @@ def _limits(context: GenerationContext) -> Limits:
 
 
 def _room(limits: Limits, begin: int) -> int:
-    """Return how many tokens a text may have behind its prompt."""
+    """Return the maximum number of tokens after a prompt."""
     inside = limits.max_new_tokens if limits.context is None else limits.context - begin
     return min(limits.max_new_tokens, inside)
 
 
 def _cut(population: Population, room: int) -> Population:
-    """Return the population; where no text has room for more and some are whole, with weight 0 for the others."""
+    """Set `is_full`; if no open text may grow and some are whole, set the weights of all others to 0."""
     living = [particle for particle in population.particles if particle.is_living]
     is_full = not any(particle.is_open and len(particle.tokens) < room for particle in living)
     if is_full and any(particle.is_whole for particle in living):
@@ -390,9 +391,9 @@ def _cut(population: Population, room: int) -> Population:
 
 
 def _agreed(before: Population, after: Population, generator: torch.Generator) -> tuple[int, ...]:
-    """Return what can be handed out: what all living particles begin with, or one's text where no more follows.
+    """Return the tokens to output: the common prefix of living particles, or at the end one text sampled by weight.
 
-    Of a population that died it is the text of the particle that weighed most before.
+    If all particles died, it is the text of the previously heaviest particle.
     """
     if after.failure:
         return max(before.particles, key=lambda one: one.log_weight).tokens
@@ -400,7 +401,7 @@ def _agreed(before: Population, after: Population, generator: torch.Generator) -
     if after.is_over or after.is_full:
         return living[chosen_by_weight([one.log_weight for one in living], 1, generator)[0]].tokens
     texts = [one.tokens for one in living]
-    first, last = min(texts), max(texts)  # what these two have in common, all between them have
+    first, last = min(texts), max(texts)  # the common prefix of the extremes is that of all texts
     return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
@@ -413,7 +414,7 @@ def _extended(particle: Particle, choice: TokenDraw, answers: _Answers) -> Parti
 
 
 def _judged(particle: Particle, critic: Critic, stops: frozenset[int]) -> Particle:
-    """Return a particle that weighs c(longer) / c(shorter) times as much."""
+    """Multiply a particle's weight by c(longer) / c(shorter)."""
     if not particle.is_living:
         return particle
     text = particle.tokens[:-1] if particle.tokens[-1] in stops else particle.tokens

@@ -1,11 +1,11 @@
-"""beam: keep the likeliest beginnings of a text side by side, and write the likeliest whole.
+"""beam: beam search; follows the k most likely prefixes and returns the most likely whole text.
 
-Idea: a text whose first token is not the likeliest may be likelier as a whole; k beginnings are followed at once.
-Equation: score(x) = log Pr(x) / |x|^a; of all continuations of k beginnings, the k likeliest that go on are kept. It
-    ends when no beginning can beat the best whole text: log Pr / n^a at the longest length n.
+Idea: a text whose first token is not the most likely one may be more likely as a whole; so k prefixes are extended.
+Equation: score(x) = log Pr(x) / |x|^a; of all continuations of k prefixes, the k most likely open ones are kept. The
+    search ends when no prefix can exceed the best whole text: bound log Pr / n^a at the maximum length n.
 Assumes: a causal language model; prompts of at least one token.
-Leaks: a token is written when all beginnings agree on it, so the trace shows where the model was undecided.
-Fails: long texts of a wide beam repeat themselves; scores that are no finite numbers end the row with a reason.
+Leaks: a token is emitted when all prefixes agree on it, so the trace shows where the model was uncertain.
+Fails: long texts of a wide beam become repetitive; scores that are not finite end the row with a reason.
 Source: textbook method; length penalty: Wu et al. 2016, arXiv 1609.08144, section 7, without its constant.
 """
 
@@ -35,7 +35,7 @@ class BeamConfig(Config):
 
 @dataclass(frozen=True)
 class Way:
-    """A beginning, or a whole text: tokens behind the prompt, and their log-probability."""
+    """A prefix or a whole text: tokens after the prompt, and their log-probability."""
 
     tokens: tuple[int, ...] = ()
     weight: float = 0.0
@@ -43,7 +43,7 @@ class Way:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """One text's search: beginnings that go on, the best whole text, and what the model has read of the former."""
+    """Beam search of one text: open prefixes, the best whole text, and the key-value cache of the prefixes."""
 
     longest: int
     ways: tuple[Way, ...] = (Way(),)
@@ -54,7 +54,7 @@ class BeamSearch:
 
 @dataclass(frozen=True)
 class Searching(Writing):
-    """Texts as far as they are sure, and the search of each."""
+    """Texts up to the tokens that all prefixes share, and the search of each."""
 
     searches: tuple[BeamSearch, ...]
 
@@ -62,22 +62,22 @@ class Searching(Writing):
 @final
 @component("beam", summary="decoder: the likeliest of several texts that are followed at once")
 class Beam(Decoder[BeamConfig, Searching]):
-    """Writes what all beginnings agree on; a step may write nothing."""
+    """Emits tokens that all prefixes share; a step may emit none."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Searching:
-        """Return the prompts, and searches that have not begun."""
+        """Return the prompts with new searches."""
         return Searching(
             condition.prompts,
             searches=tuple(BeamSearch(_longest(len(prompt), context)) for prompt in condition.prompts),
         )
 
     def step(self, model: nn.Module, state: Searching, context: GenerationContext) -> tuple[Searching, list[Event]]:
-        """Follow every beginning by one token.
+        """Extend each prefix by one token.
 
         Raises:
-            CannotContinue: scores of a row's beginnings are no numbers.
+            CannotContinue: scores of a row's prefixes are not finite.
         """
         searches: list[BeamSearch] = []
         new: list[tuple[int, ...]] = []
@@ -116,7 +116,7 @@ class Beam(Decoder[BeamConfig, Searching]):
         return replace(search, ways=tuple(ways), best=best, past=search.past.keep(sources))
 
     def _sure(self, search: BeamSearch) -> tuple[int, ...]:
-        """Return what every way that can still win begins with."""
+        """Return the common prefix of all candidates that can still win."""
         best = search.best
         alive = [way for way in search.ways if best is None or self._most(way, search.longest) > self._worth(best)]
         rivals = [way.tokens for way in alive] + ([best.tokens] if best is not None else [])
@@ -126,12 +126,12 @@ class Beam(Decoder[BeamConfig, Searching]):
         return way.weight / len(way.tokens) ** self.config.penalty
 
     def _most(self, way: Way, longest: int) -> float:
-        """Return what a beginning is worth at most, when all that follows is certain."""
+        """Return the upper bound of a prefix's score, reached if all later tokens are certain."""
         return way.weight / longest**self.config.penalty
 
 
 def _shared(texts: list[tuple[int, ...]]) -> int:
-    """Return how many tokens all texts begin with."""
+    """Return the length of the texts' common prefix."""
     differ = (place for place, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
     return next(differ, min(map(len, texts)))
 

@@ -1,13 +1,16 @@
-"""cntp: where the model is unsure, write several trials to the clause's end, and keep the one it finds likeliest.
+"""cntp: where the model is uncertain, samples several continuations of the clause and keeps the most likely one.
 
-Idea: entropy tells where a draw may go wrong; there, trials are compared by perplexity, and elsewhere nothing is spent.
-Equation: N = int(n + (m - n) clamp((H - low) / (high - low), 0, 1)), H = -sum_v p_v ln p_v; of trials w drawn from p
-    the one with the smallest exp(-mean_t ln p(w_t)) stays, the first of equals; n, m: fewest and most trials.
-Assumes: a causal language model; prompts of at least one token; a tokenizer, by which clauses end.
-Leaks: text that the model knows by heart is written without trials, and the chosen trial leans towards it; the trace
-    shows trials, proposed tokens and model rows of every step.
-Fails: without a tokenizer trials end at stop tokens and at their longest; scores that are no numbers end the row.
-Source: Wang et al. 2025, arXiv 2507.03038, algorithm 1; the default count of trials is that of its published code.
+Idea: entropy shows where a sample may go wrong; there, trials are compared by perplexity; elsewhere one token is
+    sampled.
+Equation: N = int(n + (m - n) clamp((H - low) / (high - low), 0, 1)), H = -sum_v p_v ln p_v; of N trials w sampled from
+    p the trial with the smallest exp(-mean_t ln p(w_t)) is kept, the first in a tie; n, m: minimum and maximum number
+    of trials.
+Assumes: a causal language model; prompts of at least one token; a tokenizer, which determines the ends of clauses.
+Leaks: memorised text is generated without trials, and the chosen trial is biased towards it; the trace shows trials,
+    proposed tokens and model rows of each step.
+Fails: without a tokenizer trials end only at stop tokens and at their maximum length; scores that are not finite end
+    the row.
+Source: Wang et al. 2025, arXiv 2507.03038, algorithm 1; the default number of trials follows its published code.
 """
 
 from __future__ import annotations
@@ -72,7 +75,7 @@ class CntpConfig(Config):
 
 
 class Branching(NamedTuple):
-    """What a step compared: entropy in nats, trials, the perplexity of each, and the place of the one that stayed."""
+    """One step's comparison: entropy in nats, trials, the perplexity of each, and the index of the chosen trial."""
 
     entropy: float
     trials: tuple[tuple[int, ...], ...]
@@ -82,11 +85,11 @@ class Branching(NamedTuple):
 
 @dataclass(frozen=True)
 class Cautious(DraftedTexts):
-    """Texts, and what the last step of each compared.
+    """Texts, and the comparison of each in the last step.
 
     Attributes:
         last: None before the first step.
-        ahead: what the model has read of the texts and their trials.
+        ahead: key-value cache of the texts and their trials.
     """
 
     last: tuple[Branching | None, ...]
@@ -95,7 +98,7 @@ class Cautious(DraftedTexts):
 
 @dataclass
 class _Trial:
-    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its greatest length."""
+    """A trial under construction: row index, tokens, their negative log-probability, and maximum length."""
 
     row: int
     room: int
@@ -134,7 +137,7 @@ class _Trial:
     ),
 )
 class Cntp(Decoder[CntpConfig, Cautious]):
-    """Writes one token a step where the model is sure, and a whole trial elsewhere."""
+    """Generates one token per step where the model is confident, else a whole trial."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "trials", "rows"})
 
@@ -143,10 +146,10 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         return Cautious(condition.prompts, tuple(map(len, condition.prompts)), (None,) * len(condition))
 
     def step(self, model: nn.Module, state: Cautious, context: GenerationContext) -> tuple[Cautious, list[Event]]:
-        """Write a token or the best trial behind each row.
+        """Append a token or the best trial to each row.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers, behind the text or behind a trial.
+            CannotContinue: scores of some rows are not finite, after the text or after a trial.
         """
         rows = range(len(state))
         raw = state.ahead.scores(model, state.tokens, rows, len(rows)).scores
@@ -173,7 +176,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         return replace(after, last=tuple(branchings)), events
 
     def _odds(self, scores: Tensor) -> Tensor:
-        """Return the distribution that tokens are drawn from, double precision."""
+        """Return the sampling distribution, double precision."""
         if self.config.temperature == 0:
             return nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
         kept = nucleus((scores.double() / self.config.temperature).softmax(-1), self.config.top_p)
@@ -187,7 +190,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         return count if config.by == "entropy" else config.most + 1 - count
 
     def _take(self, trials: Sequence[_Trial], odds: Tensor, context: GenerationContext) -> None:
-        """Draw a token behind each trial, in their order, from its row's own source."""
+        """Sample a token for each trial, in order, with its row's generator."""
         ends = self._ends(context)
         tokens = draw(odds, [context.generators[trial.row] for trial in trials])
         chances = odds.gather(-1, torch.tensor(tokens, device=odds.device)[:, None]).flatten().tolist()
@@ -202,7 +205,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
 
 
 def trials_at(entropy: float, config: CntpConfig) -> int:
-    """Return how many trials are written at an entropy in nats."""
+    """Return the number of trials at an entropy in nats."""
     share = (entropy - config.low) / (config.high - config.low)
     if config.form == "paper":
         return max(1, min(config.most, math.floor(share * config.most)))

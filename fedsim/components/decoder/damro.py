@@ -1,14 +1,14 @@
-"""damro: contrast what all visual tokens say with what the few say that the vision encoder's class token looks at most.
+"""damro: contrasts scores given all visual tokens with scores given only the patches the class token attends to most.
 
-Idea: Encoders park what an image is like as a whole in a few tokens, often background. Damp what these alone predict.
+Idea: Vision encoders store global image properties in a few tokens, often background. What these tokens alone predict
+    is damped.
 Equation: z = (1 + a) z_all - a z_few, for v with z_all,v >= max z_all + ln b; few: the k patches with the highest
     softmax(q_class . k_j) in the encoder layer whose output is projected
-Assumes: a model that reads images beside text, with a class token; prompts of at least one token. Nothing is trained.
-Leaks: its counts are those of every text of its length. The chosen patches depend on the image: who sees them sees a
-    drawing of it.
-Fails: encoders without such tokens have nothing to damp. Every token takes two rows of the model.
-Source: Gong et al. 2024, arXiv 2410.04514, section 4; patches in the image's order, where the published code has them
-    by attention.
+Assumes: a model that reads an image and text, with a class token; prompts of at least one token. No training.
+Leaks: counts depend on the length of the text only. The chosen patches depend on the image and outline its content.
+Fails: if the encoder has no such tokens, nothing is damped. Each token costs two rows of the model.
+Source: Gong et al. 2024, arXiv 2410.04514, section 4; patches in the image's order, where the published code orders
+    them by attention.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
 from fedsim.core.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 
-_ATTENTION = "damro.attention"  # of the class token over the patches of the image, (B, N); -1 for one that is merged
+_ATTENTION = "damro.attention"  # the class token's attention to the image's patches, (B, N); -1 for a merged patch
 
 
 class DamroConfig(Config):
@@ -57,11 +57,12 @@ class DamroConfig(Config):
 
 @dataclass(frozen=True)
 class Distrusting(Writing):
-    """Texts about images, and what both branches have read.
+    """Texts about images, and the state of both branches.
 
     Attributes:
-        outliers: of each row, the patches that the second branch sees, in their order.
-        last: of each row, the scores of both branches behind its text before the last step; empty at first.
+        outliers: patches per row that the second branch sees, in their order.
+        last: scores of both branches per row in the last step; empty before the first step.
+        branches: cached state of both branches per row.
     """
 
     outliers: tuple[tuple[int, ...], ...]
@@ -70,13 +71,13 @@ class Distrusting(Writing):
 
 
 class Branch:
-    """What a model has read of one text with some visual tokens. States share it: it compares tokens.
+    """Cached state of the model for one text with some visual tokens. States may share it, because it compares tokens.
 
     Args:
-        model: reads.
-        encoded: the visual tokens of one image.
-        prompt: the question.
-        recounts: whether positions are counted anew.
+        model: vision-language model.
+        encoded: visual tokens of one image.
+        prompt: token ids of the question.
+        recounts: whether positions are renumbered contiguously.
     """
 
     def __init__(self, model: AnsweringModel, encoded: Stream, prompt: tuple[int, ...], recounts: bool) -> None:
@@ -84,7 +85,7 @@ class Branch:
         self._read, self._tokens = self._begin(model), prompt
 
     def scores(self, model: AnsweringModel, tokens: tuple[int, ...]) -> Tensor:
-        """Return the scores (V,) behind a text that begins with the prompt."""
+        """Return the next-token scores (V,) after a text that begins with the prompt."""
         if tokens[: len(self._tokens)] != self._tokens:
             self._read, self._tokens = self._begin(model), self._prompt
         for token in tokens[len(self._tokens) :]:
@@ -119,13 +120,13 @@ class Branch:
     ),
 )
 class Damro(Decoder[DamroConfig, Distrusting]):
-    """Writes one token a step by the scores of two branches, with all visual tokens and with the outliers alone."""
+    """Generates one token per step from two branches: all visual tokens, and the outliers alone."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Distrusting:
-        """Read each prompt with its image, `condition.given["image"]`, in both branches.
+        """Process each prompt with its image, `condition.given["image"]`, in both branches.
 
         Raises:
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
@@ -148,10 +149,10 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return Distrusting(condition.prompts, tuple(chosen), ((),) * len(rows), tuple(rows))
 
     def step(self, model: nn.Module, state: Distrusting, context: GenerationContext) -> tuple[Distrusting, list[Event]]:
-        """Write a token behind each row.
+        """Append a token to each row.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         reader = self._checked(model)
         read = [
@@ -165,15 +166,15 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return replace(after, last=tuple(read)), [Event(rows=len(read[0]))] * len(state)
 
     def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
-        """Return the patches (B, k) that the class token attends to most, by falling attention.
+        """Return the patches (B, k) with the highest class-token attention, in descending order.
 
         Args:
-            model: reads images.
+            model: vision-language model.
             images: (B, C, H, W).
             question: tokens (B, T).
 
         Raises:
-            NotApplicable: see `start`.
+            NotApplicable: as in `start`.
         """
         return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
 
@@ -193,9 +194,9 @@ class Damro(Decoder[DamroConfig, Distrusting]):
     def _seen(
         self, model: AnsweringModel, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
     ) -> tuple[Stream, Tensor]:
-        """Return all visual tokens of an image, and the places of the outliers among them."""
+        """Return all visual tokens of an image, and the indices of the outliers among them."""
         encoded, attention = self._attention(model, image, torch.tensor([prompt], device=image.device))
-        scores = attention.gather(1, encoded.patches)  # of those that other reducers left
+        scores = attention.gather(1, encoded.patches)  # attention to the patches that other token reducers kept
         if self.config.choice == "random":
             scores = torch.rand(scores.shape, generator=source).to(scores.device)
         places = _highest(scores, self.config.outliers)[0]
@@ -213,14 +214,14 @@ class Damro(Decoder[DamroConfig, Distrusting]):
 
 
 class _Looking(VisualReducer):
-    """Notes what the class token attends to of each patch, in one layer of the encoder."""
+    """Records the class token's attention to each patch in one encoder layer."""
 
     def __init__(self, number: int, patches: int, is_joint: bool) -> None:
         super().__init__()
         self._number, self._patches, self._is_joint = number, patches, is_joint
 
     def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Note it, and change nothing."""
+        """Record the attention in the stream's notes; hidden states do not change."""
         if layer.number != self._number:
             return after
         rows = _joint(before, layer) if self._is_joint else layer.attention(before, slice(0, 1)).mean(1)[:, 0]
@@ -230,7 +231,7 @@ class _Looking(VisualReducer):
 
 
 def _joint(stream: Stream, layer: LayerView) -> Tensor:
-    """Return the class token's attention (B, L) by one product over all channels."""
+    """Return the class token's attention (B, L), computed as one head over all channels."""
     queries, keys = layer.queries_keys(stream)
     products = (queries[:, :, 0, None] * keys).sum((1, 3)) / (keys.shape[1] * keys.shape[3]) ** 0.5
     mask = stream.mask(causal=False)
@@ -238,18 +239,18 @@ def _joint(stream: Stream, layer: LayerView) -> Tensor:
 
 
 def _highest(scores: Tensor, count: int) -> Tensor:
-    """Return the places (B, count) of the highest scores, by falling score; of equal ones the first."""
+    """Return the indices (B, count) of the highest scores, in descending order; ties go to the lower index."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def contrasted(every: Tensor, few: Tensor, strength: float, cutoff: float) -> Tensor:
-    """Return the contrasted scores (..., V); -inf where the model with all visual tokens finds a token too unlikely.
+    """Return the contrasted scores (..., V); -inf for tokens below the cutoff in the branch with all visual tokens.
 
     Args:
         every: scores with all visual tokens.
         few: scores with the outliers alone.
-        strength: of the contrast.
-        cutoff: least share of the largest probability of `every`.
+        strength: a, strength of the contrast.
+        cutoff: b, minimum probability relative to the largest of `every`.
     """
     contrast = (1 + strength) * every - strength * few
     if cutoff == 0:

@@ -1,12 +1,12 @@
-"""dynamic-exit: first layers of the model draft, all verify, and running counts choose how many layers and tokens.
+"""dynamic-exit: early layers draft, all layers verify; running counts determine the exit layer and the draft length.
 
-Idea: every layer's own prediction at positions that are verified anyway tells how often it agrees with the whole model.
-Equation: alpha_l = m_l / (m_l + f_l), decayed counts of agreement and not; exit l and length g of the next draft have
-    the largest (sum_{j=0..g} alpha_l^j) / (L + g l). A draft ends early where the probability of its token is below
-    tau_l, the mean of the average confidence of matches and that of mismatches.
-Assumes: a model whose layers can be run one by one; early layers that were trained to predict.
-Leaks: exit, tokens and layers of a step follow how predictable the text is.
-Fails: early layers that were not trained to exit; a vocabulary so large that scoring all exits costs what they save.
+Idea: each layer's own prediction at verified positions estimates how often it agrees with the whole model.
+Equation: alpha_l = m_l / (m_l + f_l), decayed counts of matches and mismatches; exit l and length g of the next draft
+    maximise (sum_{j=0..g} alpha_l^j) / (L + g l). A draft ends early if the probability of its token is below tau_l,
+    the mean of the average confidence of matches and that of mismatches.
+Assumes: a model whose layers can be run individually; early layers trained to predict.
+Leaks: exit, tokens and layers per step depend on how predictable the text is.
+Fails: with early layers not trained to exit, or a vocabulary so large that scoring all exits outweighs the savings.
 Source: Entezari Zarch, Gao, Jiang, Annavaram 2025, arXiv 2504.05598; at g = 0, where its code drafts, a plain step.
 """
 
@@ -30,7 +30,7 @@ from fedsim.core.past import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
-_PROMPT = 32  # last tokens of a prompt at which layers are compared
+_PROMPT = 32  # last prompt tokens at which layers are compared
 
 
 class DelConfig(DraftConfig):
@@ -47,7 +47,7 @@ class DelConfig(DraftConfig):
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one exit: decayed counts of matches and mismatches with the whole model, and its summed confidence in each."""
+    """Statistics of one exit: decayed counts of matches and mismatches with the whole model, and summed confidences."""
 
     matches: float = 0.0
     misses: float = 0.0
@@ -56,24 +56,24 @@ class Agreement:
 
     @property
     def rate(self) -> float:
-        """How often it agrees; below every number where nothing is known."""
+        """Share of matches; -inf without observations."""
         known = self.matches + self.misses
         return self.matches / known if known else -math.inf
 
     @property
     def threshold(self) -> float:
-        """Confidence below which a draft ends; 0 where one of its averages is unknown."""
+        """Confidence below which a draft ends; 0 if either average confidence is unknown."""
         if not self.matches or not self.misses:
             return 0.0
         return (self.sure_matches / self.matches + self.sure_misses / self.misses) / 2
 
     def updated(self, decay: float, matches: Tensor, confidence: Tensor) -> Agreement:
-        """Return it after a round.
+        """Return the statistics after a round.
 
         Args:
-            decay: what is left of the old counts.
-            matches: whether it agreed, shape (n,).
-            confidence: its probability of what it said, shape (n,).
+            decay: factor of the old counts.
+            matches: whether the exit agreed with the model, shape (n,).
+            confidence: the exit's probability of its prediction, shape (n,).
         """
         agreed: list[bool] = matches.tolist()
         sure: list[float] = confidence.tolist()
@@ -88,20 +88,20 @@ class Agreement:
 
 
 def tokens_per_layer(rate: float, depth: float, layers: float, length: int) -> float:
-    """Return how many tokens a round is expected to give for each layer that it runs.
+    """Return the expected number of tokens per layer that a round runs.
 
     Args:
-        rate: how often the exit agrees.
-        depth: layers of the model, L.
-        layers: those that draft, l, with what scoring costs.
-        length: drafted tokens, g.
+        rate: acceptance rate of the exit.
+        depth: number of layers of the model, L.
+        layers: number of drafting layers, l, including the cost of scoring.
+        length: number of draft tokens, g.
     """
     expected = length + 1 if rate == 1 else (1 - rate ** (length + 1)) / (1 - rate)
     return expected / (depth + length * layers)
 
 
 def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: float = 0.0) -> tuple[int, int]:
-    """Return exit and length with the most tokens a layer; of equals the smallest."""
+    """Return exit and length with the most expected tokens per layer; ties go to the smallest."""
     best, most = (min(known), 0), -math.inf
     for layers in sorted(known):
         rate = known[layers].rate
@@ -114,7 +114,7 @@ def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: fl
 
 @dataclass(frozen=True)
 class ExitChoices:
-    """What one text knows of its exits, and the choice for the next round."""
+    """Exit statistics of one text, and the choice for the next round."""
 
     known: Mapping[int, Agreement]
     layers: int
@@ -125,7 +125,7 @@ class ExitChoices:
 
 @dataclass(frozen=True)
 class Exiting(DraftedTexts):
-    """Texts, and the exits of each."""
+    """Texts, and the exit statistics of each."""
 
     exits: tuple[ExitChoices, ...]
 
@@ -156,19 +156,19 @@ class Exiting(DraftedTexts):
     ),
 )
 class Del(Decoder[DelConfig, Exiting]):
-    """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other.
+    """Generates the accepted draft tokens and one more per round. Rows are processed one after another.
 
-    Its `layers` are those of drafts and of the rest, and of all but the last 32 tokens of a longer prompt.
+    Count `layers` includes drafting, verification, and the prompt except its last 32 tokens.
     """
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "scored", "exit"})
     exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exiting:
-        """Return the prompts, and exits of which nothing is known.
+        """Return the prompts with empty exit statistics.
 
         Raises:
-            FedsimError: the model's layers are not known, or it has no such exits.
+            FedsimError: the model's layers are unknown, or it has no such exits.
         """
         depth = _stack(model).depth
         exits = self.config.exits or tuple(range(1, depth))
@@ -182,10 +182,10 @@ class Del(Decoder[DelConfig, Exiting]):
         return Exiting(condition.prompts, begins, tuple(ExitChoices(known, min(exits)) for _ in condition.prompts))
 
     def step(self, model: nn.Module, state: Exiting, context: GenerationContext) -> tuple[Exiting, list[Event]]:
-        """Take a round with every row.
+        """Run one round per row.
 
         Raises:
-            CannotContinue: scores of a row are no numbers.
+            CannotContinue: scores of a row are not finite.
         """
         exits: list[ExitChoices] = []
         new: list[list[int]] = []
@@ -213,7 +213,7 @@ class Del(Decoder[DelConfig, Exiting]):
 
 
 class _Round:
-    """One round of one row: draft, verify, learn."""
+    """One round of one row: draft, verify, update the statistics."""
 
     def __init__(
         self,
@@ -257,7 +257,7 @@ class _Round:
         return self._config.stands(self.drafted[: len(usable) - 1], self._odds, usable, self._generator)
 
     def learn(self, written: int) -> ExitChoices:
-        """Return the exits after the round: what every layer said where the text in front of it stands."""
+        """Update the statistics with each exit's predictions at all positions whose preceding text was accepted."""
         count = len(self._full) - len(self.drafted) - 1 + written
         said = self._full[:count].argmax(-1)
         states = torch.cat([torch.cat(state)[:count] for state in self._states.values()])
@@ -281,7 +281,7 @@ class _Round:
         return (*self._text, *self.drafted)
 
     def _draft(self, hidden: Tensor) -> bool:
-        """Draft a token, and say whether there is one; behind one that the exit is not sure of comes no other."""
+        """Draft a token and return whether there is one; an unconfident token is the last of the draft."""
         scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
         self.scored += 1
         if not scores.amax().isfinite():

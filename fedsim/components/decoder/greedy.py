@@ -1,10 +1,10 @@
-"""greedy: write the likeliest next token, until the text ends.
+"""greedy: generates the most likely next token until the text ends.
 
-Idea: no randomness, so the text shows what the model finds likeliest behind a prompt.
-Equation: v = argmax_v z_v of the model's scores z; of equal scores, the token numbered first.
+Idea: no randomness, so the text shows the model's most likely continuation of a prompt.
+Equation: v = argmax_v z_v of the model's scores z; ties go to the lowest token id.
 Assumes: a causal language model; prompts of at least one token.
-Leaks: what a model knows by heart; the trace shows the length of the text alone.
-Fails: scores that are no finite numbers end the row with a reason.
+Leaks: memorised text; the trace shows only the length of the text.
+Fails: scores that are not finite end the row with a reason.
 Source: textbook method.
 """
 
@@ -26,7 +26,7 @@ class GreedyConfig(Config):
 @final
 @component("greedy", summary="decoder: the likeliest next token")
 class Greedy(Decoder[GreedyConfig, Writing]):
-    """Writes one token a step, and draws nothing."""
+    """Generates one token per step, without random draws."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
@@ -35,6 +35,6 @@ class Greedy(Decoder[GreedyConfig, Writing]):
         return Writing(condition.prompts)
 
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
-        """Write the likeliest token behind each row."""
+        """Append the most likely token to each row."""
         chosen = self.next_scores(model, state).argmax(-1, keepdim=True).tolist()
         return state.extended(chosen), [Event(rows=1)] * len(state)

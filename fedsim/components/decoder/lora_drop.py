@@ -1,12 +1,14 @@
-"""lora-drop: on all but every c-th step some blocks do not run; their last full output and an adapter stand for them.
+"""lora-drop: skips some blocks except at every c-th step; their last output plus a low-rank adapter replaces them.
 
-Idea: what a block says changes little from token to token. A clock says when it runs anew, the same for every text.
-Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, or at the token before (reuse),
-    D_l(x) = (alpha / r) B A x; written token g is an anchor where (g + 1) mod c = 0, the prompt's last token the first.
-Assumes: a model whose layers can be run one by one; adapters by component `lora-drop-adapters`, else D_l = 0.
-Leaks: layers of a step follow its number alone, so work shows the length of a text and no more.
-Fails: long cycles, most blocks dropped, or no adapters; the text is not the model's own.
-Source: Rajabzadeh et al. 2026, arXiv 2601.02569; dropped blocks write no keys, anchors keep their true positions.
+Idea: a block's output changes little between tokens. A fixed period, equal for all texts, determines when it runs
+    again.
+Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, or at the previous token
+    (reuse), D_l(x) = (alpha / r) B A x; generated token g is an anchor if (g + 1) mod c = 0; the prompt's last token is
+    the first.
+Assumes: a model whose layers can be run individually; adapters by component `lora-drop-adapters`, else D_l = 0.
+Leaks: layers per step depend on the step number alone, so work shows only the length of a text.
+Fails: with long cycles, most blocks dropped, or no adapters; the text differs from the model's own.
+Source: Rajabzadeh et al. 2026, arXiv 2601.02569; dropped blocks cache no keys, anchors keep their true positions.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ _CYCLE = 4
 
 
 class LoraDropConfig(DrawConfig):
-    """Settings of the schedule and of what is drawn from."""
+    """Settings of the schedule and of sampling."""
 
     blocks: tuple[int, ...] | None = Field(
         default=None,
@@ -58,7 +60,7 @@ class LoraDropConfig(DrawConfig):
 
 @dataclass(frozen=True)
 class LayerClock:
-    """Which blocks of a model run when, and what stands for the others: the same for all rows."""
+    """Schedule of a model's blocks and the substitutes of skipped blocks; the same for all rows."""
 
     model: nn.Module
     stack: LayerStack
@@ -68,17 +70,17 @@ class LayerClock:
     adapters: Mapping[int, DropAdapter]
 
     def keep(self, places: Sequence[int]) -> LayerClock:
-        """Return it."""
+        """Return this object, which is the same for all rows."""
         return self
 
     def layers(self, written: int) -> int:
-        """Return how many layers run on the newest of so many written tokens; on a prompt, 0 of them, all."""
+        """Return how many layers run on the newest of `written` generated tokens; all of them on a prompt (0)."""
         return self.stack.depth - (len(self.dropped) if written % self.cycle else 0)
 
     def read(self, state: Dropping) -> tuple[Tensor, Mapping[int, Tensor]]:
-        """Return the scores (B, V) behind the rows, and what stands for dropped blocks after that.
+        """Return the next-token scores (B, V) of the rows, and the updated outputs that replace dropped blocks.
 
-        What was not read yet is read prompt by prompt, then token by token.
+        Tokens that are not yet cached are processed: first the prompts, then token by token.
         """
         past, texts, written = state.past, state.tokens, len(state.tokens[0]) - state.prompts[0]
         is_read = past.lengths and all(
@@ -95,7 +97,7 @@ class LayerClock:
         return self.stack.score(hidden), anchors
 
     def _refresh(self, past: Past, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
-        """Run all layers; return what leaves the last one, and the dropped ones, at the last token of each row."""
+        """Run all layers; return the outputs of the last and of each dropped layer at each row's last token."""
         seen: dict[int, Tensor] = {}
 
         def note(number: int, hidden: Tensor) -> None:
@@ -112,7 +114,7 @@ class LayerClock:
         """Run the layers that are not dropped on the newest token of each row.
 
         Returns:
-            What leaves the last layer, and what stood for the dropped ones.
+            The last layer's output, and the outputs that replaced the dropped layers.
         """
         stood: dict[int, Tensor] = {}
         first, *others = self._parts()
@@ -128,14 +130,14 @@ class LayerClock:
         return hidden[:, 0], stood
 
     def _parts(self) -> Iterator[tuple[int, ...]]:
-        """Yield the layers in their order, in parts that all run or are all dropped; the first part runs."""
+        """Yield consecutive layers in groups that are all run or all dropped; the first group runs."""
         for _, part in groupby(range(self.stack.depth), lambda number: number in self.dropped):
             yield tuple(part)
 
 
 @dataclass(frozen=True)
 class Dropping(Writing):
-    """Texts, the lengths of their prompts, and what stands for dropped blocks, (B, d) by number."""
+    """Texts, their prompt lengths, and the outputs (B, d) that replace dropped blocks, by block index."""
 
     prompts: tuple[int, ...]
     anchors: Mapping[int, Tensor]
@@ -164,7 +166,7 @@ class Dropping(Writing):
     ),
 )
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):
-    """Writes one token a step. All rows keep the same clock."""
+    """Generates one token per step, with the same schedule for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 
@@ -172,7 +174,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         """Return the prompts.
 
         Raises:
-            FedsimError: the model's layers are not known, or the settings fit neither them nor the adapters.
+            FedsimError: the model's layers are unknown, or the settings contradict them or the adapters.
         """
         stack = stack_of(model)
         if stack is None:
@@ -184,7 +186,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         return Dropping(condition.prompts, lengths, {}, self._clock(model, stack))
 
     def step(self, model: nn.Module, state: Dropping, context: GenerationContext) -> tuple[Dropping, list[Event]]:
-        """Run what this step runs on the newest token of each row, and write one behind it."""
+        """Run this step's layers on the newest token of each row, and append a token."""
         scores, anchors = state.clock.read(state)
         check_scores(list(scores[:, None]))
         chosen = draw(self.config.odds(scores), context.generators)

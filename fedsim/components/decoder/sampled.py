@@ -1,11 +1,11 @@
-"""sampled: draw the next token from the softmax, with a temperature and from the likeliest tokens alone (top-p).
+"""sampled: samples the next token from the softmax, with a temperature and top-p (nucleus) truncation.
 
-Idea: a temperature T below 1 sharpens the distribution; the tail outside the nucleus S is never drawn.
-Equation: Pr(v) = softmax(z / T)_v / sum_{u in S} softmax(z / T)_u for v in S, else 0; S is the smallest set of
-    likeliest tokens that holds a share p of the probability.
+Idea: a temperature T below 1 sharpens the distribution; tokens outside the nucleus S are never sampled.
+Equation: Pr(v) = softmax(z / T)_v / sum_{u in S} softmax(z / T)_u for v in S, else 0; S is the smallest set of most
+    likely tokens with total probability of at least p.
 Assumes: a causal language model; prompts of at least one token.
-Leaks: what a model knows by heart, in some of many draws; the trace shows the length of the text alone.
-Fails: scores that are no finite numbers end the row with a reason.
+Leaks: memorised text, in some of many samples; the trace shows only the length of the text.
+Fails: scores that are not finite end the row with a reason.
 Source: Holtzman, Buys, Du, Forbes, Choi 2020, arXiv 1904.09751, section 3.1.
 """
 
@@ -37,7 +37,7 @@ class SampledConfig(Config):
     fidelity="reproduction",
 )
 class Sampled(Decoder[SampledConfig, Writing]):
-    """Writes one token a step, with one draw for each."""
+    """Generates one token per step, with one random draw each."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
@@ -46,7 +46,7 @@ class Sampled(Decoder[SampledConfig, Writing]):
         return Writing(condition.prompts)
 
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
-        """Draw a token behind each row."""
+        """Sample a token for each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
         chosen = draw(nucleus(scores.softmax(-1), self.config.top_p), context.generators)
         return state.extended([[token] for token in chosen]), [Event(rows=1)] * len(state)

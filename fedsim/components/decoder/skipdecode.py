@@ -1,13 +1,13 @@
-"""skipdecode: the later a token, the fewer layers run on it, by one schedule for all texts; the top layers stay.
+"""skipdecode: runs fewer layers on later tokens, by one schedule for all texts; the top layers always run.
 
-Idea: later tokens need less. Layers near the bottom are jumped over, so that late tokens still meet, in the top layers,
-    what earlier ones left there; sets of layers are nested, so a layer that runs has the keys of all tokens before.
-Equation: on written token g of E expected run n(g) = floor((1 - r) n_first + r n_last + 1/2) of the layers, where
-    r = min(1, g / (E - 1)): the w lowest and the n(g) - w highest; on a prompt all.
-Assumes: a model trained under the schedule (component `skipdecode-training`), whose layers can be run one by one.
-Leaks: layers and time of a step follow its number alone, so work shows the length of a text and no more.
-Fails: a model that was not trained so; texts much shorter than E save less, longer ones get worse.
-Source: Del Corro, Del Giorno, Agarwal, Yu, Awadallah, Mukherjee 2023, arXiv 2307.02628; E counts written tokens.
+Idea: later tokens need fewer layers. Lower layers are skipped, so late tokens still attend, in the top layers, to
+    earlier tokens' keys; the sets of layers are nested, so a running layer has the keys of all earlier tokens.
+Equation: on generated token g of E expected, floor((1 - r) n_first + r n_last + 1/2) = n(g) layers run, r = min(1, g /
+    (E - 1)): the w lowest and the n(g) - w highest; on a prompt all.
+Assumes: a model trained under the schedule (component `skipdecode-training`), whose layers can be run individually.
+Leaks: layers and time per step depend on the step number alone, so work shows only the length of a text.
+Fails: with a model not trained under the schedule; texts much shorter than E save less, longer ones lose quality.
+Source: Del Corro, Del Giorno, Agarwal, Yu, Awadallah, Mukherjee 2023, arXiv 2307.02628; E counts generated tokens.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from fedsim.core.types import Event
 
 
 class SkipDecodeConfig(DrawConfig, ScheduleConfig):
-    """Settings of the schedule and of what is drawn from."""
+    """Settings of the schedule and of sampling."""
 
 
 @dataclass(frozen=True)
 class SkippingTexts(Writing):
-    """Texts, and the lengths of their prompts. All have as many tokens behind the prompt."""
+    """Texts and their prompt lengths. All texts have the same number of generated tokens."""
 
     prompts: tuple[int, ...]
 
@@ -61,7 +61,7 @@ class SkippingTexts(Writing):
     ),
 )
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
-    """Writes one token a step. A step runs the same layers for all rows."""
+    """Generates one token per step, with the same layers for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 
@@ -69,7 +69,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
         """Return the prompts.
 
         Raises:
-            FedsimError: the model's layers are not known, or the schedule does not fit their number.
+            FedsimError: the model's layers are unknown, or the schedule does not fit their number.
         """
         self._schedule(model)
         return SkippingTexts(condition.prompts, prompts=tuple(len(prompt) for prompt in condition.prompts))
@@ -77,7 +77,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
     def step(
         self, model: nn.Module, state: SkippingTexts, context: GenerationContext
     ) -> tuple[SkippingTexts, list[Event]]:
-        """Run the layers of this step on the newest token of each row, and write one behind it."""
+        """Run this step's layers on the newest token of each row, and append a token."""
         schedule = self._schedule(model)
         scores = read_by_schedule(model, state.past, state.tokens, state.prompts, schedule)
         check_scores(scores)
@@ -99,14 +99,14 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
 def read_by_schedule(
     model: nn.Module, past: Past, texts: Sequence[tuple[int, ...]], prompts: Sequence[int], schedule: LayerSchedule
 ) -> list[Tensor]:
-    """Return the scores (1, V) behind each text; what was not read yet is read prompt by prompt, then token by token.
+    """Return the scores (1, V) after each text; uncached tokens are processed: first prompts, then token by token.
 
     Args:
-        model: what reads.
-        past: what it has read by the same schedule.
-        texts: with equally many tokens behind their prompts.
-        prompts: lengths of these.
-        schedule: which layers run on each token.
+        model: language model.
+        past: key-value cache, filled under the same schedule.
+        texts: texts with equally many generated tokens.
+        prompts: prompt lengths.
+        schedule: layers that run on each token.
     """
     written = len(texts[0]) - prompts[0]
     is_read = past.lengths and all(length >= len(text) - 1 for length, text in zip(past.lengths, texts, strict=True))

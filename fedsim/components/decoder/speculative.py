@@ -1,11 +1,11 @@
-"""speculative: a cheap model drafts some tokens, the model reads them in one pass and keeps what it would have written.
+"""speculative: a cheap model drafts tokens; the model verifies them in one pass and keeps the accepted prefix.
 
-Idea: several positions cost one pass of the model; a draft that it agrees with saves the passes in between.
-Equation: x drafted from q stands with probability min(1, p(x) / q(x)); the first that falls is drawn anew from
-    (p - q)+ / sum; where all stand, one more is drawn from p. So every token is distributed as p, for any q.
-Assumes: a draft model with the same tokens, or a model whose first layers can be run alone.
-Leaks: tokens of a step follow how predictable the text is for the draft; packets show them.
-Fails: a draft that the model seldom agrees with costs more than it saves; first layers that were not trained to exit.
+Idea: several positions cost one pass of the model; accepted draft tokens save the passes between them.
+Equation: x drafted from q is accepted with probability min(1, p(x) / q(x)); the first rejected token is resampled from
+    (p - q)+ / sum; if all are accepted, one more is sampled from p. So each token is distributed as p, for any q.
+Assumes: a draft model with the same tokenizer, or a model whose first layers can be run alone.
+Leaks: tokens per step depend on how predictable the text is for the draft; packets show them.
+Fails: if the model seldom accepts, drafting costs more than it saves; first layers need training for early exits.
 Source: Leviathan, Kalman, Matias 2023, arXiv 2211.17192; first layers: Zhang et al. 2024, arXiv 2309.08168.
 """
 
@@ -31,7 +31,7 @@ from fedsim.core.types.basics import NameOrFolder
 
 
 class SpeculativeConfig(DraftConfig):
-    """Settings of speculation."""
+    """Settings of speculative decoding."""
 
     length: int = Field(default=4, ge=1, description="tokens of a draft, at most")
     sure: float = Field(
@@ -53,20 +53,20 @@ class SpeculativeConfig(DraftConfig):
 
 @dataclass(frozen=True)
 class Drafter:
-    """What drafts: a model, some layers of it, and what they have read."""
+    """A draft model, or the first layers of a model, with its key-value cache."""
 
     model: nn.Module
     layers: range | None
     past: Past
 
     def keep(self, places: Sequence[int]) -> Drafter:
-        """Return it with the rows at these places alone."""
+        """Return the drafter with the given rows of its cache."""
         return Drafter(self.model, self.layers, self.past.keep(places))
 
 
 @dataclass(frozen=True)
 class Speculating(DraftedTexts):
-    """Texts, and what drafts for them."""
+    """Texts, and the drafter of their next tokens."""
 
     drafter: Drafter
 
@@ -79,22 +79,22 @@ class Speculating(DraftedTexts):
     fidelity="reproduction",
 )
 class Speculative(Decoder[SpeculativeConfig, Speculating]):
-    """Writes the drafted tokens that stand, and one more. Its `layers` are those of the draft and of the model."""
+    """Generates the accepted draft tokens and one more per step. `layers` counts those of draft and model."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers"})
     exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
-        """Return the prompts, and the draft model.
+        """Return the prompts and the drafter.
 
         Raises:
-            FedsimError: the draft model cannot be loaded or has other tokens; or single layers cannot be run.
+            FedsimError: the draft model cannot be loaded or has another vocabulary; or single layers cannot be run.
         """
         begins = tuple(map(len, condition.prompts))
         return Speculating(condition.prompts, begins, self._drafter(model, condition.prompts[0][:1]))
 
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
-        """Draft, read the drafts, and keep what stands."""
+        """Draft tokens, verify them in one pass, and append the accepted ones."""
         drafted, odds, passes = self._draft(state, context)
         scores = state.past.scores(model, state.tokens, [Draft.line(draft) for draft in drafted])
         check_scores(scores)
@@ -112,7 +112,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     def _draft(
         self, state: Speculating, context: GenerationContext
     ) -> tuple[list[list[int]], list[list[Tensor | None]], list[int]]:
-        """Return drafted tokens of each row, the odds that each was drawn with, and the draft's passes for the row."""
+        """Return per row the draft tokens, their distributions, and the number of draft passes."""
         limits = context.limits
         stops = limits.stop_tokens if limits is not None else frozenset[int]()
         left = [state.room(row, context, self.config.length) for row in range(len(state))]
@@ -133,7 +133,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         return drafted, odds, passes
 
     def _scores(self, drafter: Drafter, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Return the scores (V,) of what comes behind each text."""
+        """Return the next-token scores (V,) of each text."""
         stack = stack_of(drafter.model) if self.config.shortlist else None
         if stack is None:
             return [score[0] for score in drafter.past.scores(drafter.model, texts, layers=drafter.layers)]
@@ -143,7 +143,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         return [score_drafts(stack, states[count - 1 : count], text, first)[0] for text, states, count in pairs]
 
     def _is_unsure(self, scores: Tensor) -> bool:
-        # Of the likeliest token, and not of the drawn one: where a draft ends must not depend on what was drawn there.
+        # Confidence of the most likely token, not of the sampled one: the end of a draft must not depend on the sample.
         return self.config.sure > 0 and float((scores.amax() - scores.logsumexp(-1)).exp()) < self.config.sure
 
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
@@ -157,7 +157,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             return Drafter(model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), Past())
         vocabulary = Past().scores(model, [token])[0].shape[-1]
         drafter = second_model(self.config.draft, vocabulary)
-        size = Past().scores(drafter, [(0,)])[0].shape[-1]  # the first token, which every model has
+        size = Past().scores(drafter, [(0,)])[0].shape[-1]  # token 0, which every model has
         if size != vocabulary:
             raise FedsimError(
                 f'draft = "{self.config.draft}" has {size} tokens, the model {vocabulary}: they have different '
@@ -167,9 +167,9 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
 
 
 def _depths(drafter: Drafter, model: nn.Module) -> tuple[int, int]:
-    """Return how many layers run in a pass of the draft, and in one of the model.
+    """Return the number of layers in a pass of the draft and in one of the model.
 
-    A model of unknown layers has one; where those of either are unknown, a draft has as many as the model.
+    A model of unknown layers counts as one; if the layers of either are unknown, a draft counts as many as the model.
     """
     stack, draft = stack_of(model), stack_of(drafter.model)
     if stack is None or draft is None:

@@ -1,13 +1,14 @@
-"""sure-spans: read pads behind the text, and write as many of the tokens they predict as the model is sure of.
+"""sure-spans: appends pad tokens, and generates the predicted tokens in which the model is confident, in one step.
 
-Idea: word pieces, names and idioms are almost certain once begun; a model that was trained on pads writes them at once.
-Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always written, v_j = argmax D_j as long as
+Idea: parts of words, names and idioms are almost certain after their beginning; a model trained on pads generates them
+    in one step.
+Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always generated, v_j = argmax D_j as long as
     D_j[v_j] >= beta (or beta^(1/j), or the product of all up to j) and v_j neither repeats nor extends v_{j-1}.
-Assumes: a causal language model that component `pad-blocks` trained. Texts are not the model's own law.
-Leaks: tokens of a step show how sure the model is, and so which spans it trained on; packets show them.
-Fails: on a model without trained pads little is accepted, and pads only cost; code gives longer spans than prose.
-Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; thresholds and how
-    repeats are read are chosen here.
+Assumes: a causal language model trained by component `pad-blocks`. Texts are not distributed as the model's own.
+Leaks: tokens per step show the model's confidence, and so which spans it was trained on; packets show them.
+Fails: without trained pads few tokens are accepted, and pads only cost; code gives longer spans than prose.
+Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; thresholds and the definition
+    of repeats are chosen here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fedsim.core.types import Event, Tokenizer
 
 
 class SureSpansConfig(DrawConfig):
-    """Settings of pads and acceptance; temperature and top_p are those of the first token of a step."""
+    """Settings of pads and acceptance; temperature and top_p apply to the first token of a step."""
 
     pads: int = Field(default=3, ge=0, description="pads k that are read, K - 1 of the training; 0: greedy")
     beta: float = Field(default=0.9, ge=0, description="probability from which a follower is written; above 1: none is")
@@ -70,7 +71,7 @@ class SureSpansConfig(DrawConfig):
     ),
 )
 class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
-    """Writes the next token, and those behind it that pads predict with confidence."""
+    """Generates the next token, and the following ones that pads predict with confidence."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
 
@@ -78,7 +79,7 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
         """Return the prompts.
 
         Raises:
-            FedsimError: the pad is a token that the model does not know.
+            FedsimError: the pad's id is outside the model's vocabulary.
         """
         embedding, pad = embedding_of(model), self._pad(model)
         most = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
@@ -92,14 +93,14 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
     def step(
         self, model: nn.Module, state: DraftedTexts, context: GenerationContext
     ) -> tuple[DraftedTexts, list[Event]]:
-        """Read pads behind each row, and write a unit.
+        """Append pads to each row, and generate a unit.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         pad = self._pad(model)
         drafts = [Draft.line([pad] * state.room(row, context, self.config.pads)) for row in range(len(state))]
-        # What was read of pads is forgotten with the next text, which goes on with tokens.
+        # Cached keys of pads are dropped at the next step, whose text has tokens at their positions.
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
         new = [
@@ -137,7 +138,7 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
 
 
 def _extends(before: int, token: int, tokenizer: Tokenizer | None) -> bool:
-    """Say whether a token is the one before it, or its text begins with that one's."""
+    """Return whether a token equals the previous token, or its text begins with that of the previous token."""
     if token == before or tokenizer is None:
         return token == before
     first, second = (tokenizer.decode([number]).strip() for number in (before, token))
@@ -145,5 +146,5 @@ def _extends(before: int, token: int, tokenizer: Tokenizer | None) -> bool:
 
 
 def _repeats(text: Sequence[int], length: int) -> bool:
-    """Say whether the last tokens stand right before themselves."""
+    """Return whether the last `length` tokens repeat the `length` tokens before them."""
     return len(text) >= 2 * length and list(text[-length:]) == list(text[-2 * length : -length])

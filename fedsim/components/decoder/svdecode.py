@@ -1,14 +1,14 @@
-"""svdecode: go further in the direction in which a short fine-tuning moved the model, by one calibrated strength.
+"""svdecode: moves scores further along the direction of fine-tuning (steering vector), by one calibrated strength.
 
-Idea: what tuning raised is right more often than not; the move of scores, by the softmax's slope, is added again.
+Idea: tokens whose scores fine-tuning raised are more often right; the change of scores, mapped by the softmax's
+    Jacobian, is added again.
 Equation: z + mu delta, delta = p (D - E_p D), D = z - z' of the tuned and the base model, p = softmax(z); only tokens
-    with p >= a max p move, others are refused or left; mu by `calibrate` on labelled text that tuning has not seen.
-Assumes: the tuned model, and its base: adapters that can be taken off, the setting `base`, or `BesideBase`; one
-    tokenizer.
-Leaks: it amplifies what tuning changed, and with it memorised text; mu is one number from private labels, unbounded
-    for the plain mean. Its counts are those of every text of its length.
-Fails: a base that differs in nothing steers nowhere; calibrated on the tuning's own text, mu is too large.
-Source: Hu, Han et al. 2025, arXiv 2509.15888, algorithms 1 and 2; delta points towards the task here, so that mu > 0.
+    with p >= a max p move, others are refused or kept; mu by `calibrate` on labelled text not used in tuning.
+Assumes: the tuned model and its base: removable adapters, the setting `base`, or `BesideBase`; one tokenizer.
+Leaks: it amplifies the effect of fine-tuning, including memorised text; mu is one number computed from private labels,
+    unbounded for the plain mean. Counts depend on the length of the text only.
+Fails: without a difference to the base nothing moves; calibrated on the training text, mu is too large.
+Source: Hu, Han et al. 2025, arXiv 2509.15888, algorithms 1 and 2; delta points towards the task here, so mu > 0.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class SvdecodeConfig(SteeringConfig):
 
 @dataclass(frozen=True)
 class Steered(Writing):
-    """Texts, and what the base has read of them: its keys and values are others than the tuned model's.
+    """Texts, and the key-value cache of the base model, which differs from the tuned model's.
 
     Attributes:
-        models: the tuned model of each row with its base, the same for all.
+        models: tuned model with its base, once per row; all equal.
+        base_past: key-value cache of the base model.
     """
 
     models: tuple[nn.Module, ...]
@@ -95,7 +96,7 @@ class Steered(Writing):
     ),
 )
 class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
-    """Writes one token a step by the scores of two models on the same text."""
+    """Generates one token per step from the scores of two models on the same text."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
@@ -108,10 +109,10 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
         return Steered(condition.prompts, self.pairs(model, condition))
 
     def step(self, model: nn.Module, state: Steered, context: GenerationContext) -> tuple[Steered, list[Event]]:
-        """Write a token behind each row.
+        """Append a token to each row.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
             FedsimError: the strength is not 0, and the model has no base.
         """
         scores = self._scores(state.models[0], state).double()
@@ -125,7 +126,7 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
         return state.extended([[token] for token in chosen]), [Event(rows=rows)] * len(state)
 
     def _scores(self, model: nn.Module, state: Steered) -> Tensor:
-        """Return the steered scores behind each row; the only place where the models are asked."""
+        """Return the steered next-token scores of each row."""
         config, by_base = self.config, replace(state, past=state.base_past)
         tuned = base = self.next_scores(model.tuned if isinstance(model, BesideBase) else model, state)
         if config.strength != 0 and isinstance(model, BesideBase):
@@ -139,13 +140,13 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
 
 
 def costs(model: nn.Module, examples: Batch, config: SteeringConfig) -> Tensor:
-    """Return -ln of the steered probability of each example's true tokens together, shape (N,), double precision.
+    """Return the steered cross-entropy per example, summed over its labelled positions, shape (N,), double precision.
 
-    Tokens outside keep their scores, whatever the settings say: else an answer with one of them would be impossible.
+    Unconfident tokens keep their scores whatever the settings, because a refused true token would have infinite cost.
 
     Args:
-        model: see `calibrate`.
-        examples: see `calibrate`.
+        model: as in `calibrate`.
+        examples: as in `calibrate`.
         config: strength, confidence and sign.
 
     Raises:

@@ -1,10 +1,10 @@
-"""svdecode-beam: keep the likeliest beginnings of a text by steered scores side by side, and write the likeliest whole.
+"""svdecode-beam: beam search with steered scores.
 
-Idea: what steering raises along a whole text may differ from what it raises token by token.
+Idea: steering may favour other texts as a whole than token by token.
 Equation: score(x) = log Pr(x) / |x|^a, as decoder `beam`, where Pr is the softmax of the scores of `svdecode`.
-Assumes: as `svdecode`; every step reads the texts anew, without what was read before.
-Leaks: as `svdecode`; a token is written when all beginnings agree on it, so the trace shows where they did not.
-Fails: as both.
+Assumes: as `svdecode`; each step processes the texts anew, without a key-value cache.
+Leaks: as `svdecode`; a token is emitted when all prefixes agree on it, so the trace shows where they disagreed.
+Fails: as `svdecode` and `beam`.
 Source: Hu, Han et al. 2025, arXiv 2509.15888, which runs its method under beam search with 4 beams.
 """
 
@@ -24,7 +24,7 @@ from fedsim.core.types import Event
 
 
 class SvdecodeBeamConfig(SteeringConfig):
-    """Settings of steering vector decoding under a search."""
+    """Settings of steering vector decoding with beam search."""
 
     width: int = Field(default=4, ge=1, description="beginnings k that are followed; the paper: 4")
     penalty: float = Field(default=1.0, ge=0, description="a; above 0, longer texts are preferred")
@@ -32,11 +32,11 @@ class SvdecodeBeamConfig(SteeringConfig):
 
 @dataclass(frozen=True)
 class SteeredSearch(Writing):
-    """Texts as far as they are sure, and their search.
+    """Texts up to the tokens that all prefixes share, and their search.
 
     Attributes:
-        models: the tuned model of each row with its base, the same for all.
-        search: the state of decoder `beam`.
+        models: tuned model with its base, once per row; all equal.
+        search: state of decoder `beam`.
     """
 
     models: tuple[nn.Module, ...]
@@ -59,7 +59,7 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SteeredSearch:
-        """Return the prompts, and searches that have not begun.
+        """Return the prompts with new searches.
 
         Raises:
             FedsimError: the decoder was not fitted, or its base cannot be loaded; see `pairs`.
@@ -70,10 +70,10 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
     def step(
         self, model: nn.Module, state: SteeredSearch, context: GenerationContext
     ) -> tuple[SteeredSearch, list[Event]]:
-        """Follow every beginning by one token.
+        """Extend each prefix by one token.
 
         Raises:
-            CannotContinue: scores of a row's beginnings are no numbers.
+            CannotContinue: scores of a row's prefixes are not finite.
             FedsimError: the strength is not 0, and the model has no base.
         """
         after, events = self._beam().step(SteeredModel(state.models[0], self.config), state.search, context)

@@ -1,4 +1,4 @@
-"""Layers that carry several samples per example in training, (B, M, ...), and one in evaluation, (B, ...)."""
+"""Layers that process several samples per example in training, (B, M, ...), and one in evaluation, (B, ...)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _MAP = 4  # dimensions of a batch of feature maps
 
 @final
 class Samples(nn.Module):
-    """Repeats its input M times, then applies its layer to every sample.
+    """Repeats its input M times, then applies its layer to each sample.
 
     Args:
         layer: a dropout, flattening or pooling layer.
         samples: M.
-        flips: whether every second sample is mirrored from left to right.
-        shifts: whether each sample is first shifted down and right, by its own number of zeros, and then pooled.
+        flips: whether every second sample is mirrored horizontally.
+        shifts: whether each sample is padded with its own number of zero rows and columns, at top and left, before
+            pooling.
     """
 
     def __init__(self, layer: nn.Module, samples: int, *, flips: bool, shifts: bool) -> None:

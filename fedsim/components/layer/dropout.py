@@ -1,10 +1,10 @@
 """dropout: sets the rate of the model's dropout layers.
 
-Idea: Random masks keep units from relying on one another.
+Idea: Random masks keep units from relying on other specific units.
 Equation: h <- h m / (1 - p), m ~ Bernoulli(1 - p) for every entry and example
 Assumes: a model with dropout layers, attention included.
-Leaks: masks hide nothing from an attacker that estimates them with the data (arXiv 2208.06163); their zeros help closed
-    forms.
+Leaks: masks do not protect from an attacker that optimises them with the data (arXiv 2208.06163); their zeros help
+    closed-form attacks.
 Fails: as a defense.
 Source: Srivastava et al. 2014, JMLR 15; inverted form.
 """
@@ -39,7 +39,7 @@ class DropoutConfig(Config):
     fidelity="reproduction",
 )
 class Dropout(Layer[DropoutConfig]):
-    """Sets the rate of the dropout layers that a model has, including those in attention."""
+    """Sets the rate of the model's dropout layers, including those in attention."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 

@@ -1,9 +1,9 @@
-"""freeze: keeps chosen parameters out of training, so their gradients are not sent.
+"""freeze: excludes chosen parameters from training, so their gradients are not sent.
 
-Idea: Fine-tuning often needs only a part of a model.
+Idea: Fine-tuning often needs only part of a model.
 Equation: w_f <- w_f, and the update has no entry for w_f
-Assumes: patterns that match parameters, and at least one parameter left to train.
-Leaks: nothing of the frozen layers' gradients. Attacks that read the first layer fail where it is frozen; attacks on
+Assumes: patterns that match parameters, and at least one trainable parameter.
+Leaks: no gradient of the frozen layers. Attacks that use the first layer's gradient fail if it is frozen; attacks on
     other layers work as before.
 Fails: as a defense of the layers that are trained.
 Source: none; common practice.
@@ -35,7 +35,7 @@ class FreezeConfig(Config):
 @final
 @component("freeze", summary="keeps named parameters out of training")
 class Freeze(Layer[FreezeConfig]):
-    """Takes parameters out of training."""
+    """Excludes parameters from training."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
@@ -43,7 +43,7 @@ class Freeze(Layer[FreezeConfig]):
         """Return `model` with the matching parameters frozen.
 
         Raises:
-            NotApplicable: a pattern matches no parameter, or nothing is left to train.
+            NotApplicable: a pattern matches no parameter, or no trainable parameter remains.
         """
         names = [name for name, _ in model.named_parameters()]
         for pattern in self.config.parameters:

@@ -1,11 +1,11 @@
 """multi-sample-dropout: applies M dropout masks to the same features and averages their losses.
 
-Idea: From one layer on, a training pass carries M samples of every example through the same weights; their gradients
-    are averaged. M = 1 is plain dropout. Evaluation repeats nothing; names and shapes of weights do not change.
+Idea: From one layer on, a training pass processes M samples of each example with the same weights; their gradients are
+    averaged. M = 1 is plain dropout. Evaluation uses one sample; names and shapes of weights do not change.
 Equation: L = 1/M sum_m CE(g(h z_m / (1 - p)), y)
 Assumes: a dropout layer, and later layers that treat samples like examples.
-Leaks: the gradient approaches that without dropout, like 1 / sqrt(M), so an attacker that ignores masks gains; one that
-    estimates masks has M times as many to find.
+Leaks: the gradient converges to that without dropout, like 1 / sqrt(M), so an attacker that ignores masks improves; one
+    that estimates masks has M times as many to find.
 Fails: as a defense, with many samples.
 Source: Inoue 2019, arXiv 1905.09788, without its flips and pooling offsets of features.
 """
@@ -65,12 +65,12 @@ class MultiSampleDropoutConfig(Config):
     ),
 )
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
-    """Runs a model's last layers on M samples of every example in training: logits (B, M, K)."""
+    """Runs a model's last layers on M samples of each example in training: logits (B, M, K)."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model`, changed.
+        """Return `model`, changed in place.
 
         Raises:
             NotApplicable: the model has no dropout layer, or no layer of the name in `at`.
@@ -88,11 +88,11 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         return model
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why the layers after the first mask cannot carry several samples, or None where they can."""
+        """Refuse models whose layers after the first mask fail on several samples or mix them."""
         inputs = federation.probe(_EXAMPLES).inputs
         try:
             outputs = _outputs(model, inputs)
-        except Exception as error:  # any layer may raise anything on an additional dimension
+        except Exception as error:  # a layer may raise any exception on an additional dimension
             return f"the layers after its first mask get (examples, samples, ...), and one fails: {error}"
         if outputs.shape != (_EXAMPLES, self.config.samples, *federation.label_shape, federation.classes):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
@@ -105,7 +105,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         return "a layer after its first mask mixes samples"
 
     def _start(self, model: nn.Module) -> str:
-        """Return the path of the first layer with samples."""
+        """Return the name of the first layer with samples."""
         kinds = (nn.Dropout, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
         layers = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
         dropouts = [path for path, module in layers.items() if isinstance(module, nn.Dropout)]

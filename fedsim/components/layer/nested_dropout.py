@@ -1,12 +1,12 @@
-"""nested-dropout: cuts the last features to their first k channels, with a random k in every step.
+"""nested-dropout: truncates the last features to their first k channels, with a random k in each step.
 
-Idea: Early channels are trained nearly always and late ones rarely, so features end up sorted by importance and the
-    network can be cut at a fixed k afterwards.
+Idea: Early channels are trained in nearly every step and late ones rarely, so features are sorted by importance, and
+    the network can be truncated at a fixed k afterwards.
 Equation: h <- (h_1, ..., h_k, 0, ..., 0), p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; no rescaling
-Assumes: a dropout layer to replace, which gets feature vectors and runs once in a pass.
-Leaks: whole columns of the classifier's gradient are zero, so an upload shows k; an attacker has one integer to find.
-    What it hides of a record is what the late channels hold.
-Fails: as a defense: the columns that remain are exact.
+Assumes: a dropout layer to replace, which gets feature vectors and runs once per forward pass.
+Leaks: whole columns of the classifier's gradient are zero, so an update shows k; an attacker has to find one integer.
+    Only the content of the late channels stays hidden.
+Fails: as a defense: the remaining columns are exact.
 Source: Chen et al. 2022, arXiv 2206.13140.
 """
 
@@ -33,7 +33,7 @@ _MAPS = 4  # dimensions of a batch of feature maps
 
 
 def _named(eta: Any) -> Any:
-    """Return infinity as text, since JSON has no number for it."""
+    """Return infinity as text, because JSON has no number for it."""
     return "inf" if isinstance(eta, float) and math.isinf(eta) and eta > 0 else eta
 
 
@@ -83,7 +83,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model`, changed; with eta = 0 the layer does nothing.
+        """Return `model`, changed in place; with eta = 0 the layer is the identity.
 
         Raises:
             NotApplicable: the model has no dropout layer, or none of that name.
@@ -104,7 +104,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return model
 
     def _places(self, model: nn.Module) -> tuple[str, str | None]:
-        """Return the names of the replaced layer and of the one that alternates with it."""
+        """Return the names of the replaced layer and of the layer that alternates with it."""
         layers = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
         if not layers:
             raise NotApplicable(f"component '{_NAME}': the model has no dropout layer (nn.Dropout) to replace.")
@@ -117,7 +117,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return place, other
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse feature maps, layers that run several times in a pass, and a `kept` above the number of channels."""
+        """Refuse feature maps, layers that run more than once per pass, and `kept` above the number of channels."""
         shapes: dict[Prefix, list[torch.Size]] = {layer: [] for layer in prefixes(model)}
 
         def note(layer: Prefix, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -141,9 +141,9 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return, per place, how far the k that an attacker found is from the client's, in channels.
+        """Return, per layer, the distance in channels between the inferred k and the client's k.
 
-        Empty where a coin decides between two places, since one of them uses no k.
+        Empty with `alternate_with`, because a coin decides which of both layers uses its k.
         """
         if truth.batches[1:] or self.config.alternate_with is not None:
             return {}

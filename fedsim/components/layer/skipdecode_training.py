@@ -1,13 +1,13 @@
-"""skipdecode-training: in training, tokens jump over the layers that decoder `skipdecode` leaves out for them.
+"""skipdecode-training: in training, tokens skip the layers that decoder `skipdecode` will skip for them.
 
-Idea: a model learns to do without the layers that its decoder will not run, under the very schedule.
-Equation: h_t leaves layer l as it came where l is not in A(t - P), the layers of written token t - P; tokens t < P,
-    those in the place of a prompt, pass all layers.
-Assumes: blocks with Llama's names; examples of which the first P tokens are as a prompt would be.
-Leaks: the layers jumped over have gradients from the prompt and the first tokens behind it alone, and the rest of a
-    text is missing from what they give away; the bottom and the top layers see all of it.
-Fails: a client that writes much longer texts than it trained on; the model without a schedule gets worse.
-Source: Del Corro et al. 2023, arXiv 2307.02628; the loss counts the prompt's tokens too, as for any client.
+Idea: a model learns to work without the layers that its decoder will not run, under the same schedule.
+Equation: h_t passes layer l unchanged if l is not in A(t - P), the layers of generated token t - P; tokens t < P, in
+    the positions of a prompt, pass through all layers.
+Assumes: blocks with Llama's names; examples whose first P tokens act as the prompt.
+Leaks: skipped layers have gradients from the prompt and the first tokens after it alone, so they reveal no later text;
+    the bottom and the top layers' gradients depend on the whole text.
+Fails: for texts much longer than those in training; without the schedule the model loses quality.
+Source: Del Corro et al. 2023, arXiv 2307.02628; the loss includes the prompt's tokens, as for any client.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAME = "skipdecode-training"
 
 
 class SkipDecodeTrainingConfig(ScheduleConfig):
-    """Settings of the schedule, and where it begins."""
+    """Settings of the schedule and its start."""
 
     prompt: int = Field(default=8, ge=1, description="first tokens P of an example, which pass all layers")
 
@@ -50,12 +50,12 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
     ),
 )
 class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
-    """Changes what blocks return in training; evaluation and weights stay as they are."""
+    """Changes block outputs in training; evaluation and weights do not change."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model` with blocks that tokens jump over in training.
+        """Return `model` with hooks that let tokens skip blocks in training.
 
         Raises:
             NotApplicable: the model has no blocks with Llama's names, or the schedule does not fit their number.
@@ -76,13 +76,13 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
 
 @final
 class _Jump:
-    """Takes some tokens past one block."""
+    """Forward hook that lets some tokens skip one block."""
 
     def __init__(self, number: int, prompt: int, schedule: LayerSchedule) -> None:
         self._number, self._prompt, self._schedule = number, prompt, schedule
 
     def over(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
-        """Return the block's output, for tokens that jump over it its input."""
+        """Return the block's output, with its input for skipped tokens; None if all tokens pass through it."""
         if not block.training:
             return None
         before: Tensor = inputs[0]

@@ -1,10 +1,10 @@
-"""transfer-head: puts a new head behind the model and trains that alone, as transfer learning does.
+"""transfer-head: replaces the model's output layer by a new head and trains only the head (transfer learning).
 
-Idea: A backbone that was trained on public data serves many tasks; only the last few linear layers are new.
-Equation: y = W_k relu(.. relu(W_1 f(x) + b_1) ..) + b_k with f frozen; the update holds the W and b alone
-Assumes: a model whose last layer with weights is linear. `model.checkpoint` gives it weights, with a head of this form.
-Leaks: what the head reads, so features of examples; pixels as far as features show them.
-Fails: as a defense: features can be followed back to images (attack `head-inversion`).
+Idea: A backbone trained on public data serves many tasks; only the last few linear layers are new.
+Equation: y = W_k relu(.. relu(W_1 f(x) + b_1) ..) + b_k with f frozen; the update contains only the W and b.
+Assumes: a model whose last layer with weights is linear. `model.checkpoint` loads weights, with a head of this form.
+Leaks: the head's inputs, i.e. features of examples; pixels as far as the features determine them.
+Fails: as a defense: features can be inverted to images (attack `head-inversion`).
 Source: none; common practice.
 """
 
@@ -37,15 +37,15 @@ class TransferHeadConfig(Config):
 @final
 @component("transfer-head", summary="trains a new head alone, behind a frozen backbone")
 class TransferHead(Layer[TransferHeadConfig]):
-    """Replaces the last linear layer by a head of several, and freezes all else."""
+    """Replaces the last linear layer by a multi-layer head, and freezes all other parameters."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def prepare(self, model: nn.Module, generator: Generator) -> nn.Module:
-        """Return `model` with the new head; nothing else of it is trained.
+        """Return `model` with the new head, whose parameters alone are trained.
 
         Raises:
-            NotApplicable: its last layer with weights is not linear, or the model is that layer.
+            NotApplicable: the last layer with weights is not linear, or the model is that layer.
         """
         output = output_layer(model)
         if output is None or not output[0]:

@@ -1,12 +1,13 @@
-"""co-teaching: trains two networks, each on the examples whose loss is small under the other one.
+"""co-teaching: trains two networks, each on the examples with small loss under the other network.
 
-Idea: A small loss suggests a right label, and a network that does not choose its own examples does not confirm its own
-    mistakes. Each network scores one half of the batch in evaluation mode; evaluation takes the mean of both logits.
-Equation: I_1: the floor((1 - tau) n) of half 1 with the smallest loss under network 1; I_2 of half 2 under network 2;
-    L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1); tau(e) rises from 0 to tau over the first rounds e.
+Idea: A small loss suggests a correct label, and a network that does not select its own examples does not reinforce its
+    own errors. Each network scores one half of the batch in evaluation mode; evaluation averages both logits.
+Equation: I_1: the floor((1 - tau) n) examples of half 1 with the smallest loss under network 1; I_2 of half 2 under
+    network 2; L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1); tau(e) rises from 0 to tau over the first
+    rounds e.
 Assumes: classification, one label per example.
-Leaks: left-out records leave no gradient; a record that both networks learn from leaves two sets of equations.
-Fails: as a defense: kept records leak as without it.
+Leaks: excluded records contribute no gradient; a record used by both networks contributes two sets of equations.
+Fails: as a defense: selected records leak as without it.
 Source: Han et al. 2018, arXiv 1804.06872, where both score the same batch; Chen et al. 2022, arXiv 2206.13140.
 """
 
@@ -73,12 +74,12 @@ class CoTeachingConfig(Config):
     ),
 )
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
-    """Doubles the model and trains each network on the other's choice: outputs (B, 4, K) in training."""
+    """Duplicates the model and trains each network on the other's selection: outputs (B, 4, K) in training."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return a pair of networks of the model's kind; the second has the first's weights in permuted order."""
+        """Return a pair of networks; the weights of the second are permuted copies of the first's."""
         second = copy.deepcopy(model)
         with torch.no_grad():
             for weights in second.parameters():
@@ -87,7 +88,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return NetworkPair(model, second, freezes=self.config.freeze_batch_norm)
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse components around the pair, batches without a kept example, and layers that mix both halves."""
+        """Refuse components around the pair, batches without a selected example, and layers that mix both halves."""
         reason = self._refuses_networks(federation, model)
         if reason is not None:
             return reason
@@ -114,7 +115,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return None
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
-        """Return the sum of both networks' mean losses on the examples that the other has chosen.
+        """Return the sum of both networks' mean losses on the examples that the other network selected.
 
         Args:
             outputs: training logits of networks 1 and 2, then scoring logits, (B, 4, K); in evaluation (B, K).
@@ -141,12 +142,12 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
 
 @final
 class NetworkPair(nn.Module):
-    """Two networks: (B, 4, K) in training (both learning, then both scoring); in evaluation their mean.
+    """Two networks: (B, 4, K) in training (training logits, then scoring logits); in evaluation their mean (B, K).
 
     Args:
         first: network 1.
-        second: network 2, of the same kind; where both cut features, it uses the cut of network 1.
-        freezes: whether batch normalisation does not change.
+        second: network 2, with the same architecture; prefix layers use the prefix of network 1.
+        freezes: whether batch normalisation is frozen.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module, *, freezes: bool) -> None:
@@ -159,7 +160,7 @@ class NetworkPair(nn.Module):
             layer.requires_grad_(False)
 
     def differ(self) -> bool:
-        """Whether only one of the networks was changed."""
+        """Return whether the networks' architectures differ."""
         first, second = ([type(module) for module in net.modules()] for net in (self.first, self.second))
         return first != second
 
@@ -171,7 +172,7 @@ class NetworkPair(nn.Module):
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return both networks' mean; in training, (B, 4, ...): what each learns from, then what each scores with."""
+        """Return both networks' mean; in training (B, 4, ...): training logits of both, then scoring logits."""
         networks = (self.first, self.second)
         if not self.training:
             return torch.stack([network(inputs) for network in networks]).mean(0)
@@ -187,21 +188,21 @@ class NetworkPair(nn.Module):
 
 
 def halves(examples: int) -> tuple[int, int]:
-    """Return how many examples of a batch networks 1 and 2 score."""
+    """Return the numbers of examples that networks 1 and 2 score."""
     return examples // 2, examples - examples // 2
 
 
 def kept(examples: int, rate: float) -> int:
-    """Return how many examples are kept, floor((1 - tau) n)."""
+    """Return the number of selected examples, floor((1 - tau) n)."""
     return math.floor((1.0 - rate) * examples + _ROUNDING)
 
 
 def small_losses(logits: Tensor, labels: Tensor, rate: float) -> Tensor:
-    """Return the indices of the floor((1 - tau) n) smallest losses among logits (n, K), in ascending order."""
+    """Return the indices of the floor((1 - tau) n) smallest losses among logits (n, K), in ascending order of loss."""
     losses = F.cross_entropy(logits.detach(), labels, reduction="none")
     return losses.argsort(stable=True)[: kept(len(losses), rate)]
 
 
 def _mean(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss; 0 where no example was chosen, as in a small last batch."""
+    """Return the mean loss; 0 if no example was selected, as in a small last batch."""
     return cross_entropy(logits, labels) if len(logits) else logits.sum()

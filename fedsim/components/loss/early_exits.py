@@ -1,13 +1,13 @@
-"""early-exits: a client trains the model to predict the next token after some of its layers, and not after all alone.
+"""early-exits: trains the model to predict the next token after some early layers too.
 
-Idea: what leaves an early layer goes through the last norm and the output layer too, and its loss counts. So first
-    layers can draft (decoders `dynamic-exit`, `speculative`) what all layers would write.
-Equation: L = (1 - s) CE(head(h_L)) + s sum_l (l / sum_k k) CE(head(h_l)), over the exits l of the round, later ones
-    weigh more; a text skips layer l of 0 .. L - 1 with probability p (2^(l / (L - 1)) - 1).
+Idea: outputs of an early layer also pass through the last norm and the output layer, with their own loss. So early
+    layers can draft (decoders `dynamic-exit`, `speculative`) the tokens of the whole model.
+Equation: L = (1 - s) CE(head(h_L)) + s sum_l (l / sum_k k) CE(head(h_l)), over the exits l of the round; later exits
+    have larger weights; a text skips layer l of 0 .. L - 1 with probability p (2^(l / (L - 1)) - 1).
 Assumes: a language model of Llama's kind; next tokens as labels.
-Leaks: more terms from the same tokens; the first layers' gradients hold what the exits say.
-Fails: a large share s, or very early exits, cost the whole model some loss.
-Source: Elhoushi et al. 2024, arXiv 2404.16710, section 4.1; exits are chosen here, and rounds count for its steps.
+Leaks: additional gradient terms from the same tokens; the first layers' gradients include those of the exits.
+Fails: a large share s, or very early exits, increase the loss of the whole model.
+Source: Elhoushi et al. 2024, arXiv 2404.16710, section 4.1; exits are chosen here, and rounds replace its steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, PublicKnowledge
 
 _NAME = "early-exits"
-_SEVERAL = 4  # dimensions of scores of several exits
+_SEVERAL = 4  # dimensions of the scores of several exits
 
 
 class EarlyExitsConfig(Config):
@@ -77,15 +77,15 @@ class EarlyExitsConfig(Config):
     ),
 )
 class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
-    """Has the model return the scores of each exit in training, and weighs their losses."""
+    """Returns the scores of each exit in training, and weights their losses."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return the model; in training it scores at every exit.
+        """Return the model; in training it computes scores at each exit.
 
         Raises:
-            NotApplicable: its layers are not known, or it has no such exits.
+            NotApplicable: the model's layers are unknown, or an exit is out of range.
         """
         blocks = blocks_of(model, _NAME)
         if min(self.config.exits) < 1 or max(self.config.exits) >= len(blocks):
@@ -102,12 +102,12 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
         return Exits(model, stack, tuple(sorted(self.config.exits)))
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
-        """Return the weighed losses of exits (B, M, T, V), the whole model last; of plain scores (B, T, V) theirs.
+        """Return the weighted loss of exits (B, M, T, V), the whole model last; for scores (B, T, V) the plain loss.
 
         Args:
-            outputs: of all exits, also of those that do not count in this round.
+            outputs: scores of all exits, including those inactive in this round.
             labels: next tokens (B, T).
-            round_: of the federation, from 1.
+            round_: number of the round, from 1.
         """
         if outputs.dim() < _SEVERAL:
             return cross_entropy(outputs, labels)
@@ -125,12 +125,12 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
 
 
 def skip_chances(depth: int, most: float) -> tuple[float, ...]:
-    """Return the chance that a text skips each of so many layers: 0 of the first, `most` of the last."""
+    """Return the probability that a text skips each of `depth` layers: 0 for the first, `most` for the last."""
     return tuple(most * (2 ** (layer / max(depth - 1, 1)) - 1) for layer in range(depth))
 
 
 def _skip(block: nn.Module, inputs: tuple[Any, ...], output: Any, *, chance: float) -> Any:
-    """Return the block's output in training, for texts that skip it its input; its masks are those of a dropout."""
+    """Return the block's output, with its input for texts that skip it; the draws are recorded as a dropout mask."""
     if not block.training:
         return None
     before: Tensor = inputs[0]
@@ -140,12 +140,12 @@ def _skip(block: nn.Module, inputs: tuple[Any, ...], output: Any, *, chance: flo
 
 @final
 class Exits(nn.Module):
-    """A language model with exits: scores (B, M, T, V) of these and of the whole in training, else of the whole.
+    """A language model with exits: scores (B, M, T, V) of exits and whole model in training, else scores (B, T, V).
 
     Args:
         own: the model.
-        stack: its layers, kept since nobody is told them while something listens to the model.
-        exits: numbers of layers, ascending.
+        stack: its layers, stored because `stack_of` returns None while hooks are registered.
+        exits: layer numbers, ascending.
     """
 
     def __init__(self, module: nn.Module, stack: LayerStack, exits: tuple[int, ...]) -> None:
@@ -157,7 +157,7 @@ class Exits(nn.Module):
             blocks[number - 1].register_forward_hook(_Note(self._seen, number).take)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return scores."""
+        """Return the scores."""
         if not self.training:
             return self.own(tokens)
         try:
@@ -167,13 +167,13 @@ class Exits(nn.Module):
             self._seen.clear()
 
     def stack(self) -> LayerStack | None:
-        """Return the layers of the model; None where something listens to it as a whole."""
+        """Return the model's layers; None while a hook observes the model as a whole."""
         return None if is_listened_to(self) else stack_of(self.own)
 
 
 @final
 class _Note:
-    """Keeps what leaves one block in training."""
+    """Stores the output of one block in training."""
 
     def __init__(self, seen: dict[int, Tensor], number: int) -> None:
         self._seen, self._number = seen, number

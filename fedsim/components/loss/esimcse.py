@@ -1,12 +1,13 @@
 """esimcse: trains sentence embeddings without labels, from two views of each sentence, one with repeated tokens.
 
-Idea: Views with their own dropout belong together; other sentences of the batch and of a queue q are negatives. The
-    queue holds outputs of a slow encoder E' for earlier batches. Without repetition and queue it is SimCSE.
-Equation: L_i = -log exp(cos(z1_i, z2_i) / t) / [sum_j exp(cos(z1_i, z2_j) / t) + sum_q exp(cos(z1_i, q) / t)],
-    z1 = head(E(s)), z2 = head(E(s with repeated tokens)); the head (linear, tanh) is used only in training.
-Assumes: an encoder of sentences. E' and queue stay with the client from step to step and round to round.
+Idea: Two views with independent dropout are a positive pair; other sentences of the batch and of a queue q are
+    negatives. The queue contains outputs of a momentum encoder E' for earlier batches. Without repetition and queue it
+    is SimCSE.
+Equation: L_i = -log exp(cos(z1_i, z2_i) / t) / [sum_j exp(cos(z1_i, z2_j) / t) + sum_q exp(cos(z1_i, q) / t)], z1 =
+    head(E(s)), z2 = head(E(s with repeated tokens)); the head (linear, tanh) is used only in training.
+Assumes: a sentence encoder. The client keeps E' and the queue between steps and rounds.
 Leaks: the batch's words, as every embedding does, and through the queue sentences of earlier batches.
-Fails: with small batches and no queue, which leave few negatives.
+Fails: with small batches and no queue, i.e. with few negatives.
 Source: Wu et al. 2022, arXiv 2109.04380; SimCSE: Gao, Yao, Chen 2021, arXiv 2104.08821, equation 4.
 """
 
@@ -56,7 +57,7 @@ class EsimCseConfig(Config):
 
 @runtime_checkable
 class Encoder(Protocol):
-    """An encoder of sentences: tokens (B, T) to embeddings (B, width)."""
+    """Interface of sentence encoders: tokens (B, T) to embeddings (B, width)."""
 
     width: int
     longest: int
@@ -91,7 +92,7 @@ class Encoder(Protocol):
 class EsimCse(
     ModelComponent[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig], Augmentation[EsimCseConfig]
 ):
-    """Draws the repeated tokens with the batch, encodes both views, and compares them with batch and queue."""
+    """Samples the repeated tokens with the batch, encodes both views, and contrasts them with batch and queue."""
 
     modalities = frozenset[Modality]({"text"})
 
@@ -101,14 +102,14 @@ class EsimCse(
 
     @property
     def batch_reader(self) -> str | None:
-        """Every sentence is compared with all others of its batch."""
+        """Name under which the component compares each sentence with all others of its batch."""
         return _NAME
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return the encoder with a head; in training it encodes two views.
 
         Raises:
-            NotApplicable: the model is not an encoder of sentences.
+            NotApplicable: the model is not a sentence encoder.
         """
         if not isinstance(model, Encoder):
             raise NotApplicable(
@@ -118,7 +119,7 @@ class EsimCse(
         return TwoViews(model, self.config.mode, self.config.dup_rate, generator)
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse batches of one without a queue, too few positions, and other wrappers or changes of the batch."""
+        """Refuse batches of one without a queue, too few positions, and components that replaced the encoder."""
         views = two_views(model)
         if views is None:
             return "another component has replaced the encoder and its two views. Leave it out"
@@ -145,9 +146,9 @@ class EsimCse(
         """Return the mean loss with only the batch's sentences as negatives.
 
         Args:
-            outputs: both views of every sentence, (B, 2, d).
-            labels: not used.
-            round_: not used.
+            outputs: both views of each sentence, (B, 2, d).
+            labels: unused.
+            round_: unused.
 
         Raises:
             NotApplicable: the outputs are embeddings, as in evaluation.
@@ -157,7 +158,7 @@ class EsimCse(
         return contrast(outputs[:, 0], outputs[:, 1], self.config.temperature)
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
-        """Return the queue's part of the loss, and advance E' and the queue by one step.
+        """Return the queue's part of the loss, and update E' and the queue.
 
         Raises:
             NotApplicable: the model has no encoder with two views.
@@ -183,17 +184,17 @@ class EsimCse(
 class TwoViews(nn.Module):
     """An encoder with a head: two views (B, 2, d) in training, plain embeddings (B, d) in evaluation.
 
-    The second view repeats the tokens drawn for the client's step. Without a draw, as where an attacker runs the model,
+    The second view repeats the tokens drawn for the client's step. Without draws, e.g. when an attacker runs the model,
     it is the first view, padded to the same length.
 
     Args:
         encoder: an `Encoder`.
         mode: rule of repetition.
         rate: largest share of repeated tokens.
-        generator: draws the head's first weights.
+        generator: random source of the head's initial weights.
 
     Attributes:
-        longest: largest number of tokens that the encoder reads.
+        longest: maximum number of tokens of the encoder.
     """
 
     def __init__(self, encoder: nn.Module, mode: Mode, rate: float, generator: torch.Generator) -> None:
@@ -231,7 +232,7 @@ class TwoViews(nn.Module):
 
 
 def most_repeated(length: int, mode: Mode, rate: float) -> int:
-    """Return the largest number of repeated tokens for a sentence of `length`, borders included; at least 0."""
+    """Return the maximum number of repeated tokens of a sentence of `length` tokens, including borders; at least 0."""
     share = int(rate * length)
     if not rate:
         return 0
@@ -241,15 +242,15 @@ def most_repeated(length: int, mode: Mode, rate: float) -> int:
 def repeated(
     tokens: Tensor, padding: int | None, borders: tuple[int, ...], mode: Mode, rate: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw which tokens are repeated: first how many, then distinct positions, both uniformly.
+    """Sample the tokens to repeat: first their number, then distinct positions, both uniformly.
 
     Args:
         tokens: sentences (B, T).
-        padding: token that fills short sentences; it is never repeated.
+        padding: padding token, which is never repeated.
         borders: tokens that are not repeated either, but count in the length.
         mode: rule of repetition.
         rate: largest share of repeated tokens.
-        generator: source of the draws.
+        generator: random source.
 
     Returns:
         Boolean, shape (B, T). A sentence with too few words repeats all of them.
@@ -276,7 +277,7 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Return what M queued negatives (M, d) add to `contrast`: mean of log(1 + their sum / the batch's sum)."""
+    """Return the loss that queued negatives (M, d) add to `contrast`: mean log(1 + their sum / the batch's sum)."""
     if not len(queue):
         return first.new_zeros(())
     batch = _scores(first, second, temperature).logsumexp(1)
@@ -284,7 +285,7 @@ def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> 
 
 
 def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
-    """Return the weights of E' after a step, by their names in the memory; they start as the encoder's."""
+    """Return the weights of E' after a step, by their names in the memory; they start as copies of the encoder's."""
     followers = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
     return {
         name: torch.lerp(p, memory[name], momentum) if name in memory else p.clone() for name, p in followers.items()
@@ -292,7 +293,7 @@ def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> 
 
 
 def two_views(model: nn.Module) -> TwoViews | None:
-    """Return the encoder with two views in a model, or None."""
+    """Return the `TwoViews` module of a model, or None."""
     return next((module for module in model.modules() if isinstance(module, TwoViews)), None)
 
 

@@ -1,10 +1,10 @@
 """fedprox: adds a proximal term that keeps local training near the received weights.
 
-Idea: Clients with uneven data drift apart in local steps; the term limits the drift.
+Idea: Clients with different data distributions diverge in local steps; the term limits the divergence.
 Equation: loss + mu / 2 ||w - w_received||^2 over the trainable weights
-Assumes: several local steps; the number of steps is fixed, in place of the paper's inexact solver.
-Leaks: the gradient at the received weights is unchanged, so a one-step update leaks as much as without it; longer
-    updates stay closer to weights that the attacker knows.
+Assumes: several local steps; their number is fixed, unlike the paper's inexact solver.
+Leaks: the gradient at the received weights is unchanged, so a one-step update leaks as much as without it; updates of
+    several steps stay closer to weights that the attacker knows.
 Fails: as a defense.
 Source: Li et al. 2018, arXiv 1812.06127, algorithm 2.
 """
@@ -35,7 +35,7 @@ class FedProxConfig(Config):
     "fedprox", summary="keeps local training near the received weights", paper="1812.06127", fidelity="reproduction"
 )
 class FedProx(LossTerm[FedProxConfig]):
-    """The proximal term, which limits how far clients with uneven data drift apart."""
+    """The proximal term, which limits the divergence of clients with different data distributions."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 

@@ -1,14 +1,15 @@
-"""pad-blocks: trains a language model to predict spans that it is sure of from pads, all tokens of a span at once.
+"""pad-blocks: trains pad tokens of a language model to predict the tokens of a confident span in one step.
 
-Idea: many tokens are almost certain once the one before them is known; a pad asks for such a token ahead of its turn.
+Idea: many tokens are almost certain given the token before them; a pad predicts such a token ahead of its turn.
 Equation: units are a first token and followers with p >= sure, at most K tokens; loss + weight * mean over pads j of
-    -ln softmax(pad j)_(s + j), where pads of a unit at s see what stands before it, and earlier pads of their own.
-Assumes: a causal language model whose layers can be run one by one. p is that of the frozen model below its adapters,
-    or without adapters of the model as it was sent; so name the component behind the adapter.
-Leaks: the pad's gradient is pooled over all marked spans; followers of a unit have a gradient at two places.
-Fails: where the model is sure of nothing, pads learn from the few blocks of any unit alone. Pads see no dropout.
-Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; constants, and a
-    pad of its own, are chosen here.
+    -ln softmax(pad j)_(s + j), where pads of a unit at s attend to the text before it, and to earlier pads of their own
+    unit.
+Assumes: a causal language model whose layers can be run individually. p is computed by the frozen model below its
+    adapters, or without adapters by the received model; so list the component after the adapter.
+Leaks: the pad's gradient is pooled over all marked spans; followers of a unit have gradients at two positions.
+Fails: if the model is never confident, pads learn only from the few random blocks. Pads are trained without dropout.
+Source: inspired by lexical unit decoding, Sun, Zhang, Lin et al. 2024, arXiv 2405.15208; constants, and a separate pad
+    embedding, are chosen here.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class PadBlocksConfig(Config):
     ),
 )
 class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
-    """Adds a row to the embedding and a term to the loss; the model's own forward pass stays as it is."""
+    """Adds a row to the embedding and a term to the loss; the model's own forward pass does not change."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
@@ -68,7 +69,7 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         """Return the model with a pad.
 
         Raises:
-            NotApplicable: its layers are not known, or it has no embedding.
+            NotApplicable: the model's layers are unknown, or it has no embedding.
         """
         embedding = embedding_of(model)
         if embedding is None or stack_of(model) is None:
@@ -80,7 +81,7 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         return model
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse labels that are no next tokens, a pad that an adapter froze, and what listens to the whole model."""
+        """Refuse labels other than next tokens, a frozen pad, and components that observe the model as a whole."""
         embedding = embedding_of(model)
         if federation.label_shape != federation.shape or federation.classes != federation.vocabulary:
             return "pads predict next tokens, and the labels are others. Use task 'next-token'"
@@ -91,10 +92,10 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         return None
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
-        """Return the pads' loss: the mean over the pads of a text, then over the texts.
+        """Return the pads' loss, scaled by `weight`: the mean over all pads of the batch that have a target.
 
         Raises:
-            NotApplicable: the layers of the model are not known, or it has no pad.
+            NotApplicable: the model's layers are unknown, or it has no pad.
         """
         stack, pad, config = stack_of(model), pad_of(model), self.config
         if stack is None or pad is None:
@@ -110,11 +111,11 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         return config.weight * cross_entropy(scores, packed.targets)
 
     def public_view(self) -> PublicKnowledge:
-        """Return the settings; which spans are units is private."""
+        """Return the settings; the units are private."""
         return PublicKnowledge("pad-blocks", settings=self.config.model_dump())
 
 
 def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:
-    """Return the probability of each text's tokens under odds (B, T, V), without those that fill up."""
+    """Return the probability of each text's tokens under probabilities (B, T, V), without padding."""
     of_label = odds.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
     return [row[some].tolist() for row, some in zip(of_label, labels != IGNORED, strict=True)]

@@ -1,1 +1,1 @@
-"""Hook mitigation."""
+"""Hook mitigation: changes the observable trace of a generation, not its text."""

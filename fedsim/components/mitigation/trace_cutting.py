@@ -1,10 +1,10 @@
-"""trace-cutting: show as much of every text as the shortest has.
+"""trace-cutting: truncates all traces to the shortest text.
 
-Idea: what is left between texts of equal lengths is not their length.
-Equation: steps up to the one that reaches min over texts of sum n, its tokens cut; as many counts of the work.
-Assumes: nothing: it is a control that takes the length away, and no protection that a service could have.
-Leaks: all but the length.
-Fails: one text that is empty leaves nothing of all others.
+Idea: texts of equal length differ only by other side channels.
+Equation: steps up to min over texts of sum n tokens, the last step cut; the counts of these steps.
+Assumes: nothing; it is a control that removes the length, not a protection that a service could use.
+Leaks: everything except the length.
+Fails: one empty text truncates all traces to nothing.
 Source: the usual control for lengths.
 """
 
@@ -27,10 +27,10 @@ class TraceCuttingConfig(Config):
 @final
 @component("trace-cutting", summary="mitigation: texts of equal lengths, as a control")
 class TraceCutting(Mitigation[TraceCuttingConfig]):
-    """Ends every text where the shortest ends."""
+    """Truncates each trace to the length of the shortest text."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return the beginnings."""
+        """Return the truncated traces."""
         shortest = min((sum(trace.tokens) for trace in traces), default=0)
         return [_cut(trace, shortest) for trace in traces]
 

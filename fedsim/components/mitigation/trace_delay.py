@@ -1,10 +1,10 @@
-"""trace-delay: hold tokens back at random, so that they go out with those of a later step.
+"""trace-delay: holds tokens back at random and sends them with those of a later step.
 
-Idea: noise on the schedule, cheap where a constant one is dear.
-Equation: after each step the buffer is kept with probability p, else sent; the last step sends what is left.
-Assumes: a buffer; the reader waits 1 / (1 - p) steps on average. The counts of the work stay.
-Leaks: less the larger p is; the length of the text.
-Fails: against who sees many texts of one prompt, or the work.
+Idea: random noise on the schedule costs less than a constant schedule.
+Equation: after each step the buffer is kept with probability p, else sent; the last step sends the rest.
+Assumes: a buffer; a token is sent after 1 / (1 - p) steps on average. The counts of the work stay.
+Leaks: the timing of tokens, less for larger p; the length of the text.
+Fails: against an attacker that observes many texts of one prompt, or the work.
 Source: random delays, in the manner of Wei et al. 2024, arXiv 2411.01076.
 """
 
@@ -33,7 +33,7 @@ class TraceDelay(Mitigation[TraceDelayConfig]):
     """Keeps the buffer at random."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return when tokens leave, step by step."""
+        """Return the traces with the tokens sent per step."""
         return [Trace(self._delayed(trace.tokens, generator), trace.events) for trace in traces]
 
     def _delayed(self, tokens: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:

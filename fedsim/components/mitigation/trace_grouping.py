@@ -1,8 +1,8 @@
-"""trace-grouping: show what several steps came to together.
+"""trace-grouping: shows only sums over groups of k steps.
 
-Idea: an observer that sees one packet for k steps learns their sum alone.
-Equation: n'_s = sum of n_t over t = s k + 1 .. s k + k; the same for every count.
-Assumes: a buffer; the reader waits for k steps.
+Idea: an observer that sees one packet for k steps learns only their sum.
+Equation: n'_s = sum of n_t over t = s k + 1 .. s k + k; the same for each count.
+Assumes: a buffer; the user waits for k steps.
 Leaks: sums of k steps, and the number of groups.
 Fails: long texts, whose sums still differ.
 Source: aggregation over iterations, Wei et al. 2024, arXiv 2411.01076.
@@ -30,10 +30,10 @@ class TraceGroupingConfig(Config):
 @final
 @component("trace-grouping", summary="mitigation: the sum of several steps")
 class TraceGrouping(Mitigation[TraceGroupingConfig]):
-    """Adds up the counts of neighbouring steps."""
+    """Adds up the counts of k consecutive steps."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return the sums of each text."""
+        """Return the grouped traces."""
         return [self._grouped(trace) for trace in traces]
 
     def _grouped(self, trace: Trace) -> Trace:

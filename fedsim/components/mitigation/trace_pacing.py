@@ -1,10 +1,10 @@
-"""trace-pacing: send one token a packet, however many a step gave.
+"""trace-pacing: sends one token per packet, independent of the tokens per step.
 
-Idea: a buffer between decoder and network sends tokens at a constant pace.
+Idea: a buffer between decoder and network sends tokens at a constant rate.
 Equation: n'_t = 1 for t = 1 .. sum n; the counts of the work stay.
-Assumes: packets of one size, and a pace below the decoder's slowest.
-Leaks: the length of the text; to who sees the work, all that it did.
-Fails: against a neighbour on the machine.
+Assumes: packets of one size, and a rate below the decoder's slowest.
+Leaks: the length of the text; to an observer of the work, all counts.
+Fails: against an attacker on the same machine.
 Source: constant-time token dispatch, in the manner of Wei et al. 2024, arXiv 2411.01076.
 """
 
@@ -30,5 +30,5 @@ class TracePacing(Mitigation[TracePacingConfig]):
     """Sends tokens one by one."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return as many packets of one token as each text has tokens."""
+        """Return one packet of one token for each token of a text."""
         return [Trace((1,) * sum(trace.tokens), trace.events) for trace in traces]

@@ -1,10 +1,10 @@
-"""trace-padding: every step of every text looks like the largest, and every text like the longest.
+"""trace-padding: pads each step to the largest one and each text to the longest one.
 
-Idea: what is the same for all texts says nothing about one.
+Idea: a trace that is equal for all texts reveals nothing about a single text.
 Equation: n_t = max n and c_t = max c over all texts and steps, for t = 1 .. max T.
-Assumes: that the maxima are public, as limits of the service are.
-Leaks: the limits, and nothing of a text.
-Fails: costs as many steps and tokens as the largest text for each; seconds are not padded.
+Assumes: public maxima, such as limits of the service.
+Leaks: the maxima only.
+Fails: each text costs as many steps and tokens as the largest; seconds are not padded.
 Source: padding of packets, Wei et al. 2024, arXiv 2411.01076.
 """
 
@@ -27,12 +27,12 @@ class TracePaddingConfig(Config):
 @final
 @component("trace-padding", summary="mitigation: all steps as large as the largest, all texts as long as the longest")
 class TracePadding(Mitigation[TracePaddingConfig]):
-    """Shows one trace for all."""
+    """Replaces all traces by one padded trace."""
 
     hides_work: ClassVar[bool] = True
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return the largest trace, for every text."""
+        """Return the padded trace once per text."""
         steps = max((max(len(trace.tokens), len(trace.events)) for trace in traces), default=0)
         largest = max((count for trace in traces for count in trace.tokens), default=0)
         counts: dict[str, int] = {}

@@ -1,10 +1,10 @@
-"""trace-redaction: tell others less of what a step counted: named counts in coarse classes, or not at all.
+"""trace-redaction: coarsens or removes named counts of each step.
 
-Idea: who learns counts from the server alone, as from bills or logs, needs few of them, and none exactly.
-Equation: c'_t = size floor(c_t / size) of each named count c; 0 without a size. Packets stay, and so do other counts.
-Assumes: that the server is the only source: a neighbour on the machine sees the work itself, which stays what it was.
-Leaks: the class of each count; how many steps there were; what counts that are not named tell of those that are.
-Fails: a count left out of the list that goes with a hidden one: rejections are calls less what was accepted.
+Idea: an observer that gets counts from the server alone, e.g. from bills or logs, needs few of them, and none exactly.
+Equation: c'_t = size floor(c_t / size) of each named count c; 0 without a size. Packets and other counts stay.
+Assumes: the server is the only source; an attacker on the same machine observes the unchanged work.
+Leaks: the class of each count; the number of steps; what the other counts imply about the named ones.
+Fails: if a related count is not listed: rejected = calls minus accepted, for example.
 Source: generalisation and suppression, Samarati and Sweeney 1998, here for traces.
 """
 
@@ -31,10 +31,10 @@ class TraceRedactionConfig(Config):
 @final
 @component("trace-redaction", summary="mitigation: named counts are told in coarse classes, or not at all")
 class TraceRedaction(Mitigation[TraceRedactionConfig]):
-    """Rounds counts down."""
+    """Rounds named counts down, or sets them to 0."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return the traces with what is told of their counts."""
+        """Return the traces with redacted counts."""
         return [Trace(trace.tokens, tuple(map(self._redacted, trace.events)), trace.places) for trace in traces]
 
     def _redacted(self, event: Event) -> Event:

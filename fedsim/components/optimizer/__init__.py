@@ -1,1 +1,1 @@
-"""Hook optimizer: turns gradients into steps of the weights."""
+"""Hook optimizer: computes weight steps from gradients."""

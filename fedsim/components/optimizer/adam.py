@@ -1,6 +1,6 @@
 """adam: scales each step by running means of the gradient and of its square.
 
-Idea: Each weight gets a step of nearly the same size, whatever the scale of its gradient.
+Idea: Each weight gets a step of nearly the same size, independent of the scale of its gradient.
 Equation: w <- w - s m' / (sqrt(v') + e), bias-corrected running means m' of g and v' of g^2
 Assumes: a client; or a server whose g is the mean update: without bias correction this is FedAdam (Reddi et al. 2020,
     arXiv 2003.00295, algorithm 2) with e for tau and v from 0.
@@ -35,7 +35,7 @@ class AdamConfig(Config):
 @final
 @component("adam", summary="Adam, with bias correction or without", paper="1412.6980", fidelity="reproduction")
 class Adam(Optimizer[AdamConfig]):
-    """Adam whose state lasts one local training."""
+    """Adam whose state lasts for one local training."""
 
     @property
     def learning_rate(self) -> float:

@@ -1,1 +1,1 @@
-"""Hook probe: reads from hidden states or weights what a model knows."""
+"""Hook probe: infers classes or concepts from hidden states or weights of a model."""

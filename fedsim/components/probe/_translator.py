@@ -1,4 +1,4 @@
-"""The network that turns feature vectors of any layers into a prompt, and what is left out while it learns."""
+"""Network that maps feature vectors of several layers to a prompt, with random masks for its training."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from fedsim.core.errors import FedsimError
 
 
 class Translator(nn.Module):
-    """Vectors of each layer (B, C_l) to a prompt (B, prompts, out).
+    """Maps vectors of each layer (B, C_l) to a prompt (B, prompts, out).
 
-    A layer is a token: its vector, scaled and projected, with a learned vector that says which layer it is. Learned
-    queries stand behind the layers, and what a transformer makes of them is the prompt. A hidden layer is hidden from
-    attention; zeros in its place would still say that it is there.
+    Each layer is a token: its vector, scaled and projected, plus a learned embedding of the layer. Learned queries
+        follow the layers, and the transformer's outputs at the queries are the prompt. A hidden layer is masked in
+        attention, because a zero vector would still reveal its position.
 
     Args:
         channels: C_l of each layer.
         out: width of the prompt's vectors.
-        size: width, blocks, and heads of the transformer.
-        prompts: vectors of the prompt.
-        generator: of the first weights.
+        size: width, number of blocks, and number of heads of the transformer.
+        prompts: number of vectors of the prompt.
+        generator: random source of the initial weights.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Translator(nn.Module):
             self.register_buffer(f"scale{number}", torch.ones(width_of_layer))
 
     def fit_scales(self, features: Sequence[Tensor]) -> None:
-        """Let each channel have mean 0 and size 1 over examples and places of features (N, C, H, W)."""
+        """Fit the scaling of each channel to mean 0 and standard deviation 1 over features (N, C, H, W)."""
         for number, feature in enumerate(features):
             values = feature.float().transpose(0, 1).flatten(1)
             size = values.std(1, correction=0)
@@ -63,8 +63,8 @@ class Translator(nn.Module):
         """Return the prompt.
 
         Args:
-            vectors: of each layer, shape (B, C_l).
-            is_shown: booleans (B, layers), a layer or more for each row.
+            vectors: vectors of each layer, shape (B, C_l).
+            is_shown: which layers are visible, boolean (B, layers), at least one per row.
         """
         tokens = torch.stack(
             [
@@ -80,7 +80,7 @@ class Translator(nn.Module):
 
 
 def draw_kept(rows: int, count: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Return booleans (rows, count), each false with chance `rate`; a row without a true one is drawn anew."""
+    """Sample booleans (rows, count), each False with probability `rate`; rows without a True are resampled."""
     kept = torch.rand(rows, count, generator=generator) >= rate
     while not (empty := ~kept.any(1)).logical_not().all():
         kept[empty] = torch.rand(int(empty.sum()), count, generator=generator) >= rate
@@ -88,7 +88,7 @@ def draw_kept(rows: int, count: int, rate: float, generator: torch.Generator) ->
 
 
 def pool(features: Tensor, kept: Tensor | None = None) -> Tensor:
-    """Return the mean of features (B, C, H, W) over the kept places (B, H * W), shape (B, C); over all without them."""
+    """Return the mean of features (B, C, H, W) over the kept positions (B, H * W), by default all, shape (B, C)."""
     flat = features.flatten(2)
     if kept is None:
         return flat.mean(2)

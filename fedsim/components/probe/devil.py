@@ -1,11 +1,13 @@
-"""devil: says in words what a layer, or a place of an image, holds: features become a prompt of a language model.
+"""devil: describes a layer, or a position of an image, in words: features become a prompt of a frozen language model.
 
-Idea: a frozen language model writes from a prompt that a small network makes of a frozen vision model's features.
-Equation: min over T of -ln p(caption | T(pooled features)); while it learns, places and layers are left out at random,
-    so that T reads any part. A map: -ln p(phrase | the vector of one place), for every place.
-Assumes: captions, and features of the same layers. As a probe: a class is a text of one token of random meaning.
-Leaks: features that a client sends, as in split learning, are read as sentences about its images.
-Fails: words that no caption has; layers that are far from words; an attacker without features of the client's network.
+Idea: a small network maps a frozen vision model's features to a prompt, from which a frozen language model generates
+    text.
+Equation: min over T of -ln p(caption | T(pooled features)); in training, positions and layers are masked at random, so
+    T accepts any subset. A map: -ln p(phrase | the vector of one position), for each position.
+Assumes: captions, and features of the same layers. As a probe: a class is a text of one token with a random embedding.
+Leaks: features that a client sends, as in split learning, are translated to sentences about its images.
+Fails: with words that occur in no caption; layers with little semantic content; an attacker without features of the
+    client's network.
 Source: Dani et al. 2023, arXiv 2309.01617; sizes, scaled channels and rates are chosen here.
 """
 
@@ -48,17 +50,17 @@ class DevilConfig(Config):
 
 
 class Language(NamedTuple):
-    """A causal language model that is not trained, and the token that begins a text."""
+    """A frozen causal language model, and its begin-of-text token."""
 
     model: nn.Module
     begin: int
 
     @property
     def stack(self) -> LayerStack:
-        """Its layers.
+        """Layers of the language model.
 
         Raises:
-            NotApplicable: they are not known.
+            NotApplicable: the layers are unknown.
         """
         layers = stack_of(self.model)
         if layers is None:
@@ -67,12 +69,12 @@ class Language(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of its embedding, which is that of a prompt's vectors."""
+        """Width of its embedding, which equals the width of a prompt's vectors."""
         return self.stack.embed(torch.tensor([[self.begin]])).shape[-1]
 
 
 class ShownLayers(NamedTuple):
-    """What the translator reads: a vector of each layer (B, C_l), and which layers are shown, booleans (B, layers)."""
+    """Inputs of the translator: a vector of each layer (B, C_l), and which layers are visible, booleans (B, layers)."""
 
     vectors: list[Tensor]
     is_shown: Tensor
@@ -97,13 +99,13 @@ class ShownLayers(NamedTuple):
     ),
 )
 class Devil(Probe[DevilConfig]):
-    """Tells classes by the token that a frozen head scores highest behind the prompt."""
+    """Predicts the class whose token a frozen head scores highest after the prompt."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
         """Return the translator's tensors by name, and `names` (K + 1, width), the head.
 
         Raises:
-            NotApplicable: there are not two classes, or states are no finite vectors with a label each.
+            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
         """
         if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
@@ -128,12 +130,12 @@ class Devil(Probe[DevilConfig]):
         return (prompt[:, -1] @ learned["names"][:-1].T).softmax(-1).to(hidden.dtype)
 
     def make_translator(self, channels: Sequence[int], out: int, generator: torch.Generator) -> Translator:
-        """Return a translator with first weights.
+        """Return a translator with initial weights.
 
         Args:
-            channels: of each layer.
+            channels: number of channels of each layer.
             out: width of the language model's embedding.
-            generator: of the weights.
+            generator: random source of the weights.
         """
         config = self.config
         return Translator(channels, out, (config.width, config.blocks, config.heads), config.prompts, generator)
@@ -146,17 +148,17 @@ class Devil(Probe[DevilConfig]):
         captions: Sequence[Sequence[int]],
         generator: torch.Generator,
     ) -> list[float]:
-        """Train a translator in place, and return the cost of each step in nats a token.
+        """Train a translator in place, and return the loss of each step in nats per token.
 
         Args:
-            translator: of `make_translator`.
-            language: stays as it is.
-            features: of each layer, shape (N, C_l, H_l, W_l).
-            captions: of each image its tokens, the one that ends a text among them.
-            generator: of the batches, and of what is left out.
+            translator: from `make_translator`.
+            language: frozen language model.
+            features: features of each layer, shape (N, C_l, H_l, W_l).
+            captions: tokens of each image's caption, including the end-of-text token.
+            generator: random source of the batches and masks.
 
         Raises:
-            NotApplicable: the language model's layers are not known, or there is not one caption an image.
+            NotApplicable: the language model's layers are unknown, or the numbers of captions and images differ.
         """
         if {len(feature) for feature in features} != {len(captions)} or not captions:
             counts = [len(feature) for feature in features]
@@ -193,7 +195,7 @@ class Devil(Probe[DevilConfig]):
 
 
 def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> ShownLayers:
-    """Return the mean over all places of features (B, C_l, H_l, W_l), with these layers shown.
+    """Return the mean over all positions of features (B, C_l, H_l, W_l), with these layers visible.
 
     Raises:
         FedsimError: there is no such layer.
@@ -202,9 +204,9 @@ def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> ShownLayers:
 
 
 def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[ShownLayers, tuple[int, int]]:
-    """Return the vectors of every place, images after one another, and the height and width of their grid.
+    """Return the vectors of all positions, image by image, and the height and width of their grid.
 
-    The grid is the finest of the shown layers; the others are stretched to it.
+    The grid is that of the finest visible layer; the others are interpolated to it.
 
     Raises:
         FedsimError: there is no such layer.
@@ -232,10 +234,10 @@ def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tens
 
 @torch.no_grad()
 def cost_of(translator: Translator, language: Language, seen: ShownLayers, phrase: Sequence[int]) -> Tensor:
-    """Return for each row the mean cost of a phrase's tokens in nats, shape (B,): high where it does not fit.
+    """Return the mean negative log-likelihood of a phrase's tokens per row, in nats, shape (B,).
 
     Raises:
-        NotApplicable: the language model's layers are not known.
+        NotApplicable: the language model's layers are unknown.
     """
     with _frozen(language.model):
         prompts = _prompts(translator, seen)
@@ -247,7 +249,7 @@ def next_scores(translator: Translator, language: Language, seen: ShownLayers) -
     """Return the scores (B, V) of the first token of each row's text.
 
     Raises:
-        NotApplicable: the language model's layers are not known.
+        NotApplicable: the language model's layers are unknown.
     """
     nothing = torch.zeros(_AT_ONCE, 0, dtype=torch.long)
     with _frozen(language.model):
@@ -258,17 +260,17 @@ def next_scores(translator: Translator, language: Language, seen: ShownLayers) -
 def map_phrase(
     translator: Translator, language: Language, features: Sequence[Tensor], layers: Sequence[int], phrase: Sequence[int]
 ) -> Tensor:
-    """Return how well a phrase fits each place: the negative cost of its tokens, shape (B, H, W) of the finest layer.
+    """Return the mean log-likelihood of a phrase at each position, shape (B, H, W) of the finest layer.
 
     Args:
-        translator: trained.
-        language: with which it was trained.
-        features: of each layer, shape (B, C_l, H_l, W_l).
-        layers: that are shown.
-        phrase: tokens.
+        translator: trained translator.
+        language: language model used in its training.
+        features: features of each layer, shape (B, C_l, H_l, W_l).
+        layers: visible layers.
+        phrase: token ids.
 
     Raises:
-        NotApplicable: the language model's layers are not known.
+        NotApplicable: the language model's layers are unknown.
         FedsimError: there is no such layer.
     """
     seen, (height, width) = see_places(features, layers)
@@ -277,10 +279,10 @@ def map_phrase(
 
 @torch.no_grad()
 def write(translator: Translator, language: Language, seen: ShownLayers, end: int, most: int = 16) -> list[list[int]]:
-    """Return the text of each row: the likeliest token after the other, up to the one that ends a text.
+    """Generate the text of each row greedily, up to the end-of-text token or `most` tokens.
 
     Raises:
-        NotApplicable: the language model's layers are not known.
+        NotApplicable: the language model's layers are unknown.
     """
     texts = []
     with _frozen(language.model):
@@ -295,14 +297,14 @@ def write(translator: Translator, language: Language, seen: ShownLayers, end: in
 
 
 def _prompts(translator: Translator, seen: ShownLayers) -> Iterator[Tensor]:
-    """Yield the prompts of some rows after the other."""
+    """Yield prompts in batches of rows."""
     for start in range(0, len(seen.is_shown), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         yield translator([vector[part] for vector in seen.vectors], seen.is_shown[part])
 
 
 def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *, mean_of_all: bool = False) -> Tensor:
-    """Return the mean cost of the tokens of each text, or of all together."""
+    """Return the mean loss of the tokens of each text, or of all texts together."""
     wanted = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=IGNORED)
     scores = _scores(language, prompt, wanted[:, :-1].clamp_min(0))
     if mean_of_all:
@@ -312,7 +314,7 @@ def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *
 
 
 def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
-    """Return the scores (B, T + 1, V) of the tokens behind [begin][prompt], and behind each of tokens (B, T)."""
+    """Return the next-token scores (B, T + 1, V) after [begin][prompt], and after each of tokens (B, T)."""
     stack = language.stack
     begin = stack.embed(torch.full((len(prompt), 1), language.begin))
     hidden = torch.cat((begin, prompt.to(begin.dtype), stack.embed(tokens)), 1)
@@ -327,7 +329,7 @@ def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let a model stay as it is: evaluation mode, no dropout, no gradients of weights; as before behind the context."""
+    """Freeze a model within the context: evaluation mode, no dropout, no weight gradients; then restore it."""
     training = [module for module in model.modules() if module.training]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
@@ -353,7 +355,7 @@ class _Names(nn.Module):
         self.register_buffer("names", names)
 
     def stack(self) -> LayerStack:
-        """Return itself."""
+        """Return this module."""
         return self
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -361,12 +363,12 @@ class _Names(nn.Module):
         return self.get_buffer("names")[tokens]
 
     def place(self, hidden: Tensor, positions: Tensor) -> Any:
-        """Return nothing: no layer asks."""
+        """Return None: there are no layers."""
 
     def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
-        """Refuse: there is none."""
+        """Raise, because there are no layers."""
         raise IndexError(number)
 
     def score(self, hidden: Tensor) -> Tensor:
-        """Return the products with each token's vector."""
+        """Return the inner products with each token's vector."""
         return hidden @ self.get_buffer("names").T

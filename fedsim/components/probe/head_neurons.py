@@ -1,11 +1,12 @@
-"""head-neurons: reads neurons of a language model through its head, and classes from the neurons that tell them.
+"""head-neurons: interprets neurons of a language model by its output head, and predicts classes from a few neurons.
 
-Idea: a neuron reads one direction of the residual stream; if the head names it, the neuron stands for that token.
-Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 the more peaked. As a probe: the k neurons of each class
-    with the largest |AUC - 1/2|, and a Gaussian of each class over them, with one variance a neuron.
+Idea: a neuron reads one direction of the residual stream; if the head maps it to a token, the neuron represents that
+    token.
+Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 with the higher maximum. As a probe: the k neurons of
+    each class with the largest |AUC - 1/2|, and a Gaussian of each class over them, with one variance per neuron.
 Assumes: the weights; for classes, activations (the output of `up_proj`) with labels.
-Leaks: a row of a client's update is a sum of what the neuron read, so the head names words of the client's text.
-Fails: neurons that stand for several things; neurons that move together make the probe too sure.
+Leaks: a row of a client's update is a sum of the neuron's inputs, so the head names words of the client's text.
+Fails: with neurons that represent several concepts; correlated neurons make the probe overconfident.
 Source: inspired by Davies 2025, arXiv 2501.02688; the norm, both signs, and the probe are chosen here.
 """
 
@@ -64,13 +65,13 @@ class HeadNeuronsConfig(Config):
     ),
 )
 class HeadNeurons(Probe[HeadNeuronsConfig]):
-    """Tells classes from the activations of the neurons that tell each class best."""
+    """Predicts classes from the activations of the most discriminative neurons of each class."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
-        """Return `neurons` (the kept ones), `means` (K, kept), `variances` (kept,) and `shares` of classes (K,).
+        """Return `neurons` (selected indices), `means` (K, kept), `variances` (kept,) and `shares` of classes (K,).
 
         Raises:
-            NotApplicable: there are not two classes with an example each, or states are no finite numbers.
+            NotApplicable: fewer than two classes with an example each, or non-finite states.
         """
         members = _members(hidden, labels)
         hidden = hidden.double()
@@ -93,7 +94,7 @@ class HeadNeurons(Probe[HeadNeuronsConfig]):
 
 
 def auc(activations: Tensor, is_member: Tensor) -> Tensor:
-    """Return for each neuron how often a member's activation is above another's, ties a half; shape (neurons,).
+    """Return the AUC of each neuron for members against non-members, shape (neurons,).
 
     Args:
         activations: shape (N, neurons).
@@ -106,14 +107,14 @@ def auc(activations: Tensor, is_member: Tensor) -> Tensor:
 
 
 class NamedNeurons(NamedTuple):
-    """What the head says of neurons.
+    """Most likely tokens of neurons under the output head.
 
     Attributes:
-        signs: 1 or -1 (N,), the direction that is named.
-        tokens: the likeliest tokens (N, kept), the likeliest first.
-        probabilities: of these.
-        entropy: in nats (N,), of all tokens.
-        shares: by concept the probability of its tokens together (N,).
+        signs: 1 or -1 (N,), the sign of the named direction.
+        tokens: the most likely tokens (N, kept), in descending order.
+        probabilities: probabilities of these tokens (N, kept).
+        entropy: entropy over all tokens in nats (N,).
+        shares: total probability of the tokens of each concept, (N,) by concept.
     """
 
     signs: Tensor
@@ -124,7 +125,7 @@ class NamedNeurons(NamedTuple):
 
 
 def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Tensor]:
-    """Return by module the vectors of its neurons, shape (neurons, width): what they read, or with `down_proj` write.
+    """Return the neurons' vectors by module, shape (neurons, width): input weights, or output weights for `down_proj`.
 
     Raises:
         NotApplicable: the model has no such module.
@@ -136,7 +137,7 @@ def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Ten
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """Return a linear layer's weight, with the change of an adapter beside it."""
+    """Return a linear layer's weight, including a low-rank adapter."""
     return (module.merged() if isinstance(module, LowRankLinear) else module).get_parameter("weight").detach()
 
 
@@ -149,18 +150,18 @@ def name_neurons(
     both_signs: bool = True,
     at_once: int = 256,
 ) -> NamedNeurons:
-    """Return what the model's head says of vectors of its residual stream, by the likeliest tokens.
+    """Return the most likely tokens under the model's output head for vectors of its residual stream.
 
     Args:
-        model: a language model whose layers can be run one by one; it is left as it was.
-        rows: shape (N, width); their length does not matter.
-        kept: how many tokens of each are kept.
-        concepts: tokens by concept, whose probability is wanted.
-        both_signs: whether the opposite vector is named where its likeliest token is likelier.
-        at_once: rows that are read together; it bounds the memory.
+        model: language model whose layers can be run individually; it is not changed.
+        rows: shape (N, width); their norm is irrelevant.
+        kept: number of tokens per vector.
+        concepts: tokens by concept, whose total probability is returned.
+        both_signs: whether the opposite vector is used if its most likely token has a higher probability.
+        at_once: rows per batch, which bounds the memory.
 
     Raises:
-        NotApplicable: the model's head cannot be read.
+        NotApplicable: the model's head is unknown.
     """
     stack = stack_of(model)
     if stack is None:
@@ -176,7 +177,7 @@ def name_neurons(
 
 
 def _of_one_size(rows: Tensor) -> Tensor:
-    """Return rows of mean square 1, the size of states behind a norm; a row of zeros stays."""
+    """Return rows scaled to mean square 1, the scale of normalised states; zero rows stay zero."""
     size = rows.square().mean(1, keepdim=True).sqrt()
     return rows / torch.where(size > 0, size, torch.ones_like(size))
 
@@ -199,10 +200,10 @@ def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both
 
 
 def same_top(one: NamedNeurons, other: NamedNeurons) -> float:
-    """Return the share of neurons that stand for the same likeliest token in two models, or before and behind a change.
+    """Return the share of neurons whose most likely token is the same in two models, or before and after a change.
 
     Raises:
-        FedsimError: they are not equally many neurons.
+        FedsimError: the numbers of neurons differ.
     """
     if len(one.tokens) != len(other.tokens):
         raise FedsimError(
@@ -215,14 +216,14 @@ def same_top(one: NamedNeurons, other: NamedNeurons) -> float:
 def clamped(
     model: nn.Module, layer: str, values: Mapping[int, float], place: Literal["output", "input"] = "output"
 ) -> Iterator[None]:
-    """Hold neurons of a layer at values, at every position of every pass.
+    """Set neurons of a layer to fixed values, at all positions of each forward pass.
 
     Args:
-        model: the model; behind the context it is as before.
+        model: restored after the context.
         layer: name of a module.
-        values: by neuron, its value.
-        place: output: what the layer returns, as for `up_proj`, which the gate multiplies afterwards; input: what it
-            reads, as for `down_proj`, which is behind the gate.
+        values: value of each neuron by index.
+        place: output: the layer's output, as for `up_proj`, before multiplication by the gate; input: the layer's
+            input, as for `down_proj`, after the gate.
 
     Raises:
         FedsimError: there is no such layer or neuron.
@@ -253,11 +254,11 @@ def clamped(
 
 
 def moved_neurons(change: Mapping[str, Tensor], weights: Weights = "up_proj") -> list[tuple[str, int]]:
-    """Return the neurons whose rows an update changed, the one that moved most first, as (parameter, neuron).
+    """Return the neurons whose rows an update changed, as (parameter, neuron), in descending order of change.
 
     Args:
-        change: by parameter, weights behind less weights before, or a gradient.
-        weights: the layers that are looked at.
+        change: by parameter, a weight delta or a gradient.
+        weights: layers to consider.
     """
     weight_changes = {name: tensor for name, tensor in change.items() if name.endswith(f"{weights}.weight")}
     lengths = {
@@ -279,7 +280,7 @@ def _modules(model: nn.Module, weights: Weights) -> list[tuple[str, nn.Module]]:
 
 
 def _members(hidden: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return which states belong to each class."""
+    """Return the mask of states of each class."""
     if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
         raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
     if not hidden.isfinite().all():

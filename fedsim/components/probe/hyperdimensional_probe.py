@@ -1,12 +1,12 @@
-"""hyperdimensional-probe: maps states to codes in which concepts are bound and bundled, and takes them apart again.
+"""hyperdimensional-probe: maps states to codes that bind and bundle concepts, and decodes them by unbinding.
 
-Idea: the attacker designs the space: every concept is a random code, so one vector says which words belong together.
-Equation: v = sign(a*b + c*d), codes in {-1, 1}^D, ties to -1; E learns state -> v; v*c is near d, since c*c = 1.
-    As a probe: P(class) = softmax(s cos(sign E(h), code)), s fitted on examples that E did not see.
+Idea: the attacker designs the code space: each concept has a random code, so one vector encodes which words are bound.
+Equation: v = sign(a*b + c*d), codes in {-1, 1}^D, ties to -1; E learns state -> v; v*c is near d, since c*c = 1. As a
+    probe: P(class) = softmax(s cos(sign E(h), code)), s fitted on held-out examples.
 Assumes: states with the concepts of each; for a query, the other words of the text.
-Leaks: who reads a state that is shared learns which words stood in the text, and which belong together.
-Fails: a concept that no example has: its code is random, so nothing points to it; pairs that were never together.
-Source: Bronzini et al. 2025, arXiv 2509.25045; sizes, rates, s and the chance of a reading are chosen here.
+Leaks: an attacker that obtains a shared state learns the words of the text and which words are bound.
+Fails: with a concept without examples: no state maps to its random code; with pairs that never occurred together.
+Source: Bronzini et al. 2025, arXiv 2509.25045; sizes, rates, s and the chance of an extraction are chosen here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
 _BLOCKS = 2
-_HELD_OUT = 5  # one of so many examples serves the sharpness alone
+_HELD_OUT = 5  # every fifth example only calibrates the sharpness
 _SHARPNESS = 2.0 ** torch.arange(0, 8.5, 0.5)
 
 
@@ -69,13 +69,13 @@ class HyperdimensionalProbeConfig(Config):
     ),
 )
 class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
-    """Tells classes by the code to which an encoder maps a state; `learn` does so for any codes."""
+    """Predicts classes by the code to which an encoder maps a state; `learn` trains it for any codes."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
         """Return the encoder, `book` (K, D), and `sharpness`.
 
         Raises:
-            NotApplicable: there are not two classes, or states are no finite vectors with a label each.
+            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
         """
         if len(labels) < 2 or int(labels.max()) < 1:  # noqa: PLR2004 - classes
             raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
@@ -96,7 +96,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         """Return an encoder from states (N, width) to codes (N, D), by name of its tensors.
 
         Raises:
-            NotApplicable: the states are no finite vectors, or there are not as many codes.
+            NotApplicable: non-finite states, or not one code per state vector.
         """
         if hidden.ndim != 2 or len(hidden) != len(codes) or not len(hidden):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(codes)}, width).")
@@ -139,7 +139,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
 
 
 def _doubt(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the cost of labels in nats, as if one more example had been of any class: a few examples prove little."""
+    """Return the summed cross-entropy in nats, plus that of one pseudo-example with a uniform label."""
     return F.cross_entropy(scores, labels, reduction="sum") - scores.log_softmax(-1).mean()
 
 
@@ -167,30 +167,30 @@ def make_codebook(concepts: int, dimension: int, generator: torch.Generator) -> 
 
 
 def bind(*codes: Tensor) -> Tensor:
-    """Return the product of codes (..., D): far from each, and bound again with one it gives back the others.
+    """Return the product of codes (..., D): dissimilar to each; binding it again with one returns the others' product.
 
     Raises:
-        FedsimError: the codes are of unequal size.
+        FedsimError: the code sizes differ.
     """
     _check_sizes(codes)
     return torch.stack(torch.broadcast_tensors(*codes)).prod(0)
 
 
 def bundle(*codes: Tensor) -> Tensor:
-    """Return the sign of the sum of codes (..., D), which is near each of them; ties give -1.
+    """Return the sign of the sum of codes (..., D), which is similar to each of them; ties give -1.
 
     Raises:
-        FedsimError: the codes are of unequal size.
+        FedsimError: the code sizes differ.
     """
     _check_sizes(codes)
     return _signs(torch.stack(torch.broadcast_tensors(*codes)).sum(0))
 
 
 def similarity(codes: Tensor, book: Tensor) -> Tensor:
-    """Return the cosine of each code (..., D) of entries 1 and -1 with each code of a book (K, D), shape (..., K).
+    """Return the cosine of each code (..., D), with entries 1 and -1, with each code of a book (K, D), shape (..., K).
 
     Raises:
-        FedsimError: the codes are of unequal size.
+        FedsimError: the code sizes differ.
     """
     _check_sizes((codes, book))
     return codes @ book.T / book.shape[-1]
@@ -209,11 +209,11 @@ def _check_sizes(codes: Sequence[Tensor]) -> None:
 
 
 def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
-    """Return the sum of the k means of a text's states in several layers, shape (width,).
+    """Return the sum of the k cluster means of a text's states in several layers, shape (width,).
 
     Args:
-        states: of the last token, shape (layers, width).
-        starts: the layers that are the first means. A mean that no layer is nearest to moves to the layer farthest off.
+        states: states of the last token, shape (layers, width).
+        starts: layers of the initial means. An empty cluster gets the layer farthest from its mean.
 
     Raises:
         FedsimError: there are more means than layers.
@@ -235,13 +235,13 @@ def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
 
 
 class Extracted(NamedTuple):
-    """What a code says beside the words that are known.
+    """Concept extracted from a code, besides the known concepts.
 
     Attributes:
-        concept: number in the codebook; None where nothing is similar enough.
-        similarity: of the code without the removed words, and the concept's code.
-        removed: the known words that were taken out of the code.
-        chance: that a code without meaning is as similar to any of the concepts, under any of the queries.
+        concept: index in the codebook; None below the similarity threshold.
+        similarity: between the code without the removed concepts, and the concept's code.
+        removed: known concepts that were unbound from the code.
+        chance: probability that a random code is as similar to any of the concepts, under any of the queries.
     """
 
     concept: int | None
@@ -251,16 +251,16 @@ class Extracted(NamedTuple):
 
 
 def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float = 0.1) -> Extracted:
-    """Return the concept that a code says beside known ones. It is chosen by similarity alone, never by the answer.
+    """Return the concept most similar to a code after unbinding subsets of known concepts.
 
     Args:
         code: entries 1 and -1, shape (D,).
-        book: the code of each concept, shape (K, D).
-        known: concepts of the text, which are no answer: taken out in all combinations.
-        threshold: the least similarity that counts.
+        book: code of each concept, shape (K, D).
+        known: concepts of the text, which are no answer; all subsets are unbound in turn.
+        threshold: minimum similarity of an answer.
 
     Raises:
-        FedsimError: the codes are of unequal size, or all concepts are known.
+        FedsimError: the code sizes differ, or all concepts are known.
     """
     if len(set(known)) >= len(book):
         raise FedsimError(f"all {len(book)} concepts are known, so none is left to extract.")
@@ -269,7 +269,7 @@ def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float =
     answers = near.clone()
     answers[:, list(known)] = -math.inf
     best, concepts = answers.max(1)
-    for number, some in enumerate(queries):  # a removed word that is still there: the query was not in the code
+    for number, some in enumerate(queries):  # a removed concept still the most similar: the query was not in the code
         if some and near[number, list(some)].max() > max(threshold, float(best[number])):
             best[number] = -math.inf
     place = int(best.argmax())
@@ -279,7 +279,7 @@ def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float =
 
 
 def chance_of(value: float, dimension: int, compared: int) -> float:
-    """Return the probability that one of so many independent random codes has a cosine of `value` or more."""
+    """Return the probability that one of `compared` independent random codes has a cosine of at least `value`."""
     from scipy.special import bdtrc  # noqa: PLC0415 - a list of methods does not wait for it
 
     if value == -math.inf:

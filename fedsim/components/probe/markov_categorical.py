@@ -1,11 +1,12 @@
-"""markov-categorical: measures a language model as a chain of kernels: state, then a log-linear head, then token.
+"""markov-categorical: information measures of a language model as a chain of kernels: context to state, state to token.
 
-Idea: a decoding step is a map to a state and a draw from a head; measures of the two say what a state holds.
-Equation: surplus = I(H; W_2.. | W_1); head entropy D(diag p || p p'); metric G = W'(diag p - p p')W;
-    alignment A = |E[h g']|^2 / (sum of the r largest eigenvalues of E[g g']), h whitened, g centred, r the rank of h.
+Idea: a decoding step computes a state and samples from the head; measures of both kernels quantify a state's
+    information.
+Equation: surplus = I(H; W_2.. | W_1); head entropy D(diag p || p p'); metric G = W'(diag p - p p')W; alignment A = |E[h
+    g']|^2 / (sum of the r largest eigenvalues of E[g g']), h whitened, g centred, r the rank of h.
 Assumes: states and tokens, more states than entries in each; the probe is a log-linear head on whitened states.
-Leaks: the surplus of a shared state is what it says of tokens beyond the one that it emits.
-Fails: an estimated surplus is a difference of two upper bounds, so no bound; a log-linear head sees no products.
+Leaks: the surplus of a shared state is its information about later tokens beyond the next one.
+Fails: an estimated surplus is a difference of two upper bounds, so no bound; a log-linear head represents no products.
 Source: Zhang 2025, arXiv 2507.19247; estimators, normalisation and penalties are chosen here.
 """
 
@@ -27,12 +28,12 @@ from fedsim.core.types import Config, Tensors
 
 Divergence = Literal["kl", "total-variation", "hellinger", "chi-square"]
 
-PENALTIES = tuple(10 ** (-step / 2) for step in range(13))  # from 1, where a head says next to nothing, to 1e-6
-_CHECKED = 4  # every fourth known text chooses penalties
-_HIDDEN_UNITS = 256  # of the networks that estimate a surplus, as in their batches and patience chosen here
+PENALTIES = tuple(10 ** (-step / 2) for step in range(13))  # from 1, where the head is nearly uniform, to 1e-6
+_CHECKED = 4  # every fourth known text selects penalties
+_HIDDEN_UNITS = 256  # of the networks that estimate a surplus; chosen here, like batch size and patience
 _BATCH = 128
-_PATIENCE = 10  # passes without a lower cost on checked texts
-_OF_BIAS = 1e-6  # keeps the bias of a class finite that does not occur
+_PATIENCE = 10  # epochs without a lower loss on validation texts
+_OF_BIAS = 1e-6  # penalty that keeps the bias of an absent class finite
 
 
 class MarkovCategoricalConfig(Config):
@@ -71,13 +72,13 @@ class MarkovCategoricalConfig(Config):
     ),
 )
 class MarkovCategorical(Probe[MarkovCategoricalConfig]):
-    """Learns the log-linear head that tells classes from states: a kernel, whose measures stand beside it."""
+    """Fits a log-linear head from states to classes: a kernel, to which the module's measures apply."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
-        """Return `head` (K, width) and `bias` (K,). The search is convex and draws nothing.
+        """Return `head` (K, width) and `bias` (K,). The optimisation is convex and deterministic.
 
         Raises:
-            NotApplicable: there are no states, or they are no finite numbers, or no vectors with a label each.
+            NotApplicable: no states, non-finite states, or not one label per state vector.
         """
         states = _states(hidden)
         if len(labels) != len(states):
@@ -106,7 +107,7 @@ def _states(hidden: Tensor) -> Tensor:
 
 
 def _search(white: Tensor, labels: Tensor, start: Tensor, steps: int, price: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the head (K, 1 + width), the bias first, of the least cost and price, found from a first head."""
+    """Minimise cross-entropy plus penalty from `start`, and return the head (K, 1 + width), with the bias first."""
     head = start.clone().requires_grad_()
     search = torch.optim.LBFGS([head], max_iter=steps, line_search_fn="strong_wolfe")
 
@@ -123,10 +124,10 @@ def _search(white: Tensor, labels: Tensor, start: Tensor, steps: int, price: Cal
 
 
 def _whiten(centred: Tensor, precision: float, largest: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return states of unit covariance (N, rank), and the map to them (width, rank).
+    """Return states of unit covariance (N, rank), and the linear map to them (width, rank).
 
-    Directions that vary no more than rounding at `precision` does, of these states or of a size that they were
-    computed from, are left out: whitening would blow them up.
+    Directions whose size is within rounding error at `precision`, relative to these states or to `largest`, are
+    removed, because whitening would amplify them.
     """
     left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
     reference = sizes.amax().clamp_min(max(largest, torch.finfo(torch.double).tiny))
@@ -141,7 +142,7 @@ def table_entropy(joint: Tensor) -> float:
 
 
 def mutual_information(joint: Tensor) -> float:
-    """Return I(H; W) in nats of a table p(h, w, ...), the first dimension against all others together."""
+    """Return I(H; W) in nats of a table p(h, w, ...): the first dimension against all others jointly."""
     flat = joint.flatten(1)
     return table_entropy(flat.sum(1)) + table_entropy(flat.sum(0)) - table_entropy(flat)
 
@@ -155,24 +156,24 @@ def table_surplus(joint: Tensor) -> float:
 def estimated_surplus(
     context: Tensor, hidden: Tensor, labels: Tensor, texts: Tensor, is_known: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return for each position that is not known the cost of its label in nats: without the states, and with them.
+    """Return the loss of each unknown label in nats: from the context alone, and from context and states.
 
-    The mean difference estimates I(H; label | context), summed over the tokens behind the first for the surplus. Split
-    known and other positions by document. A control permutes `hidden`, which must give about 0.
+    The mean difference estimates I(H; label | context); summed over the tokens after the first it gives the surplus.
+    Split known and unknown positions by document. A control permutes `hidden`, which must give about 0.
 
-    Both heads are log-linear; those of `network_surplus` are not. A quarter of the known texts chooses the penalty of
-    the context, and then a penalty of the states' own, so that states that say nothing cost nothing; then all known
-    texts teach.
+    Both heads are log-linear; those of `network_surplus` are not. A quarter of the known texts selects the penalty of
+    the context, then a separate penalty of the states, so uninformative states add no loss; then the heads are fitted
+    to all known texts.
 
     Args:
-        context: the tokens in between as numbers, shape (N, C), for instance one-hot.
+        context: encoding of the tokens in between, shape (N, C), e.g. one-hot.
         hidden: states, shape (N, width).
         labels: tokens (N,).
-        texts: the number of the text of each position (N,).
-        is_known: booleans (N,), from which heads and penalties are learned.
+        texts: text index of each position (N,).
+        is_known: booleans (N,), positions used to fit heads and penalties.
 
     Raises:
-        NotApplicable: states are no finite vectors, a label is not among the known ones, or too few texts are known.
+        NotApplicable: non-finite states, a label absent from the known positions, or too few known texts.
     """
     is_checked = _checked_positions(labels, texts, is_known)
     blocks, classes = (_states(context), _states(hidden)), int(labels[is_known].max()) + 1
@@ -188,21 +189,21 @@ def estimated_surplus(
 def network_surplus(
     context: Tensor, hidden: Tensor, labels: Tensor, texts: Tensor, is_known: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return the same two costs as `estimated_surplus`, by networks with one hidden layer, which see products too.
+    """Return the same losses as `estimated_surplus`, by networks with one hidden layer, which also represent products.
 
-    The second network adds to the scores of the first, from nothing, so states that say nothing cost nothing. Each
-    learns until the checked texts, a quarter of the known ones, cost no less.
+    The second network adds to the scores of the first, starting at zero, so uninformative states add no loss. Each
+    trains until the loss on the validation texts, a quarter of the known texts, stops falling.
 
     Args:
-        context: the tokens in between as numbers, shape (N, C), for instance one-hot.
+        context: encoding of the tokens in between, shape (N, C), e.g. one-hot.
         hidden: states, shape (N, width).
         labels: tokens (N,).
-        texts: the number of the text of each position (N,).
-        is_known: booleans (N,), from which the networks learn.
-        generator: of first weights and batches.
+        texts: text index of each position (N,).
+        is_known: booleans (N,), positions used for training.
+        generator: random source of initial weights and batches.
 
     Raises:
-        NotApplicable: states are no finite vectors, a label is not among the known ones, or too few texts are known.
+        NotApplicable: non-finite states, a label absent from the known positions, or too few known texts.
     """
     is_checked = _checked_positions(labels, texts, is_known)
     is_fitted = is_known & ~is_checked
@@ -221,14 +222,14 @@ def network_surplus(
 def _fit_scores(
     read: Tensor, labels: Tensor, parts: tuple[Tensor, Tensor], before: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Return what a network adds to scores (N, classes); of all that it was while it learned, the least cost counts.
+    """Return a network's additive correction of scores (N, classes), at its lowest validation loss.
 
     Args:
-        read: what it reads (N, entries).
+        read: inputs (N, entries).
         labels: classes (N,).
-        parts: positions that teach, and those whose cost counts, booleans (N,).
-        before: scores that it adds to; it begins with adding nothing.
-        generator: of first weights and batches.
+        parts: training and validation positions, booleans (N,).
+        before: scores to correct; the initial correction is zero.
+        generator: random source of initial weights and batches.
     """
     (is_fitted, is_checked), entries, classes = parts, read.shape[1], before.shape[1]
     first = torch.randn(_HIDDEN_UNITS, entries, generator=generator) / max(entries, 1) ** 0.5
@@ -257,12 +258,12 @@ def _scores_of(weights: Sequence[Tensor], read: Tensor) -> Tensor:
 
 
 def _costs(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the cost of each label in nats."""
+    """Return the cross-entropy of each label in nats."""
     return torch.nn.functional.cross_entropy(scores, labels, reduction="none")
 
 
 def _checked_positions(labels: Tensor, texts: Tensor, is_known: Tensor) -> Tensor:
-    """Return which known positions choose penalties or say when to stop: those of a quarter of the known texts."""
+    """Return the validation positions: those of a quarter of the known texts."""
     if labels[~is_known].max() > labels[is_known].max():
         raise NotApplicable("a label does not occur among the known ones. Leave out rare tokens.")
     known = texts[is_known].unique()
@@ -273,13 +274,13 @@ def _checked_positions(labels: Tensor, texts: Tensor, is_known: Tensor) -> Tenso
 
 @dataclass(frozen=True)
 class _Heads:
-    """Heads that are learned from some positions.
+    """Fitting of heads on some positions.
 
     Attributes:
-        blocks: context and states in white coordinates.
-        labels: of all positions.
-        is_fitted: the positions that teach.
-        classes: how many labels there are.
+        blocks: context and states in whitened coordinates.
+        labels: labels of all positions.
+        is_fitted: training positions.
+        classes: number of classes.
     """
 
     blocks: Sequence[Tensor]
@@ -288,7 +289,7 @@ class _Heads:
     classes: int
 
     def costs(self, penalties: Sequence[float], is_asked: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the costs of labels by a head on as many blocks as there are penalties, and the head."""
+        """Fit a head on the first `len(penalties)` blocks; return the losses at `is_asked`, and the head."""
         used = self.blocks[: len(penalties)]
         white = torch.cat(list(used), 1)
         weights = [_OF_BIAS] + [
@@ -305,7 +306,7 @@ class _Heads:
 
 
 def _choose(heads: _Heads, is_checked: Tensor, before: tuple[float, ...]) -> tuple[float, ...]:
-    """Return penalties with that of one more block: from strong to weak, until checked texts cost no less."""
+    """Append the penalty of one more block: decrease it until the validation loss stops falling."""
     chosen, least, head = PENALTIES[0], math.inf, None
     for penalty in PENALTIES:
         costs, head = heads.costs((*before, penalty), is_checked, head)
@@ -316,7 +317,7 @@ def _choose(heads: _Heads, is_checked: Tensor, before: tuple[float, ...]) -> tup
 
 
 def _coordinates(blocks: Sequence[Tensor], is_fitted: Tensor, precision: float) -> list[Tensor]:
-    """Return each block less what the blocks before tell of it, white on the positions that teach."""
+    """Return each block without its linear prediction from earlier blocks, whitened on the training positions."""
     coordinates: list[Tensor] = []
     for block in blocks:
         rest = block - block[is_fitted].mean(0)
@@ -328,7 +329,7 @@ def _coordinates(blocks: Sequence[Tensor], is_fitted: Tensor, precision: float) 
 
 
 def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:
-    """Return how far distributions (N, V) are from certain ones: D(diag p || p p'), shape (N,), by closed forms.
+    """Return the distance of distributions (N, V) from point masses: D(diag p || p p'), shape (N,), in closed form.
 
     Args:
         odds: distributions.
@@ -342,24 +343,24 @@ def categorical_entropy(odds: Tensor, divergence: Divergence = "kl") -> Tensor:
 
 
 def fisher_metric(head: Tensor, odds: Tensor) -> Tensor:
-    """Return G = W'(diag p - p p')W of a head W (V, width) at p (V,): the curvature of KL in the state."""
+    """Return G = W'(diag p - p p')W of a head W (V, width) at p (V,): the Hessian of KL with respect to the state."""
     mean = odds @ head
     scaled = odds.sqrt()[:, None] * head
     return scaled.T @ scaled - torch.outer(mean, mean)
 
 
 def spectral_alignment(hidden: Tensor, features: Tensor) -> float:
-    """Return A in [0, 1]: how much of what features of the next token vary by the whitened states hold.
+    """Return A in [0, 1]: the share of the next-token features' variance that the whitened states explain.
 
-    It is 1 where the states span the strongest directions of the features, and no invertible linear map of the states
-    changes it. A control permutes the features.
+    It is 1 if the states span the principal directions of the features, and invariant to invertible linear maps of the
+    states. A control permutes the features.
 
     Args:
         hidden: states, shape (N, width).
-        features: of the next token, each context's mean, shape (N, any width).
+        features: mean next-token features of each context, shape (N, any width).
 
     Raises:
-        NotApplicable: there are not more states than entries in each, where A says nothing; or features never change.
+        NotApplicable: not more states than their width, where A is meaningless; or constant features.
     """
     states, wanted = _states(hidden), _states(features)
     if len(states) <= states.shape[1]:

@@ -1,11 +1,11 @@
 """ridge: the plain linear probe, a ridge regression of each class on the states.
 
-Idea: what a linear map of a state can tell of a property; every other probe is compared with it.
-Equation: W = argmin |Z W - (Y - mean Y)|^2 + a width |W|^2, Z the states with mean 0 and spread 1, Y one-hot;
-    probabilities are the scores Z W + mean Y, cut off at 0 and divided by their sum.
+Idea: a linear map gives a lower bound on a property's information in a state; other probes are compared with it.
+Equation: W = argmin |Z W - (Y - mean Y)|^2 + a width |W|^2, Z the states with mean 0 and standard deviation 1, Y
+    one-hot; probabilities are the scores Z W + mean Y, clipped at 0 and normalised.
 Assumes: states with the class of each.
-Leaks: from states, or from a client's change, an attacker learns every property that a linear map finds in them.
-Fails: properties that no single direction tells, as one of two in a plane of four corners.
+Leaks: from states, or from a client's update, an attacker infers each property that is linear in them.
+Fails: with properties that are not linear in the states, such as XOR of two directions.
 Source: Alain, Bengio 2016, arXiv 1610.01644 (linear probes); the penalty is chosen here.
 """
 
@@ -33,13 +33,13 @@ class RidgeConfig(Config):
 @final
 @component("ridge", summary="probe: linear, fitted in closed form", related="1610.01644")
 class Ridge(Probe[RidgeConfig]):
-    """Tells classes by a linear map."""
+    """Predicts classes by a linear map."""
 
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
         """Return `weights` (width, K), `shares` of classes (K,), and `mean` and `scale` of the states.
 
         Raises:
-            NotApplicable: there are not two classes, or states are no finite vectors with a label each.
+            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
         """
         if hidden.ndim != 2 or len(hidden) != len(labels) or not len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")

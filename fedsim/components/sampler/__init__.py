@@ -1,1 +1,1 @@
-"""Hook sampler: draws samples with a trained denoiser, from noise to none."""
+"""Hook sampler: samples images with a trained denoiser or patch model."""

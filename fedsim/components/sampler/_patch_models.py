@@ -1,4 +1,4 @@
-"""Models that draw patch by patch: what a sampler asks them, and how conditions of places are read."""
+"""Interface of models that generate images patch by patch, and the conditions of their patches."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from fedsim.components.sampler._speculation import LastStep, last_step
 from fedsim.core.errors import FedsimError
 
-Place = tuple[int, int]  # a row, and the number of one of its patches as they are drawn
+Place = tuple[int, int]  # row, and index of one of its patches in generation order
 
 
 class PatchModel(Protocol):
-    """A model that draws patch by patch, such as `patch-diffusion`.
+    """A model that generates images patch by patch, such as `patch-diffusion`.
 
-    Its attribute `order` says "random" where patches may come in any order; without, they come in that of reading.
+    Its attribute `order` is "random" if patches may be generated in any order; without it, the order is raster order.
     """
 
     shape: tuple[int, ...]
@@ -26,33 +26,33 @@ class PatchModel(Protocol):
     levels: int
 
     def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
-        """Return the condition (B, k + 1, ...) of each patch and of the one behind, given the first k (B, k, m).
+        """Return the conditions (B, k + 1, ...) of the first k patches (B, k, m) and of the next one.
 
-        Models of random order are given the places (B, n) of all patches, and fewer than n patches.
+        Models of random order also get the positions (B, n) of all patches, and fewer than n patches.
         """
         ...
 
     def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation of patches (N, m) one level down."""
+        """Return mean and standard deviation of patches (N, m) at the next lower noise level."""
         ...
 
     def cut(self, images: Tensor) -> Tensor:
-        """Return the patches (B, n, m) of images."""
+        """Split images into patches (B, n, m)."""
         ...
 
     def join(self, patches: Tensor) -> Tensor:
-        """Return the images of patches."""
+        """Assemble images from patches."""
         ...
 
 
 class PatchReader(NamedTuple):
-    """A model with what it reads beside patches.
+    """A patch model with its inputs besides the patches.
 
     Attributes:
-        model: which draws.
+        model: the patch model.
         labels: class of each row, -1 for none, shape (B,).
-        orders: places of the patches of each row as they are drawn, shape (B, n).
-        temperature: factor of the deviation of every step.
+        orders: positions of each row's patches in generation order, shape (B, n).
+        temperature: factor of the standard deviation of each step.
     """
 
     model: PatchModel
@@ -61,15 +61,15 @@ class PatchReader(NamedTuple):
     temperature: float
 
     def along(self, patches: Tensor, places: Sequence[Place]) -> Tensor:
-        """Return the conditions (N, ...) of places, each given all before it, by one pass over patches (B, n, m)."""
+        """Return the conditions (N, ...) of places, each given all patches before it, in one pass over (B, n, m)."""
         length = max(number for _, number in places)
         rows, numbers = zip(*places, strict=True)
         return self._conditions(patches[:, :length], self.labels, self.orders)[list(rows), list(numbers)]
 
     def beside(self, patches: Tensor, places: Sequence[Place], known: Sequence[int]) -> Tensor:
-        """Return the conditions (N, ...) of places, each given only so many of the first patches of its row.
+        """Return the conditions (N, ...) of places, each given only the first `known` patches of its row.
 
-        It is one pass with a row for each place, which comes behind what is known there.
+        One pass with a row per place, whose patch follows directly after its known patches.
         """
         rows, numbers = (list(one) for one in zip(*places, strict=True))
         every, orders = range(len(rows)), self.orders[rows]
@@ -77,7 +77,7 @@ class PatchReader(NamedTuple):
         return self._conditions(patches[rows, : max(known)], self.labels[rows], orders)[every, known]
 
     def last(self, conditions: Tensor, noise: Tensor) -> LastStep:
-        """Run all steps but the last of patches, given their conditions (N, ...) and noise (T, N, m)."""
+        """Run all denoising steps but the last, given conditions (N, ...) and noise (T, N, m); return the last step."""
         return last_step(
             lambda x, level: self.model.reverse(x, level, conditions), noise, self.model.levels, self.temperature
         )
@@ -89,22 +89,22 @@ class PatchReader(NamedTuple):
 
 
 def order_of(model: PatchModel) -> str:
-    """Return `reading` or `random`."""
+    """Return the generation order, `reading` (raster) or `random`."""
     return getattr(model, "order", "reading")
 
 
 def places_of(model: PatchModel, generator: torch.Generator) -> Tensor:
-    """Return the places (n,) of patches in the order in which they are to be drawn."""
+    """Return the patch positions (n,) in generation order."""
     if order_of(model) == "reading":
         return torch.arange(model.patches)
     return torch.randperm(model.patches, generator=generator)
 
 
 def patch_model(model: nn.Module) -> PatchModel:
-    """Return a model as one that draws patches.
+    """Return the model as a `PatchModel`.
 
     Raises:
-        FedsimError: it draws none.
+        FedsimError: the model lacks an attribute of patch models.
     """
     if all(hasattr(model, name) for name in ("conditions", "reverse", "cut", "join", "patches", "levels")):
         return cast("PatchModel", model)

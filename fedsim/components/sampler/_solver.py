@@ -1,4 +1,4 @@
-"""Solvers of dx/ds = (x - D(x, s)) / s from noise to none: what they are asked, their levels, and their steps."""
+"""Solvers of dx/ds = (x - D(x, s)) / s from pure noise to no noise: settings, noise levels, and steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
 from fedsim.core.types import Config, Event
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # x (B, ...) and the level of its noise (B,) to x without noise
+Denoise = Callable[[Tensor, Tensor], Tensor]  # maps x (B, ...) and its noise levels (B,) to denoised x
 
 
 class SolverConfig(Config):
@@ -41,10 +41,10 @@ class SolverConfig(Config):
 
 @dataclass(frozen=True)
 class Drawing(Sampling):
-    """Samples that are being drawn.
+    """Samples at their current noise level.
 
     Attributes:
-        classes: class of each, -1 for none, shape (B,).
+        classes: class of each sample, -1 for none, shape (B,).
     """
 
     classes: Tensor
@@ -54,38 +54,41 @@ SolverConfigT = TypeVar("SolverConfigT", bound=SolverConfig)
 
 
 class LevelSolver(Sampler[SolverConfigT, Drawing]):
-    """Steps down the levels of Karras et al. 2022 (arXiv 2206.00364, equation 5). Authors write `move`."""
+    """Base class: steps along the noise levels of Karras et al.
+
+    2022 (arXiv 2206.00364, eq. 5). Subclasses implement `move`.
+    """
 
     counts: ClassVar[frozenset[str]] = frozenset({"evaluations"})
 
     @abstractmethod
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
-        """Return x at the next level, and how often it was denoised for that.
+        """Return x at the next noise level, and the number of model evaluations.
 
         Args:
             denoise: the model.
             x: shape (B, ...).
-            level: of the noise in x, shape (B,).
-            after: the next level, shape (B,); all 0 or none.
+            level: noise level of x, shape (B,).
+            after: next noise level, shape (B,); all 0 or none.
         """
 
     def denoise(self, model: nn.Module, state: Drawing) -> Denoise:
-        """Return the model as a function of x and level, guided as the settings say."""
+        """Return the model as a function of x and noise level, with the configured guidance."""
         return lambda x, level: guided(model, x, level, state.classes, self.config.guidance)
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a model that denoises nothing.
+        """Raise unless the model is a denoiser with enough noise levels.
 
         Raises:
-            FedsimError: the model predicts no noise, or knows fewer levels.
+            FedsimError: the model is not a denoiser, or has fewer levels than steps.
         """
         check_denoiser(model, self.config.steps)
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drawing:
-        """Return noise, of each row by its own generator.
+        """Return noise, from each row's own generator.
 
         Raises:
-            FedsimError: the model is told no classes where guidance asks.
+            FedsimError: guidance needs classes, and the model is not class-conditional.
         """
         config = self.config
         classes = classes_of(model, condition, needed=config.guidance > 0)
@@ -93,7 +96,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         return Drawing(torch.stack(x), (config.steps,) * len(x), classes)
 
     def step(self, model: nn.Module, state: Drawing, context: GenerationContext) -> tuple[Drawing, list[Event]]:
-        """Take one step down."""
+        """Move all samples to the next noise level."""
         every = torch.cat((levels(self.config), torch.zeros(1, dtype=torch.double))).to(state.x.dtype)
         place = len(every) - 1 - torch.tensor(state.level)
         x, evaluations = self.move(self.denoise(model, state), state.x, every[place], every[place + 1])
@@ -103,25 +106,25 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         return replace(state, x=x, level=left), [Event(evaluations=calls) for _ in left]
 
     def finished(self, state: Drawing) -> Sequence[bool]:
-        """Say whether no noise is left."""
+        """Return which samples have no noise left."""
         return [level == 0 for level in state.level]
 
 
 def levels(config: SolverConfig) -> Tensor:
-    """Return the N levels from the first to the last before 0, in double precision."""
+    """Return the N noise levels from the first to the last one above 0, double precision."""
     part = torch.linspace(0, 1, config.steps, dtype=torch.double)
     first, last = config.most ** (1 / config.curve), config.least ** (1 / config.curve)
     return (first + part * (last - first)) ** config.curve
 
 
 def euler(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
-    """Follow the slope at this level."""
+    """Take an Euler step: follow the slope at the current level."""
     slope = (x - denoise(x, level)) / _wide(level, x)
     return x + _wide(after - level, x) * slope, 1
 
 
 def heun(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
-    """Follow the mean of the slopes at both ends; where no noise is left behind, the first one."""
+    """Take a Heun step: follow the mean slope of both ends; an Euler step if the next level is 0."""
     slope = (x - denoise(x, level)) / _wide(level, x)
     moved = x + _wide(after - level, x) * slope
     if not after.all():
@@ -131,7 +134,7 @@ def heun(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Ten
 
 
 def guided(model: nn.Module, x: Tensor, level: Tensor, classes: Tensor, guidance: float) -> Tensor:
-    """Return x without noise, given classes (B,) where the model is told them."""
+    """Return denoised x, with classifier-free guidance if the model is class-conditional."""
     if not getattr(model, "classes", 0):
         return model(x, level)
     known = model(x, level, labels=classes)
@@ -141,10 +144,10 @@ def guided(model: nn.Module, x: Tensor, level: Tensor, classes: Tensor, guidance
 
 
 def check_denoiser(model: nn.Module, steps: int) -> None:
-    """Check that a model denoises, at as many levels as there are steps.
+    """Check that a model is a denoiser with at least as many noise levels as steps.
 
     Raises:
-        FedsimError: it does not.
+        FedsimError: otherwise.
     """
     if "noise" not in inspect.signature(model.forward).parameters:
         raise FedsimError(
@@ -160,10 +163,10 @@ def check_denoiser(model: nn.Module, steps: int) -> None:
 
 
 def classes_of(model: nn.Module, condition: Condition, *, needed: bool) -> Tensor:
-    """Return the class of each row, -1 where none is given.
+    """Return the class of each row, -1 if none is given.
 
     Raises:
-        FedsimError: guidance needs classes, and there are none, or the model does not know one.
+        FedsimError: guidance needs classes and none are given or known, or a class is out of range.
     """
     known, wanted = getattr(model, "classes", 0), condition.given.get("class")
     if needed and not known:
@@ -185,10 +188,10 @@ def classes_of(model: nn.Module, condition: Condition, *, needed: bool) -> Tenso
 
 
 def check_finite(x: Tensor) -> None:
-    """Check samples (B, ...).
+    """Check that samples (B, ...) are finite.
 
     Raises:
-        CannotContinue: some rows are no finite numbers.
+        CannotContinue: some rows are not finite.
     """
     is_broken = ~x.flatten(1).isfinite().all(1)
     if is_broken.any():

@@ -1,4 +1,4 @@
-"""Whether drafted numbers stand: densities of the last steps of two diffusion heads, and draws from what is left."""
+"""Acceptance test of drafted patches: densities of two diffusion heads' last steps, and sampling from the residual."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 Rule = Literal["exact", "paper"]
-Reverse = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # x (N, m) at a level to mean and deviation one level down
+Reverse = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # x (N, m), level -> mean, std one level down
 _MOST_TRIES = 1000
 
 
 @dataclass(frozen=True)
 class LastStep:
-    """The last step of a head, a Gaussian given the noise of all steps before.
+    """Last step of a diffusion head: a Gaussian given the noise of all earlier steps.
 
     Attributes:
         mean: shape (N, m).
         std: shape (N, m).
-        log_spread: sum of ln of the deviations of all steps before, shape (N,).
+        log_spread: sum of ln of the standard deviations of all earlier steps, shape (N,).
     """
 
     mean: Tensor
@@ -30,29 +30,29 @@ class LastStep:
     log_spread: Tensor
 
     def log_density(self, x: Tensor, soft: float = 1.0) -> Tensor:
-        """Return ln of the density of x (N, m), shape (N,), with exponents divided by soft^2."""
+        """Return the log density of x (N, m), shape (N,), with exponents divided by soft^2."""
         z = (x - self.mean) / self.std
         return (-0.5 * (z / soft).square() - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def at(self, places: slice | Tensor) -> LastStep:
-        """Return those of some rows."""
+        """Return the last steps of some rows."""
         return LastStep(self.mean[places], self.std[places], self.log_spread[places])
 
 
 def joined(steps: Sequence[LastStep]) -> LastStep:
-    """Return the last steps of all."""
+    """Concatenate last steps."""
     mean, std, log_spread = zip(*((one.mean, one.std, one.log_spread) for one in steps), strict=True)
     return LastStep(torch.cat(mean), torch.cat(std), torch.cat(log_spread))
 
 
 def last_step(reverse: Reverse, noise: Tensor, levels: int, temperature: float = 1.0) -> LastStep:
-    """Run all steps but the last.
+    """Run all denoising steps but the last.
 
     Args:
         reverse: the head.
-        noise: what it begins with, and what each step but the last adds, shape (T, N, m).
+        noise: initial noise, then the noise of each step but the last, shape (T, N, m).
         levels: T.
-        temperature: factor of the deviation of every step.
+        temperature: factor of the standard deviation of each step.
     """
     x, spread = noise[0], noise.new_zeros(noise.shape[1])
     for level in range(levels, 1, -1):
@@ -65,7 +65,7 @@ def last_step(reverse: Reverse, noise: Tensor, levels: int, temperature: float =
 
 
 def log_ratio(x: Tensor, target: LastStep, draft: LastStep, rule: Rule, soft: float = 1.0) -> Tensor:
-    """Return ln of the probability, if below 0, that drafts (N, m) stand, shape (N,)."""
+    """Return the log density ratio of drafts (N, m), shape (N,); they are accepted with probability min(1, ratio)."""
     ratio = target.log_density(x, soft) - draft.log_density(x, soft)
     return ratio if rule == "exact" else ratio + draft.log_spread - target.log_spread
 
@@ -73,9 +73,9 @@ def log_ratio(x: Tensor, target: LastStep, draft: LastStep, rule: Rule, soft: fl
 def residual(
     target: LastStep, draft: LastStep, generator: torch.Generator, rule: Rule = "exact"
 ) -> tuple[Tensor, Tensor]:
-    """Draw (N, m) from what the target has more of than the draft, and return how many tries each took, (N,).
+    """Sample (N, m) from the residual (target minus draft)+ by rejection; also return the number of tries, (N,).
 
-    A row that no try within 1,000 kept ends as a draw of the target.
+    A row without acceptance in 1,000 tries gets a sample of the target.
     """
     points, tries = torch.zeros_like(target.mean), torch.zeros(len(target.mean), dtype=torch.long)
     open_ = torch.arange(len(points))

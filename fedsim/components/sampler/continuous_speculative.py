@@ -1,14 +1,16 @@
-"""continuous-speculative: a small model drafts patches, the model reads them at once and keeps what it would draw.
+"""continuous-speculative: a small model drafts patches; the model verifies them in one pass by density ratios.
 
-Idea: given the noise of all steps but the last, a diffusion head's patch is Gaussian, so that densities are known.
-Equation: x from N(m_q, s_q) stands with probability min(1, N(x; m_p, s_p) / N(x; m_q, s_q)); the first that falls is
-    drawn from (N_p - N_q)+, by rejection. Both models share x_T and the noise of steps T to 2, and not the last.
-Assumes: a model that draws patch by patch, and a draft of the same patches and levels.
-Leaks: patches of a step follow how well the draft foresees the model: where only one was trained on an image, it falls.
-Fails: a draft that the model seldom agrees with, and heads so small that drafting costs as much as drawing.
-Source: Wang et al. 2024, arXiv 2411.11925; its factor of all variances (rule = "paper") is biased where they differ,
-    as learned ones do. Block mode is that of the published code for models of random order: what falls is drawn anew
-    in its place, and no other patch is dropped.
+Idea: given the noise of all steps but the last, a diffusion head's patch is Gaussian, so densities are known.
+Equation: x from N(m_q, s_q) is accepted with probability min(1, N(x; m_p, s_p) / N(x; m_q, s_q)); the first rejected
+    patch is sampled from (N_p - N_q)+, by rejection. Both models share x_T and the noise of steps T to 2, not of the
+    last.
+Assumes: a patch-by-patch diffusion model, and a draft model with the same patches and levels.
+Leaks: patches per step depend on how well the draft predicts the model; it is lower if only one was trained on an
+    image.
+Fails: with a draft that is seldom accepted, and heads so small that drafting costs as much as sampling.
+Source: Wang et al. 2024, arXiv 2411.11925; its factor of all variances (rule = "paper") is biased if they differ, as
+    learned ones do. Block mode follows the published code for models of random order: a rejected patch is resampled in
+    place, and no other patch is dropped.
 """
 
 from __future__ import annotations
@@ -55,12 +57,12 @@ class ContinuousSpeculativeConfig(Config):
 
 @dataclass(frozen=True)
 class Drafting(Sampling):
-    """Images that are being drawn, the rest of them 0.
+    """Partially generated images, with zeros in missing patches.
 
     Attributes:
-        classes: class of each, -1 for none, shape (B,).
-        drafts: what drafts for each, the same for all.
-        orders: places of the patches of each in the order in which they are drawn, shape (B, n).
+        classes: class of each image, -1 for none, shape (B,).
+        drafts: draft model of each image, the same for all.
+        orders: positions of each image's patches in generation order, shape (B, n).
     """
 
     classes: Tensor
@@ -70,16 +72,16 @@ class Drafting(Sampling):
 
 @dataclass(frozen=True)
 class _Row:
-    """What a step draws one image with.
+    """Inputs of one image's step.
 
     Attributes:
-        done: patches that stand.
-        count: patches that are drafted.
-        left: patches that are missing.
-        noise: of the drafts, in all steps but the last, shape (T, count, m).
-        shared: of the model for the same patches; the same noise where both are aligned.
-        last: of the drafts in the last step, shape (count, m).
-        generator: of the row.
+        done: number of finished patches.
+        count: number of patches to draft.
+        left: number of missing patches.
+        noise: the draft's noise in all steps but the last, shape (T, count, m).
+        shared: the model's noise for the same patches; equal to `noise` if aligned.
+        last: the draft's noise in the last step, shape (count, m).
+        generator: random source of the row.
     """
 
     done: int
@@ -144,15 +146,15 @@ class _Row:
     ),
 )
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
-    """Draws the drafted patches that stand, and one more. The draft takes a pass of its own for each of its patches."""
+    """Generates the accepted draft patches and one more per step. The draft model runs once per draft patch."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"drafted", "accepted", "passes", "tries"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drafting:
-        """Return blank images, and what drafts.
+        """Return blank images and the draft model.
 
         Raises:
-            FedsimError: the model draws no patches, the shape is another, or the draft does not fit or is not there.
+            FedsimError: the model is no patch model, the shape differs, or the draft is missing or incompatible.
         """
         target = patch_model(model)
         if tuple(target.shape) != tuple(context.shape):
@@ -174,7 +176,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         )
 
     def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
-        """Draw some patches of every image; how many may differ."""
+        """Generate some patches of each image; their number may differ."""
         target, draft = (
             PatchReader(patch_model(one), state.classes, state.orders, self.config.temperature)
             for one in (model, state.drafts[0])
@@ -199,11 +201,11 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return replace(state, x=x, level=left), [event for _, event in judged]
 
     def finished(self, state: Drafting) -> Sequence[bool]:
-        """Say whether no patch is left."""
+        """Return which images are complete."""
         return [level == 0 for level in state.level]
 
     def _row(self, target: PatchReader, left: int, like: Tensor, generator: torch.Generator) -> _Row:
-        """Return what one image is drawn with: how many patches are drafted, and all noise of the drafts."""
+        """Sample the noise of one image's step, and determine the number of draft patches."""
         done, size = target.model.patches - left, target.model.size
         count = 0 if done < self.config.prefill * target.model.patches else min(self.config.length, left)
         noise = _normal((target.model.levels, count, size), like, generator)
@@ -211,7 +213,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return _Row(done, count, left, noise, shared, _normal((count, size), like, generator), generator)
 
     def _drafts(self, draft: PatchReader, patches: Tensor, rows: Sequence[_Row]) -> list[LastStep]:
-        """Write drafts into the patches (B, n, m), and return their last steps in each row."""
+        """Write drafts into the patches (B, n, m), and return their last steps per row."""
         lasts: list[list[LastStep]] = [[_nothing(patches)] for _ in rows]
         rounds = [[number] for number in range(max(row.count for row in rows))]
         if self.config.mode == "block":
@@ -231,7 +233,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
     def _truths(
         self, target: PatchReader, patches: Tensor, rows: Sequence[_Row]
     ) -> tuple[list[LastStep], dict[int, Tensor]]:
-        """Return the model's own last steps of all drafts, and the conditions of the places behind, by the row."""
+        """Return the model's last steps of all drafts, and the conditions of the patches after them, by row."""
         drafted = [(at, row.done + number) for at, row in enumerate(rows) for number in range(row.count)]
         behind = [(at, row.done + row.count) for at, row in enumerate(rows) if self._goes_on(row)]
         conditions = self._conditions(target, patches, rows, [*drafted, *behind])
@@ -241,17 +243,17 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return truths, {at: conditions[len(drafted) + place] for place, (at, _) in enumerate(behind)}
 
     def _conditions(self, target: PatchReader, patches: Tensor, rows: Sequence[_Row], places: list[Place]) -> Tensor:
-        """Return the conditions of places, by one pass of the model."""
+        """Return the conditions of places, in one pass of the model."""
         if self.config.mode == "causal":
             return target.along(patches, places)
         return target.beside(patches, places, [rows[at].done for at, _ in places])
 
     def _goes_on(self, row: _Row) -> bool:
-        """Say whether a patch is drawn behind drafts that all stand: in blocks only where nothing is drafted."""
+        """Return whether a patch follows fully accepted drafts: in block mode only if nothing is drafted."""
         return row.count < row.left and (self.config.mode == "causal" or row.count == 0)
 
     def _judged(self, row: _Row, drafted: Tensor, truth: LastStep, guess: LastStep) -> tuple[Tensor, Event]:
-        """Return the drafts (count, m) of one image that stand, and what is drawn for those that fall."""
+        """Return the accepted drafts of one image, with resampled patches in place of rejected ones, and the event."""
         config = self.config
         chances = log_ratio(drafted, truth, guess, config.rule, config.soft)
         falls = torch.rand(row.count, generator=row.generator).log().to(chances) >= chances
@@ -270,7 +272,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         judged: Sequence[tuple[Tensor, Event]],
         behind: dict[int, Tensor],
     ) -> list[Tensor]:
-        """Return the new patches of each image, with one of the model's own where all drafts stand."""
+        """Return the new patches of each image, plus one sampled from the model if all drafts were accepted."""
         new = [patches for patches, _ in judged]
         alone = [at for at in behind if judged[at][1]["accepted"] == rows[at].count]
         if not alone:
@@ -288,6 +290,6 @@ def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator) -> T
 
 
 def _nothing(patches: Tensor) -> LastStep:
-    """Return the last steps of no patch."""
+    """Return the last steps of zero patches."""
     none = patches.new_zeros(0, patches.shape[-1])
     return LastStep(none, none, none.sum(-1))

@@ -1,11 +1,12 @@
-"""euler: draw by equal trust in the slope of each level, one evaluation a step (Euler, DDIM).
+"""euler: samples by Euler steps along the slope of each noise level, one evaluation per step (DDIM).
 
-Idea: a sample is the end of a curve whose slope the denoiser tells at every noise level; follow it piece by piece.
-Equation: x' = x + (s' - s) (x - D(x, s)) / s, with s_j = (a + j / (N - 1) (b - a))^7, a = smax^(1/7), b = smin^(1/7),
-    j = 0 .. N - 1, then 0.
-Assumes: a model D(x, s) that takes noise of standard deviation s off x.
-Leaks: nothing by its trace, N evaluations whatever comes out; samples can repeat images of the training set.
-Fails: few steps: the curve bends, and details come out smooth. Heun is nearer at the same number of evaluations.
+Idea: a sample is the end of a curve whose slope the denoiser predicts at each noise level; the solver follows it in
+    steps.
+Equation: x' = x + (s' - s) (x - D(x, s)) / s, with s_j = (a + j / (N - 1) (b - a))^7, a = smax^(1/7), b = smin^(1/7), j
+    = 0 .. N - 1, then 0.
+Assumes: a model D(x, s) that removes noise of standard deviation s from x.
+Leaks: nothing by its trace, which has always N evaluations; samples can reproduce training images.
+Fails: with few steps: the curve bends, and details become smooth. Heun is more accurate at equal evaluations.
 Source: Karras et al. 2022, arXiv 2206.00364, equation 5; Song et al. 2021, arXiv 2010.02502, whose DDIM it equals.
 """
 
@@ -31,5 +32,5 @@ class Euler(LevelSolver[EulerConfig]):
     """Follows the slope at each level."""
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
-        """Follow the slope at this level."""
+        """Take an Euler step."""
         return euler(denoise, x, level, after)

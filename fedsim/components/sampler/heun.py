@@ -1,11 +1,11 @@
-"""heun: draw by the mean of the slopes at both ends of each step, two evaluations a step (Heun, EDM).
+"""heun: samples with the mean slope of both ends of each step, two evaluations per step (Heun, EDM).
 
-Idea: looking at the slope where a step would end, and going back for the mean, makes the error of second order.
+Idea: evaluating the slope at the end of an Euler step, and using the mean of both slopes, gives second-order error.
 Equation: d = (x - D(x, s)) / s, x' = x + (s' - s) d, d' = (x' - D(x', s')) / s'; then x + (s' - s) (d + d') / 2.
     The last step, to s' = 0, is Euler's. N levels take 2 N - 1 evaluations.
-Assumes: a model D(x, s) that takes noise of standard deviation s off x.
-Leaks: nothing by its trace, 2 N - 1 evaluations whatever comes out; samples can repeat images of the training set.
-Fails: fewer than about five levels, where the second slope is no better than the first.
+Assumes: a model D(x, s) that removes noise of standard deviation s from x.
+Leaks: nothing by its trace, which has always 2 N - 1 evaluations; samples can reproduce training images.
+Fails: with fewer than about five levels, where the second slope is no better than the first.
 Source: Karras et al. 2022, arXiv 2206.00364, algorithm 1.
 """
 
@@ -31,5 +31,5 @@ class Heun(LevelSolver[HeunConfig]):
     """Corrects each step by the slope at its end."""
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:
-        """Follow the mean of the slopes at both ends."""
+        """Take a Heun step."""
         return heun(denoise, x, level, after)

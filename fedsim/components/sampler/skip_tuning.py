@@ -1,11 +1,11 @@
-"""skip-tuning: weaken what a U-Net's encoder hands to its decoder while a sample is drawn (Skip-Tuning).
+"""skip-tuning: scales down a U-Net's skip connections during sampling (Skip-Tuning).
 
-Idea: with few steps each evaluation must make much of noise, which skips pass on nearly unchanged. Nothing is trained.
+Idea: few steps must each denoise more, but skip connections pass noise on nearly unchanged. No training.
 Equation: cat(u_i, rho_i d_i) for cat(u_i, d_i), rho_i = bottom + i / k (top - bottom), i = 0 .. k from the skip that
-    the decoder takes up first, at the lowest resolution. Else Heun or Euler.
-Assumes: a denoiser that joins by `fedsim.core.skips.Skip`; one without any is refused.
-Leaks: as the solver; which rho suits a client's model best says something about its data.
-Fails: rho is chosen by trial, and too small a one blurs; the error in pixels rises with any rho but 1.
+    the decoder uses first, at the lowest resolution. Otherwise Heun or Euler.
+Assumes: a denoiser that joins by `fedsim.core.skips.Skip`; others are refused.
+Leaks: as the solver; the best rho for a client's model depends on its data.
+Fails: rho is tuned by hand, and too small values blur; the pixel error increases with any rho other than 1.
 Source: Ma et al. 2024, arXiv 2402.15170, section 3.
 """
 
@@ -55,13 +55,13 @@ class SkipTuningConfig(SolverConfig):
     ),
 )
 class SkipTuning(LevelSolver[SkipTuningConfig]):
-    """Scales the stored features of each evaluation, inside a solver."""
+    """Scales the skip features in each evaluation of a solver."""
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a model that denoises nothing, or has no skips.
+        """Raise unless the model is a denoiser with skip connections.
 
         Raises:
-            FedsimError: it does, or has none.
+            FedsimError: the model is not a denoiser, or has no skip connections.
         """
         super().check(model)
         if not skips_of(model):
@@ -76,7 +76,7 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
         return (heun if self.config.solver == "heun" else euler)(denoise, x, level, after)
 
     def denoise(self, model: nn.Module, state: Drawing) -> Denoise:
-        """Return the model with weaker skips."""
+        """Return the model with scaled skip connections."""
         plain = super().denoise(model, state)
 
         def weakened(x: Tensor, level: Tensor) -> Tensor:
@@ -86,12 +86,12 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
         return weakened
 
     def factor(self, number: int, count: int, level: Tensor) -> Tensor:
-        """Return rho of a skip at the level of each row, shape (B,).
+        """Return rho of a skip at the noise level of each row, shape (B,).
 
         Args:
-            number: from 0, in the order in which the decoder takes them up.
-            count: of all skips.
-            level: shape (B,).
+            number: index from 0, in the order in which the decoder uses skips.
+            count: number of skips.
+            level: noise levels, shape (B,).
         """
         config = self.config
         rho = torch.full_like(level, config.bottom + number / max(1, count - 1) * (config.top - config.bottom))
@@ -103,7 +103,7 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
         return torch.where(is_inside, rho, 1.0)
 
     def _height(self, level: Tensor) -> Tensor:
-        """Return the place of levels (B,) on the solver's curve, 0 at the last one and 1 at the first."""
+        """Return the position of levels (B,) on the solver's curve, 0 at the last level and 1 at the first."""
         config = self.config
         low, high, now = (value ** (1 / config.curve) for value in (config.least, config.most, level))
         return ((now - low) / (high - low)).clamp(0, 1)

@@ -1,1 +1,1 @@
-"""Hook token_reducer: leaves tokens out, or merges them, inside a forward pass."""
+"""Hook token_reducer: drops or merges visual tokens inside a forward pass."""

@@ -1,4 +1,4 @@
-"""How many visual tokens a reducer keeps, and which get the most attention or have the highest scores."""
+"""Number of visual tokens that a reducer keeps, and their selection by attention or score."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class KeptConfig(Config):
 
 
 def refuses_count(kept: int, visual: VisualShape) -> str | None:
-    """Say whether more tokens are to be kept than there are."""
+    """Return an error text if more tokens are to be kept than an image has."""
     if kept <= visual.patches:
         return None
     return f"kept is {kept}, and an image has {visual.patches} visual tokens: expected at most as many"
 
 
 def refuses_layer(layer: int, visual: VisualShape) -> str | None:
-    """Say whether a drop behind a layer of the language model would come too late for any other layer."""
+    """Return an error text if no layer of the language model follows `layer`."""
     if layer < visual.layers - 1:
         return None
     return (
@@ -34,21 +34,21 @@ def refuses_layer(layer: int, visual: VisualShape) -> str | None:
 
 
 def highest(scores: Tensor, kept: int) -> Tensor:
-    """Return the places (B, kept) of the highest scores (B, n), ascending; of equal ones the first."""
+    """Return the positions (B, kept) of the highest scores (B, n), ascending; ties go to the lower position."""
     return scores.argsort(dim=1, descending=True, stable=True)[:, :kept].sort(1).values
 
 
 @torch.no_grad()
 def attention_from(place: int, stream: Stream, layer: LayerView) -> Tensor:
-    """Return what the token at a place attends to of each visual token in a layer, mean over heads, (B, n).
+    """Return the attention of the token at `place` to each visual token in a layer, mean over heads, (B, n).
 
-    No gradient goes through.
+    Computed without gradient.
     """
     return layer.attention(stream, slice(place, place + 1)).mean(1)[:, 0, stream.visual]
 
 
 def or_best(kept: Tensor, scores: Tensor, stream: Stream) -> Tensor:
-    """Return a mask of visual tokens (B, n), with the best-scored one where an example would keep none."""
+    """Return the mask of kept visual tokens (B, n); an example that would keep none keeps its best-scored token."""
     is_token = stream.patches >= 0
     is_empty = ~(kept & is_token).any(1, keepdim=True)
     if not bool(is_empty.any()):

@@ -1,22 +1,22 @@
-"""Trained parts of rcp: what chooses tokens, sums up the lost ones, and mends the states that predict an answer."""
+"""Trained modules of rcp: token pruning, a summary of dropped tokens, and repair of the answer-predicting states."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-_BOUND = 4.0  # of logits, in units of the noise
-_PLACE = 64  # size of a patch's learned place in the summary of a mask
+_BOUND = 4.0  # bound of the logits, in units of the noise
+_PLACE = 64  # size of a patch's learned embedding in the summary of a mask
 
 
 class Pruner(nn.Module):
-    """Visual states (B, n, D) to the logit of keeping each, (B, n): the model's own attention, corrected.
+    """Maps visual states (B, n, D) to the logit of keeping each, (B, n): the model's own attention plus corrections.
 
     Args:
         width: D of the language model.
-        inner: size inside, a multiple of the heads.
-        queries: learned ones, which look at the visual tokens.
-        heads: of that look.
+        inner: hidden size, a multiple of the number of heads.
+        queries: number of learned queries that attend to the visual tokens.
+        heads: number of attention heads.
     """
 
     def __init__(self, width: int, inner: int, queries: int, heads: int) -> None:
@@ -39,8 +39,8 @@ class Pruner(nn.Module):
 
         Args:
             visual: states before a layer.
-            attention: what the question pays to each token there, (B, n).
-            alive: which are left, (B, n), bool. What the others get changes no logit of those.
+            attention: the question's attention to each token in that layer, (B, n).
+            alive: mask of remaining tokens, (B, n). Logits of other tokens do not affect those of remaining ones.
             question: mean state of the question, (B, D).
         """
         return baseline(attention, alive) + self._looks(visual, alive, question) + self._token(visual) + self.bias
@@ -49,7 +49,7 @@ class Pruner(nn.Module):
         return self.token(self.visual(visual))[..., 0]
 
     def _looks(self, visual: Tensor, alive: Tensor, question: Tensor) -> Tensor:
-        """Return the weights of the learned queries' look, mixed over the queries."""
+        """Return the attention of the learned queries to each token, combined over the queries."""
         queries = self.queries + self.norm(self.question(question))[:, None]
         asks, answers = self._split(self.asks(queries)), self._split(self.answers(self.visual(visual)))
         scores = asks @ answers.mT / asks.shape[-1] ** 0.5
@@ -61,7 +61,7 @@ class Pruner(nn.Module):
 
 
 def baseline(attention: Tensor, alive: Tensor) -> Tensor:
-    """Return the logarithm of attention less its mean over the tokens that are left."""
+    """Return log attention minus its mean over the remaining tokens."""
     logs = attention.clamp_min(1e-6).log()
     return logs - (logs * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True).clamp_min(1)
 
@@ -69,19 +69,19 @@ def baseline(attention: Tensor, alive: Tensor) -> Tensor:
 def chosen(logits: Tensor, temperature: float, noise: Tensor | float = 0.0) -> Tensor:
     """Return 0 or 1 for each token, with the gradient of sigmoid((logits + noise) / temperature).
 
-    Logits are bounded first, which changes no choice without noise: else those that ran away have no gradient left.
+    Logits are bounded first, which does not change their sign; unbounded logits would lose their gradient.
     """
     soft = ((_BOUND * (logits / _BOUND).tanh() + noise) / temperature).sigmoid()
     return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # noqa: PLR2004 - as likely kept as not
 
 
 class Lost(nn.Module):
-    """What a layer dropped to one vector (B, size): where it is kept, and the mean of the states that went.
+    """Summarises a layer's dropped tokens in a vector (B, size): mask of kept patches, and mean dropped state.
 
     Args:
-        patches: of an image.
-        width: of the language model.
-        size: of the vector.
+        patches: number of patches of an image.
+        width: hidden width of the language model.
+        size: size of the vector.
     """
 
     def __init__(self, patches: int, width: int, size: int) -> None:
@@ -91,12 +91,12 @@ class Lost(nn.Module):
         self.mask, self.states = nn.Linear(_PLACE, size), nn.Linear(width, size)
 
     def forward(self, kept: Tensor, visual: Tensor, gone: Tensor) -> Tensor:
-        """Return it.
+        """Return the summary.
 
         Args:
-            kept: which patches of the image are left, (B, N).
+            kept: mask of remaining patches of the image, (B, N).
             visual: states (B, n, width).
-            gone: which of them this layer dropped, (B, n). Those dropped earlier have no states any more.
+            gone: mask of the states that this layer dropped, (B, n). States dropped earlier are no longer available.
         """
         marked = kept[..., None] * self.places  # (B, N, places)
         weights = (marked @ self.query / _PLACE**0.5).softmax(1)
@@ -106,11 +106,11 @@ class Lost(nn.Module):
 
 
 class Repair(nn.Module):
-    """States (B, T, width) that predict an answer, and what was lost, to mended states.
+    """Corrects the states (B, T, width) that predict an answer, conditioned on a summary of the dropped tokens.
 
     Args:
-        width: of the language model.
-        size: inside.
+        width: hidden width of the language model.
+        size: hidden size of this module.
     """
 
     def __init__(self, width: int, size: int) -> None:
@@ -125,7 +125,7 @@ class Repair(nn.Module):
             nn.init.zeros_(part.bias)
 
     def forward(self, states: Tensor, lost: Tensor) -> Tensor:
-        """Return the mended states."""
+        """Return the corrected states."""
         condition = lost[:, None] + self.own(states)
         inner = nn.functional.gelu(self.down(states))
         mended = (1 + self.factor(condition)) * inner + self.shift(condition)

@@ -1,11 +1,11 @@
-"""attention-topk: keeps the visual tokens to which the last token of the prompt attends most at one layer.
+"""attention-topk: keeps the visual tokens to which the prompt's last token attends most at one layer.
 
-Idea: What the answer is about to be read from is worth keeping.
-Equation: V' = the k tokens with the highest mean over heads of attention_l(last, j), for all layers behind l
-Assumes: a model that reads images and text, and at least one layer behind l. Positions stay.
-Leaks: the kept places depend on image and question, so they tell something of both. The number does not vary.
-    Layers up to l see every token, and their gradient holds every patch.
-Fails: at layers where what is asked has not yet reached the last token.
+Idea: The answer is predicted from the last token, so the tokens it attends to are worth keeping.
+Equation: V' = the k tokens with the highest mean over heads of attention_l(last, j), for all layers after l
+Assumes: a model that reads images and text, and at least one layer after l. Position indices stay.
+Leaks: the kept positions depend on image and question, so they reveal information about both. Their number is fixed.
+    Layers up to l process all tokens, and their gradients depend on all patches.
+Fails: at layers where the question has not yet reached the last token.
 Source: Chen et al. 2024, arXiv 2403.06764, section 4, with a number in place of a share.
 """
 
@@ -23,7 +23,7 @@ from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 
 class AttentionTopKConfig(KeptConfig):
-    """Settings of the choice by attention."""
+    """Settings of the selection by attention."""
 
     layer: int = Field(default=2, ge=0, description="layer of the language model whose attention ranks, from 0")
 
@@ -38,14 +38,14 @@ class AttentionTopKConfig(KeptConfig):
     aliases=("fastv",),
 )
 class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):
-    """Keeps what the last token of the prompt looks at."""
+    """Keeps the tokens that the prompt's last token attends to most."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
-        """Return a module that acts behind one layer."""
+        """Return a module that drops tokens after one layer."""
         return _AttentionTopK(self.config.kept, self.config.layer)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse to keep more tokens than there are, and a layer that no other follows."""
+        """Refuse to keep more tokens than an image has, and a layer without a following layer."""
         return refuses_count(self.config.kept, visual) or refuses_layer(self.config.layer, visual)
 
 

@@ -1,11 +1,11 @@
 """cls-topk: keeps the visual tokens to which the vision encoder's class token attends most.
 
-Idea: The class token gathers what an image shows, so what it looks at matters, whatever is asked.
+Idea: The class token summarises the image, so the tokens it attends to matter for any question.
 Equation: V' = the k tokens with the highest mean over heads of softmax(q_cls . k_j / sqrt(f)), in their order
-Assumes: an encoder with a class token; the layer is the one whose output is projected. Positions stay.
-Leaks: which places are kept follows from the image alone, so they show where something is. Their number
-    does not vary. Dropped patches still shape the kept ones inside the encoder.
-Fails: where the question asks for what the class token overlooks.
+Assumes: an encoder with a class token; the layer is the one whose output is projected. Position indices stay.
+Leaks: the kept positions depend on the image alone, so they show where objects are. Their number is fixed. Dropped
+    patches still influence the kept ones inside the encoder.
+Fails: if the question concerns a region that the class token ignores.
 Source: Zhang et al. 2024, arXiv 2412.01818, section 3, in its simplest form.
 """
 
@@ -31,14 +31,14 @@ from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
     aliases=("fastervlm",),
 )
 class ClsTopK(VisualTokenReducer[KeptConfig]):
-    """Keeps what the class token looks at."""
+    """Keeps the tokens that the class token attends to most."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
-        """Return a module that acts behind the layer whose output is projected."""
+        """Return a module that drops tokens after the layer whose output is projected."""
         return _ClsTopK(self.config.kept, visual.feature_layer)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse to keep more tokens than there are."""
+        """Refuse to keep more tokens than an image has."""
         return refuses_count(self.config.kept, visual)
 
 

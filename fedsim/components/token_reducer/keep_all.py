@@ -1,10 +1,10 @@
-"""keep-all: keeps every visual token, and counts them.
+"""keep-all: keeps all visual tokens, and counts them.
 
-Idea: What reducers are compared with.
+Idea: Baseline of all token reducers.
 Equation: V' = V
 Assumes: a model that reads images and text.
-Leaks: what the model without it leaks. Every image has the same number of tokens, so counts and times tell nothing.
-Fails: as a saving.
+Leaks: as much as the model without it. All images have the same number of tokens, so counts and times reveal nothing.
+Fails: it saves no work.
 Source: none.
 """
 
@@ -23,7 +23,7 @@ from fedsim.core.visual import VisualReducer, VisualShape
 @final
 @component("keep-all", summary="keeps every visual token")
 class KeepAll(VisualTokenReducer[Config]):
-    """Leaves nothing out."""
+    """Drops no token."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return a module that changes nothing."""

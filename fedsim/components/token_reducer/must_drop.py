@@ -1,14 +1,14 @@
-"""must-drop: merges like neighbours in the encoder, then drops visual tokens that neither image nor question needs.
+"""must-drop: merges similar neighbours in the encoder, then drops visual tokens relevant to neither image nor question.
 
-Idea: Judge a token over its whole life. What the class token looks at stays whatever is asked; of the rest, what no
-    token of the question looks at goes; then every cache forgets what did not survive.
+Idea: Judge a token over all stages. Keep tokens with high class-token attention for any question; of the rest, drop
+    those that no question token attends to; then remove dropped tokens from all key-value caches.
 Equation: drop j if sum_t A_tj < theta_g sum_tk A_tk and max_t A_tj < theta_i, unless j is protected; A the mean over
-    heads of the attention that tokens t of the question pay to visual tokens
-Assumes: a model with a class token that reads images and text. Nothing is trained.
-Leaks: how many tokens survive depends on image and question, and shows in time and memory.
-Fails: thresholds are shares of attention, so they must fit the number of tokens; batches have examples of unequal cost.
+    heads of the attention of question tokens t to visual tokens
+Assumes: a model with a class token that reads images and text. No training.
+Leaks: the number of remaining tokens depends on image and question, and affects time and memory.
+Fails: thresholds are shares of attention, so they must fit the number of tokens; examples of a batch differ in cost.
 Source: Liu et al. 2024, arXiv 2411.10803, section 3; thresholds scaled to fewer tokens, and each image merges all of
-    its like windows, where the paper merges as many of each image of a batch.
+    its similar windows, where the paper merges equally many in each image of a batch.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ class MustDropConfig(Config):
     ),
 )
 class MustDrop(VisualTokenReducer[MustDropConfig]):
-    """Acts in the encoder, in the language model, and on what its layers hold."""
+    """Acts in the encoder, in the language model, and on its key-value caches."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return a module of all three stages."""
         return _MustDrop(self.config, visual)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse windows that do not tile the image, and layers that are not there or that no other follows."""
+        """Refuse windows that do not tile the image, and invalid layers or one without a following layer."""
         side, layers = self.config.window, self.config.layers
         if any(length % side for length in visual.grid):
             return f"windows of {side} x {side} do not tile {visual.grid[0]} x {visual.grid[1]} patches"
@@ -96,13 +96,13 @@ class _MustDrop(VisualReducer):
         self._config, self._visual = config, visual
 
     def before_encoder_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Protect what the class token looks at in the last layer, which nobody else needs."""
+        """Protect the tokens with the most class-token attention in the last encoder layer."""
         if layer.number < self._visual.encoder_layers - 1:
             return stream
         return stream.noted(**{_PROTECTED: self._most_attended(attention_from(0, stream, layer), stream)})
 
     def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Merge windows behind the first layer."""
+        """Merge windows after the first layer."""
         if layer.number > 0:
             return after
         return merged(after, self._visual.grid, self._config.window, self._config.likeness)
@@ -117,14 +117,14 @@ class _MustDrop(VisualReducer):
         return mask.scatter_reduce(1, stream.patches.clamp_min(0), chosen.long(), "amax").bool()
 
     def projected(self, stream: Stream) -> Stream:
-        """Count positions anew, since merging left fewer tokens."""
+        """Renumber positions, since merging reduced the number of tokens."""
         return self._recounted(stream)
 
     def _recounted(self, stream: Stream) -> Stream:
         return stream.reindexed() if self._config.recount else stream
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Drop tokens at which neither the question as a whole nor one of its tokens looked."""
+        """Drop tokens that get little attention from the question as a whole and from each of its tokens."""
         if layer.number not in self._config.layers:
             return after
         with torch.no_grad():
@@ -133,7 +133,7 @@ class _MustDrop(VisualReducer):
         return self._recounted(after.keep_where(or_best(kept, rows.sum(1), before)))
 
     def after_prompt(self, held: Held) -> None:
-        """Let the layers from the first drop on hold the final survivors alone, and count positions by them."""
+        """Reduce the caches of the layers from the first drop on to the final tokens, and renumber their positions."""
         final_ones = held.patches[-1]
         for number in range(len(held.patches)):
             patches = held.patches[number]
@@ -144,15 +144,15 @@ class _MustDrop(VisualReducer):
 
 
 def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) -> Stream:
-    """Return a stream of the encoder in which each like window of patches is one token, their mean.
+    """Merge each similar window of patches in an encoder stream into one token, their mean.
 
-    A merged token stands where the first patch of its window stood, and has its number.
+    A merged token has the position and the number of the first patch of its window.
 
     Args:
         stream: class token and all patches.
-        grid: patches down and across.
-        side: of a window.
-        likeness: least mean cosine between two of a window's tokens.
+        grid: numbers of patch rows and columns.
+        side: side of a window.
+        likeness: minimum mean cosine between two tokens of a window.
     """
     numbers = torch.arange(grid[0] * grid[1], device=stream.hidden.device).view(grid)
     windows = numbers.unfold(0, side, side).unfold(1, side, side).reshape(-1, side**2)  # (W, s*s)
@@ -169,12 +169,12 @@ def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) ->
 
 
 def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
-    """Say which visual tokens both criteria would drop, (B, n).
+    """Return the mask of visual tokens that both criteria would drop, (B, n).
 
     Args:
-        rows: attention that each token of the question pays, (B, T, n).
-        overall: share of all of it below which a token gets too little.
-        single: attention below which no token of the question looks at it.
+        rows: attention of each question token, (B, T, n).
+        overall: minimum share of the total attention.
+        single: minimum attention of a single question token.
     """
     every = rows.sum(1)
     return (every < overall * every.sum(1, keepdim=True)) & (rows.amax(1) < single)

@@ -1,10 +1,12 @@
-"""oracle-tokens: keeps the visual tokens of the cell that is asked for, then those of cells with a digit.
+"""oracle-tokens: keeps the visual tokens of the cell that the question names, then those of cells with a digit.
 
-Idea: How far dropping can go, if the choice is right.
-Equation: tokens ranked by (not in the asked cell, cell is empty, brighter ones of their cell, place); the first k stay
-Assumes: grids of digits, whose empty cells hold weak noise alone, and words that name rows and columns. Positions stay.
-Leaks: the kept places name the cell that is asked for.
-Fails: on any other images. No client could choose like this.
+Idea: An upper bound for token dropping, with a perfect selection.
+Equation: tokens ranked by (not in the named cell, cell is empty, number of brighter tokens in their cell, position);
+    the first k are kept
+Assumes: grids of digits, whose empty cells contain only weak noise, and words that name rows and columns. Position
+    indices stay.
+Leaks: the kept positions reveal the cell that the question names.
+Fails: on all other images. No client could select tokens in this way.
 Source: none; made for grids of digits.
 """
 
@@ -35,14 +37,14 @@ class OracleTokensConfig(KeptConfig):
 @final
 @component("oracle-tokens", summary="keeps the visual tokens of the cell that is asked for, and of filled cells")
 class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
-    """Knows which cells matter."""
+    """Selects tokens with knowledge of the relevant cells."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return a module that reads pixels and words."""
         return _Oracle(self.config, visual)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse to keep more tokens than there are, and models whose words name no cells."""
+        """Refuse to keep more tokens than an image has, and models whose words name no cells."""
         if "r0" not in visual.words:
             return "it needs words that name rows and columns, which the model 'tiny-vlm' has"
         return refuses_count(self.config.kept, visual)
@@ -56,7 +58,7 @@ class _Oracle(VisualReducer):
         self._cells = sum(word[0] == "r" and word[1:].isdigit() for word in visual.words)
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
-        """Rank the patches; 0 is the most wanted."""
+        """Rank the patches; rank 0 has the highest priority."""
         down, across = self._visual.grid
         size = images.shape[2] // down, images.shape[3] // across
         bright = F.max_pool2d(images.amax(1, keepdim=True), size, size).flatten(1)
@@ -77,7 +79,7 @@ class _Oracle(VisualReducer):
         return stream.keep(highest(-stream.notes[_RANK].gather(1, stream.patches), self._kept))
 
     def _asked_cells(self, question: Tensor) -> Tensor:
-        """Return the cell that is asked for, (B,); -1 where none is."""
+        """Return the cell that the question names, (B,); -1 if it names none."""
         rows, columns = question - self._row, question - self._column
         has_row, has_column = ((places >= 0) & (places < self._cells) for places in (rows, columns))
         row, column = (rows * has_row).sum(1), (columns * has_column).sum(1)

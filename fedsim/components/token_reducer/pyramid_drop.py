@@ -1,12 +1,12 @@
-"""pyramid-drop: keeps ever fewer visual tokens on the way through the language model, by the prompt's attention.
+"""pyramid-drop: keeps fewer visual tokens in each stage of the language model, by the prompt's attention.
 
-Idea: Shallow layers need all visual tokens, deep ones few: thin them out in stages.
-Equation: after stage s the floor(r_s N) tokens with the highest mean over heads of softmax(q_last . k_j / sqrt(f))
-    stay; q and k are those of the layer that follows, N the tokens of the image
-Assumes: a model that reads images and text; nothing is trained for it, but clients may train with it.
-Leaks: how many tokens stay follows from the settings alone. Which ones stay depends on image and question. Deep layers
-    have a gradient of the kept tokens only; the encoder has one of all.
-Fails: where the first drop comes before the question has reached the last token.
+Idea: Early layers need all visual tokens, late ones few: drop them in stages.
+Equation: after stage s the floor(r_s N) tokens with the highest mean over heads of softmax(q_last . k_j / sqrt(f)) are
+    kept; q and k are those of the layer that follows, N the tokens of the image
+Assumes: a model that reads images and text; it needs no training, but clients may train with it.
+Leaks: the number of kept tokens depends on the settings alone. The kept positions depend on image and question. Late
+    layers have gradients of the kept tokens only; the encoder's gradient depends on all tokens.
+Fails: if the first drop is before the layer where the question has reached the last token.
 Source: Xing et al. 2024, arXiv 2410.17247, section 3.
 """
 
@@ -66,7 +66,7 @@ class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
         return _Pyramid(dict(zip(self.config.layers, counts, strict=True)), self.config.recount)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse layers that are not there, shares that grow, and stages that keep nothing."""
+        """Refuse invalid layers, increasing shares, and stages that keep no token."""
         layers, shares = self.config.layers, self.config.shares
         if len(layers) != len(shares):
             return f"layers has {len(layers)} entries and shares {len(shares)}: expected a share for each layer"
@@ -85,7 +85,7 @@ class _Pyramid(VisualReducer):
         self._counts, self._recount = counts, recount
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Keep the tokens that the prompt's last token would attend to most in this layer; answers stand behind it."""
+        """Keep the tokens with the most attention from the prompt's last token, which precedes the answer."""
         kept = self._counts.get(layer.number)
         if kept is None or kept >= stream.patches.shape[1]:
             return stream

@@ -1,11 +1,11 @@
-"""random-tokens: keeps visual tokens at places that are drawn once, the same of every image.
+"""random-tokens: keeps visual tokens at positions drawn once, the same for all images.
 
-Idea: What a choice is worth is its lead over a random one.
-Equation: V' = V_S, |S| = k, S uniform among the subsets of all places
+Idea: Baseline: a selection is worth its improvement over a random one.
+Equation: V' = V_S, |S| = k, S uniform among the subsets of all positions
 Assumes: a model that reads images and text. Tokens are dropped between projector and language model.
-Leaks: nothing about image or question by number or place of the tokens. Dropped patches still shape the kept ones
-    inside the encoder, and reach the update through them.
-Fails: where one cell decides the answer.
+Leaks: number and positions of the tokens are independent of image and question. Dropped patches still influence the
+    kept ones inside the encoder, and thereby the update.
+Fails: if one cell determines the answer.
 Source: none; the usual control.
 """
 
@@ -27,11 +27,11 @@ class RandomTokens(VisualTokenReducer[KeptConfig]):
     """Keeps a random subset."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
-        """Return a module with places of its own."""
+        """Return a module with newly drawn positions."""
         return _Random(torch.randperm(visual.patches, generator=generator)[: self.config.kept].sort().values)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse to keep more tokens than there are."""
+        """Refuse to keep more tokens than an image has."""
         return refuses_count(self.config.kept, visual)
 
 
@@ -41,6 +41,6 @@ class _Random(VisualReducer):
         self.register_buffer("places", places)
 
     def projected(self, stream: Stream) -> Stream:
-        """Keep the places."""
+        """Keep the tokens at the drawn positions."""
         assert isinstance(self.places, torch.Tensor)
         return stream.keep(self.places.expand(len(stream.patches), -1))

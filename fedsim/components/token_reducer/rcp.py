@@ -1,12 +1,13 @@
-"""rcp: small trained parts drop visual tokens by corrected attention, and mend the states that predict the answer.
+"""rcp: small trained modules drop visual tokens by corrected attention, and repair the states that predict the answer.
 
-Idea: Dropping tokens shifts states away from what a frozen model knows. Learn which to drop, and mend what is left.
+Idea: Dropping tokens shifts a frozen model's states out of distribution. Learn which to drop, and correct the states.
 Equation: keep j if ln a_j - mean ln a + look_j + mlp(v_j) + b > 0; later x += s up((1 + F c) gelu(down x) + G c), c of
-    the kept places, the mean of the lost states and x itself, for places that predict the answer alone
-Assumes: a model that reads images and text, which is frozen; parts that were trained for it.
-Leaks: how many tokens stay depends on image and question. The parts' gradient holds sums over lost and kept tokens.
-Fails: with first weights it keeps nearly all. Layers before the first drop read all tokens, whatever is trained.
-Source: arXiv 2604.04972 and the authors' code; no dropout, and the lost states are those that the layer itself dropped.
+    the kept positions, the mean of the dropped states and x itself, only at positions that predict the answer
+Assumes: a frozen model that reads images and text; modules that were trained for it.
+Leaks: the number of kept tokens depends on image and question. The modules' gradients contain sums over dropped and
+    kept tokens.
+Fails: untrained, it keeps nearly all tokens. Layers before the first drop process all tokens.
+Source: arXiv 2604.04972 and the authors' code; no dropout, and the summary uses only states dropped by the same layer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fedsim.core.registry import component
 from fedsim.core.types import Config
 from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
-_HEADS = 4  # of a pruner
+_HEADS = 4  # heads of a pruner
 
 
 class RcpConfig(Config):
@@ -75,14 +76,14 @@ class Rcp(VisualTokenReducer[RcpConfig]):
         """Return the module.
 
         Raises:
-            FedsimError: there are no such trained parts, or they belong to other sizes.
+            FedsimError: the trained weights are missing, or have other sizes.
         """
         with seeding.isolate_randomness(int(torch.randint(2**31, (), generator=generator))):
             reducer = RcpReducer(self.config, visual)
         return _with_trained(reducer, self.config.weights) if self.config.weights else reducer
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse layers that are not there, and repairs that no drop comes before."""
+        """Refuse invalid layers, and repairs without a preceding drop."""
         layers, repairs = self.config.layers, self.config.repairs
         if any(one >= other for one, other in pairwise((0, *layers, visual.layers))):
             return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
@@ -92,12 +93,12 @@ class Rcp(VisualTokenReducer[RcpConfig]):
 
 
 class RcpReducer(VisualReducer):
-    """Pruners, summaries and repairs. In training the attention that dropped tokens get is 0; else they are taken out.
+    """Pruners, summaries and repairs. In training, attention to dropped tokens is 0; otherwise they are removed.
 
     Attributes:
-        temperature: of the choices' gradient.
-        noise: source of logistic noise on the choices while they are trained; None for none.
-        repairs: by the number of their layer.
+        temperature: temperature of the straight-through gradient.
+        noise: random source of logistic noise on the logits in training; None for none.
+        repairs: repair modules by layer number.
     """
 
     def __init__(self, config: RcpConfig, visual: VisualShape) -> None:
@@ -113,7 +114,7 @@ class RcpReducer(VisualReducer):
         self._sources = {repair: max(one for one in config.layers if one <= repair) for repair in config.repairs}
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Drop tokens, and note what is lost."""
+        """Drop tokens, and store a summary of the dropped ones in the stream's notes."""
         name = str(layer.number)
         if name not in self.pruners:
             return stream
@@ -129,7 +130,7 @@ class RcpReducer(VisualReducer):
         return self._without(stream, kept).noted(**{_note(layer.number): lost})
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Mend the states that predict the answer."""
+        """Correct the states that predict the answer."""
         if str(layer.number) not in self.repairs:
             return after
         lost = after.notes[_note(self._sources[layer.number])]
@@ -137,7 +138,7 @@ class RcpReducer(VisualReducer):
         return after.with_(torch.cat((after.hidden[:, : after.last], mended), 1))
 
     def after_step(self, hidden: Tensor, layer: int, notes: Mapping[str, Tensor]) -> Tensor:
-        """Mend a token that is being written."""
+        """Correct the state of a token during generation."""
         if str(layer) not in self.repairs:
             return hidden
         return self.repairs[str(layer)](hidden, notes[_note(self._sources[layer])])
@@ -149,7 +150,7 @@ class RcpReducer(VisualReducer):
         return uniform.logit().to(logits)
 
     def _of_image(self, kept: Tensor, stream: Stream) -> Tensor:
-        """Return which patches of the image are kept, (B, N)."""
+        """Return the mask of kept patches of the image, (B, N)."""
         places = stream.patches.where(stream.patches >= 0, self._patches)
         return kept.new_zeros(len(kept), self._patches + 1).scatter(1, places, kept)[:, :-1]
 
@@ -166,7 +167,7 @@ def _note(layer: int) -> str:
 
 
 def _left(stream: Stream) -> Tensor:
-    """Return 1 for visual tokens that no layer dropped yet, (B, n)."""
+    """Return 1 for visual tokens that no layer has dropped, else 0, (B, n)."""
     if stream.shares is not None:
         return stream.shares[:, stream.visual]
     ones = torch.ones_like(stream.hidden[:, stream.visual, 0])

@@ -1,11 +1,11 @@
-"""gradient-ascent: the client steps up the loss of the examples to forget, once.
+"""gradient-ascent: the client takes one gradient ascent step on the loss of the examples to forget.
 
-Idea: a step against the last direction that the examples had undoes some of what they did.
+Idea: a step against the descent direction of the examples undoes part of their effect.
 Equation: w' = w + s g(w), g the mean gradient of the examples to forget at the last weights w, s the server's rate
 Assumes: the client still has the examples; it trains with its own dropout and defenses.
-Leaks: the update is the gradient of those examples alone, which no other example hides.
-Fails: nobody knows whether the example is forgotten; many steps destroy the model.
-Source: the simplest of the ways in Halimi et al. 2022, arXiv 2207.05521, of which only the idea is used.
+Leaks: the update is the gradient of those examples alone, without other examples to hide them.
+Fails: it is unknown whether the example is forgotten; many steps destroy the model.
+Source: the simplest method in Halimi et al. 2022, arXiv 2207.05521, of which only the idea is used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class GradientAscentConfig(Config):
 @final
 @component("gradient-ascent", summary="unlearning: one step up the loss of what is forgotten", related="2207.05521")
 class GradientAscent(Unlearning[GradientAscentConfig]):
-    """One round more, of one client. Two global models hold the same as its update, but for rounding."""
+    """One additional round of one client. Two global models contain the same as its update, up to rounding."""
 
     is_one_step: ClassVar[bool] = True
 
     def forget(self, request: Request) -> Sequence[Shown]:
-        """Return the step with its sign turned: the gradient of the examples to forget."""
+        """Return the negated step: the gradient of the examples to forget."""
         round_ = request.rounds + 1
         weights = request.weights(round_)
         update, truth = request.update(round_, weights, "forgotten")

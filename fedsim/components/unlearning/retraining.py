@@ -1,10 +1,11 @@
-"""retraining: the federation trains again from its first weights, without the examples to forget.
+"""retraining: the federation trains again from its initial weights, without the examples to forget.
 
-Idea: a model that never saw an example holds nothing of it. Who keeps the old model, or the old updates, has both.
-Equation: k g_f = n g - (n - k) g', g and g' the means over n examples and over the n - k that stay
-Assumes: the server knows n, k, its rate and the first weights, and both trainings differ in little but the examples.
-Leaks: g_f, the mean gradient of what is forgotten: exactly in round 1 of full batches without dropout and noise.
-Fails: draws that are new, as of batches, masks and noise, stand in the difference n times as large.
+Idea: a model that never saw an example contains no information about it. A server that keeps the old model or updates
+    has both versions.
+Equation: k g_f = n g - (n - k) g', g and g' the means over n examples and over the remaining n - k
+Assumes: the server knows n, k, its rate and the initial weights, and both trainings differ in little but the examples.
+Leaks: g_f, the mean gradient of the forgotten examples: exactly in round 1 of full batches without dropout and noise.
+Fails: new random draws of batches, masks and noise appear in the difference, multiplied by n / k.
 Source: exact unlearning, Cao and Yang 2015, IEEE S&P; the difference is elementary.
 """
 
@@ -28,10 +29,10 @@ class RetrainingConfig(Config):
 @final
 @component("retraining", summary="unlearning: train again without what is forgotten (exact)")
 class Retraining(Unlearning[RetrainingConfig]):
-    """The server compares the client's updates round by round, or, of sums alone, the two last global models."""
+    """The server compares the client's updates per round or, with sums alone, the two final global models."""
 
     def forget(self, request: Request) -> Sequence[Shown]:
-        """Return the gradients that are missing."""
+        """Return the estimated gradients of the forgotten examples."""
         if request.sees == "sum":
             return (_between_models(request),)
         return tuple(_between_updates(request, round_) for round_ in request.watched)
@@ -47,7 +48,7 @@ def _between_updates(request: Request, round_: int) -> Shown:
 
 
 def _between_models(request: Request) -> Shown:
-    """Take the mean step of each training for a mean gradient, which it is after one round."""
+    """Estimate the gradient from the mean step of each training, which equals the mean gradient after one round."""
     rounds, first = request.rounds, request.weights(1)
     last, again = request.weights(rounds + 1), request.retrained(rounds + 1)
     whole, rest = ({name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again))
@@ -56,5 +57,5 @@ def _between_models(request: Request) -> Shown:
 
 
 def _missing(whole: Tensors, n: int, rest: Tensors, stay: int, k: int) -> dict[str, Tensor]:
-    """Return the mean that k examples add to that of the others."""
+    """Return the mean over the k missing examples, from the means over n and over `stay` examples."""
     return {name: (n * whole[name] - stay * rest[name]) / k for name in whole}

@@ -1,1 +1,1 @@
-"""Hook unmasker: fills in masked places of a text, several at once and in any order."""
+"""Hook unmasker: fills masked positions of a text, several per step and in any order."""

@@ -1,4 +1,4 @@
-"""Filling in block by block: what is proposed at each masked place, how sure the model is, and which ones stay."""
+"""Blockwise unmasking: proposals at masked positions, their confidence, and which of them are written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVENTS = frozenset({"unmasked", "masked", "positions"})
 
 
 class ProposalConfig(Config):
-    """Settings of what is proposed at a masked place, and of how sure the model is."""
+    """Settings of proposals at masked positions and of their confidence."""
 
     temperature: float = Field(default=0.0, ge=0, description="T of the draws; at 0 the likeliest token is proposed")
     confidence: Literal["drawn", "max", "margin", "entropy", "random"] = Field(
@@ -29,7 +29,7 @@ class ProposalConfig(Config):
 
 
 class BlockConfig(ProposalConfig):
-    """Settings of filling in block by block."""
+    """Settings of blockwise unmasking."""
 
     block: int | None = Field(
         default=None, ge=1, description="places of a block; blocks are filled in from left to right. absent: one block"
@@ -41,32 +41,32 @@ UnmaskingT = TypeVar("UnmaskingT", bound=Unmasking)
 
 
 class Proposed(NamedTuple):
-    """What the model proposes at places of a row, and how sure it is, in double precision."""
+    """Proposed tokens at positions of a row, and their confidence, in double precision."""
 
     places: tuple[int, ...]
     tokens: Tensor
     confidence: Tensor
 
     def taken(self, chosen: Sequence[int]) -> dict[int, int]:
-        """Return the tokens of those that are chosen, by their numbers, at their places."""
+        """Return the chosen tokens, given by index, as a mapping from position to token."""
         return {self.places[number]: int(self.tokens[number]) for number in chosen}
 
 
 def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, generator: torch.Generator) -> Proposed:
-    """Propose a token at each place; of equal scores the token numbered first.
+    """Propose a token at each position; ties go to the lower token id.
 
     Args:
-        scores: of each of the places, (n, V).
-        places: which are masked and may be written.
+        scores: scores of the positions, (n, V).
+        places: masked positions that may be written.
         config: temperature and confidence.
-        generator: the row's.
+        generator: random source of the row.
     """
     tokens = noised(scores, config.temperature, generator).argmax(-1)
     return Proposed(places, tokens, confidences(scores.double().softmax(-1), tokens, config, generator))
 
 
 def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Return scores in double precision whose largest one is a draw at a temperature."""
+    """Add Gumbel noise to scores, in double precision, so that the argmax is a sample at the given temperature."""
     doubles = scores.double()
     if temperature == 0:
         return doubles.clone()
@@ -77,7 +77,7 @@ def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Te
 
 
 def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator: torch.Generator) -> Tensor:
-    """Return how sure the model is at each place, of odds (n, V) without the noise of a draw."""
+    """Return the confidence at each position from probabilities (n, V) without Gumbel noise."""
     match config.confidence:
         case "drawn":
             return odds.gather(-1, tokens[:, None])[:, 0]
@@ -93,17 +93,17 @@ def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator:
 
 
 def surest(confidence: Tensor, count: int) -> list[int]:
-    """Return the numbers of the surest places, of equal ones the first."""
+    """Return the indices of the most confident positions; ties go to the lower index."""
     return confidence.sort(descending=True, stable=True).indices[:count].tolist()
 
 
 def schedule(masked: int, steps: int) -> tuple[int, ...]:
-    """Return how many places each step writes, without steps that would write none."""
+    """Return the number of positions that each step writes, without steps that write none."""
     return tuple(masked // steps + (step < masked % steps) for step in range(min(masked, steps)))
 
 
 def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ...]:
-    """Return the masked places of a row's first block that has any."""
+    """Return the masked positions of a row's first block that has any."""
     begin, masked = state.begins[row], state.masked[row]
     if block is None:
         return masked
@@ -112,7 +112,7 @@ def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ..
 
 
 def steps_of_block(state: Unmasking, row: int, block: int | None, steps: int | None) -> int | None:
-    """Return the steps of each block of a row; None where no number is given for the whole answer.
+    """Return the number of steps per block of a row; None if `steps` is None.
 
     Raises:
         FedsimError: the steps are no multiple of the number of blocks.
@@ -130,10 +130,10 @@ def steps_of_block(state: Unmasking, row: int, block: int | None, steps: int | N
 
 
 def check_blocks(state: Unmasking, block: int | None) -> None:
-    """Check that blocks fit the answers.
+    """Check that the block size divides the answer lengths.
 
     Raises:
-        FedsimError: they do not.
+        FedsimError: it does not.
     """
     lengths = {len(text) - begin for text, begin in zip(state.tokens, state.begins, strict=True)}
     for length in lengths if block else ():
@@ -144,14 +144,14 @@ def check_blocks(state: Unmasking, block: int | None) -> None:
 
 
 class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
-    """Fills in answers that blocks divide."""
+    """Base class: unmasks answers whose length is a multiple of the block size."""
 
     def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
-            FedsimError: the block does not divide an answer, the model has no mask token, or answers of another length
-                are given.
+            FedsimError: the block does not divide an answer, the model has no mask token, or given answers differ in
+                length.
             CannotContinue: the model cannot read some prompts with their answers.
         """
         begun = super().begin(model, condition, context)
@@ -160,15 +160,15 @@ class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmaski
 
 
 class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
-    """Fills in a block with one pass a step; derive from it and say which proposals stay."""
+    """Base class: unmasks a block with one pass per step; subclasses select the proposals to write."""
 
     counts: ClassVar[frozenset[str]] = _EVENTS
 
     def step(self, model: nn.Module, state: UnmaskingT, context: GenerationContext) -> tuple[UnmaskingT, list[Event]]:
-        """Write some masked places of each row's block.
+        """Write some masked positions of each row's block.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
         new = [proposal.taken(self.choose(proposal.confidence, state, row)) for row, proposal in enumerate(proposed)]
@@ -177,7 +177,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
     def proposals(
         self, scores: Sequence[Tensor], state: UnmaskingT, generators: Sequence[torch.Generator]
     ) -> tuple[UnmaskingT, list[Proposed]]:
-        """Return the state with what it remembers of this step, and what is proposed in each row's block."""
+        """Return the updated state and the proposals in each row's block."""
         proposed: list[Proposed] = []
         for row, (score, generator) in enumerate(zip(scores, generators, strict=True)):
             places = block_places(state, row, self.config.block)
@@ -186,18 +186,18 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
 
     @abstractmethod
     def choose(self, confidence: Tensor, state: UnmaskingT, row: int) -> list[int]:
-        """Return the numbers of the proposals of a row that stay, at least one."""
+        """Return the indices of a row's proposals to write, at least one."""
 
     def after(self, state: UnmaskingT) -> UnmaskingT:
-        """Return the state as the next step needs it."""
+        """Return the state for the next step."""
         return state
 
 
 class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
-    """Fills in a block, and remembers nothing but the texts."""
+    """Base class: unmasks a block without state besides the texts."""
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
             FedsimError: the block does not divide an answer.
@@ -207,7 +207,7 @@ class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
 
 
 def events(state: Unmasking, new: Sequence[dict[int, int]]) -> list[Event]:
-    """Count what a step with one whole pass did to each row."""
+    """Return the counts of a step with one full pass, for each row."""
     return [
         Event(unmasked=len(filled), masked=len(masked), positions=len(tokens))
         for filled, masked, tokens in zip(new, state.masked, state.tokens, strict=True)

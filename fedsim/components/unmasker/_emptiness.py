@@ -1,4 +1,4 @@
-"""Whether a text with gaps can be completed to one of a grammar: is its intersection with a regular language empty?"""
+"""Emptiness test for the intersection of a context-free grammar with the regular language of a text with gaps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from fedsim.components.unmasker._grammar import Grammar
 
-Place = tuple[str, ...] | None  # the symbols that a token spells, nothing for the end; None where it is masked
+Place = tuple[str, ...] | None  # the symbols of a token, () for the end; None if masked
 Gap = Literal["exact", "any"]
 MASKED: Place = None
 END: Place = ()
@@ -18,14 +18,14 @@ END: Place = ()
 
 @dataclass(frozen=True)
 class Automaton:
-    """A regular language: edges from state to state by a symbol, state 0 begins."""
+    """A regular language: edges between states by a symbol; state 0 is the initial state."""
 
     edges: frozenset[tuple[int, str, int]]
     finals: frozenset[int]
 
 
 class Derivation(NamedTuple):
-    """A name derives some text that leads from one state to another."""
+    """A nonterminal that derives a text leading from one state to another."""
 
     begin: int
     name: str
@@ -33,14 +33,14 @@ class Derivation(NamedTuple):
 
 
 def completions(pattern: Sequence[Place], alphabet: Iterable[str], gap: Gap, *, ends: bool) -> Automaton:
-    """Return the texts that a pattern can become.
+    """Return the language of all texts that a pattern can become.
 
     Args:
-        pattern: places in their order; what stands behind the first end counts no more.
-        alphabet: symbols that may stand at masked places.
-        gap: exact: a masked place becomes one symbol, or the end where everything behind is masked or an end. any:
-            a masked place becomes any text; where none is left, the text is what stands there.
-        ends: whether texts may end before the last place; with gap = any a masked place may be empty anyway.
+        pattern: positions in order; everything after the first end is ignored.
+        alphabet: symbols allowed at masked positions.
+        gap: exact: a masked position becomes one symbol, or the end if all later positions are masked or an end. any: a
+            masked position becomes any text; without masked positions the text is fixed.
+        ends: whether texts may end before the last position; with gap = any a masked position may be empty anyway.
     """
     symbols, places = list(alphabet), list(pattern)
     end = next((place for place, token in enumerate(places) if token == END), None)
@@ -74,9 +74,9 @@ def _any(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
 
 
 def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
-    """Return symbols of a text that grammar and automaton share; None where there is none.
+    """Return the symbols of a text in both grammar and automaton; None if there is none.
 
-    Bottom up: an item (p, A, q) says that A derives some text that leads from p to q. Each keeps where it came from.
+    Bottom-up: an item (p, A, q) means that A derives a text leading from p to q. Each item stores its origin.
     """
     rules, derived = _rules_by_part(grammar), _Derived()
     for p, symbol, q in automaton.edges:
@@ -102,7 +102,7 @@ def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
 
 
 class _Derived:
-    """Items so far: where each came from, those that wait, and for those that do not, their other ends."""
+    """Derived items with their origins, a queue of unprocessed items, and an index of processed ones."""
 
     def __init__(self) -> None:
         self.came: dict[Derivation, tuple[Derivation, ...] | str] = {}
@@ -111,13 +111,13 @@ class _Derived:
         self.begins: dict[tuple[str, int], list[int]] = defaultdict(list)
 
     def add(self, item: Derivation, source: tuple[Derivation, ...] | str) -> None:
-        """Note an item that is new."""
+        """Add an item unless it is known."""
         if item not in self.came:
             self.came[item] = source
             self.work.append(item)
 
     def take(self) -> Derivation:
-        """Return an item that waits, which others can be joined with from now on."""
+        """Pop an unprocessed item and add it to the index."""
         item = self.work.pop()
         self.ends[item.name, item.begin].append(item.end)
         self.begins[item.name, item.end].append(item.begin)
@@ -125,7 +125,7 @@ class _Derived:
 
 
 class _Rules(NamedTuple):
-    """Rules of a grammar by a part of their right side."""
+    """Rules of a grammar, indexed by a symbol of their right side."""
 
     symbols: dict[str, list[str]]
     units: dict[str, list[str]]
@@ -147,7 +147,7 @@ def _rules_by_part(grammar: Grammar) -> _Rules:
 
 
 def _spelled(item: Derivation, came: dict[Derivation, tuple[Derivation, ...] | str]) -> list[str]:
-    """Return the symbols that an item derives; without recursion, since texts may be long."""
+    """Return the symbols that an item derives; iterative, because texts may be long."""
     word: list[str] = []
     left = [item]
     while left:

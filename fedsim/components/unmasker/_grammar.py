@@ -1,11 +1,11 @@
-"""Context-free grammars: read from text, and brought into rules of four short shapes.
+"""Context-free grammars: parsed from text, and normalised to rules of four forms.
 
     Value = "d" | "[" List "]"
     List = Value | Value "," List
     Rest = | "," Value Rest
 
-A rule names what stands on its left, then alternatives; an empty one derives the empty text. The first rule begins.
-Text in quotes stands for its characters; a number stands for the token of this number.
+A rule has a name on its left side, then alternatives; an empty alternative derives the empty text. The first rule is
+the start. Quoted text is a sequence of characters; a number is the token with this id.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PIECE = re.compile(r'\s*(?:"([^"]*)"|(\d+)|([A-Za-z_]\w*)|(\|)|(\S))')
 
 @dataclass(frozen=True)
 class Grammar:
-    """Rules A -> B C, A -> B, A -> a and A -> nothing.
+    """Rules of the forms A -> B C, A -> B, A -> a and A -> empty.
 
     Attributes:
-        start: where every text begins.
+        start: start symbol.
         pairs: (A, B, C).
         units: (A, B).
         terminals: (A, a).
@@ -45,29 +45,29 @@ class Grammar:
         return frozenset(terminal for _, terminal in self.terminals)
 
 
-Body = tuple[tuple[bool, str], ...]  # of each symbol, whether it is a terminal, and which
+Body = tuple[tuple[bool, str], ...]  # for each symbol, whether it is a terminal, and its name
 
 
 def token_symbol(token: int) -> str:
-    """Return the terminal that stands for a token without text."""
+    """Return the terminal of a token without text."""
     return f"#{token}"
 
 
 @lru_cache(maxsize=16)
 def read_grammar(text: str) -> Grammar:
-    """Read a grammar and bring it into its short shapes.
+    """Parse a grammar and normalise it.
 
     Raises:
-        FedsimError: it cannot be read, names a rule that there is none of, or derives no text at all.
+        FedsimError: a syntax error, an undefined rule name, or an empty language.
     """
     return short_grammar(read_rules(text))
 
 
 def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
-    """Bring rules into their short shapes; the first one begins.
+    """Normalise rules; the first rule is the start.
 
     Raises:
-        FedsimError: a rule names one that there is none of, or they derive no text at all.
+        FedsimError: an undefined rule name, or an empty language.
     """
     names = {name for name, _ in rules}
     for name, body in rules:
@@ -86,7 +86,7 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
 
 
 def read_rules(text: str) -> list[tuple[str, Body]]:
-    """Return every alternative with the name on its left.
+    """Return each alternative with the name on its left side.
 
     Raises:
         FedsimError: a line is no rule.
@@ -121,7 +121,7 @@ def _bodies(right: str, number: int) -> list[Body]:
 
 
 def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
-    """Split long alternatives; equal rests share a name, so that few are added."""
+    """Split long alternatives; equal suffixes share a nonterminal."""
     pairs: set[tuple[str, str, str]] = set()
     units: set[tuple[str, str]] = set()
     terminals: set[tuple[str, str]] = set()
@@ -155,7 +155,7 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
 
 
 def _generating(grammar: Grammar) -> set[str]:
-    """Return the names that derive some text."""
+    """Return the nonterminals that derive some text."""
     generating = {name for name, _ in grammar.terminals} | set(grammar.empties)
     while True:
         more = {a for a, b in grammar.units if b in generating} | {
@@ -167,7 +167,7 @@ def _generating(grammar: Grammar) -> set[str]:
 
 
 def _without_useless(grammar: Grammar) -> Grammar:
-    """Leave out names that derive no text, and those that no text comes from."""
+    """Remove nonterminals that derive no text, and those unreachable from the start."""
     alive = _generating(grammar)
     pairs = {pair for pair in grammar.pairs if set(pair) <= alive}
     units = {unit for unit in grammar.units if set(unit) <= alive}

@@ -1,4 +1,4 @@
-"""Context-free grammars in the language of package lark, without the lexer: terminals are spelled sign by sign."""
+"""Context-free grammars in lark's syntax, without the lexer: terminals are expanded to characters."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from fedsim.components.unmasker._grammar import Body, Grammar, short_grammar
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 
-_SIGNS = [chr(code) for code in range(32, 127)] + ["\n", "\t"]  # what a terminal that is an expression may stand for
+_SIGNS = [chr(code) for code in range(32, 127)] + ["\n", "\t"]  # characters that a regex terminal may match
 
 
 @lru_cache(maxsize=16)
 def read_lark(text: str, start: str = "start") -> Grammar:
-    """Read a grammar of lark.
+    """Parse a lark grammar.
 
     Raises:
         MissingExtra: package lark is not installed.
-        FedsimError: lark cannot read it, or it needs a lexer: for signs to ignore, or expressions for several signs.
+        FedsimError: lark rejects it, or it needs a lexer: for ignored characters, or expressions of several characters.
     """
     try:
         lark: Any = importlib.import_module("lark")
@@ -43,7 +43,7 @@ def read_lark(text: str, start: str = "start") -> Grammar:
 
 
 def _texts(terminal: Any) -> Iterator[Body]:
-    """Yield the texts that a terminal stands for."""
+    """Yield the texts that a terminal matches."""
     pattern = terminal.pattern
     if type(pattern).__name__ == "PatternStr" and not pattern.flags:
         yield tuple((True, sign) for sign in pattern.value)

@@ -1,4 +1,4 @@
-"""Filling in block by block with guesses that may be taken back: only where a block ends are they written."""
+"""Blockwise unmasking with revisable guesses, which are written only at the end of a block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.core.types import Event
 
 
 class RevisingConfig(BlockConfig):
-    """Settings of filling in with guesses."""
+    """Settings of unmasking with revisable guesses."""
 
     steps: int | None = Field(
         default=None, ge=1, description="steps for the whole answer, shared by its blocks; absent: as many as places"
@@ -28,12 +28,12 @@ RevisingConfigT = TypeVar("RevisingConfigT", bound=RevisingConfig)
 
 
 class Guesses(NamedTuple):
-    """What the model is shown at places of a block.
+    """Tokens shown to the model at positions of a block.
 
     Attributes:
-        tokens: by place; the others are masked.
-        confidence: how sure the model was of each when it proposed it.
-        taken: steps in this block.
+        tokens: by position; all other positions are masked.
+        confidence: the model's confidence in each token when it was proposed, by position.
+        taken: number of steps in this block.
     """
 
     tokens: Mapping[int, int] = {}
@@ -41,12 +41,12 @@ class Guesses(NamedTuple):
     taken: int = 0
 
     def of(self, places: Sequence[int]) -> Guesses:
-        """Return those at some places alone, a step later."""
+        """Return the guesses at some positions, with one more step counted."""
         tokens = {place: self.tokens[place] for place in places}
         return Guesses(tokens, {place: self.confidence[place] for place in places}, self.taken + 1)
 
     def joined(self, proposed: Proposed) -> Guesses:
-        """Return them with everything that is proposed."""
+        """Return the guesses together with all proposals."""
         tokens = dict(zip(proposed.places, proposed.tokens.tolist(), strict=True))
         confidence = dict(zip(proposed.places, proposed.confidence.tolist(), strict=True))
         return Guesses({**self.tokens, **tokens}, {**self.confidence, **confidence}, self.taken)
@@ -54,32 +54,32 @@ class Guesses(NamedTuple):
 
 @dataclass(frozen=True)
 class Revised(Unmasking):
-    """Texts, and the guesses in the block of each, whose places count as masked until it ends."""
+    """Texts, and the guesses in each row's block, whose positions count as masked until the block ends."""
 
     guesses: tuple[Guesses, ...]
 
 
 class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
-    """Fills in a block with one pass a step; derive from it and say which guesses stay until the next step."""
+    """Base class: unmasks a block with one pass per step; subclasses select the guesses to keep."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "remasked"})
 
     @abstractmethod
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
-        """Return the guesses behind a step, not the last one of a block.
+        """Return the guesses after a step that is not the last of a block.
 
         Args:
-            before: what the model was shown.
-            proposed: at all other places of the block.
-            steps: of the block.
-            generator: the row's.
+            before: tokens shown to the model.
+            proposed: proposals at all other positions of the block.
+            steps: number of steps of the block.
+            generator: random source of the row.
         """
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Revised:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
-            FedsimError: the block does not divide an answer, or the blocks not the steps.
+            FedsimError: the block does not divide an answer, or the number of blocks does not divide the steps.
             CannotContinue: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
@@ -88,10 +88,10 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
         return Revised(begun.tokens, begun.begins, begun.masked, (Guesses(),) * len(begun))
 
     def step(self, model: nn.Module, state: Revised, context: GenerationContext) -> tuple[Revised, list[Event]]:
-        """Revise the guesses of each row, and write them where its block ends.
+        """Revise the guesses of each row, and write them at the end of its block.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         shown = [
             tuple(guesses.tokens.get(place, token) for place, token in enumerate(text))

@@ -1,11 +1,13 @@
-"""cfg-constrained: a token is written only if the text with its gaps can still be completed to one of a grammar.
+"""cfg-constrained: writes a token only if the text with its gaps can still be completed to a text of a grammar.
 
-Idea: places are written in any order, so a prefix check is not enough; what is written and the gaps between it are a
-    regular language, and whether it shares a text with a grammar can be decided.
-Equation: write v at i if L(G) and R(x, x_i = v) share a text; else rule v out at i for good, and take the next surest.
-Assumes: a model that fills in masked places; a grammar that some text of the answer's length belongs to.
-Leaks: rejections say how often the model wanted to leave the grammar, which known and unknown texts do differently.
-Fails: with gap = any, masked places may be too few for what is missing; with tokens of several signs no gap is exact.
+Idea: positions are written in any order, so a prefix check is insufficient; a text with gaps is a regular language,
+    whose intersection with a context-free grammar can be tested for emptiness.
+Equation: write v at i if L(G) and R(x, x_i = v) intersect; else rule v out at i permanently, and try the next most
+    confident token.
+Assumes: a model that fills masked positions; a grammar with a text of the answer's length.
+Leaks: rejections show how often the model's choice violated the grammar, which differs for known and unknown texts.
+Fails: with gap = any, the number of masked positions may be too small; with tokens of several characters no gap is
+    exact.
 Source: Muendler et al. 2025, arXiv 2508.10111, without its lexing; exact gaps are an addition.
 """
 
@@ -55,7 +57,7 @@ class CfgConstrainedConfig(BlockConfig):
 
 @dataclass(frozen=True)
 class Constrained(Unmasking):
-    """Texts; of each, places with tokens that are ruled out, and how many were rejected."""
+    """Texts, with the (position, token) pairs ruled out and the number of rejections of each."""
 
     ruled_out: tuple[frozenset[tuple[int, int]], ...]
     rejected: tuple[int, ...]
@@ -63,10 +65,10 @@ class Constrained(Unmasking):
 
 @dataclass(frozen=True)
 class _Alphabet:
-    """What tokens spell.
+    """Symbols of the model's tokens.
 
     Attributes:
-        spells: of each token, its symbols; none where it can stand in no text of the grammar; END ends a text.
+        spells: symbols of each token; None if it can occur in no text of the grammar; END for stop tokens.
         tokens: a token for each symbol.
     """
 
@@ -79,7 +81,7 @@ class _Alphabet:
 
     @property
     def end(self) -> int:
-        """The first token that ends a text; -1 where there is none."""
+        """The first stop token; -1 if there is none."""
         return self.spells.index(END) if self.ends else -1
 
 
@@ -109,15 +111,15 @@ class _Alphabet:
     ),
 )
 class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
-    """Writes the surest tokens that leave a way to a text of the grammar."""
+    """Writes the most confident tokens that leave a completion in the grammar."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "calls", "rejected", "completed"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Constrained:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
-            FedsimError: the grammar cannot be read, or the block does not divide an answer.
+            FedsimError: the grammar is invalid, or the block does not divide an answer.
             CannotContinue: the model cannot read some prompts, or the grammar has no text for some answers.
         """
         grammar = self._grammar()
@@ -132,10 +134,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         return state
 
     def step(self, model: nn.Module, state: Constrained, context: GenerationContext) -> tuple[Constrained, list[Event]]:
-        """Write the surest tokens of each row that may stand.
+        """Write the most confident admissible tokens of each row.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers, or there are too few places for what is missing.
+            CannotContinue: scores of some rows are not finite, or no admissible token remains and gap is 'any'.
         """
         grammar, every = self._grammar(), self.place_scores(model, state)
         alphabet = self._alphabet(mask_token_of(model), every[0].shape[-1], grammar, context)
@@ -156,7 +158,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
     def _write(
         self, row_state: _Row, scores: Tensor, grammar: Grammar, alphabet: _Alphabet, generator: torch.Generator
     ) -> None:
-        """Write as many of the surest tokens as a step may."""
+        """Write up to `at_once` of the most confident admissible tokens."""
         places = block_places(row_state.state, 0, self.config.block)
         odds = scores[list(places)].double().softmax(-1)
         wanted = noised(scores[list(places)], self.config.temperature, generator)
@@ -182,7 +184,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 return
 
     def _try(self, row_state: _Row, place: int, token: int, grammar: Grammar, alphabet: _Alphabet) -> bool:
-        """Write a token if it leaves a way to a text of the grammar; else rule it out."""
+        """Write a token if a completion in the grammar remains, else rule it out; return whether it was written."""
         written = {place: token}
         is_end = alphabet.spells[token] == END
         if is_end:
@@ -197,10 +199,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         return False
 
     def _complete(self, row_state: _Row, row: int, grammar: Grammar, alphabet: _Alphabet) -> None:
-        """Write the shortest choice of the grammar at all places that are masked.
+        """Write the grammar's own completion at all masked positions.
 
         Raises:
-            CannotContinue: gaps are not exact, so that it may not fit.
+            CannotContinue: gap is 'any', where the completion need not fit.
         """
         if self.config.gap == "any":
             raise CannotContinue(
@@ -222,7 +224,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         )
 
     def _completion(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> list[str] | None:
-        """Return the symbols of a text that a row can become."""
+        """Return the symbols of a text that a row can become; None if there is none."""
         masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
         pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
         if any(letter is None and place not in masked for letter, place in zip(pattern, answer, strict=True)):
@@ -235,16 +237,16 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         return read(self.config.grammar)
 
     def _alphabet(self, mask: int, count: int, grammar: Grammar, context: GenerationContext) -> _Alphabet:
-        """Return what each of the tokens spells that the model scores.
+        """Return the symbols of each token that the model scores.
 
         Args:
-            mask: token of masked places, which spells nothing.
-            count: of tokens.
-            grammar: its signs are those that count.
-            context: names the tokens that end a text, and the tokenizer.
+            mask: mask token, which has no symbols.
+            count: number of tokens.
+            grammar: provides the alphabet.
+            context: provides the stop tokens and the tokenizer.
 
         Raises:
-            FedsimError: gaps are exact and a token of the grammar spells several signs.
+            FedsimError: gaps are exact and no token spells a single symbol of the grammar.
         """
         assert context.limits is not None, "who fills in has limits"
         known = count if context.tokenizer is None else context.tokenizer.vocabulary
@@ -268,7 +270,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         return _Alphabet(tuple(spells), tokens)
 
     def _spelled(self, token: int, grammar: Grammar, tokenizer: Tokenizer | None) -> tuple[str, ...] | None:
-        """Return the signs of a token; None where it can stand in no text of the grammar."""
+        """Return the symbols of a token; None if it can occur in no text of the grammar."""
         spell = (token_symbol(token),) if tokenizer is None else tuple(tokenizer.decode([token]))
         is_long = self.config.gap == "exact" and len(spell) > 1
         return spell if spell and set(spell) <= grammar.alphabet and not is_long else None
@@ -289,12 +291,12 @@ class _Row:
         self._masked = len(self.state.masked[0])
 
     def reject(self, place: int, token: int) -> None:
-        """Rule a token out: with more places written no more texts become possible."""
+        """Rule a token out permanently: writing more positions only removes completions."""
         ruled_out, rejected = self.state.ruled_out[0] | {(place, token)}, self.state.rejected[0] + 1
         self.state = replace(self.state, ruled_out=(ruled_out,), rejected=(rejected,))
 
     def event(self, positions: int) -> Event:
-        """Count what the step did."""
+        """Return the counts of the step."""
         return Event(
             unmasked=len(self.new),
             masked=self._masked,

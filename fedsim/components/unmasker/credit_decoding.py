@@ -1,12 +1,13 @@
-"""credit-decoding: tokens that were the likeliest in many steps get a bonus, and pass the threshold earlier.
+"""credit-decoding: adds a bonus to tokens that were the most likely in many steps, so they pass the threshold earlier.
 
-Idea: the final token is often the likeliest long before it is likely enough; the steps in between are redundant.
+Idea: the final token is often the most likely one long before it reaches the threshold; the steps between are
+    redundant.
 Equation: C_iv <- beta C_iv, then C_iv += p_iv^gamma for v = argmax p_i; q = softmax(z + alpha log(1 + C)); write i if
-    max_v q_iv >= tau, and at least the surest. Credit begins at 0 in each block. Tuning-free: gamma = 1, and alpha =
-    beta = the share of the block that is written.
-Assumes: a model that fills in masked places. Nothing is trained.
-Leaks: text that the model knows takes fewer steps still; credit holds rejected tokens, and ends with the text.
-Fails: where equal choices alternate no credit gathers; a wrong token that keeps its rank is written earlier too.
+    max_v q_iv >= tau, and at least the most confident. Credit starts at 0 in each block. Tuning-free: gamma = 1, and
+    alpha = beta = the share of the block that is written.
+Assumes: a model that fills masked positions. No training.
+Leaks: memorised text needs even fewer steps; credit contains rejected tokens, and is deleted with the text.
+Fails: if equal choices alternate, no credit accumulates; a wrong token that stays on top is written earlier too.
 Source: "CreditDecoding", 2025, arXiv 2510.06133, with the constants of its final version.
 """
 
@@ -52,8 +53,8 @@ class Credited(Unmasking):
     """Texts, and the credit of their open blocks.
 
     Attributes:
-        credit: of each row, places of the text by tokens, (T, V), 0 outside the block; None before the first step.
-        block: of each row, the first place of the block that the credit belongs to; -1 before the first step.
+        credit: per row, positions of the text by tokens, (T, V), 0 outside the block; None before the first step.
+        block: per row, the first position of the block that the credit belongs to; -1 before the first step.
     """
 
     credit: tuple[Tensor | None, ...]
@@ -81,10 +82,10 @@ class Credited(Unmasking):
     ),
 )
 class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
-    """Writes the places of a block above a threshold, by odds that remember earlier steps."""
+    """Writes the positions of a block above a threshold, by probabilities that include earlier steps."""
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Credited:
-        """Return the prompts with masked places behind them, and no credit.
+        """Return the prompts followed by masked positions, without credit.
 
         Raises:
             FedsimError: the block does not divide an answer.
@@ -97,7 +98,7 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
     def proposals(
         self, scores: Sequence[Tensor], state: Credited, generators: Sequence[torch.Generator]
     ) -> tuple[Credited, list[Proposed]]:
-        """Return the state with the credit of this step, and what is proposed with it."""
+        """Return the state with this step's credit, and the proposals under the bonus."""
         proposed: list[Proposed] = []
         credits: list[Tensor] = []
         blocks: list[int] = []
@@ -115,17 +116,17 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         return replace(state, credit=tuple(credits), block=tuple(blocks)), proposed
 
     def choose(self, confidence: Tensor, state: Credited, row: int) -> list[int]:
-        """Return those above the threshold, or the surest."""
+        """Return the positions above the threshold, else the most confident one."""
         above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return above or surest(confidence, 1)
 
     def earned(self, credit: Tensor, scores: Tensor, places: Sequence[int], written: float) -> Tensor:
-        """Return the credit (T, V) after a step: a decay, and what the likeliest tokens of some places earn.
+        """Return the credit (T, V) after a step: decayed, plus the step's gains of the most likely tokens.
 
         Args:
-            credit: before the step.
-            scores: of the model, without any bonus, (T, V).
-            places: that are masked in the block.
+            credit: credit before the step.
+            scores: scores of the model without bonus, (T, V).
+            places: masked positions of the block.
             written: share of the block that is written.
         """
         is_free = self.config.form == "tuning-free"

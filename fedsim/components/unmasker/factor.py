@@ -1,10 +1,11 @@
-"""factor: write as many of the surest places of a block as their own doubt allows.
+"""factor: writes as many of a block's most confident positions as their joint uncertainty allows.
 
-Idea: the doubt 1 - c of n places written together adds up, so more places ask for more confidence.
-Equation: with c sorted falling, write the n surest, n the largest with (n + 1) (1 - c_(n)) < f, and at least one.
-Assumes: a model that fills in masked places; confidences that are probabilities.
-Leaks: a text that the model knows takes fewer steps: the trace shows its confidence, step by step.
-Fails: like a threshold, places that each are likely and together are not.
+Idea: the uncertainties 1 - c of n positions written together add up, so more positions need higher confidence.
+Equation: with c sorted descending, write the n most confident, n the largest with (n + 1) (1 - c_(n)) < f, and at least
+    one.
+Assumes: a model that fills masked positions; confidences that are probabilities.
+Leaks: memorised text takes fewer steps: the trace shows the model's confidence, step by step.
+Fails: like a threshold, for positions that are likely individually but not jointly.
 Source: Wu et al. 2025, arXiv 2505.22618, the rule of its theorem on greedy parallel decoding.
 """
 
@@ -42,10 +43,10 @@ class FactorConfig(BlockConfig):
     ),
 )
 class Factor(Stateless[FactorConfig]):
-    """Writes the places of a block whose common doubt is small enough."""
+    """Writes the positions of a block whose joint uncertainty is small enough."""
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
-        """Return the surest, as many as the rule allows."""
+        """Return as many of the most confident positions as the rule allows."""
         ordered = confidence.sort(descending=True, stable=True).values
         doubts = torch.arange(2, len(ordered) + 2) * (1 - ordered)
         allowed = (doubts < self.config.factor).nonzero().flatten().tolist()

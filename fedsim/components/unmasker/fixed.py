@@ -1,11 +1,11 @@
-"""fixed: write the surest places of a block, as many in each step as a schedule says.
+"""fixed: writes a scheduled number of a block's most confident positions per step.
 
-Idea: the number of steps sets speed and quality; tokens of one step are drawn as if they did not depend on each other.
-Equation: step s of a block with M masked places and S steps writes M // S of them, the first M mod S steps one more:
+Idea: the number of steps determines speed and quality; tokens of one step are predicted independently of each other.
+Equation: step s of a block with M masked positions and S steps writes M // S of them, the first M mod S steps one more:
     those with the highest confidence, by default that of the proposed token under softmax(z).
-Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
-Leaks: the trace shows the schedule alone; the order of places shows the user who asked what the model is sure of.
-Fails: places that depend on each other are wrong together when they are written together.
+Assumes: a model that fills masked positions; steps that are a multiple of the number of blocks.
+Leaks: the trace shows the schedule alone; the order of positions shows the user the model's confidence.
+Fails: dependent positions become inconsistent if they are written in the same step.
 Source: Nie et al. 2025, arXiv 2502.09992, low-confidence remasking in semi-autoregressive blocks.
 """
 
@@ -32,7 +32,7 @@ class FixedConfig(BlockConfig):
 
 @dataclass(frozen=True)
 class Scheduled(Unmasking):
-    """Texts, and how many places each step of the block still writes; none before a block."""
+    """Texts, and the number of positions that each remaining step of the block writes."""
 
     due: tuple[tuple[int, ...], ...]
 
@@ -54,13 +54,13 @@ class Scheduled(Unmasking):
     ),
 )
 class Fixed(Blockwise[FixedConfig, Scheduled]):
-    """Writes the surest places of a block by a schedule."""
+    """Writes the most confident positions of a block by a schedule."""
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Scheduled:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
-            FedsimError: the block does not divide an answer, or the blocks not the steps.
+            FedsimError: the block does not divide an answer, or the number of blocks does not divide the steps.
             CannotContinue: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
@@ -70,11 +70,11 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
         return self.after(state)
 
     def choose(self, confidence: Tensor, state: Scheduled, row: int) -> list[int]:
-        """Return as many of the surest as are due."""
+        """Return the scheduled number of most confident positions."""
         return surest(confidence, state.due[row][0])
 
     def after(self, state: Scheduled) -> Scheduled:
-        """Take what was written off the schedule, and make that of a new block."""
+        """Remove the finished step from the schedule, or start the schedule of a new block."""
         return replace(state, due=tuple(self._due(state, row) for row in range(len(state))))
 
     def _due(self, state: Scheduled, row: int) -> tuple[int, ...]:

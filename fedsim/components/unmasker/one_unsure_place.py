@@ -1,14 +1,15 @@
-"""one-unsure-place: beside the sure places, write one unsure place a round whose token makes others sure.
+"""one-unsure-place: besides confident positions, unmasks one uncertain position per round that informs the others.
 
-Idea: rounds are at least the text's information over what a round writes; sure tokens carry little, so one unsure token
-    a round is written on purpose. Its cost is at most the doubt of the sure ones: C(S) <= sum_i H_i - max_i H_i.
-Equation: write E = {c_i >= tau in the first open block, >= tau_x in the next}, and Q = argmax u_i g_i of it outside E;
-    u: entropy, g = 1 beside a written place, else 0.5. With branches b > 1 the likeliest b tokens of Q are
-    tried in one pass; log p_v + lambda mean log c' of what stays masked chooses. With `verify` a token of Q is written
-    a round later, if its probability given what that round writes is at least that.
-Assumes: a model that fills in masked places. Nothing is trained.
-Leaks: rounds follow the text's information less closely than with a threshold; explored places show what is unsure.
-Fails: unsure places of one round that depend on each other; far from what is written doubt is ignorance.
+Idea: the number of rounds is at least the text's information over the information written per round; confident tokens
+    carry little, so one uncertain token per round is written on purpose. Its cost is at most the entropy of the
+    confident ones: C(S) <= sum_i H_i - max_i H_i.
+Equation: write E = {c_i >= tau in the first open block, >= tau_x in the next}, and Q = argmax u_i g_i outside E; u:
+    entropy, g = 1 next to a written position, else 0.5. With branches b > 1 the b most likely tokens of Q are evaluated
+    in one pass and ranked by log p_v + lambda mean log c' of the positions that remain masked. With `verify` a token of
+    Q is written one round later, if its probability given that round's tokens is at least `verify`.
+Assumes: a model that fills masked positions. No training.
+Leaks: rounds depend less on the text's information than with a threshold; explored positions show the uncertain ones.
+Fails: for dependent uncertain positions in one round; far from written tokens, entropy only reflects missing context.
 Source: inspired by "From Bits to Rounds", 2025, arXiv 2511.21103; the rule and the constants are chosen here.
 """
 
@@ -55,7 +56,7 @@ class OneUnsurePlaceConfig(BlockConfig):
 
 
 class Round(NamedTuple):
-    """What a round wrote: places, by which rule, and -ln of the probability of each token when it was written."""
+    """Positions written in a round, by rule, and the negative log-probability of each token when it was written."""
 
     sure: tuple[int, ...]
     explored: tuple[int, ...]
@@ -64,13 +65,13 @@ class Round(NamedTuple):
 
 @dataclass(frozen=True)
 class Exploring(Unmasking):
-    """Texts that are being filled in.
+    """Partially unmasked texts.
 
     Attributes:
-        rounds: of each row.
-        known: scores (T, V) of a row's next round where a branch has read them already.
-        tried: explored tokens by place, which the model is shown, and which the next round writes or takes back.
-        doubted: places where one was taken back.
+        rounds: finished rounds per row.
+        known: scores (T, V) of a row's next round, if a branch has computed them.
+        tried: explored tokens by position, shown to the model, which the next round writes or masks again.
+        doubted: positions where an explored token was masked again.
     """
 
     rounds: tuple[tuple[Round, ...], ...]
@@ -83,7 +84,7 @@ _NOTHING = Proposed((), torch.empty(0, dtype=torch.long), torch.empty(0, dtype=t
 
 
 class _Taken(NamedTuple):
-    """What a round does to a row: tokens that it writes, and what the row's state says behind it."""
+    """Result of a round for a row: written tokens, and the row's new state."""
 
     new: dict[int, int]
     log: Round
@@ -116,12 +117,12 @@ class _Taken(NamedTuple):
     ),
 )
 class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
-    """Writes the sure places of open blocks, and explores."""
+    """Writes the confident positions of open blocks, and explores."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "explored", "rows"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exploring:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
             FedsimError: the block does not divide an answer.
@@ -133,10 +134,10 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return Exploring(*places, ((),) * rows, (None,) * rows, ({},) * rows, (frozenset(),) * rows)
 
     def step(self, model: nn.Module, state: Exploring, context: GenerationContext) -> tuple[Exploring, list[Event]]:
-        """Take a round of each row.
+        """Run a round of each row.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         every = self._scores(model, state.filled(state.tried))
         rows: list[_Taken] = []
@@ -155,7 +156,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return after, [taken.event for taken in rows]
 
     def _take(self, model: nn.Module, one: Exploring, scores: Tensor | None, generator: torch.Generator) -> _Taken:
-        """Take a round of one row."""
+        """Run a round of one row."""
         proposed, sure, explored = _NOTHING
         if scores is not None:
             proposed, sure, explored = self.chosen(one.filled(one.tried), 0, scores, generator)
@@ -175,7 +176,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return _Taken(new, log, known, trial, doubted, _event(one, new, len(explored), passes))
 
     def _verified(self, model: nn.Module, one: Exploring) -> dict[int, float]:
-        """Return the places whose tokens on trial stand, given what the round wrote, with -ln of their probability."""
+        """Return the positions whose explored tokens pass verification, with their negative log-probability."""
         if not one.tried[0]:
             return {}
         (scores,) = self.place_scores(model, one)
@@ -185,7 +186,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     def chosen(
         self, state: Exploring, row: int, scores: Tensor, generator: torch.Generator
     ) -> tuple[Proposed, list[int], list[int]]:
-        """Return what is proposed in a row's open blocks, and the numbers of sure and of explored places in it."""
+        """Return the proposals in a row's open blocks, and the indices of the confident and the explored ones."""
         block = block_places(state, row, self.config.block)
         places = self._open_places(state, row)
         proposed = propose(scores[list(places)], places, self.config, generator)
@@ -203,7 +204,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     def _explored(
         self, state: Exploring, row: int, scores: Tensor, proposed: Proposed, sure: Sequence[int]
     ) -> list[int]:
-        """Return the numbers of the places to explore, the one with the highest score first."""
+        """Return the indices of the positions to explore, in descending order of score."""
         config = self.config
         if config.when == "stalled" and len(sure) >= config.fewest:
             return []
@@ -221,13 +222,13 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return chosen
 
     def _is_near(self, state: Exploring, row: int, place: int) -> bool:
-        """Say whether a place has a written one beside it."""
+        """Return whether a written position is within distance `near`."""
         masked, last = set(state.masked[row]), len(state.tokens[row])
         beside = range(max(0, place - self.config.near), min(last, place + self.config.near + 1))
         return any(other not in masked for other in beside)
 
     def _open_places(self, state: Exploring, row: int) -> tuple[int, ...]:
-        """Return the masked places of the first open block, and of those behind it that are open."""
+        """Return the masked positions of the first open block and of the open blocks after it."""
         size, masked, begin = self.config.block, state.masked[row], state.begins[row]
         if size is None:
             return masked
@@ -235,9 +236,9 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return tuple(place for place in masked if place < last)
 
     def _scores(self, model: nn.Module, shown: Exploring) -> list[Tensor | None]:
-        """Return the scores of each row, from the branch that was taken, or else from one pass; None if none are asked.
+        """Return the scores of each row, from the chosen branch or else from one pass; None if not needed.
 
-        They are not where every masked place has a token on trial.
+        They are not needed if each masked position has an explored token awaiting verification.
         """
         unread = [row for row, known in enumerate(shown.known) if known is None and shown.masked[row]]
         if not unread:
@@ -251,7 +252,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     def _look_ahead(
         self, model: nn.Module, one: Exploring, scores: Tensor, taken: dict[int, int], place: int
     ) -> tuple[int, Tensor | None, int]:
-        """Return the token of the best branch at a place, the scores behind it, and how many rows were read."""
+        """Return the token of the best branch at a position, the scores after it, and the number of rows evaluated."""
         odds = scores[place].double().log_softmax(-1)
         tokens: list[int] = odds.topk(min(self.config.branches, len(odds))).indices.tolist()
         branches = one.keep([0] * len(tokens)).filled([{**taken, place: token} for token in tokens])
@@ -275,7 +276,7 @@ def _round(
     scores: Tensor | None,
     stood: Mapping[int, float],
 ) -> Round:
-    """Return what a round wrote: sure places, explored ones, and those whose tokens were on trial and stood."""
+    """Return the record of a round: confident positions, explored ones, and verified ones."""
     places = [proposed.places[number] for number in (*sure, *explored)]
     nats = list(stood.values())
     if scores is not None:
@@ -295,13 +296,13 @@ def _event(one: Exploring, new: dict[int, int], explored: int, passes: int) -> E
 
 
 class Bounds(NamedTuple):
-    """What the rounds of a text say of each other, in nats.
+    """Information-theoretic bound on the number of rounds of a text, in nats.
 
     Attributes:
-        information: I, the sum over all tokens of -ln of their probability when they were written.
-        largest: the most that a round wrote.
-        rounds: how many there were.
-        least: rounds that no decoder with such a largest round can go below, I / largest.
+        information: I, the sum of the negative log-probabilities of all tokens when they were written.
+        largest: maximum information of a round.
+        rounds: number of rounds.
+        least: lower bound on rounds for any decoder with this maximum per round, I / largest.
     """
 
     information: float
@@ -311,7 +312,7 @@ class Bounds(NamedTuple):
 
 
 def analyse(rounds: Sequence[Round]) -> Bounds:
-    """Return how much information each round of a text wrote, and the bound that follows."""
+    """Return the information of a text's rounds, and the resulting bound."""
     each = [sum(round_.nats) for round_ in rounds]
     largest = max(each)
     return Bounds(sum(each), largest, len(rounds), sum(each) / largest if largest > 0 else 0.0)

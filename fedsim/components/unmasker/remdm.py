@@ -1,12 +1,12 @@
-"""remdm: while places are written by chance, written ones are masked anew by chance, so that mistakes may be mended.
+"""remdm: masks written positions again at random while others are written, so errors can be corrected.
 
-Idea: a posterior that masks tokens again with probability s has the same marginals at every time as one that does not,
-    so a trained model needs no other training.
-Equation: from a to b, the shares of places that are written before and behind a step, a written place is masked with
+Idea: a posterior that masks tokens again with probability s has the same marginals at each time as one that does not,
+    so a trained model needs no further training.
+Equation: from a to b, the shares of written positions before and after a step, a written position is masked with
     probability s, and a masked one written with (b - (1 - s) a) / (1 - a); s is at most min(1, (1 - b) / a).
-Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
-Leaks: nothing of a block is written before its end; `remasked` is chance alone, unless `by_confidence`.
-Fails: few steps leave little to take back; with many a text loses variety.
+Assumes: a model that fills masked positions; steps that are a multiple of the number of blocks.
+Leaks: no token of a block is written before its end; `remasked` is random only, unless `by_confidence`.
+Fails: few steps leave little room for corrections; with many steps texts lose diversity.
 Source: Wang et al. 2025, arXiv 2503.00307: its capped, rescaled and confidence-based schedules; a is linear in time.
 """
 
@@ -24,7 +24,7 @@ from fedsim.core.registry import component
 
 
 class RemdmConfig(RevisingConfig):
-    """Settings of remasking; the paper draws at temperature 1."""
+    """Settings of remasking; the paper samples at temperature 1."""
 
     remasking: Literal["cap", "rescale"] = Field(
         default="cap", description="cap: s is at most eta; rescale: s is eta times the largest that is allowed"
@@ -50,13 +50,13 @@ class RemdmConfig(RevisingConfig):
     ),
 )
 class Remdm(Revising[RemdmConfig]):
-    """Writes and masks each place of a block on its own."""
+    """Writes and masks each position of a block independently."""
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
-        """Return written places that are not masked anew, and masked ones that are written."""
+        """Return the written positions that are not masked again, and the newly written ones."""
         now, behind = before.taken / steps, (before.taken + 1) / steps
         chance = self.chance(now, behind)
-        shared = 0.0 if self.config.by_confidence else chance  # who shares s out gives none of it to masked places
+        shared = 0.0 if self.config.by_confidence else chance  # no compensation at masked positions
         written = list(before.tokens)
         falls = torch.rand(len(written), generator=generator, dtype=torch.double) < self.chances(before, chance)
         stays = torch.rand(len(proposed.places), generator=generator, dtype=torch.double) < (
@@ -67,11 +67,11 @@ class Remdm(Revising[RemdmConfig]):
         return before.joined(proposed).of(sorted([*kept, *more]))
 
     def chance(self, now: float, behind: float) -> float:
-        """Return s of a step between two shares of written places."""
+        """Return s of a step between two shares of written positions."""
         most = min(1.0, (1 - behind) / now) if now else 1.0
         return min(self.config.eta, most) if self.config.remasking == "cap" else self.config.eta * most
 
     def chances(self, before: Guesses, chance: float) -> Tensor:
-        """Return the chance of each written place to be masked anew, shape (n,)."""
+        """Return the probability of each written position to be masked again, shape (n,)."""
         sure = torch.tensor(list(before.confidence.values()), dtype=torch.double)
         return chance * (-sure).softmax(0) if self.config.by_confidence else torch.full_like(sure, chance)

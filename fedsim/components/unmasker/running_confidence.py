@@ -1,12 +1,12 @@
-"""running-confidence: guess all places in every step, and mask those anew that the model was least sure of.
+"""running-confidence: predicts all positions in each step, and masks the least confident ones again.
 
-Idea: a token that was written early on little context need not stay: later guesses may be surer.
-Equation: behind step s of a block with M places and S steps the r_s places of least confidence are masked again, each
-    with the confidence of the step that proposed its token; r_s = floor(M (1 - s / S)).
-Assumes: a model that fills in masked places; steps that are a multiple of the number of blocks.
-Leaks: the trace shows the schedule, and in `remasked` how often the model changed its mind; nothing of a block is
-    written before its end, so packets show blocks alone.
-Fails: confidences of different steps are compared, though more context makes the model surer.
+Idea: a token predicted early from little context can be replaced by a later, more confident prediction.
+Equation: after step s of a block with M positions and S steps the r_s positions of lowest confidence are masked again,
+    each with the confidence of the step that proposed its token; r_s = floor(M (1 - s / S)).
+Assumes: a model that fills masked positions; steps that are a multiple of the number of blocks.
+Leaks: the trace shows the schedule, and in `remasked` how often predictions changed; no token of a block is written
+    before its end, so packets show only blocks.
+Fails: confidences of different steps are compared, although confidence grows with context.
 Source: He et al. 2025, arXiv 2508.13148, running confidence remasking.
 """
 
@@ -41,10 +41,10 @@ class RunningConfidenceConfig(RevisingConfig):
     ),
 )
 class RunningConfidence(Revising[RunningConfidenceConfig]):
-    """Keeps the surest guesses, as many as a schedule says."""
+    """Keeps the most confident guesses, as many as scheduled."""
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
-        """Return the surest of all guesses, of equal ones the first."""
+        """Return the most confident of all guesses; ties go to the lower position."""
         every = before.joined(proposed)
         count = len(every.tokens)
         kept = count - count * (steps - before.taken - 1) // steps

@@ -1,11 +1,11 @@
-"""threshold: write every place of a block of which the model is sure enough, and at least the surest.
+"""threshold: writes all positions of a block with sufficient confidence, and at least the most confident one.
 
-Idea: where the model is sure of several places at once they hardly depend on each other, so they are written together.
+Idea: positions of high confidence hardly depend on each other, so they can be written together.
 Equation: write all i of the block with c_i >= theta, or else argmax_i c_i; c is the probability of the proposed token.
-Assumes: a model that fills in masked places; confidences that are probabilities.
-Leaks: a text that the model knows takes fewer steps: the trace shows its confidence, step by step.
-Fails: the threshold knows nothing of the task: too slow where any of equal choices would do, wrong where each place
-    alone is likely and all together are not.
+Assumes: a model that fills masked positions; confidences that are probabilities.
+Leaks: memorised text takes fewer steps: the trace shows the model's confidence, step by step.
+Fails: the threshold is independent of the task: too slow among equivalent choices, wrong for positions that are likely
+    individually but not jointly.
 Source: Wu et al. 2025, arXiv 2505.22618, confidence-aware parallel decoding.
 """
 
@@ -42,9 +42,9 @@ class ThresholdConfig(BlockConfig):
     ),
 )
 class Threshold(Stateless[ThresholdConfig]):
-    """Writes the places of a block above a confidence."""
+    """Writes the positions of a block above a confidence."""
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
-        """Return those above the threshold, or the surest."""
+        """Return the positions above the threshold, else the most confident one."""
         above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return above or surest(confidence, 1)

@@ -1,12 +1,14 @@
-"""window-diffusion: between full passes, compute the leftmost masked places alone, which see a window from a cache.
+"""window-diffusion: between full passes, computes only the leftmost masked positions, with a cached attention window.
 
-Idea: what is written next lies near the left end of what is masked, masks far behind hardly matter, and keys and values
-    of written tokens stay nearly the same.
+Idea: the next written positions are near the left end of the masked ones, distant masks have little influence, and keys
+    and values of written tokens hardly change.
 Equation: every R-th step is a full pass that fills the cache. The others compute {masked, rank < A} and the tokens
-    written since, and see {masked, rank < W} and all places written when the phase began; rank counts masked places.
-Assumes: a model that fills in masked places and can be read at some of them. Nothing is trained.
-Leaks: places computed in each step and refreshes, which tell the answer's length and how far from left to right it is.
-Fails: where the surest places lie far right, or context written far away changes the next ones; small windows show it.
+    written since, which attend to {masked, rank < W} and all positions written at the start of the phase; rank counts
+    masked positions.
+Assumes: a model that fills masked positions and can compute a subset of positions. No training.
+Leaks: the positions computed per step and the refreshes reveal the answer's length and how far it is written from the
+    left.
+Fails: if the most confident positions are far right, or distant written context matters; worse for small windows.
 Source: Window-Diffusion, 2026, arXiv 2601.20332, with the settings of its published code.
 """
 
@@ -48,20 +50,20 @@ class WindowDiffusionConfig(ProposalConfig):
 
 @runtime_checkable
 class _Readable(Protocol):
-    """A model that can be read at some places alone."""
+    """A model that can compute scores at a subset of positions."""
 
     def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor: ...
 
 
 class Phase(NamedTuple):
-    """What a row keeps from one full pass to the next.
+    """Cached data of a row between two full passes.
 
     Attributes:
-        keys: of each layer, at all places, (1, H, T, F).
-        values: likewise.
-        seen: places that are looked at.
-        again: written places that the next step computes anew.
-        offset: steps from the full pass on.
+        keys: keys of each layer at all positions, (1, H, T, F).
+        values: values, likewise.
+        seen: positions that are attended to.
+        again: written positions that the next step recomputes.
+        offset: number of steps since the full pass.
     """
 
     keys: tuple[Tensor, ...]
@@ -73,14 +75,14 @@ class Phase(NamedTuple):
 
 @dataclass(frozen=True)
 class Windowed(Unmasking):
-    """Texts, the phase of each row, None before the first step, and how many places each step should have written."""
+    """Texts, the phase of each row (None before the first step), and the number of positions each step should write."""
 
     phase: tuple[Phase | None, ...]
     due: tuple[tuple[int, ...], ...]
 
 
 class Cache:
-    """Takes the keys and values of the places that are computed, and returns those of the places that are seen."""
+    """Stores keys and values of computed positions, and returns those of attended positions."""
 
     def __init__(self, phase: Phase | None, at: Sequence[int]) -> None:
         self._phase, self._at = phase, torch.tensor(at)
@@ -88,7 +90,10 @@ class Cache:
         self.values: list[Tensor] = []
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Keep those of a layer, layer by layer. The transformers package passes more than is needed."""
+        """Store the keys and values of a layer, in order of layers.
+
+        The transformers package passes additional arguments.
+        """
         if self._phase is None:
             self.keys.append(keys)
             self.values.append(values)
@@ -120,15 +125,15 @@ class Cache:
     ),
 )
 class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
-    """Writes the surest places, most steps by a pass over a few of them."""
+    """Writes the most confident positions, in most steps from a pass over a few positions."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "pairs", "refreshed"})
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Windowed:
-        """Return the prompts with masked places behind them, and nothing cached.
+        """Return the prompts followed by masked positions, with an empty cache.
 
         Raises:
-            FedsimError: the model cannot be read at some places alone.
+            FedsimError: the model cannot compute a subset of positions.
             CannotContinue: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
@@ -141,10 +146,10 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)
 
     def step(self, model: nn.Module, state: Windowed, context: GenerationContext) -> tuple[Windowed, list[Event]]:
-        """Write the surest places of each row, by a full pass or one over its active places.
+        """Write the most confident positions of each row, from a full pass or one over its active positions.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         read = [self.read(model, state, row) for row in range(len(state))]
         check_place_scores([scores for scores, _, _ in read])
@@ -164,7 +169,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         return replace(state.filled(new), phase=tuple(phases), due=due), events
 
     def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:
-        """Return the scores at the places that a row's step computes, these places, and the cache behind the pass."""
+        """Return the scores at the positions that a row's step computes, these positions, and the updated cache."""
         phase, tokens = self._open_phase(state, row), state.tokens[row]
         at = tuple(range(len(tokens))) if phase is None else self.computed(model, state, row)
         cache = Cache(phase, at)
@@ -173,14 +178,14 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         return without_mask(scores[0], mask_token_of(model)), at, cache
 
     def computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
-        """Return the places that a step between full passes computes, those included whose states score the others."""
+        """Return the positions that a step between full passes computes, including those whose states score others."""
         phase = state.phase[row]
         assert phase is not None, "a full pass comes first"
         active = state.masked[row][: self.config.active]
         return tuple(sorted({*active, *scoring_places(model, active), *phase.again}))
 
     def _phase(self, state: Windowed, row: int, taken: dict[int, int], cache: Cache) -> Phase:
-        """Return the phase behind a step, in which a row's places were written."""
+        """Return the phase after a step that wrote `taken`."""
         left = [place for place in state.masked[row] if place not in taken]
         before, keys, values = self._open_phase(state, row), tuple(cache.keys), tuple(cache.values)
         if before is None:
@@ -189,12 +194,12 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
             return Phase(keys, values, seen, tuple(taken), 1)
         first = before.offset == 1 and not self.config.keeps_refreshed
         again = tuple(taken) if first else (*before.again, *taken)
-        # A place may become active that was outside the window, when more were written than the window holds behind.
+        # A position outside the window may become active if more positions were written than the window has left.
         seen = tuple(sorted({*before.seen, *left[: self.config.active]}))
         return Phase(keys, values, seen, again, before.offset + 1)
 
     def _open_phase(self, state: Windowed, row: int) -> Phase | None:
-        """Return the phase that a row's next step belongs to; None where it is a full pass."""
+        """Return the phase of a row's next step; None for a full pass."""
         phase = state.phase[row]
         return None if phase is None or phase.offset >= self.config.refresh else phase
 
@@ -211,6 +216,6 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
 
 
 def _carried(due: tuple[int, ...], written: int) -> tuple[int, ...]:
-    """Return the schedule behind a step; what it could not write is added to the next."""
+    """Return the remaining schedule after a step; unwritten positions are added to the next step."""
     missing, left = due[0] - written, due[1:]
     return (left[0] + missing, *left[1:]) if left else (missing,) if missing else ()
