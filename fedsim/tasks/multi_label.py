@@ -49,7 +49,7 @@ class MultiLabel(TargetTask[Config]):
         return None if bool(((labels == 0) | (labels == 1)).all()) else "a label is neither 0 nor 1"
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
-        """Return a logit for each label; None for a single label, whose dimension is optional."""
+        """Return the shape of the labels; None, which accepts any shape, for labels (B,)."""
         return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -88,8 +88,8 @@ class VisualQuestionAnswering(ClassTask):
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score guesses in pixels, each against the original assigned to it, and the first word of the answer.
 
-        If question and answer were recovered, as `READ_QUESTION` and `READ_ANSWER`, metrics give the shares of correct
-        ones.
+        If question and answer were recovered, as `READ_QUESTION` and `READ_ANSWER`, metrics give the share of correct
+        texts of each.
         """
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
@@ -106,7 +106,6 @@ class VisualQuestionAnswering(ClassTask):
 
 
 def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
-    """Return the shares of correctly recovered questions and answers."""
     right = dict[str, float]()
     true = (("questions_read", READ_QUESTION, examples.given[QUESTION]), ("answers_read", READ_ANSWER, examples.labels))
     for name, key, originals in true:

@@ -40,7 +40,7 @@ class NumberTask(TargetTask[NumbersConfig]):
         return None if bool(labels.isfinite().all()) else "a label is not finite"
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
-        """Return an output for each number; None for a single number, whose dimension is optional."""
+        """Return the shape of the labels; None, which accepts any shape, for labels (B,)."""
         return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
