@@ -79,7 +79,7 @@ class Hijack(CutSteering[HijackConfig]):
 
 
 def _roughness(judge: nn.Module, sent: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the gradient penalty: the critic's mean squared gradient norm error, between two samples."""
+    """Return the gradient penalty: mean squared distance of the critic's gradient norms from 1, between two samples."""
     share = torch.rand((len(sent), 1), generator=generator, dtype=torch.double)
     between = (share * sent + (1 - share) * code).requires_grad_()
     (slopes,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)

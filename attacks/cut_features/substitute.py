@@ -103,7 +103,6 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
             training.descend(F.mse_loss(inverse(made), public[rows]))
 
     def _batches(self, count: int, generator: torch.Generator) -> list[Tensor]:
-        """Return the indices of public examples of every step."""
         passes = (torch.randperm(count, generator=generator) for _ in range(self.config.epochs))
         return [rows for order in passes for rows in order.split(self.config.batch_size)]
 

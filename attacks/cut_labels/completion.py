@@ -5,7 +5,7 @@ Equation: min CE(head(z_known), y) + w CE(head(z), q), z = f_A(x) standardised, 
     (temperature T) of a moving mean of the head.
 Assumes: the party's own bottom and columns; a few labels of each class.
 Recovers: the labels, as far as columns and training together predict them.
-Fails: it reads no gradient, and is hardly better than the same head on the party's raw columns, its control.
+Fails: it uses no gradient, and is hardly better than the same head on the party's raw columns, its control.
 Source: Fu et al. 2022, USENIX Security, section 4.1 (passive model completion); MixMatch is left out.
 """
 

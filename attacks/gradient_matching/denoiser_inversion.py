@@ -8,7 +8,7 @@ Assumes: honest-but-curious server, a single gradient of task denoising. Granted
     class-conditional model must be known.
 Recovers: images, noise and levels.
 Fails: large levels, at which the model hardly sees the image; batches; convergence to a wrong level.
-Source: after DIA, arXiv 2208.06163; the law of level and noise is that of EDM, arXiv 2206.00364.
+Source: after DIA, arXiv 2208.06163; level and noise are distributed as in EDM, arXiv 2206.00364.
 """
 
 from __future__ import annotations

@@ -209,6 +209,5 @@ def _worst(shares: Tensor, labels: Tensor) -> Tensor:
 
 
 def _read(model: nn.Module, weights: Tensors, names: Sequence[str], inputs: Tensor) -> dict[str, Tensor]:
-    """Return the inputs of adapters, by name."""
     model.load_state_dict(dict(weights))
     return dict(zip(names, read_by(model, names, inputs, nullcontext()), strict=True))

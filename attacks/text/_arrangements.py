@@ -53,7 +53,7 @@ def arrange(
     sentences: list[ScoredSentence] = []
     for length in range(end, end - 1 if spec.padding is None else 0, -1):
         if length > _MARGIN * rest:
-            continue  # the span has no room for so many further inputs
+            continue  # the span has too few dimensions left
         try:
             same_length = arranged(reading, tokens[:length], most, tries, generator)
         except NothingFound:

@@ -73,7 +73,6 @@ def _weights(observation: Observation, layer: str, hidden: Tensor) -> Tensor | N
 
 
 def _shared_output_layer(observation: Observation) -> str | None:
-    """Return the name of the output layer, if its gradient is shared."""
     output = output_layer(observation.model, observation.spec.classes)
     return output[0] if output is not None and f"{output[0]}.weight" in observation.update.tensors else None
 

@@ -276,5 +276,4 @@ def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks
 
 
 def _told_in_tokens(on_step: OnStep, task: TextProblem) -> OnStep:
-    """Return a step callback that reports guesses as tokens."""
     return lambda step: on_step(replace(step, guess=task.tokens(step.guess)))

@@ -95,7 +95,7 @@ class Lamp(TextMatching[LampConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return settings that compute about this number of gradients in total."""
+        """Return settings with about this number of gradients before the last search, which adds a third of it."""
         turns = 10
         iterations = max(1, gradients // 3)
         candidates = max(1, gradients // (3 * turns))
@@ -153,7 +153,6 @@ class Lamp(TextMatching[LampConfig]):
         return row
 
     def _draft(self, task: TextProblem, generator: torch.Generator) -> _Place:
-        """Return the best among random drafts and permutations of the best draft."""
         masks = task.usual_masks
         drafts = [task.draw(generator) for _ in range(self.config.drafts)]
         best = drafts[_least(self._judge(task.comparison, task, drafts, masks))]
@@ -167,7 +166,6 @@ class Lamp(TextMatching[LampConfig]):
         return permuted
 
     def _judge(self, comparison: Comparison, task: TextProblem, options: Sequence[Tensor], masks: Masks) -> list[float]:
-        """Return the gradient distance of each dummy."""
         distances: list[float] = []
         for start in range(0, len(options), _AT_ONCE):
             inputs = torch.stack([*options[start : start + _AT_ONCE]]).to(task.table)

@@ -68,7 +68,7 @@ class MaskedMatchingConfig(Config):
 class _Draws(NamedTuple):
     """Odds of masked positions (B, T) and rates (B,).
 
-    `stand` says whether both are fixed; otherwise they are the initialisation of the search.
+    `stand`: whether both are fixed; otherwise they are the initialisation of the search.
     """
 
     masked: Tensor

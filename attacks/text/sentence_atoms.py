@@ -139,7 +139,6 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         return pool, candidates
 
     def _atoms(self, observation: Observation, sketch: Sketch, sentence: Tensor, row: int) -> list[Atom]:
-        """Return an atom for every token that may follow a sentence."""
         endings = behind(observation, words_of(observation))[: self.config.endings].tolist()
         return [Atom(sentence, last, row, _gradient(observation, sketch, sentence, last, row)) for last in endings]
 
@@ -233,7 +232,7 @@ def _gradient(observation: Observation, sketch: Sketch, sentence: Tensor, last: 
 
 
 def _rows(atoms: Sequence[Atom], fit: Fit, batch: int, length: int) -> Tensor:
-    """Return the chosen sentences (N, T), -1 behind their ends, each round(weight * batch size) times."""
+    """Return the chosen sentences (N, T), padded with -1, each round(weight * batch size) times."""
     ranked = sorted(zip(fit.weights, fit.chosen, strict=True), reverse=True)
     often = [number for weight, number in ranked for _ in range(max(1, round(weight * batch)))][:batch]
     rows = torch.full((len(often), length), -1)

@@ -69,7 +69,7 @@ class GradDefense(Defense[GradDefenseConfig]):
         }  # fmt: skip
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the noise law, its scale, and the expected share of entries with noise."""
+        """Return the noise distribution, its scale, and the expected share of entries with noise."""
         config = self.config
         if not config.scale or not config.perturbed:
             return PublicKnowledge("grad-defense")

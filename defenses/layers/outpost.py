@@ -64,7 +64,7 @@ class Outpost(Defense[OutpostConfig]):
         }
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the share sent in a changed step, and the noise law; its scale depends on the weights."""
+        """Return the share sent in a changed step, and the noise distribution; its scale depends on the weights."""
         config = self.config
         kept = (Kept(1.0 - config.rate),) if config.rate else ()
         noise = (Noise("gaussian"),) if config.noise else ()

@@ -1,4 +1,4 @@
-"""precode: makes features random by a variational bottleneck in front of the last linear layer.
+"""precode: makes features random by a variational bottleneck before the last linear layer.
 
 Idea: Gradients of the bottleneck and of later layers are random, and all others get a random scale.
 Equation: z = m(h) + d(h) e, e from N(0, 1) in R^K, then features in R^d again; the loss grows by
@@ -52,7 +52,7 @@ class Precode(VariationalDefense[PrecodeConfig]):
     kind: ClassVar[type[VariationalBottleneck]] = LinearBottleneck
 
     def insert(self, model: nn.Module) -> nn.Module:
-        """Return the model with the bottleneck in front of its last linear layer.
+        """Return the model with the bottleneck before its last linear layer.
 
         Raises:
             NotApplicable: the model does not end in a linear layer.

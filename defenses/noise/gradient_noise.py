@@ -1,10 +1,10 @@
 """gradient-noise: adds independent noise to every entry of a gradient or update.
 
 Idea: The oldest defense, and the baseline for the others.
-Equation: g' = g + s z; with `relative` g' = g + s rms(g_l) z for each tensor g_l, z of the chosen law.
+Equation: g' = g + s z; with `relative` g' = g + s rms(g_l) z for each tensor g_l, z of the chosen distribution.
 Assumes: a server that sees a gradient once.
 Protects: details of the input, if the noise is strong. No differential privacy: nothing bounds the sensitivity.
-Fails: against averaging over rounds, and against matching under the law of the noise.
+Fails: against averaging over rounds, and against matching under the noise's distribution.
 Source: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.1.
 """
 
@@ -49,7 +49,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         )
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the noise law, its scale, and whether the scale is relative."""
+        """Return the noise distribution, its scale, and whether the scale is relative."""
         config = self.config
         noise = (AddedNoise(config.law, config.scale, config.relative),) if config.scale else ()
         return PublicKnowledge("gradient-noise", noise)

@@ -65,7 +65,7 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         return {name: factor * columns for name, columns in slopes.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the law of the noise; its scale is not one number."""
+        """Return the noise distribution; its scale differs by direction."""
         return PublicKnowledge("shaped-noise", (Noise("gaussian"),) if self.config.scale else ())
 
 

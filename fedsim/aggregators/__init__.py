@@ -1,1 +1,1 @@
-"""Rules by which the server combines many updates into one, one rule a file."""
+"""Aggregation rules of the server, one module each."""

@@ -1,10 +1,10 @@
-"""compensated-mean: the mean of noisy updates, without the directions that hold only noise.
+"""compensated-mean: the mean of noisy updates, without the directions that contain only noise.
 
 Idea: The server's half of GradDefense: it removes noise that clients added, to recover accuracy.
-Equation: noise of standard deviation s on a share of the entries, drawn anew by each of m clients, leaves
+Equation: noise of standard deviation s on a share of the entries, independent for each of m clients, leaves
     s sqrt(share / m) on every entry of the mean; directions whose spectrum fits this noise are removed.
 Assumes: the server knows scale and share of the noise.
-Fails: as a protection: what the server recovers it also sees.
+Fails: as a protection, since the server sees all that it recovers.
 Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning".
 """
 
@@ -44,11 +44,11 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
     needs_single_updates: ClassVar[bool] = False
 
     def weight(self, examples: int) -> int:
-        """Return 1: every client counts alike."""
+        """Return 1: all clients have the same weight."""
         return 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean without directions of noise; their level follows from the expected number of clients."""
+        """Return the mean without directions of noise; the noise level follows from the expected number of clients."""
         total: Tensor | None = None
         count = 0
         for contribution in contributions:

@@ -4,7 +4,7 @@ Idea: No client moves the sum by more than S, so noise of that scale hides wheth
 Equation: (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W); with `quantile` gamma,
     S <- S exp(-eta (b - gamma)), b the noisy share of updates below S. Bits are +1/2 or -1/2, so a client moves their
     sum by 1/2.
-Assumes: a trusted server; it protects a client only against those who see the global models.
+Assumes: a trusted server; it protects a client only against observers of the global models.
 Fails: against the server, which sees every update.
 Source: McMahan et al. 2018, arXiv 1710.06963, algorithm 1; quantile: Andrew et al. 2021, arXiv 1905.03871, algorithm 1.
 """
@@ -81,13 +81,13 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         self.clip = config.clip
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the noisy mean over the expected cohort; only noise where no update is finite."""
+        """Return the noisy mean over the expected cohort; only noise if no update is finite."""
         total: Tensor | None = None
         below = 0.0
         for contribution in contributions:
             norm = float(contribution.vector.double().norm())
             if not math.isfinite(norm):
-                continue  # nothing bounds an update that is not finite
+                continue  # clipping cannot bound a non-finite update
             below += (norm <= self.clip) - 0.5
             factor = min(1.0, self.clip / norm) if norm > 0 else 1.0
             if total is None:
@@ -103,8 +103,10 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the mechanism of a round.
 
-        Under Poisson sampling, adding or removing a client moves the sum by S, and it takes part with probability q. In
-        a cohort of fixed size a client can only be replaced, which moves the sum by 2S, and sampling gains nothing.
+        Under Poisson sampling, adding or removing a client moves the sum by S, and a client takes part with probability
+        q. In a
+        cohort of fixed size a client can only be replaced, which moves the sum by 2S, without amplification by
+        subsampling.
         """
         if not self.config.noise_multiplier:
             return None
@@ -135,7 +137,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         return self.config.count_noise or max(expected / _COUNTS_A_DEVIATION, self.config.noise_multiplier)
 
     def _on_updates(self, expected: float) -> float:
-        """Return the noise multiplier of the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) where S follows a quantile."""
+        """Return the noise multiplier of the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) if S follows a quantile."""
         multiplier = self.config.noise_multiplier
         if self.config.quantile is None or not multiplier:
             return multiplier

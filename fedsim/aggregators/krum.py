@@ -1,9 +1,9 @@
-"""krum: takes the update, or the mean of several updates, nearest to its neighbours.
+"""krum: selects the update nearest to its neighbours, or averages several such updates.
 
 Idea: Honest updates lie close together; updates far from the others are left out.
 Equation: score = sum of squared distances to the nearest n - f - 2 of the n - 1 other updates; lowest scores win, equal
     scores by client number.
-Assumes: n > 2 f + 2 clients, f of which may send anything.
+Assumes: n > 2 f + 2 clients, f of which may send arbitrary updates.
 Fails: against more than f colluding clients; it needs single updates. Flower's Krum and MultiKrum (1.42) accept any f,
     lose close distances to rounding, weigh by stated examples, and break ties in any order.
 Source: Blanchard et al. 2017, NeurIPS, arXiv 1703.02757.

@@ -3,7 +3,7 @@
 Idea: The mean of updates is the step on the mean loss; it needs only a sum, so it works behind secure aggregation.
 Equation: (sum over clients of n_k u_k) / (sum of n_k), n_k the examples of client k, or 1 for every client
 Assumes: honest clients.
-Fails: not robust: one client moves the mean as far as it likes.
+Fails: not robust: a single client can move the mean arbitrarily.
 Source: McMahan et al. 2017, arXiv 1602.05629 (FedAvg).
 """
 
@@ -35,20 +35,20 @@ class MeanConfig(Config):
     aliases=("fedavg",),
 )
 class Mean(Aggregator[MeanConfig]):
-    """A running sum in the dtype of the updates, divided once; it keeps one vector for any number of clients.
+    """A running sum in the dtype of the updates, divided once; its memory is one vector for any number of clients.
 
-    In float32 the relative rounding error is below 6e-8 times the number of contributions, relative to the mean of
-    the updates' absolute values; in practice it grows with the square root of that number.
+    In float32 the relative rounding error is below 6e-8 times the number of contributions, relative to the mean of the
+    updates' absolute values; in practice it grows with the square root of that number.
     """
 
     needs_single_updates: ClassVar[bool] = False
 
     def weight(self, examples: int) -> int:
-        """Return the number of examples, or 1 where the mean is unweighted."""
+        """Return the number of examples, or 1 for an unweighted mean."""
         return examples if self.config.weighted else 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean; 0 where a weighted mean has no examples."""
+        """Return the mean; 0 if a weighted mean has no examples."""
         total: Tensor | None = None
         weight = 0
         for contribution in contributions:

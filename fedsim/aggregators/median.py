@@ -1,9 +1,9 @@
-"""median: takes the median of the clients' values at every coordinate.
+"""median: computes the median of the clients' values at every coordinate.
 
-Idea: A minority cannot move the median far. Of an even number of values it is the mean of the middle two.
+Idea: A minority cannot move the median far. For an even number of values it is the mean of the middle two.
 Equation: u_j = median over clients k of u_kj, for every coordinate j
-Assumes: fewer than half of the clients send anything but their update. Numbers of examples do not count, since clients
-    state them.
+Assumes: fewer than half of the clients send arbitrary updates. Numbers of examples do not count, since clients state
+    them.
 Fails: with more attackers; it needs single updates.
 Source: Yin et al. 2018, arXiv 1803.01498, definition 1.
 """

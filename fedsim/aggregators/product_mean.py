@@ -1,11 +1,11 @@
-"""product-mean: averages the clients' low-rank changes B_k A_k, and cuts the mean to their rank.
+"""product-mean: averages the clients' low-rank changes B_k A_k, and truncates the mean to their rank.
 
 Idea: The mean of factors is another matrix: mean(B) mean(A) also multiplies one client's B with another's A.
 Equation: B A = best rank-r approximation of (sum over clients of n_k B_k A_k) / (sum of n_k), by the truncated singular
-    value decomposition U S V^T of the stacked factors. A is V^T with the norm of the mean A_k, B the rest, so that a
-    direction nobody trained keeps a row of A to learn from. All else is averaged as by `mean`.
+    value decomposition U S V^T of the stacked factors. A is V^T with the norm of the mean A_k, B the rest, so that an
+    untrained direction keeps a nonzero row of A. All other tensors are averaged as by `mean`.
 Assumes: adapters with two trained factors, and the server's default optimizer, whose steps are full.
-Fails: with gradients, whose products mean nothing; not robust; it needs single updates.
+Fails: with gradients, whose products are meaningless; not robust; it needs single updates.
 Source: Eckart, Young 1936 (best approximation); no paper for the rule.
 """
 
@@ -36,7 +36,7 @@ class ProductMean(Aggregator[ProductMeanConfig]):
     needs_single_updates: ClassVar[bool] = True
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse gradients, whose products mean nothing, and models without two trained factors."""
+        """Refuse gradients, whose products are meaningless, and models without two trained factors."""
         if federation.algorithm == "fedsgd":
             return "the product of two gradients is not a change of weights. Set federation.algorithm = 'fedavg'"
         if not _pairs({name for name, p in model.named_parameters() if p.requires_grad}):
@@ -44,7 +44,7 @@ class ProductMean(Aggregator[ProductMeanConfig]):
         return None
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return received minus new weights of adapters, and the mean of all else; 0 without any example."""
+        """Return received minus new weights of adapters, and the mean of other tensors; 0 without examples."""
         known = list(contributions)
         counts = torch.tensor([one.examples for one in known], dtype=torch.float64)
         if not counts.sum():
@@ -62,7 +62,7 @@ class ProductMean(Aggregator[ProductMeanConfig]):
 
 
 def _pairs(names: Iterable[str]) -> list[str]:
-    """Return the layers whose two factors are both among the names."""
+    """Return the layers with both factors among the names."""
     known = set(names)
     return sorted(name.removesuffix(_B) for name in known if name.endswith(_B) and name.removesuffix(_B) + _A in known)
 
@@ -70,7 +70,7 @@ def _pairs(names: Iterable[str]) -> list[str]:
 def _mean_product(
     received: Tensors, updates: Sequence[Tensors], shares: Sequence[float], name: str
 ) -> tuple[Tensor, Tensor]:
-    """Return new A (r, in) and B (out, r) of one layer; B A is the product nearest to the clients' mean."""
+    """Return new A (r, in) and B (out, r) of a layer; B A is the product nearest to the clients' mean."""
     first_a, first_b = received[name + _A], received[name + _B]
     rows = [(first_a - update[name + _A]).double() for update in updates]
     columns = [(first_b - update[name + _B]).double() * share for update, share in zip(updates, shares, strict=True)]

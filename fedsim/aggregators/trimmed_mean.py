@@ -2,9 +2,9 @@
 
 Idea: Extreme values may come from attackers, so they are left out.
 Equation: k = floor(fraction n) of n updates; u_j = mean over the n - 2 k middle values of u_kj
-Assumes: at most k clients send anything but their update. Numbers of examples do not count, since clients state them.
-Fails: with more attackers; where fraction n is below 1 it trims nobody and is the plain mean; it needs single updates.
-    Flower's FedTrimmedAvg (1.42) rounds the product beta n down, which makes 28 of 0.29 * 100.
+Assumes: at most k clients send arbitrary updates. Numbers of examples do not count, since clients state them.
+Fails: with more attackers; if fraction n is below 1 it trims no value and is the plain mean; it needs single updates.
+    Flower's FedTrimmedAvg (1.42) rounds the floating-point product beta n down: 0.29 * 100 becomes 28.
 Source: Yin et al. 2018, arXiv 1803.01498, definition 2.
 """
 
@@ -45,5 +45,5 @@ class TrimmedMean(Aggregator[TrimmedMeanConfig]):
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise trimmed mean."""
         vectors = [contribution.vector for contribution in contributions]
-        # By the decimal that was written: 0.29 * 100 is below 29 in floating point.
+        # Exact decimal arithmetic: in floating point 0.29 * 100 is below 29.
         return middle_mean(vectors, math.floor(Fraction(repr(self.config.fraction)) * len(vectors)))

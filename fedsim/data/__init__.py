@@ -1,1 +1,1 @@
-"""Data sets, one a file; `partition` divides one among clients."""
+"""Data sets, one module each; `partition` assigns examples to clients."""

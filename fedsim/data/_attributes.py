@@ -1,4 +1,4 @@
-"""Properties of examples beside their label, which an attacker may try to read."""
+"""Attributes of examples besides their label, as targets of attribute inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.core.types import Attribute, Dataset
 
 
 def halved(figures: Sequence[Tensor]) -> Attribute:
-    """Return whether a figure of (training, test) examples is above the median of the training examples."""
+    """Return the binary attribute whether a figure is above the median of the training examples."""
     train, test = ((figure > figures[0].median()).long() for figure in figures)
     return Attribute(("low", "high"), train, test)
 

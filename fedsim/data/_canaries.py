@@ -1,6 +1,6 @@
-"""Random images that are planted in a training set a known number of times, as secrets are in a text.
+"""Canary images: random images inserted into a training set a known number of times.
 
-A canary is a square of 4 x 4 random black and white fields over the whole image, of 65,536 that there are.
+A canary is a square of 4 x 4 random black and white fields over the whole image, one of 65,536 patterns.
 Source: after Carlini et al. 2023, arXiv 2301.13188, and the canaries of arXiv 1802.08232.
 """
 
@@ -21,7 +21,7 @@ _OTHERS = 127
 
 
 def plant(data: Dataset, count: int, repetitions: tuple[int, ...], seed: int) -> Dataset:
-    """Return the set with so many canaries behind its training examples; their copies cycle through `repetitions`.
+    """Return the set with canaries after its training examples; their numbers of copies cycle through `repetitions`.
 
     Raises:
         FedsimError: there are more canaries than patterns left after the controls.

@@ -1,4 +1,4 @@
-"""The file of handwritten digits that scikit-learn contains, for all data sets that are made of it."""
+"""Load the handwritten digits of scikit-learn, for all data sets based on them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ def load_digits(config: ImageConfig, test_fraction: float) -> Dataset:
 
 @cache
 def _read(path: Path) -> np.ndarray:
-    """Return the 64 levels and the label of each digit, shape (1797, 65). The file takes 20 ms."""
+    """Return the 64 levels and the label of each digit, shape (1797, 65). Reading needs 20 ms."""
     return np.loadtxt(path, delimiter=",")
 
 
 def _file() -> Path:
-    """Return scikit-learn's file."""
     who = "scikit-learn, which holds the data set 'digits',"
     return needed("sklearn", "datasets/data/digits.csv.gz", who, "pip install 'fedsim-privacy[data]'")

@@ -1,8 +1,8 @@
 """Public facts about well-known image collections: normalisation constants and class names.
 
-Constants are means and standard deviations of the training images in units of [0, 1], per channel. Those of
-MNIST, CIFAR-10 and ImageNet are from Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); those of
-Fashion-MNIST, digits and spoken digits were computed from the complete sets, those of CIFAR-100 are the published ones.
+Constants are means and standard deviations of the training images in units of [0, 1], per channel. MNIST, CIFAR-10 and
+ImageNet: Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); Fashion-MNIST, digits and spoken digits: computed from the
+complete sets; CIFAR-100: the published constants.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Grids of digits, pictures of them, and questions with their answers, drawn many at a time."""
+"""Sample grids of digits, their images, and questions with answers, vectorised over examples."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, QUESTION_LENGTH
 EMPTY = -1
 TILE = 14
 _NOISE = 0.1
-_OCCUPIED = 0.85  # share of the questions for a cell that ask for one with a digit
+_OCCUPIED = 0.85  # share of position questions about a cell with a digit
 _PLACES: Mapping[Kind, int] = {
     "position": 2,
     "presence": 2,
     "counting": 2,
     "where": 3,
     "list": MOST_COUNTED + 1,
-}  # of an answer, with its end
+}  # tokens of an answer, with its end token
 
 
 @dataclass(frozen=True)
 class Stock:
-    """Digits to paint with: tiles (N, TILE, TILE) in [0, 1], sorted by class, and how many each class has (10,)."""
+    """Digit images: tiles (N, TILE, TILE) in [0, 1], sorted by class, and the number of tiles of each class (10,)."""
 
     tiles: Tensor
     counts: Tensor
 
     @classmethod
     def of(cls, pixels: Tensor, labels: Tensor) -> Stock:
-        """Return a stock of pictures (N, 1, H, W) in [0, 1], fitted to tiles."""
+        """Return a stock of images (N, 1, H, W) in [0, 1], resized to tiles."""
         shrinks = pixels.shape[-1] == 2 * TILE
         tiles = F.avg_pool2d(pixels, 2) if shrinks else F.interpolate(pixels, (TILE, TILE), mode="bilinear")
         return cls(tiles[labels.argsort(stable=True), 0], labels.bincount(minlength=DIGITS))
 
     def draw_tiles(self, digits: Tensor, generator: torch.Generator) -> Tensor:
-        """Return a tile for each digit (n,), drawn among those of its class."""
+        """Sample a tile for each digit (n,) from its class."""
         first = self.counts.cumsum(0) - self.counts
         offset = (torch.rand(len(digits), generator=generator) * self.counts[digits]).long()
         return self.tiles[first[digits] + offset.minimum(self.counts[digits] - 1)]
@@ -52,8 +52,8 @@ class GridQuestions:
 
     Attributes:
         questions: words (N, QUESTION_LENGTH).
-        answers: words and the end (N, A); IGNORED fills up.
-        kinds: number in KINDS of each (N,).
+        answers: words and the end token (N, A), padded with IGNORED.
+        kinds: index of each question's kind in KINDS (N,).
     """
 
     questions: Tensor
@@ -64,13 +64,13 @@ class GridQuestions:
 def draw_digits(
     count: int, cells: int, occupied: tuple[int, int], palette: float, generator: torch.Generator
 ) -> Tensor:
-    """Return grids (count, cells * cells) of digits and EMPTY cells, in raster order.
+    """Sample grids (count, cells * cells) of digits and EMPTY cells, in raster order.
 
     Args:
         count: number of grids.
-        cells: a side.
+        cells: number of rows and columns.
         occupied: fewest and most cells with a digit.
-        palette: share of the grids whose digits are drawn from 1 to 6 classes, in place of all ten.
+        palette: share of the grids with digits from 1 to 6 classes, instead of all ten.
         generator: all randomness.
     """
     places = cells * cells
@@ -85,7 +85,7 @@ def draw_digits(
 
 
 def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, shift: int = 0) -> Tensor:
-    """Return pictures (N, 1, S, S) in [0, 1] of grids; each digit is moved by up to `shift` pixels."""
+    """Return images (N, 1, S, S) in [0, 1] of grids; each digit is shifted randomly by up to `shift` pixels."""
     count = len(digits)
     tiles = torch.zeros(count, cells * cells, TILE, TILE)
     filled = digits != EMPTY
@@ -99,14 +99,15 @@ def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, 
 
 
 def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator: torch.Generator) -> GridQuestions:
-    """Return a question for each grid.
+    """Sample a question for each grid.
 
     Args:
         digits: grids (N, cells * cells).
-        words: of questions.
-        kinds: number in KINDS of each question (N,). Where a digit's place is asked for and none occurs once, a cell
-            is asked for.
-        places: of an answer, with its end.
+        words: vocabulary of questions.
+        kinds: index in KINDS of each question (N,). If no digit occurs exactly once, a `where` question is replaced by
+            a
+            `position` question.
+        places: tokens of an answer, with its end token.
         generator: all randomness.
     """
     once = _counts(digits) == 1
@@ -125,7 +126,7 @@ def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator:
 
 
 def draw_kinds(count: int, mix: Mapping[Kind, float], generator: torch.Generator) -> Tensor:
-    """Return kinds (count,) of questions in shares as near to the mix as whole numbers allow, in random order."""
+    """Return kinds (count,) of questions in random order, with counts as near to the mix as whole numbers allow."""
     shares = torch.tensor([mix.get(kind, 0.0) for kind in KINDS], dtype=torch.double)
     edges = (shares.cumsum(0) / shares.sum() * count).round().long()
     counts = edges.diff(prepend=torch.zeros(1, dtype=torch.long))
@@ -133,12 +134,12 @@ def draw_kinds(count: int, mix: Mapping[Kind, float], generator: torch.Generator
 
 
 def answer_places(mix: Mapping[Kind, float]) -> int:
-    """Return the places of the longest answer of a mix, with its end."""
+    """Return the tokens of the longest answer of a mix, with its end token."""
     return max(_PLACES[kind] for kind, share in mix.items() if share > 0)
 
 
 def right_answer(digits: list[int], words: GridWords, question: list[int]) -> list[int]:
-    """Return the words that answer a question about one grid, worked out anew, with the end."""
+    """Return the answer tokens of a question about a single grid, recomputed from the question, with the end token."""
     kind, named = words.kind(question), [words.words[token] for token in question]
     cells = words.cells
     if kind == "list":
@@ -166,12 +167,12 @@ def _moved(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
 
 
 def _counts(digits: Tensor) -> Tensor:
-    """Return how often each class occurs in each grid, (N, 10)."""
+    """Return the number of occurrences of each class in each grid, (N, 10)."""
     return (digits[:, :, None] == torch.arange(DIGITS)).sum(1)
 
 
 def _one_of(allowed: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw one of the allowed entries of each row, (N, 1)."""
+    """Sample an allowed entry of each row, (N, 1)."""
     return allowed.double().multinomial(1, generator=generator)
 
 

@@ -1,4 +1,4 @@
-"""The words of questions about grids of digits, one a token, and their numbers."""
+"""Word-level vocabulary of questions about grids of digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, final, get_args
 Kind = Literal["position", "presence", "counting", "where", "list"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-QUESTION_LENGTH = 4  # words of every question, with what fills it up
+QUESTION_LENGTH = 4  # words of every question, with padding
 MOST_COUNTED = 6
 DIGITS = 10
 
@@ -24,10 +24,10 @@ _FIRST: dict[Kind, tuple[str, ...]] = {
 
 @final
 class GridWords:
-    """Numbers of words, for grids of so many cells a side.
+    """Token numbers of words, for grids with `cells` rows and columns.
 
     Attributes:
-        words: by their number.
+        words: words by their number.
         cells: rows and columns of a grid.
     """
 
@@ -44,7 +44,7 @@ class GridWords:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """The number of each word."""
+        """Mapping from words to numbers."""
         return {word: number for number, word in enumerate(self.words)}
 
     def of(self, word: str) -> int:
@@ -52,7 +52,7 @@ class GridWords:
         return self.numbers[word]
 
     def beginning(self, kind: Kind) -> list[int]:
-        """Return the words that all questions of a kind begin with."""
+        """Return the first words of all questions of a kind."""
         return [self.of(word) for word in _FIRST[kind]]
 
     def kind(self, question: Sequence[int]) -> Kind:
@@ -66,28 +66,28 @@ class GridWords:
 
     @property
     def padding(self) -> int:
-        """What fills up a short question or answer."""
+        """Padding token of short questions and answers."""
         return self.of("<pad>")
 
     @property
     def begin(self) -> None:
-        """Nothing: models put the beginning there themselves."""
+        """None: models add the begin token themselves."""
 
     @property
     def end(self) -> int:
-        """What ends an answer."""
+        """End token of an answer."""
         return self.of("<eos>")
 
     @property
     def ends(self) -> frozenset[int]:
-        """The same alone."""
+        """The set of the end token."""
         return frozenset({self.end})
 
     def encode(self, text: str) -> list[int]:
-        """Return the numbers of words with blanks between them."""
+        """Return the tokens of words separated by blanks."""
         return [self.of(word) for word in text.split()]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return words with blanks, without what fills up and ends."""
+        """Return words separated by blanks, without padding and end tokens."""
         silent = {self.of(word) for word in ("<pad>", "<eos>")}
         return " ".join(self.words[token] for token in tokens if token >= 0 and token not in silent)

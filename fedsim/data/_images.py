@@ -1,6 +1,6 @@
-"""Code of image sets: pick examples, fit them to a size, normalise them.
+"""Shared code of image sets: select examples, resize and normalise them.
 
-A set provides its labels and a function that reads pixels, so only the picked images are decoded.
+A set provides its labels and a function that reads pixels, so only the selected images are decoded.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 
 
 def normalise(config: ImageConfig, train: Images, test: Images, facts: ImageFacts) -> Dataset:
-    """Pick, fit and normalise examples.
+    """Select, resize and normalise examples.
 
     The order is random, and classes alternate from the beginning: a limited set is as balanced as the classes allow,
-    and a larger limit keeps all its examples.
+    and a
+    larger limit is a superset of a smaller limit.
 
     Raises:
         FedsimError: an image that cannot be read.
@@ -94,7 +95,7 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: ImageFact
 
 
 def picked(labels: Tensor, limit: int | None, seed: int) -> Tensor:
-    """Return which images `normalise` keeps of a part under such a limit, in their order: indices of the labels."""
+    """Return the indices of the images that `normalise` keeps under a limit, in their order."""
     order, place = _shuffle_within_classes(labels, seeding.generator(seed, "order of examples"))
     return order[place.argsort(stable=True)][:limit]
 
@@ -116,7 +117,7 @@ def fitted(pixels: Tensor, size: int | None) -> Tensor:
 
 
 def decode(source: Path | BinaryIO, name: str) -> Tensor:
-    """Decode one PNG or JPEG file to uint8: a grey image to (1, 1, H, W), any other to (1, 3, H, W).
+    """Decode a PNG or JPEG file to uint8: a grey image to (1, 1, H, W), any other to (1, 3, H, W).
 
     Raises:
         FedsimError: the image is corrupt; the message names it.
@@ -130,7 +131,7 @@ def decode(source: Path | BinaryIO, name: str) -> Tensor:
 
 
 def decode_bytes(content: bytes, name: str) -> Tensor:
-    """Decode one image in memory, like `decode`."""
+    """Decode an image in memory, like `decode`."""
     return decode(io.BytesIO(content), name)
 
 
@@ -142,7 +143,7 @@ def _batch(config: ImageConfig, images: Images, limit: int | None, facts: ImageF
 
 
 def _shuffle_within_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random order of the examples, and each one's rank within its class."""
+    """Return a random order of the examples, and the rank of each example within its class."""
     order = torch.randperm(len(labels), generator=generator)
     shuffled = labels[order]
     by_class = shuffled.argsort(stable=True)

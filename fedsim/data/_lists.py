@@ -1,6 +1,6 @@
-"""Operations on short lists of letters: what each asks, and which lists answer it.
+"""Operations on short lists of letters, with their valid answers.
 
-Those named `random` have many answers, all alike likely, so that the places of an answer depend on each other.
+Operations named `random` have many equally likely answers, so that the tokens of an answer depend on each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPERATIONS = (
     "copy", "reverse", "sort", "shuffle", "insert-index", "insert-random", "remove-index", "remove-random",
     "replace-index", "replace-random",
 )  # fmt: skip
-_SLOTS = 8  # of a list in a prompt, and of an answer
+_SLOTS = 8  # tokens of a list in a prompt, and of an answer
 _INDICES = 10
 _PROMPT = 4 + _SLOTS + 1  # begin, operation, index, new letter, the list, separator
 
@@ -25,13 +25,13 @@ Answer = tuple[int, ...]
 
 
 class Sample(NamedTuple):
-    """What an operation asks of a list of letters: 0 is A.
+    """An operation on a list of letters: 0 is A.
 
     Attributes:
-        operation: one of `OPERATIONS`.
-        items: different letters.
-        place: where, counted from 0, for operations on an index; else None.
-        word: a letter that is not in the list, for those that insert or replace; else None.
+        operation: an element of `OPERATIONS`.
+        items: distinct letters.
+        place: position, counted from 0, for operations on an index; else None.
+        word: a letter that is not in the list, for insertions and replacements; else None.
     """
 
     operation: str
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
     word: int | None = None
 
     def answers(self) -> Iterator[Answer]:
-        """Yield every list that answers, each once."""
+        """Yield every valid answer once."""
         items, kind = self.items, self.operation.partition("-")[0]
         if kind == "shuffle":
             yield from (permutation for permutation in permutations(items) if permutation != items)
@@ -53,14 +53,14 @@ class Sample(NamedTuple):
             yield (*items[:place], *word, *items[place if kind == "insert" else place + 1 :])
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether a list answers: of a shuffle without writing all of them down."""
+        """Return whether a list is a valid answer, without enumerating the answers of a shuffle."""
         if self.operation == "shuffle":
             return sorted(given) == sorted(self.items) and tuple(given) != self.items
         return tuple(given) in set(self.answers())
 
 
 def draw_sample(operation: str, length: int, generator: torch.Generator) -> Sample:
-    """Draw a list of a length, and what the operation needs beside it."""
+    """Sample a list of a length, and the arguments of the operation."""
     letters: list[int] = torch.randperm(LETTERS, generator=generator)[: length + 1].tolist()
     places = length + 1 if operation == "insert-index" else length
     place = int(torch.randint(places, (), generator=generator))
@@ -68,7 +68,7 @@ def draw_sample(operation: str, length: int, generator: torch.Generator) -> Samp
 
 
 def sample_of(operation: str, items: Answer, place: int, word: int) -> Sample:
-    """Return what an operation asks of a list, with the place and the new letter if it needs them."""
+    """Return the sample of an operation, with position and new letter if it needs them."""
     kind, _, which = operation.partition("-")
     needs_word = kind in ("insert", "replace")
     return Sample(operation, items, place if which == "index" else None, word if needs_word else None)
@@ -82,7 +82,7 @@ def _places(sample: Sample) -> Sequence[int]:
 
 @final
 class ListTokenizer:
-    """Letters, digits, operations and signs are one token each; text is read and written with blanks between them."""
+    """Tokenizer with single tokens for letters, digits, operations and signs; text is separated by blanks."""
 
     padding, begin, separator, end = range(4)
     ends = frozenset({end})
@@ -98,16 +98,16 @@ class ListTokenizer:
 
     @property
     def prompt_length(self) -> int:
-        """Tokens of every prompt."""
+        """Number of tokens of every prompt."""
         return _PROMPT
 
     @property
     def answer_length(self) -> int:
-        """Places of every answer; behind a shorter list stand ends."""
+        """Number of tokens of every answer; shorter lists are padded with end tokens."""
         return _SLOTS
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of words; unknown ones are left out."""
+        """Return the tokens of words; unknown words are dropped."""
         return [self._numbers[word] for word in text.split() if word in self._numbers]
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -119,7 +119,7 @@ class ListTokenizer:
         return [self._numbers["A"] + item for item in items]
 
     def prompt(self, sample: Sample) -> list[int]:
-        """Return the prompt that asks."""
+        """Return the prompt of a sample."""
         items = self.letters(sample.items)
         index = self.padding if sample.place is None else self._numbers[str(sample.place)]
         word = self.padding if sample.word is None else self.letters([sample.word])[0]
@@ -127,11 +127,11 @@ class ListTokenizer:
         return [self.begin, self._numbers[sample.operation], index, word, *filled, self.separator]
 
     def answer(self, items: Sequence[int]) -> list[int]:
-        """Return the answer that is a list, with ends behind it."""
+        """Return the answer of a list, padded with end tokens."""
         return [*self.letters(items), *[self.end] * (_SLOTS - len(items))]
 
     def listed(self, answer: Sequence[int]) -> list[int] | None:
-        """Return the list that an answer is; None where it has other tokens, or letters behind an end."""
+        """Return the list of an answer; None if it has other tokens, or letters after an end token."""
         count = next((place for place, token in enumerate(answer) if token == self.end), len(answer))
         first = self._numbers["A"]
         is_list = all(first <= token < first + LETTERS for token in answer[:count])

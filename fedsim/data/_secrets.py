@@ -22,7 +22,7 @@ _DIGITS = 9
 
 @dataclass(frozen=True)
 class Secret:
-    """One sentence and its number of repetitions in the training text; `prompt` and `form` as in `Planted`."""
+    """A sentence and its number of repetitions in the training text; `prompt` and `form` as in `Planted`."""
 
     kind: SecretKind
     text: str
@@ -34,10 +34,10 @@ class Secret:
 def secrets(
     identities: int, canaries: int, addresses: int, repetitions: tuple[int, ...], seed: int
 ) -> Iterator[Secret]:
-    """Yield different phone numbers, canaries and addresses; each kind cycles through `repetitions`.
+    """Yield distinct phone numbers, canaries and addresses; the repetitions of each kind cycle through `repetitions`.
 
     Raises:
-        MissingExtra: the settings ask for persons, and faker is not installed.
+        MissingExtra: the settings require persons, and faker is not installed.
     """
     for number in range(identities):
         person = _person(seeding.derive(seed, "identity", number))

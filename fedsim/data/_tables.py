@@ -1,4 +1,4 @@
-"""What data sets of tables share: the parts of the rows, and their scale."""
+"""Shared code of tabular data sets: train-test split, one-hot encoding and standardisation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ def parted(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:
 
 
 def one_hot(values: Tensor) -> Tensor:
-    """Return one column of 0 and 1 for each value of a category, shape (N, values)."""
+    """Return a column of 0 and 1 for each value of a category, shape (N, values)."""
     return (values[:, None] == values.unique()).float()
 
 
 def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:
-    """Return a table whose columns have mean 0 and standard deviation 1; 0 and 1 of a column are its extremes."""
+    """Return a table with columns of mean 0 and standard deviation 1 over the training rows.
+
+    The statistics of its spec map each column's training range to [0, 1].
+    """
     mean, std = train.inputs.mean(0), train.inputs.std(0, correction=0).clamp_min(1e-12)
     low = train.inputs.amin(0)
     width = (train.inputs.amax(0) - low).clamp_min(1e-12)

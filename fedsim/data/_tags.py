@@ -1,7 +1,7 @@
-"""Code of tagged sets: words with one tag each become tokens with one label each.
+"""Shared code of tagged sets: tokenise words and align their tags.
 
-An example is a sentence: its tokens as inputs (T,), and as labels (T,) the number of a word's tag at the word's first
-token. Further tokens of a word, and padding, do not count in the loss.
+An example is a sentence: its tokens as inputs (T,), and as labels (T,) the index of a word's tag at the word's first
+token. Further tokens of a word, and padding, are ignored by the loss.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _examples(
     numbers: dict[str, int],
     known: set[tuple[int, ...]],
 ) -> tuple[list[_Example], list[int]]:
-    """Return the sentences that are new after cutting, and each one's document number."""
+    """Return the sentences that are new after truncation, and the document index of each."""
     examples: list[_Example] = []
     owners: list[int] = []
     for owner, document in enumerate(documents):

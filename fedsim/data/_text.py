@@ -1,4 +1,4 @@
-"""Code of text sets: cut documents into sentences and sentences into tokens, and plant secrets.
+"""Shared code of text sets: split documents into sentences, tokenise, and insert secrets.
 
 A set provides documents. An example is a sentence: its tokens as inputs (T,), the next tokens as labels (T,).
 A document is either in the training or in the test text, and the owner of an example is its document.
@@ -28,7 +28,7 @@ Document = TypeVar("Document")
 
 
 class TokenConfig(Config):
-    """Settings of all sets whose examples are tokens of sentences."""
+    """Settings of all sets with token sequences as examples."""
 
     length: int = Field(default=32, ge=2, description="tokens per example; longer sentences are cut")
     tokenizer: Literal["words", "bytes", "smollm2-135m", "minilm"] | Path = Field(
@@ -135,11 +135,11 @@ def read_text(path: Path) -> str:
 
 
 def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
-    """Return the tokenizer that the settings ask for.
+    """Return the tokenizer of the settings.
 
     Args:
         config: names the tokenizer.
-        public: test text, which the server owns. Only it decides the known words: private words would leak.
+        public: test text, which the server owns. Known words come from it alone, since private words would leak.
 
     Raises:
         FedsimError: the tokenizer cannot be read.
@@ -157,7 +157,7 @@ def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
 def _sentences(
     config: TextConfig, documents: Sequence[str], tokenizer: Tokenizer, known: set[tuple[int, ...]]
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the tokens of sentences that are long enough and new after cutting, and their document numbers."""
+    """Return the tokens of sentences that are long enough and new after truncation, and their document indices."""
     sentences: list[list[int]] = []
     owners: list[int] = []
     for number, document in enumerate(documents):
@@ -172,7 +172,7 @@ def _sentences(
 
 
 def as_batch(sentences: Sequence[Sequence[int]], padding: int, length: int) -> Batch:
-    """Return inputs and next tokens (N, length), short sentences filled up, long ones cut."""
+    """Return inputs and next tokens (N, length); short sentences are padded, long sentences truncated."""
     inputs = np.full((len(sentences), length), padding, dtype=np.int64)
     labels = np.full((len(sentences), length), IGNORED, dtype=np.int64)
     for row, tokens in enumerate(sentences):

@@ -1,4 +1,4 @@
-"""Text to tokens: words of a public list and bytes for all others, or the tokenizer of a real model."""
+"""Tokenizers: words of a public list with a byte fallback, or the tokenizer of a real model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 
 _BYTES = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-_TURN_ENDS = ("<|eot_id|>", "<|im_end|>")  # of LLaDA and Llama, of Dream and Qwen; their folders name another eos_token
+_TURN_ENDS = ("<|eot_id|>", "<|im_end|>")  # LLaDA and Llama; Dream and Qwen. Their eos_token is another token
 _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
 
 
 def frequent_words(texts: Iterable[str], count: int) -> tuple[str, ...]:
-    """Return the `count` most frequent words and signs, each with its leading blank; ties alphabetically."""
+    """Return the `count` most frequent words and signs, each with its leading blank; ties in alphabetical order."""
     counts = Counter(piece for text in texts for piece in _PIECE.findall(text))
     return tuple(sorted(counts, key=lambda piece: (-counts[piece], piece))[:count])
 
 
 @final
 class WordTokenizer:
-    """Known words are one token each; all other text is spelled in UTF-8 bytes, so no text is lost.
+    """Known words are single tokens; all other text is encoded as UTF-8 bytes, so the encoding is lossless.
 
     Tokens 0 to 255 are bytes, 256 is padding, 257 is the end; words follow. Without words it is a byte tokenizer.
 
@@ -52,7 +52,7 @@ class WordTokenizer:
         return [token for piece in _PIECE.findall(text) for token in self._of(piece)]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; bytes that are not UTF-8 become a replacement sign."""
+        """Return the text of tokens; invalid UTF-8 becomes a replacement character."""
         return b"".join(map(self._bytes, tokens)).decode("utf-8", errors="replace")
 
     def _of(self, piece: str) -> list[int]:
@@ -70,7 +70,7 @@ class ModelTokenizer:
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: the folder holds no tokenizer, or one without an end of text.
+        FedsimError: the folder has no tokenizer, or its tokenizer has no end-of-text token.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,25 +103,25 @@ class ModelTokenizer:
 
     @property
     def padding(self) -> int:
-        """The tokenizer's padding token, or its end of text where it has none."""
+        """The tokenizer's padding token, or its end-of-text token if it has none."""
         token = self._loaded.pad_token_id
         return int(self.end if token is None else token)
 
     @property
     def begin(self) -> int | None:
-        """The tokenizer's class token, where it has one."""
+        """The tokenizer's class token, or None."""
         token = self._loaded.cls_token_id
         return None if token is None else int(token)
 
     @property
     def end(self) -> int:
-        """The tokenizer's end of text, or its separator where it has none, as in BERT."""
+        """The tokenizer's end-of-text token, or its separator if it has none, as in BERT."""
         assert self._end is not None
         return self._end
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokenizer's end of text, and its end of a turn where it has one."""
+        """The tokenizer's end-of-text token, and its end-of-turn token if it has one."""
         added = self._loaded.get_added_vocab()
         return frozenset({self.end, *(added[name] for name in _TURN_ENDS if name in added)})
 
@@ -131,7 +131,7 @@ class ModelTokenizer:
         return self._loaded.sep_token_id if token is None else int(token)
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, without the model's border tokens."""
+        """Return the tokens of a text, without the model's special tokens."""
         return list(self._loaded(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
-"""6,366 answers of married women, which statsmodels contains: who had an affair?
+"""Survey of 6,366 married women from statsmodels; the label is whether they had an affair.
 
-Source: Fair 1978, A Theory of Extramarital Affairs, Journal of Political Economy 86 (no arXiv id). Numbers: how happy
-the marriage is, age, years married, children, how religious, years of education. Categories: both occupations, one-hot.
+Source: Fair 1978, A Theory of Extramarital Affairs, Journal of Political Economy 86 (no arXiv id). Numbers: happiness
+of the marriage, age, years married, children, religiousness, years of education. Categories: both occupations, one-hot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fedsim.core.shipped import needed
 from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._tables import one_hot, parted, standardised
 
-_NUMBERS, _ANSWERS = 6, 8  # columns; both occupations are the last two answers, and behind them time spent in affairs
+_NUMBERS, _ANSWERS = 6, 8  # columns; the last two answers are the occupations, the next column is the label
 
 
 class AffairsSurveyConfig(Config):
@@ -48,6 +48,5 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
 
 
 def _file() -> Path:
-    """Return the file of statsmodels."""
     who = "statsmodels, which holds the data set 'affairs-survey',"
     return needed("statsmodels", "datasets/fair/fair.csv", who, "pip install 'fedsim-privacy[tabular]'")

@@ -1,4 +1,4 @@
-"""569 tumours of 30 measured numbers each, which scikit-learn contains: malignant or benign.
+"""569 tumours with 30 measurements each from scikit-learn; the label is malignant or benign.
 
 Source: Wolberg, Mangasarian, Street 1995, UCI, Breast Cancer Wisconsin (Diagnostic) (no arXiv id). A row has 30
 unknowns, far fewer than a useful model has parameters.
@@ -49,6 +49,5 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
 
 
 def _file() -> Path:
-    """Return scikit-learn's file."""
     who = "scikit-learn, which holds the data set 'breast-cancer',"
     return needed("sklearn", "datasets/data/breast_cancer.csv", who, "pip install 'fedsim-privacy[data]'")

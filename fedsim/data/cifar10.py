@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test photographs, 32x32 colour pixels, ten balanced classes.
 
 Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images" (no arXiv id). It is read from a
-torchvision root, or from a pack of JPEG files in one .npz with the arrays ``train_jpeg``, ``train_offset``,
+torchvision root, or from a pack of JPEG files as an .npz file with the arrays ``train_jpeg``, ``train_offset``,
 ``train_label``, and the same for ``test``. Its images are the usual victims of gradient inversion. A JPEG copy has less
 fine detail than the original, so its scores are not comparable with those of a paper.
 """
@@ -34,7 +34,7 @@ def cifar10(config: Cifar10Config) -> Dataset:
     """Load the images.
 
     Raises:
-        FedsimError: `path` holds no complete data set.
+        FedsimError: `path` has no complete data set.
     """
     read = _pack if config.path.suffix == ".npz" else _batches
     return normalise(config, read(config.path, "train"), read(config.path, "test"), CIFAR10)
@@ -59,7 +59,7 @@ def _batches(root: Path, part: str) -> Images:
 
     try:
         with warnings.catch_warnings():
-            # A NumPy of 2009 pickled the files; newer ones warn of its dtype format.
+            # The files were pickled by a NumPy of 2009; newer versions warn about the dtype format.
             warnings.filterwarnings("ignore", r"dtype\(\): align should be passed")
             batches = Batches(str(root), train=part == "train", download=False)
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""Tagged sentences from your own file, in the form of the CoNLL shared tasks: a token, a tab and its tag per line.
+"""Tagged sentences from your own file, in the format of the CoNLL shared tasks: a token, a tab and its tag per line.
 
-Source: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050 (the form). A sentence ends at a line without characters
-other than blanks and tabs. A line with the token -DOCSTART- begins a document; the document is the owner of its
-sentences. In a file without such lines each sentence is its own owner. What it may leak: names.
+Source: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050 (the format). A sentence ends at a line with only blanks and
+tabs. A line with the token -DOCSTART- begins a document; the document is the owner of its sentences. In a file without
+such lines each sentence is its own owner. Leakage: names.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def conll(config: ConllConfig) -> Dataset:
     """Load the sentences.
 
     Raises:
-        FedsimError: the file does not exist, is not UTF-8, has a line that is not a token with its tag, or has
-            fewer than two sentences.
+        FedsimError: the file does not exist, is not UTF-8, has a line without a token and a tag, or has fewer than two
+            sentences.
     """
     return tagged(config, _documents(config.path))
 

@@ -1,7 +1,7 @@
-"""442 patients of ten measurements each, which scikit-learn contains, and how far their diabetes got within a year.
+"""442 patients with ten measurements each from scikit-learn; the label is the disease progression after a year.
 
 Source: Efron, Hastie, Johnstone, Tibshirani 2004, Annals of Statistics 32 (no arXiv id). The label is a number, so the
-task is regression: with mean 0 and standard deviation 1, as clients train on it.
+task is regression; it is standardised to mean 0 and standard deviation 1.
 """
 
 from __future__ import annotations
@@ -41,6 +41,5 @@ def diabetes(config: DiabetesConfig) -> Dataset:
 
 
 def _file(name: str) -> Path:
-    """Return one of scikit-learn's files."""
     who = "scikit-learn, which holds the data set 'diabetes',"
     return needed("sklearn", f"datasets/data/diabetes_{name}.csv.gz", who, "pip install 'fedsim-privacy[data]'")

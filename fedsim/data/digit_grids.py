@@ -1,8 +1,8 @@
-"""Grids of handwritten digits and questions about them, drawn from MNIST-5k or from scikit-learn's digits.
+"""Grids of handwritten digits and questions about them, generated from MNIST-5k or from scikit-learn's digits.
 
-No paper. An image has 4 x 4 cells of 14 x 14 pixels, 3 to 6 of them with a digit, the others with noise. A question
-asks for a cell, whether a digit is there, how often, where it is, or for all of them; every word is a token. Training
-and test images share no digit. What it may leak: which digit stands where, and what was asked, both known exactly.
+No paper. An image has 4 x 4 cells of 14 x 14 pixels, 3 to 6 of them with a digit, the others with noise. Questions
+concern a cell, the presence, count or position of a digit, or all digits; every word is a token. Training and test
+images share no digit. Leakage: the digits with their cells, and the question, both exactly known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedsim.core.types import Attribute, Batch, Config, Dataset, InputSpec
 from fedsim.data._grid_questions import Stock, answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, GridWords, Kind
 
-_USERS = 40  # who share a kind of question, or a digit
+_USERS = 40  # users per kind of question, or per digit
 Source = Literal["mnist5k", "digits"]
 
 
@@ -74,7 +74,7 @@ class DigitGridsConfig(Config):
 
 @dataset("digit-grids", summary="grids of handwritten digits, and questions about them", extra="data")
 def digit_grids(config: DigitGridsConfig) -> Dataset:
-    """Draw images, questions and answers.
+    """Generate images, questions and answers.
 
     Raises:
         MissingExtra: the package with the digits is not installed.
@@ -102,7 +102,7 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
 
 
 def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[str, Attribute]:
-    """Return the kind of an example's question, and whether its image has more digits than the middle number."""
+    """Return as attributes the kind of the question, and whether the image has more digits than the mid-range."""
     words, middle = GridWords(config.cells), (config.fewest + config.most) / 2
     kinds = [
         torch.tensor([KINDS.index(words.kind(question)) for question in batch.given["question"].tolist()])
@@ -113,7 +113,7 @@ def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[
 
 
 def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:
-    """Return so many examples, and the digits (count, cells * cells) of their grids, -1 where a cell is empty."""
+    """Sample examples, and the digits (count, cells * cells) of their grids, -1 for an empty cell."""
     words = GridWords(config.cells)
     digits = draw_digits(count, config.cells, (config.fewest, config.most), config.palette, generator)
     grid_questions = ask(digits, words, draw_kinds(count, config.mix, generator), answer_places(config.mix), generator)
@@ -123,7 +123,7 @@ def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: to
 
 @lru_cache(maxsize=2)
 def stocks(source: Source) -> tuple[Stock, Stock]:
-    """Return the digits of training and of test images, which are disjoint.
+    """Return the disjoint digits of training and of test images.
 
     Raises:
         MissingExtra: the package with the digits is not installed.

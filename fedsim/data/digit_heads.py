@@ -1,6 +1,6 @@
-"""The digits of scikit-learn, 8x8 grey, with labels for three heads: the number, three traits, and how much ink.
+"""The digits of scikit-learn, 8x8 grey, with labels for three heads: the number, three traits, and the amount of ink.
 
-Source: as of data set digits. Traits: even, prime, above four. Ink: mean darkness of the upper and of the lower half.
+Source: as data set digits. Traits: even, prime, above four. Ink: mean darkness of the upper and of the lower half.
 """
 
 from __future__ import annotations

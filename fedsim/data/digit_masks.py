@@ -1,6 +1,6 @@
-"""The digits of scikit-learn, 8x8 grey, with a class for every pixel: background, ink of an even digit, of an odd one.
+"""The digits of scikit-learn, 8x8 grey, with pixel classes: background, ink of an even digit, ink of an odd digit.
 
-Source: as of data set digits. Ink is what is at least half black.
+Source: as data set digits. Ink is every pixel that is at least half black.
 """
 
 from __future__ import annotations

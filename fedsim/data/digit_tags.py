@@ -1,7 +1,7 @@
-"""Made-up sentences whose tags say which word names a digit: the next one, or the word itself.
+"""Synthetic sentences with tags that depend on whether the next word, or the word itself, names a digit.
 
-No paper. Words are drawn independently, so only the next word determines a tag of the first kind: a tagger that does
-not see later words is no better than the more frequent tag. What it may leak: nothing, the text is made up.
+No paper. Words are sampled independently, so only the next word determines a tag of the first kind: a tagger that does
+not see later words is no better than the more frequent tag. Leakage: nothing, the text is synthetic.
 """
 
 from __future__ import annotations

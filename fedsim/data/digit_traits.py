@@ -1,7 +1,7 @@
-"""The digits of scikit-learn, 8x8 grey, with five traits of each number as labels: a set, of which several may hold.
+"""The digits of scikit-learn, 8x8 grey, with five traits of each number as multi-label targets.
 
-Source: as of data set digits. Traits: even, prime, square, above four, and whether the figure as it is usually written
-has a closed loop (0, 6, 8, 9).
+Source: as data set digits. Traits: even, prime, square, above four, and whether the usual glyph has a closed loop
+(0, 6, 8, 9).
 """
 
 from __future__ import annotations
@@ -47,6 +47,6 @@ def digit_traits(config: DigitTraitsConfig) -> Dataset:
 
 
 def traits_of(numbers: Tensor) -> Tensor:
-    """Return 1 for each trait that a digit has, else 0: float32, shape (N, 5)."""
+    """Return the traits of digits as 0 or 1, float32, shape (N, 5)."""
     table = torch.tensor([[float(digit in having) for having in _TRAITS.values()] for digit in range(10)])
     return table[numbers]

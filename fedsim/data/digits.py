@@ -1,4 +1,4 @@
-"""1,797 handwritten digits of 8x8 grey pixels with 17 levels, which scikit-learn contains.
+"""1,797 handwritten digits of 8x8 grey pixels with 17 levels, from scikit-learn.
 
 Source: Alpaydin, Kaynak 1998, UCI (no arXiv id). An image of 64 pixels has fewer unknowns than a useful model has
 parameters, so use this set for fast runs, not to judge a defense.

@@ -1,8 +1,7 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 grey pixels, ten balanced classes.
 
 Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747; the Debian package dataset-fashion-mnist or a copy that
-torchvision downloaded. The images show products without people, and are harder to guess from the
-class than digits.
+torchvision downloaded. The images show products without people, and are harder to guess from the class than digits.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def fashion_mnist(config: FashionMnistConfig) -> Dataset:
     """Load the images.
 
     Raises:
-        MissingExtra: there are no IDX files at `path`.
+        MissingExtra: no IDX files exist at `path`.
         FedsimError: a file is corrupt.
     """
     return normalise(config, _images(config.path, "train"), _images(config.path, "t10k"), FASHION_MNIST)

@@ -1,7 +1,7 @@
-"""Twenty images each of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, which foolbox contains.
+"""Twenty images each of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, from foolbox.
 
 Source: Rauber, Brendel, Bethge 2017, arXiv 1707.04131. Only the data files of the package are read. The twenty images
-are both training and test set: use them as victims; an accuracy on them means nothing. The ImageNet photographs show
+are both training and test set: use them as victims; an accuracy on them is meaningless. The ImageNet photographs show
 people and places, and are the only full-size images that need no download.
 """
 
@@ -34,7 +34,7 @@ class FoolboxSamplesConfig(ImageConfig):
 
 @dataset("foolbox-samples", summary="20 images of CIFAR, MNIST or ImageNet from foolbox", paper="1707.04131")
 def foolbox_samples(config: FoolboxSamplesConfig) -> Dataset:
-    """Load the twenty images of one collection.
+    """Load the twenty images of a collection.
 
     Raises:
         MissingExtra: foolbox is not installed.

@@ -1,7 +1,7 @@
-"""Your own photographs: a folder with one subfolder of PNG or JPEG files per class, read as RGB.
+"""Your own photographs: a folder with a subfolder of PNG or JPEG files per class, read as RGB.
 
-Source: none (no arXiv id). Images are normalised with the ImageNet constants. What it may leak: all that the
-photographs show, so fedsim copies none of them; reports show the attacked examples.
+Source: none (no arXiv id). Images are normalised with the ImageNet constants. Leakage: everything in the photographs,
+so fedsim copies none of them; reports show the attacked examples.
 """
 
 from __future__ import annotations

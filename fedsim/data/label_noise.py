@@ -1,8 +1,8 @@
-"""Wrong labels on purpose: in every class an exact share of examples, drawn at random, gets another class.
+"""Label noise: in every class an exact share of random examples gets a wrong class.
 
-Symmetric: the other class is uniform. Asymmetric: the class is replaced by a similar one. On CIFAR-10: truck ->
+Symmetric: the other class is uniform. Asymmetric: the class is replaced by a similar class. On CIFAR-10: truck ->
 automobile, bird -> airplane, deer -> horse, cat <-> dog, other classes unchanged (Patrini et al. 2017, arXiv
-1609.03683). On other sets: the next class, and the first one after the last.
+1609.03683). On other sets: the next class, and the first class after the last.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ROUNDING = 1e-9
 def noisy_labels(
     labels: Tensor, class_names: Sequence[str], scheme: Scheme, rate: float, generator: torch.Generator
 ) -> Tensor:
-    """Return a copy of the labels with floor(r n_c) wrong ones among the n_c examples of each affected class.
+    """Return a copy of the labels with floor(r n_c) wrong labels among the n_c examples of each affected class.
 
     Args:
         labels: classes (N,).
         class_names: at least two, in the order of the labels.
-        scheme: how the wrong class is chosen.
+        scheme: choice of the wrong class.
         rate: r, in [0, 1].
-        generator: permutes every class, and draws symmetric classes.
+        generator: permutes every class, and samples symmetric classes.
     """
     noisy, classes = labels.clone(), len(class_names)
     for label, mistaken in _taken_for(class_names).items():

@@ -1,7 +1,7 @@
-"""300 news reports of the Australian Broadcasting Corporation, about 60,000 words, which gensim contains.
+"""300 news reports of the Australian Broadcasting Corporation, about 60,000 words, from gensim.
 
 Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id). An example is a sentence; its owner is the report.
-What it may leak: names of places and people, which occur in few reports each.
+Leakage: names of places and people, which occur in few reports each.
 """
 
 from __future__ import annotations

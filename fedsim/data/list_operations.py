@@ -1,8 +1,8 @@
-"""Short lists of letters with an operation on each: copy, reverse, sort, shuffle; insert, remove, replace a letter.
+"""Operations on short lists of letters: copy, reverse, sort, shuffle; insert, remove, replace a letter.
 
-Source: the waiting-line tasks of ParallelBench (Kang et al. 2025, arXiv 2510.04767), over letters in place of names. An
-example is a prompt of 13 tokens and an answer of 8 places; the prompt has no labels. Of operations with many answers
-one is drawn for each example. What it may leak: nothing, the lists are drawn.
+Source: the waiting-line tasks of ParallelBench (Kang et al. 2025, arXiv 2510.04767), over letters instead of names. An
+example is a prompt of 13 tokens and an answer of 8 tokens; the prompt has no labels. For operations with many answers
+a random answer is chosen for each example. Leakage: nothing, the lists are random.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ListOperationsConfig(Config):
     ),
 )
 def list_operations(config: ListOperationsConfig) -> Dataset:
-    """Draw the lists."""
+    """Generate the lists."""
     generator = seeding.generator(config.seed, "list operations")
     tokenizer = ListTokenizer()
     examples = tokenizer.prompt_length + tokenizer.answer_length
@@ -100,7 +100,7 @@ def list_operations(config: ListOperationsConfig) -> Dataset:
 
 
 def draw_lists(config: ListOperationsConfig, count: int, generator: torch.Generator) -> Batch:
-    """Draw so many examples."""
+    """Sample examples."""
     tokenizer = ListTokenizer()
     inputs = torch.empty(count, tokenizer.prompt_length + tokenizer.answer_length, dtype=torch.long)
     for row in range(count):
@@ -118,7 +118,7 @@ def _draw_sample(config: ListOperationsConfig, generator: torch.Generator) -> Sa
 
 
 def _one_answer(sample: Sample, generator: torch.Generator) -> tuple[int, ...]:
-    """Draw one of the answers; a shuffle without writing all of them down."""
+    """Sample an answer, without enumerating the answers of a shuffle."""
     if sample.operation != "shuffle":
         known = list(sample.answers())
         return known[int(torch.randint(len(known), (), generator=generator))]

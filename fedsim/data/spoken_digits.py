@@ -2,8 +2,8 @@
 
 Source: the voice prompts of the Asterisk telephone exchange, in Debian packages: Allison Smith, June Wallack, Paola Dal
 Zot, Marco Menardi, ivrvoice.ru (no arXiv id). A recording of a digit is a training example; test examples are the other
-numerals that every voice speaks, labelled by their last digit, so an attacker who owns the test set has heard every
-speaker. Attributes: `speaker`, `language`; a user is a speaker. What it may leak: who speaks.
+numerals that every voice speaks, labelled by their last digit, so an attacker with the test set has heard every
+speaker. Attributes: `speaker`, `language`; a user is a speaker. Leakage: the speaker.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fedsim.data._images import ImageConfig, Images, normalise, picked
 
 Voice = Literal["allison-en", "allison-es", "june-fr", "menardi-it", "carlo-it", "ivrvoice-ru"]
 
-_FOLDERS: dict[Voice, tuple[str, str]] = {  # of the voice, and the package that holds it
+_FOLDERS: dict[Voice, tuple[str, str]] = {  # folder of the voice, and its package
     "allison-en": ("en_US_f_Allison", "asterisk-core-sounds-en-wav"),
     "allison-es": ("es_MX_f_Allison", "asterisk-core-sounds-es-wav"),
     "june-fr": ("fr_CA_f_June", "asterisk-core-sounds-fr-wav"),
@@ -44,7 +44,7 @@ _OTHERS = (*map(str, (*range(10, 20), *_TENS)), *(f"h-{number}" for number in (*
 _RATE = 8000
 _WINDOW, _HOP, _SIDE = 256, 224, 32
 _SAMPLES = _WINDOW + (_SIDE - 1) * _HOP  # 0.9 seconds
-_DEEPEST = 60.0  # dB below the loudest band
+_DEEPEST = 60.0  # dynamic range in dB
 
 
 class SpokenDigitsConfig(ImageConfig):
@@ -71,7 +71,7 @@ def spoken_digits(config: SpokenDigitsConfig) -> Dataset:
 
     Raises:
         MissingExtra: a voice is not at `path`.
-        FedsimError: a recording is missing or corrupt, or not what the packages hold; a voice is named twice.
+        FedsimError: a recording is missing, corrupt or in another format, or a voice is named twice.
     """
     if len(set(config.voices)) < len(config.voices):
         raise FedsimError("data.voices names a voice twice: expected each once.")
@@ -88,12 +88,12 @@ def spoken_digits(config: SpokenDigitsConfig) -> Dataset:
     public = public[picked(test.labels, config.test, config.seed)]
     speaker, language = (_attribute(config.voices, place, heard, public) for place in (0, 2))
     canaries = len(data.train) - len(heard)
-    users = F.pad(speaker.train, (0, canaries), value=len(speaker.values))  # whose owner is one more
+    users = F.pad(speaker.train, (0, canaries), value=len(speaker.values))  # canaries belong to an additional user
     return replace(data, users=users, attributes={**data.attributes, "speaker": speaker, "language": language})
 
 
 def spectrograms(sounds: Tensor) -> Tensor:
-    """Return the power of bands over time as pixels, uint8, shape (N, 1, 32, 32): high bands above, time to the right.
+    """Return log spectrograms as pixels, uint8, shape (N, 1, 32, 32): high bands at the top, time to the right.
 
     White is the loudest band of a recording, black is 60 dB below it.
 
@@ -118,7 +118,7 @@ def _check_installed(config: SpokenDigitsConfig) -> None:
 
 
 def _read(config: SpokenDigitsConfig, names: Sequence[str], shifts: Sequence[int]) -> tuple[Images, Tensor]:
-    """Return each recording at each shift, labelled by the last digit, and the number of the voice of each."""
+    """Return each recording at each shift, labelled by its last digit, and the index of its voice."""
     utterances = [
         (voice, int(name[-1]), _placed(sound, shift))
         for voice, voice_name in enumerate(config.voices)
@@ -145,13 +145,13 @@ def _sound(file: Path) -> Tensor:
 
 
 def _placed(sound: Tensor, shift: int) -> Tensor:
-    """Return 0.9 seconds with a recording, shape (N,), in the middle or so many samples later; the rest is cut off."""
+    """Return 0.9 seconds with a recording, shape (N,), centred or `shift` samples later; the rest is truncated."""
     left = (_SAMPLES - len(sound)) // 2 + shift
     return F.pad(sound, (left, _SAMPLES - len(sound) - left))
 
 
 def _attribute(voices: Sequence[Voice], place: int, train: Tensor, test: Tensor) -> Attribute:
-    """Return what stands at this place of the voices' names, for the voices of training and test examples."""
+    """Return the attribute at this part of the voices' names, for the voices of training and test examples."""
     named = [voice.partition("-")[place] for voice in voices]
     values = tuple(dict.fromkeys(named))
     of_voice = torch.tensor(list(map(values.index, named)))

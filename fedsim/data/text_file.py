@@ -1,7 +1,7 @@
-"""Your own text: one UTF-8 file whose documents are separated by empty lines, or a folder of .txt files.
+"""Your own text: a UTF-8 file with documents separated by empty lines, or a folder of .txt files.
 
-Source: none (no arXiv id). An example is a sentence; its owner is the document. What it may leak: all that the text
-says, so fedsim copies none of it except into reports, which show the attacked sentences.
+Source: none (no arXiv id). An example is a sentence; its owner is the document. Leakage: the whole text, so fedsim
+copies none of it except into reports, which show the attacked sentences.
 """
 
 from __future__ import annotations

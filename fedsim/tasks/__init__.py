@@ -1,1 +1,1 @@
-"""What models are trained to do: one task a file, found by its folder, named by a data set or a scenario."""
+"""Tasks: training objectives, one module each, selected by the data set or the scenario."""

@@ -1,10 +1,10 @@
-"""Classification: a model says for every image which of K classes it shows.
+"""Classification: a model predicts one of K classes for every image.
 
     loss = -log softmax(outputs)_label, the mean over the examples
 
-Labels are classes (B,), or probabilities (B, K) where a component or a defense mixed them. A model may give several
-answers (B, M, K), whose losses are averaged. Tested are the accuracy and the mean loss.
-Guesses are scored by MSE, PSNR and SSIM.
+Labels are classes (B,), or probabilities (B, K) if a component or a defense mixed them. A model may return several
+predictions (B, M, K); their losses are averaged. Test metrics: accuracy and mean loss. Guesses are scored by MSE, PSNR
+and SSIM.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Classification(ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are tokens or rows of a table, or have no class each."""
+        """Return why examples are not images with a class each, or None."""
         if len(data.spec.shape) == 1 and data.spec.vocabulary is None:
             return "it reads images, and the examples are rows of a table, which have the task 'tabular'"
         if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
@@ -44,9 +44,9 @@ class Classification(ClassTask):
         return class_answers(self, model, data)
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to."""
+        """Score guesses in pixels, each against the original assigned to it."""
         return score_images(truth, examples, guess, data)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures."""
+        """Return the images as pixels."""
         return to_pixels(inputs, data.spec).numpy()

@@ -2,9 +2,9 @@
 
     loss = -log(exp(s_ij / t) / sum over k != i of exp(s_ik / t)), s the cosine of two embeddings, j the partner of i
 
-then the mean over the views. A batch of B examples is 2 B views, and the label of each is the number of its pair. What
-is drawn is a pair, so a client's share must name both views together; audits do that. Tested is how often the nearest
-other embedding is the partner's. Guesses are scored as images or rows are, each view by itself.
+then the mean over the views. A batch of B examples has 2 B views, each labelled by the index of its pair. Batches are
+sampled by pairs, so a client's share must contain both views of a pair; audits ensure that. Test metric: how often the
+nearest other embedding is the partner's. Guesses are scored as images or rows, each view separately.
 Paper of the loss: Chen et al. 2020, arXiv 2002.05709.
 """
 
@@ -44,7 +44,7 @@ class Contrastive(TargetTask[ContrastiveConfig]):
     accuracy_in_words: ClassVar[str] = "the share of views whose nearest other embedding is that of their partner"
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether the data set does not say that its examples are views in pairs."""
+        """Return why the examples are not views in pairs, or None."""
         if data.task != _NAME:
             return "its examples are two views each, which an audit reads of fedsim.audit.Subject(views=...)"
         if not bool((data.train.labels.unique(return_counts=True)[1] == 2).all()):  # noqa: PLR2004 - of a pair
@@ -56,11 +56,11 @@ class Contrastive(TargetTask[ContrastiveConfig]):
         return (len(labels), spec.classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each view's loss; the other views of the batch are what it is told apart from."""
+        """Return each view's loss; the negatives are the other views of the batch."""
         return F.cross_entropy(_cosines(outputs) / self.config.temperature, partners_in(targets), reduction="none")
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return how often the partner is nearest on the test set."""
+        """Return the share of test views whose nearest neighbour is the partner."""
         right = self.right(self.outputs_of(model, data), data.test.labels, data)
         return {"test_accuracy": test_accuracy(right, torch.ones_like(right))}
 
@@ -69,16 +69,16 @@ class Contrastive(TargetTask[ContrastiveConfig]):
         return (_cosines(outputs).argmax(1) == partners_in(labels)).double()
 
     def usual_answer(self, data: Dataset) -> Tensor:
-        """Return an embedding that is the same for all."""
+        """Return a constant embedding."""
         return torch.zeros(1, data.spec.classes)
 
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what scores nothing: the number of a pair says nothing of an example."""
+        """Return a scorer without metrics: the index of a pair has no information on an example."""
         return _no_score
 
 
 def _cosines(outputs: Tensor) -> Tensor:
-    """Return the cosines of all embeddings, shape (B, B); a view is no candidate for itself."""
+    """Return the cosines of all pairs of embeddings, shape (B, B), with -inf on the diagonal."""
     directions = F.normalize(outputs.flatten(1), dim=1)
     itself = torch.eye(len(outputs), dtype=torch.bool, device=outputs.device)
     return (directions @ directions.T).masked_fill(itself, -torch.inf)

@@ -1,11 +1,11 @@
-"""Denoising: a model takes noise off images, at a level of its own in each, and so learns to draw such images.
+"""Denoising: a model removes noise from images at a random level in each, and so learns to generate such images.
 
     ln s ~ N(m, w^2), x = y + s e, e ~ N(0, 1);   loss = (s^2 + d^2) / (s d)^2 * mean over the pixels of (D(x, s) - y)^2
 
-then the mean over the examples (Karras et al. 2022, arXiv 2206.00364, table 1). The weight makes the loss of a model
-with EDM's preconditioning begin near 1 at every level. Images are normalised, so d = 1, and m is larger by ln 2 than
-for the d = 0.5 of the paper. Level s and noise e are hidden draws of a step. A model may be told classes, and of some
-images it is not, so that guidance can compare both. Tested is the same loss on the test set.
+then the mean over the examples (Karras et al. 2022, arXiv 2206.00364, table 1). With this weight the initial loss of a
+model with EDM's preconditioning is near 1 at every level. Images are normalised, so d = 1, and m is larger by ln 2 than
+for the d = 0.5 of the paper. Level s and noise e are hidden draws of a step. Classes may be a condition, and are
+dropped for some images, for classifier-free guidance. Test metric: the same loss.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
     """Weighted squared error of denoised images."""
 
     def refuses_model(self, model: nn.Module) -> str | None:
-        """Say whether it reads no noise level, or no classes where it is to be told some."""
+        """Return why the model has no noise level, or no classes as required, or None."""
         if lacks_argument(model, "noise"):
             return _NO_LEVELS
         if not self.config.classes:
@@ -61,7 +61,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
-        """Draw the noise level (B,) and the noise of each image, and which of them come without their class (B,)."""
+        """Sample the noise level (B,) and the noise of each image, and which images lose their class (B,)."""
         config, count = self.config, len(batch)
         level = (config.log_mean + config.log_std * torch.randn(count, generator=generator)).exp()
         draws = {"level": level.to(batch.inputs.dtype)}
@@ -71,7 +71,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         return draws
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Run the model on the images with their noise; without draws, on clean ones at the level exp(m)."""
+        """Run the model on the noisy images; without draws, on clean images at the level exp(m)."""
         x, given = batch.inputs, dict[str, Any](batch.given)
         given["noise"] = self._level(batch, draws)
         if "noise" in draws:
@@ -101,7 +101,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
 
 
 def _by_image(numbers: Tensor, like: Tensor) -> Tensor:
-    """Return numbers (B,) in a shape that multiplies images."""
+    """Return numbers (B,) in a shape that broadcasts over images."""
     return numbers.view(-1, *[1] * (like.ndim - 1))
 
 

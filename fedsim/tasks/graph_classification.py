@@ -1,10 +1,10 @@
-"""Classification of graphs: a model says for every graph, such as a molecule, which of K classes it has.
+"""Classification of graphs: a model predicts one of K classes for every graph, such as a molecule.
 
     loss = -log softmax(outputs)_label, the mean over the graphs
 
-A graph is a matrix of its nodes' features and joins (`fedsim.core.graph_networks`). Tested are accuracy and mean loss.
-Guesses are rounded to 0 and 1, and scored by whether they are the client's graph up to a renumbering of its nodes, and
-by the nodes and joins that they share with it, each beside what public graphs share.
+A graph is a matrix of its nodes' features and joins (`fedsim.core.graph_networks`). Test metrics: accuracy and mean
+loss. Guesses are rounded to 0 and 1. They are scored by equality with the client's graph up to a renumbering of its
+nodes, and by the shared nodes and joins, each with the baseline of public graphs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
 from fedsim.tasks.core.images import label_values
 
 _MATRIX = 2  # dimensions of a graph
-_PUBLIC = 50  # graphs that a guess by chance is the mean of
+_PUBLIC = 50  # public graphs in the mean of the baseline
 
 
 @final
@@ -39,7 +39,7 @@ class GraphClassification(ClassTask):
     noun: ClassVar[str] = "graph"
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no graphs, or have no class each."""
+        """Return why examples are not graphs with a class each, or None."""
         shape = data.spec.shape
         if len(shape) != _MATRIX or shape[1] <= shape[0]:
             return f"it reads graphs of n nodes as matrices (n, features + n), and an example has shape {shape}"
@@ -53,7 +53,7 @@ class GraphClassification(ClassTask):
         return class_answers(self, model, data)
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score graphs against those that share most with them; a missing one has the worst values."""
+        """Score graphs against the originals assigned to them; a missing graph has the worst values."""
         completed = complete(guess, len(examples))
         usable = completed.inputs.isfinite().flatten(1).all(1)
         rounded = (completed.inputs.nan_to_num(0.0) > 0.5).float()  # noqa: PLR2004 - halfway
@@ -65,12 +65,12 @@ class GraphClassification(ClassTask):
         return Scored(items=items, values=label_values(items), order=order, guess=completed)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return each graph as the pairs of its joined nodes, a node by its number."""
+        """Return each graph as a list of joined node pairs."""
         return tuple(_in_words(graph) for graph in (inputs > 0.5).float().unbind())  # noqa: PLR2004 - halfway
 
 
 def _match(guesses: Tensor, originals: Tensor, usable: Tensor) -> Tensor:
-    """Return the guess of each original, each at most once, so that they share as much as they can."""
+    """Return the guess assigned to each original, one-to-one, by maximal similarity."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     shared = [

@@ -1,12 +1,12 @@
-"""Masked diffusion: a language model fills in tokens that were masked at a rate of their own in each text.
+"""Masked diffusion: a language model predicts tokens that are masked at a random rate in each text.
 
-    p = (1 - e) t + e, t uniform in [0, 1); each place of the answer is masked with probability p
-    loss = 1 / (p n) * sum over the masked places of -log softmax(outputs)_token, then the mean over the examples
+    p = (1 - e) t + e, t uniform in [0, 1); each position of the answer is masked with probability p
+    loss = 1 / (p n) * sum over the masked positions of -log softmax(outputs)_token, then the mean over the examples
 
-n is the number of places of the answer: those with a label; others are the prompt, which is never masked. The weight
-1 / p makes it an upper bound on -log Pr(answer | prompt) / n (Nie et al. 2025, arXiv 2502.09992). Rates and masked
-places are hidden draws of a step. Tested are the share of masked tokens that are guessed, and the same bound with the
-number of masked places drawn uniformly in place of t, whose variance is lower.
+n is the number of positions of the answer, which have a label; the other positions are the prompt, which is never
+masked. With the weight 1 / p the loss is an upper bound on -log Pr(answer | prompt) / n (Nie et al. 2025, arXiv
+2502.09992). Rates and masked positions are hidden draws of a step. Test metrics: accuracy of masked tokens, and the
+same bound with a uniform number of masked positions instead of t, which has a lower variance.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens with one label each, or labels are no tokens."""
+        """Return why examples are not tokens with token labels, or None."""
         return refuses_words(data)
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return one score for each token at each place."""
+        """Return the shape (B, T, V) of logits."""
         return (*labels.shape, spec.classes)
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
-        """Draw the masking rate (B,) of each text, and which places of its answer are masked (B, T)."""
+        """Sample the masking rate (B,) of each text, and the masked positions of its answer (B, T)."""
         count, least = len(batch), self.config.least_rate
         if self.config.stratified:
             t = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
@@ -70,7 +70,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
         return {"rate": rate, "masked": masked & _answers(batch)}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Run the model on the texts with their masked places: those drawn, or all of the answer, as at a rate of 1."""
+        """Run the model on the masked texts; without draws, all positions of the answer are masked."""
         given = {**batch.given, "masked": draws["masked"] if draws else _answers(batch)}
         try:
             return model(batch.inputs, **given)
@@ -83,10 +83,11 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
             ) from error
 
     def targets(self, batch: Batch, draws: Draws) -> Tensor:
-        """Return the token of each place and its weight in the loss, shape (B, T, 2).
+        """Return the token of each position and its weight in the loss, shape (B, T, 2).
 
-        Tokens are those of the inputs, as labels of texts may be the next ones. Where nothing is masked the token is
-        the one that losses leave out. Without draws every place of the answer counts, as at a rate of 1.
+        Tokens come from the inputs, since labels of texts may be next tokens. Unmasked positions have the ignored
+        label.
+        Without draws all positions of the answer count, as at a rate of 1.
         """
         answers = _answers(batch)
         masked = draws["masked"] if draws else answers
@@ -96,7 +97,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
         return torch.stack((tokens, weights.to(rate.dtype)), -1)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each text's weighted cross-entropy; 0 where nothing was masked."""
+        """Return each text's weighted cross-entropy; 0 for a text without masked positions."""
         if outputs.dim() == _SEVERAL_ANSWERS:
             each = self.losses(outputs.flatten(0, 1), targets.repeat_interleave(outputs.shape[1], 0))
             return each.view(-1, outputs.shape[1]).mean(1)
@@ -105,7 +106,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
         return (each.view(tokens.shape) * weights).sum(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return accuracy of masked tokens, and the bound in nats a token, on the test set."""
+        """Return the accuracy of masked tokens, and the bound in nats per token, on the test set."""
         guessed: list[Tensor] = []
         tokens: list[Tensor] = []
         bounds: list[Tensor] = []
@@ -123,12 +124,12 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
 
 
 def _answers(batch: Batch) -> Tensor:
-    """Return which places belong to the answer, shape (B, T): those with a label."""
+    """Return which positions belong to the answer, shape (B, T): positions with a label."""
     return batch.labels != IGNORED
 
 
 def _evenly_masked(batch: Batch, generator: torch.Generator) -> Tensor:
-    """Mask l places of each answer, l uniform in 1 to all of them, shape (B, T)."""
+    """Mask l random positions of each answer, l uniform from 1 to their number, shape (B, T)."""
     answers = _answers(batch)
     order = torch.rand(answers.shape, generator=generator).masked_fill(~answers, torch.inf).argsort(1).argsort(1)
     most = answers.sum(1)

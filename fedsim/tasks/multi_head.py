@@ -1,10 +1,10 @@
-"""Multi-head: a model says several things of every image or row at once: classes, sets, numbers, masks.
+"""Multi-head: a model makes several predictions for every image or row: classes, sets, numbers, masks.
 
     loss = sum over the heads of weight * loss of the head: cross-entropy, binary cross-entropy, or squared error
 
-The labels of all heads stand in one row, (B, L), and so do the outputs, (B, K), in the order of `InputSpec.heads`.
-Tested is the share of labels that are answered right. Guesses are scored as images or rows are; with each, which share
-of every head's label was read, beside that of a guess from public labels.
+The labels of all heads are concatenated, (B, L), and so are the outputs, (B, K), in the order of `InputSpec.heads`.
+Test metric: the share of correct labels. Guesses are scored as images or rows, and additionally by the share of each
+head's labels that were recovered, with the baseline of a guess from public labels.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         return made
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether no head is named, or labels and heads disagree."""
+        """Return why no head is named, or labels and heads disagree, or None."""
         heads, labels = data.spec.heads, data.train.labels
         if data.spec.vocabulary is not None or not heads:
             return "it needs images or rows whose data set names several heads"
@@ -62,11 +62,11 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         return None
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Say which head has a label that is none of its kind."""
+        """Return which head has an invalid label, or None."""
         return next(filter(None, (_refused(head, labels[:, place]) for head, place, _ in placed(spec.heads))), None)
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return the outputs of all heads in a row."""
+        """Return the concatenated outputs' shape."""
         return (len(labels), spec.classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -78,16 +78,16 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         return torch.stack(each).sum(0)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the share of labels that are answered right on the test set."""
+        """Return the share of correct labels on the test set."""
         right = torch.cat(self._right_labels(self.outputs_of(model, data), data.test.labels, data), 1)
         return {"test_accuracy": test_accuracy(right, torch.ones_like(right))}
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
-        """Return the share of an example's labels that are right; a number is within half a standard deviation."""
+        """Return the share of an example's correct labels; a number is correct within half a standard deviation."""
         return torch.stack([each.double().mean(1) for each in self._right_labels(outputs, labels, data)]).mean(0)
 
     def _right_labels(self, outputs: Tensor, labels: Tensor, data: Dataset) -> list[Tensor]:
-        """Return which labels of each head are answered right, shape (B, labels)."""
+        """Return which labels of each head are correct, shape (B, labels)."""
         std = metrics.spread(data)[1]
         return [
             _are_right(head, _answer(head, outputs[:, scores]), labels[:, place], _NEAR * std[place])
@@ -95,12 +95,12 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         ]
 
     def usual_answer(self, data: Dataset) -> Tensor:
-        """Return the scores of the most frequent classes and labels, and the mean numbers."""
+        """Return the logits of the most frequent classes and labels, and the mean numbers."""
         usual = _usual(data)
         return torch.cat([_scores_of(head, usual[place]) for head, place, _ in placed(self.heads)])[None]
 
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what compares the labels of all heads, beside the usual ones."""
+        """Return a scorer of the labels of all heads, with the most frequent labels as baseline."""
         return partial(_scores, self.heads, _usual(data), metrics.ROUNDING * metrics.spread(data)[1])
 
 
@@ -113,7 +113,7 @@ def _refused(head: LabelHead, labels: Tensor) -> str | None:
 
 
 def _losses(head: LabelHead, outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of one head for each example, the mean over its labels."""
+    """Return the loss of a head for each example, the mean over its labels."""
     match head.kind:
         case "numbers":
             return (outputs - labels).square().mean(1)
@@ -125,7 +125,7 @@ def _losses(head: LabelHead, outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _answer(head: LabelHead, outputs: Tensor) -> Tensor:
-    """Return what the outputs of a head say, shape (B, labels)."""
+    """Return the predictions of a head, shape (B, labels)."""
     match head.kind:
         case "numbers":
             return outputs
@@ -136,7 +136,7 @@ def _answer(head: LabelHead, outputs: Tensor) -> Tensor:
 
 
 def _scores_of(head: LabelHead, labels: Tensor) -> Tensor:
-    """Return outputs of a head that say these labels (labels,), shape (outputs,)."""
+    """Return outputs (outputs,) of a head with these labels (labels,) as prediction."""
     match head.kind:
         case "numbers":
             return labels
@@ -147,14 +147,14 @@ def _scores_of(head: LabelHead, labels: Tensor) -> Tensor:
 
 
 def _are_right(head: LabelHead, guess: Tensor, labels: Tensor, width: Tensor) -> Tensor:
-    """Return which labels a guess has right, numbers within a width."""
+    """Return which guessed labels are correct; numbers within a width."""
     if head.kind == "numbers":
         return (guess.double() - labels.double()).abs() <= width.double()
     return guess.double() == labels.double()
 
 
 def _usual(data: Dataset) -> Tensor:
-    """Return the mean of numbers, and of all else what most public examples have, shape (L,)."""
+    """Return the mean of numbers and the mode of all other public labels, shape (L,)."""
     labels = data.train.labels
     usual = [
         part.double().mean(0) if head.kind == "numbers" else part.double().mode(0).values

@@ -1,9 +1,9 @@
-"""Multi-label: a model says of every image or row which of K things hold.
+"""Multi-label: a model predicts which of K labels apply to every image or row.
 
     loss = -[y log s + (1 - y) log(1 - s)], s = sigmoid(output), the mean over the K labels, then over the examples
 
-Labels are 0 or 1, (B, K). Tested is the share of labels that are answered right. Guesses are scored as images or rows
-are; the set that was guessed with each is scored beside that of the labels which are frequent.
+Labels are 0 or 1, (B, K). Test metric: the share of correct labels. Guesses are scored as images or rows; the guessed
+label set is scored with the baseline of the frequent labels.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from fedsim.tasks.core.targets import TargetScore, TargetTask
 @final
 @task("multi-label", summary="which of several things hold, for every image or row")
 class MultiLabel(TargetTask[Config]):
-    """Binary cross-entropy of sets."""
+    """Binary cross-entropy of label sets."""
 
     label_kind: ClassVar[LabelKind] = "set"
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are tokens or series, or labels are no rows of 0 and 1."""
+        """Return why examples are tokens or series, or labels are not rows of 0 and 1, or None."""
         labels = data.train.labels
         if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
             return "it reads images or rows, and the examples are series"
@@ -46,11 +46,11 @@ class MultiLabel(TargetTask[Config]):
         )
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Say whether a label is neither 0 nor 1."""
+        """Return an error if a label is neither 0 nor 1, or None."""
         return None if bool(((labels == 0) | (labels == 1)).all()) else "a label is neither 0 nor 1"
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
-        """Return one score for each label; where there is a single one, its dimension may be left out."""
+        """Return the shape of the labels; None, which accepts any shape, for labels (B,)."""
         return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -59,25 +59,25 @@ class MultiLabel(TargetTask[Config]):
         return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").reshape(len(outputs), -1).mean(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the share of labels that are answered right on the test set."""
+        """Return the share of correct labels on the test set."""
         outputs, labels = self.outputs_of(model, data), data.test.labels
         return {"test_accuracy": test_accuracy(outputs.reshape(labels.shape) > 0, labels > 0)}
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
-        """Return the share of an example's labels that are answered right."""
+        """Return the share of an example's correct labels."""
         return ((outputs.reshape(labels.shape) > 0) == (labels > 0)).double().reshape(len(labels), -1).mean(1)
 
     def usual_answer(self, data: Dataset) -> Tensor:
-        """Return a score above 0 for each label that more than half of the training examples have."""
+        """Return a positive logit for each label that more than half of the training examples have."""
         return (data.train.labels.double().mean(0) - 0.5).reshape(1, -1)
 
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what compares sets, beside the frequent labels."""
+        """Return a scorer of label sets, with the frequent labels as baseline."""
         return partial(_scores, metrics.spread(data)[0])
 
 
 def _are_sets(labels: Tensor) -> bool:
-    """Say whether labels are rows of 0 and 1, or one number of 0 and 1 with a fraction's type for each example."""
+    """Return whether labels are rows of 0 and 1, or a vector of floating-point 0 and 1."""
     is_row = labels.ndim == 2 or (labels.ndim == 1 and labels.is_floating_point())  # noqa: PLR2004 - (B, K)
     return is_row and bool(((labels == 0) | (labels == 1)).all())
 

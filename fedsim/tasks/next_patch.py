@@ -1,11 +1,12 @@
-"""Next patch: a model takes noise off each patch of an image, told those before, and so learns to draw patch by patch.
+"""Next patch: a model denoises each patch of an image given the previous patches, and so learns to generate patches.
 
-    u uniform in [0, 1) an image, e ~ N(0, 1);   loss = mean over the pixels of (outputs - e)^2
+    u uniform in [0, 1) for each image, e ~ N(0, 1);   loss = mean over the pixels of (outputs - e)^2
 
-Outputs are the noise that the model takes to be in the patches at time u (Li et al. 2024, arXiv 2406.11838, equation
-1). A model with learned variances says in as many channels more ln v of its squared error, and pays a thousandth of
-(ln v + (outputs - e)^2 / v) / 2 for it, which does not move the outputs (the weight: Nichol, Dhariwal 2021, arXiv
-2102.09672). Times, noise and a random order of patches are hidden draws of a step. Tested is the same loss.
+Outputs are the predicted noise of the patches at time u (Li et al. 2024, arXiv 2406.11838, equation 1). A model with
+learned variances also outputs ln v of its squared error in additional channels, with the loss
+(ln v + (outputs - e)^2 / v) / 2 times 0.001, which has no gradient in the noise outputs (the weight: Nichol, Dhariwal
+2021, arXiv 2102.09672). Times, noise and a random order of patches are hidden draws of a step. Test metric: the same
+loss.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
     """Squared error of the noise in patches."""
 
     def refuses_model(self, model: nn.Module) -> str | None:
-        """Say whether it reads no time or no noise, or no classes where it is to be told some."""
+        """Return why the model lacks time, noise or required classes, or has another patch order, or None."""
         read = ("time", "pixel_noise", "labels") if self.config.classes else ("time", "pixel_noise")
         if any(lacks_argument(model, name) for name in read):
             return _NO_PATCHES
@@ -57,7 +58,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
-        """Draw the time (B,) and the noise of each image, and numbers (B, H, W) that put its patches in order."""
+        """Sample the time (B,) and noise of each image, and for a random order the sort keys (B, H, W) of patches."""
         time = torch.rand(len(batch), generator=generator)
         noise = torch.randn(batch.inputs.shape, generator=generator)
         usual = {"time": time.to(batch.inputs.dtype), "noise": noise.to(batch.inputs.dtype)}
@@ -67,7 +68,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         return usual | {"order": torch.rand(size, generator=generator).to(batch.inputs.dtype)}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Run the model on the images with their noise; without draws, on clean ones in the middle of the time."""
+        """Run the model on the noisy images; without draws, on clean images at the middle time."""
         given = dict[str, Any](batch.given)
         if draws:
             given |= {"time": draws["time"], "pixel_noise": draws["noise"]}
@@ -87,7 +88,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         return draws["noise"] if draws else torch.zeros_like(batch.inputs)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each image's squared error, with what is paid for ln of it where outputs have that, too."""
+        """Return each image's squared error, plus the variance term if the outputs include variances."""
         channels = targets.shape[1]
         errors, log_errors = (outputs[:, :channels] - targets).square(), outputs[:, channels:]
         if log_errors.shape[1]:

@@ -1,9 +1,9 @@
-"""Next tokens: a language model says at every token of a text which one follows.
+"""Next tokens: a language model predicts the next token at every token of a text.
 
     loss = mean over the tokens t of -log softmax(outputs_t)_token(t + 1), then over the examples
 
-Labels are the inputs one token later, so an attacker that is granted them has the text. What fills up a short example
-is left out. Long and short examples weigh the same. Tested are the accuracy of next tokens and the mean loss.
+Labels are the inputs one token later, so an attacker with granted labels has the text. Padding of a short example is
+ignored. Long and short examples have the same weight. Test metrics: the accuracy of next tokens and the mean loss.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class NextToken(TextTask[Config], ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens with one label each, or labels are no tokens."""
+        """Return why examples are not tokens with token labels, or None."""
         return refuses_words(data)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

@@ -1,9 +1,9 @@
-"""Regression: a model says one number, or several, for every image or row of a table.
+"""Regression: a model predicts one or several numbers for every image or table row.
 
     loss = (output - label)^2, the mean over the numbers, then over the examples; or Huber's, or the absolute error
 
-Labels are numbers (B, K), or (B,). Tested is the root mean squared error in standard deviations of the labels.
-Guesses are scored as images or rows are; the number that was guessed with each is scored beside its mean.
+Labels are numbers (B, K), or (B,). Test metric: the root mean squared error in standard deviations of the labels.
+Guesses are scored as images or rows; guessed numbers are scored with the baseline of their mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fedsim.core.types import Dataset
 from fedsim.tasks.core.fitting import refuses_inputs
 from fedsim.tasks.core.numbers import NumberTask, refuses_numbers
 
-_SERIES = 2  # dimensions of one
+_SERIES = 2  # dimensions of a series
 
 
 @final
@@ -24,7 +24,7 @@ class Regression(NumberTask):
     """Error of numbers."""
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are tokens or series, or labels are no numbers."""
+        """Return why examples are tokens or series, or labels are not numbers, or None."""
         if len(data.spec.shape) == _SERIES:
             return "it reads images or rows, and the examples are series, which have the task 'series'"
         if data.train.labels.ndim > 2:  # noqa: PLR2004 - one row of numbers for each example

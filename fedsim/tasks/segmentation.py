@@ -1,11 +1,10 @@
-"""Segmentation: a model says for every pixel of an image which class it has.
+"""Segmentation: a model predicts a class for every pixel of an image.
 
     loss = mean over the pixels of -log softmax(outputs)_class, then over the images; of masks of 0 and 1 -log sigmoid
 
-Labels are classes (B, H, W), where -100 is left out, or masks of 0 and 1, (B, K, H, W). Outputs: (B, K, H, W). Those of
-volumes have one more dimension.
-Tested is the share of pixels that are answered right. Guesses are scored as images are; the mask that was guessed with
-each by its intersection over union, beside the mask of the most frequent class of every pixel.
+Labels are classes (B, H, W), with -100 ignored, or masks of 0 and 1, (B, K, H, W). Outputs: (B, K, H, W). Volumes have
+one more dimension. Test metric: the share of correct pixels. Guesses are scored as images; a guessed mask is scored by
+its intersection over union, with the baseline of the most frequent class of every pixel.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Segmentation(TargetTask[Config]):
     label_kind: ClassVar[LabelKind] = "mask"
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no images, or labels are no masks of their size."""
+        """Return why examples are not images with masks of their size, or None."""
         labels, spec = data.train.labels, data.spec
         why = refuses_inputs(data, tokens=False)
         if why is not None:
@@ -50,17 +49,17 @@ class Segmentation(TargetTask[Config]):
         return None
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Say which label is no class."""
+        """Return an error for an invalid class, or None."""
         most = spec.classes - 1 if _are_maps(labels, spec) else 1
         strangers = labels[((labels < 0) | (labels > most)) & (labels != IGNORED)]
         return f"label {int(strangers[0])} is out of range, expected 0 to {most}" if len(strangers) else None
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return a score for each class at each pixel."""
+        """Return the shape of logits for each class at each pixel."""
         return (len(labels), spec.classes, *spec.shape[1:])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each image's cross-entropy, the mean over the pixels that count."""
+        """Return each image's cross-entropy, the mean over the pixels that are not ignored."""
         if targets.ndim == outputs.ndim:
             truth = targets.to(outputs.dtype)
             return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").flatten(1).mean(1)
@@ -68,31 +67,31 @@ class Segmentation(TargetTask[Config]):
         return each.sum(1) / (targets != IGNORED).flatten(1).sum(1).clamp_min(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the share of pixels that are answered right on the test set."""
+        """Return the share of correct pixels on the test set."""
         answers, labels = _answers(self.outputs_of(model, data), data.test.labels), data.test.labels
         counted = labels != IGNORED
         return {"test_accuracy": test_accuracy(answers[counted], labels[counted])}
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
-        """Return the share of an image's pixels that are answered right."""
+        """Return the share of an image's correct pixels."""
         counted = (labels != IGNORED).flatten(1)
         right = (_answers(outputs, labels) == labels).flatten(1) & counted
         return right.sum(1) / counted.sum(1).clamp_min(1)
 
     def usual_answer(self, data: Dataset) -> Tensor:
-        """Return scores whose answer is the most frequent class of every pixel."""
+        """Return logits that predict the most frequent class of every pixel."""
         usual = _usual(data)
         if not _are_maps(data.train.labels, data.spec):
             return usual[None] - 0.5
         return F.one_hot(usual, data.spec.classes).movedim(-1, 0)[None].double()
 
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what compares masks, beside the usual one."""
+        """Return a scorer of masks, with the most frequent mask as baseline."""
         return partial(_scores, _usual(data))
 
 
 def _are_maps(labels: Tensor, spec: InputSpec) -> bool:
-    """Tell maps of classes (B, *places) from masks of 0 and 1, (B, K, *places)."""
+    """Return whether labels are class maps (B, *places), not masks of 0 and 1, (B, K, *places)."""
     return labels.ndim == len(spec.shape)
 
 
@@ -103,12 +102,12 @@ def _are_masks(labels: Tensor, spec: InputSpec) -> bool:
 
 
 def _answers(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return what outputs say, in the shape of the labels."""
+    """Return the predictions of outputs, in the shape of the labels."""
     return (outputs > 0).to(labels.dtype) if labels.ndim == outputs.ndim else outputs.argmax(1)
 
 
 def _usual(data: Dataset) -> Tensor:
-    """Return the most frequent class of every pixel, of the shape of one label."""
+    """Return the most frequent class of every pixel, in the shape of a label."""
     labels = data.train.labels
     if not _are_maps(labels, data.spec):
         return (labels.double().mean(0) > 0.5).double()  # noqa: PLR2004 - one half

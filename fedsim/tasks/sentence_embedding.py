@@ -1,7 +1,7 @@
-"""Sentence embedding: a model maps a text to a vector, near those of texts that mean the same.
+"""Sentence embedding: a model maps a text to a vector, near those of texts with the same meaning.
 
-Examples have no labels (all are 0), so a component such as `esimcse` says what clients minimise. Tested is Spearman's
-rank correlation between the cosines of pairs of test sentences and how alike people found them, in [-1, 1].
+Examples have no labels (all are 0), so a component such as `esimcse` defines the clients' loss. Test metric: Spearman's
+rank correlation between the cosines of pairs of test sentences and their human similarity ratings, in [-1, 1].
 Paper of the test: Cer et al. 2017, arXiv 1708.00055.
 """
 
@@ -25,19 +25,19 @@ from fedsim.tasks.core.sentences import TextTask
 @final
 @task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
 class SentenceEmbedding(TextTask[Config]):
-    """Vectors of sentences, learnt without labels."""
+    """Sentence vectors, trained without labels."""
 
     at_once: ClassVar[int] = 16
     has_labels: ClassVar[bool] = False
 
     def refuses(self, data: Dataset) -> str | None:
-        """Refuse examples that are no tokens, and test sentences without a stated similarity."""
+        """Return why examples are not tokens, or test sentences have no similarity ratings, or None."""
         if data.similarities is None:
             return "it needs pairs of test sentences that people compared"
         return refuses_inputs(data, tokens=True)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Say that there is no loss without labels.
+        """Raise, since the task has no loss without labels.
 
         Raises:
             FedsimError: always.
@@ -45,7 +45,7 @@ class SentenceEmbedding(TextTask[Config]):
         raise FedsimError("sentences without labels have no loss: a component must say what clients minimise.")
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return how well similarities of test sentences correlate with those that people gave them."""
+        """Return the rank correlation of cosines of test sentences with their human ratings."""
         assert data.similarities is not None, "refused otherwise"
         outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
         return {"test_spearman": test_spearman(outputs, data.similarities)}

@@ -1,10 +1,10 @@
-"""Series: a model foretells numbers from a window of a series of one variable or several.
+"""Series: a model forecasts numbers from a window of a time series with one or several variables.
 
-    loss = (output - label)^2, the mean over what is foretold, then over the windows; or Huber's, or the absolute error
+    loss = (output - label)^2, the mean over the forecast, then over the windows; or Huber's, or the absolute error
 
-A window has shape (times, variables) or (variables, times); labels are the numbers that follow, (B, H) or (B, H,
-variables). Tested is the root mean squared error in standard deviations of the labels. A guessed window is scored by
-the error of its numbers, what was guessed to follow beside its mean.
+A window has shape (times, variables) or (variables, times); labels are the next values, (B, H) or (B, H, variables).
+Test metric: the root mean squared error in standard deviations of the labels. A guessed window is scored by the error
+of its numbers, a guessed forecast with the baseline of its mean.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SERIES = 2  # dimensions of a window
 @final
 @task("series", summary="what follows a window of a series")
 class Series(NumberTask):
-    """Error of what is foretold."""
+    """Forecast error."""
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no windows, or labels are no numbers."""
+        """Return why examples are not windows, or labels are not numbers, or None."""
         if len(data.spec.shape) != _SERIES:
             return f"it reads windows (times, variables), and an example has shape {data.spec.shape}"
         return refuses_inputs(data, tokens=False) or refuses_numbers(data)

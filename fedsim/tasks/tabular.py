@@ -1,10 +1,10 @@
-"""Tables: a model says for every row of a table which of K classes it has.
+"""Tables: a model predicts one of K classes for every table row.
 
     loss = -log softmax(outputs)_label, the mean over the rows
 
-A row is a vector (C,) of normalised numbers; a category is one-hot. Tested are accuracy and mean loss. Guesses are
-scored by the error of numbers in standard deviations and the share of right categories, each beside what the columns'
-public marginals give, and by whether a whole row was read. Time series come as tables: a column for each time.
+A row is a vector (C,) of normalised numbers; a category is one-hot. Test metrics: accuracy and mean loss. Guesses are
+scored by the error of numbers in standard deviations and the share of correct categories, each with the baseline of the
+columns' public marginals, and by whether a whole row was recovered. Time series are tables with a column per time.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from fedsim.tasks.core.rows import score_rows
 class Tabular(ClassTask):
     """Cross-entropy of the classes of rows.
 
-    Rows are numbers in fixed places, as images are, so what works on images by their numbers alone works on rows.
+    Rows have numbers at fixed positions, as images have, so attacks on images that use only numbers work on rows.
     """
 
     noun: ClassVar[str] = "row"
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no rows, or have no class each."""
+        """Return why examples are not rows with a class each, or None."""
         if len(data.spec.shape) != 1:
             return f"it reads rows of a table, and an example has shape {data.spec.shape}"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
@@ -48,7 +48,7 @@ class Tabular(ClassTask):
         return class_answers(self, model, data)
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score rows against those that they are nearest to; a missing one has the worst values."""
+        """Score rows against the originals assigned to them; a missing row has the worst values."""
         scored = score_rows(examples, guess, data)
         order, completed = scored.order, scored.guess
         assert order is not None
@@ -61,5 +61,5 @@ class Tabular(ClassTask):
         return replace(scored, items=items, values=label_values(items))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return the numbers of each row, in the units in which they were normalised."""
+        """Return the normalised numbers of each row."""
         return tuple(" ".join(f"{value:.2f}" for value in row) for row in inputs.tolist())

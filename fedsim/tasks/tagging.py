@@ -1,9 +1,9 @@
-"""Tagging: a model says for every token of a text which of K tags it has.
+"""Tagging: a model predicts one of K tags for every token of a text.
 
     loss = mean over the tokens t of -log softmax(outputs_t)_tag(t), then over the examples
 
-Tokens that have no tag (all but the first of a word, and what fills up) are left out. Where tags mark spans in the IOB2
-scheme, the micro F1 of whole spans is tested first, then the accuracy of tags and the mean loss.
+Tokens without a tag (all but the first of a word, and padding) are ignored. Test metrics: if tags mark spans in the
+IOB2 scheme, the micro F1 of whole spans, then the accuracy of tags and the mean loss.
 Paper of the scheme: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050.
 """
 
@@ -33,11 +33,11 @@ class Tagging(TextTask[Config], ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:
-        """Refuse examples that are no tokens with one label each."""
+        """Return why examples are not tokens with a label each, or None."""
         return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the F1 of spans, if there are any, accuracy and loss on the test set."""
+        """Return the F1 of spans if tags mark spans, accuracy and loss on the test set."""
         answers = token_answers(self, model, data)
         tested = {"test_accuracy": answers.accuracy, "test_loss": answers.loss}
         if not are_spans(data.class_names):

@@ -1,8 +1,8 @@
-"""Text classification: a model says for every text which of K classes it has.
+"""Text classification: a model predicts one of K classes for every text.
 
     loss = -log softmax(outputs)_label, the mean over the examples
 
-Inputs are token numbers (B, T), labels classes (B,). Tested are the accuracy and the mean loss.
+Inputs are tokens (B, T), labels classes (B,). Test metrics: the accuracy and the mean loss.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TextClassification(TextTask[Config], ClassTask):
     """Cross-entropy of the classes of texts."""
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no tokens, or have no class each."""
+        """Return why examples are not tokens with a class per text, or None."""
         return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

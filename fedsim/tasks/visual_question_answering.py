@@ -1,10 +1,10 @@
-"""Visual question answering: a model reads an image and a question, and writes the answer.
+"""Visual question answering: a model receives an image and a question, and generates the answer.
 
     loss = mean over the answer's tokens t, its end included, of -log softmax(outputs_t)_token(t), then over examples
 
-What asks stands in `given["question"]`, which the loss does not count. Labels are the answer's tokens; the model reads
-those before the one that it predicts. Tested are the share of answers that are right as a whole when each token is
-predicted behind the right ones, and the mean loss. Guesses are scored by MSE, PSNR and SSIM of the image.
+The question is `given["question"]`, which has no loss. Labels are the answer's tokens; each is predicted from the true
+previous tokens (teacher forcing). Test metrics: the share of answers with all tokens correct under teacher forcing, and
+the mean loss. Guesses are scored by MSE, PSNR and SSIM of the image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BLIND = (
     'that does, for example model.name = "tiny-vlm"'
 )
 READ_QUESTION, READ_ANSWER = "visual-question-answering.question", "visual-question-answering.answer"
-_FILLER = 0  # stands in for a token of the answer that does not exist, where nothing that counts can see it
+_FILLER = 0  # replaces padding of the answer; no counted position attends to it
 
 
 @final
@@ -47,18 +47,18 @@ class VisualQuestionAnswering(ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no images with a question and an answer of tokens each."""
+        """Return why examples are not images with a question and a token answer each, or None."""
         why = refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=True)
         if why is not None or QUESTION in data.train.given:
             return why
         return f"it needs a question beside each image, and the data set gives no '{QUESTION}'"
 
     def refuses_model(self, model: nn.Module) -> str | None:
-        """Say whether it reads no question."""
+        """Return why the model has no question argument, or None."""
         return _BLIND if lacks_argument(model, QUESTION) else None
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Return scores at every place that predicts a token of the answer, (B, A, V)."""
+        """Return logits at every position that predicts a token of the answer, (B, A, V)."""
         try:
             return model(batch.inputs, **batch.given, answer=_said(batch.labels))
         except TypeError as error:
@@ -67,12 +67,12 @@ class VisualQuestionAnswering(ClassTask):
             raise FedsimError(f"task 'visual-question-answering': {_BLIND}.") from error
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
-        """Have the model ask the question of every image, and read the answer where it is granted."""
+        """Set the model's default question and, if granted, its answer."""
         if can_read_images(model) and QUESTION in given:
             model.dialogue = (given[QUESTION].clone(), None if labels is None else _said(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the share of whole answers that are right, and the loss."""
+        """Return the share of answers that are entirely correct, and the loss."""
         each: list[Tensor] = []
         right: list[Tensor] = []
         for batch in data.test.split(self.at_once):
@@ -86,9 +86,10 @@ class VisualQuestionAnswering(ClassTask):
         }
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to, and the first word of the answer.
+        """Score guesses in pixels, each against the original assigned to it, and the first word of the answer.
 
-        Where question and answer were read, as `READ_QUESTION` and `READ_ANSWER`, shares say how many are right.
+        If question and answer were recovered, as `READ_QUESTION` and `READ_ANSWER`, metrics give the share of correct
+        texts of each.
         """
         first = replace(examples, labels=examples.labels[:, 0])
         guessed = guess.labels if guess.labels.dim() == 1 else guess.labels[:, 0]
@@ -100,12 +101,11 @@ class VisualQuestionAnswering(ClassTask):
         )
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures."""
+        """Return the images as pixels."""
         return to_pixels(inputs, data.spec).numpy()
 
 
 def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
-    """Return the shares of questions and of answers that were read right."""
     right = dict[str, float]()
     true = (("questions_read", READ_QUESTION, examples.given[QUESTION]), ("answers_read", READ_ANSWER, examples.labels))
     for name, key, originals in true:
@@ -133,7 +133,10 @@ def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[
     statistics={"answers_read": "mean"},
 )
 def share_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
-    """Return the share of originals (B, T) of which the guess (N, T') holds each word, `IGNORED` filling up."""
+    """Return the share of originals (B, T) whose assigned guess (N, T') equals them in every word.
+
+    Both are padded with `IGNORED` to the same length.
+    """
     wide = max(guessed.shape[1], originals.shape[1])
     answers, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))
     alike = [
@@ -144,11 +147,11 @@ def share_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
 
 
 def _said(labels: Tensor) -> Tensor:
-    """Return the answer's tokens but the last, which no other follows."""
+    """Return the answer's tokens except the last, which predicts no token."""
     said = labels[:, :-1]
     return said.where(said != losses.IGNORED, _FILLER)
 
 
 def are_right(guessed: Tensor, labels: Tensor) -> Tensor:
-    """Say which answers (B, A) are right in every token that counts."""
+    """Return which answers (B, A) are correct in every token that is not ignored."""
     return ((guessed == labels) | (labels == losses.IGNORED)).all(1)

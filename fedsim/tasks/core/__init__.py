@@ -1,1 +1,1 @@
-"""What several tasks share."""
+"""Base classes and scoring functions shared by tasks."""

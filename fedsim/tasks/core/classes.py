@@ -1,4 +1,4 @@
-"""Labels that are classes, of whole examples or of tokens: their cross-entropy, and what is right of them."""
+"""Class labels of examples or tokens: cross-entropy and accuracy."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fedsim.metrics.testing import test_accuracy, test_loss
 
 
 class ClassTask(Task[Config]):
-    """A task whose labels are classes, learnt by cross-entropy. Derive a task from it."""
+    """Base class of tasks with class labels and cross-entropy."""
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Say which label is no class; that of a token may be left out."""
+        """Return an error for an invalid class, or None; token labels may be the ignored label."""
         strangers = labels[((labels < 0) | (labels >= spec.classes)) & ~losses.list_failures(labels)]
         if not len(strangers):
             return None
         return f"label {int(strangers[0])} is out of range, expected 0 to {spec.classes - 1}"
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return one score for each class of each label."""
+        """Return the shape of logits for each class of each label."""
         return (*labels.shape, spec.classes)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return each example's cross-entropy, the mean over its tokens where they have labels."""
+        """Return each example's cross-entropy, the mean over its tokens if tokens have labels."""
         return losses.per_example(outputs, targets)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -37,12 +37,12 @@ class ClassTask(Task[Config]):
 
 
 class TokenAnswers(NamedTuple):
-    """What a model says of the test set's tokens.
+    """A model's predictions of the test set's tokens.
 
     Attributes:
-        guesses: the class with the highest score, of every label.
+        guesses: predicted class of every label.
         loss: mean over the examples.
-        accuracy: share of the labels that are guessed, without those that are left out.
+        accuracy: share of correct labels, without ignored labels.
     """
 
     guesses: Tensor
@@ -51,7 +51,7 @@ class TokenAnswers(NamedTuple):
 
 
 def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
-    """Run a model chunk by chunk: scores of every token of a whole test set would fill the memory."""
+    """Evaluate a model in batches, since logits of every token of a test set would exceed the memory."""
     each: list[Tensor] = []
     guesses: list[Tensor] = []
     for batch in data.test.split(task.at_once):
@@ -65,7 +65,7 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
 
 
 def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:
-    """Return accuracy and mean loss of a model that answers once for every example."""
+    """Return accuracy and mean loss of a model with one prediction per example."""
     outputs = torch.cat([task.outputs(model, batch, {}) for batch in data.test.split(task.at_once)])
     accuracy = test_accuracy(outputs.argmax(1), data.test.labels)
     return {"test_accuracy": accuracy, "test_loss": test_loss(task.loss(outputs, data.test.labels))}

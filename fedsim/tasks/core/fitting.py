@@ -1,4 +1,4 @@
-"""Which task a data set is for, where it names none, and which kinds of labels a task takes."""
+"""Select the task of a data set that names none, and check data sets against tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedsim.core.losses import are_classes, are_tokens
 from fedsim.core.types import Dataset
 from fedsim.core.types.tasks import Task
 
-QUESTION = "question"  # what is given beside an image that is asked about
+QUESTION = "question"  # key of the question about an image
 
 
 def usual_task(data: Dataset) -> str:
     """Return the name of the task of a data set that names none.
 
-    Where labels are more than classes, it is the first task of such labels that takes them.
+    If labels are not classes, it is the first task of such labels that accepts the data set.
     """
     if data.similarities is not None:
         return "sentence-embedding"
@@ -33,9 +33,9 @@ def usual_task(data: Dataset) -> str:
 
 
 def _task_of_targets(data: Dataset) -> str:
-    """Return the task of labels that are no classes of whole examples; empty where they are, or none takes them.
+    """Return the task of labels that are not classes of examples; empty for classes, or if no task accepts them.
 
-    Every task is imported for that, so classes are told first.
+    This imports every task, so classes are checked first.
     """
     if are_classes(data.train.labels):
         return ""
@@ -48,7 +48,7 @@ def _task_of_targets(data: Dataset) -> str:
 
 
 def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
-    """Say whether examples are not what a task reads, token numbers or else numbers, or labels are of several heads."""
+    """Return why inputs are not of the required type (tokens or numbers), or have several heads, or None."""
     if data.spec.heads:
         return "it has one head, and labels of several have the task 'multi-head'"
     if (data.spec.vocabulary is not None) is tokens:
@@ -58,7 +58,7 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
 
 
 def lacks_argument(model: nn.Module, name: str) -> bool:
-    """Say whether a model's forward takes no argument of this name."""
+    """Return whether a model's forward accepts no argument of this name."""
     parameters = inspect.signature(model.forward).parameters
     return name not in parameters and all(
         parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()
@@ -66,7 +66,7 @@ def lacks_argument(model: nn.Module, name: str) -> bool:
 
 
 def refuses_shape(data: Dataset) -> str | None:
-    """Say whether the examples are no images (channels, height, width), or are asked about."""
+    """Return why the examples are not images (channels, height, width), or have questions, or None."""
     if QUESTION in data.train.given:
         return "it reads images alone, and a question stands beside each of these"
     if data.spec.is_image:
@@ -75,7 +75,7 @@ def refuses_shape(data: Dataset) -> str | None:
 
 
 def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
-    """Say whether labels are no classes, of every token or else of every example."""
+    """Return why labels are not classes, of every token or of every example, or None."""
     labels = data.train.labels
     if labels.is_floating_point():
         return "it needs classes as labels, and they are numbers with a fraction"
@@ -86,7 +86,7 @@ def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
 
 
 def refuses_words(data: Dataset) -> str | None:
-    """Say whether examples are no tokens with one label each, or labels are no tokens."""
+    """Return why examples are not tokens with token labels, or None."""
     why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
     if why is None and data.spec.classes != data.spec.vocabulary:
         return f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"

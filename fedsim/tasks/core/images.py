@@ -1,4 +1,4 @@
-"""How guessed images are scored and shown: beside the originals that they are nearest to, in pixels."""
+"""Score and show guessed images, each against the original assigned to it, in pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MOST_PUBLIC = 2000
 
 
 def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-    """Score guesses, filled up with missing ones, against images and, where a client mixed them, against mixtures.
+    """Score guesses, completed by missing guesses, against images and, if a client mixed them, against mixtures.
 
     Returns:
-        Scores, and as an array `public` the image next to each guess that an attacker may own, in 256 steps.
+        Scores, and as an array `public` the public image nearest to each guess, in 256 levels.
     """
     made, spec = len(guess.inputs), data.spec
     guess = complete(guess, len(examples))
@@ -43,14 +43,14 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
 
 
 def label_values(items: Sequence[ItemScore]) -> dict[str, float]:
-    """Return the metrics of an update of examples as a whole; none where they have no classes."""
+    """Return the label accuracy of an update; empty if examples have no classes."""
     if all(item.label is None for item in items):
         return {}
     return {"label_accuracy": label_accuracy((item.guessed_label for item in items), (item.label for item in items))}
 
 
 def _identified(scored: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
-    """Add to each image whether an adversary that owns the test set knows it by its guess."""
+    """Add to each image whether an adversary with the test set identifies it by its guess."""
     public = gallery(data)
     if public is None:
         return scored
@@ -66,7 +66,7 @@ def _missing(made: int, count: int) -> str:
 
 
 def _public_images(data: Dataset) -> Tensor | None:
-    """Return pictures of the same kind that an attacker may own: the first of the test set, unless clients train on it.
+    """Return public images: the first test images, unless clients train on them.
 
     Returns:
         Pixels (N, C, H, W) in [0, 1], or None.
@@ -78,5 +78,5 @@ def _public_images(data: Dataset) -> Tensor | None:
 
 
 def _next_to(guesses: Tensor, public: Tensor) -> np.ndarray:
-    """Return for each guess the public picture nearest to it, as bytes: enough to look at, a quarter of the size."""
+    """Return the public image nearest to each guess, as uint8, which needs a quarter of the memory."""
     return (255 * public[nearest(guesses, public)]).round().to(torch.uint8).numpy()

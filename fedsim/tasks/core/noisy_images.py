@@ -1,4 +1,4 @@
-"""Tasks in which a model learns what noise was added to images: tests, scores and pictures that they share."""
+"""Base class of tasks in which a model predicts the noise added to images: tests, scores and display."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedsim.tasks.core.images import score_images
 
 
 class NoisyImageConfig(Config):
-    """Settings of all of them."""
+    """Settings of all noisy image tasks."""
 
     drawn_in_tests: int = Field(default=4, ge=1, description="draws of noise for each test image")
 
@@ -27,17 +27,17 @@ ConfigT = TypeVar("ConfigT", bound=NoisyImageConfig)
 
 
 class NoisyImageTask(Task[ConfigT]):
-    """Images in, images out. A task adds what it draws, how the model is run, and the loss."""
+    """A task with images as inputs and outputs. Subclasses implement draws, outputs, targets and losses."""
 
     at_once: ClassVar[int] = 256
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Say whether examples are no images."""
+        """Return why examples are not images, or None."""
         return refuses_inputs(data, tokens=False) or refuses_shape(data)
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
-        """Return an image each."""
+        """Return the shape of an image batch."""
         return (len(labels), *spec.shape)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
@@ -50,9 +50,9 @@ class NoisyImageTask(Task[ConfigT]):
         return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses in pixels, against the images that they are nearest to."""
+        """Score guesses in pixels, each against the original assigned to it."""
         return score_images(truth, examples, guess, data)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures."""
+        """Return the images as pixels."""
         return to_pixels(inputs, data.spec).numpy()

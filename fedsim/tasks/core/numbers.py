@@ -1,4 +1,4 @@
-"""Tasks whose labels are numbers: how wrong a model is may be counted squared, absolutely, or in between."""
+"""Base class of tasks with numbers as labels: squared, Huber or absolute error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEAR = 0.5  # standard deviations within which an answer counts as right
 
 
 class NumbersConfig(Config):
-    """Settings of tasks whose labels are numbers."""
+    """Settings of tasks with numbers as labels."""
 
     loss: Literal["squared", "huber", "absolute"] = Field(
         default="squared", description="of an error e: e^2; e^2 / 2 up to the width w and w |e| - w^2 / 2 beyond; |e|"
@@ -31,17 +31,17 @@ class NumbersConfig(Config):
 
 
 class NumberTask(TargetTask[NumbersConfig]):
-    """A task whose labels are numbers. Derive a task from it."""
+    """Base class of tasks with numbers as labels."""
 
     label_kind: ClassVar[LabelKind] = "numbers"
     accuracy_in_words: ClassVar[str] = "the share of numbers that are answered within half a standard deviation"
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Say whether a label is not finite."""
+        """Return an error if a label is not finite, or None."""
         return None if bool(labels.isfinite().all()) else "a label is not finite"
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
-        """Return one output for each number; where an example has a single one, its dimension may be left out."""
+        """Return the shape of the labels; None, which accepts any shape, for labels (B,)."""
         return tuple(labels.shape) if labels.ndim > 1 else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class NumberTask(TargetTask[NumbersConfig]):
         return {"test_rmse": test_rmse(self.outputs_of(model, data), data.test.labels, metrics.spread(data)[1])}
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
-        """Return the share of an example's numbers that are answered within half a standard deviation."""
+        """Return the share of an example's numbers that are predicted within half a standard deviation."""
         error = (outputs - shaped_as(labels, outputs)).reshape(len(outputs), -1).abs()
         error = error / metrics.spread(data)[1].flatten()
         return (error <= _NEAR).double().mean(1)
@@ -71,7 +71,7 @@ class NumberTask(TargetTask[NumbersConfig]):
         return metrics.spread(data)[0].reshape(1, -1)
 
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what compares numbers, beside their mean."""
+        """Return a scorer of numbers, with their mean as baseline."""
         return partial(_scores, *metrics.spread(data))
 
 
@@ -84,7 +84,7 @@ def _scores(mean: Tensor, std: Tensor, guess: Tensor, target: Tensor) -> Mapping
 
 
 def refuses_numbers(data: Dataset) -> str | None:
-    """Say whether labels are no numbers with a fraction."""
+    """Return why labels are not floating-point numbers, or None."""
     labels = data.train.labels
     if not labels.is_floating_point():
         return "it needs numbers as labels, and they are classes"

@@ -1,6 +1,6 @@
-"""How guessed rows of numbers are scored: beside the originals that they are nearest to, in standard deviations.
+"""Score guessed rows of numbers, each against the original assigned to it, in standard deviations.
 
-Beside each stands what public marginals give, and what the rows of other people do.
+Each score has two baselines: guesses from public marginals, and rows of other people.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WORST = {"number_error": 10.0, "categories_right": 0.0, "cells_right": 0.0, "ro
 
 
 def score_rows(examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-    """Score rows (C,), or series of any shape, against those that they are nearest to; a missing one is the worst."""
+    """Score rows (C,), or series of any shape, against the originals assigned to them; a missing row is the worst."""
     columns = table.columns_of(data.train.inputs, data.spec)
     completed = complete(guess, len(examples))
     rows, originals = (part.detach().double().cpu().flatten(1) for part in (completed.inputs, examples.inputs))

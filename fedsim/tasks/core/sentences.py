@@ -1,4 +1,4 @@
-"""What tasks on text share: how guessed sentences are scored and shown."""
+"""Base class of text tasks: score and show guessed sentences."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from fedsim.core.types.configured import ConfigT
 from fedsim.core.types.tasks import Scored, Shown, Task
 from fedsim.metrics.text import EVERY_WORD, is_every_word, score_sentences, score_words
 
-READ_WORDS = "text.words"  # tokens that were read for certain, wherever they stand, shape (K,)
+READ_WORDS = "text.words"  # tokens recovered with certainty, at unknown positions, shape (K,)
 
 
 class TextTask(Task[ConfigT]):
-    """A task on token numbers. Derive a task from it, and from the class that says what its labels are."""
+    """Base class of tasks on tokens, to be combined with a class for the type of labels."""
 
     modality: ClassVar[Modality] = "text"
     noun: ClassVar[str] = "sentence"
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score guesses against the sentences that they are matched to, and the set of their words.
+        """Score guesses against the sentences assigned to them, and the set of their words.
 
-        Where words were read for certain, as `READ_WORDS`, a flag says whether they are all words and no others.
+        If words were recovered with certainty, as `READ_WORDS`, a flag says whether they are exactly the words of the
+        batch.
         """
         assert data.tokenizer is not None, "data sets of text have one"
         planted = [secret.span for secret in data.planted]
@@ -34,7 +35,7 @@ class TextTask(Task[ConfigT]):
         return Scored(items=sentences, values=values)
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return the text of each example; a negative token ends it."""
+        """Return the text of each example; negative tokens are padding."""
         assert data.tokenizer is not None, "data sets of text have one"
         rows = ([token for token in row if token >= 0] for row in inputs.tolist())
         return tuple(map(data.tokenizer.decode, rows))

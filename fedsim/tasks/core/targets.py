@@ -1,4 +1,4 @@
-"""Tasks whose labels are no single classes: examples are scored as what they are, and targets beside them."""
+"""Base class of tasks with labels other than single classes: scores of inputs and of targets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fedsim.record import ItemScore
 from fedsim.tasks.core.images import score_images
 from fedsim.tasks.core.rows import score_rows
 
-TargetScore = Callable[[Tensor, Tensor], Mapping[str, float]]  # of a guessed target and the true one
+TargetScore = Callable[[Tensor, Tensor], Mapping[str, float]]  # of a guessed and the true target
 
 
 class TargetTask(Task[ConfigT]):
-    """A task on images, rows or series whose labels are more than a class. Derive a task from it.
+    """Base class of tasks on images, rows or series with labels other than single classes.
 
     Attributes:
-        accuracy_in_words: what `right` is the share of.
+        accuracy_in_words: meaning of the share that `right` returns.
     """
 
     accuracy_in_words: ClassVar[str] = "the share of labels that are answered right"
@@ -34,29 +34,29 @@ class TargetTask(Task[ConfigT]):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def noun_of(self, spec: InputSpec) -> str:
-        """Return what an example is called: an image, or a row of numbers."""
+        """Return the noun of an example: image or row."""
         return "image" if spec.is_image else "row"
 
     @abstractmethod
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
-        """Return the share of each example's target that outputs answer right, shape (B,).
+        """Return the share of each example's target that outputs predict correctly, shape (B,).
 
         Args:
-            outputs: of a model, first dimension B.
-            labels: of these examples.
-            data: says how much targets vary.
+            outputs: outputs of a model, first dimension B.
+            labels: labels of these examples.
+            data: data set, which gives the spread of targets.
         """
 
     @abstractmethod
     def usual_answer(self, data: Dataset) -> Tensor:
-        """Return outputs, shape (1, ...), of who gives every example the answer that is right most often."""
+        """Return the outputs, shape (1, ...), of the best constant prediction."""
 
     @abstractmethod
     def target_score(self, data: Dataset) -> TargetScore:
-        """Return what scores one guessed target, each figure beside that of a guess from public targets."""
+        """Return a function that scores a guessed target, with a baseline from public targets."""
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Score inputs, then the target that was guessed with each."""
+        """Score inputs, then the guessed target of each."""
         is_image = data.spec.is_image
         scored = score_images(truth, examples, guess, data) if is_image else score_rows(examples, guess, data)
         order, completed = scored.order, scored.guess
@@ -68,7 +68,7 @@ class TargetTask(Task[ConfigT]):
         return replace(scored, items=tuple(item.with_values(score(guess, true)) for item, guess, true in pairs))
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return pictures, or the numbers of each row."""
+        """Return images as pixels, or the numbers of each row."""
         if data.spec.is_image:
             return to_pixels(inputs, data.spec).numpy()
         return super().show(inputs, data)
