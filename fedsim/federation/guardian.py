@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import secrets
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import IO
 _DONE = "done"
 _PATIENCE = 5.0  # seconds in which a process that was killed may still hold or write a file
 _POLL_INTERVAL = 0.1
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Guardian:
@@ -69,9 +71,59 @@ def serve(lines: Iterable[str], folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
     deadline = time.monotonic() + _PATIENCE
-    while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(_POLL_INTERVAL)
+    while folder.exists():
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                print(f"cannot remove {folder}: {error}. Remove it by hand.", file=sys.stderr)
+                return
+            time.sleep(_POLL_INTERVAL)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that it holds, however deep it is nested and whatever the modes of its folders.
+
+    Subfolders are moved up, so that two folders are open at a time and no path is long.
+
+    Raises:
+        OSError: an entry belongs to another user, or is written at the same time.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    folder.chmod(stat.S_IRWXU)
+    root = os.open(folder, _FOLDER)
+    try:
+        while names := os.listdir(root):
+            for name in names:
+                _remove_entry(root, name)
+    finally:
+        os.close(root)
+    folder.rmdir()
+
+
+def _remove_entry(root: int, name: str) -> None:
+    """Remove a file, or a folder whose subfolders are moved to the root."""
+    if not _is_folder(root, name):
+        os.unlink(name, dir_fd=root)
+        return
+    os.chmod(name, stat.S_IRWXU, dir_fd=root)
+    folder = os.open(name, _FOLDER, dir_fd=root)
+    try:
+        for below in os.listdir(folder):
+            if _is_folder(folder, below):
+                os.chmod(below, stat.S_IRWXU, dir_fd=folder)  # moving a folder writes to it
+                os.rename(below, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=root)
+            else:
+                os.unlink(below, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=root)
+
+
+def _is_folder(parent: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
 if __name__ == "__main__":
