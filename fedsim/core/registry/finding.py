@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
-from fedsim.core.registry.index import entries_of, entry_of
+from fedsim.core.registry.index import FOLDERS, entries_of, entry_of, metrics_beside_questions
 from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, registered
 
 if TYPE_CHECKING:
     from fedsim.core.metric import Metric
 
+_NOT_DECLARED = ("summary", "paper", "related")  # arguments of a metric's decorator that its declaration lacks
 _SPOKEN: dict[Kind, str] = {
     "attribute": "attack on attributes",
     "membership": "membership attack",
@@ -107,11 +109,33 @@ def _hint(name: str, names: Iterable[str]) -> str:
 
 
 def every_metric() -> dict[str, Metric]:
-    """Return what every metric declares, by name: fedsim's own first, file by file, as they stand there."""
+    """Return the declaration of every metric by name: of files of metrics, of questions and tasks, then of packages.
+
+    The result does not depend on the questions and tasks that are imported, and imports none of fedsim's own.
+    """
     discover("metric")
+    for kind in ("question", "task"):
+        add_others(kind)
     known = [method for (kind, _), method in METHODS.items() if kind == "metric"]
     known.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
-    return {method.name: method.declares for method in known if method.declares is not None}
+    beside = _declared_beside_questions()
+    declared = {method.name: method.declares for method in known if method.declares is not None}
+    own = {method.name for method in known if method.module.startswith(FOLDERS["metric"])}
+    return {
+        **{name: metric for name, metric in declared.items() if name in own},
+        **beside,
+        **{name: metric for name, metric in declared.items() if name not in own and name not in beside},
+    }
+
+
+@cache
+def _declared_beside_questions() -> dict[str, Metric]:
+    from fedsim.core.metric import Metric  # noqa: PLC0415 - a list of names waits for no metric
+
+    return {
+        name: Metric(name=name, meaning=about["summary"], **{k: v for k, v in about.items() if k not in _NOT_DECLARED})
+        for name, about in metrics_beside_questions().items()
+    }
 
 
 def declared(names: Iterable[str]) -> tuple[Metric, ...]:

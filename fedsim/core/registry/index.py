@@ -101,6 +101,39 @@ def read(path: Path) -> list[Entry]:
     return [_entry(_KINDS[name], call, texts, module, path) for name, call in _DECORATOR.findall(text)]
 
 
+@cache
+def metrics_beside_questions() -> dict[str, dict[str, Any]]:
+    """Return the arguments of every `metric` decorator outside of the folder of metrics, by name, in order of modules.
+
+    Questions and tasks declare metrics too. Their arguments are read, so that no question is imported for its metric.
+
+    Raises:
+        FedsimError: an argument is no text, number or other literal.
+    """
+    outside = {
+        entry.module for entry in entries_of("metric").values() if not entry.module.startswith(FOLDERS["metric"])
+    }
+    paths = [HOME.joinpath(*module.split(".")).with_suffix(".py") for module in sorted(outside)]
+    return {name: about for path in paths for name, about in _metrics_in(path)}
+
+
+def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    text = path.read_text(encoding="utf-8")
+    texts = {name: ast.literal_eval(value) for name, value in _TEXT.findall(text)}
+    for kind, call in _DECORATOR.findall(text):
+        if kind != "metric":
+            continue
+        decorator = cast("ast.Call", ast.parse(f"_{call}", mode="eval").body)
+        try:
+            (name,) = (_value(node, texts) for node in decorator.args)
+            yield name, {str(word.arg): _value(word.value, texts) for word in decorator.keywords}
+        except (KeyError, ValueError) as error:
+            raise FedsimError(
+                f"{path}: the arguments of @metric are read before the file is imported. Write each as text, number or "
+                "other literal."
+            ) from error
+
+
 def _entry(kind: Kind, call: str, texts: dict[str, str], module: str, path: Path) -> Entry:
     try:
         decorator = cast("ast.Call", ast.parse(f"_{call}", mode="eval").body)

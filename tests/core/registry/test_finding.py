@@ -1,10 +1,15 @@
 """Methods are found by name."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
+from fedsim.core.registry import index
 from fedsim.core.types import Config
 
 
@@ -51,3 +56,38 @@ def test_a_metric_that_a_question_declares_is_found(monkeypatch: pytest.MonkeyPa
     with pytest.raises(FedsimError, match="there is no metric 'no-such'"):
         registry.get("metric", "no-such")
     assert {"metric", "question"} == set(looked)
+
+
+FRESH = """
+import sys
+from fedsim.core import registry
+first = registry.every_metric()
+imported = {name for name in sys.modules if name.startswith(("fedsim.questions.", "fedsim.tasks."))}
+methods = {**registry.methods("metric"), **registry.methods("question"), **registry.methods("task")}
+registered = registry.methods("metric")
+again = registry.every_metric()
+print(list(first) == list(again), first == again, first == {name: registered[name].declares for name in first})
+print(sorted(set(registered) ^ set(first)), len(first) > 90)
+print(sorted(imported & {methods[name].module for name in ("neurons", "surplus", "sources", "words_named")}))
+print({"words_named", "questions_read", "surplus", "psnr"} <= set(first))
+"""
+
+
+def test_every_metric_is_declared_whatever_is_imported_and_no_question_is_imported_for_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FRESH], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["True True True", "[] True", "[]", "True"]
+
+
+def test_an_argument_that_cannot_be_read_is_named_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fedsim" / "questions" / "odd.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        'from fedsim.core.registry import metric\n\n@metric("odd", title="odd", summary="odd", digits=1 + n)\n'
+        "def odd():\n    pass\n"
+    )
+    monkeypatch.setattr(index, "HOME", tmp_path)
+    monkeypatch.setattr(index, "entries_of", lambda kind: {entry.name: entry for entry in index.read(path)})
+    with pytest.raises(FedsimError, match=r"odd\.py: the arguments of @metric are read before"):
+        index.metrics_beside_questions.__wrapped__()
