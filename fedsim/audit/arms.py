@@ -17,6 +17,7 @@ from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership import Cases, MembershipChoice
+from fedsim.record import AttackFinding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
@@ -71,8 +72,17 @@ class ArmAuditor:
         """Attack updates of an arm, after those that were attacked before."""
         work, allowed = self.book.work(arm), self.book.record.policy.max_recognisable
         finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
-        without = arm.model_copy(update={"findings": arm.answers})
-        return self.book.note(without.with_findings([finding], {}))
+        return self._noted(arm, finding)
+
+    def attack_again(self, arm: AuditArm, world: World, iterations: int, seconds: float) -> AuditArm:
+        """Attack updates of an arm anew, with more iterations; those for which no time is left keep their guess."""
+        work, most = self.book.work(arm), len(arm.victims)
+        longer = self.inspector.inspect(world, updates(world), work, most, iterations, seconds).victims
+        return self._noted(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
+
+    def _noted(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:
+        """Put a finding in the place of the arm's attacks."""
+        return self.book.note(arm.model_copy(update={"findings": arm.answers}).with_findings([finding], {}))
 
     def train(self, arm: AuditArm, world: World, rounds: int, seconds: float) -> tuple[AuditArm, TrainedClient]:
         """Train an arm for so many rounds, or as many as fit the time."""

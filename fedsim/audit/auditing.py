@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fedsim.audit import captured, members, planted
+from fedsim.audit import captured, evidence, members, planted
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
@@ -23,8 +23,10 @@ from fedsim.audit.inspecting import STRENGTH, Inspector, enough
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.subject import Checked, ClientReply, Subject, checked
 from fedsim.audit.training import TrainedClient
+from fedsim.audit.verdict import control_failed
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
+from fedsim.metrics.evidence import state_of
 from fedsim.record import Finding
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -90,6 +92,8 @@ def run(
         trained = _train(book, sound, largest)
         if plan.defend:
             try_defenses(book, sound, trained)
+        if control_failed(book.record):
+            _search_longer(book, sound)
         _use_the_rest(book, sound)
     book.keep(status="finished")
     return book.record
@@ -162,6 +166,21 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
         compared += members.compare_groups(arm.of("membership"), cases, groups) if cases else ()
     book.put(arm.with_findings(compared, {}))
     return trained
+
+
+def _search_longer(book: AuditJournal, subject: Checked) -> None:
+    """Search again where searches are no evidence, with the time that defenses without a valid control leave.
+
+    An update that is not searched again keeps its first guess.
+    """
+    rule = book.plan.scoring.rule
+    undecided = [arm for arm in book.record.client if arm.victims and state_of(arm.victims, rule) == "undecided"]
+    for number, arm in enumerate(undecided):
+        auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
+        seconds = _WITHOUT_DEFENSES * book.clock.left / (len(undecided) - number)
+        iterations = auditor.inspector.iterations(world, seconds)
+        if iterations > evidence.iterations(arm.victims):
+            book.put(auditor.attack_again(arm, world, iterations, seconds))
 
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:

@@ -21,6 +21,7 @@ from fedsim.audit.inspecting import enough
 from fedsim.audit.record import AuditArm, DefenseCost
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, accuracy_lost
+from fedsim.audit.verdict import control_failed
 from fedsim.audit.worlds import world_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
@@ -41,6 +42,8 @@ _STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # besides the defaults, wh
 def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -> None:
     """Attack the control, then attack and train the client with one more defense after the other.
 
+    Where nothing is recovered from the control, no defense can be judged, so none is tried.
+
     Args:
         book: holds the arms of the client as it is.
         subject: the audited subject.
@@ -59,6 +62,9 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
     sampling = subject.subject.sampling
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
     book.put(auditor.attack(control, bare, defender.most, iterations, seconds))
+    if control_failed(book.record):
+        book.keep(not_tried=tuple(arm.name for arm in fitting))
+        return
     for arm in fitting:
         if book.clock.left < _LEAST_SECONDS:
             book.keep(not_tried=(*book.record.not_tried, arm.name))

@@ -102,11 +102,12 @@ class Inspector:
             self.on_progress(f"{work.place}: attacks update {number} of up to {most}")
             done.append(self._attack(victim, iterations, max(left, _LEAST_SECONDS), str(number), work))
             few = len(done) < enough(world.scenario.federation.batch_size)
-            if allowed is not None and not few and held(self._finding(world, done).value, allowed) == "broken":
+            if allowed is not None and not few and held(self.finding(world, done).value, allowed) == "broken":
                 break
-        return self._finding(world, done)
+        return self.finding(world, done)
 
-    def _finding(self, world: World, victims: Sequence[VictimRecord]) -> AttackFinding:
+    def finding(self, world: World, victims: Sequence[VictimRecord]) -> AttackFinding:
+        """Return what attacks on these updates come to."""
         scenario = world.scenario
         finding = finding_of(_AUTO, self.knows, victims, scenario.scoring, scenario.seed)
         return finding.model_copy(update={"about": {"batch size": scenario.federation.batch_size}})

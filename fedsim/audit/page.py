@@ -304,6 +304,13 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
     control, training = record.control, record.training
     if control is None or training is None:
         return
+    if not record.defended and verdict.control_failed(record):
+        yield paragraph(
+            f"No defense was tried, since none could be judged: from updates of batch {control.batch_size} nothing was "
+            f"recovered without them either ({evidence.iterations(control.victims)} iterations). The time went to "
+            "longer searches of the client's updates."
+        )
+        return
     yield paragraph(
         "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
         f"attacks on updates of batch {control.batch_size} ({evidence.iterations(control.victims)} iterations) and "
@@ -376,7 +383,8 @@ def _defense_row(record: AuditRecord, arm: AuditArm, why: tuple[str, ...], *, is
 
 
 def _not_tried(record: AuditRecord) -> Iterator[str]:
-    yield from (f"{name}: no time left" for name in record.not_tried)
+    why = "nothing was recovered without it either" if verdict.control_failed(record) else "no time left"
+    yield from (f"{name}: {why}" for name in record.not_tried)
     yield from (f"{name}: {why}" for name, why in record.unfit)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,8 @@ from rich.text import Text
 from fedsim.audit import page
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditRecord
 from fedsim.document import Fold, to_terminal
+
+_LINES = 4  # of progress where there is no terminal
 
 
 def show(record: AuditRecord, console: Console) -> None:
@@ -30,19 +33,26 @@ def show(record: AuditRecord, console: Console) -> None:
 
 @contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Show what is being done and the time left: one live line on a terminal, plain lines elsewhere."""
-    latest = ""
+    """Show what is being done and the time left: one live line on a terminal, elsewhere a line a quarter of the time.
+
+    The time left never grows, also where the clock begins anew once a user's module is imported.
+    """
+    latest, shown, due, pause = "", math.inf, math.inf, 0.0
     with console.status("") as status:
 
         def tell(what: str, left: float) -> None:
-            nonlocal latest
-            line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
+            nonlocal latest, shown, due, pause
+            shown = min(shown, left)
+            line = Text(f"{int(shown) // 60}:{int(shown) % 60:02d} left  {what}")
             if what.startswith((SUGGESTS, UNDERSTOOD)):
-                console.print(Text(what), soft_wrap=True)
+                if what != latest:
+                    console.print(Text(what), soft_wrap=True)
             elif console.is_terminal:
                 status.update(line)
-            elif what != latest:
+            elif shown <= due:
                 console.print(line, soft_wrap=True)
+                pause = pause or shown / _LINES
+                due = shown - pause
             latest = what
 
         yield tell

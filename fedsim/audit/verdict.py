@@ -189,6 +189,7 @@ def unused(record: AuditRecord) -> str:
     if record.status != "finished" or record.seconds >= _NEARLY * given:
         return ""
     tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
+    tried = "defenses cannot be judged where nothing is recovered without them" if control_failed(record) else tried
     is_sealed = record.is_captured and record.training is None
     tried = "a captured update cannot be defended" if is_sealed else tried
     return (
@@ -286,7 +287,7 @@ def _without_control(record: AuditRecord) -> str:
     if any(arm.recovered and arm.recovered.value for arm in record.client):
         return (
             "Undecided: in the short time that each defense got, the attack did not succeed even without one, so none "
-            "is recommended. Give the audit more minutes."
+            "was tried. Give the audit more minutes."
         )
     reasons = dict.fromkeys(
         reason for arm in record.client for reason in evidence.doubts(arm, record.plan.scoring.rule)

@@ -8,11 +8,13 @@ from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
+from fedsim.audit.inspecting import Inspector
 from fedsim.audit.record import AuditArm, AuditRecord, read
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-from tests.audit.findings import attacked, exposure, secrets
+from fedsim.scenario.world import World
+from tests.audit.findings import as_control, attacked, exposure, secrets
 from tests.audit.rows import subject as lm
 from tests.audit.subjects import plan, small
 
@@ -98,3 +100,34 @@ def test_what_an_adapter_understood_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match="returned no loader"):
         auditing.run(bare, plan(), Policy(), tmp_path, AuditClock(60), lines.append)
     assert lines == ["loaded", "Understood: a thing."]
+
+
+def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_to_control(book: AuditJournal, _subject: Checked, _trained: AuditArm) -> None:
+        book.put(as_control(attacked(0)))
+
+    def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
+        missed = attacked(4 if arm.batch_size == 2 else 0, batch=arm.batch_size, iterations=50, converged=False)
+        return auditor.book.put(missed)
+
+    def inspect(_self: Inspector, _world: object, _updates: object, _work: object, most: int, *rest: float) -> object:
+        asked.append((most, rest[0]))
+        return attacked(1, of=1, iterations=900).attacks[0]  # for one update of four the time is enough
+
+    asked: list[tuple[int, float]] = []
+    monkeypatch.setattr(ArmAuditor, "attack", attack)
+    monkeypatch.setattr(Inspector, "iterations", lambda _self, world, _seconds: 900 if size_of(world) == 1 else 50)
+    monkeypatch.setattr(Inspector, "seconds", lambda *_: 1.0)
+    monkeypatch.setattr(Inspector, "inspect", inspect)
+    monkeypatch.setattr(auditing, "_train", lambda _book, _subject, arm: arm)
+    monkeypatch.setattr(auditing, "try_defenses", fail_to_control)
+    found = auditing.run(small().subject, plan(batches=(1, 2, 4)), Policy(), tmp_path, AuditClock(60)).client
+    assert asked == [(4, 900)]  # batch 2 is recovered, and of batch 4 a search could not be longer
+    assert [victim.iterations for victim in found[0].victims] == [900, 50, 50, 50]
+    assert [arm.recovered and arm.recovered.value for arm in found] == [0.25, 1.0, 0.0]
+
+
+def size_of(world: World) -> int:
+    return world.scenario.federation.batch_size

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.audit import defending
+from fedsim.audit import defending, page
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock, OutOfTime
@@ -133,6 +133,30 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
     assert book.record.control is not None
     assert book.record.control.findings == control.findings
     assert book.record.unfit == (("unfit", "why"),)
+
+
+def test_where_the_control_withstands_no_defense_is_tried(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(_self: object, arm: AuditArm, seconds: float) -> None:
+        pytest.fail(f"{arm.name} was tried for {seconds} s")
+
+    arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(2)]
+    monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, ()))
+    monkeypatch.setattr(Inspector, "iterations", lambda *_: 7)
+    monkeypatch.setattr(Inspector, "inspect", lambda *_: as_control(attacked(0)).attacks[0])
+    monkeypatch.setattr(defending._Defender, "ask", ask)
+    defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
+    assert (book.record.defended, book.record.not_tried) == ((), ("own-0", "own-1"))
+    assert list(page._not_tried(book.record)) == [
+        "own-0: nothing was recovered without it either",
+        "own-1: nothing was recovered without it either",
+    ]
+    training = train(world(small()), 2, 60.0).summary
+    (said,) = page._conditions(
+        book.record.model_copy(
+            update={"arms": (attacked(0).model_copy(update={"training": training}), *book.record.arms)}
+        )
+    )
+    assert "No defense was tried, since none could be judged: from updates of batch 1 nothing" in str(said)
 
 
 def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(

@@ -44,6 +44,32 @@ def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> Non
     assert wording.kept(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
 
 
+def told_in_a_pipe(steps: list[tuple[str, float]]) -> list[str]:
+    out = io.StringIO()
+    with screen.counting(Console(file=out, force_terminal=False, width=80)) as tell:
+        for what, left in steps:
+            tell(what, left)
+    return out.getvalue().splitlines()
+
+
+def test_progress_in_a_pipe_is_a_line_a_quarter_of_the_time() -> None:
+    lines = told_in_a_pipe([(f"step {number}", 180.0 - number) for number in range(180)])
+    assert lines == [
+        f"{left} left  step {step}" for left, step in (("3:00", 0), ("2:15", 45), ("1:30", 90), ("0:45", 135))
+    ]
+
+
+def test_a_suggestion_is_printed_once_and_the_countdown_never_jumps_back() -> None:
+    hint = "For stronger evidence give --minutes 9."
+    steps = [("starts", 60.0), (hint, 50.0), (hint, 49.0), ("trains", 40.0), ("waits", 55.0), ("attacks", 57.0)]
+    assert told_in_a_pipe(steps) == ["1:00 left  starts", hint, "0:40 left  trains"]
+    out = io.StringIO()
+    with screen.counting(Console(file=out, force_terminal=True, width=80)) as tell:
+        tell("starts", 40.0)
+        tell("attacks", 55.0)
+    assert "0:55" not in out.getvalue()
+
+
 @pytest.mark.parametrize(("is_terminal", "lines"), [(False, 2), (True, 0)])
 def test_the_time_left_is_one_line_a_step_where_there_is_no_terminal(is_terminal: bool, lines: int) -> None:
     out = io.StringIO()
