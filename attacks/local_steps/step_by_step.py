@@ -110,7 +110,6 @@ class StepByStep(Attack[StepByStepConfig]):
 
 
 def _as_one_step(observation: Observation) -> Observation:
-    """Return the update as a single step on the examples of all steps."""
     examples = examples_of(observation)
     return replace(
         observation,

@@ -67,12 +67,10 @@ class _TwinImprint(nn.Module):
     """
 
     def __init__(self, measure: nn.Linear, ramp: nn.Module, spread: nn.Linear) -> None:
-        """Store the imprint layer, its activation and the map back to the input space."""
         super().__init__()
         self.measure, self.ramp, self.spread = measure, ramp, spread
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the examples plus the output of their bins."""
         return inputs + self.spread(self.ramp(self.measure(inputs.flatten(1)))).view_as(inputs)
 
 

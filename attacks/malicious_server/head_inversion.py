@@ -283,6 +283,5 @@ def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor],
 
 
 def _images(observation: Observation) -> Tensor:
-    """Return the server's images, float64."""
     kept: Tensor = getattr(observation.model, _IMAGES)
     return kept.to(next(observation.model.parameters())).double()

@@ -161,7 +161,6 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return masks.followed_by(*(block for step in steps for block in step.unknowns(self.config.paste_learning_rate)))
 
     def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
-        """Return the client's steps, with dropout sites where masks are searched."""
         return tuple(
             PastingStep(step.examples, step.sites, number=number, pasting=pasting_of(observation, number))
             for number, step in enumerate(local_steps(observation))
@@ -228,6 +227,5 @@ def _layer_of(observation: Observation) -> str | None:
 
 
 def _size(observation: Observation) -> tuple[int, int]:
-    """Return height and width of the pasted images or maps."""
     height, width = next((pasted.size for pasted in observation.effects(PastedMaps)), observation.spec.shape[1:])
     return height, width

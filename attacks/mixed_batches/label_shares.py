@@ -161,7 +161,6 @@ def _span(edges: Tensor) -> str:
 
 
 def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reconstruction:
-    """Assemble images from composites with a box each."""
     if pasted.boxes is None or pasted.partners is None:
         return guess
     assembled = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)

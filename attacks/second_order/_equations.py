@@ -34,7 +34,7 @@ class Linearisation:
 
     Attributes:
         residual: weighted g* - g(x), shape (P,).
-        forward: maps a change of x (n,) to the change J v of the weighted gradient (P,).
+        forward: maps a change v of x (n,) to the change J v of the weighted gradient (P,).
         backward: maps weights w of the equations (P,) to J^T w (n,).
     """
 

@@ -332,7 +332,6 @@ class _Attempt(NamedTuple):
 
 
 def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
-    """Return an `on_step` for the attempt after others."""
     solutions = [one.solution for one in tried]
     done, best = sum(len(one.history) for one in solutions), min((one.objective for one in solutions), default=math.inf)
     return continued(on_step, restarts=len(tried), done=done, best=best)

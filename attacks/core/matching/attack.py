@@ -150,7 +150,7 @@ class MatchingAttack(Attack[ConfigT]):
         return {"max_iterations": gradients}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Search on one victim."""
+        """Search on a single victim."""
         return self.search_together([observation], [generator], [on_step])[0]
 
     def search_together(
@@ -232,7 +232,7 @@ class MatchingAttack(Attack[ConfigT]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Return the reconstruction from one victim's rows."""
+        """Return the reconstruction from the victim's rows."""
         return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
@@ -295,7 +295,7 @@ class MaskSearchAttack(MatchingAttack[MaskSearchT]):
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
-    """Return groups of observation indices that fit into one computation: equal weights, shapes and rates."""
+    """Return groups of observation indices that fit into a joint computation: equal weights, shapes and rates."""
     groups: list[list[int]] = []
     for index, observation in enumerate(observations):
         fitting = (group for group in groups if len(group) < at_once and _is_alike(observations[group[0]], observation))

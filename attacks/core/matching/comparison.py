@@ -1,6 +1,6 @@
 """Comparison of a dummy input's gradient with the observed gradient: the general path, for any torch module.
 
-A row is the dummy inputs of one batch of one victim; many rows are compared at once. The gradient of a row with respect
+A row is the dummy inputs for a batch of a victim; many rows are compared at once. The gradient of a row with respect
 to the weights is computed explicitly, and only inputs and masks are differentiated a second time.
 """
 

@@ -3,7 +3,7 @@
 Victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
-# torch documents its list operations, one kernel call for all variables, but exports them under private names.
+# torch documents its list operations, a single kernel call for all variables, but exports them privately.
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Search:
 
 
 class VictimGroup(NamedTuple):
-    """The victims of one computation, all of equal model and shape, with an entry each.
+    """The victims of a joint computation, all of equal model and shape, with an entry each.
 
     Attributes:
         labels: labels of each victim, shape (B,) or (B, K).
@@ -143,7 +143,7 @@ class Descent:
 
 @dataclass
 class RestartResult:
-    """Result of one row.
+    """Result of a row.
 
     Attributes:
         inputs: inputs of the lowest objective, shape (B, *shape).
@@ -200,7 +200,7 @@ _STILL_WINDOW = 100
 
 
 def descend(descent: Descent) -> list[RestartResult]:
-    """Descend from all starts of all victims at once; return one result for each row, victim by victim.
+    """Descend from all starts of all victims at once; return a result for each row, victim by victim.
 
     At a deadline, rows return their state at the lowest objective.
     """

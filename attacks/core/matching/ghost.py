@@ -31,7 +31,7 @@ _NEGLIGIBLE = 1e-6
 
 
 class GhostComparison:
-    """Compares all rows in one computation, for models that do not mix the examples of a batch."""
+    """Compares all rows in a single computation, for models that do not mix the examples of a batch."""
 
     name = "ghost"
 

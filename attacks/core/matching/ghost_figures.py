@@ -24,7 +24,7 @@ class GradientFactors(NamedTuple):
 
 
 class Vectors:
-    """Observed gradients of T tensors with one outer product per row, their factors concatenated.
+    """Observed gradients of T tensors with an outer product per row, their factors concatenated.
 
     Small models then need a few operations; a call for each tensor would need dozens.
     """
@@ -74,7 +74,7 @@ class Entries:
 
 
 class GhostLayout:
-    """Groups of tensors that are compared together: one outer product per row, entry by entry, and all others."""
+    """Groups of tensors that are compared together: an outer product per row, entry by entry, and all others."""
 
     def __init__(self, parts: dict[str, Part], targets: dict[str, GradientFactors | Tensor]) -> None:
         self.single = [n for n, p in parts.items() if is_single(p) and isinstance(targets[n], GradientFactors)]

@@ -3,7 +3,7 @@
 Own implementation, because importing `torch.optim` takes a second, longer than many attacks run.
 """
 
-# torch documents its list operations, one kernel call for all variables, but exports them under private names.
+# torch documents its list operations, a single kernel call for all variables, but exports them privately.
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations

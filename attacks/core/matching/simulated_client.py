@@ -19,7 +19,7 @@ from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 @dataclass(frozen=True)
 class SimulatedClient:
-    """Simulated client that is shared by all victims of one computation.
+    """Simulated client that is shared by all victims of a computation.
 
     Attributes:
         model: the search's own copy, with the weights that the victims received, in the mode of the search.

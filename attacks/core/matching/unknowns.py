@@ -39,7 +39,7 @@ class SearchProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Unknowns of one kind. The base class has no variables; subclasses define the values of a forward pass.
+    """Unknowns of a common kind. The base class has no variables; subclasses define the values of a forward pass.
 
     Attributes:
         name: key of the block's values in a forward pass.
@@ -55,7 +55,7 @@ class Block:
         return 1
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return start values of one row's variables, without the row dimension; empty without variables."""
+        """Return start values of a row's variables, without the row dimension; empty without variables."""
         return ()
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
@@ -229,7 +229,7 @@ def each(values: Values, change: Callable[[Tensor], Tensor]) -> dict[str, Masks]
 
 
 def of_row(values: Values, row: int) -> dict[str, Masks]:
-    """Return the values of one row."""
+    """Return the values of a row."""
     return each(values, lambda tensor: tensor[row])
 
 

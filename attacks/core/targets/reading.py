@@ -131,7 +131,6 @@ def _answered(
 
 
 def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) -> Targets | None:
-    """Return the targets of the task's kind that the residuals determine."""
     kind, shape = observation.task.label_kind, observation.label_shape
     if kind == "heads":
         return read_heads(residuals, slope, observation.spec.heads)

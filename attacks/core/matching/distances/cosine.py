@@ -1,4 +1,4 @@
-"""cosine: one cosine over all parameters.
+"""cosine: a single cosine over all parameters.
 
 Idea: the length of a gradient shows how well the model fits a batch, its direction the batch itself. Only the direction
     is compared.
