@@ -57,7 +57,7 @@ class Component(Configured[ConfigT]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Compare what an attacker inferred about this component (`guess.extras`) with the truth: scores by readable name.
+        """Compare an attacker's inferences about this component (`guess.extras`) with the truth; return scores by name.
 
         Args:
             model: the clients' model with the weights at which the update was computed, in training mode; it may be

@@ -18,8 +18,8 @@ Modality = str  # kind of an example: images, text, or a custom task's name
 LabelKind = Literal["class", "set", "numbers", "mask", "heads"]
 """Kind of an example's label.
 
-One class, of the whole or of each token; a set of K binary labels; numbers; a class for each pixel; or several of these,
-one per head of a model.
+One class, of the whole or of each token; a set of K binary labels; numbers; a class for each pixel; or several of
+these, one per head of a model.
 """
 
 
