@@ -1,1 +1,1 @@
-"""Benchmarks that are commands: what a decoder loses by writing several tokens at once, where it must not."""
+"""Benchmarks of parallel decoding, and training of the small models that they and scenarios use."""

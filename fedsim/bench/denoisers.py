@@ -1,7 +1,7 @@
-"""Trains small diffusion models of images once, and keeps them in the user's cache.
+"""Training of small image diffusion models, once, stored in the user's cache.
 
-The recipe is Adam with a warm-up and a cosine, and what is kept is an average of the weights over the last thousand
-steps or so (EMA). Clients of a scenario train on the same task, with an optimizer of their own.
+The recipe is Adam with warm-up and cosine decay; the stored weights are an exponential moving average (EMA) over about
+the last thousand steps. Clients of a scenario train on the same task, with their own optimizer.
 """
 
 from __future__ import annotations
@@ -26,25 +26,27 @@ from fedsim.core.types import Batch, Dataset
 from fedsim.core.types.tasks import Task
 
 CIFAR_VARIABLE = "FEDSIM_CIFAR10"
-_LEAST_RATE = 0.05  # of the largest
-_KEPT = 0.999  # share of the average that a step leaves, as the paper of EDM has it for small nets
+_LEAST_RATE = 0.05  # relative to the maximum rate
+_KEPT = 0.999  # EMA decay, as in the EDM paper for small networks
 
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    """How one of the denoisers is trained.
+    """Training recipe of a denoiser.
 
     Attributes:
-        holds: what it learns, for people.
+        holds: description of the training data, for display.
         data: name of the data set.
-        settings: of the data set.
-        steps: of the optimizer.
-        classes: whether it is told classes.
-        tile: side of the square pieces that images are cut into; 0 for whole images.
-        model: settings of the model that depart from its defaults.
-        family: of the model.
-        task: what it is trained to do.
-        minutes: of a core.
+        settings: settings of the data set.
+        steps: optimizer steps.
+        batch: examples per step.
+        rate: maximum learning rate.
+        classes: whether the model is class-conditional.
+        tile: side of the square tiles that images are cut into; 0 for whole images.
+        model: settings of the model that differ from its defaults.
+        family: model family.
+        task: training task.
+        minutes: expected core minutes.
     """
 
     holds: str
@@ -58,11 +60,11 @@ class DenoiserRecipe:
     model: Mapping[str, Any] = field(default_factory=lambda: {"width": 24})
     family: str = "edm-unet"
     task: str = "denoising"
-    minutes: float = field(default=6.0, repr=False)  # what is kept in the cache is named by all else
+    minutes: float = field(default=6.0, repr=False)  # excluded from `repr`, which names the cache folder
 
 
 def _patches(holds: str, overrides: Mapping[str, Any]) -> DenoiserRecipe:
-    """Return the recipe of a model that draws patch by patch."""
+    """Return the recipe of a patch-by-patch model."""
     settings = {"model": {}, "steps": 1500, "family": "patch-diffusion", "task": "next-patch", "minutes": 1.5}
     return DenoiserRecipe(holds, **{**settings, **overrides})
 
@@ -102,7 +104,7 @@ RECIPES: Mapping[str, DenoiserRecipe] = {
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A trained denoiser, in evaluation mode, with its data and the folder that holds it."""
+    """A trained denoiser in evaluation mode, with its data and its folder."""
 
     model: nn.Module
     data: Dataset
@@ -113,7 +115,7 @@ def data_of(recipe: DenoiserRecipe) -> Dataset:
     """Return the data set of a recipe.
 
     Raises:
-        FedsimError: photographs are asked for, and nobody says where they lie.
+        FedsimError: photographs are needed, and their location is not set.
         MissingExtra: a package with the data is not installed.
     """
     settings = dict(recipe.settings)
@@ -135,10 +137,10 @@ def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
 
     Args:
         name: one of `RECIPES`.
-        on_step: is called with every step.
+        on_step: called after each step.
 
     Raises:
-        FedsimError: there is no such model, its data are not there, or the cache cannot be written.
+        FedsimError: there is no such model, its data is missing, or the cache cannot be written.
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:
@@ -159,7 +161,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
 
 
 def task_of(recipe: DenoiserRecipe) -> Task[Any]:
-    """Return what the model of a recipe is trained to do."""
+    """Return the training task of a recipe."""
     method = registry.get("task", recipe.task)
     in_order = {"order": recipe.model["order"]} if "order" in recipe.model else {}
     return method.make(method.config.model_validate({"classes": recipe.classes, **in_order}))
@@ -177,7 +179,7 @@ def _settings(recipe: DenoiserRecipe) -> dict[str, Any]:
 
 
 def _cut(data: Dataset, side: int) -> Dataset:
-    """Return the set of the square pieces of all images, without overlap."""
+    """Cut all images into square tiles without overlap."""
 
     def cut(batch: Batch) -> Batch:
         pieces = batch.inputs.unfold(2, side, side).unfold(3, side, side)  # (N, C, rows, columns, side, side)
@@ -192,15 +194,15 @@ def _cut(data: Dataset, side: int) -> Dataset:
 def train(
     model: nn.Module, average: nn.Module, data: Dataset, recipe: DenoiserRecipe, states: Path, on_step: OnStep
 ) -> None:
-    """Train a model by a recipe, in place, and the average of its weights that is kept; from the last saved state on.
+    """Train a model and its EMA in place, from the last saved state on.
 
     Args:
-        model: with its first weights.
-        average: a copy of it.
-        data: what it learns from.
-        recipe: how.
-        states: beginning of the names of the files that hold states.
-        on_step: is called with every step.
+        model: model with initial weights.
+        average: copy of the model, which becomes the EMA.
+        data: training data.
+        recipe: training recipe.
+        states: path prefix of the state files.
+        on_step: called after each step.
     """
     task = task_of(recipe)
     generator = seeding.generator(0, f"training {recipe.data}")
@@ -222,6 +224,6 @@ def train(
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, kept: float) -> None:
-    """Move an average towards a model."""
+    """Update the EMA of a model."""
     for averaged, new in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(new, 1 - kept)

@@ -1,4 +1,4 @@
-"""Trainings that take minutes, once: they are watched step by step, and one that was killed goes on where it was."""
+"""Resumable trainings with a step callback and cached results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.record.files import explain
 
-_EVERY = 25  # steps between two saved states
+_EVERY = 25  # steps between saved states
 
 
 class TrainingStep(NamedTuple):
-    """A step of a training that has ended.
+    """A finished training step.
 
     Attributes:
-        stage: what is trained, for people.
-        number: from 1 on.
-        of: steps of the stage.
-        loss: of the step.
-        note: what else there is to say.
+        stage: name of the training stage, for display.
+        number: from 1.
+        of: number of steps of the stage.
+        loss: loss of the step.
+        note: further information.
     """
 
     stage: str
@@ -40,33 +40,33 @@ OnStep = Callable[[TrainingStep], None]
 
 
 def unwatched(_step: TrainingStep) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 class Stateful(Protocol):
-    """A part of a training, whose state can be read and put back."""
+    """Part of a training whose state can be saved and restored."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Put a state back."""
+        """Restore a state."""
         ...
 
 
 def steps_left(states: Path, stage: str, steps: int, generator: torch.Generator, **parts: Stateful) -> Iterator[int]:
-    """Yield the number of each step of a stage that is left, from 0 on, and save the state behind some and the last.
+    """Yield the index of each remaining step of a stage, from 0; save the state periodically and after the last step.
 
     Args:
-        states: beginning of the names of the files that hold states.
-        stage: its name is the end.
-        steps: of the whole stage.
-        generator: source of all randomness of the steps.
-        parts: whatever else the steps change.
+        states: path prefix of the state files.
+        stage: name of the stage, the suffix of the file name.
+        steps: number of steps of the stage.
+        generator: random source of the steps.
+        parts: all other objects that the steps change.
 
     Raises:
-        FedsimError: the file of an earlier state holds none of this training, or a state cannot be written.
+        FedsimError: the state file does not belong to this training, or a state cannot be written.
     """
     path, start = states.with_name(f"{states.name}.{stage}.state"), 0
     if path.is_file():
@@ -81,14 +81,14 @@ def steps_left(states: Path, stage: str, steps: int, generator: torch.Generator,
 def _save(state: dict[str, Any], path: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
-    new = path.with_suffix(f".{os.getpid()}")  # of this process alone: another one may train the same
+    new = path.with_suffix(f".{os.getpid()}")  # per process, because another process may train the same model
     with explain(path):
         new.write_bytes(content.getbuffer())
         new.replace(path)
 
 
 def _go_on(path: Path, generator: torch.Generator, parts: dict[str, Stateful]) -> int:
-    """Put everything into the state that a file holds, and return how many steps are behind it."""
+    """Restore all parts from a state file, and return the number of finished steps."""
     try:
         saved = torch.load(path, weights_only=True)
         for name, part in parts.items():
@@ -102,15 +102,15 @@ def _go_on(path: Path, generator: torch.Generator, parts: dict[str, Stateful]) -
 
 
 def train_once(name: str, minutes: float, train: Callable[[Path], None], write: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache; a model is trained and written when it is not there.
+    """Return a folder of the cache; if missing, train and write the model.
 
-    While it is trained, no folder but files of its states lie in the cache: a call behind a kill goes on from them.
+    During training only state files are in the cache: a later call resumes after an interruption.
 
     Args:
-        name: of the folder.
-        minutes: of a core that training takes, which standard error is told of before it begins.
-        train: trains, with states in files whose names begin as it is told.
-        write: writes what was trained into an empty folder, whose files get checksums.
+        name: name of the folder.
+        minutes: expected core minutes, printed to standard error.
+        train: trains the model, with state files of the given path prefix.
+        write: writes the trained model into an empty folder, whose files get checksums.
 
     Raises:
         FedsimError: the cache cannot be written.

@@ -1,4 +1,4 @@
-"""How good a vision-language model is at each kind of question about grids of digits that it never saw."""
+"""Accuracy of a vision-language model on each kind of question about unseen grids of digits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _AT_ONCE = 250
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A model on one kind of question.
+    """Accuracy of a model on one kind of question.
 
     Attributes:
-        kind: of the question.
-        right: share of right answers, with its 95 % interval.
-        blind: the same where every pixel of the image is 0.
+        kind: kind of question.
+        right: share of correct answers, with 95 % confidence interval.
+        blind: the same with all pixels set to 0.
         majority: share of the most frequent answer.
-        several: of questions how often: the share where a digit occurs more than once; None elsewhere.
+        several: for counting questions, accuracy if the digit occurs more than once; else None.
     """
 
     kind: Kind
@@ -40,9 +40,9 @@ class Accuracy:
 
 
 def questions(kind: Kind, count: int, seed: int) -> Batch:
-    """Return so many questions of a kind about images of test digits.
+    """Sample `count` questions of a kind about images of test digits.
 
-    Digits of an image are drawn from all ten, but from a palette of 1 to 6 where it is asked how often one occurs.
+    Images use all ten digits; for counting questions, a palette of 1 to 6 digits.
     """
     weights = {name: float(name == kind) for name in KINDS}
     config = DigitGridsConfig.model_validate({"palette": float(kind == "counting"), **weights})
@@ -51,7 +51,7 @@ def questions(kind: Kind, count: int, seed: int) -> Batch:
 
 @torch.no_grad()
 def right_answers(model: nn.Module, batch: Batch) -> Tensor:
-    """Say which questions a model answers right, (N,)."""
+    """Return which questions a model answers correctly, (N,)."""
     method = registry.get("task", "visual-question-answering")
     task = method.make(method.config())
     each = [are_right(task.outputs(model, some, {}).argmax(-1), some.labels) for some in batch.split(_AT_ONCE)]
@@ -59,7 +59,7 @@ def right_answers(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
-    """Test a model on one kind of question."""
+    """Evaluate a model on one kind of question."""
     batch = questions(kind, count, seed)
     is_right = right_answers(model, batch)
     blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.given))
@@ -75,5 +75,5 @@ def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
 
 
 def share(right: Sequence[bool]) -> Interval:
-    """Return a share with its interval."""
+    """Return a share with its confidence interval."""
     return wilson(sum(right), len(right))

@@ -1,9 +1,9 @@
-"""Trains the tiny VLM on grids of digits once, keeps it in the user's cache, and says how good it is.
+"""Training and evaluation of the tiny VLM on grids of digits, once, stored in the user's cache.
 
-Stage 0 stands in for a vision encoder that somebody trained on images and captions: every patch tells the digit, the
-row and the column of its cell, and the class token which digits there are. In stage 1 the encoder is frozen; projector
-and language model learn from 16 questions about each image, which do not see each other. Products are computed in
-bfloat16, weights are kept in single precision.
+Stage 0 replaces a vision encoder pretrained on images and captions: each patch predicts digit, row and column of its
+cell, and the class token predicts the set of digits. In stage 1 the encoder is frozen; projector and language model
+learn from 16 questions about each image, which do not attend to each other. Products are computed in bfloat16, weights
+are stored in single precision.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedsim.data._grid_questions import EMPTY, TILE, answer_places, ask, draw_di
 from fedsim.data._grid_words import DIGITS, GridWords, Kind
 from fedsim.data.digit_grids import stocks
 
-Model = Any  # a tiny VLM, which the registry makes
+Model = Any  # a tiny VLM, built by the registry
 
 CELLS = 4
 OCCUPIED = (3, 6)
@@ -37,7 +37,7 @@ _ALIGNED = 0.3
 
 @dataclass(frozen=True)
 class StagePlan:
-    """How long and how fast a stage is trained."""
+    """Length and optimizer settings of a training stage."""
 
     name: str
     steps: int
@@ -76,7 +76,7 @@ def write(model: Model, folder: Path) -> None:
 
 
 def fresh(**settings: object) -> Model:
-    """Return the model with its first weights, or with those that settings ask for."""
+    """Return the model with initial weights, or with those selected by settings."""
     method = registry.get("model", "tiny-vlm")
     side = CELLS * TILE
     spec = InputSpec((1, side, side), len(WORDS.words), (0.0,), (1.0,))
@@ -120,7 +120,7 @@ def descend(
 
 
 class _Taught(nn.Module):
-    """The vision encoder with heads that tell what is in a patch's cell, where it is, and what is in the image."""
+    """The vision encoder with heads for the digit and position of a patch's cell, and for the digits of the image."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class _Taught(nn.Module):
         self.present = nn.Linear(wide, DIGITS)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normed features of patches, and of the class token behind the last layer."""
+        """Return normalised features of the patches, and of the class token after the last layer."""
         model = self.model
         hidden = model.vision().embed(images)
         places = torch.zeros(hidden.shape[:2], dtype=torch.long)
@@ -143,7 +143,7 @@ class _Taught(nn.Module):
 
 
 def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
-    """Return the loss of stage 0 on fresh images, which hold more digits than those of questions."""
+    """Return the loss of stage 0 on newly sampled images, which contain more digits than those of questions."""
     digits = draw_digits(32, CELLS, (3, CELLS**2), 0.0, generator)
     patches, whole = taught(paint(digits, CELLS, stocks("mnist5k")[0], generator, shift=1))
     cells = taught.model.visual.cells_of_patches(CELLS)
@@ -158,7 +158,7 @@ def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
 
 
 def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the loss of stage 1 on fresh questions about stored images."""
+    """Return the loss of stage 1 on newly sampled questions about stored images."""
     chosen = torch.randint(len(digits), (_IMAGES_A_STEP,), generator=generator)
     return turns_loss(model, digits[chosen], model.projector(features[chosen].float()), MIX, _TURNS, generator)
 
@@ -166,15 +166,15 @@ def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: to
 def turns_loss(
     model: Model, digits: Tensor, visual: Tensor, mix: Mapping[Kind, float], turns: int, generator: torch.Generator
 ) -> Tensor:
-    """Return the loss of fresh questions about images that do not see each other, and of aligned tokens.
+    """Return the loss of newly sampled questions, which do not attend to each other, plus the alignment loss.
 
     Args:
-        model: that answers.
+        model: the model.
         digits: grids (B, cells).
-        visual: their projected visual tokens (B, N, width).
+        visual: projected visual tokens of the grids (B, N, width).
         mix: weight of each kind of question.
-        turns: questions about each image.
-        generator: draws questions.
+        turns: number of questions per image.
+        generator: random source of the questions.
     """
     grids = digits.repeat_interleave(turns, 0)
     kinds = draw_kinds(len(grids), mix, generator)
@@ -188,7 +188,7 @@ def turns_loss(
 
 
 def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) -> Tensor:
-    """Return the scores (B, M, T, V) behind each token of turns (B, M, T), which see the image and themselves alone."""
+    """Return next-token scores (B, M, T, V) of turns (B, M, T), which attend only to the image and to themselves."""
     rows, many, length = turns.shape
     hidden = torch.cat((model.embed_tokens(front), visual, model.embed_tokens(turns.flatten(1))), 1)
     before = hidden.shape[1] - many * length
@@ -203,7 +203,7 @@ def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) ->
 
 
 def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
-    """Return how badly projected visual tokens tell the words of their cell: its digit, its row, its column."""
+    """Return the loss of predicting a cell's words (digit, row, column) from its projected visual tokens."""
     cells = model.visual.cells_of_patches(CELLS)
     odds = visual @ model.embed_tokens.weight.T / model.visual.width**0.5
     words = (WORDS.of("d0") + digits).where(digits != EMPTY, WORDS.of("none"))[:, cells]
@@ -220,7 +220,7 @@ def _seeing(model: Model) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def _stored(model: Model) -> tuple[Tensor, Tensor]:
-    """Return grids for stage 1, and the normed features of their pictures in half precision."""
+    """Return grids for stage 1, and the normalised features of their images in half precision."""
     generator = seeding.generator(0, "grids to ask about")
     digits = draw_digits(_IMAGES, CELLS, OCCUPIED, 0.5, generator)
     taught, features = _Taught(model), list[Tensor]()

@@ -1,6 +1,6 @@
-"""Runs unmaskers on lists, puzzles and sentences, with an exact model or a trained one: what is right, what it took.
+"""Evaluation of unmaskers on lists, puzzles and sentences, with an exact or a trained model: accuracy and cost.
 
-Kang et al. 2025, arXiv 2510.04767. An answer is right if it is one of those that an operation allows.
+Kang et al. 2025, arXiv 2510.04767. An answer is correct if the operation allows it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from fedsim.generation import generate
 from fedsim.metrics.statistics import Interval, wilson
 
 _END = LETTERS
-GOOD = 0.8  # accuracy from which a number of tokens a step counts as one that can be had
+GOOD = 0.8  # accuracy above which a number of tokens per pass counts as achieved
 OTHERS = {**PUZZLES, **SENTENCES, **REWORDINGS}
-"""What is asked beside operations on lists: for exact models alone."""
+"""Problems other than list operations: only for exact models."""
 
 
 class Problem(Protocol):
-    """What is asked: an operation on a list, a puzzle, or a sentence."""
+    """A problem: an operation on a list, a puzzle, or a sentence."""
 
     @property
     def operation(self) -> str:
-        """Its name."""
+        """Name of the operation."""
         ...
 
     def answers(self) -> Iterator[tuple[int, ...]]:
-        """Yield every answer, each once."""
+        """Yield each answer once."""
         ...
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether this answers."""
+        """Return whether this is an answer."""
         ...
 
 
@@ -53,10 +53,10 @@ class Strategy:
     """An unmasker with settings.
 
     Attributes:
-        label: for people.
-        name: of the unmasker.
-        settings: of it.
-        at_once: of a fixed schedule, places a step; None elsewhere.
+        label: readable name.
+        name: name of the unmasker.
+        settings: settings of the unmasker.
+        at_once: positions per step of a fixed schedule; None for other unmaskers.
     """
 
     label: str
@@ -65,14 +65,14 @@ class Strategy:
     at_once: int | None = None
 
     def make(self, places: int) -> Any:
-        """Build it for answers with so many places."""
+        """Build the unmasker for answers with `places` positions."""
         method = registry.get("component", self.name)
         steps = {} if self.at_once is None else {"steps": -(-places // self.at_once)}
         return method.make(method.config.model_validate({**self.settings, **steps})).named(self.name)
 
 
 def usual(at_once: Sequence[int]) -> list[Strategy]:
-    """Return fixed numbers of places a step, drawn in random order and taken greedily, a threshold and a factor."""
+    """Return fixed schedules, sampled in random order and greedy by confidence, a threshold and a factor."""
     random_order = {"temperature": 1.0, "confidence": "random"}
     return [
         *(Strategy(f"fixed, {count} a step, random order, T = 1", "fixed", random_order, count) for count in at_once),
@@ -83,7 +83,7 @@ def usual(at_once: Sequence[int]) -> list[Strategy]:
 
 
 def grid(places: int) -> list[Strategy]:
-    """Return the published grid at temperature 0, for answers with so many places: every block that divides them."""
+    """Return the published grid at temperature 0, for answers of `places` positions and each block size."""
     blocks = [length for length in (1, 2, 4, 8, 16, 32) if length <= places and places % length == 0]
     strategies: list[Strategy] = []
     for block in blocks:
@@ -106,27 +106,27 @@ def grid(places: int) -> list[Strategy]:
 
 
 class Solver(ABC):
-    """What answers: it says for each list which model reads which prompt, and what its answer means."""
+    """Answers problems: selects the model of each problem, and encodes prompts and answers."""
 
     @abstractmethod
     def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
-        """Yield models with the samples that they answer together, and the places of each answer."""
+        """Yield models with the problems that they answer together, and the number of positions per answer."""
 
     @abstractmethod
     def prompt(self, sample: Problem) -> tuple[int, ...]:
-        """Return what the model reads."""
+        """Return the model's prompt."""
 
     @abstractmethod
     def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
-        """Return the list that an answer is."""
+        """Return the list that an answer encodes; None if invalid."""
 
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """The exact model of each list.
+    """Exact model of each list.
 
     Attributes:
-        places: of each answer, whose letters have ends behind them as those of a network have; None: none has.
+        places: positions per answer, padded with end tokens like a network's answers; None: no padding.
     """
 
     places: int | None = None
@@ -141,72 +141,72 @@ class Exact(Solver):
             yield TableModel(whole, vocabulary), [sample], places
 
     def prompt(self, sample: Problem) -> tuple[int, ...]:
-        """Return nothing: the model knows its list."""
+        """Return an empty prompt, since the model knows its list."""
         return ()
 
     def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
-        """Return what stands before the ends; None where something stands behind one."""
+        """Return the tokens before the first end token; None if others follow it."""
         count = next((place for place, token in enumerate(answer) if token == self.end), len(answer))
         return answer[:count] if set(answer[count:]) <= {self.end} else None
 
     @property
     def end(self) -> int:
-        """The token behind an answer."""
+        """The end token of an answer."""
         return _END
 
     def spelled(self, answer: Sequence[int]) -> Sequence[int]:
-        """Return the tokens of an answer, without ends."""
+        """Return the tokens of an answer, without end tokens."""
         return answer
 
 
 @dataclass(frozen=True)
 class SpelledLists(Exact):
-    """The exact model of each list of names, as the benchmark prints it, one token a sign.
+    """Exact model of each list of names, in the benchmark's format, one token per character.
 
     Attributes:
-        strict: whether brackets, quotes and blanks must be exactly as asked.
+        strict: whether brackets, quotes and spaces must be exact.
     """
 
     strict: bool = False
 
     @property
     def end(self) -> int:
-        """The token behind an answer."""
+        """The end token of an answer."""
         return len(written.SIGNS)
 
     def spelled(self, answer: Sequence[int]) -> Sequence[int]:
-        """Return the signs of the list."""
+        """Return the characters of the list."""
         return written.encode(written.write_list(answer))
 
     def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
-        """Return the list that signs are."""
+        """Return the list that characters encode; None if invalid."""
         signs = super().listed(answer)
         return None if signs is None else written.read_list(written.decode(signs), strict=self.strict)
 
 
 @dataclass(frozen=True)
 class Network(Solver):
-    """A trained model; behind short lists its answers have ends."""
+    """A trained model; its answers to short lists are padded with end tokens."""
 
     model: nn.Module
     tokenizer: ListTokenizer = field(default_factory=ListTokenizer)
 
     def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
-        """Yield the model with all of them."""
+        """Yield the model with all problems."""
         yield self.model, samples, self.tokenizer.answer_length
 
     def prompt(self, sample: Problem) -> tuple[int, ...]:
-        """Return the prompt that asks."""
+        """Return the prompt of a list operation."""
         assert isinstance(sample, Sample), "no small model reads anything else"
         return tuple(self.tokenizer.prompt(sample))
 
     def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
-        """Return the letters before the ends."""
+        """Return the letters before the end tokens."""
         return self.tokenizer.listed(answer)
 
 
 class Answered(NamedTuple):
-    """One answer: whether it is right, what it took, and how far its places were written from left to right."""
+    """One answer: correctness, cost, and rank correlation of steps with positions."""
 
     is_right: bool
     places: int
@@ -217,7 +217,7 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """A strategy on an operation."""
+    """Results of a strategy on an operation."""
 
     operation: str
     strategy: Strategy
@@ -225,22 +225,22 @@ class Measured:
 
     @property
     def accuracy(self) -> Interval:
-        """The share of right answers, with its 95 % interval."""
+        """Share of correct answers, with 95 % confidence interval."""
         return wilson(sum(answer.is_right for answer in self.answered), len(self.answered))
 
     @property
     def tokens_a_pass(self) -> float:
-        """Places over passes, of all answers together."""
+        """Positions over passes, of all answers together."""
         return sum(answer.places for answer in self.answered) / sum(answer.passes for answer in self.answered)
 
     @property
     def left_to_right(self) -> float:
-        """The mean rank correlation of step and place: 1 from left to right, 0 in no order."""
+        """Mean rank correlation of step and position: 1 from left to right, 0 without order."""
         return sum(answer.left_to_right for answer in self.answered) / len(self.answered)
 
 
 def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Sequence[Problem]:
-    """Draw lists of an operation, each length equally often; or puzzles or sentences, whose lengths are their own."""
+    """Sample lists of an operation, with each length equally often; or puzzles or sentences, with their own lengths."""
     if operation not in OTHERS:
         return draw_samples(operation, lengths, count, seed)
     generator = seeding.generator(seed, f"parallel {operation}")
@@ -248,13 +248,13 @@ def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Seque
 
 
 def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) -> list[Sample]:
-    """Draw lists of an operation, each length equally often."""
+    """Sample lists of an operation, with each length equally often."""
     generator = seeding.generator(seed, f"parallel {operation}")
     return [draw_sample(operation, lengths[number % len(lengths)], generator) for number in range(count)]
 
 
 def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed: int) -> Measured:
-    """Answer what one operation asks by a strategy."""
+    """Answer the problems of one operation by a strategy."""
     answers: list[Answered] = []
     for model, group, places in solver.groups(samples):
         method, numbers = strategy.make(places), [(len(answers) + number,) for number in range(len(group))]
@@ -271,14 +271,14 @@ def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed
 
 
 def best(measured: Sequence[Measured]) -> float | None:
-    """Return the most tokens a pass of those that are right often enough; None where none is."""
+    """Return the most tokens per pass among strategies of sufficient accuracy; None without one."""
     return max(
         (measurement.tokens_a_pass for measurement in measured if measurement.accuracy.value >= GOOD), default=None
     )
 
 
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
-    """Return the share of lists that any strategy gets right, and the tokens a pass of the fewest passes for each."""
+    """Return the share of problems solved by any strategy, and the tokens per pass with the fastest one for each."""
     by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
     right_ones = [[answer for answer in some if answer.is_right] for some in by_sample]
     right = [min(some, key=lambda answer: answer.passes) for some in right_ones if some]
@@ -299,7 +299,7 @@ def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
 
 
 def _agreement(pairs: Sequence[tuple[int, int]]) -> float:
-    """Return Kendall's tau-b of places, which differ, and steps; 0 where all are in one step."""
+    """Return Kendall's tau-b of positions (all distinct) and steps; 0 if all are in one step."""
     both = list(combinations(pairs, 2))
     signs = [_sign(other - place) * _sign(at - step) for (place, step), (other, at) in both]
     apart = sum(sign != 0 for sign in signs)

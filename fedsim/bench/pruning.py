@@ -1,8 +1,7 @@
-"""Trains rcp's pruners and repairs beside the frozen tiny VLM, once, and keeps them in the user's cache.
+"""Training of rcp's pruners and repairs on the frozen tiny VLM, once, stored in the user's cache.
 
-The trained model without them is the teacher. The loss adds up right answers, the distance of mean and variance of the
-mended states from the teacher's, and the squared distance of the share of tokens that a layer reads from the share
-asked for.
+The trained model without them is the teacher. The loss is the sum of cross-entropy, the distance of mean and variance
+of the repaired states from the teacher's, and the squared distance of the share of kept tokens from its target.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ from fedsim.core.visual import Stream
 from fedsim.data._grid_questions import answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data.digit_grids import stocks
 
-Reducer = Any  # of component rcp, which the registry makes
+Reducer = Any  # component rcp's module, built by the registry
 
-BATCH = 16  # questions of a step
+BATCH = 16  # questions per step
 _RATE, _DECAY, _IMAGES = 3e-3, 0.01, 2000
-_WARM, _COOL = 1.5, 0.2  # temperature at first, and from 60 % of the steps on
+_WARM, _COOL = 1.5, 0.2  # temperature at the start, and after 60 % of the steps
 _VARIANCE = 3.0
 _MINUTES = 1.0
-_CLIP = 1.0  # few examples have gradients that outweigh all others
-_SPARSE = 1000.0  # of a square: the paper's absolute distance overshoots at such a rate
+_CLIP = 1.0  # gradients of a few examples would dominate
+_SPARSE = 1000.0  # weight of a square: the paper's absolute distance overshoots at this weight
 
 
 @dataclass(frozen=True)
 class PruningRecipe:
-    """What is trained.
+    """Training recipe of rcp.
 
     Attributes:
-        share: of the visual tokens that a layer reads on average.
-        repair: weight of the moments' distance.
-        mends: whether states are mended at all.
-        steps: of training.
+        share: target share of visual tokens per layer, on average.
+        repair: weight of the distance of moments.
+        mends: whether states are repaired at all.
+        steps: number of training steps.
     """
 
     share: float
@@ -62,7 +61,7 @@ RECIPES = {
 
 
 def trained(name: str, on_step: OnStep = unwatched) -> Any:
-    """Return the tiny VLM with trained parts, in evaluation mode; the first call trains them, for some minutes.
+    """Return the tiny VLM with trained rcp modules, in evaluation mode; the first call trains them (minutes).
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -80,14 +79,14 @@ def trained(name: str, on_step: OnStep = unwatched) -> Any:
 
 
 def with_parts(plain: Any, **settings: Any) -> Any:
-    """Return a copy of a model with rcp's parts."""
+    """Return a copy of a model with rcp's modules."""
     method = registry.get("component", "rcp")
     reducer = method.make(method.config.model_validate(settings)).named("rcp")
     return reducer.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
 
 
 def train(model: Any, teacher: Any, recipe: PruningRecipe, states: Path, on_step: OnStep) -> None:
-    """Train the parts of a model in place, from the last saved state on; all else stays as it is."""
+    """Train the rcp modules of a model in place, from the last saved state on; all else is frozen."""
     reducer: Reducer = model.reducers[0]
     model.requires_grad_(False)
     reducer.requires_grad_(True)
@@ -111,15 +110,15 @@ def descend(
     states: Path,
     on_step: OnStep,
 ) -> None:
-    """Minimise a loss by the parts, whose choices get sharper and lose their noise on the way.
+    """Minimise a loss over the modules, with decreasing temperature and noise of the choices.
 
     Args:
-        reducer: the parts, in training mode.
-        recipe: says how many steps.
-        loss: of a step, and the share of the tokens that a layer reads.
-        generator: draws the noise of choices.
-        states: beginning of the names of the files that hold states.
-        on_step: is called with every step.
+        reducer: the modules, in training mode.
+        recipe: contains the number of steps.
+        loss: returns the loss of a step, and the share of kept tokens per layer.
+        generator: random source of the choices' noise.
+        states: path prefix of the state files.
+        on_step: called after each step.
     """
     parameters = [parameter for parameter in reducer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
@@ -143,7 +142,7 @@ def descend(
 def step_loss(
     model: Any, teacher: Any, stored: tuple[Tensor, Tensor], recipe: PruningRecipe, generator: torch.Generator
 ) -> tuple[Tensor, float]:
-    """Return the loss on fresh questions about stored images, and the share of the tokens that a layer reads."""
+    """Return the loss on newly sampled questions about stored images, and the share of kept tokens."""
     digits, features = stored
     chosen = torch.randint(len(digits), (BATCH,), generator=generator)
     grid_questions = ask(
@@ -155,7 +154,7 @@ def step_loss(
 def parts_loss(
     model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: PruningRecipe
 ) -> tuple[Tensor, float]:
-    """Return the loss on questions about images whose features are stored, and the share of tokens that is read."""
+    """Return the loss on questions about images with stored features, and the share of kept tokens."""
     behind = tuple(model.reducers[0].repairs)
     scores, mended, share = read_stored(model, features, questions, answers, behind)
     with torch.no_grad():
@@ -171,9 +170,9 @@ def parts_loss(
 
 
 def moment_gap(features: Tensor, other: Tensor, variance: float = _VARIANCE) -> Tensor:
-    """Return how far mean and variance of each channel are apart, over all tokens (M, width), mean over channels.
+    """Return the distance of mean and variance of each channel, over all tokens (M, width), mean over channels.
 
-    It is measured in the mean variance of `other`, so that its weight does not depend on the size of a model's states.
+    It is relative to the mean variance of `other`, so its weight does not depend on the scale of a model's states.
     """
     features, other = features.float(), other.float()
     spread = other.var(0, correction=0)
@@ -183,7 +182,7 @@ def moment_gap(features: Tensor, other: Tensor, variance: float = _VARIANCE) -> 
 
 
 def read_share(streams: Sequence[Stream]) -> Tensor:
-    """Return the share of an image's tokens that get attention, mean over the layers that read these streams."""
+    """Return the share of an image's tokens with attention, mean over the layers that processed these streams."""
     shares = [torch.ones(()) if stream.shares is None else stream.shares[:, stream.visual].mean() for stream in streams]
     return torch.stack(shares).mean()
 
@@ -194,7 +193,7 @@ def read_stored(
     """Answer questions about stored features, as in training.
 
     Returns:
-        Scores of the answers, states that predict them behind some layers, and the share of tokens that layers read.
+        Scores of the answers, answer-predicting states after some layers, and the share of kept tokens.
     """
     seen = list[Stream]()
     model.listeners.append(seen.extend)
@@ -203,14 +202,14 @@ def read_stored(
     encoded = Stream(model.projector(features.float()), positions, positions, front=0)
     last = model.read(model.sequence(encoded, question, answers[:, :-1].clamp_min(0)))
     model.listeners.pop()
-    after = [*seen[1:], last]  # what the next layer reads, of which no mending changes anything
+    after = [*seen[1:], last]  # input of the next layer, which repairs do not change afterwards
     states = [after[int(number)].hidden[:, last.predicting] for number in behind]
     return model.language().score(last.hidden[:, last.predicting]), states, read_share(seen)
 
 
 @torch.no_grad()
 def stored_features(teacher: Any, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return grids of training digits, half of them of few classes, and the normed features of their pictures."""
+    """Return grids of training digits, half of them with few classes, and the normalised features of their images."""
     digits = draw_digits(count, grids.CELLS, grids.OCCUPIED, 0.5, generator)
     features = list[Tensor]()
     for some in digits.split(250):

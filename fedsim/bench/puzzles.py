@@ -1,7 +1,7 @@
-"""Puzzles of ParallelBench: Latin squares, of which there are many, and a small Sudoku, which has one solution.
+"""Puzzles of ParallelBench: Latin squares, with many solutions, and a small Sudoku, with one solution.
 
-Kang et al. 2025, arXiv 2510.04767. A cell is one token; rows follow each other. Whoever writes a Latin square one cell
-after the other, knowing all squares, never fails; cells of one step depend on each other.
+Kang et al. 2025, arXiv 2510.04767. A cell is one token, in row order. An exact model that writes a Latin square cell by
+cell never fails; cells of one step depend on each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SIDE, _BOX, _GIVEN = 4, 2, 12
 
 @lru_cache(maxsize=8)
 def squares(size: int) -> tuple[Cells, ...]:
-    """Return all Latin squares of a size, row after row."""
+    """Return all Latin squares of a size, in row order."""
     rows = list(permutations(range(size)))
     partial_squares: list[tuple[Cells, ...]] = [()]
     for _ in range(size):
@@ -30,7 +30,7 @@ def squares(size: int) -> tuple[Cells, ...]:
 
 
 def is_square(cells: Sequence[int], size: int) -> bool:
-    """Say whether every row and every column holds each symbol once."""
+    """Return whether each row and each column contains each symbol once."""
     symbols = set(range(size))
     if len(cells) != size * size:
         return False
@@ -41,7 +41,7 @@ def is_square(cells: Sequence[int], size: int) -> bool:
 
 
 def is_grid(cells: Sequence[int]) -> bool:
-    """Say whether cells are a Sudoku of four rows: a Latin square each of whose boxes holds each symbol once."""
+    """Return whether cells are a Sudoku of four rows: a Latin square whose boxes contain each symbol once."""
     starts = [_SIDE * row + column for row in range(0, _SIDE, _BOX) for column in range(0, _SIDE, _BOX)]
     boxes = [{*cells[start : start + _BOX], *cells[start + _SIDE : start + _SIDE + _BOX]} for start in starts]
     return is_square(cells, _SIDE) and all(len(box) == _SIDE for box in boxes)
@@ -55,45 +55,45 @@ def grids() -> tuple[Cells, ...]:
 
 @dataclass(frozen=True)
 class LatinSquare:
-    """Any Latin square of so many rows."""
+    """Any Latin square of the given size."""
 
     operation: str
     size: int
 
     def answers(self) -> Iterator[Cells]:
-        """Yield every square."""
+        """Yield all squares."""
         yield from squares(self.size)
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether cells are such a square."""
+        """Return whether cells are such a square."""
         return is_square(given, self.size)
 
 
 @dataclass(frozen=True)
 class Sudoku:
-    """A grid of which some cells are given; the others follow from them.
+    """A Sudoku with a unique solution.
 
     Attributes:
         operation: its name.
-        given: each cell, None where it is to be found.
+        given: each cell, None if unknown.
     """
 
     operation: str
     given: tuple[int | None, ...]
 
     def answers(self) -> Iterator[Cells]:
-        """Yield every grid with the given cells: one."""
+        """Yield all grids with the given cells: exactly one."""
         for grid in grids():
             if all(wanted in (None, cell) for wanted, cell in zip(self.given, grid, strict=True)):
                 yield grid
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether cells are the solution."""
+        """Return whether cells are the solution."""
         return tuple(given) in set(self.answers())
 
 
 def draw_sudoku(operation: str, generator: torch.Generator) -> Sudoku:
-    """Draw a grid and which twelve of its cells are given, so that it is the only one with them."""
+    """Sample a grid and twelve given cells, such that the solution is unique."""
     known = grids()
     while True:
         grid = known[int(torch.randint(len(known), (), generator=generator))]

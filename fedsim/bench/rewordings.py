@@ -1,9 +1,9 @@
-"""Paraphrase and summary, tasks of ParallelBench, over a small language in which meaning can be decided.
+"""Paraphrase and summary, tasks of ParallelBench, over a small language with decidable meaning.
 
 Kang et al. 2025, arXiv 2510.04767. Its judges are models (BERTScore, a grammar checker), with BLEU and ROUGE-L against
-references; none can be had here. Stand-ins: a paraphrase says the same by a list of synonyms, is a sentence of the
-grammar, and differs in a word; a summary of two sentences is who does what to whom of one of them, and nothing else. A
-word is one token. Answers are right or wrong, where the benchmark has grades.
+references, which are unavailable here. Replacements: a paraphrase has the same meaning by a list of synonyms, is a
+sentence of the grammar, and differs in a word; a summary of two sentences is subject, verb and object of one of them,
+and nothing else. A word is one token. Answers are correct or not, where the benchmark has grades.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Words = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Paraphrase:
-    """A sentence that is to be said in other words.
+    """A sentence to paraphrase.
 
     Attributes:
         operation: its name.
@@ -38,12 +38,12 @@ class Paraphrase:
     sentence: Words
 
     def answers(self) -> Iterator[Words]:
-        """Yield every sentence of the same meaning but itself."""
+        """Yield all other sentences of the same meaning."""
         ways = product(*(_SAME.get(word, (word,)) for word in self.sentence))
         yield from (way for way in ways if way != self.sentence)
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether every word means what stood there, and one at least is another."""
+        """Return whether all words are equal or synonymous, and at least one differs."""
         means_the_same = len(given) == len(self.sentence) and all(
             word in _SAME.get(before, (before,)) for word, before in zip(given, self.sentence, strict=True)
         )
@@ -52,18 +52,18 @@ class Paraphrase:
 
 @dataclass(frozen=True)
 class SummaryOfTwo:
-    """Two sentences, one of which is to be said in short.
+    """Two sentences, one of which is to be summarised.
 
     Attributes:
         operation: its name.
-        sentences: each as that of a paraphrase.
+        sentences: each of the form of `Paraphrase.sentence`.
     """
 
     operation: str
     sentences: tuple[Words, Words]
 
     def answers(self) -> Iterator[Words]:
-        """Yield noun, verb and noun of either sentence, with any articles and in any of their words."""
+        """Yield subject, verb and object of either sentence, with any articles and synonyms."""
         seen = set[Words]()
         for sentence in self.sentences:
             _, _, subject, verb, _, _, other = sentence
@@ -72,17 +72,17 @@ class SummaryOfTwo:
             yield from (way for way in ways if way not in seen and not seen.add(way))
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether it is who does what to whom of one sentence."""
+        """Return whether this is subject, verb and object of one sentence."""
         return tuple(given) in set(self.answers())
 
 
 def draw_paraphrase(operation: str, generator: torch.Generator) -> Paraphrase:
-    """Draw a sentence."""
+    """Sample a sentence."""
     return Paraphrase(operation, _sentence(generator))
 
 
 def draw_summary(operation: str, generator: torch.Generator) -> SummaryOfTwo:
-    """Draw two sentences."""
+    """Sample two sentences."""
     return SummaryOfTwo(operation, (_sentence(generator), _sentence(generator)))
 
 

@@ -1,7 +1,7 @@
-"""Words to sentence, a task of ParallelBench, over a small language: all given words, in a sentence of its grammar.
+"""Words to sentence, a task of ParallelBench, over a small language: a grammatical sentence with all given words.
 
 Kang et al. 2025, arXiv 2510.04767, whose judge of grammar is a model; here it is a context-free grammar. A word is one
-token. The fewer words are given, the more sentences answer.
+token. Fewer given words allow more answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Words = tuple[int, ...]
 
 @lru_cache(maxsize=1)
 def sentences() -> frozenset[Words]:
-    """Return every sentence: a phrase, a verb, a phrase and perhaps a time; a phrase may have an adjective."""
+    """Return all sentences: a phrase, a verb, a phrase and optionally a time; a phrase may have an adjective."""
     phrases = [[word for word in phrase if word] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
     times = [[], *([time] for time in _TIMES)]
     combinations = product(phrases, _VERBS, phrases, times)
@@ -36,27 +36,27 @@ def sentences() -> frozenset[Words]:
 
 @dataclass(frozen=True)
 class SentencePuzzle:
-    """Words that a sentence must have.
+    """Words that a sentence must contain.
 
     Attributes:
         operation: its name.
-        words: which, each once.
+        words: set of words.
     """
 
     operation: str
     words: frozenset[int]
 
     def answers(self) -> Iterator[Words]:
-        """Yield every sentence with these words."""
+        """Yield all sentences with these words."""
         yield from (sentence for sentence in _in_order() if self.words <= set(sentence))
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Say whether words are a sentence with all that are given."""
+        """Return whether words are a sentence with all given words."""
         return tuple(given) in sentences() and self.words <= set(given)
 
 
 def draw_sentence(count: int, operation: str, generator: torch.Generator) -> SentencePuzzle:
-    """Draw a sentence, and so many of its words beside articles."""
+    """Sample a sentence, and `count` of its words other than articles."""
     known = _in_order()
     while True:
         sentence = known[int(torch.randint(len(known), (), generator=generator))]

@@ -1,6 +1,6 @@
-"""The exact model of a finite law: what stands at a masked place, given what stands at the others.
+"""Exact masked language model of a finite distribution: conditional token probabilities at masked positions.
 
-With it as the model a decoder's errors are the decoder's alone.
+With it as the model, all errors are those of the decoder.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 
 class TableModel(nn.Module):
-    """Tokens (B, T) to log-probabilities (B, T, V) of the token at each place of the answer; those of prompts are 0.
+    """Maps tokens (B, T) to log-probabilities (B, T, V) at each position of the answer; at prompt positions they are 0.
 
-    Answers that agree with what is written share their weight; where none does, each place has the tokens that any
-    answer has there, all alike likely.
+    Answers that agree with the written tokens share the probability by weight; if none agrees, all tokens that occur at
+    a position in any answer are equally likely.
 
     Args:
-        answers: of one length G; different prompts need different models. The last G tokens of a text are its answer.
-        vocabulary: number of tokens; the mask token is the next one.
-        weights: of each answer, up to a factor; absent: all alike.
+        answers: all of one length G; different prompts need different models. The last G tokens of a text are its
+            answer.
+        vocabulary: number of tokens; the mask token is the next id.
+        weights: weight of each answer, up to a factor; default all equal.
 
     Attributes:
-        mask_token: stands at masked places.
+        mask_token: token id at masked positions.
     """
 
     def __init__(

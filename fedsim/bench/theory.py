@@ -1,8 +1,8 @@
-"""What is lost when tokens that depend on each other are drawn as if they did not: exact figures of list operations.
+"""Exact loss of independent sampling of dependent tokens in parallel, for list operations.
 
-Kang et al. 2025, arXiv 2510.04767. With the total correlation C(Y) = sum_i H(Y_i) - H(Y), no product of marginals comes
-nearer to the law of Y than KL = C(Y), and the product of its own marginals comes as near. Whoever draws the places in
-steps S_1 .. S_T loses at least the sum of E[C(S_t | S_<t)], and an exact model loses no more.
+Kang et al. 2025, arXiv 2510.04767. With the total correlation C(Y) = sum_i H(Y_i) - H(Y), each product of marginals has
+a KL divergence from the distribution of Y of at least C(Y), and the product of its own marginals attains it. Sampling
+the positions in steps S_1 .. S_T loses at least the sum of E[C(S_t | S_<t)], which an exact model attains.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import NamedTuple
 from fedsim.data._lists import OPERATIONS, sample_of
 
 Outcome = tuple[int, ...]
-_END = -1  # no token
+_END = -1  # end padding, no token
 
 
 def entropy(weights: Iterable[float]) -> float:
-    """Return the entropy of weights up to a factor, in nats."""
+    """Return the entropy of unnormalised weights, in nats."""
     positive = [weight for weight in weights if weight > 0]
     total = sum(positive)
     return -sum(weight / total * math.log(weight / total) for weight in positive)
 
 
 def total_correlation(law: Mapping[Outcome, float]) -> float:
-    """Return C of a law of outcomes of one length, in nats."""
+    """Return the total correlation of a distribution over outcomes of one length, in nats."""
     return sum(map(entropy, (marginal.values() for marginal in _marginals(law)))) - entropy(law.values())
 
 
 def one_step_accuracy(outcomes: Sequence[Outcome]) -> float:
-    """Return how much of the product of marginals lies on the outcomes, which are all alike likely."""
+    """Return the probability of the outcomes, which are equally likely, under the product of their marginals."""
     marginals, count = _marginals(dict.fromkeys(outcomes, 1.0)), len(outcomes)
     return sum(
         math.prod(marginal[token] / count for marginal, token in zip(marginals, outcome, strict=True))
@@ -41,9 +41,9 @@ def one_step_accuracy(outcomes: Sequence[Outcome]) -> float:
 
 
 def accuracy(outcomes: Sequence[Outcome], at_once: int) -> float:
-    """Return how often an exact model that draws so many places a step, in random order, draws one of the outcomes.
+    """Return the probability that an exact model with `at_once` random positions per step samples an outcome.
 
-    Outcomes are alike likely. All orders are tried, so they must not be too many or too long.
+    Outcomes are equally likely. All orders are enumerated, so outcomes must be few and short.
     """
     known: dict[tuple[frozenset[Outcome], frozenset[int]], float] = {}
 
@@ -70,10 +70,10 @@ def accuracy(outcomes: Sequence[Outcome], at_once: int) -> float:
 
 
 def steps_correlation(outcomes: Sequence[Outcome], at_once: int) -> float:
-    """Return the sum over steps of E[C(S_t | S_<t)] in nats, so many places a step, as a mean over random orders.
+    """Return the sum over steps of E[C(S_t | S_<t)] in nats, with `at_once` positions per step, averaged over orders.
 
-    It is the least KL of the outcomes' law from what any model writes so. Outcomes are alike likely. All orders are
-    tried, so they must not be too many or too long.
+    It is the smallest KL divergence of the outcomes' distribution from that of any model with this schedule. Outcomes
+    are equally likely. All orders are enumerated, so outcomes must be few and short.
     """
     known: dict[tuple[frozenset[Outcome], frozenset[int]], float] = {}
 
@@ -96,13 +96,13 @@ def steps_correlation(outcomes: Sequence[Outcome], at_once: int) -> float:
 
 
 def shuffle_correlation(n: int, at_once: int) -> float:
-    """Return the same for all orders of n letters, by its formula."""
+    """Return `steps_correlation` of all permutations of n letters, in closed form."""
     steps = [(left, min(at_once, left)) for left in range(n, 0, -at_once)]
     return sum(k * math.log(left) - math.log(math.perm(left, k)) for left, k in steps)
 
 
 def replace_correlation(n: int, at_once: int) -> float:
-    """Return the same for one of n letters replaced, by its formula."""
+    """Return `steps_correlation` of replacing one of n letters, in closed form."""
     nats = 0.0
     for left in range(n, 0, -at_once):
         k = min(at_once, left)
@@ -112,7 +112,7 @@ def replace_correlation(n: int, at_once: int) -> float:
 
 
 def shuffle_accuracy(n: int, at_once: int) -> float:
-    """Return the same for all orders of n letters, by its formula."""
+    """Return `accuracy` of all permutations of n letters, in closed form."""
     left, odds = n, 1.0
     while left:
         k = min(at_once, left)
@@ -122,7 +122,7 @@ def shuffle_accuracy(n: int, at_once: int) -> float:
 
 
 def replace_accuracy(n: int, at_once: int) -> float:
-    """Return the same for one of n letters replaced, by its formula."""
+    """Return `accuracy` of replacing one of n letters, in closed form."""
     left, none_yet, odds = n, 1.0, 0.0
     while left:
         k = min(at_once, left)
@@ -133,7 +133,7 @@ def replace_accuracy(n: int, at_once: int) -> float:
 
 
 class Analysed(NamedTuple):
-    """An operation on a list of n letters: C in nats, and accuracy and least loss in nats at each places a step."""
+    """An operation on n letters: C in nats, and accuracy and minimum loss in nats by positions per step."""
 
     operation: str
     correlation: float
@@ -142,7 +142,7 @@ class Analysed(NamedTuple):
 
 
 def analyse(n: int, at_once: Sequence[int]) -> list[Analysed]:
-    """Return the exact figures of all operations; an order that is the list's own counts as a shuffle here."""
+    """Return the exact values of all operations; the identity counts as a shuffle here."""
     return [_analysed(operation, n, at_once) for operation in OPERATIONS]
 
 
@@ -162,9 +162,9 @@ def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
 
 
 def mean_loss(outcome_sets: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
-    """Return the mean of C, in nats, and of the accuracy in one step; all answers of one question are alike likely.
+    """Return the mean of C, in nats, and of the one-step accuracy; all answers of a question are equally likely.
 
-    Shorter answers of a question have ends behind them.
+    Shorter answers of a question are padded with end tokens.
     """
     filled = [_of_one_length(outcomes) for outcomes in outcome_sets]
     laws = [dict.fromkeys(outcomes, 1.0) for outcomes in filled]

@@ -1,7 +1,7 @@
-"""Trains small masked diffusion models once, and keeps them in the user's cache.
+"""Training of small masked diffusion models, once, stored in the user's cache.
 
-The recipe is AdamW with a short warm-up and a cosine that ends at the last step. Clients of a scenario train on
-the same task, with an optimizer of their own.
+The recipe is AdamW with a short warm-up and cosine decay to the last step. Clients of a scenario train on the same
+task, with their own optimizer.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ _OPERATIONS = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one of the small models is trained.
+    """Training recipe of a small model.
 
     Attributes:
-        holds: what it learns, for people.
+        holds: description of the training data, for display.
         data: name of the data set.
-        settings: of the data set; those of the model are its defaults.
-        steps: of the optimizer.
-        batch: examples of a step.
-        rate: largest learning rate.
-        minutes: of a core.
+        settings: settings of the data set.
+        steps: optimizer steps.
+        batch: examples per step.
+        rate: maximum learning rate.
+        model: settings of the model that differ from its defaults.
+        minutes: expected core minutes.
     """
 
     holds: str
@@ -57,7 +58,7 @@ class Recipe:
     batch: int = 64
     rate: float = 2e-3
     model: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    minutes: float = field(default=1.0, repr=False)  # what is kept in the cache is named by all else
+    minutes: float = field(default=1.0, repr=False)  # excluded from `repr`, which names the cache folder
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -100,7 +101,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
 
     Args:
         name: one of `RECIPES`.
-        on_step: is called with every step.
+        on_step: called after each step.
 
     Raises:
         FedsimError: there is no such model, or the cache cannot be written.
@@ -155,7 +156,7 @@ def lengths(recipe: Recipe) -> range:
 
 
 def share_of_rate(step: int, steps: int, least: float = 0.02) -> float:
-    """Return the learning rate over the largest: a linear warm-up, then a cosine down to the least share."""
+    """Return the learning rate relative to its maximum: linear warm-up, then cosine decay to `least`."""
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
     done = min(1.0, (step - _WARM_UP) / max(1, steps - _WARM_UP))
@@ -163,12 +164,12 @@ def share_of_rate(step: int, steps: int, least: float = 0.02) -> float:
 
 
 def falling(done: float, last: float) -> float:
-    """Return a cosine from 1, where nothing is done, to `last`, where all is."""
+    """Return a cosine decay from 1 at `done` = 0 to `last` at `done` = 1."""
     return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def _batch(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Batch:
-    """Return the batch of a step: of lists always fresh ones, of text drawn from the training set."""
+    """Return the batch of a step: newly sampled lists, or texts sampled from the training set."""
     if recipe.data == "list-operations":
         return draw_lists(ListOperationsConfig.model_validate(dict(recipe.settings)), recipe.batch, generator)
     return data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))

@@ -1,7 +1,7 @@
-"""Trains the tiny VLM on with every weight free, its vision encoder too, once, and keeps it in the user's cache.
+"""Further training of the tiny VLM with all weights, including its vision encoder, once, stored in the user's cache.
 
-Stage 2 of `fedsim bench model digit-grids`, which trains the encoder alone first and then freezes it. Images are fresh
-in every step, and a quarter of the questions ask for all digits, which the model was never asked before.
+Stage 2 after `fedsim bench model digit-grids`, which trains the encoder first and then freezes it. Images are newly
+sampled in each step, and a quarter of the questions request all digits, a new kind of question.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def train(model: Any, states: Path, plan: grids.StagePlan, on_step: OnStep) -> N
 
 
 def seen_loss(model: Any, generator: torch.Generator) -> Tensor:
-    """Return the loss on fresh questions about fresh images, which the encoder reads."""
+    """Return the loss on newly sampled questions and images, including the encoder."""
     digits = draw_digits(_IMAGES, grids.CELLS, grids.OCCUPIED, 0.5, generator)
     images = paint(digits, grids.CELLS, stocks("mnist5k")[0], generator)
-    no_question = torch.zeros(_IMAGES, QUESTION_LENGTH, dtype=torch.long)  # none of its parts reads one before the text
+    no_question = torch.zeros(_IMAGES, QUESTION_LENGTH, dtype=torch.long)  # not read by the encoder
     return grids.turns_loss(model, digits, model.encode(images, no_question).hidden, MIX, _TURNS, generator)

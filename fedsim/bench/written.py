@@ -1,6 +1,6 @@
-"""Lists as ParallelBench prints them: names of persons in brackets and quotes, one token a sign.
+"""Lists in ParallelBench's format: names of persons in brackets and quotes, one token per character.
 
-Kang et al. 2025, arXiv 2510.04767. A name is several tokens, so tokens depend on each other inside a name too.
+Kang et al. 2025, arXiv 2510.04767. A name has several tokens, so tokens within a name depend on each other too.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from itertools import product
 
 _FIRST, _LAST = ("Ada", "Ben", "Carla", "Dora", "Emil", "Fritz"), ("Adler", "Brandt", "Curie", "Dietz", "Euler")
 NAMES = tuple(map(" ".join, product(_FIRST, _LAST)))
-"""One for each letter of the lists."""
+"""One name for each letter of the lists."""
 SIGNS = string.ascii_letters + ' ,"[]'
 
 
 def write_list(items: Sequence[int]) -> str:
-    """Return a list of letters as a list of names."""
+    """Format a list of letters as a list of names."""
     return "[" + ", ".join(f'"{NAMES[item]}"' for item in items) + "]"
 
 
 def read_list(text: str, *, strict: bool) -> list[int] | None:
-    """Return the letters of a list of names, None where it has others.
+    """Parse a list of names to letters; return None if a name is unknown.
 
     Args:
-        text: the list stands between its last opening bracket and the next closing one.
-        strict: whether it must be written exactly as asked; else quotes and blanks may be missing.
+        text: the list is between the last opening bracket and the next closing one.
+        strict: whether the format must be exact; otherwise quotes and spaces may be missing.
     """
     _, bracket, rest = text.rpartition("[")
     inside, closing, _ = rest.partition("]")

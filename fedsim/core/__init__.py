@@ -1,1 +1,1 @@
-"""Nouns, hooks and mechanics that every other package uses."""
+"""Types, hooks and utilities used by all other packages."""

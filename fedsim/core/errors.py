@@ -1,4 +1,4 @@
-"""Errors that tell the user what to do. The command line prints them without a traceback and exits with code 2."""
+"""User errors with instructions. The command line prints them without a traceback and exits with code 2."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-_ALIKE = 0.65  # of difflib; two slips in a short word stay above it, another word lies below
-_MOST_NAMED = 30  # words of a list that somebody reads
+_ALIKE = 0.65  # difflib ratio: two typos in a short word are above it, another word is below
+_MOST_NAMED = 30  # maximum length of a readable list of words
 
 
 class FedsimError(Exception):
-    """A mistake the user can correct: the message names the place, what was expected and the next step."""
+    """A user error. The message gives the location, the expected value and the fix."""
 
     exit_code = 2
 
 
 class ScenarioError(FedsimError):
-    """A scenario file that cannot be run as written."""
+    """An invalid scenario file."""
 
 
 class NotApplicable(FedsimError):
-    """A method that does not fit what it was given; the message is the reason."""
+    """A method does not fit its input; the message is the reason."""
 
 
 class Refused(FedsimError):
-    """A client that does not train on the weights that it received; the message is the reason."""
+    """A client refuses to train on the weights that it received; the message is the reason."""
 
 
 class CannotContinue(FedsimError):
-    """A generation that ends before its time; the message is the reason, for who asked for it.
+    """A generation ends early; the message is the reason, for the user.
 
     Attributes:
-        rows: places in the state of the rows that end; the others go on as if they had never stood beside them.
+        rows: indices of the failed rows in the state; the other rows continue unaffected.
     """
 
     def __init__(self, reason: str, rows: Iterable[int]) -> None:
@@ -49,25 +49,25 @@ class MissingExtra(FedsimError):
 
 
 def describe_exception(error: Exception) -> str:
-    """Return kind, message and place of an exception that somebody else's code raised."""
+    """Return type, message and location of an exception raised by third-party code."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
 def reason(error: Exception) -> str:
-    """Return why a method failed: the words of an error of ours, or what somebody else's code raised and where."""
+    """Return why a method failed: the message of a fedsim error, or description of a third-party exception."""
     return str(error) if isinstance(error, FedsimError) else describe_exception(error)
 
 
 def in_a_line(error: Exception) -> str:
-    """Return the first line of an exception's message, or its kind when it has none."""
+    """Return the first line of an exception's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'X'?`` for the closest known word, whatever its case, or all of them when none is close.
+    """Return `` Did you mean 'X'?`` for the closest known word (case-insensitive), else the list of all words.
 
-    Of too many to read it returns nothing.
+    Returns an empty string if the list is too long.
     """
     options = sorted(known)
     folded = {option.casefold(): option for option in options}

@@ -1,4 +1,4 @@
-"""The examples behind an update, each of them once."""
+"""Distinct examples of an update."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from fedsim.core.types import Batch
 
 
 def distinct(batches: Sequence[Batch]) -> Batch:
-    """Return the examples of all local steps, each once, in the order of their first use.
+    """Return the examples of all local steps without duplicates, in the order of their first use.
 
-    Passes over a client's examples repeat them. Two are the same when inputs, label and what else the
-    model reads are the same, bit by bit, so every augmented view counts by itself. The batch of a single step is
-    returned as it is.
+    Several local epochs repeat examples. Two examples are equal if inputs, label and further model inputs are bitwise
+    equal, so augmented views count separately. The batch of a single step is returned unchanged.
     """
     if len(batches) == 1:
         return batches[0]
@@ -25,7 +24,7 @@ def distinct(batches: Sequence[Batch]) -> Batch:
 
 
 def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
-    """Return which of the `distinct` examples stands where in each batch, one tensor (B,) a batch."""
+    """Return the index in `distinct` of each example of each batch, one tensor (B,) per batch."""
     if len(batches) == 1:
         return (torch.arange(len(batches[0])),)
     known: dict[tuple[bytes, ...], int] = {}
@@ -35,6 +34,6 @@ def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
 
 
 def keys(batch: Batch) -> Iterator[tuple[bytes, ...]]:
-    """Yield what tells each example from another: inputs, label and what else the model reads, bit by bit."""
+    """Yield the identity of each example: the bytes of inputs, label and further model inputs."""
     for parts in zip(batch.inputs, batch.labels, *(batch.given[name] for name in sorted(batch.given)), strict=True):
         yield tuple(part.contiguous().numpy().tobytes() for part in parts)

@@ -1,4 +1,4 @@
-"""Which extra of fedsim brings a package."""
+"""Lookup of the fedsim extra that installs a package."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from importlib.metadata import PackageNotFoundError, requires
 
 _LINE = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")
-_ALL = "dev"  # brings all others
+_ALL = "dev"  # contains all other extras
 
 
 def extra_of(package: str) -> str:
-    """Return the extra that brings a package, of several the one with its name; empty where none does."""
+    """Return the extra that installs a package, preferably the one with its name; empty if there is none."""
     try:
         lines = requires("fedsim-privacy") or []
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Tokens of the features of a table's row, and which columns are one feature.
+"""Feature tokens of table rows, and the grouping of columns into features.
 
-token_f = bias_f + sum over columns c of feature f of z_c weight_c. A number's z is its normalised value. A category's z
-are 0 and 1, its normalisation undone, so that its token is the vector of its value: an embedding.
+token_f = bias_f + sum over columns c of feature f of z_c weight_c. z is the normalised value of a numeric column. For
+the columns of a category, z is 0 or 1 (denormalised), so its token is an embedding of its value.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from fedsim.core.types import InputSpec
 
 
 class FeatureTokens(nn.Module):
-    """Rows (B, columns) to tokens (B, features, width); neighbouring columns of a category are one feature.
+    """Maps rows (B, columns) to tokens (B, features, width); adjacent columns of a category form one feature.
 
     Attributes:
-        weight: a vector of each column, (columns, width).
-        bias: a vector of each feature, (features, width).
+        weight: a vector per column, (columns, width).
+        bias: a vector per feature, (features, width).
         features: the columns of each feature.
     """
 
@@ -29,11 +29,11 @@ class FeatureTokens(nn.Module):
     belongs: Tensor
 
     def __init__(self, spec: InputSpec, width: int) -> None:
-        """Take the columns from public statistics, without which every column is a number.
+        """Group the columns by public statistics; without statistics each column is numeric.
 
         Args:
-            spec: of the rows.
-            width: features of a token.
+            spec: description of the rows.
+            width: width of a token.
         """
         super().__init__()
         (columns,) = spec.shape

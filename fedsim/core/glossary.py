@@ -1,4 +1,4 @@
-"""The words of this project, each with one meaning everywhere: shown on pages, and as docs/glossary.md."""
+"""Glossary of the project's terms, shown on pages and as docs/glossary.md."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ TERMS: Final = {
 
 
 def as_markdown() -> str:
-    """Return the page of all terms."""
+    """Return the glossary page in Markdown."""
     head = "# Glossary\n\nEach word has one meaning in this project. Reports and teaching pages show the same list.\n"
     rows = "".join(f"| {term} | {meaning} |\n" for term, meaning in TERMS.items())
     return f"{head}\n| word | meaning |\n|---|---|\n{rows}"

@@ -1,4 +1,4 @@
-"""Gradients by name, and the distance of two of them."""
+"""Gradients by parameter name, and cosine distance of gradients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def gradient_of(loss: Tensor, parameters: Mapping[str, Tensor], *, create_graph: bool = False) -> dict[str, Tensor]:
-    """Return the gradient of a loss by parameter: zeros where it does not depend on one.
+    """Return the gradient of a loss by parameter, with zeros for unused parameters.
 
     Args:
         loss: a scalar.
-        parameters: by name.
-        create_graph: whether the gradient is differentiated itself.
+        parameters: parameters by name.
+        create_graph: whether the gradient must be differentiable.
     """
     gradients = torch.autograd.grad(
         loss, list(parameters.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
@@ -24,10 +24,10 @@ def gradient_of(loss: Tensor, parameters: Mapping[str, Tensor], *, create_graph:
 
 
 def cosine_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """Return 1 - cosine of two gradients, in [0, 2]; 1 where one of them is zero.
+    """Return 1 - cosine of two gradients, in [0, 2]; 1 if either is zero.
 
-    As half the squared distance of the unit vectors: rounding enters squared, while 1 less a cosine near 1 keeps all of
-    it.
+    Computed as half the squared distance of the unit vectors, whose rounding error is quadratic; 1 minus a cosine near
+    1 would lose all digits.
 
     Args:
         ours: tensors.

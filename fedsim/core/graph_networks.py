@@ -1,12 +1,12 @@
-"""Networks of graphs: what one example is, and layers in which every node takes a share of its neighbours.
+"""Graph neural networks: encoding of graphs, and layers that mix the values of neighbouring nodes.
 
-An example is a matrix (n, f + n): a row a node, first its features, then 1 for every node that it is joined to. The
-features are one column for each kind of node, then one for each number of neighbours, from 1; of each exactly one is 1.
-A graph of fewer nodes ends with rows of zeros. A network maps graphs to scores of classes:
+An example is a matrix (n, f + n) with a row per node: first its features, then its row of the adjacency matrix. The
+features are one-hot columns for the kind of node, then one-hot columns for the number of neighbours, from 1. Smaller
+graphs are padded with zero rows. A network maps graphs to class scores:
 
     h_0 = features,   h_l = act(S_l (h_{l-1} W_l + b_l)),   scores = readout(h_L)
 
-S_l (n, n) holds the share of node j that node i takes; it differs by network and is what a layer says of itself.
+S_l (n, n) contains the weight of node j for node i; `GraphLayer.shares` of each network defines it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 
 class Graphs(NamedTuple):
-    """A batch of graphs, filled up with nodes that are none.
+    """A padded batch of graphs.
 
     Attributes:
         features: shape (B, n, f).
-        joined: 1 where two nodes are joined, shape (B, n, n).
+        joined: adjacency matrices, shape (B, n, n).
         degrees: numbers of neighbours, shape (B, n).
-        is_node: 1 for nodes, 0 for what fills a graph up, shape (B, n).
+        is_node: 1 for nodes, 0 for padding, shape (B, n).
     """
 
     features: Tensor
@@ -35,21 +35,21 @@ class Graphs(NamedTuple):
 
 
 def graphs_of(inputs: Tensor) -> Graphs:
-    """Return what examples (B, n, f + n) say."""
+    """Split examples (B, n, f + n) into the parts of a graph."""
     nodes = inputs.shape[1]
     features, joined = inputs[..., :-nodes], inputs[..., -nodes:]
     return Graphs(features, joined, joined.sum(-1), (features != 0).any(-1).to(inputs.dtype))
 
 
 class GraphLayer(nn.Module):
-    """A linear layer of the nodes, of which every node then takes shares.
+    """A linear layer on nodes, followed by mixing of neighbouring nodes.
 
     Attributes:
-        linear: from features to hidden values.
+        linear: maps features to hidden values.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Make the linear layer, by Glorot's rule and with a bias of 0."""
+        """Initialise the linear layer with Glorot weights and zero bias."""
         super().__init__()
         self.linear = nn.Linear(inputs, outputs)
         nn.init.xavier_uniform_(self.linear.weight)
@@ -57,26 +57,26 @@ class GraphLayer(nn.Module):
 
     @abstractmethod
     def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
-        """Return how much each node (row) takes of each node (column), shape (B, n, n); nothing of what is no node."""
+        """Return the weight of each node (column) for each node (row), shape (B, n, n); 0 for padding."""
 
     def forward(self, hidden: Tensor, graphs: Graphs) -> Tensor:
-        """Return what the nodes hold afterwards, shape (B, n, outputs)."""
+        """Return the new node values, shape (B, n, outputs)."""
         values = self.linear(hidden)
         return self.shares(values, graphs) @ values
 
 
 class GraphNetwork(nn.Module):
-    """Graph layers, each with activation and dropout, and a linear head on the mean of the nodes.
+    """Graph layers with activation and dropout, and a linear head on the mean over nodes.
 
     Attributes:
-        layers: in their order.
-        activation: behind every layer.
-        dropouts: of hidden values, one behind each layer.
-        head: from the mean of the nodes to scores.
+        layers: graph layers in order.
+        activation: applied after each layer.
+        dropouts: one dropout layer after each graph layer.
+        head: maps the mean over nodes to scores.
     """
 
     def __init__(self, layers: Sequence[GraphLayer], activation: nn.Module, dropout: float, classes: int) -> None:
-        """Put layers together."""
+        """Build the network from its layers."""
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.activation = activation
@@ -84,7 +84,7 @@ class GraphNetwork(nn.Module):
         self.head = nn.Linear(layers[-1].linear.out_features, classes)
 
     def hidden(self, layer: int, values: Tensor, graphs: Graphs) -> Tensor:
-        """Return what the nodes hold behind a layer and its activation, before dropout, shape (B, n, width)."""
+        """Return the node values after a layer and its activation, before dropout, shape (B, n, width)."""
         return self.activation(self.layers[layer](values, graphs))
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A guess for people: a figure of its images or the text of its tokens, and files of both."""
+"""Display of guesses: figures of images, text of tokens, and files of both."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 _IMAGE, _GREY, _COLOUR = 4, 1, 3
 _COLUMNS = 8
-_INCH = 1.4  # of an image
+_INCH = 1.4  # inches per image
 
-Decode = Callable[[list[int]], str]  # from numbers of tokens to their text
+Decode = Callable[[list[int]], str]  # maps token ids to text
 
 
 def are_images(inputs: Tensor) -> bool:
-    """Say whether guessed examples are grey or colour images, shape (B, C, H, W)."""
+    """Return whether guessed examples are grey or colour images, shape (B, C, H, W)."""
     return inputs.dim() == _IMAGE and inputs.shape[1] in (_GREY, _COLOUR)
 
 
 def figure(inputs: Tensor, labels: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> Figure:
-    """Return a figure of images (B, C, H, W), each with its label; a Figure of matplotlib, which needs no display.
+    """Return a matplotlib Figure of images (B, C, H, W) with their labels; it needs no display.
 
     Raises:
-        FedsimError: there are more or fewer means or standard deviations than channels.
+        FedsimError: the number of means or standard deviations differs from the number of channels.
     """
     from matplotlib.figure import Figure as New  # noqa: PLC0415 - half a second, for who asks for a picture
 
@@ -55,7 +55,7 @@ def pixels(inputs: Tensor, mean: Sequence[float] | None, std: Sequence[float] | 
     """Return images (B, C, H, W) with pixels in [0, 1], shape (B, H, W, C).
 
     Raises:
-        FedsimError: there are more or fewer means or standard deviations than channels.
+        FedsimError: the number of means or standard deviations differs from the number of channels.
     """
     channels = inputs.shape[1]
     shift, scale = torch.tensor(mean or (0.0,) * channels), torch.tensor(std or (1.0,) * channels)
@@ -67,7 +67,7 @@ def pixels(inputs: Tensor, mean: Sequence[float] | None, std: Sequence[float] | 
 
 
 def text(inputs: Tensor, decode: Decode | None) -> str:
-    """Return one line an example: its words, or its numbers where nothing decodes them or they are no tokens."""
+    """Return one line per example: decoded text, or numbers for floats or without `decode`."""
     return "\n".join(_line(example, decode) for example in inputs.cpu())
 
 
@@ -79,18 +79,18 @@ def save(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> None:
-    """Write a guess: `guess.json`, `inputs.npy`, and a PNG an image or `text.txt`.
+    """Write a guess: `guess.json`, `inputs.npy`, and one PNG per image or `text.txt`.
 
     Args:
-        folder: made if it is not there.
+        folder: created if missing.
         inputs: shape (N, *shape).
         labels: shape (N,).
-        figures: by name, for `guess.json`; what is not a number is left out.
-        mean: as for `pixels`, also for what follows.
-        std: see above.
+        figures: values by name, for `guess.json`; NaN is omitted.
+        mean: as in `pixels`.
+        std: as in `pixels`.
 
     Raises:
-        FedsimError: the folder holds such a file already, or cannot be written.
+        FedsimError: the folder contains such a file already, or cannot be written.
     """
     numbers = {name: value for name, value in figures.items() if not _is_no_number(value)}
     about = json.dumps({"labels": labels.tolist(), **numbers}, indent=1)
@@ -137,14 +137,14 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 def _flat(picture: np.ndarray) -> np.ndarray:
-    """An image (H, W, C) as drawing programs take it: grey ones without their channel."""
+    """Return an image (H, W, C) in the layout of plotting libraries: grey images without channel dimension."""
     return picture[..., 0] if picture.shape[-1] == _GREY else picture
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.parent / f".fedsim-{secrets.token_hex(8)}"
     try:
-        temporary.write_bytes(content)  # readable by whom the umask lets; a temporary file of Python's is not
+        temporary.write_bytes(content)  # permissions follow the umask, unlike those of Python's temporary files
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

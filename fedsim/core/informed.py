@@ -1,4 +1,4 @@
-"""What an attacker does first who was granted the description of the defenses: leave out what deserves no trust."""
+"""Preprocessing of an observation with known defenses: unreliable tensors are hidden."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fedsim.core.types.effects import Unreliable
 
 
 def informed(observation: Observation) -> Observation:
-    """Return the observation as every attack gets it; the same object when the known defenses call for nothing.
+    """Return the observation as passed to all attacks; the same object if no known defense requires a change.
 
-    Tensors that a defense makes unreliable are set aside and count as hidden, unless nothing else would be left.
+    Tensors that a defense makes unreliable are set aside and count as hidden, unless no tensor would remain.
     """
     tensors = observation.update.tensors
     named = {name for effect in observation.effects(Unreliable) for name in effect.names} & tensors.keys()

@@ -1,3 +1,3 @@
-"""The version of what records hold. It stands alone so that a reader of first bytes loads nothing else."""
+"""Version of the record format, in a module of its own so that it loads without other imports."""
 
 SCHEMA_VERSION = 2

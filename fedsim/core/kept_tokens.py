@@ -1,4 +1,4 @@
-"""How many tokens a model keeps in a forward pass, told by the modules that leave some out."""
+"""Reporting of the number of tokens that a model keeps in a forward pass."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _Listener = Callable[[Tensor | Sequence[int]], None]
 
 
 class Reducing(nn.Module):
-    """Base of a module that leaves tokens out or merges them. It calls `report` once in each forward pass."""
+    """Base class of modules that drop or merge tokens. Subclasses call `report` once per forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self._listeners: list[_Listener] = []
 
     def report(self, kept: Tensor | Sequence[int]) -> None:
-        """Tell the listeners how many tokens of each example are kept, shape (B,)."""
+        """Report the number of kept tokens of each example, shape (B,), to the listeners."""
         for listener in self._listeners:
             listener(kept)
 
 
 def reducing_places(model: nn.Module) -> list[str]:
-    """Return the names of the modules that leave tokens out."""
+    """Return the names of the modules that drop or merge tokens."""
     return [name for name, module in model.named_modules() if isinstance(module, Reducing)]
 
 
 @contextmanager
 def kept_tokens(model: nn.Module) -> Iterator[dict[str, list[tuple[int, ...]]]]:
-    """Collect how many tokens are kept of each example, by name of the place, for every forward pass in the context."""
+    """Record the kept tokens of each example, by module name, for each forward pass within the context."""
     seen: dict[str, list[tuple[int, ...]]] = {}
     listeners: list[tuple[Reducing, _Listener]] = []
     for name, module in model.named_modules():

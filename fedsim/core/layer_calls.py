@@ -1,4 +1,4 @@
-"""What layers of any torch model read and return in a forward pass."""
+"""Recording of layer inputs and outputs in a forward pass of any torch model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class _Read(Exception):
-    """All layers that were asked for have read."""
+    """Raised when all requested layers were called."""
 
 
 @contextmanager
 def layer_inputs(model: nn.Module, names: Iterable[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name, first input) of every call of these modules, in call order, differentiable as they are."""
+    """Record (name, first input) of each call of these modules, in call order, not detached."""
     seen: list[tuple[str, Tensor]] = []
     with _follow_child(model, names, lambda name, inputs: seen.append((name, inputs))):
         yield seen
@@ -23,7 +23,7 @@ def layer_inputs(model: nn.Module, names: Iterable[str]) -> Iterator[list[tuple[
 
 @contextmanager
 def layer_outputs(model: nn.Module, names: Iterable[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name, output) of every call of these modules, in call order, differentiable as they are."""
+    """Record (name, output) of each call of these modules, in call order, not detached."""
     seen: list[tuple[str, Tensor]] = []
 
     def note(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
@@ -37,7 +37,7 @@ def layer_outputs(model: nn.Module, names: Iterable[str]) -> Iterator[list[tuple
 
 @contextmanager
 def inputs_in_order(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name, first input) of every call of a module of these kinds, in call order, detached."""
+    """Record (name, first input) of each call of a module of these types, in call order, detached."""
     seen: list[tuple[str, Tensor]] = []
     names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
     with _follow_child(model, names, lambda name, inputs: seen.append((name, inputs.detach()))):
@@ -47,28 +47,28 @@ def inputs_in_order(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Ite
 def read_by(
     model: nn.Module, layers: Sequence[str], inputs: Tensor, dropping: AbstractContextManager[None]
 ) -> list[Tensor]:
-    """Return what layers read, each (B, ...); the model stops behind the last one.
+    """Return the inputs of layers, each (B, ...); the forward pass stops at the last one.
 
     Args:
-        model: left as it was.
-        layers: names of modules, in the order in which they read.
-        inputs: of the model, shape (B, ...).
+        model: the model, restored afterwards.
+        layers: names of modules, in call order.
+        inputs: model inputs, shape (B, ...).
         dropping: context of the forward pass.
     """
 
     def run() -> None:
-        with dropping:  # left by what stops the pass: not all of its masks need be reached
+        with dropping:  # inside `run`, because the pass ends early and may not reach all masks
             model(inputs)
 
     return read_while(model, layers, run)
 
 
 def read_while(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> list[Tensor]:
-    """Return what layers read while `run` runs a part of the model, each (B, ...); it is stopped behind the last one.
+    """Return the inputs of layers during a partial forward pass `run`, each (B, ...); it stops at the last one.
 
     Args:
-        model: left as it was.
-        layers: names of modules, in the order in which they read.
+        model: the model, restored afterwards.
+        layers: names of modules, in call order.
         run: runs these layers.
     """
     seen: dict[str, Tensor] = {}

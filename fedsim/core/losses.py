@@ -1,11 +1,11 @@
-"""Cross-entropy of models that answer once, several times for every example, or at every token; losses of numbers.
+"""Cross-entropy for models with one answer, several answers per example, or one answer per token; losses of numbers.
 
 Outputs are logits of shape (B, K), or (B, M, K) of M answers, whose losses are averaged; labels are classes of shape
-(B,), or probabilities of shape (B, K). Where labels are next tokens or tags, integers of shape (B, T), outputs are
-(B, T, K) or (B, M, T, K): an example's loss is the mean over its tokens, without those whose label is -100.
+(B,), or probabilities of shape (B, K). If labels are next tokens or tags, integers of shape (B, T), outputs are (B, T,
+K) or (B, M, T, K): an example's loss is the mean over its tokens with label other than -100.
 
-A batch's loss is the mean over its examples, long and short ones alike. So the mean of several clients' gradients is
-the gradient of all their examples, and the gradients of single examples add up, as private training wants it.
+A batch's loss is the mean over its examples, independent of their lengths. So the mean of several clients' gradients is
+the gradient over all their examples, and per-example gradients add up, as private training requires.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ANSWERS_OF_TOKENS = 4
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over examples and answers, a scalar."""
+    """Return the mean loss over examples and answers, a scalar."""
     if outputs.dim() == _ONE_ANSWER and labels.is_floating_point():
-        # The same number as that of F.cross_entropy, by half as many calls.
+        # Equal to F.cross_entropy, with half as many calls.
         return torch.log_softmax(outputs, 1).view(-1) @ labels.reshape(-1) / -len(labels)
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels)
@@ -35,7 +35,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return each example's mean over its answers or tokens, shape (B,); 0 for an example without any token."""
+    """Return each example's mean loss over its answers or tokens, shape (B,); 0 for an example without tokens."""
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels, reduction="none")
     answers = outputs.shape[1]
@@ -43,7 +43,7 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
         each = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
         return each.view(-1, answers).mean(1)
     if are_tokens(labels):
-        # Token by token, with scores side by side in memory: of many tokens several times as fast as (B, K, T).
+        # Flattened tokens have contiguous scores: several times as fast as (B, K, T) for many tokens.
         each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
         return each.view(labels.shape).sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
     each = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
@@ -53,7 +53,7 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
 def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of the probability p of each example's own label or tokens, shape (B,).
 
-    That of a text is the geometric mean of its tokens' probabilities. Nothing is lost where p is near 0 or 1.
+    For a text, p is the geometric mean of its tokens' probabilities. Numerically stable for p near 0 or 1.
     """
     if are_tokens(labels):
         loss = per_example(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
@@ -65,12 +65,12 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
 
 @torch.enable_grad()
 def is_cross_entropy(loss: Loss, shape: tuple[int, ...]) -> bool:
-    """Say whether a loss has the gradient of the cross-entropy, by trying it on random logits.
+    """Return whether a loss has the gradient of cross-entropy, tested on random logits.
 
     Args:
-        loss: of logits and labels, a scalar.
-        shape: of the logits: (B, K) with classes as labels, (B, T, K) with next words. With B = 1 a sum over examples
-            passes for their mean.
+        loss: maps logits and labels to a scalar.
+        shape: shape of the logits: (B, K) with classes as labels, (B, T, K) with next tokens. With B = 1 a sum over
+            examples is not distinguished from their mean.
     """
     if shape[-1] < 2:  # noqa: PLR2004 - one logit has no softmax
         return False
@@ -79,7 +79,7 @@ def is_cross_entropy(loss: Loss, shape: tuple[int, ...]) -> bool:
     labels = torch.randint(shape[-1], shape[:-1], generator=generator)
     try:
         value = loss(logits, labels)
-    except (FedsimError, IndexError, RuntimeError, ValueError):  # its targets are no labels: masked places, for example
+    except (FedsimError, IndexError, RuntimeError, ValueError):  # its targets are no labels, e.g. masked positions
         return False
     if not value.requires_grad:
         return False
@@ -125,15 +125,15 @@ class NumberLoss:
 
 
 def list_failures(labels: Tensor) -> Tensor:
-    """Say which labels are left out of the loss, those of tokens that have none; of the shape of the labels."""
+    """Return the mask of token labels that the loss ignores (-100), shaped like `labels`."""
     return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)
 
 
 def are_classes(labels: Tensor) -> bool:
-    """Say whether labels are one class for each example, (B,) whole numbers."""
+    """Return whether labels are one class per example, integers of shape (B,)."""
     return labels.ndim == 1 and not labels.is_floating_point()
 
 
 def are_tokens(labels: Tensor) -> bool:
-    """Tell next tokens and tags (B, T) from classes (B,) and from probabilities (B, K)."""
+    """Return whether labels are next tokens or tags (B, T), not classes (B,) or probabilities (B, K)."""
     return labels.dim() == _ONE_ANSWER and labels.dtype == torch.long

@@ -1,4 +1,4 @@
-"""How much memory a process may still take, and models that are refused before they take more."""
+"""Available memory of the process, and refusal of models that would exceed it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch.overrides import TorchFunctionMode
 
 from fedsim.core.errors import FedsimError
 
-_COPIES = 2  # of every value of a model that trains: itself and its gradient
+_COPIES = 2  # copies of each trained value: weight and gradient
 _MADE = ("empty", "zeros", "ones", "full", "rand", "randn")
 _KIB, _GIB = 1 << 10, 1 << 30
 _OF_GROUP = Path("/sys/fs/cgroup")
 
 
 def free() -> int | None:
-    """Return how many bytes this process may still take, by the machine, its group and its own limit; None: unknown."""
+    """Return the available bytes of this process, limited by machine, cgroup and rlimit; None if unknown."""
     rooms = [room for room in (_of_machine(), _of_group(), _of_process()) if room is not None]
     return min(rooms, default=None)
 
 
 @contextmanager
 def refusing_too_large(whose: str) -> Iterator[None]:
-    """Refuse a model whose values and gradients would not fit into memory, before torch asks for it.
+    """Refuse a model whose weights and gradients exceed the available memory, before torch allocates it.
 
     Args:
-        whose: names the model at the start of a sentence.
+        whose: name of the model at the beginning of the message.
 
     Raises:
-        FedsimError: the tensors that are made in this block are too large.
+        FedsimError: the tensors created in this block are too large.
     """
     room = free()
     if room is None:
@@ -45,7 +45,7 @@ def refusing_too_large(whose: str) -> Iterator[None]:
 
 
 class _Counting(TorchFunctionMode):
-    """Adds up the tensors that are made. A dispatch mode would do so too, and load torch's compiler for it."""
+    """Sums the sizes of created tensors. A dispatch mode could do the same, but would load torch's compiler."""
 
     def __init__(self, room: int, whose: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Counting(TorchFunctionMode):
 
 
 def _size(args: tuple[Any, ...], given: Mapping[str, Any]) -> Sequence[int]:
-    """Return the size that somebody asks for: by name, as one sequence, or as numbers."""
+    """Return the requested shape: by keyword, as one sequence, or as numbers."""
     size = given.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
     return size if isinstance(size, Sequence) else (size,)
 

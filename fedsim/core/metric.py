@@ -1,6 +1,6 @@
-"""What a figure is: its name and unit, which direction is better, how it is summarised, told and judged.
+"""Declaration of metrics: name, unit, direction, summary statistics, display and success criteria.
 
-A metric is declared once, above the function that takes it. Records, tables, sweeps and reports ask the declaration.
+A metric is declared once, at the function that computes it. Records, tables, sweeps and reports use the declaration.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ Form = Literal["number", "percent", "flag"]
 
 
 class Metric(Config):
-    """One figure. Defaults are left out where it is written down.
+    """A metric. Defaults are omitted when it is serialised.
 
     Attributes:
-        name: under which scorers give it and records hold it.
-        title: for people, as it stands in a heading and in a sentence.
-        meaning: in a sentence, for whoever reads a table.
-        over: what it is taken of: an example under attack, an attacked update, the model after a round, or what a
-            question found.
-        unit: of a number, for example ``dB``.
-        form: a number, a share that people read in per cent, or a flag, which is 1 for yes and 0 for no.
-        digits: behind the point, for people.
-        statistics: by the name that a figure has in summaries and in `[expected]`, how it is made of the values: their
-            mean, their median, or the share of flags with Wilson's interval. The first is shown.
-        limits: least and largest possible value, where there are any.
-        worst: of an example for which the attack made no guess.
-        noun: what an example is called that has this metric.
+        name: name in scores and records.
+        title: readable name, in headings and sentences.
+        meaning: explanation in one sentence, for readers of a table.
+        over: resampling unit: an attacked example, an attacked update, the model after a round, or a question's
+            finding.
+        unit: unit of a number, for example ``dB``.
+        form: a number, a share that is displayed in per cent, or a flag, which is 1 for yes and 0 for no.
+        digits: displayed decimal places.
+        statistics: summary statistics by their name in summaries and in `[expected]`: mean, median, or the share of
+            flags with Wilson's interval. The first is displayed.
+        limits: smallest and largest possible value, if any.
+        worst: value of an example without a guess.
+        noun: name of an example with this metric.
         decides: whether `scoring.metric` may name it.
-        threshold: an example is a success beyond it, where nobody set `scoring.metric` and the example is not
-            identified; None: this metric does not say so.
-        verdict: what an example is called that is a success by this metric.
-        chance: share of blind guesses that are a success beyond `threshold`, at most.
-        of_pictures: whether its function takes pixels of guesses and of originals, (B, C, H, W), and returns (B,);
-            every guessed picture then has it, and reports say what a guess without any update reaches.
-        leads: whether attacks of the same success are ordered by it, and settings tuned for it, where `scoring.metric`
-            is no metric of the examples.
+        threshold: an example beyond it is a success, if `scoring.metric` is unset and the example is not identified;
+            None: the metric defines no success.
+        verdict: outcome word of a success by this metric.
+        chance: upper bound of the share of blind guesses beyond `threshold`.
+        of_pictures: whether its function maps pixels of guesses and of originals, (B, C, H, W), to (B,); then all
+            guessed images have it, and reports give its value for a guess without any update.
+        leads: whether it orders attacks of equal success and is the objective of tuning, if `scoring.metric` is not a
+            metric of the examples.
         spread: whether figures show its whole distribution.
-        steps: thresholds at which tables count the examples above.
-        shown: whether tables for people have it.
-        compared: whether `[expected]` has its first statistic, unless another figure says the same.
-        counted: whether it counts units that succeed or fail, so that one unit may change sides on another processor.
-        column: its name in tables of examples; empty: its own name.
-        tables: the tables of examples that hold it: all, that of a run alone, or none.
-        table: title of a table of its own that it stands in with others; empty: it stands in the table of attacks.
-        by: another metric of the same examples, by whose value this one is counted as well; empty: none.
-        ranges: of that value, above the first number and up to the second.
+        steps: thresholds for which tables count the examples above.
+        shown: whether displayed tables contain it.
+        compared: whether `[expected]` contains its first statistic, unless another metric is equivalent.
+        counted: whether it counts successes, so that a unit may change between processors by rounding.
+        column: column name in tables of examples; empty for its own name.
+        tables: tables of examples that contain it: all, only that of a run, or none.
+        table: title of a separate table of several metrics; empty: the table of attacks contains it.
+        by: another metric of the same examples, by whose value this metric is grouped too; empty: none.
+        ranges: groups of that value, (exclusive lower, inclusive upper) bounds.
     """
 
     name: str
@@ -101,40 +101,40 @@ class Metric(Config):
 
     @property
     def in_tables(self) -> str:
-        """Its name as a column of tables of examples."""
+        """Its column name in tables of examples."""
         return self.column or self.name
 
     @property
     def scale(self) -> float:
-        """What people read is so many times the value."""
+        """Factor from the value to the displayed number."""
         return 1.0 if self.form == "number" else 100.0
 
     @property
     def suffix(self) -> str:
-        """What stands behind the number that people read."""
+        """Suffix of the displayed number."""
         return "%" if self.form != "number" else f" {self.unit}" if self.unit else ""
 
     @property
     def sign(self) -> float:
-        """1 where higher is better, else -1."""
+        """1 if higher is better, else -1."""
         return 1.0 if self.better == "higher" else -1.0
 
     def format(self, value: float) -> str:
-        """Return a value for people, with its unit."""
+        """Return a value for display, with its unit."""
         return f"{value * self.scale:.{self.digits}f}{self.suffix}"
 
     def tell(self, value: float) -> str:
-        """Return a value for people, with its unit or else its title."""
+        """Return a value for display, with its unit or else its title."""
         return self.format(value) if self.unit else f"{self.title} {self.format(value)}"
 
     def plain(self, value: float) -> float | bool:
-        """Return a value as tables hold it."""
+        """Return a value as stored in tables."""
         return bool(value) if self.form == "flag" else value
 
     def is_beyond(self, value: float, threshold: float) -> bool:
-        """Tell whether a value is better than a threshold."""
+        """Return whether a value is better than a threshold."""
         return self.sign * value > self.sign * threshold
 
     def heading(self, statistic: Statistic) -> str:
-        """Return the heading of a column of a statistic, for people."""
+        """Return the column heading of a statistic, for display."""
         return f"{statistic} {self.title}" if self.form == "number" and not self.table else self.title

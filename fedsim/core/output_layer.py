@@ -1,4 +1,4 @@
-"""The linear layer whose outputs are the model's, found by the order in which the layers are registered."""
+"""Lookup of the output layer, by the order in which layers are registered."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from torch import nn
 
 
 def output_layer(model: nn.Module, classes: int | None = None) -> tuple[str, nn.Linear] | None:
-    """Return the linear layer that gives the model's outputs, with its name, or None.
+    """Return the linear layer that computes the model's outputs, with its name, or None.
 
-    Where the number of outputs is known, it is the last linear layer of that width: what is registered behind it, such
-    as a bottleneck or a second head of another width, does not hide it. Where it is not known, only the place tells: it
-    is the last module with parameters of its own, if that is linear.
+    If the number of outputs is known, it is the last linear layer of that width, even if other modules, such as a
+    bottleneck or a second head of another width, are registered after it. Otherwise it is the last module with
+    parameters of its own, if that is linear.
 
     Args:
-        model: whose layers are registered in the order in which they are called.
-        classes: number of the model's outputs, if it is known.
+        model: model whose layers are registered in call order.
+        classes: number of the model's outputs, if known.
     """
     if classes is None:
         return _last_owner(model)

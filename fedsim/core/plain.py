@@ -1,4 +1,4 @@
-"""Text from scenarios, records and other programs, made harmless for terminals, pages and spreadsheets."""
+"""Escaping of text from scenarios, records and other programs for terminals, pages and spreadsheets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _CONTROLS = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))
-_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # show text in another order than it is read
+_TURNS = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # bidirectional: change the display order
 _BYTES = 0x100
 _SHOWN = {code: f"\\x{code:02x}" if code < _BYTES else f"\\u{code:04x}" for code in (*_CONTROLS, *_TURNS)}
-_UNESCAPED = 0x7F  # from here on JSON may hold a control character as it is
+_UNESCAPED = 0x7F  # JSON allows unescaped control characters from here on
 _IN_JSON = {code: shown.replace("\\", r"\\") for code, shown in _SHOWN.items() if code >= _UNESCAPED}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 _SHORT = {r"\b": 0x08, r"\f": 0x0C, r"\r": 0x0D}
@@ -20,12 +20,12 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str) -> str:
-    """Return text whose control characters are written out; tabs and ends of lines stay."""
+    """Return text with escaped control characters, except tabs and newlines."""
     return text.translate(_SHOWN)
 
 
 def printable_json(content: bytes) -> str | bytes:
-    """Return JSON whose texts are printable once they are read; content that is no text is returned as it is."""
+    """Return JSON whose decoded strings are printable; content that is not UTF-8 is returned unchanged."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -40,7 +40,7 @@ def _written_out(escape: re.Match[str]) -> str:
 
 
 def csv_table(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return a table as CSV. No text in it is a formula to a spreadsheet: such text gets a leading apostrophe."""
+    """Return a table as CSV. Text that a spreadsheet would read as a formula gets a leading apostrophe."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([_cell(value) for value in row] for row in ([*columns], *rows))
@@ -62,5 +62,5 @@ def _is_number(text: str) -> bool:
 
 
 def slug(name: str) -> str:
-    """Return a name as a part of a file name."""
+    """Return a name as part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"

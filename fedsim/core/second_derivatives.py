@@ -1,4 +1,4 @@
-"""Layers whose gradient torch cannot differentiate again, which matching attacks and the ideal attacker need."""
+"""Replacement of layers without a second derivative, which matching attacks and the ideal attacker need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @final
 class ComposedHardsigmoid(nn.Module):
-    """relu6(x + 3) / 6, which is hardsigmoid: the same values and gradients, by operations with second derivatives."""
+    """relu6(x + 3) / 6, equal to hardsigmoid in value and gradient, but with a second derivative."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return values in [0, 1], of the same shape."""
@@ -20,7 +20,7 @@ class ComposedHardsigmoid(nn.Module):
 def allow_second_derivatives(model: nn.Module) -> nn.Module:
     """Replace each `Hardsigmoid` of a model in place, and return the model.
 
-    Calls of `torch.nn.functional.hardsigmoid` are not found.
+    Calls of `torch.nn.functional.hardsigmoid` are not replaced.
     """
     if isinstance(model, nn.Hardsigmoid):
         return ComposedHardsigmoid()

@@ -1,7 +1,6 @@
-"""Randomness is an argument: every generator is derived from (seed, purpose, round, client, step).
+"""Seeds and generators derived from (seed, purpose, round, client, step).
 
-Nothing here touches the global random state for good, so results do not depend on scheduling or on
-what ran before.
+No function changes the global random state permanently, so results do not depend on scheduling or on earlier calls.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ import torch
 _WORD = (1 << 32) - 1
 _HALF = 16
 _POOL = 4
-_FILLED = _POOL * _POOL  # hashes that fill and mix a pool; every further word takes one for each place
+_FILLED = _POOL * _POOL  # hashes that fill and mix a pool; each further word needs _POOL hashes
 _IN, _OUT = (0x43B0D7E5, 0x931E8875), (0x8B51F9DD, 0x58F38DED)
 
 Word = Any
-"""A 32-bit word as an int, or an array of them in 64 bits, with room for a product."""
+"""A 32-bit word as an int, or an array of words in 64 bits, which holds a product."""
 
 
 def derive(seed: int, purpose: str, *path: int) -> int:
-    """Return a 63-bit seed for one purpose at one place of a run.
+    """Return a 63-bit seed for one purpose at one point of a run.
 
     Args:
         seed: the scenario's seed.
-        purpose: what the randomness is for, for example ``"dropout"``.
-        path: round, client, step or any other non-negative coordinates, in a fixed order.
+        purpose: use of the random numbers, for example ``"dropout"``.
+        path: round, client, step or other non-negative coordinates, in a fixed order.
     """
     *before, last = (seed, _label(purpose), *path)
     if not 0 <= last <= _WORD or len(path) < _POOL - 1:
@@ -42,7 +41,7 @@ def derive(seed: int, purpose: str, *path: int) -> int:
 
 
 def generators(seed: int, purpose: str, paths: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
-    """Return `generator` of many places at once: coordinates below 2**32, the same number in each path."""
+    """Return `generator` for many paths at once: coordinates below 2**32, equally many in each path."""
     if not paths:
         return []
     shared = [word for number in (seed, _label(purpose)) for word in _words(number)]
@@ -58,10 +57,10 @@ def generator(seed: int, purpose: str, *path: int) -> torch.Generator:
 
 @contextmanager
 def isolate_randomness(seed: int) -> Generator[None]:
-    """Run foreign code that draws from torch's global CPU generator reproducibly, and leave no trace.
+    """Run third-party code that uses torch's global CPU generator reproducibly, and restore the generator.
 
-    Weight initialisation and user modules have no generator argument; inside this block the global
-    generator starts from `seed`, afterwards it is as it was.
+    Weight initialisation and user modules have no generator argument; inside this block the global generator starts
+    from `seed`, afterwards its state is restored.
     """
     _blocks.open()
     before = torch.random.get_rng_state()
@@ -74,12 +73,12 @@ def isolate_randomness(seed: int) -> Generator[None]:
 
 
 def count_isolated() -> tuple[int, int]:
-    """Return how many blocks of `isolate_randomness` are open, in any thread, and how many were opened so far."""
+    """Return how many blocks of `isolate_randomness` are open, in any thread, and how many were opened in total."""
     return _blocks.counted()
 
 
 class _Blocks:
-    """Counts the blocks of `isolate_randomness`: in one, the global generator's state says nothing about who drew."""
+    """Counts the blocks of `isolate_randomness`, inside which the global generator's state is uninformative."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -117,9 +116,9 @@ def _words(number: int) -> list[int]:
 
 
 def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
-    """Return the pool of NumPy's SeedSequence (O'Neill's seed_seq) of at least one word.
+    """Return the pool of NumPy's SeedSequence (O'Neill's seed_seq) for at least one word.
 
-    The class itself takes some fifty microseconds a seed, a good part of a small client's step.
+    SeedSequence itself takes about fifty microseconds per seed, a large part of a small client's step.
     """
     blank = words[0] ^ words[0]
     filled = [*words, blank, blank, blank][:_POOL]
@@ -138,19 +137,22 @@ def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
 
 @lru_cache(maxsize=256)
 def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Return `_pool` of numbers and how many words they have. It is kept: many steps differ only behind it."""
+    """Return `_pool` of numbers, and their number of words.
+
+    Cached, because many paths differ only in the last number.
+    """
     words = [word for number in numbers for word in _words(number)]
     return _pool(words), len(words)
 
 
 def _absorb(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
-    """Return the pool with one more word, number `index` from 0."""
+    """Return the pool after one more word, with index `index` from 0."""
     done = _FILLED + (index - _POOL) * _POOL
     return tuple([_mix(old, _hash(word, done + place, _IN)) for place, old in enumerate(pool)])
 
 
 def _seed(pool: tuple[Word, ...]) -> Word:
-    """Return the first 63 bits that the pool generates."""
+    """Return the first 63 bits generated by the pool."""
     low, high = _hash(pool[0], 0, _OUT), _hash(pool[1], 1, _OUT)
     return (high << 32 | low) >> 1
 
@@ -169,7 +171,7 @@ def _mix(word: Word, hashed: Word) -> Word:
 
 @cache
 def _constants(done: int, constants: tuple[int, int]) -> tuple[int, int]:
-    """Return what the hash after `done` others takes: its constant, and that of the next one."""
+    """Return the two constants of hash number `done`: its own, and that of the next hash."""
     start, factor = constants
     before = start * pow(factor, done, 1 << 32) & _WORD
     return before, before * factor & _WORD

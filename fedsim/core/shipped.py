@@ -1,4 +1,4 @@
-"""Files that other packages ship."""
+"""Files shipped in other packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PHOTOGRAPHS_INSTALL = "pip install 'fedsim-privacy[photographs]'"
 
 
 def shipped(package: str, file: str) -> Path | None:
-    """Return a file that a package ships, without importing the package, which is slow; None where it is missing."""
+    """Return the path of a file in a package, without importing the package, which is slow; None if missing."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / file
@@ -22,16 +22,16 @@ def shipped(package: str, file: str) -> Path | None:
 
 
 def needed(package: str, file: str, who: str, install: str) -> Path:
-    """Return a file that a package ships.
+    """Return the path of a file in a package.
 
     Args:
-        package: name to import.
-        file: path below it.
-        who: the package and what it holds, for the message.
-        install: the command that gets it.
+        package: import name.
+        file: relative path in the package.
+        who: the package and its content, for the message.
+        install: installation command.
 
     Raises:
-        MissingExtra: it is missing.
+        MissingExtra: the file is missing.
     """
     path = shipped(package, file)
     if path is None:
@@ -40,7 +40,7 @@ def needed(package: str, file: str, who: str, install: str) -> Path:
 
 
 def news_file() -> Path:
-    """Return the file with the reports of `lee-news`, one a line.
+    """Return the file with the reports of `lee-news`, one per line.
 
     Raises:
         MissingExtra: gensim is not installed.

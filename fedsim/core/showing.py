@@ -1,8 +1,8 @@
-"""What components and task drew for a step, shown to the layers of that step's forward pass.
+"""Draws of components and task in a step, made available to the layers of that step's forward pass.
 
-A layer that mixes the features of a batch needs the partners that were drawn with the labels. They are shown in the
-forward pass of a client's training step and nowhere else: in evaluation, and where an attacker runs the model, such a
-layer finds nothing and lets features pass.
+A layer that mixes the features of a batch needs the mixing partners drawn with the labels. They are available only in
+the forward pass of a client's training step: in evaluation, and when an attacker runs the model, such a layer finds no
+draws and passes features unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedsim.core.types import Draws
 
 
 class Showing:
-    """A context whose forward passes find these draws."""
+    """Context whose forward passes can read these draws."""
 
     def __init__(self, draws: Draws) -> None:
         self._draws = draws
@@ -30,7 +30,7 @@ class Showing:
 
 
 def shown() -> Draws:
-    """Return the draws of the present step by name; none outside of a client's step."""
+    """Return the draws of the current step by name; empty outside of a client's step."""
     return _SHOWN.get()
 
 

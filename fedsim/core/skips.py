@@ -1,4 +1,4 @@
-"""Where a U-Net's decoder takes up what its encoder stored: places that others find, watch and change."""
+"""Skip connections of U-Nets as modules, which can be located, observed and scaled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Skip(nn.Module):
-    """Puts a stored feature behind the feature that comes up, as channels. A U-Net has one for each of its skips."""
+    """Concatenates stored encoder features to decoder features along channels. A U-Net has one per skip connection."""
 
     def forward(self, up: Tensor, stored: Tensor) -> Tensor:
         """Return both, shape (B, C + S, ...)."""
@@ -18,18 +18,18 @@ class Skip(nn.Module):
 
 
 def skips_of(model: nn.Module) -> list[Skip]:
-    """Return the places of a model, in the order in which it holds them."""
+    """Return a model's skip connections, in registration order."""
     return [module for module in model.modules() if isinstance(module, Skip)]
 
 
 @contextmanager
 def scaled_skips(model: nn.Module, factor: Callable[[int, int], Tensor | float]) -> Iterator[None]:
-    """Multiply what a U-Net stored by a factor before it is taken up, and leave the model as it was afterwards.
+    """Multiply stored encoder features by a factor before the decoder uses them; the model is restored afterwards.
 
     Args:
-        model: its decoder takes up the lowest resolution first.
-        factor: of the number of a skip, from 0 for the one that is taken up first, and of how many there are; a number,
-            or one for each row of a batch.
+        model: U-Net whose decoder starts at the lowest resolution.
+        factor: maps the index of a skip (0 is used first by the decoder) and the number of skips to a scalar, or to one
+            value per row.
     """
     skips = skips_of(model)
     with ExitStack() as stack:

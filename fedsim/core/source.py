@@ -1,4 +1,4 @@
-"""Scenario files: which one a person means, and its text."""
+"""Scenario files: lookup by name or path, and reading."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import tomli_w
 
 from fedsim.core.errors import ScenarioError, nearest
 
-_LARGEST = 4 << 20  # bytes; a written scenario has thousands
-_DEEPEST = 50  # tables and lists in each other; a written scenario has five
+_LARGEST = 4 << 20  # bytes; a real scenario has thousands
+_DEEPEST = 50  # nesting of tables and lists; a real scenario has five levels
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMBER = re.compile(r"^\d+_")
 
 
 def shipped() -> Path:
-    """Return the folder of the scenarios that come with fedsim: inside an installed package, or beside a checkout."""
+    """Return the folder of the shipped scenarios: in an installed package, or in the checkout."""
     inside = _PACKAGE / "shipped"
     return inside if inside.is_dir() else _PACKAGE.parent / "scenarios"
 
 
 def list_scenarios() -> dict[str, Path]:
-    """Return the scenarios of the folder ``scenarios`` here and the shipped ones, by name; those here come first."""
+    """Return the scenarios of the local folder ``scenarios`` and the shipped scenarios, by name; local files win."""
     scenarios: dict[str, Path] = {}
     for folder in (Path("scenarios"), shipped()):
         for path in sorted(folder.glob("*.toml")):
@@ -40,10 +40,10 @@ def short_name(name: str) -> str:
 
 
 def find_source(given: Path) -> Path:
-    """Return the scenario file that a person means: a file, or a scenario's name, with or without its number.
+    """Return the scenario file for a path or a scenario's name, with or without its number.
 
     Raises:
-        ScenarioError: there is none of that name; the message gives the nearest one.
+        ScenarioError: there is no such scenario; the message suggests the nearest name.
     """
     if given.is_file() or given.suffix or given.name != str(given):
         return given
@@ -59,10 +59,10 @@ def find_source(given: Path) -> Path:
 
 
 def read_source(path: Path) -> bytes:
-    """Return what a scenario file holds.
+    """Return the content of a scenario file.
 
     Raises:
-        ScenarioError: it is missing, cannot be read, is no regular file, or is too large for a scenario.
+        ScenarioError: it is missing, unreadable, no regular file, or too large.
     """
     try:
         about = path.stat()
@@ -80,10 +80,10 @@ def read_source(path: Path) -> bytes:
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file; a byte-order mark, as some editors write it, is left out.
+    """Return the tables of a TOML file, ignoring a byte-order mark.
 
     Raises:
-        ScenarioError: it cannot be read, is not TOML, or nests too deeply; see `read_source`.
+        ScenarioError: it is unreadable, invalid TOML, or nested too deeply; see `read_source`.
     """
     try:
         tables = tomllib.loads(read_source(path).decode("utf-8-sig"))
@@ -103,7 +103,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def toml(scenario: Mapping[str, Any]) -> str:
-    """Return a scenario as TOML, which has no word for nothing: such keys are left out, and so take their default."""
+    """Return a scenario as TOML; None values are omitted, since TOML has no null, and take their default."""
     return tomli_w.dumps(_stated(scenario))
 
 
@@ -125,7 +125,7 @@ def _held(folder: Path) -> str:
 
 
 def _instead(missing: Path) -> str:
-    """Return what a path that leads nowhere may have meant: a shipped scenario, or the nearest file there."""
+    """Return a suggestion for a missing file: a shipped scenario, or the nearest file in its folder."""
     if missing.stem in list_scenarios():
         return f" fedsim has one of this name: use {missing.stem} without folder and ending."
     siblings = [str(path) for path in missing.parent.glob("*.toml")] if missing.parent.is_dir() else []

@@ -1,6 +1,6 @@
-"""What public statistics tell of the columns of a table: which of them are categories, and which value a guess means.
+"""Column types of tables from public statistics, and decoding of guessed categories.
 
-A category stands as one column for each of its values, of which exactly one is 1; 0 and 1 are the extremes of a column.
+A category has one column per value, of which exactly one is 1; 0 and 1 are the extremes of a column.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _SAME_SPREAD = 1e-4
 
 
 def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[int, ...], ...]:
-    """Return the columns of every category of a table, by the public mean and standard deviation of each column.
+    """Return the columns of each category of a table, from the public mean and standard deviation of each column.
 
-    A column of 0 and 1 has the variance m (1 - m). Neighbours of this kind whose means add up to 1 are one category.
+    A 0/1 column has variance m (1 - m). Adjacent columns of this kind whose means sum to 1 form one category.
     """
     is_flag = [abs(s * s - m * (1.0 - m)) <= _SAME_SPREAD * s * s for m, s in zip(mean, std, strict=True)]
     categories, start = list[tuple[int, ...]](), 0
@@ -32,7 +32,7 @@ def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[in
 
 
 def likeliest_values(rows: Tensor, spec: InputSpec) -> Tensor:
-    """Return normalised rows (..., C) whose categories have one value each, the likeliest; numbers stay as they are."""
+    """Return normalised rows (..., C) with each category set to its most likely value; numeric columns stay."""
     decided = rows.clone()
     for category in map(list, categories_of(spec.mean, spec.std)):
         mean, std = (rows.new_tensor([statistic[column] for column in category]) for statistic in (spec.mean, spec.std))

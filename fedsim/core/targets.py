@@ -1,4 +1,4 @@
-"""What a user names to be audited, looked up before anything that takes long is imported."""
+"""Lookup of an audit target, before slow imports."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from fedsim.core.errors import FedsimError
 
 
 class Target(NamedTuple):
-    """A function of a module, which is named as Python does or by its file."""
+    """A function of a module, named by import path or by file."""
 
     module: str
     attribute: str
 
     @property
     def file(self) -> Path | None:
-        """The file, where one is named."""
+        """The file, if the module is named by file."""
         return Path(self.module) if self.module.endswith(".py") else None
 
 
 def find(target: str) -> Target | Path:
-    """Return the function that ``package.module:name`` or ``folder/file.py:name`` names, or a Flower app's path.
+    """Return the function named by ``package.module:name`` or ``folder/file.py:name``, or a Flower app's path.
 
-    Nothing is imported: a package that there is may still have no such module.
+    Nothing is imported: an existing package may still lack the module.
 
     Raises:
-        FedsimError: the text names nothing, or there is no such file or package.
+        FedsimError: the text has another format, or there is no such file or package.
     """
     if ":" not in target and (Path(target).is_dir() or target.endswith(".fab")):
         return Path(target)

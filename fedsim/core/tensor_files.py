@@ -1,4 +1,4 @@
-"""Tensors by name in files that somebody else wrote; nothing in a file is run."""
+"""Loading of named tensors from third-party files, without running code from them."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def _tensor_of(array: np.ndarray) -> Tensor:
 
 
 def read_saved(path: Path) -> Any:
-    """Return what `torch.save` wrote, if that is made of tensors, numbers and words.
+    """Return an object saved by `torch.save`, if it consists of tensors, numbers and strings.
 
     Raises:
-        FedsimError: there is no such file, or it holds something else.
+        FedsimError: the file is missing or contains other objects.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
+        with warnings.catch_warnings(action="ignore"):  # torch warns about pickles before it refuses them
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own words advise to run the file
+    except pickle.UnpicklingError as error:  # torch's own message advises to run the file
         raise FedsimError(
             f"{path} is no file of weights, or holds more than tensors, which could run code, so it was not opened. "
             "Write it with torch.save(model.state_dict(), path)."

@@ -1,4 +1,4 @@
-"""An update as one flat vector: what travels, what servers add up, what secure aggregation masks."""
+"""Flatten an update into the vector that is sent, summed and masked by secure aggregation."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class _Part:
 
 
 class Layout:
-    """Names and shapes of what an update of one model carries: trainable parameters, then floating-point buffers.
+    """Names and shapes of the tensors in a model's update: trainable parameters, then floating-point buffers.
 
     Attributes:
         buffers: names of the buffers.
-        parameters: number of trainable values, the first of the vector.
+        parameters: number of trainable values, which come first in the vector.
         size: length of the vector.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the order of the model's parameters and of its state dict."""
+        """Store the order of the model's parameters and of its state dict."""
         stored = model.state_dict()
         trainable = [_Part(name, p.shape, p.dtype) for name, p in model.named_parameters() if p.requires_grad]
         others = [
@@ -50,7 +50,7 @@ class Layout:
         return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
     def named(self, vector: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return (trainable tensors, buffers) by name: the inverse of `flat`, bit by bit."""
+        """Return (trainable tensors, buffers) by name: the bitwise inverse of `flat`."""
         pieces = vector.split(self._lengths)
         tensors = {p.name: piece.view(p.shape).to(p.dtype) for p, piece in zip(self._parts, pieces, strict=True)}
         return tensors, {name: tensors.pop(name) for name in self.buffers}

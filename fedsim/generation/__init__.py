@@ -1,4 +1,4 @@
-"""Runs generations: the loop, what ends a text, batches, streams and traces; and reads hidden states with probes."""
+"""Generation with trained models: the loop, stopping criteria, batches, streams, traces, mitigations, and probes."""
 
 from fedsim.generation.driver import Piece, generate, sample, stream
 from fedsim.generation.probing import hidden_states, probe

@@ -1,4 +1,4 @@
-"""The front door of the driver: checks what is asked, forms batches, and hands out pieces as they are made."""
+"""Entry points of generation: input checks, batching, and streaming of pieces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class _Plan:
-    """Rows that begin, and those that cannot."""
+    """Rows to generate, and results of refused rows."""
 
     rows: list[RowState]
     refused: list[Piece]
@@ -40,26 +40,26 @@ def stream(
     cuts: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
 ) -> Iterator[Piece]:
-    """Return an iterator over what is written, piece by piece; a row's last piece holds all that it came to.
+    """Return an iterator over the pieces of generated text; a row's last piece contains its whole result.
 
-    A prompt that is empty, fills the context or holds a token that the model does not know, or scores that are no
-    numbers, end a row with a reason; the other rows go on. The results of a row depend on its prompt and generator, and
-    not on what is asked beside it: but for the rounding of the model's own sums, which may differ with the shape of a
-    batch.
+    A row fails with a reason if its prompt is empty, fills the context or contains an unknown token, or if scores are
+    not finite; the other rows continue. A row's result depends only on its prompt and generator, not on other rows,
+    except for rounding differences of the model between batch shapes.
 
     Args:
-        decoder: writes the text, or fills it in.
-        model: tokens (B, T) to scores of the next token (B, T, V), or of the token at each place. It is left as it was.
+        decoder: decoder or unmasker.
+        model: maps tokens (B, T) to scores of the next token (B, T, V), or of the token at each position. It is
+            restored.
         condition: the prompts.
-        limits: what ends a text.
-        generators: the randomness of each row.
-        at_once: rows that are written together; one by one where something is read inside the model.
-        cuts: names of modules whose outputs are kept, which an observer between layers would see.
-        tokenizer: of the model, for decoders that read what they write as text.
+        limits: stopping criteria.
+        generators: random source of each row.
+        at_once: maximum batch size; with `cuts` or token reducers rows run singly.
+        cuts: names of modules whose outputs are recorded for an observer between layers.
+        tokenizer: the model's tokenizer, for decoders that need text.
 
     Raises:
-        FedsimError: the decoder does not run on this model, not one generator of its own for each row, or no module of
-            such a name.
+        FedsimError: the decoder does not support this model, the rows do not have one separate generator each, or a cut
+            names no module.
     """
     _check(decoder, model, condition, generators, cuts)
     plan = _plan(condition, limits, generators, _known(model), fills_in=isinstance(decoder, Unmasker))
@@ -79,7 +79,7 @@ def generate(
     tokenizer: Tokenizer | None = None,
     on_piece: Callable[[Piece], None] = lambda _piece: None,
 ) -> list[Generated]:
-    """Return what each row came to; see `stream`. `on_piece` is called with every piece as it is made."""
+    """Return the result of each row; see `stream`. `on_piece` is called with each piece when it is generated."""
     options: dict[str, Any] = {"at_once": at_once, "cuts": cuts, "tokenizer": tokenizer}
     pieces = stream(decoder, model, condition, limits, generators, **options)
     return _collect(pieces, len(condition), on_piece)
@@ -95,11 +95,11 @@ def sample(
     at_once: int = _AT_ONCE,
     cuts: Sequence[str] = (),
 ) -> list[Generated]:
-    """Return a sample of a shape for each row; the arguments are those of `stream`.
+    """Return a sample of the given shape for each row; other arguments as in `stream`.
 
     Raises:
-        FedsimError: the sampler does not run on this model, not one generator of its own for each row, or no module of
-            such a name.
+        FedsimError: the sampler does not support this model, the rows do not have one separate generator each, or a cut
+            names no module.
     """
     _check(sampler, model, condition, generators, cuts)
     rows = [RowState(number, generator) for number, generator in enumerate(generators)]
@@ -134,7 +134,7 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
 
 
 def _known(model: nn.Module) -> int | None:
-    """Return how many tokens a model knows: what it says, or the rows of its first embedding; None without any."""
+    """Return the model's vocabulary size: its own statement, or the rows of its first embedding; None without one."""
     if can_read_images(model):
         return model.visual.vocabulary
     return next((module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)), None)
@@ -182,7 +182,7 @@ def _refusal(number: int, prompt: Sequence[int], limits: Limits, known: int | No
 
 
 def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
-    """Return how many rows share a batch: one where something inside the model is to be told apart by row."""
+    """Return the batch size: 1 if cuts or token reducers are recorded, because records must be separable by row."""
     return 1 if cuts or reducing_places(model) else max(1, at_once)
 
 

@@ -1,4 +1,4 @@
-"""What ends a text: a stop token, the number of tokens asked for, or the end of the context."""
+"""Stopping criteria of a text: stop token, maximum number of new tokens, or end of the context."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fedsim.core.types import Ending, Limits
 
 
 class Ended(NamedTuple):
-    """The tokens of a step that count, and what ended the text in it, if anything did."""
+    """Tokens of a step that belong to the text, and the criterion that ended the text, or None."""
 
     tokens: tuple[int, ...]
     ending: Ending | None
 
 
 def cut(new: Sequence[int], written: int, length: int, limits: Limits) -> Ended:
-    """Return the new tokens up to what ends the text first; a stop token counts, and is the last one.
+    """Return the new tokens up to the first stopping criterion; a stop token is included as the last token.
 
     Args:
         new: tokens of a step.
-        written: tokens behind the prompt before it.
-        length: tokens of prompt and text before it.
-        limits: of the text.
+        written: number of generated tokens before the step.
+        length: number of tokens of prompt and text before the step.
+        limits: stopping criteria.
     """
     left = limits.max_new_tokens - written
     room = left if limits.context is None else min(left, limits.context - length)

@@ -1,4 +1,4 @@
-"""The loop over the steps of rows that are generated together, and the traces it writes."""
+"""Generation loop for a batch of rows, which records their traces."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FoundT = TypeVar("FoundT")
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens that a row gained in a step, and on its last one all that it came to.
+    """New tokens of a row in a step; the last piece of a row also has its whole result.
 
     Attributes:
-        row: its number among those asked for.
-        tokens: new ones.
+        row: index of the row in the request.
+        tokens: new tokens.
         generated: None until the row has ended.
-        places: of a text that is filled in, where each new token stands behind the prompt; else none.
+        places: for unmasking, the position after the prompt of each new token; else empty.
     """
 
     row: int
@@ -42,14 +42,14 @@ class Piece:
 
 @dataclass
 class RowState:
-    """What the loop keeps of one row.
+    """The loop's state of a row.
 
     Attributes:
-        number: among those asked for.
-        generator: its randomness.
-        seen: tokens of its state that were handed out or belong to the prompt.
-        text: of one that is filled in, prompt and answer as they stand.
-        masked: of the same, the places that are masked.
+        number: index of the row in the request.
+        generator: random source of the row.
+        seen: number of tokens of the state that belong to the prompt or were already emitted.
+        text: for unmasking, current prompt and answer.
+        masked: for unmasking, the masked positions.
     """
 
     number: int
@@ -68,7 +68,7 @@ class RowState:
     reason: str = ""
 
     def generate(self, ending: Ending) -> Generated:
-        """Return what the row came to."""
+        """Return the row's result."""
         return Generated(
             trace=Trace(tuple(self.counts), tuple(self.events), tuple(self.places)),
             ending=ending,
@@ -81,14 +81,14 @@ class RowState:
 
 
 class Loop:
-    """Rows that are generated together. One use.
+    """Generates a batch of rows. Single use.
 
     Args:
-        method: takes the steps.
-        model: what it reads.
-        rows: at least one; a single one where something is read inside the model.
-        context: what is told to every step; the loop fills in the generators.
-        cuts: names of modules whose outputs are kept.
+        method: decoder, sampler or unmasker.
+        model: the model.
+        rows: at least one; exactly one if cuts or token reducers are recorded.
+        context: inputs of each step; the loop fills in the generators.
+        cuts: names of modules whose outputs are recorded.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Loop:
     ) -> None:
         self._method, self._model, self._rows = method, model, rows
         self._context, self._cuts = context, cuts
-        # Asked once: to walk through a large model takes a share of a step.
+        # Collected once: walking through a large model takes a noticeable part of a step.
         self._modules, self._reduces = list(model.modules()), bool(reducing_places(model))
         self._pieces: list[Piece] = []
         self._at_start, self._start_seconds = Inside(), 0.0
 
     def run(self, condition: Condition) -> Iterator[Piece]:
-        """Yield what the rows come to, in the order in which it is made."""
+        """Yield the pieces of the rows in the order in which they are generated."""
         begin = time.perf_counter()
         with reading_inside(self._model, self._cuts, self._reduces) as self._at_start:
             state: State | None = self._ask(self._method.start, condition)
@@ -126,7 +126,7 @@ class Loop:
         yield from self._hand_out()
 
     def _step(self, state: State) -> State | None:
-        """Take a step; the first one counts what the start took too."""
+        """Run a step; the time and records of `start` are added to the first step."""
         begin = time.perf_counter()
         with reading_inside(self._model, self._cuts, self._reduces) as inside:
             answer = self._ask(self._method.step, state)
@@ -151,7 +151,7 @@ class Loop:
         return after
 
     def _take_places(self, row: RowState, new: tuple[int, ...], still: tuple[int, ...]) -> None:
-        """Take what the step wrote at masked places of a row, of which some are masked still."""
+        """Store the tokens that a step wrote at masked positions of a row, and check that it changed no others."""
         written = sorted(set(row.masked) - set(still))
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
         if not set(still) <= set(row.masked) or list(new) != stands:
@@ -175,7 +175,7 @@ class Loop:
             self._pieces.append(Piece(row.number, tokens, places=row.places[-1]))
 
     def _take(self, row: RowState, state: Writing | Sampling, place: int) -> None:
-        """Take what the step made of a row out of the state."""
+        """Store a row's new tokens or sample from the state."""
         if isinstance(state, Sampling):
             row.x = state.x[place].clone()
             row.counts.append(0)
@@ -199,7 +199,7 @@ class Loop:
                 row.ending = "finished"
 
     def _without_ended(self, what: WhatT) -> WhatT:
-        """Let the rows that have ended leave, and return what is left."""
+        """Emit the results of ended rows, and return the state or condition of the remaining ones."""
         places = [place for place, row in enumerate(self._rows) if row.ending is None]
         if len(places) == len(self._rows):
             return what
@@ -214,7 +214,7 @@ class Loop:
         yield from pieces
 
     def _ask(self, act: Callable[[nn.Module, WhatT, GenerationContext], FoundT], what: WhatT) -> FoundT | None:
-        """Return what the method makes of the rows; those that it cannot go on with leave, and it is asked again."""
+        """Call `start` or `step`; rows named by `CannotContinue` fail, and the call is repeated for the others."""
         while self._rows:
             generators = tuple(row.generator for row in self._rows)
             states = [generator.get_state() for generator in generators]

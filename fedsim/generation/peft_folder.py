@@ -1,4 +1,4 @@
-"""A low-rank adapter as package peft saves it, beside the layers of a model; no code of its own is run."""
+"""Loader of a low-rank adapter saved by package peft; it runs no code from the folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _PATTERNS = ("rank_pattern", "alpha_pattern")
 
 
 def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
-    """Return a model with the adapter of a folder, which `fedsim.components.core.low_rank` can take off again.
+    """Return a model with the adapter of a folder, which `fedsim.components.core.low_rank` can remove again.
 
     Args:
-        model: what the adapter was trained on, in evaluation mode; it is changed.
-        folder: with adapter_config.json and adapter_model.safetensors.
+        model: model that the adapter was trained on, in evaluation mode; it is changed.
+        folder: contains adapter_config.json and adapter_model.safetensors.
 
     Raises:
         MissingExtra: safetensors is not installed.
-        FedsimError: the folder holds no adapter of kind LoRA alone, or the adapter is of another model.
+        FedsimError: the folder contains no plain LoRA adapter, or the adapter of another model.
     """
     settings, factors = _settings(folder), _factors(folder)
     layers = {layer: _layer_of(model, layer, folder) for layer, _ in factors}
@@ -68,7 +68,7 @@ def _settings(folder: Path) -> Mapping[str, Any]:
 
 
 def _factors(folder: Path) -> dict[tuple[str, str], Tensor]:
-    """Return A and B of each layer, by its name and the side."""
+    """Return the factors A and B of each layer, by layer name and side."""
     try:
         from safetensors.torch import load_file  # noqa: PLC0415 - an extra
     except ImportError:
@@ -91,7 +91,7 @@ def _factors(folder: Path) -> dict[tuple[str, str], Tensor]:
 
 
 def _layer_of(model: nn.Module, layer: str, folder: Path) -> str:
-    """Return the name that a layer has in the model, where the package's model may be a part."""
+    """Return the name of a layer in the model, in which peft's model may be a submodule."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     matching = [name for name in layers if name == layer or name.endswith(f".{layer}")]
     if len(matching) == 1:

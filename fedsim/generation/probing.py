@@ -1,4 +1,4 @@
-"""Runs probes: reads the hidden states of a layer, has a probe learn from some and tell the others."""
+"""Probing: extract the hidden states of a layer, fit a probe on known inputs, and predict the classes of others."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fedsim.core.past import KeyValues, stack_of
 from fedsim.generation.reading import evaluating
 
 _AT_ONCE = 64
-_TEXTS_AT_ONCE = 16  # states of all layers of many long texts would fill the memory
+_TEXTS_AT_ONCE = 16  # limits memory: states of all layers of many long texts are large
 
 
 def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
-    """Return what a layer returns for each input, detached, shape (N, ...). The model is left as it was.
+    """Return a layer's outputs for each input, detached, shape (N, ...). The model is restored.
 
     Args:
-        model: reads the inputs.
-        layer: name of a module that the model calls once in a forward pass, and that returns a tensor (N, ...).
+        model: the model.
+        layer: name of a module that is called once per forward pass and returns a tensor (N, ...).
         inputs: shape (N, ...).
 
     Raises:
-        FedsimError: there is no such layer, or it is not called once.
+        FedsimError: there is no such layer, or it is not called exactly once.
     """
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
@@ -45,17 +45,17 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
 
 
 def layer_states(model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
-    """Yield what layers of a language model return for some texts after the other, shape (layers, B, T, width).
+    """Yield outputs of layers of a language model, text batch by text batch, shape (layers, B, T, width).
 
-    The model is left as it was. A place's state has read the tokens up to it, whatever stands behind.
+    The model is restored. A position's state depends only on the tokens up to it.
 
     Args:
-        model: a language model whose layers can be run one by one.
+        model: language model whose layers can be run individually.
         inputs: tokens (N, T).
-        layers: numbers from 0, rising.
+        layers: layer indices from 0, ascending.
 
     Raises:
-        NotApplicable: the model's layers are not known.
+        NotApplicable: the model's layers are unknown.
     """
     stack = stack_of(model)
     if stack is None:
@@ -82,21 +82,21 @@ def probe(
     unknown: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the probability of each class for each asked input, shape (N, K).
+    """Return the probability of each class for each unknown input, shape (N, K).
 
-    Hidden states of several tokens are averaged over all but the first and the last dimension.
+    Hidden states are averaged over all dimensions but the first and the last.
 
     Args:
         method: the probe.
-        model: whose hidden states are read.
-        layer: see `hidden_states`.
-        known: inputs, and the class of each, to learn from.
-        unknown: inputs to tell.
-        generator: the probe's randomness.
+        model: provides the hidden states.
+        layer: as in `hidden_states`.
+        known: inputs with their classes, for fitting.
+        unknown: inputs to classify.
+        generator: random source of the probe.
 
     Raises:
         NotApplicable: the states or labels do not suit the probe.
-        FedsimError: see `hidden_states`.
+        FedsimError: as in `hidden_states`.
     """
     inputs, labels = known
     learned = method.fit(_vectors(hidden_states(model, layer, inputs)), labels, generator)

@@ -1,4 +1,4 @@
-"""How a model is read: in evaluation mode, without gradients, and left as it was."""
+"""Evaluation of a model: evaluation mode, no gradients, recorded internals, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fedsim.core.types import Activations
 
 @dataclass
 class Inside:
-    """What was read inside the model: kept tokens by place, a tuple for each pass, and what modules returned."""
+    """Records of a model's internals: kept tokens by module, a tuple per pass, and outputs of modules."""
 
     kept: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
     activations: Activations = ()
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many tokens each place kept in all passes."""
+        """Number of tokens that each module kept, summed over passes."""
         return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept.items()}
 
     def followed_by(self, other: Inside) -> Inside:
-        """Return what was read in both."""
+        """Return the records of both in sequence."""
         kept = {place: [*passes, *other.kept.get(place, ())] for place, passes in self.kept.items()}
         return Inside({**other.kept, **kept}, (*self.activations, *other.activations))
 
 
 @contextmanager
 def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put all modules of a model into evaluation mode without gradients, and each back into its own."""
+    """Set all modules to evaluation mode without gradients; restore each module's mode afterwards."""
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False
@@ -48,7 +48,7 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def reading_inside(model: nn.Module, cuts: Sequence[str], reduces: bool) -> Iterator[Inside]:
-    """Collect what modules named in `cuts` return, and what token reducers keep; complete behind the context."""
+    """Record outputs of the modules in `cuts` and the tokens kept by reducers; complete after the context."""
     inside = Inside()
     seen: list[tuple[str, Tensor]] = []
     with ExitStack() as stack:

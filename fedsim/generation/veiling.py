@@ -1,4 +1,4 @@
-"""Hides the traces of generations behind a mitigation."""
+"""Application of a mitigation to the traces of generations."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fedsim.core.types import Generated
 
 
 def veil(mitigation: Mitigation[Any], texts: Sequence[Generated], generator: torch.Generator) -> list[Generated]:
-    """Return the texts with the traces that a mitigation lets others see; no seconds, for those are not simulated.
+    """Return the texts with the traces that a mitigation leaves observable; without seconds, which are not simulated.
 
     Args:
         mitigation: changes the traces.
-        texts: all that an observer may compare.
-        generator: the mitigation's randomness.
+        texts: all texts that an observer may compare.
+        generator: random source of the mitigation.
     """
     traces = mitigation.veil([text.trace for text in texts], generator)
     return [replace(text, trace=trace, seconds=()) for text, trace in zip(texts, traces, strict=True)]

@@ -1,4 +1,4 @@
-"""A model with its tokenizer, ready to write: by a name, or from a checkpoint's folder."""
+"""Loader of a language model with its tokenizer, by registered name or from a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fedsim.generation.peft_folder import with_adapter
 
 @dataclass(frozen=True)
 class Writer:
-    """What writes.
+    """A language model with its tokenizer.
 
     Attributes:
         model: in evaluation mode.
-        tokenizer: of its tokens.
-        context: tokens that it reads; None where it sets no limit.
+        tokenizer: the model's tokenizer.
+        context: maximum number of tokens; None without a limit.
     """
 
     model: nn.Module
@@ -32,10 +32,10 @@ class Writer:
     context: int | None
 
     def passes(self, trace: Trace) -> float:
-        """Return how many full forward passes a generation took.
+        """Return the number of equivalent full forward passes of a generation.
 
-        That is the layers that ran over all layers; where no layers were counted, the rows that were read; else steps.
-        The output layer is no part of it.
+        Layers run divided by the model's layers; without a count of layers, the rows processed; else the steps. The
+        output layer is not counted.
         """
         series, stack = trace.series(), stack_of(self.model)
         if "layers" in series:
@@ -44,17 +44,18 @@ class Writer:
 
 
 def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapter: Path | None = None) -> Writer:
-    """Load a model that writes.
+    """Load a language model for generation.
 
     Args:
-        model: a folder with a Hugging Face checkpoint, or a model's name. All but `smollm2-135m` come without training.
-        tokenizer: folder of another tokenizer than the model's own.
-        seed: of weights that are not trained.
+        model: folder of a Hugging Face checkpoint, or a model's name. All named models but `smollm2-135m` are
+            untrained.
+        tokenizer: folder of a tokenizer that replaces the model's own.
+        seed: seed of untrained weights.
         adapter: folder of a low-rank adapter of package peft.
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: there is no such model, or tokenizer or adapter belong to another one.
+        FedsimError: there is no such model, or tokenizer or adapter belong to another model.
     """
     folder = checkpoints.smollm2() if model == checkpoints.SMOLLM2 else Path(model)
     if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) > 1):
@@ -79,7 +80,7 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapte
 
 
 def _built(model: Path | str, vocabulary: int) -> nn.Module:
-    if isinstance(model, Path):  # of one token, so that the checkpoint alone says how many it has
+    if isinstance(model, Path):  # placeholder vocabulary of 1: the checkpoint contains the size
         spec = InputSpec((1,), 1, (), (), vocabulary=1)
         method, settings = registry.get("model", "hugging-face"), {"path": model}
     else:
@@ -89,7 +90,7 @@ def _built(model: Path | str, vocabulary: int) -> nn.Module:
 
 
 def words(tokenizer: Tokenizer, pieces: Iterator[Sequence[int]]) -> Iterator[str]:
-    """Yield text as tokens come; half a letter waits for its other half."""
+    """Yield decoded text piece by piece; an incomplete UTF-8 character is held back until it is complete."""
     tokens: list[int] = []
     shown = ""
     for piece in pieces:

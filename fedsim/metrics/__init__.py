@@ -1,1 +1,1 @@
-"""Where truth and guess meet."""
+"""Metrics: comparisons of guesses with the ground truth, with confidence intervals."""

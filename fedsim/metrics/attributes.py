@@ -1,6 +1,6 @@
-"""How often an attribute was read: each value counts alike, however frequent it is.
+"""Accuracy of attribute inference, averaged over attribute values (balanced accuracy).
 
-So who always names the commonest value reads no more than who guesses.
+So an attacker that always names the most frequent value scores no higher than a random guess.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsim.core.registry import metric
 from fedsim.record import Interval
 
-_FEWEST = 3  # clients; fewer say nothing of how clients differ
+_FEWEST = 3  # minimum number of clients for an interval
 
 
 @metric(
@@ -32,15 +32,15 @@ def share_read(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """Return the mean over values of the share of updates that were read right; n is the number of updates.
+    """Return the mean over values of the share of updates inferred correctly; n is the number of updates.
 
     The interval is a percentile bootstrap over clients, since updates of one client share its data; it has no bounds
-    below three clients. Values that a resample lacks are left out of its mean.
+    below three clients. A value missing in a resample is excluded from its mean.
 
     Args:
-        right: how often the value of each update was read, shares (N,).
-        truth: its value, shape (N,).
-        clients: who sent it, shape (N,).
+        right: correctness of each update's inferred value, shares (N,).
+        truth: true values, shape (N,).
+        clients: client of each update, shape (N,).
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
         resamples: number of bootstrap resamples.
@@ -64,6 +64,6 @@ def share_read(
 
 
 def _mean(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Return the mean over the values that occur of the share that was right."""
+    """Return the mean of the accuracy over the values that occur."""
     occurs = totals > 0
     return np.where(occurs, hits / np.maximum(totals, 1), 0.0).sum(-1) / occurs.sum(-1)

@@ -1,7 +1,7 @@
-"""How many cells of a table a guess has right, beside the rows of other people, matched to it in the same way.
+"""Share of correct cells of guessed table rows, against a baseline of other people's rows matched in the same way.
 
-Matching flatters every guess: among as many rows of strangers as a batch has, one is near to each of its rows. What an
-attack has right beyond that it learned from the update.
+Matching inflates the score of each guess: among as many other rows as a batch has, some row is similar to each of its
+    rows. Correct cells beyond the baseline are information from the update.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedsim.core import registry
 from fedsim.metrics.image import match
 from fedsim.metrics.table import Columns, right_cells
 
-_GROUPS = 10  # of strangers: their mean then varies less than what a batch of the same size has right
+_GROUPS = 10  # groups of other rows; their mean then varies less than the score of one batch
 
 
 @registry.metric(
@@ -29,7 +29,7 @@ _GROUPS = 10  # of strangers: their mean then varies less than what a batch of t
     noun="row",
 )
 def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return the share of cells of a row (C,) that are right."""
+    """Return the share of correct cells of a row (C,)."""
     return float(right_cells(guess, original, columns).double().mean())
 
 
@@ -45,7 +45,7 @@ def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     noun="row",
 )
 def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return the mean `cells_right` of rows of strangers (G, C), one of each group, beside a row (C,)."""
+    """Return the mean `cells_right` of other people's rows (G, C), one per group, for a row (C,)."""
     return float(right_cells(others, original, columns).double().mean())
 
 
@@ -61,16 +61,16 @@ def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float
     noun="row",
 )
 def row_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return the share of rows of strangers (G, C), one of each group, that are a row (C,)."""
+    """Return the share of other people's rows (G, C), one per group, that equal a row (C,) in all cells."""
     return float(right_cells(others, original, columns).all(-1).double().mean())
 
 
 def matched_strangers(originals: Tensor, people: Tensor) -> Tensor:
-    """Return for each row (B, C) the row of every group of B strangers that is matched to it, shape (G, B, C).
+    """Return for each row (B, C) the matched row of each group of B other rows, shape (G, B, C).
 
     Args:
         originals: the batch.
-        people: strangers (N, C), from whom up to ten groups are taken; fewer than B of them make none.
+        people: other people's rows (N, C), split into up to ten groups; fewer than B rows give no group.
     """
     size = len(originals)
     groups = people[: size * min(_GROUPS, len(people) // size)].view(-1, *originals.shape)

@@ -1,7 +1,7 @@
 """Estimates over several runs, and comparisons of two settings on the same victims.
 
-The images of a victim succeed or fail together, and the victims of a seed share its weights. So resamples draw seeds,
-and victims within each seed.
+Examples of a victim are dependent, and victims of a seed share its weights. So resamples draw seeds, and victims within
+each seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedsim.record import Interval
 
 Item = TypeVar("Item")
 Nested = Sequence[Sequence[float]]
-"""One sequence a seed with one value a victim, the mean over its images."""
+"""One sequence per seed, with one value per victim: the mean over its images."""
 
 _LEAST_FOR_BOOTSTRAP = 3
 _LARGEST_EXACT = 12
@@ -28,7 +28,7 @@ def nested_mean(
 ) -> Interval:
     """Return the mean over all victims with a percentile interval of the two-stage bootstrap; n counts victims.
 
-    With one seed only victims are drawn. Below 3 victims there are no bounds.
+    With one seed only victims are resampled. Below 3 victims there are no bounds.
 
     Raises:
         ValueError: there is no victim.
@@ -56,7 +56,8 @@ def nested_rate(
 ) -> Interval:
     """Return a success rate over all victims, with the wider of Wilson's interval and the two-stage bootstrap.
 
-    Wilson is meaningful at 0 and 1, where a bootstrap has no width; the bootstrap sees that seeds differ.
+    Wilson's interval is meaningful at 0 and 1, where a bootstrap has zero width; the bootstrap includes the variance
+    between seeds.
     """
     interval = nested_mean(shares, generator, confidence, resamples)
     exact = wilson(min(max(interval.value, 0.0), 1.0) * interval.n, interval.n, confidence)
@@ -68,9 +69,9 @@ def nested_rate(
 def mean_over_seeds(
     values: Sequence[float], confidence: float = 0.95, limits: tuple[float | None, float | None] = (None, None)
 ) -> Interval:
-    """Return the mean of one value a seed with Student's interval; a single seed has no bounds.
+    """Return the mean of one value per seed with Student's interval; a single seed has no bounds.
 
-    The interval ends at `limits`, the least and the most that a value can be; None where there is no such limit.
+    The interval is clipped to `limits`, the smallest and largest possible value; None for no limit.
 
     Raises:
         ValueError: there is no value.
@@ -91,7 +92,7 @@ def mean_over_seeds(
 def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, flips: int = 9999) -> float:
     """Return the two-sided p-value of the paired permutation test that the differences have mean 0.
 
-    Under the hypothesis each pair could as well have come the other way round. Exact up to 12 pairs that differ.
+    Under the null hypothesis the sign of each difference is random. Exact up to 12 nonzero differences.
     """
     nonzero = np.asarray([d for d in differences if d != 0.0], dtype=float)
     if not len(nonzero):
@@ -105,7 +106,7 @@ def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, fl
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number by Holm's step-down rule, in the order given."""
+    """Return p-values after Holm's step-down correction, in the given order."""
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, least = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -115,10 +116,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def frontier(items: Sequence[Item], place: Callable[[Item], tuple[float, float]]) -> list[Item]:
-    """Return the items that none beats, from the greatest gain on; their risks fall.
+    """Return the Pareto-optimal items, in descending order of gain; their risks decrease.
 
     Args:
-        items: to choose among.
+        items: candidates.
         place: gain and risk of an item; more gain and less risk are better.
     """
 
@@ -134,11 +135,11 @@ def frontier(items: Sequence[Item], place: Callable[[Item], tuple[float, float]]
 
 
 Victims = Mapping[tuple[int, int, int], float]
-"""(seed, round, client) to the share of its images that were recovered."""
+"""Maps (seed, round, client) to the share of its recovered images."""
 
 
 def pair(treated: Victims, control: Victims) -> list[list[float]]:
-    """Return the differences, treated minus control, of the victims that both have, seed by seed."""
+    """Return the differences, treated minus control, of the common victims, by seed."""
     seeds: dict[int, list[float]] = {}
     for key in sorted(treated.keys() & control.keys()):
         seeds.setdefault(key[0], []).append(treated[key] - control[key])

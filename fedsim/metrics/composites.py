@@ -1,8 +1,8 @@
-"""How close a guess is to what the model really saw, where a client trained on composites of its images.
+"""Scores against the composites that a client trained on, and against their visible parts.
 
-A composite (CutMix) is made of pixels of two images, so an exact attack returns it and not an original: PSNR against
-the original alone would call that a failure. What counts for a record's owner is how much of it is seen, and how
-sharply; an attack may return composites or put originals together, and the better reading counts.
+A composite (CutMix) consists of pixels of two images, so an exact attack returns the composite and not an original, and
+a low PSNR to the original would suggest failure. For a record's owner the visible share and its quality matter. An
+attack may return composites or reassembled originals; the better score counts.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _WORST_SSIM = -1.0
 class _Sighting(NamedTuple):
     example: int
     step: int
-    place: int  # of the composite in its batch
-    region: Tensor  # (H, W), boolean
+    place: int  # position of the composite in its batch
+    region: Tensor  # mask (H, W), boolean
 
 
 @registry.metric(
@@ -48,7 +48,7 @@ class _Sighting(NamedTuple):
     table=_TABLE,
 )
 def psnr_trained(shown: Tensor, trained: Tensor) -> Tensor:
-    """Return the PSNR of each guess to what was trained on, in dB, shape (B,); the lowest where it is missing."""
+    """Return the PSNR of each guess to the composite, in dB, shape (B,); the worst value for a missing guess."""
     return psnr(shown, trained).nan_to_num(nan=_WORST_PSNR)
 
 
@@ -65,7 +65,7 @@ def psnr_trained(shown: Tensor, trained: Tensor) -> Tensor:
     table=_TABLE,
 )
 def ssim_trained(shown: Tensor, trained: Tensor) -> Tensor:
-    """Return the SSIM of each guess to what was trained on, shape (B,); the lowest where it is missing."""
+    """Return the SSIM of each guess to the composite, shape (B,); the worst value for a missing guess."""
     return ssim(shown, trained).nan_to_num(nan=_WORST_SSIM)
 
 
@@ -83,9 +83,9 @@ def ssim_trained(shown: Tensor, trained: Tensor) -> Tensor:
     table=_TABLE,
 )
 def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
-    """PSNR in dB of one image (C, H, W) over the regions (H, W) of guesses; the lowest where nothing is seen.
+    """PSNR in dB of one image (C, H, W) over the masks (H, W) of guesses.
 
-    It is the lowest for a guess that is missing, too.
+    The worst value if no pixel is visible or a guess is missing.
     """
     errors = torch.cat([(guess - original).double()[:, region].flatten() for guess, region in guesses])
     if not len(errors) or not bool(errors.isfinite().all()):
@@ -106,7 +106,7 @@ def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
     table=_TABLE,
 )
 def seen(region: Tensor) -> float:
-    """Return the share of a region (H, W) in the image, in [0, 1]."""
+    """Return the share of an image's pixels in a mask (H, W), in [0, 1]."""
     return float(region.double().mean())
 
 
@@ -121,7 +121,7 @@ def seen(region: Tensor) -> float:
     table=_TABLE,
 )
 def minor_share(trained: Tensor) -> float:
-    """Return the smaller one of two shares among those of K classes."""
+    """Return the smaller of a composite's two label shares, from shares of K classes."""
     return float(trained.topk(_PAIR).values[1])
 
 
@@ -141,7 +141,7 @@ def minor_share(trained: Tensor) -> float:
     ranges=((0.0, 0.05), (0.05, 0.2), (0.2, 0.5)),
 )
 def minor_found(shares: Tensor, trained: Tensor) -> bool:
-    """Tell whether the two largest of K shares are those of the truth."""
+    """Return whether the two largest of K shares belong to the true classes."""
     return set(shares.topk(_PAIR).indices.tolist()) == set(trained.topk(_PAIR).indices.tolist())
 
 
@@ -164,13 +164,13 @@ def share_error(shares: Tensor, trained: Tensor) -> float:
 def with_composites(
     scored: ScoredItems, reconstruction: Reconstruction, truth: Truth, examples: Batch, spec: InputSpec
 ) -> tuple[ItemScore, ...]:
-    """Return the scores with those against composites, or as they are when no component wrote down a mixture.
+    """Add scores against composites; scores stay unchanged if no component recorded a mixture.
 
     Args:
-        scored: against the originals.
+        scored: scores against the originals.
         reconstruction: the guess.
-        truth: with the draws of every step.
-        examples: every one behind the update, once.
+        truth: ground truth with the draws of each step.
+        examples: distinct examples of the update.
         spec: the true normalisation.
     """
     steps = [Pasted.written_in(draws) for draws in truth.draws]
@@ -197,7 +197,7 @@ def with_composites(
 def _against_trained(
     items: tuple[ItemScore, ...], reconstruction: Reconstruction, batch: Batch, spec: InputSpec
 ) -> tuple[Tensor, tuple[ItemScore, ...]]:
-    """Return the guesses in the order of the composites of one step, in pixels, and the scores against these."""
+    """Return the guesses in pixels, in the order of a step's composites, and the scores against these."""
     trained = to_pixels(batch.inputs, spec)
     made = reconstruction.inputs if reconstruction.trained is None else reconstruction.trained.inputs
     guesses = fill(_finite_pixels(made, spec), len(trained), torch.nan)
@@ -215,13 +215,13 @@ def _against_trained(
 
 
 def _finite_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
-    """De-normalise to pixels in [0, 1]; of an example that is not finite every pixel is NaN."""
+    """Denormalise to pixels in [0, 1]; examples with non-finite entries become NaN."""
     is_usable = inputs.flatten(1).isfinite().all(1)
     return to_pixels(inputs, spec).where(is_usable[:, None, None, None], torch.nan)
 
 
 def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
-    """Yield where which pixels of which example stand; nothing of steps that pasted no rectangle."""
+    """Yield the visible regions of each example; steps without pasted rectangles yield none."""
     everyone = numbers(truth.private)
     for step, (pasted, examples) in enumerate(zip(steps, everyone, strict=True)):
         if pasted is None or pasted.boxes is None:
@@ -234,11 +234,11 @@ def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
 
 
 def _labels(trained: Tensor, shares: Tensor | None) -> dict[str, float]:
-    """What an attack found out about the two labels of a composite; nothing when it has only one.
+    """Return scores of the inferred labels of a composite; empty if it has one label only.
 
     Args:
-        trained: the label, a class or the shares of K classes.
-        shares: the attack's guess of them, or None.
+        trained: the label: a class, or shares of K classes.
+        shares: the guessed shares, or None.
     """
     if not trained.dim() or int((trained > 0).sum()) != _PAIR:
         return {}

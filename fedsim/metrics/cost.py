@@ -1,4 +1,4 @@
-"""What a piece of work takes: processor time, and the most memory that the process held meanwhile."""
+"""Cost of a function call: processor time, and peak memory of the process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ _PEAK_ONLY = "5"
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took.
+    """Cost of a function call.
 
     Attributes:
         processor_seconds: of all threads of the process.
-        peak_memory: bytes that the process held at most meanwhile, programs and data included; None where the system
-            does not say.
+        peak_memory: peak bytes of the process during the call, including code and data; None if unavailable.
     """
 
     processor_seconds: float
@@ -30,7 +29,7 @@ class Cost:
 
 
 def measure_cost(work: Callable[[], _Result]) -> tuple[_Result, Cost]:
-    """Do a piece of work, and return what came of it and what it took."""
+    """Call a function, and return its result and its cost."""
     _forget_peak()
     begin = time.process_time()
     result = work()
@@ -38,9 +37,9 @@ def measure_cost(work: Callable[[], _Result]) -> tuple[_Result, Cost]:
 
 
 def _forget_peak() -> None:
-    """Let the peak begin again at what is held now; `getrusage` alone tells that of the whole life of a worker.
+    """Reset the peak to the current memory; `getrusage` only reports the peak of the whole process.
 
-    Memory that was freed and kept for reuse, as `fedsim.core.process` has it, would count: it is given back first.
+    Freed memory that `fedsim.core.process` keeps for reuse would count, so it is returned to the system first.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -50,7 +49,7 @@ def _forget_peak() -> None:
 
 
 def measure_memory() -> int | None:
-    """Return the bytes that this process holds now, programs and data included; None where the system does not say."""
+    """Return the current bytes of this process, including code and data; None if unavailable."""
     return _status("VmRSS:")
 
 

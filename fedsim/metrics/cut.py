@@ -1,6 +1,6 @@
-"""How much of labels and columns was read from what crosses the cut of a split model.
+"""Metrics of label and feature inference from the messages at the cut of a split model.
 
-Labels count beside the commonest one, columns beside the mean of public examples and the nearest of them.
+Baselines are the most frequent label, and for columns the mean of public examples and the nearest of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedsim.metrics.membership import auc_interval
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
 
-_EXACT = 1e-6  # of the spread of the originals: what solves equations in double precision is far below
+_EXACT = 1e-6  # relative to the originals' standard deviation; exact solutions are far below
 
 
 @metric(
@@ -27,7 +27,7 @@ _EXACT = 1e-6  # of the spread of the originals: what solves equations in double
     limits=(0.0, 1.0),
 )
 def label_read(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of labels that were read, with Wilson's interval.
+    """Return the share of correctly inferred labels, with Wilson's interval.
 
     Args:
         guessed: classes, shape (N,).
@@ -47,10 +47,10 @@ def label_read(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Int
 def label_auc(
     scores: Tensor, labels: Tensor, generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval | None:
-    """Return the area under the curve of two classes; None where one of them does not occur.
+    """Return the ROC AUC of two classes; None if either class is absent.
 
     Args:
-        scores: higher for what is rather of class 1, shape (N,).
+        scores: higher for class 1, shape (N,).
         labels: 0 or 1, shape (N,).
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
@@ -71,11 +71,11 @@ def label_auc(
 def features_explained(
     errors: Tensor, of_mean: Tensor, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    """Return the share with its interval by bootstrap over examples.
+    """Return the explained share of variance, with a bootstrap interval over examples.
 
     Args:
         errors: squared errors of the guesses, shape (N,).
-        of_mean: those of the mean of public examples, shape (N,).
+        of_mean: squared errors of the mean of public examples, shape (N,).
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
         resamples: number of bootstrap resamples.
@@ -99,7 +99,7 @@ def features_explained(
     limits=(0.0, 1.0),
 )
 def exact_rows(guesses: Tensor, originals: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of examples without an error above rounding, with Wilson's interval.
+    """Return the share of examples reconstructed up to rounding, with Wilson's interval.
 
     Args:
         guesses: shape (N, ...).
@@ -126,7 +126,7 @@ def nearer_than_public(errors: Tensor, of_nearest: Tensor, confidence: float = 0
 
     Args:
         errors: squared errors of the guesses, shape (N,).
-        of_nearest: those of the nearest public example, which the truth chooses, shape (N,).
+        of_nearest: squared errors of the public example nearest to the truth, shape (N,).
         confidence: coverage of the interval, in (0, 1).
     """
     return wilson(int((errors < of_nearest).sum()), len(errors), confidence)
@@ -142,10 +142,10 @@ def nearer_than_public(errors: Tensor, of_nearest: Tensor, confidence: float = 0
     limits=(0.0, 1.0),
 )
 def split_accuracy(outputs: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share with Wilson's interval.
+    """Return the accuracy with Wilson's interval.
 
     Args:
-        outputs: of the model on the test set, shape (N, classes).
+        outputs: outputs of the model on the test set, shape (N, classes).
         labels: classes, shape (N,).
         confidence: coverage of the interval, in (0, 1).
     """

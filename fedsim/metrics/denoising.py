@@ -1,7 +1,7 @@
-"""How well a denoiser takes noise off images that it was not trained on.
+"""Test loss of a denoiser.
 
-The mean over test images and draws of noise of the loss that its task minimises. A model that knows nothing of images
-is at 1 in the tasks of fedsim.
+The mean of the task's loss over test images and noise draws. In fedsim's tasks, a model without knowledge about images
+has loss 1.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ from fedsim.core import registry
     limits=(0.0, None),
 )
 def test_denoising_loss(losses: Tensor) -> float:
-    """Return the mean of the loss of every image."""
+    """Return the mean loss over images."""
     return float(losses.mean())

@@ -1,4 +1,4 @@
-"""Why a reconstruction is bad, in sentences: from what the attack reports and from what the scorer alone knows."""
+"""Explanations of poor reconstructions, from the attack's report and from the ground truth."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def diagnosis(
     batch_size: int,
     wrong_labels: int,
 ) -> tuple[str, ...]:
-    """Return what explains a bad reconstruction; empty when nothing does.
+    """Return sentences that explain a poor reconstruction; empty without an explanation.
 
     Args:
-        objective: the attack's own, at its guess.
-        at_truth: 1 - cosine of the gradient at the true batch and masks; None when it is not defined.
-        facts: figures of the attack by name.
+        objective: the attack's objective at its guess.
+        at_truth: 1 - cosine of the gradient at the true batch and masks; None if undefined.
+        facts: values reported by the attack, by name.
         batch_size: number of true examples.
-        wrong_labels: guessed labels that are not in the batch.
+        wrong_labels: number of guessed labels that are not in the batch.
     """
     return (
         *_of_objective(objective, at_truth),

@@ -1,4 +1,4 @@
-"""How good embeddings of sentences are: do they agree with people?
+"""Quality of sentence embeddings: rank correlation with human similarity ratings.
 
 Paper: the correlation is that of Cer et al. 2017, arXiv 1708.00055. Embeddings may have any norm.
 """
@@ -15,7 +15,7 @@ from fedsim.core.types import Similarities
 def spearman(first: Tensor, second: Tensor) -> float:
     """Return the rank correlation of two series of N numbers, in [-1, 1]; ties share their mean rank.
 
-    0 where one of them is constant.
+    0 if either is constant.
     """
     from scipy.stats import rankdata  # noqa: PLC0415 - most runs need not wait for SciPy
 
@@ -32,10 +32,10 @@ def cosines(embeddings: Tensor, pairs: Tensor) -> Tensor:
 
 
 def agreement(embeddings: Tensor, similarities: Similarities) -> float:
-    """Return the rank correlation between the cosines of pairs and what people said of them, in [-1, 1].
+    """Return the rank correlation between the cosines of pairs and human ratings, in [-1, 1].
 
     Args:
-        embeddings: of the test examples, shape (N, d).
-        similarities: pairs of them and scores.
+        embeddings: embeddings of the test examples, shape (N, d).
+        similarities: pairs of test examples with ratings.
     """
     return spearman(cosines(embeddings, similarities.pairs), similarities.scores)

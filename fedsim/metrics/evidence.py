@@ -1,6 +1,6 @@
-"""What evidence decides: a limit is judged on the interval, and a search that failed counts only where it converged.
+"""Decisions from evidence: limits are compared with intervals, and failed searches count only if they converged.
 
-Reports of sweeps and audits both ask here, so that they agree about the same evidence.
+Reports of sweeps and audits both use this module, so that equal evidence gives equal verdicts.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from fedsim.record import Ceiling, Interval, State, VictimRecord
 Light = Literal["kept", "undecided", "broken"]
 
 _MOST_UPDATES = 1_000_000
-_PICTURE = 20.0  # dB: with so small an error the picture is there, though the drawn guess may lack a direction
-_IMPROBABLE = 0.01  # a verdict on blind guesses is to be wrong in one audit of a hundred at most
+_PICTURE = 20.0  # dB: at this expected error the image is recognisable, although the sampled guess may lack a direction
+_IMPROBABLE = 0.01  # bound on the share of audits with a wrong verdict from blind guesses
 
 
 def held(interval: Interval | None, limit: float, *, is_evidence: bool = True) -> Light:
-    """Say whether an upper bound is kept.
+    """Return whether an upper limit is kept.
 
     Args:
-        interval: what was measured, with its interval; None where nothing was.
-        limit: the upper bound; what reaches it keeps it.
-        is_evidence: whether a low value says something: searches that failed do only where they converged.
+        interval: measured value with interval; None without a measurement.
+        limit: the upper limit, inclusive.
+        is_evidence: whether a low value is evidence: failed searches are only if they converged.
 
     Returns:
-        Broken only if the lower end exceeds the limit, kept only if the upper end does not, else undecided.
+        Broken if the lower bound exceeds the limit, kept if the upper bound does not, else undecided.
     """
     if interval is None:
         return "undecided"
@@ -42,7 +42,7 @@ def held(interval: Interval | None, limit: float, *, is_evidence: bool = True) -
 
 
 def updates_to_decide(interval: Interval, limit: float, confidence: float) -> int | None:
-    """Return how many more updates decide about a limit if the share stays the same; None where no number does."""
+    """Return how many more updates decide about a limit if the share stays equal; None if no number does."""
     share = interval.value
     if share == limit or limit >= 1.0:
         return None
@@ -63,14 +63,14 @@ def updates_to_decide(interval: Interval, limit: float, confidence: float) -> in
 
 
 def recovered(victim: VictimRecord, rule: Rule) -> int:
-    """Return how many examples of an update were recovered."""
+    """Return the number of recovered examples of an update."""
     return sum(rule.has_succeeded(item) for item in victim.scores)
 
 
 def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
-    """Say whether what was recovered of an update is what could be.
+    """Return whether a victim is evidence against further recovery.
 
-    All of it; or the search converged; or the ideal attacker would not recover the rest either.
+    True if all examples were recovered, or the search converged, or the ideal attacker would not recover the rest.
     """
     if victim.scores and recovered(victim, rule) == len(victim.scores):
         return True
@@ -78,10 +78,11 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
 
 
 def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
-    """Say whether the ideal attacker would recover nothing that was not recovered.
+    """Return whether the ideal attacker recovers no example beyond the recovered ones.
 
-    A guess of it that fails says nothing where its expected error is small: one lost direction, such as the contrast
-    behind batch normalisation, may hold the whole picture, and who guesses that direction has the rest.
+    A failed guess of the ideal attacker is no evidence if its expected error is small: a single unobservable direction,
+    such as the contrast, which batch normalisation removes, may determine success, and an attacker that guesses this
+    direction recovers the rest.
     """
     if victim.ceiling is None or not victim.ceiling.scores or _is_there(victim.ceiling, rule):
         return False
@@ -90,15 +91,15 @@ def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
 
 
 def _is_there(ceiling: Ceiling, rule: Rule) -> bool:
-    """Say whether the expected error is that of a recovered example."""
+    """Return whether the expected error is that of a recovered example."""
     limit = rule.threshold if rule.metric == "psnr" else _PICTURE
     return ceiling.psnr is not None and ceiling.psnr >= limit
 
 
 class Reach(NamedTuple):
-    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people.
+    """Result of the ideal attacker on several updates: median PSNR in dB, share of examples, and both as text.
 
-    It is the one that knows how the entries of public examples vary together, where that is known.
+    If available, the ideal attacker that knows the covariance of public examples.
     """
 
     psnr: float | None
@@ -107,7 +108,7 @@ class Reach(NamedTuple):
 
 
 def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
-    """Return how far the ideal attacker comes; None where nobody asked it."""
+    """Return the result of the ideal attacker; None if it was not computed."""
     known = [ceiling for ceiling in ceilings if ceiling is not None]
     if not known:
         return None
@@ -129,9 +130,10 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
 
 
 def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
-    """Say what became of some updates: a recovered example is proof, a failed search only where it is evidence.
+    """Return the outcome state of several updates: recovered examples are proof, failed searches only if converged.
 
-    Where blind guesses may be a success too, there must be more than they explain. Of texts every word is proof too.
+    If blind guesses may succeed, more successes than chance explains are required. For text, every word inferred is
+    proof too.
     """
     if is_beyond_chance(victims, rule) or any(map(is_every_word_read, victims)):
         return "recovered"
@@ -141,14 +143,15 @@ def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:
 
 
 def is_every_word_read(victim: VictimRecord) -> bool:
-    """Say whether an attack read for certain which words an update is of, though perhaps not their order."""
+    """Return whether an attack inferred all words of an update with certainty, possibly without their order."""
     return victim.values.get(EVERY_WORD) == 1.0
 
 
 def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
-    """Say whether a success is one by a metric by which no blind guess is, or as many are improbable for blind guesses.
+    """Return whether the successes exceed chance.
 
-    How improbable is a matter of the binomial distribution.
+    True with a success by a metric with chance level 0, or if the number of successes is improbable for blind guesses
+    (binomial test).
     """
     items = [item for victim in victims if victim.failure is None for item in victim.scores]
     if any(rule.is_proof(item) for item in items):
@@ -158,12 +161,12 @@ def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
 
 
 def blind_chance(victims: Sequence[VictimRecord], rule: Rule) -> float:
-    """Return the share of blind guesses that count as recovered, at most."""
+    """Return an upper bound of the share of blind guesses that count as recovered."""
     return max((rule.decides(item.values)[0].chance for victim in victims for item in victim.scores), default=0.0)
 
 
 def at_least(hits: int, n: int, chance: float) -> float:
-    """Return the probability of so many hits or more among n that are independent, each with this chance below 1."""
+    """Return the probability of at least `hits` successes in n independent trials of probability `chance` < 1."""
     fewer, term = 0.0, (1 - chance) ** n
     for k in range(hits):
         fewer, term = fewer + term, term * (n - k) / (k + 1) * chance / (1 - chance)

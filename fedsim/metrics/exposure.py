@@ -1,11 +1,11 @@
-"""How much a trained language model remembers of a secret: its exposure among others of the same form.
+"""Memorisation of a secret by a trained language model: its exposure among alternatives of the same form.
 
     exposure(s) = log2 |R| - log2 rank(s),  R: sentences of the same form, ranked by the model's log-perplexity
 
-Paper: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4. Where R is small it is enumerated. Else
-the rank is taken among n random sentences of the form and the secret itself, which is exact for that draw and fits no
-distribution: the exposure is then at most log2(n + 1) bits. Of a secret that the model never saw the rank is uniform,
-so that the exposure exceeds t bits with probability 2^-t, and is log2 e = 1.44 bits on average.
+Paper: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4. A small R is enumerated. Otherwise the
+    rank is computed among n random sentences of the form and the secret itself, which is exact for this sample, without
+    fitting a distribution: the exposure is then at most log2(n + 1) bits. For a secret that the model never saw the
+    rank is uniform, so the exposure exceeds t bits with probability 2^-t, and is log2 e = 1.44 bits on average.
 """
 
 from __future__ import annotations
@@ -33,22 +33,21 @@ _LOGITS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class SecretScore:
-    """One secret that was planted into the training text, and what the trained model remembers of it.
+    """Memorisation of one planted secret by the trained model.
 
     Attributes:
         kind: canary, identity or address.
         text: the whole secret.
-        repetitions: how often it stands in the training text, 0 for a control that was left out.
-        uses: how often it was in a batch behind an update that counted.
-        exposure: in bits, among `candidates` other sentences of its form.
-        candidates: how many these are.
-        is_exact: whether they are all there are.
-        guess: what the model writes behind the secret's beginning.
-        extracted: whether that is the secret.
-        likeliest: what a search gave as the likeliest of all sentences of the form; None where nobody searched, or the
-            search gave up.
-        emission: unbiased estimates, one a run, of the probability that the model writes any string of the form behind
-            the beginning; () where nobody estimated.
+        repetitions: number of occurrences in the training text, 0 for a control that was left out.
+        uses: number of times it was in a batch of an update that counted.
+        exposure: in bits, among `candidates` alternatives.
+        candidates: number of alternatives.
+        is_exact: whether all alternatives were ranked.
+        guess: the model's continuation of the secret's prefix.
+        extracted: whether the guess is the secret.
+        likeliest: the most likely sentence of the form, found by search; None without a search or result.
+        emission: unbiased estimates, one per run, of the probability that the model generates any string of the form
+            after the prefix; () if not estimated.
     """
 
     kind: SecretKind
@@ -65,19 +64,19 @@ class SecretScore:
 
 
 class Alternatives(NamedTuple):
-    """Other fillings of a secret's form, and whether they are all there are."""
+    """Alternative values of a secret's form, and whether they are complete."""
 
     texts: tuple[str, ...]
     is_complete: bool
 
 
 def space_of(form: str) -> int:
-    """Return how many fillings a form has; ``#`` stands for a digit and ``?`` for a small letter."""
+    """Return the number of values of a form; ``#`` is a digit and ``?`` a small letter."""
     return math.prod(len(SIGNS[sign]) for sign in form if sign in SIGNS)
 
 
 def fill(form: str, number: int) -> str:
-    """Return filling `number` of a form, counted from 0 as the text sorts."""
+    """Return value `number` of a form, from 0 in lexicographic order."""
     text: list[str] = []
     for sign in reversed(form):
         signs = SIGNS.get(sign)
@@ -90,13 +89,13 @@ def fill(form: str, number: int) -> str:
 
 
 def alternatives(form: str, secret: str, most: int, generator: np.random.Generator) -> Alternatives:
-    """Return other fillings of a form: all of them if they are at most `most`, else so many random ones, no two alike.
+    """Return alternative values of a form: all if there are at most `most`, else `most` distinct random values.
 
     Args:
-        form: see `space_of`.
-        secret: the filling that is left out.
-        most: how many, at least 1.
-        generator: source of the draw.
+        form: as in `space_of`.
+        secret: the value to exclude.
+        most: maximum number, at least 1.
+        generator: random source.
     """
     space = space_of(form)
     if space - 1 <= most:
@@ -108,13 +107,13 @@ def alternatives(form: str, secret: str, most: int, generator: np.random.Generat
 
 @torch.no_grad()
 def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Tensor:
-    """Return -log2 of the probability of each sentence behind its first token, in bits, shape (N,), double precision.
+    """Return -log2 of the probability of each sentence after its first token, in bits, shape (N,), double precision.
 
     Args:
-        model: tokens (B, T) to scores of the next token (B, T, V), where no token sees those behind it; or, if it names
-            a mask token, of the token at each place: then each is asked for with itself and all behind it masked.
-        sentences: tokens, two or more each.
-        tokenizer: fills up the shorter ones at the end.
+        model: causal model, maps tokens (B, T) to scores of the next token (B, T, V); or, if it has a mask token, to
+            scores of the token at each position, evaluated with this and all later positions masked.
+        sentences: token ids, at least two per sentence.
+        tokenizer: provides the padding token.
     """
     mask = mask_token(model)
     if mask is not None:
@@ -131,7 +130,7 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
 
 @torch.no_grad()
 def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer: Tokenizer, mask: int) -> Tensor:
-    """Return the same of a model that fills in places, from left to right; all places see padding, so there is none."""
+    """Return the same for an unmasking model, from left to right; no padding, which would be attended to."""
     bits = torch.zeros(len(sentences), dtype=torch.float64)
     for length in sorted(set(map(len, sentences))):
         rows = torch.tensor([row for row, sentence in enumerate(sentences) if len(sentence) == length])
@@ -153,11 +152,11 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     unit="bits",
 )
 def exposure(perplexity: float, others: Tensor) -> float:
-    """Return log2 |R| - log2 rank, in bits, where R holds the secret and all others; half of the equals are before it.
+    """Return log2 |R| - log2 rank, in bits, where R contains the secret and all alternatives; ties count half.
 
     Args:
         perplexity: log-perplexity of the secret.
-        others: those of the other sentences of its form, shape (N,).
+        others: log-perplexities of the alternatives, shape (N,).
     """
     rank = 1.0 + float((others < perplexity).sum()) + 0.5 * float((others == perplexity).sum())
     return math.log2(len(others) + 1) - math.log2(rank)
@@ -175,7 +174,7 @@ def exposure(perplexity: float, others: Tensor) -> float:
 def over_beginnings(
     estimates: Sequence[tuple[float, ...]], generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
-    """Return the mean over different beginnings with its interval; of one alone, the units are its runs."""
+    """Return the mean over distinct prefixes with its interval; for a single prefix, the units are its runs."""
     different = list(dict.fromkeys(estimates))
     units = [[figure] for figure in different[0]] if len(different) == 1 else different
     return mean_interval(units, generator, confidence)
@@ -197,7 +196,7 @@ def share_likeliest(alike: Sequence[SecretScore], confidence: float = 0.95) -> I
 
 
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two texts have in common before they differ: a prompt's last one may be cut otherwise."""
+    """Return the length of the common prefix of two token sequences."""
     pairs = zip(first, second, strict=False)
     return next((place for place, (token, other) in enumerate(pairs) if token != other), min(len(first), len(second)))
 
@@ -207,5 +206,5 @@ def _fill_up(sentences: Sequence[Sequence[int]], length: int, padding: int) -> T
 
 
 def _rows_at_once(length: int, tokenizer: Tokenizer) -> int:
-    """Return how many rows of `length` tokens to score together, so that the scores need not much memory."""
+    """Return the batch size for rows of `length` tokens that bounds the memory of the scores."""
     return max(1, _LOGITS_AT_ONCE // (length * tokenizer.vocabulary))

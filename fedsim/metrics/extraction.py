@@ -1,8 +1,8 @@
-"""Whether samples of a trained model repeat images that it was trained on.
+"""Extraction of training images from a diffusion model: near copies among its samples.
 
-A sample is a copy where its nearest training image is less than half as far from it as its 50 nearest are on average
-(after Carlini et al. 2023, arXiv 2301.13188). A planted image counts as drawn where a sample is within a tenth of it,
-as root mean square of pixels.
+A sample is a copy if its distance to the nearest training image is less than half of its mean distance to the 50
+nearest (after Carlini et al. 2023, arXiv 2301.13188). A planted image counts as extracted if a sample's root mean
+square difference in pixels is below a tenth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedsim.record import Interval
 _NEIGHBOURS = 50
 _NEAR = 0.5
 SAME = 0.1
-"""Root mean square of the difference in pixels, below which a sample is an image again."""
+"""Root mean square difference in pixels below which a sample equals an image."""
 
 
 @metric(
@@ -34,7 +34,7 @@ SAME = 0.1
     limits=(0.0, 1.0),
 )
 def copied_share(samples: Tensor, images: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of samples (N, C, H, W) that are nearer to an image than images of that region are."""
+    """Return the share of samples (N, C, H, W) that are copies of an image, with Wilson's interval."""
     ratios = nearness(samples, images)[0]
     return wilson(int((ratios < _NEAR).sum()), len(ratios), confidence)
 
@@ -55,9 +55,9 @@ def images_drawn(is_drawn: Sequence[bool], confidence: float = 0.95) -> Interval
 
 
 def nearness(samples: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return of each sample its distance to the nearest image over the mean one to its 50 nearest, and which that is.
+    """Return per sample the nearest distance over the mean distance of the 50 nearest images, and the nearest index.
 
-    Images that are repeated count once.
+    Repeated images count once.
     """
     flat = images.flatten(1).unique(dim=0)
     distances = torch.cdist(samples.flatten(1).double(), flat.double())
@@ -67,5 +67,5 @@ def nearness(samples: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_among(samples: Tensor, image: Tensor) -> bool:
-    """Tell whether a sample is an image again, both in pixels."""
+    """Return whether any sample equals an image, both in pixels."""
     return bool(((samples - image).square().flatten(1).mean(1).sqrt() < SAME).any())

@@ -1,7 +1,7 @@
-"""How near a guessed graph is to the client's: the same up to a renumbering, its nodes, its joins; chance beside.
+"""Similarity of a guessed graph to the client's: isomorphism, nodes and edges, with a baseline of public graphs.
 
-A node is known by its features, kind and number of neighbours. Nodes and pairs of joined nodes are compared as
-multisets, so no numbering of the nodes is needed.
+A node is identified by its features: kind and number of neighbours. Nodes and edges are compared as multisets, so the
+    numbering of nodes is irrelevant.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Node = tuple[float, ...]
 
 
 def kinds_of(graph: Tensor) -> list[Node]:
-    """Return the features of the nodes of a graph (n, f + n), without what fills it up."""
+    """Return the features of the nodes of a graph (n, f + n), without padding."""
     graphs = graphs_of(graph[None])
     return [tuple(row) for row in graphs.features[0][graphs.is_node[0] > 0].tolist()]
 
 
 def joins_of(graph: Tensor) -> list[tuple[int, int]]:
-    """Return the pairs of joined nodes, by their places in `kinds_of`."""
+    """Return the edges, as pairs of indices in `kinds_of`."""
     graphs = graphs_of(graph[None])
     nodes = graphs.is_node[0] > 0
     return [(one, other) for one, other in graphs.joined[0][nodes][:, nodes].triu(1).nonzero().tolist()]
@@ -68,7 +68,7 @@ def graph_exact(guess: Tensor, original: Tensor) -> float:
     noun="graph",
 )
 def nodes_right(guess: Tensor, original: Tensor) -> float:
-    """Return the overlap of the nodes of two graphs (n, f + n), in [0, 1]."""
+    """Return the F1 of the nodes of two graphs (n, f + n), in [0, 1]."""
     return _overlap(Counter(kinds_of(guess)), Counter(kinds_of(original)))
 
 
@@ -101,7 +101,7 @@ def nodes_guessed(original: Tensor, public: Tensor) -> float:
     noun="graph",
 )
 def joins_right(guess: Tensor, original: Tensor) -> float:
-    """Return the overlap of the joins of two graphs (n, f + n), in [0, 1]."""
+    """Return the F1 of the edges of two graphs (n, f + n), in [0, 1]."""
     return _overlap(_joined_kinds(guess), _joined_kinds(original))
 
 
@@ -128,6 +128,6 @@ def _joined_kinds(graph: Tensor) -> Counter[Hashable]:
 
 
 def _overlap(guess: Counter[Hashable], original: Counter[Hashable]) -> float:
-    """Return 2 |A and B| / (|A| + |B|); 1 where both are empty."""
+    """Return 2 |A and B| / (|A| + |B|); 1 if both are empty."""
     every = guess.total() + original.total()
     return 2 * (guess & original).total() / every if every else 1.0

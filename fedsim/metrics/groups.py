@@ -1,6 +1,6 @@
-"""Risk by group, such as the class of an example: who is found more often than the rest, beyond chance.
+"""Risk by group, such as the class of an example: significant differences between a group and the rest.
 
-Each group is compared with all others together; p-values are after Holm over the groups.
+Each group is compared with all others together; p-values are Holm-corrected over the groups.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from fedsim.metrics.membership import auc_interval
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
 
-_FEWEST = 5  # members, and as many others, of a group whose AUC is estimated
+_FEWEST = 5  # minimum number of members, and of non-members, for the AUC of a group
 
 
 class GroupRisk(NamedTuple):
-    """What was measured of a group, and the p-value of no difference to the rest; None where there is no rest."""
+    """Risk of a group, and the p-value of no difference to the rest; None if there is no rest."""
 
     value: Interval
     p: float | None
 
 
 def rates(examples: Sequence[tuple[str, bool]], confidence: float = 0.95) -> dict[str, GroupRisk]:
-    """Return the share of each group's examples that were recovered; p is that of Fisher's exact test.
+    """Return the share of recovered examples of each group, with p-values of Fisher's exact test.
 
     Args:
-        examples: group and success of each.
+        examples: group and success of each example.
         confidence: coverage of the intervals.
     """
     names = sorted({name for name, _ in examples})
@@ -59,14 +59,14 @@ def aucs(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> dict[str, GroupRisk]:
-    """Return how well members of each group are told from others of the same group.
+    """Return the membership AUC within each group.
 
     p is that of a difference to the AUC among all other groups, by the standard errors of Hanley and McNeil 1982.
 
     Args:
-        scores: shape (N,), higher for those that are rather members.
+        scores: shape (N,), higher for likely members.
         is_member: boolean, shape (N,).
-        groups: the group of each candidate.
+        groups: group of each candidate.
         generator: source of the resamples.
         confidence: coverage of the intervals.
         resamples: number of bootstrap resamples.
@@ -83,7 +83,7 @@ def aucs(
 
 
 def _differs(inside: np.ndarray, outside: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:
-    """Return the p-value of equal AUC in two groups; 1 where the second is too small."""
+    """Return the p-value of equal AUC in two groups; 1 if the second is too small."""
     from scipy.stats import norm  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
     if min(len(others_in), len(others_out)) < _FEWEST:

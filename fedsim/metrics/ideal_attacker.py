@@ -1,13 +1,13 @@
-"""What an update holds of its inputs, measured without a search: the error that no estimator goes below.
+"""Lower bound on the reconstruction error of any estimator for an update, without a search.
 
-With J = du/dx of what is sent, at the truth, noise of covariance S on it, and a prior of variance v of every input:
+With J = du/dx of the sent update at the truth, noise of covariance S on it, and a prior of variance v of each input:
 
     A = J' S^-1 J        mean squared error of any estimator >= tr((A + 1/v)^-1) / n, to first order
 
-Scorer side only. It is local and linear, so it is no guarantee: a map with kinks below the noise is harder to invert.
-The prior knows of inputs nothing but mean and variance; who knows more, for example what photographs look like, may
-come further. Derived from the Bayesian Cramer-Rao bound (van Trees 1968); the spectrum of J as a measure of privacy:
-arXiv 2512.15460.
+For scoring only. The bound is local and linear, so it is no guarantee: maps with kinks below the noise are harder to
+invert. The prior contains only mean and variance of the inputs; an attacker with a better prior, e.g. of natural
+images, may achieve a lower error. Derived from the Bayesian Cramer-Rao bound (van Trees 1968); the spectrum of J as a
+measure of privacy: arXiv 2512.15460.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDING = 6e-8  # of float32, relative to the root mean square of a tensor: noise that nobody added still exists
-MOST_DENSE = 4096  # entries of which the whole matrix A is computed
-_SMALLEST = 1e-12  # eigenvalues of A below this share of the largest: singular values of J below 1e-6
-_WEAK = 1e-10  # of the largest eigenvalue: below, what eigh rounds is a millionth of an eigenvalue or more
+ROUNDING = 6e-8  # float32 rounding relative to a tensor's root mean square: noise without a defense
+MOST_DENSE = 4096  # maximum number of inputs for which the whole matrix A is computed
+_SMALLEST = 1e-12  # relative threshold of A's eigenvalues: singular values of J below 1e-6 of the largest
+_WEAK = 1e-10  # relative to the largest eigenvalue; below, eigh's rounding is at least a millionth of an eigenvalue
 _CHUNK = 64
 
 Products = Callable[[Tensor], Tensor]
 
 
 class Left(NamedTuple):
-    """What an ideal attacker does not know.
+    """Remaining uncertainty of an ideal attacker.
 
     Attributes:
-        error: variance that is left of every input entry, shape (n,), in the inputs' squared unit.
+        error: posterior variance of each input entry, shape (n,), in squared input units.
         rank: numerical rank of J, relative 1e-6.
-        condition: largest over smallest of its singular values that count.
+        condition: ratio of the largest to the smallest singular value above the threshold.
         known: effective number of known entries, tr(A (A + 1/v)^-1).
-        guess: turns (inputs, prior mean, generator) into what the ideal attacker's guess looks like, shape (n,).
+        guess: maps (inputs, prior mean, generator) to a sample of the ideal attacker's guess, shape (n,).
     """
 
     error: Tensor
@@ -47,14 +47,14 @@ class Left(NamedTuple):
 
 
 class Estimated(NamedTuple):
-    """The mean of the error that is left, from random probes: an interval, for inputs too large for the matrix A."""
+    """Interval of the mean remaining error, from random probes, for inputs too large for the matrix A."""
 
     low: float
     high: float
 
 
 def rounding_noise(sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the standard deviation of every entry's rounding: a share of its tensor's root mean square."""
+    """Return the standard deviation of each entry's rounding: a share of its tensor's root mean square."""
     whole = torch.cat([tensor.flatten() for tensor in sent.values()]).square().mean().sqrt()
     noise: dict[str, Tensor] = {}
     for name, tensor in sent.items():
@@ -66,13 +66,13 @@ def rounding_noise(sent: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def products(
     sent: Sequence[Tensor], inputs: Sequence[Tensor], noise: Sequence[Tensor], spread: Sequence[Tensor] = ()
 ) -> Products:
-    """Return the function that multiplies rows (k, n) by A = J' S^-1 J; J itself is never formed.
+    """Return the function that multiplies rows (k, n) by A = J' S^-1 J without forming J.
 
     Args:
-        sent: what is sent, a function of the inputs, with its graph.
+        sent: the sent tensors, a function of the inputs, with its graph.
         inputs: leaves; n is their number of entries.
-        noise: standard deviation of every entry of what is sent, above 0.
-        spread: of each tensor of what is sent, k columns U, shape (k, *shape): S = noise^2 + U U'. Absent: no column.
+        noise: standard deviation of each sent entry, above 0.
+        spread: for each sent tensor, k columns U, shape (k, *shape): S = noise^2 + U U'. Default: no column.
     """
     whitened = _whitening(noise, spread)
     weights = [torch.zeros_like(tensor, requires_grad=True) for tensor in sent]
@@ -101,8 +101,8 @@ def products(
 def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """Return the function that multiplies tensors by S^-1.
 
-    With Q R = U / noise, S^-1 is 1 - Q Q' + Q (1 + R R')^-1 Q' between divisions by the noise. The sum of Woodbury's
-    formula would cancel: U may be a million times the noise.
+    With Q R = U / noise, S^-1 is 1 - Q Q' + Q (1 + R R')^-1 Q' between divisions by the noise. Woodbury's formula would
+    cancel numerically, because U may be a million times the noise.
     """
     shapes, sizes = [block.shape for block in noise], [block.numel() for block in noise]
     deviation = torch.cat([block.flatten() for block in noise])
@@ -116,7 +116,7 @@ def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[S
         flat = torch.cat([part.flatten() for part in parts]) / deviation
         inside = basis.T @ flat
         outside = flat - basis @ inside
-        outside = outside - basis @ (basis.T @ outside)  # once leaves rounding, which the division below enlarges
+        outside = outside - basis @ (basis.T @ outside)  # again: the division amplifies rounding
         whitened = (outside + basis @ (inner @ inside)) / deviation
         return [piece.view(shape) for piece, shape in zip(whitened.split(sizes), shapes, strict=True)]
 
@@ -124,14 +124,14 @@ def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[S
 
 
 def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
-    """Return A, shape (n, n), in double precision: condition numbers square."""
+    """Return A, shape (n, n), in double precision, because forming A squares the condition number."""
     rows = [times(torch.eye(n, dtype=torch.float64)[start : start + chunk]) for start in range(0, n, chunk)]
     whole = torch.cat(rows)
     return (whole + whole.T) / 2
 
 
 def restricted(times: Products, chosen: Tensor) -> Products:
-    """Return what multiplies rows by the part of A whose rows and columns a mask (n,) chooses."""
+    """Return the product with the submatrix of A selected by a mask (n,)."""
 
     def part(rows: Tensor) -> Tensor:
         whole = rows.new_zeros(len(rows), len(chosen))
@@ -142,10 +142,10 @@ def restricted(times: Products, chosen: Tensor) -> Products:
 
 
 def _spectrum(matrix: Tensor, spread: Tensor, times: Products | None) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues of a positive matrix, spread A spread', 0 where rounding hides them, and eigenvectors.
+    """Return eigenvalues and eigenvectors of a positive matrix, spread A spread'; values hidden by rounding are 0.
 
-    A formed matrix holds small eigenvalues as differences of large entries. A product with A = J' S^-1 J, where it is
-    given, begins with J v instead, which is as small as its root: so weak directions are asked for theirs once more.
+    A formed matrix contains small eigenvalues only as differences of large entries. A product with A = J' S^-1 J, if
+    given, computes J v first, which is as small as the eigenvalue's root; so weak directions are recomputed by it.
     """
     values, vectors = torch.linalg.eigh(matrix)
     if not len(values):
@@ -164,15 +164,15 @@ def _spectrum(matrix: Tensor, spread: Tensor, times: Products | None) -> tuple[T
 
 
 def left(information: Tensor, variance: Tensor, times: Products | None = None) -> Left:
-    """Return what an ideal attacker does not know.
+    """Return the remaining uncertainty of an ideal attacker.
 
     Args:
         information: A, shape (n, n).
-        variance: of the prior, shape (n,), above 0.
-        times: multiplies rows by A; with it, directions that hardly show are measured to their own precision.
+        variance: prior variance, shape (n,), above 0.
+        times: multiplies rows by A; if given, weak directions are computed accurately.
     """
     scale = variance.sqrt()
-    seen = information.diagonal() > 0  # an entry that nothing depends on keeps its variance, whatever rounding does
+    seen = information.diagonal() > 0  # entries without influence keep their prior variance, independent of rounding
     scaled = (scale[:, None] * information * scale)[seen][:, seen]
     values, vectors = _spectrum(scaled, torch.diag(scale)[seen], times)
     largest = float(values[-1]) if len(values) else 0.0
@@ -182,7 +182,7 @@ def left(information: Tensor, variance: Tensor, times: Products | None = None) -
     error[seen] = variance[seen] * (vectors.square() @ remaining)
 
     def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
-        """Shrink what is not known to the mean, and disturb what is known by the noise that is left of it."""
+        """Shrink towards the mean, and add the posterior noise."""
         normal = torch.randn(len(values), generator=generator, dtype=values.dtype)
         offset = ((inputs - mean) / scale)[seen]
         moved = values / (1 + values) * (vectors.T @ offset) + values.sqrt() / (1 + values) * normal
@@ -195,12 +195,12 @@ def left(information: Tensor, variance: Tensor, times: Products | None = None) -
 
 
 def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None = None) -> Left:
-    """Return what is left to an ideal attacker that knows how the entries of an example vary together.
+    """Return the remaining uncertainty of an ideal attacker that knows the covariance of an example's entries.
 
     Args:
-        information: A, shape (n, n), of n / d examples side by side.
-        root: symmetric root of the prior's covariance of one example, shape (d, d), invertible.
-        times: as of `left`.
+        information: A, shape (n, n), for n / d concatenated examples.
+        root: symmetric square root of the prior covariance of an example, shape (d, d), invertible.
+        times: as in `left`.
     """
     whole = torch.block_diag(*[root] * (len(information) // len(root)))
     values, vectors = _spectrum(whole @ information @ whole, whole, times)
@@ -209,7 +209,7 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
     turned = whole @ vectors
 
     def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
-        """As that of `left`."""
+        """As in `left`."""
         normal = torch.randn(len(values), generator=generator, dtype=values.dtype)
         offset = vectors.T @ torch.linalg.solve(whole, inputs - mean)
         return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * normal)
@@ -220,9 +220,9 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
 
 
 def root_of(examples: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Return the symmetric root of the covariance of examples (N, d), with a share of the mean variance added to each.
+    """Return the symmetric root of the covariance of examples (N, d), with a ridge relative to the mean variance.
 
-    The share keeps what these examples lack from counting as known.
+    The ridge prevents directions without variance in these examples from counting as known.
     """
     centred = examples - examples.mean(0)
     covariance = centred.T @ centred / len(examples)
@@ -234,7 +234,7 @@ def root_of(examples: Tensor, ridge: float = 1e-3) -> Tensor:
 def estimated(
     times: Products, variance: Tensor, generator: torch.Generator, *, probes: int = 8, steps: int = 48
 ) -> Estimated:
-    """Return an interval for the mean of the error that is left, without the matrix A.
+    """Return an interval of the mean remaining error, without the matrix A.
 
     Each probe v gives a lower and an upper bound of v' (A + 1/v)^-1 v by Lanczos: Gauss quadrature is below the value,
     Gauss-Radau with a node at 0 above it. The interval adds two standard errors over the probes.
@@ -252,7 +252,7 @@ def estimated(
 
 
 def _quadrature(times: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[float, float]:
-    """Return bounds of start' (B + 1)^-1 start for the matrix B behind `times`."""
+    """Return bounds of start' (B + 1)^-1 start for the matrix B given by `times`."""
     size = float(start.norm())
     basis = [start / size]
     diagonal, beside = list[float](), list[float]()
@@ -261,7 +261,7 @@ def _quadrature(times: Callable[[Tensor], Tensor], start: Tensor, steps: int) ->
         diagonal.append(float(row @ basis[-1]))
         whole = torch.stack(basis)
         row = row - whole.T @ (whole @ row)
-        row = row - whole.T @ (whole @ row)  # twice is enough
+        row = row - whole.T @ (whole @ row)  # second reorthogonalisation
         beside.append(float(row.norm()))
         if beside[-1] <= 1e-10 * max(diagonal):
             value = size**2 * _corner(diagonal, beside[:-1])
@@ -284,7 +284,7 @@ def _corner(diagonal: Sequence[float], beside: Sequence[float]) -> float:
 
 
 def _radau(diagonal: Sequence[float], beside: Sequence[float]) -> float:
-    """Return the last diagonal entry with which a tridiagonal matrix has the eigenvalue 0."""
+    """Return the last diagonal entry for which a tridiagonal matrix has eigenvalue 0."""
     tail = torch.zeros(len(diagonal), dtype=torch.float64)
     tail[-1] = beside[-1] ** 2
     return float(torch.linalg.solve(_tridiagonal(diagonal, beside[:-1]), tail)[-1])

@@ -1,4 +1,4 @@
-"""Whether a guess tells an adversary which picture it is of: the true one is picked out of a thousand public ones."""
+"""Identification of an original from its guess, among a thousand public images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedsim.core.types import Dataset
 from fedsim.metrics.image import SSIM_SIGMA, to_pixels, window_side
 
 PUBLIC = 1000
-_LARGEST_SIDE = 64  # larger pictures are compared at this size: a person recognises them there, too
-_LEAST = 100  # beside fewer, too many blind guesses are picked out: up to 1 in 20 beside 20 photographs
+_LARGEST_SIDE = 64  # larger images are reduced to this size, at which people still recognise them
+_LEAST = 100  # with fewer public images, blind guesses are identified too often: up to 1 in 20 with 20 photographs
 _FILTERS, _FILTER_SIDE, _POOLS = 32, 5, 4
 _SMALLEST_CROP, _LARGEST_CROP = 0.6, 0.95
 _SAME = 0.5 / 255
-_C1, _C2 = 0.01**2, 0.03**2  # the constants of SSIM at data range 1
+_C1, _C2 = 0.01**2, 0.03**2  # constants of SSIM at data range 1
 
 
 @final
 class Gallery:
-    """Public pictures that stand beside the true one, measured once.
+    """Public distractor images, with precomputed features.
 
-    A few pictures are filled up to a thousand by crops of them, enlarged and mirrored.
+    Fewer than a thousand images are complemented by enlarged and mirrored crops.
 
     Args:
         pictures: pixels in [0, 1], shape (N, C, H, W) with N at least 1 and sides of at least 3.
@@ -43,11 +43,11 @@ class Gallery:
         self._features = _Features(self._pictures, source)
 
     def picks(self, guess: Tensor, original: Tensor) -> bool:
-        """Tell whether the original, and not a public picture, is nearest to the guess; both are (C, H, W)."""
+        """Return whether the original is nearer to the guess than all public images; both are (C, H, W)."""
         guess, original = _reduced(guess[None]), _reduced(original[None])
         is_original = (self._distinct - original).abs().flatten(1).amax(1) <= _SAME
         others = ~is_original[self._sources]
-        if not others.any():  # it stands beside nothing
+        if not others.any():  # no distractor remains
             return False
         return any(
             bool((of_public[others] < of_true).all())
@@ -76,23 +76,22 @@ class Gallery:
     counted=True,
 )
 def identified(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
-    """Return of each picture 1 if an adversary picks it out of public ones by its guess, else 0, shape (B,).
+    """Return for each image 1 if it is identified by its guess among public images, else 0, shape (B,).
 
-    The guess's nearest picture is sought by SSIM and by the features of a small network; one of them suffices.
-    Blind guesses succeed by either once in a thousand times beside a thousand pictures, and at most once in a hundred
-    beside a hundred.
+    The nearest image to the guess is determined by SSIM and by the features of a small network; either suffices. Blind
+    guesses succeed by either with probability 1/1000 with a thousand public images, and at most 1/100 with a hundred.
 
     Args:
         guesses: pixels in [0, 1], shape (B, C, H, W).
         originals: the same.
-        public: pictures of the same shape; those that equal an original are left out for it.
+        public: images of the same shape; duplicates of an original are excluded for it.
     """
     pairs = zip(guesses, originals, strict=True)
     return torch.tensor([float(public.picks(guess, original)) for guess, original in pairs])
 
 
 def gallery(data: Dataset) -> Gallery | None:
-    """Return the first thousand pictures of the test set as public ones; None where it has too few."""
+    """Return the first thousand test images as public images; None if there are too few."""
     test = data.test.inputs
     if len(test) < _LEAST or test.shape[1:] != data.train.inputs.shape[1:] or min(test.shape[-2:]) < 3:  # noqa: PLR2004 - as SSIM
         return None
@@ -101,12 +100,12 @@ def gallery(data: Dataset) -> Gallery | None:
     return _galleries[test]
 
 
-_galleries: WeakIdKeyDictionary = WeakIdKeyDictionary()  # by the test set's pictures: every victim of a run asks again
+_galleries: WeakIdKeyDictionary = WeakIdKeyDictionary()  # cache by test set, for all victims of a run
 
 
 @final
 class _Likeness:
-    """SSIM of one picture to many, whose share of it is computed once. Filters are matrices, so it is a product."""
+    """SSIM of one image to many, whose moments are cached. Filters are matrices, so it is a matrix product."""
 
     def __init__(self, public: Tensor) -> None:
         side = window_side(public)
@@ -136,9 +135,9 @@ class _Likeness:
 
 @final
 class _Features:
-    """The network of one layer of Coates, Ng and Lee (2011): its filters are patches of public pictures.
+    """Single-layer network of Coates, Ng and Lee (2011), whose filters are patches of public images.
 
-    Pictures are smoothed first, since noise would answer to every filter.
+    Images are smoothed first, because noise would activate all filters.
     """
 
     def __init__(self, public: Tensor, source: torch.Generator) -> None:
@@ -163,7 +162,7 @@ class _Features:
 
 
 def _patches(public: Tensor, source: torch.Generator) -> Tensor:
-    """Draw patches of high contrast, without their mean and of length 1, shape (n, C, k, k)."""
+    """Sample high-contrast patches, centred and normalised, shape (n, C, k, k)."""
     side = min(_FILTER_SIDE, *public.shape[-2:])
     candidates = 16 * _FILTERS
     rows, columns = public.shape[-2] - side + 1, public.shape[-1] - side + 1
@@ -176,7 +175,7 @@ def _patches(public: Tensor, source: torch.Generator) -> Tensor:
 
 
 def _gaussian(length: int, side: int) -> Tensor:
-    """Return the matrix of SSIM's filter along a side of a picture, without padding: (length - side + 1, length)."""
+    """Return the matrix of SSIM's filter along an image side, without padding: (length - side + 1, length)."""
     at = torch.arange(side, dtype=torch.float64) - side // 2
     window = torch.exp(-(at**2) / (2 * SSIM_SIGMA**2))
     matrix = torch.zeros(length - side + 1, length)
@@ -186,7 +185,7 @@ def _gaussian(length: int, side: int) -> Tensor:
 
 
 def _crop(picture: Tensor, source: torch.Generator) -> Tensor:
-    """Return a part of a picture (C, H, W), enlarged to its size and perhaps mirrored, (1, C, H, W)."""
+    """Return a random crop of an image (C, H, W), enlarged to its size and possibly mirrored, (1, C, H, W)."""
     share, top, left, turn = torch.rand(4, generator=source).tolist()
     scale = _SMALLEST_CROP + (_LARGEST_CROP - _SMALLEST_CROP) * share
     height, width = (max(1, round(scale * length)) for length in picture.shape[-2:])

@@ -1,8 +1,7 @@
-"""How close a reconstructed image is to its original: MSE, PSNR and SSIM in pixel units.
+"""Reconstruction quality of images: MSE, PSNR and SSIM in pixel units.
 
-Scores are taken after de-normalisation and clipping to [0, 1]. PSNR from an error in the model's normalised
-units would be wrong by 20 log10(std) dB, and scaling each image to its own range would hide errors of
-brightness and contrast; neither happens here.
+Scores are computed after denormalisation and clipping to [0, 1]. PSNR of the error in normalised units would be off by
+20 log10(std) dB, and rescaling each image to its own range would hide errors of brightness and contrast.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ PSNR_CAP = 160.0
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
-HALF_STEP = 0.5 / 255 + 1e-6  # pixels are kept in single precision
+HALF_STEP = 0.5 / 255 + 1e-6  # pixels are stored in single precision
 _WORST_MSE = 1.0
 _WORST_PSNR = 0.0
 _WORST_SSIM = -1.0
 
 
 class ScoredItems(NamedTuple):
-    """Scores in the order of the originals, and where each came from.
+    """Scores in the order of the originals, and the assignment.
 
     Attributes:
-        items: one score an original, by index.
-        order: shape (B,), ``order[i]`` is the guess that was matched to original i. Reorders guesses and masks.
+        items: one score per original, by index.
+        order: shape (B,), ``order[i]`` is the guess matched to original i. Used to reorder guesses and masks.
     """
 
     items: tuple[ItemScore, ...]
@@ -42,15 +41,15 @@ class ScoredItems(NamedTuple):
 
 
 def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
-    """De-normalise model inputs to pixels.
+    """Denormalise model inputs to pixels.
 
     Args:
         inputs: normalised, shape (B, C, H, W), or volumes (B, C, D, H, W).
-        spec: with the per-channel mean and standard deviation that were used to normalise.
+        spec: contains the per-channel mean and standard deviation of the normalisation.
 
     Returns:
-        Pixels clipped to [0, 1], shape (B, C, H, W), the slices of a volume one below the other, (B, C, D H, W); an
-        entry that is not a number becomes 0.
+        Pixels clipped to [0, 1], shape (B, C, H, W); for volumes the slices are stacked vertically, (B, C, D H, W). NaN
+        becomes 0.
     """
     inputs = inputs if inputs.ndim < 5 else inputs.flatten(2, -2)  # noqa: PLR2004 - of a batch of volumes
     pixels = inputs * _per_channel(spec.std, inputs) + _per_channel(spec.mean, inputs)
@@ -89,7 +88,7 @@ def mse(guesses: Tensor, originals: Tensor) -> Tensor:
     tables="run",
 )
 def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Return the error of model inputs, not pixels, (B,). Its worst value depends on how the data were normalised."""
+    """Return the error of model inputs, not pixels, (B,). Its worst value depends on the normalisation."""
     return mse(guesses, originals)
 
 
@@ -139,15 +138,15 @@ def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
 def ssim(guesses: Tensor, originals: Tensor) -> Tensor:
     """Return the structural similarity of each image, shape (B,), in [-1, 1].
 
-    Gaussian window of 11 x 11 with sigma 1.5, data range 1, without padding. Images with a side below 11
-    get the largest odd window that fits.
+    Gaussian window of 11 x 11 with sigma 1.5, data range 1, without padding. Images with a side below 11 get the
+    largest odd window that fits.
 
     Args:
         guesses: pixels in [0, 1], shape (B, C, H, W) with H, W >= 3.
         originals: the same.
 
     Raises:
-        FedsimError: not a batch of images of at least 3 x 3 pixels.
+        FedsimError: the inputs are no batch of images of at least 3 x 3 pixels.
     """
     if originals.ndim != 4 or min(originals.shape[-2:]) < 3:  # noqa: PLR2004 - the message says what they mean
         raise FedsimError(f"SSIM needs images (B, C, H, W) of at least 3 x 3 pixels, got {tuple(originals.shape)}.")
@@ -158,7 +157,7 @@ def ssim(guesses: Tensor, originals: Tensor) -> Tensor:
 
 
 def window_side(pictures: Tensor) -> int:
-    """Return the side of SSIM's window on pictures (B, C, H, W): the largest odd one that fits, at most 11."""
+    """Return the side of SSIM's window for images (B, C, H, W): the largest odd number that fits, at most 11."""
     side = min(SSIM_WINDOW, *pictures.shape[-2:])
     return side if side % 2 else side - 1
 
@@ -179,25 +178,25 @@ def window_side(pictures: Tensor) -> int:
     compared=False,
 )
 def exact_pixels(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Return of each picture 1 if no pixel is off by more than half of 1/255, so that its file is the same, else 0."""
+    """Return for each image 1 if all pixels are within half of 1/255, so that 8-bit files are equal, else 0."""
     return ((guesses.double() - originals.double()).abs().flatten(1).amax(1) <= HALF_STEP).double()
 
 
 def match(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Assign guesses to originals so that the sum of squared errors is least (Hungarian method).
+    """Assign guesses to originals with the minimum sum of squared errors (Hungarian method).
 
-    A batch comes back in arbitrary order, since the gradient is a sum over its examples; without matching a
-    perfect reconstruction in another order would look like a failed attack.
+    A gradient is a sum over examples, so an attack returns a batch in arbitrary order; without matching a perfect
+    reconstruction in another order would count as failed.
 
     Args:
-        guesses: pixels, shape (G, C, H, W) with G >= B; a guess with entries that are not finite is used last.
+        guesses: pixels, shape (G, C, H, W) with G >= B; guesses with non-finite entries are assigned last.
         originals: pixels, shape (B, C, H, W).
 
     Returns:
         Shape (B,): the guess of each original, each guess at most once.
 
     Raises:
-        FedsimError: fewer guesses than originals.
+        FedsimError: there are fewer guesses than originals.
     """
     if len(guesses) < len(originals):
         raise FedsimError(f"the attack returned {len(guesses)} examples for a batch of {len(originals)}.")
@@ -210,15 +209,15 @@ def match(guesses: Tensor, originals: Tensor) -> Tensor:
 
 
 def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -> ScoredItems:
-    """Score every original of a batch against the guess that is matched to it.
+    """Score each original of a batch against its matched guess.
 
-    A guess that is not finite gets the worst score instead of an error: MSE 1, PSNR 0 dB, SSIM -1, and the
-    normalised error of a picture at the wrong end of the range everywhere.
+    A guess that is not finite gets the worst score instead of an error: MSE 1, PSNR 0 dB, SSIM -1, and the normalised
+    error of an image at the opposite end of the range.
 
     Args:
         reconstruction: guesses (G, C, H, W), normalised, with G >= B; see `fedsim.metrics.missing` for fewer.
         batch: the originals (B, C, H, W), normalised by `spec`.
-        spec: the true normalisation, also when the attacker did not know it.
+        spec: the true normalisation, even if the attacker did not know it.
 
     Raises:
         FedsimError: shapes of guesses and originals differ, or there are fewer guesses than originals.
@@ -252,7 +251,7 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
 
 
 def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
-    """Return the values of every metric of pictures that is installed; a guess that is not usable has the worst."""
+    """Return the values of all registered image metrics; unusable guesses get the worst value."""
     scores: dict[str, list[float]] = {}
     for name, declared in sorted(registry.every_metric().items()):
         if declared.of_pictures and declared.over == "item" and declared.worst is not None:
@@ -267,7 +266,7 @@ def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str
 
 
 def nearest(pixels: Tensor, others: Tensor) -> Tensor:
-    """Return of every picture the index of the one among others with the least squared error.
+    """Return for each image the index of the nearest of others, by squared error.
 
     Args:
         pixels: shape (B, C, H, W).

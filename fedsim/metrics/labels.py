@@ -1,4 +1,4 @@
-"""How many of a batch's labels an attacker knows or guessed, whatever their order: a gradient has none to tell."""
+"""Accuracy of inferred labels as multisets, since a gradient does not contain their order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedsim.core.types import NO_LABEL
 
 
 def classes_of(labels: Tensor) -> list[int | None]:
-    """Return the class of each example; None where nobody guessed one, and where labels (B, ...) are no classes."""
+    """Return the class of each example; None for missing guesses, and for labels (B, ...) that are no classes."""
     if labels.ndim > 1 or labels.is_floating_point():
         return [None] * len(labels)
     return [None if label == NO_LABEL else label for label in labels.tolist()]
@@ -29,10 +29,10 @@ def classes_of(labels: Tensor) -> list[int | None]:
     counted=True,
 )
 def label_accuracy(guessed: Iterable[int | None], true: Iterable[int | None]) -> float:
-    """Return the share of true labels that were guessed, in [0, 1], whatever their order.
+    """Return the share of true labels that were guessed, in [0, 1], in any order.
 
-    Size of the intersection of both multisets over the number of true labels: two guesses of a class that occurs
-    once count once. A guess of None is none.
+    Size of the intersection of both multisets over the number of true labels: two guesses of a class that occurs once
+    count once. None counts as no guess.
 
     Raises:
         ValueError: there are no true labels.

@@ -1,10 +1,10 @@
-"""The likeliest filling of a secret's form, by uniform-cost search (Dijkstra) over the tokens that fit.
+"""Most likely value of a secret's form, by uniform-cost search (Dijkstra) over the matching tokens.
 
     argmin over s in R of -sum_i log2 Pr(s_i | s_1, ..., s_i-1)
 
-Every further token costs at least nothing, so that the cheapest beginning is gone on with until the cheapest is whole:
-no other filling can be likelier. Paper: Carlini et al. 2019, arXiv 1802.08232, whose extraction is this search. A
-filling counts by the tokens that the tokenizer makes of it; other tokens with the same text are no filling.
+Costs of further tokens are non-negative, so the cheapest prefix is extended until the cheapest entry is complete: no
+other value can be more likely. Paper: Carlini et al. 2019, arXiv 1802.08232, whose extraction is this search. A value
+counts only with the tokenizer's own tokens; other tokenisations of the same text are skipped.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _AT_ONCE = 32
 
 
 class Likeliest(NamedTuple):
-    """What the search found.
+    """Result of the search.
 
     Attributes:
-        text: prompt and filling.
-        bits: -log2 of the probability of what the search chose, behind what every filling begins with.
-        seen: beginnings that the model was shown.
+        text: prompt and value.
+        bits: -log2 of the probability of the value's tokens, after the common prefix of all values.
+        seen: number of prefixes that the model evaluated.
     """
 
     text: str
@@ -39,7 +39,7 @@ class Likeliest(NamedTuple):
 
 
 class _Beginning(NamedTuple):
-    """Tokens, what they cost in bits, and how many signs of the rest they fill; ordered by cost, then by tokens."""
+    """Tokens, their cost in bits, and the number of filled characters; ordered by cost, then by tokens."""
 
     bits: float
     tokens: tuple[int, ...]
@@ -48,14 +48,14 @@ class _Beginning(NamedTuple):
 
 @torch.no_grad()
 def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, most: int) -> Likeliest | None:
-    """Return the filling of a form with the lowest log-perplexity behind a prompt; None where the search gave up.
+    """Return the value of a form with the lowest log-perplexity after a prompt; None if the search gave up.
 
     Args:
-        model: tokens (B, T) to scores of the next token (B, T, V); no token sees those behind it.
-        prompt: the beginning of the sentence.
-        form: what is behind it; ``#`` stands for a digit and ``?`` for a small letter.
-        tokenizer: of the model.
-        most: how many beginnings the model is shown at most.
+        model: causal model, maps tokens (B, T) to scores of the next token (B, T, V).
+        prompt: the prefix of the sentence.
+        form: format after the prompt; ``#`` is a digit and ``?`` a small letter.
+        tokenizer: the model's tokenizer.
+        most: maximum number of prefixes that the model evaluates.
     """
     known = _known(prompt, form, tokenizer)
     rest = (prompt + form)[len(tokenizer.decode(known)) :]
@@ -86,7 +86,7 @@ def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, mo
 
 
 def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
-    """Return the tokens that all fillings begin with, the last of the prompt's left out where one may go on in it."""
+    """Return the common token prefix of all values, without the prompt's last token if a value may merge with it."""
     known = tokenizer.encode(prompt)
     for number in (0, space_of(form) - 1):
         known = known[: common_beginning(known, tokenizer.encode(prompt + fill(form, number)))]
@@ -94,7 +94,7 @@ def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _fitting(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
-    """Return, of every place of the rest, the tokens whose text may stand there, with the lengths of their texts."""
+    """Return for each position of the rest the tokens whose text fits there, with the lengths of their texts."""
     texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.vocabulary)]
     return [
         [
@@ -108,7 +108,7 @@ def _fitting(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int,
 
 
 def _next_bits(model: nn.Module, known: Sequence[int], chosen: Sequence[_Beginning]) -> np.ndarray:
-    """Return -log2 of the probability of every token behind each beginning, shape (N, V)."""
+    """Return -log2 of the probability of each next token after each prefix, shape (N, V)."""
     rows = [[*known, *beginning.tokens] for beginning in chosen]
     longest = max(map(len, rows))
     tokens = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])

@@ -1,4 +1,4 @@
-"""How well an attacker estimated dropout masks, over the units whose masks can be seen in a gradient at all."""
+"""Accuracy of estimated dropout masks, over the entries that influence the gradient."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def identifiable(
     answer: Answer = plain_answer,
     draws: Draws | None = None,
 ) -> tuple[Tensor, ...]:
-    """Find the mask entries that influence some parameter's gradient at the truth.
+    """Return the mask entries that influence some parameter's gradient at the truth.
 
     The derivative of <v, g> with respect to the masks, for the batch's gradient g and one random direction v, is
-    exactly zero at an entry without influence and almost surely not zero elsewhere. Entries without influence, for
-    example behind an inactive ReLU or at tokens nobody reads, would make any estimate look like guessing.
+    exactly zero at an entry without influence and almost surely nonzero elsewhere. Entries without influence, e.g.
+    after an inactive ReLU or at unused tokens, cannot be estimated better than by guessing.
 
     Args:
-        model: at the weights of the update, in the mode the client used; left as it was.
+        model: with the weights at which the update was computed, in the client's mode; restored afterwards.
         batch: the true batch.
         sites: dropout sites with their true rates.
         masks: the true masks, in the order of `sites`.
         loss: ``loss(outputs, labels) -> scalar``.
-        answer: that of the clients' task.
-        draws: what was drawn for the step; nothing when absent.
+        answer: `Task.answer` of the clients' task.
+        draws: draws of the step; default none.
 
     Returns:
-        A boolean tensor a site, of its mask's shape.
+        A boolean tensor per site, of its mask's shape.
     """
     parameters = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters() if p.requires_grad}
     buffers = {n: b.clone() for n, b in model.named_buffers()}
@@ -70,20 +70,20 @@ def score_masks(
     visible: Sequence[Tensor],
     order: Tensor,
 ) -> tuple[MaskScore, ...]:
-    """Compare estimated with true masks, site by site, over identifiable units only.
+    """Compare estimated with true masks, site by site, over identifiable entries only.
 
-    An estimate that is not finite counts as wrong.
+    A non-finite estimate counts as wrong.
 
     Args:
         sites: dropout sites.
         estimates: values in [0, 1] (1 is kept), in the order of `sites` and of the attacker's guesses.
         masks: the true masks.
         visible: result of `identifiable`.
-        order: shape (B,), the guess matched to each original, from `fedsim.metrics.image.score_items`: masks belong
-            to examples, so they are reordered with them.
+        order: shape (B,), the guess matched to each original, from `fedsim.metrics.image.score_items`: masks belong to
+            examples, so they are reordered with them.
 
     Raises:
-        FedsimError: a site without an estimate, or an estimate of another shape.
+        FedsimError: a site has no estimate, or an estimate of another shape.
     """
     if len(estimates) != len(sites):
         raise FedsimError(f"the attack estimated {len(estimates)} masks, expected {len(sites)}, one a dropout site.")
@@ -103,14 +103,14 @@ def score_masks(
     statistics={"mask_accuracy": "mean"},
 )
 def mask_accuracy(masks: Sequence[MaskScore]) -> float | None:
-    """Return the share of identifiable mask entries that were estimated right, over all sites, or None without any."""
+    """Return the share of identifiable mask entries estimated correctly, over all sites, or None without any."""
     scored = [(mask.accuracy, mask.identifiable) for mask in masks if mask.accuracy is not None]
     units = sum(count for _, count in scored)
     return sum(accuracy * count for accuracy, count in scored) / units if units else None
 
 
 def _reorder(site: str, estimate: Tensor, mask: Tensor, order: Tensor) -> Tensor:
-    """Reorder examples; attention may fold its heads into the batch dimension, so an example can own several rows."""
+    """Reorder examples; attention may fold its heads into the batch dimension, so an example may have several rows."""
     rows = mask.shape[0] // len(order)
     fits = mask.shape[0] % len(order) == 0 and estimate.shape[0] % rows == 0 and estimate.shape[1:] == mask.shape[1:]
     if not fits or estimate.shape[0] < mask.shape[0]:

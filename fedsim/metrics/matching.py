@@ -1,6 +1,6 @@
-"""The attacker's objective at the truth: shows whether an attack could have succeeded, and whether it ended there.
+"""Matching objective at the truth: shows whether an attack could succeed, and whether it converged.
 
-Scorer side only.
+For scoring only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedsim.core.types import Batch, DropoutSite, Loss, Masks, Reconstruction, T
 from fedsim.core.types.tasks import Answer, plain_answer
 from fedsim.record.scores import AS_LOW
 
-_ROUNDING = 1e-12  # what is left of 1 - cosine between two float32 gradients that are equal up to rounding
+_ROUNDING = 1e-12  # remaining 1 - cosine of two float32 gradients that are equal up to rounding
 
 
 def objective_at_truth(
@@ -32,16 +32,16 @@ def objective_at_truth(
 ) -> float | None:
     """Return 1 - cosine between the update and the gradient of the true batch under the true masks, in [0, 2].
 
-    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient,
-    and where the dropout masks of a captured update are not known.
+    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient, and if the
+    dropout masks of a captured update are unknown.
 
     Args:
-        model: holding the weights that the update answers.
-        update: as it was observed.
-        truth: the private side of it.
-        loss: what the client minimised.
-        sites: where the model drops out, for that batch.
-        answer: that of the clients' task.
+        model: with the weights at which the update was computed.
+        update: the observed update.
+        truth: its ground truth.
+        loss: the client's loss.
+        sites: dropout sites of the model, for that batch.
+        answer: `Task.answer` of the clients' task.
     """
     masks = _masks(truth, sites)
     if len(truth.batches) != 1 or masks is None:
@@ -59,19 +59,19 @@ def unexplained(
     answer: Answer = plain_answer,
     guess: Reconstruction | None = None,
 ) -> float | None:
-    """Return 1 - cosine between what was sent and the gradient of the true batch, or of a guess, in [0, 2].
+    """Return 1 - cosine between the sent update and the gradient of the true batch, or of a guess, in [0, 2].
 
-    Entries of exactly 0 are left out, since pruning may have put them there. None where the client trained on other
-    examples than it owns, or in several steps: then nobody's measure is 0 at the truth. Infinite for a guess that is no
-    batch of such examples.
+    Zero entries of the update are excluded, because pruning may have set them. None if the client trained on other
+    inputs than its own examples, or in several steps: then the measure is not 0 at the truth. Infinite for a guess of
+    another shape or with non-finite inputs.
 
     Args:
-        model: holding the weights that the update answers.
-        update: as it was observed.
-        truth: the private side of it.
-        loss: what the client minimised.
-        sites: where the model drops out, for that batch.
-        answer: that of the clients' task.
+        model: with the weights at which the update was computed.
+        update: the observed update.
+        truth: its ground truth.
+        loss: the client's loss.
+        sites: dropout sites of the model, for that batch.
+        answer: `Task.answer` of the clients' task.
         guess: in the order of the true examples; without masks it gets the true ones. None for the truth.
     """
     masks = _masks(truth, sites)
@@ -88,12 +88,12 @@ def unexplained(
 
 
 def has_converged(at_guess: float, at_truth: float) -> bool:
-    """Say whether a guess leaves no more unexplained than the truth does, up to the factor `AS_LOW` and rounding."""
+    """Return whether a guess's unexplained part is at most that of the truth, up to `AS_LOW` and rounding."""
     return at_guess <= AS_LOW * at_truth + _ROUNDING
 
 
 def _guessed(batch: Batch, guess: Reconstruction) -> Batch:
-    """Return the true batch with the guess's inputs, and with its labels where it has any."""
+    """Return the true batch with the guess's inputs, and with its labels if it has any."""
     labels = batch.labels
     if guess.labels.shape == labels.shape and guess.labels.dtype == labels.dtype:
         unknown = guess.labels.isnan() if guess.labels.is_floating_point() else guess.labels < 0
@@ -102,7 +102,7 @@ def _guessed(batch: Batch, guess: Reconstruction) -> Batch:
 
 
 def _masks(truth: Truth, sites: Sequence[DropoutSite]) -> Masks | None:
-    """Return the dropout masks of the first step; None where they are not known."""
+    """Return the dropout masks of the first step; None if unknown."""
     masks = truth.masks[0] if truth.masks else ()
     return masks if len(masks) == len(sites) else None
 
@@ -120,7 +120,7 @@ def _gradient(
     sites: Sequence[DropoutSite],
     answer: Answer,
 ) -> list[Tensor]:
-    """Return the gradient of one step in double precision, tensor by tensor, with what the task drew at the truth."""
+    """Return the gradient of one step in double precision, by tensor, with the true draws of the task."""
     draws = truth.draws[0] if truth.draws else {}
     with inject_masks(sites, masks), Showing(draws):
         value = loss(*answer(model, batch, draws))

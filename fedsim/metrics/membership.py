@@ -1,7 +1,7 @@
-"""How well an attacker's scores tell members from others: the whole curve, and its end where false alarms are rare.
+"""Membership inference metrics: ROC curve, AUC, and TPR at low FPR.
 
-An attacker who is sure of a few members is a threat even if he is right about the others no more often than a coin,
-so the AUC alone says little (Carlini et al. 2022, arXiv 2112.03570, section III).
+An attacker that is certain about a few members is a threat even if the other decisions are random, so the AUC alone is
+insufficient (Carlini et al. 2022, arXiv 2112.03570, section III).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _RATE: dict[str, Any] = {"over": "finding", "form": "percent", "digits": 1, "lim
 
 @dataclass(frozen=True)
 class Separation:
-    """How well scores tell members from others.
+    """Separation of members from non-members by scores.
 
     Attributes:
-        auc: the probability that a member scores above a non-member.
-        advantage: TPR - FPR, which is twice the balanced accuracy minus one, at a threshold that is chosen on one half
-            of the candidates and judged on the other.
-        rates: TPR by FPR, the rarest last; without those that so few non-members cannot show.
+        auc: probability that a member scores above a non-member.
+        advantage: TPR - FPR (twice the balanced accuracy minus one) at a threshold chosen on one half of the candidates
+            and evaluated on the other.
+        rates: TPR by FPR, in descending order of FPR; without FPRs that the number of non-members cannot resolve.
         roc: (FPR, TPR), thinned.
     """
 
@@ -42,7 +42,7 @@ class Separation:
 
     @property
     def figures(self) -> dict[str, Interval]:
-        """All figures, by the name of their metric."""
+        """All values, by the name of their metric."""
         rates = {name_of(fpr): tpr for fpr, tpr in self.rates.items()}
         return {
             "auc": self.auc,
@@ -61,14 +61,14 @@ def separation(
     """Summarise the scores of all candidates. The independent unit is the candidate.
 
     Args:
-        scores: shape (N,), higher for those that are rather members; infinities are allowed.
-        is_member: boolean, shape (N,), with at least one of each kind, in an order that says nothing.
+        scores: shape (N,), higher for likely members; infinities are allowed.
+        is_member: boolean, shape (N,), with at least one of each kind, in random order.
         generator: source of the resamples.
-        confidence: coverage of every interval, in (0, 1).
+        confidence: coverage of each interval, in (0, 1).
         resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: there is no member, or nobody else.
+        ValueError: there is no member, or no non-member.
     """
     values, members = scores.double().numpy(), is_member.numpy()
     inside, outside = values[members], values[~members]
@@ -84,7 +84,7 @@ def separation(
 
 
 def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (FPR, TPR) at every threshold, from (0, 0) to (1, 1); a score of at least the threshold accuses.
+    """Return (FPR, TPR) at each threshold, from (0, 0) to (1, 1); scores at or above the threshold are positive.
 
     Args:
         inside: scores of members.
@@ -110,10 +110,10 @@ def auc_interval(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """Return the probability that a member scores above a non-member, ties counted as one half.
+    """Return the probability that a member scores above a non-member; ties count half.
 
-    The interval is a percentile bootstrap that resamples members and non-members apart; n is the number of both. A
-    resample is a number of copies of each distinct score, so nothing is sorted again.
+    The interval is a percentile bootstrap that resamples members and non-members separately; n is the number of both. A
+    resample is represented by counts of each distinct score, so no further sorting is needed.
     """
     levels, index = np.unique(np.concatenate([inside, outside]), return_inverse=True)
     members, others = (
@@ -128,9 +128,9 @@ def auc_interval(
 
 
 def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: float = 0.95) -> Interval | None:
-    """Return the largest TPR whose FPR is at most `fpr`, with its Clopper-Pearson interval; n is the members.
+    """Return the largest TPR whose FPR is at most `fpr`, with its Clopper-Pearson interval; n is the number of members.
 
-    The interval treats the threshold as given. None when there are fewer than 1 / fpr non-members.
+    The interval treats the threshold as fixed. None with fewer than 1 / fpr non-members.
     """
     if len(outside) * fpr < 1 - 1e-9:
         return None
@@ -139,15 +139,15 @@ def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: floa
 
 
 def rate_of_luck(scores: Tensor, is_member: Tensor, fpr: float, generator: np.random.Generator) -> float:
-    """Return what `tpr_at` comes to on average where members and others are dealt out anew.
+    """Return the chance level of `tpr_at`: its mean over random permutations of the membership labels.
 
-    It lies above `fpr`, most where others are few: the threshold is chosen on the examples that it is judged on.
+    It is above `fpr`, especially with few non-members, because the threshold is chosen on the evaluated examples.
 
     Args:
         scores: shape (N,).
         is_member: boolean, shape (N,).
-        fpr: rate of false alarms, in (0, 1), at least one over the number of others.
-        generator: source of the shuffles.
+        fpr: false-positive rate, in (0, 1), at least one over the number of non-members.
+        generator: source of the permutations.
     """
     values, members = scores.double().numpy(), is_member.numpy()
     deals = (generator.permutation(members) for _ in range(_SHUFFLES))
@@ -161,7 +161,7 @@ def rate_of_luck(scores: Tensor, is_member: Tensor, fpr: float, generator: np.ra
     **_RATE,
 )
 def tpr_at_one_in_ten(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
-    """Return `tpr_at` a rate of 0.1."""
+    """Return `tpr_at` an FPR of 0.1."""
     return tpr_at(inside, outside, 0.1, confidence)
 
 
@@ -172,7 +172,7 @@ def tpr_at_one_in_ten(inside: np.ndarray, outside: np.ndarray, confidence: float
     **_RATE,
 )
 def tpr_at_one_in_a_hundred(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
-    """Return `tpr_at` a rate of 0.01."""
+    """Return `tpr_at` an FPR of 0.01."""
     return tpr_at(inside, outside, 0.01, confidence)
 
 
@@ -183,17 +183,17 @@ def tpr_at_one_in_a_hundred(inside: np.ndarray, outside: np.ndarray, confidence:
     **_RATE,
 )
 def tpr_at_one_in_a_thousand(inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> Interval | None:
-    """Return `tpr_at` a rate of 0.001."""
+    """Return `tpr_at` an FPR of 0.001."""
     return tpr_at(inside, outside, 0.001, confidence)
 
 
 def name_of(fpr: float) -> str:
-    """Return the name of the metric of members found at a rate of false alarms."""
+    """Return the metric name of the TPR at an FPR."""
     return f"tpr_at_fpr_{fpr:g}"
 
 
 def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Return a rate with its exact interval, which covers at least as often as it says.
+    """Return a rate with its exact interval, whose coverage is at least the stated confidence.
 
     Raises:
         ValueError: n is 0 or the successes are out of range.
@@ -212,10 +212,10 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
     limits=(-1.0, 1.0),
 )
 def advantage(values: np.ndarray, members: np.ndarray) -> float:
-    """Return TPR - FPR at a threshold that is chosen on one half of the candidates and judged on the other.
+    """Return TPR - FPR at a threshold chosen on one half of the candidates and evaluated on the other.
 
-    Both halves choose in turn, and the mean is returned, so that it is 0 on average for scores that say nothing; the
-    best threshold in hindsight would be above. A half without members or without others has nothing to choose.
+    Both halves choose in turn, and the mean is returned, so it is 0 on average for uninformative scores; the best
+    threshold in hindsight would be biased upwards. Halves without members or non-members are skipped.
     """
     parity = np.arange(len(values)) % 2 == 0
     gains = [_transfer(values, members, choosing) for choosing in (parity, ~parity)]
@@ -223,7 +223,7 @@ def advantage(values: np.ndarray, members: np.ndarray) -> float:
 
 
 def thin(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, float], ...]:
-    """Return the ROC's upper point at each number of false alarms, all up to 20, then about 40 a decade."""
+    """Return the ROC's upper point at each number of false positives, all up to 20, then about 40 per decade."""
     alarms = np.rint(fpr * others).astype(int)
     highest = {int(count): float(rate) for count, rate in zip(alarms, tpr, strict=True)}
     kept: list[tuple[float, float]] = []
@@ -241,13 +241,13 @@ def _largest_rate(inside: np.ndarray, outside: np.ndarray, fpr: float) -> float:
 
 
 def _auc(members: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the AUC of counts of each score, ascending along the last axis."""
+    """Return the AUC from counts of each score, in ascending order along the last axis."""
     below = others.cumsum(-1) - others / 2
     return (members * below).sum(-1) / (members.sum(-1) * others.sum(-1))
 
 
 def _transfer(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:
-    """Return TPR - FPR on the other half of the best threshold of the `choosing` half."""
+    """Return TPR - FPR on the other half at the best threshold of the `choosing` half."""
     inside, outside = values[choosing & members], values[choosing & ~members]
     judged_in, judged_out = values[~choosing & members], values[~choosing & ~members]
     if not all(map(len, (inside, outside, judged_in, judged_out))):

@@ -1,4 +1,4 @@
-"""Guesses that an attack did not make: it may not know how many examples are behind an update."""
+"""Placeholders for missing guesses, if an attack returns fewer examples than the update has."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fedsim.core.types import NO_LABEL, Reconstruction
 
 
 def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:
-    """Return a guess of at least `count` examples; those that it lacks are NaN, with unknown labels and masks of NaN.
+    """Pad a guess to at least `count` examples with NaN inputs and masks and unknown labels.
 
     Args:
-        reconstruction: a guess of any size, images or anything else of floating point.
+        reconstruction: guess of any number of floating-point examples.
         count: number of originals.
     """
     made = len(reconstruction.inputs)
@@ -35,13 +35,13 @@ def _filled(labels: Tensor, count: int) -> Tensor:
 
 
 def fill(rows: Tensor, count: int, value: float) -> Tensor:
-    """Return rows with as many of one value behind them as make `count`."""
+    """Pad rows with a value to `count` rows."""
     lacking = max(0, count - len(rows))
     return torch.cat([rows, rows.new_full((lacking, *rows.shape[1:]), value)])
 
 
 def _with_missing(mask: Tensor, made: int, count: int) -> Tensor:
-    """Fill up a mask, of which every example owns the same number of rows; one of another shape stays as it is."""
+    """Pad a mask with equally many rows per example; masks of another shape stay unchanged."""
     if not made or len(mask) % made:
         return mask
     return fill(mask, len(mask) // made * count, torch.nan)

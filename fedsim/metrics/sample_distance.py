@@ -1,10 +1,9 @@
-"""How far samples are from data: the Frechet distance of Gaussians that are fitted to features of both.
+"""Frechet distance of samples and data: the distance of Gaussians fitted to features of both.
 
     |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)), with means m and covariances S
 
-(Heusel et al. 2017, arXiv 1706.08500, equation 6). It is called FID where the features are those of Inception, which
-these are not. It falls with the number of samples even where nothing else changes, so that only distances between equal
-numbers compare.
+(Heusel et al. 2017, arXiv 1706.08500, equation 6). With Inception features, unlike here, it is called FID. It decreases
+with the number of samples, so only distances with equal numbers are comparable.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def sample_distance(first: Tensor, second: Tensor) -> float:
     """Return the distance of features (N, F) and (M, F).
 
     Raises:
-        FedsimError: there are fewer than two of one kind.
+        FedsimError: fewer than two samples of either kind.
     """
     if min(len(first), len(second)) < _FEWEST:
         raise FedsimError(f"a Frechet distance needs two samples of each kind, got {len(first)} and {len(second)}.")
@@ -48,6 +47,6 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _factor(features: Tensor) -> Tensor:
-    """Return R with R'R the covariance; it is low where there are fewer samples than features, which saves time."""
+    """Return R with R'R the covariance; with fewer samples than features it has few rows, which saves time."""
     precise = features.double()
     return torch.linalg.qr((precise - precise.mean(0)) / (len(precise) - 1) ** 0.5, mode="r").R

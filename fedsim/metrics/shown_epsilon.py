@@ -1,6 +1,6 @@
-"""What an audit with canaries shows about a stated epsilon.
+"""Lower bound on epsilon from an audit with canaries.
 
-An audit bounds epsilon from below: more than is stated contradicts the guarantee, and less of it proves nothing.
+A lower bound above the stated epsilon contradicts the guarantee; a lower value proves nothing.
 """
 
 from __future__ import annotations
@@ -19,5 +19,5 @@ from fedsim.record import Interval
     related="2410.22235",
 )
 def epsilon_shown(shown: AuditResult) -> Interval:
-    """Return the bound as an interval that is open above; n is the number of canaries in all runs."""
+    """Return the bound as an interval without upper end; n is the number of canaries in all runs."""
     return Interval(value=shown.epsilon, low=shown.epsilon, high=None, n=shown.plan.canaries * shown.plan.runs)

@@ -1,6 +1,6 @@
-"""What traces of generations tell: how often the prompt, who was trained on, what was planted, and how many bits.
+"""Metrics of leakage from generation traces: prompt, membership, planted secrets, and mutual information.
 
-Texts of one prompt share its fate, so prompts are the units of intervals, not texts.
+Texts of one prompt are dependent, so intervals use prompts as units, not texts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import Interval
 
 _NEIGHBOURS = 3
-_JITTER = 1e-10  # of a standard deviation
+_JITTER = 1e-10  # in standard deviations
 
 
 class Bits(NamedTuple):
-    """Mutual information in bits: the estimate, its mean where nothing is told, and the test of that."""
+    """Mutual information in bits: the estimate, its mean under the null hypothesis, and the p-value."""
 
     information: Interval
     chance: float
@@ -38,7 +38,7 @@ class Bits(NamedTuple):
     limits=(0.0, 1.0),
 )
 def prompt_accuracy(guesses: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Return the share of right guesses with Wilson's interval, n the number of prompts."""
+    """Return the share of correct guesses with Wilson's interval, n the number of prompts."""
     names = np.unique(prompts)
     shares = [float((guesses[prompts == name] == name).mean()) for name in names]
     return wilson(min(sum(shares), len(names)), len(names), confidence)
@@ -54,7 +54,7 @@ def prompt_accuracy(guesses: np.ndarray, prompts: np.ndarray, confidence: float 
 def trace_auc(
     scores: np.ndarray, is_member: np.ndarray, generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
-    """Return the AUC with its interval by bootstrap over texts."""
+    """Return the AUC with a bootstrap interval over texts."""
     return auc_interval(scores[is_member], scores[~is_member], generator, confidence)
 
 
@@ -69,10 +69,10 @@ def trace_auc(
 def trace_exposure(
     scores: np.ndarray, generator: np.random.Generator, confidence: float = 0.95
 ) -> tuple[Interval, float]:
-    """Return the mean exposure of secrets with its interval, and its mean where every rank is as likely.
+    """Return the mean exposure of secrets with its interval, and its mean under uniform ranks.
 
     Args:
-        scores: a row a secret, its own score first, shape (secrets, 1 + others). Equal scores are ranked at random.
+        scores: a row per secret, its own score first, shape (secrets, 1 + others). Ties are ranked at random.
         generator: source of ranks and resamples.
         confidence: coverage of the interval.
     """
@@ -100,7 +100,7 @@ def trace_exposure(
     better="lower",
 )
 def times(after: int, before: int, n: int) -> Interval:
-    """Return a ratio of two counts over n texts, which has no interval."""
+    """Return a ratio of two counts over n texts, without interval."""
     return Interval(value=after / max(1, before), low=None, high=None, n=n)
 
 
@@ -111,7 +111,7 @@ def times(after: int, before: int, n: int) -> Interval:
     over="finding",
 )
 def tokens_a_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean over texts with its interval by bootstrap."""
+    """Return the mean over texts with a bootstrap interval."""
     return mean_interval([[pace] for pace in paces], generator, confidence)
 
 
@@ -146,20 +146,20 @@ def trace_bits(
     confidence: float = 0.95,
     shuffles: int = 99,
 ) -> Bits:
-    """Return the bits that the best figure holds, their chance level, and the p of a permutation test.
+    """Return the bits of the most informative feature, their chance level, and the p-value of a permutation test.
 
-    The interval comes from halves that are drawn without replacement, whose spread is that of the whole sample; copies
-    of a bootstrap would look like information. Each shuffled sample chooses its best figure too.
+    The interval is derived from halves drawn without replacement, whose spread equals that of the whole sample; the
+    duplicates of a bootstrap would look like information. Each permuted sample selects its best feature too.
 
     Args:
-        figures: of every text, shape (N, F).
-        prompts: whose each is, shape (N,).
-        generator: source of halves and shuffles.
+        figures: features of each text, shape (N, F).
+        prompts: prompt of each text, shape (N,).
+        generator: source of halves and permutations.
         confidence: coverage of the interval.
-        shuffles: samples whose prompts are shuffled; p is at least 1 / (shuffles + 1).
+        shuffles: number of permutations; p is at least 1 / (shuffles + 1).
     """
     varying = figures[:, [len(np.unique(column)) > 1 for column in figures.T]]
-    if not varying.shape[1]:  # every text looks alike
+    if not varying.shape[1]:  # all features are constant
         return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
     each = _information(varying, prompts, generator)
     most = _entropy(prompts)
@@ -179,13 +179,13 @@ def trace_bits(
 
 
 def _entropy(prompts: np.ndarray) -> float:
-    """Return the bits of the prompt itself, which nothing can exceed."""
+    """Return the entropy of the prompt in bits, an upper bound of the information."""
     odds = np.unique(prompts, return_counts=True)[1] / len(prompts)
     return float(-(odds * np.log2(odds)).sum())
 
 
 def _half(column: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> float:
-    """Return the estimate from a half of the texts of every prompt."""
+    """Return the estimate from a half of the texts of each prompt."""
     order = generator.permutation(len(prompts))
     ranked = order[np.argsort(prompts[order], kind="stable")]
     chosen = ranked[int(generator.integers(2)) :: 2]
@@ -193,11 +193,11 @@ def _half(column: np.ndarray, prompts: np.ndarray, generator: np.random.Generato
 
 
 def _information(figures: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return Ross's estimate for each figure in bits.
+    """Return Ross's estimate for each feature in bits.
 
-    Neighbours are counted along sorted values. Figures are whole numbers and come often, so each gets its own rounding
-    error first, as in scikit-learn. That package takes distances by a formula which loses such differences where there
-    are few texts of a prompt, and then finds bits that are none.
+    Neighbours are counted along sorted values. Features are integers with many ties, so jitter of the size of rounding
+    errors is added first, as in scikit-learn. Its distance formula would lose such small differences if a prompt has
+    few texts, and report spurious bits.
     """
     jittered = figures / figures.std(0)
     jittered += _JITTER * np.maximum(1.0, np.abs(jittered).mean(0)) * generator.standard_normal(figures.shape)
@@ -205,7 +205,7 @@ def _information(figures: np.ndarray, prompts: np.ndarray, generator: np.random.
 
 
 def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
-    """Return the estimate in nats; prompts with one text are left out."""
+    """Return the estimate in nats; prompts with one text are excluded."""
     from scipy.special import digamma  # noqa: PLC0415 - a run without generations need not wait for SciPy
 
     _, numbers, counts = np.unique(prompts, return_inverse=True, return_counts=True)
@@ -215,7 +215,7 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
     for number in np.unique(numbers):
         members = np.flatnonzero(numbers == number)
         radius[members] = _distances(values[members], int(near[number]))
-    radius -= 4 * np.spacing(np.abs(values))  # the neighbour at this distance is outside, whatever a sum rounds to
+    radius -= 4 * np.spacing(np.abs(values))  # exclude the neighbour at this distance, whatever the rounding of a sum
     every = np.sort(values)
     within = every.searchsorted(values + radius, "left") - every.searchsorted(values - radius, "right")
     return float(
@@ -227,7 +227,7 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
 
 
 def _distances(values: np.ndarray, near: int) -> np.ndarray:
-    """Return the distance of each value to its nearest other but `near` - 1."""
+    """Return the distance of each value to its `near`-th nearest neighbour."""
     order = np.argsort(values)
     padded = np.concatenate([np.full(near, -np.inf), values[order], np.full(near, np.inf)])
     n, distances = len(values), np.full(len(values), np.inf)

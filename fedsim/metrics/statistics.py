@@ -1,6 +1,6 @@
-"""Estimates with intervals.
+"""Estimates with confidence intervals.
 
-The independent unit is the victim, an attacked update: its images share its fate, so that they count as one.
+The independent unit is the victim, an attacked update: its images are dependent, so they count as one unit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _LEAST_FOR_BOOTSTRAP = 3
 
 
 class Summary(NamedTuple):
-    """An attack over all victims. Units of resampling are victims, not examples.
+    """Results of an attack over all victims. Resampling units are victims, not examples.
 
-    `metrics` holds what the values of examples and updates come to, by the names that metrics declare.
+    `metrics` contains summary statistics of examples and updates, by the names that metrics declare.
     """
 
     success: Interval
@@ -41,16 +41,16 @@ def mean_interval(
     """Return the mean over all values with a percentile bootstrap interval that resamples victims.
 
     Args:
-        values: one non-empty sequence a victim, a value an image.
+        values: one non-empty sequence per victim, with a value per image.
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
         resamples: number of bootstrap resamples.
 
     Returns:
-        With n the number of victims; without bounds when that is below 3.
+        The interval, with n the number of victims; without bounds if n is below 3.
 
     Raises:
-        ValueError: there is no victim, or one without values.
+        ValueError: there is no victim, or a victim without values.
     """
     return _bootstrap(np.nanmean, values, generator, confidence, resamples)
 
@@ -66,8 +66,8 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Return a success rate with its Wilson score interval, which is meaningful at 0, at n and for few victims.
 
     Args:
-        successes: in [0, n]; a victim with several images may count by the share that succeeded. The interval is
-            then as wide as if all its images shared one fate, so it is never too narrow.
+        successes: in [0, n]; a victim with several images may count by its share of successes. The interval is then as
+            wide as if all its images were equal, so it is conservative.
         n: number of victims, at least 1.
         confidence: coverage of the interval, in (0, 1).
 
@@ -96,10 +96,10 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     limits=(0.0, 1.0),
 )
 def success(shares: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Return the mean share with Wilson's interval at the number of updates.
+    """Return the mean share with Wilson's interval for the number of updates.
 
     Args:
-        shares: of the examples of each attacked update, in [0, 1]; at least one.
+        shares: share of successful examples of each attacked update, in [0, 1]; at least one.
         confidence: coverage of the interval, in (0, 1).
     """
     return wilson(min(sum(shares), len(shares)), len(shares), confidence)
@@ -108,17 +108,17 @@ def success(shares: Sequence[float], confidence: float = 0.95) -> Interval:
 def summarise(
     victims: Sequence[VictimRecord], rule: Rule, seed: int, *, confidence: float = 0.95, resamples: int = 2000
 ) -> Summary | None:
-    """Summarise one attack over its victims; None where it gave a guess of none of them.
+    """Summarise one attack over its victims; None if it returned no guess for any victim.
 
-    The unit of resampling is the victim (a cluster bootstrap when it has several examples). A victim on which the
-    attack failed is absent from every statistic, since a failure is no evidence; n shows how many remained. All
+    The resampling unit is the victim (a cluster bootstrap if it has several examples). A victim on which the attack
+    failed is excluded from all statistics, since a failure is no evidence; n is the number of remaining victims. All
     statistics use the same resamples of the victims.
 
     Args:
-        victims: whom the attack was tried on.
-        rule: says what is a success, and how metrics are summarised.
+        victims: attacked victims.
+        rule: success rule, and declarations of metrics.
         seed: the scenario's seed.
-        confidence: coverage of every interval, in (0, 1).
+        confidence: coverage of each interval, in (0, 1).
         resamples: number of bootstrap resamples.
     """
     scored = [victim for victim in victims if victim.failure is None and victim.scores]
@@ -143,7 +143,7 @@ def summarise(
 
 
 def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
-    """Return the values of every metric, one list a victim that has any; those of examples first."""
+    """Return the values of each metric, one list per victim that has any; metrics of examples first."""
     names = dict.fromkeys(name for victim in victims for item in victim.scores for name in item.values)
     values = {
         name: [[item.values[name] for item in victim.scores if name in item.values] for victim in victims]
@@ -155,7 +155,7 @@ def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
 
 
 def _share(values: Clusters, confidence: float) -> Interval:
-    """Return the share of flags that are set, each victim by its own share."""
+    """Return the share of set flags, averaged over victims."""
     return success([sum(cluster) / len(cluster) for cluster in values], confidence)
 
 

@@ -1,4 +1,4 @@
-"""When an example counts as recovered, and by which of its metrics one guess is better than another."""
+"""Success rule: the metric and threshold by which an example counts as recovered."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fedsim.record import ItemScore
 
 LEVELS = ("exact", "readable", "identified")  # verdicts on a picture, the strongest first
 _RECOVERED = "recovered"  # verdict by a threshold below that of the metric itself
-USUAL = "identified"  # stands for the deciding metric of examples' own, where they have no such value
+USUAL = "identified"  # default metric; examples without it use their own deciding metric
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The rule of a scenario: its metric decides. Where it is the usual one, examples without it have one of their own.
+    """Success rule of a scenario: metric and threshold. With the default metric, examples without it use their own.
 
     Attributes:
-        metric: name of the metric that decides.
-        threshold: an example is a success beyond it.
-        declared: what metrics declare, by name.
+        metric: name of the deciding metric.
+        threshold: an example beyond it is a success.
+        declared: declarations of metrics, by name.
     """
 
     metric: str
@@ -31,14 +31,14 @@ class Rule:
 
     @classmethod
     def of(cls, metric: str, threshold: float) -> Rule:
-        """Return a rule for metrics that are installed."""
+        """Return a rule over all registered metrics."""
         return cls(metric, threshold, registry.every_metric())
 
     def decides(self, values: Mapping[str, float]) -> tuple[Metric, float]:
         """Return the metric that decides about an example with these values, and its threshold.
 
         Raises:
-            FedsimError: none of them does.
+            FedsimError: the example has no deciding metric.
         """
         if self.metric in values or not values:
             return self.declared[self.metric], self.threshold
@@ -52,7 +52,7 @@ class Rule:
         )
 
     def has_succeeded(self, item: ItemScore) -> bool:
-        """Tell whether an example counts as recovered."""
+        """Return whether an example counts as recovered."""
         metric, threshold = self.decides(item.values)
         return metric.is_beyond(item.values[metric.name], threshold)
 
@@ -81,7 +81,7 @@ class Rule:
                 yield metric
 
     def is_proof(self, item: ItemScore) -> bool:
-        """Tell whether an example is a success by a metric by which no blind guess is one."""
+        """Return whether an example is a success by a metric with chance level 0."""
         limits = [self.decides(item.values), *((self.declared[n], self.declared[n].threshold) for n in item.values)]
         return any(
             limit is not None and not metric.chance and metric.is_beyond(item.values[metric.name], limit)
@@ -89,14 +89,14 @@ class Rule:
         )
 
     def goal(self, values: Mapping[str, float]) -> Metric:
-        """Return the metric of an example that a stronger attack makes better."""
+        """Return the metric of an example that a stronger attack improves."""
         metric = self.declared[self.metric]
         if metric.form != "flag" and (self.metric in values or not values):
             return metric
         return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
 
     def in_words(self, values: Mapping[str, float]) -> str:
-        """Return the rule for examples with these values, for people: ``SSIM > 0.5``."""
+        """Return the rule for examples with these values as text: ``SSIM > 0.5``."""
         metric, threshold = self.decides(values)
         if metric.form == "flag":
             return metric.title

@@ -1,7 +1,6 @@
-"""How near a guessed row of a table is to the original, beside what the public marginals of its columns give.
+"""Accuracy of a guessed table row, with a baseline from the public marginals of its columns.
 
-A category stands as one column for each of its values, of which exactly one is 1 (one-hot); every other column is a
-number.
+A category has one column per value, of which exactly one is 1 (one-hot); all other columns are numeric.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from torch import Tensor
 from fedsim.core import registry
 from fedsim.core.types import InputSpec
 
-TOLERANCE = 0.1  # standard deviations up to which a number counts as read
+TOLERANCE = 0.1  # standard deviations up to which a number counts as recovered
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are, and their public marginals.
+    """Types of a table's columns, and their public marginals.
 
     Attributes:
         categories: the columns of each category.
-        numbers: all others.
-        mean: of every column, normalised.
-        std: of every column, normalised; 1 where a column is constant.
+        numbers: all other columns.
+        mean: mean of each column, normalised.
+        std: standard deviation of each column, normalised; 1 for constant columns.
     """
 
     categories: tuple[tuple[int, ...], ...]
@@ -36,9 +35,9 @@ class Columns:
 
 
 def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
-    """Read from a table (N, C) what its columns are: neighbours that are 0 or 1 and add up to 1 are one category.
+    """Infer the column types of a table (N, C): adjacent 0/1 columns that sum to 1 form one category.
 
-    Every number of longer series (N, T, C) is a column of its own.
+    For series (N, T, C), all values are separate numeric columns.
     """
     rows = rows.flatten(1)
     if len(spec.shape) > 1:
@@ -63,7 +62,7 @@ def _of_numbers(rows: Tensor, categories: tuple[tuple[int, ...], ...], numbers: 
 
 
 def _end_of_category(plain: Tensor, is_flag: Sequence[bool], start: int) -> int | None:
-    """Return where the category that begins at a column ends; None where none begins."""
+    """Return the end of the category that begins at a column; None if none begins."""
     total = torch.zeros(len(plain), dtype=plain.dtype)
     for end in range(start, len(is_flag)):
         if not is_flag[end]:
@@ -90,7 +89,7 @@ def _end_of_category(plain: Tensor, is_flag: Sequence[bool], start: int) -> int 
     leads=True,
 )
 def number_error(guess: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return the mean absolute error over the numbers (C,), in standard deviations; 0 without any."""
+    """Return the mean absolute error over numeric columns (C,), in standard deviations; 0 without any."""
     errors = _errors(guess, original, columns)
     return float(errors.mean()) if len(errors) else 0.0
 
@@ -125,7 +124,7 @@ def number_error_guessed(original: Tensor, columns: Columns) -> float:
     noun="row",
 )
 def categories_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return the share of categories (C,) that are right; 1 without any."""
+    """Return the share of correct categories (C,); 1 without any."""
     right = right_cells(guess, original, columns)[len(columns.numbers) :]
     return float(right.double().mean()) if len(right) else 1.0
 
@@ -143,7 +142,7 @@ def categories_right(guess: Tensor, original: Tensor, columns: Columns) -> float
     compared=False,
 )
 def categories_guessed(original: Tensor, columns: Columns) -> float:
-    """Return `categories_right` of the columns' means, whose largest belongs to the most frequent value."""
+    """Return `categories_right` of the columns' means, whose maximum is at the most frequent value."""
     return categories_right(columns.mean, original, columns)
 
 
@@ -161,18 +160,18 @@ def categories_guessed(original: Tensor, columns: Columns) -> float:
     shown=False,
 )
 def row_exact(guess: Tensor, original: Tensor, columns: Columns) -> float:
-    """Return 1 if a row (C,) was read, else 0."""
+    """Return 1 if a row (C,) was recovered, else 0."""
     return float(right_cells(guess, original, columns).all())
 
 
 def right_cells(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
-    """Return whether each number, and then each category, of rows (..., C) is that of a row (C,): (..., cells)."""
+    """Return whether each number, then each category, of rows (..., C) equals that of a row (C,): (..., cells)."""
     are_near = _errors(guess, original, columns) <= TOLERANCE
     of_categories = [guess[..., list(c)].argmax(-1) == original[list(c)].argmax() for c in columns.categories]
     return torch.cat([are_near, *(one[..., None] for one in of_categories)], -1)
 
 
 def _errors(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
-    """Return the distance of each number of rows (..., C) from the original, in standard deviations of its column."""
+    """Return the error of each number of rows (..., C), in standard deviations of its column."""
     chosen = list(columns.numbers)
     return (guess.double() - original.double())[..., chosen].abs() / columns.std[chosen]

@@ -1,8 +1,8 @@
-"""How well a tagger finds spans: strict IOB2, counted over the corpus.
+"""Span F1 of a tagger: strict IOB2, counted over the corpus.
 
-A span begins at B-X and goes on over I-X right behind it. I-X that continues no span of its type belongs to none. A
-guessed span is right if a true one has the same borders and the same type.
-Paper: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050, section 2.4 (F with beta = 1).
+A span begins with B-X and continues over directly following I-X. I-X that continues no span of its type belongs to
+none. A guessed span is correct if a true span has the same borders and the same type. Paper: Tjong Kim Sang, De Meulder
+2003, arXiv cs/0306050, section 2.4 (F with beta = 1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BEGIN, _INSIDE = "B-", "I-"
 
 
 class TaggedSpan(NamedTuple):
-    """Words `begin` to `end` - 1 of a sentence, and what they are."""
+    """Words `begin` to `end` - 1 of a sentence, and their type."""
 
     begin: int
     end: int
@@ -34,23 +34,23 @@ class SpanScore(NamedTuple):
 
     @property
     def precision(self) -> float:
-        """Share of the guessed spans that are right, in [0, 1]; 0 when none was guessed."""
+        """Share of the guessed spans that are correct, in [0, 1]; 0 without guesses."""
         return self.right / self.guessed if self.guessed else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the true spans that were found, in [0, 1]; 0 when there is none."""
+        """Share of the true spans that were found, in [0, 1]; 0 without true spans."""
         return self.right / self.true if self.true else 0.0
 
     @property
     def f1(self) -> float:
-        """2 right / (guessed + true), in [0, 1]; 1 when there is no span and none was guessed."""
+        """2 right / (guessed + true), in [0, 1]; 1 without any span."""
         total = self.guessed + self.true
         return 2.0 * self.right / total if total else 1.0
 
 
 def are_spans(names: Sequence[str]) -> bool:
-    """Say whether tags of these names mark spans."""
+    """Return whether tags with these names mark spans."""
     return any(name.startswith(_BEGIN) for name in names)
 
 
@@ -63,9 +63,9 @@ def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanSc
     """Count spans over sentences.
 
     Args:
-        guesses: guessed tags (N, T), by number.
-        labels: true tags (N, T); places with -100 are left out of both.
-        names: of the tags, in the order of their numbers.
+        guesses: guessed tags (N, T), as indices.
+        labels: true tags (N, T); positions with -100 are ignored in both.
+        names: tag names, by index.
     """
     right = guessed = true = 0
     for guess, label in zip(guesses, labels, strict=True):

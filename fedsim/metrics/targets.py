@@ -1,7 +1,6 @@
-"""How near guessed targets are to those of a client, each beside what the public targets of other examples give.
+"""Accuracy of guessed targets, each with a baseline from public targets.
 
-A target is what a model learns to say of an example where that is no single class: numbers, a set of things that hold,
-or a class for every pixel.
+Targets are labels other than a single class: numbers, sets of binary labels, or a class for each pixel.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ from torch import Tensor
 from fedsim.core import registry
 from fedsim.core.types import Dataset
 
-ROUNDING = 1e-3  # standard deviations up to which a number counts as read
+ROUNDING = 1e-3  # standard deviations up to which a number counts as recovered
 _WORST = 10.0
 
 
 def aligned(guesses: Tensor, targets: Tensor) -> Tensor:
-    """Return guessed targets in the shape of the true ones, float64; all NaN where they are guesses of something else.
+    """Reshape guessed targets to the true shape, float64; all NaN if the number of values differs.
 
     Args:
-        guesses: shape (B, ...); NaN and negative classes stand for targets that nobody guessed.
-        targets: the client's, shape (B, ...).
+        guesses: shape (B, ...); NaN and negative classes are missing guesses.
+        targets: the client's targets, shape (B, ...).
     """
     if guesses.numel() == targets.numel():
         return guesses.double().reshape(targets.shape)
@@ -29,7 +28,7 @@ def aligned(guesses: Tensor, targets: Tensor) -> Tensor:
 
 
 def spread(data: Dataset) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of public targets, each of the shape of one; 1 where they do not vary."""
+    """Return mean and standard deviation of public targets, each of a target's shape; 1 for constant entries."""
     targets = data.train.labels.double()
     std = targets.std(0, correction=0)
     return targets.mean(0), std.where(std > 0, torch.ones_like(std))
@@ -49,7 +48,7 @@ def spread(data: Dataset) -> tuple[Tensor, Tensor]:
     table="Targets",
 )
 def target_error(guess: Tensor, target: Tensor, std: Tensor) -> float:
-    """Return the error of numbers of any shape; 10 where one was not guessed."""
+    """Return the error of numbers of any shape; 10 for a missing guess."""
     error = ((guess.double() - target.double()) / std).square().mean().sqrt()
     return float(error) if bool(error.isfinite()) else _WORST
 
@@ -88,7 +87,7 @@ def target_error_guessed(target: Tensor, mean: Tensor, std: Tensor) -> float:
     table="Targets",
 )
 def target_read(guess: Tensor, target: Tensor, std: Tensor) -> float:
-    """Return 1 if numbers of any shape were read up to rounding, else 0."""
+    """Return 1 if numbers of any shape were recovered up to rounding, else 0."""
     return float(bool((((guess.double() - target.double()) / std).abs() <= ROUNDING).all()))
 
 
@@ -105,7 +104,7 @@ def target_read(guess: Tensor, target: Tensor, std: Tensor) -> float:
     table="Targets",
 )
 def set_f1(guess: Tensor, target: Tensor) -> float:
-    """Return the F1 of a set of 0 and 1, in [0, 1]; 1 where both are empty, and a label that nobody guessed is none."""
+    """Return the F1 of a set of 0 and 1, in [0, 1]; 1 if both are empty; missing guesses count as 0."""
     named, true = guess.nan_to_num() > 0.5, target > 0.5  # noqa: PLR2004 - nearer to 1 than to 0
     if not bool(named.any() | true.any()):
         return float(not bool(guess.isnan().any()))
@@ -126,11 +125,11 @@ def set_f1(guess: Tensor, target: Tensor) -> float:
     table="Targets",
 )
 def set_f1_guessed(target: Tensor, mean: Tensor) -> float:
-    """Return `set_f1` of the frequent labels, or of the most frequent one where none is so frequent.
+    """Return `set_f1` of the labels that at least half of public examples have, or else of the most frequent label.
 
     Args:
-        target: the client's.
-        mean: share of public examples that have each label.
+        target: the client's target.
+        mean: share of public examples with each label.
     """
     return set_f1((mean >= mean.max().clamp_max(0.5)).double(), target)
 
@@ -150,7 +149,7 @@ def set_f1_guessed(target: Tensor, mean: Tensor) -> float:
     table="Targets",
 )
 def set_read(guess: Tensor, target: Tensor) -> float:
-    """Return 1 if a set of 0 and 1 was guessed, else 0."""
+    """Return 1 if a set of 0 and 1 was guessed exactly, else 0."""
     return float(bool((guess.double() == target.double()).all()))
 
 
@@ -170,8 +169,8 @@ def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
     """Return the mean intersection over union, in [0, 1].
 
     Args:
-        guess: classes of pixels, of any shape; negative or NaN where nobody guessed one.
-        mask: the client's.
+        guess: classes of pixels, of any shape; negative or NaN for missing guesses.
+        mask: the client's mask.
         counted: pixels that count, of the same shape.
     """
     guess, mask = guess.double()[counted], mask.double()[counted]
@@ -195,7 +194,7 @@ def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
     table="Targets",
 )
 def mask_iou_guessed(mask: Tensor, usual: Tensor, counted: Tensor) -> float:
-    """Return `mask_iou` of the usual mask."""
+    """Return `mask_iou` of the most frequent mask."""
     return mask_iou(usual, mask, counted)
 
 
@@ -212,7 +211,7 @@ def mask_iou_guessed(mask: Tensor, usual: Tensor, counted: Tensor) -> float:
     table="Targets",
 )
 def heads_read(shares: Tensor) -> float:
-    """Return the mean of the shares of each head's labels that are read, shape (heads,)."""
+    """Return the mean over heads of the share of recovered labels, shape (heads,)."""
     return float(shares.mean())
 
 
@@ -230,5 +229,5 @@ def heads_read(shares: Tensor) -> float:
     table="Targets",
 )
 def heads_guessed(shares: Tensor) -> float:
-    """Return `heads_read` of the usual labels."""
+    """Return `heads_read` of the most frequent labels."""
     return heads_read(shares)

@@ -1,4 +1,4 @@
-"""How good a global model is on the test set, and how well its clients fitted their own examples in a round."""
+"""Test metrics of a global model, and training loss of its clients in a round."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedsim.metrics.tagging import score_spans
     limits=(0.0, 1.0),
 )
 def test_accuracy(guesses: Tensor, labels: Tensor) -> float:
-    """Return the share of labels, of any shape, that were guessed, in [0, 1]."""
+    """Return the share of correct labels, of any shape, in [0, 1]."""
     return float((guesses == labels).double().mean())
 
 
@@ -37,12 +37,12 @@ def test_accuracy(guesses: Tensor, labels: Tensor) -> float:
     limits=(0.0, None),
 )
 def test_rmse(guesses: Tensor, labels: Tensor, std: Tensor) -> float:
-    """Return the root mean squared error of numbers (N, ...); 1 is that of their mean.
+    """Return the root mean squared error of numbers (N, ...); 1 for a prediction by their mean.
 
     Args:
-        guesses: as many numbers, in any shape.
-        labels: the true ones.
-        std: of each number of an example, over the training set.
+        guesses: predictions, in any shape with as many entries.
+        labels: true numbers.
+        std: standard deviation of each number over the training set.
     """
     return float(((guesses.reshape(labels.shape) - labels).double() / std).square().mean().sqrt())
 
@@ -72,7 +72,7 @@ def test_span_f1(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> float
     limits=(-1.0, 1.0),
 )
 def test_spearman(embeddings: Tensor, similarities: Similarities) -> float:
-    """Return how cosines correlate with what people said, in [-1, 1]; see `fedsim.metrics.embedding.agreement`."""
+    """Return the rank correlation with human ratings, in [-1, 1]; see `fedsim.metrics.embedding.agreement`."""
     return agreement(embeddings, similarities)
 
 
@@ -89,7 +89,7 @@ def test_spearman(embeddings: Tensor, similarities: Similarities) -> float:
     tables="none",
 )
 def test_loss(losses: Tensor) -> float:
-    """Return the mean of the loss of every label."""
+    """Return the mean loss over all labels."""
     return float(losses.mean())
 
 
@@ -106,5 +106,5 @@ def test_loss(losses: Tensor) -> float:
     tables="none",
 )
 def training_loss(total: float, weight: float) -> float:
-    """Return the mean of what adds up to a total with that weight; not a number without any."""
+    """Return the weighted mean; NaN for weight 0."""
     return total / weight if weight else float("nan")

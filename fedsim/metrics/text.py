@@ -1,7 +1,7 @@
-"""How much of a client's text was read: right tokens, exact sentences, ROUGE, and the set of words.
+"""Accuracy of recovered text: correct tokens, exact sentences, ROUGE, and the set of words.
 
 Paper: Lin 2004, "ROUGE: a package for automatic evaluation of summaries" (no arXiv id), equations 1 to 4, with beta = 1
-and one reference.
+    and one reference.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def common_subsequence(first: Sequence[object], second: Sequence[object]) -> int
     shown=False,
 )
 def exact(guess: Sequence[int], original: Sequence[int]) -> bool:
-    """Tell whether the tokens are the same."""
+    """Return whether the tokens are equal."""
     return list(guess) == list(original)
 
 
@@ -72,15 +72,15 @@ def exact(guess: Sequence[int], original: Sequence[int]) -> bool:
     noun="sentence",
 )
 def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
-    """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
+    """Return the share of the original's tokens that the guess has at the same position, in [0, 1]."""
     right = sum(token == other for token, other in zip(guess, original, strict=False))
     return right / len(original) if original else 1.0
 
 
 def rouge_n(guess: Sequence[object], original: Sequence[object], size: int) -> float:
-    """Return 2 C / (guessed + original n-grams) of `size` words, in [0, 1], with C of them in both, each counted once.
+    """Return 2 C / (guessed + original n-grams) of `size` words, in [0, 1], with C their common n-grams as multisets.
 
-    1 where neither side has any.
+    1 if neither side has any.
     """
     grams = [Counter(zip(*(words[start:] for start in range(size)), strict=False)) for words in (guess, original)]
     total = sum(sum(gram.values()) for gram in grams)
@@ -149,7 +149,7 @@ def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
     counted=True,
 )
 def secret_read(secret: str, guesses: Sequence[str]) -> bool:
-    """Tell whether any text holds the secret."""
+    """Return whether any text contains the secret."""
     return any(secret in guess for guess in guesses)
 
 
@@ -164,7 +164,7 @@ def secret_read(secret: str, guesses: Sequence[str]) -> bool:
     noun="sentence",
 )
 def words_found(guessed: Collection[int], original: Collection[int]) -> float:
-    """Return the share of the original tokens that were guessed, in [0, 1]; 0 where there are none."""
+    """Return the share of the original tokens that were guessed, in [0, 1]; 0 without originals."""
     return len({*original} & {*guessed}) / len({*original}) if original else 0.0
 
 
@@ -179,7 +179,7 @@ def words_found(guessed: Collection[int], original: Collection[int]) -> float:
     noun="sentence",
 )
 def words_right(guessed: Collection[int], original: Collection[int]) -> float:
-    """Return the share of the guessed tokens that are among the original ones, in [0, 1]; 0 where there are none."""
+    """Return the share of the guessed tokens that are among the original tokens, in [0, 1]; 0 without guesses."""
     return words_found(original, guessed)
 
 
@@ -195,9 +195,9 @@ def words_right(guessed: Collection[int], original: Collection[int]) -> float:
     counted=True,
 )
 def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
-    """Tell whether tokens (K,) are those of the originals (B, T), none missing and none too many.
+    """Return whether tokens (K,) are exactly the set of tokens of the originals (B, T).
 
-    What fills sentences up counts on neither side.
+    Padding is ignored on both sides.
     """
     return {*read.tolist()} - {tokenizer.padding} == _words(batch, tokenizer)
 
@@ -205,13 +205,13 @@ def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
 def score_sentences(
     reconstruction: Reconstruction, batch: Batch, tokenizer: Tokenizer, planted: Sequence[str] = ()
 ) -> ScoredSentences:
-    """Score every sentence of a batch against the guess that is matched to it, so that all have most tokens right.
+    """Score each sentence of a batch against its guess, matched for the most correct tokens in total.
 
     Args:
-        reconstruction: guesses (N, T), negative behind the end; N may be below or above the batch's size.
-        batch: the originals (B, T), filled up at the end.
-        tokenizer: turns both into text.
-        planted: secret spans that may stand in sentences.
+        reconstruction: guesses (N, T), negative after the end; N may be below or above the batch size.
+        batch: the originals (B, T), padded at the end.
+        tokenizer: decodes both.
+        planted: secret spans that sentences may contain.
     """
     originals = [_tokens(row, tokenizer.padding) for row in batch.inputs.tolist()]
     guesses = [[token for token in row if token >= 0] for row in reconstruction.inputs.tolist()]
@@ -237,9 +237,9 @@ def score_words(reconstruction: Reconstruction, batch: Batch, tokenizer: Tokeniz
     """Return `words_found` and `words_right` of the tokens of all guesses, by name.
 
     Args:
-        reconstruction: guesses (N, T), negative behind the end.
-        batch: the originals (B, T), filled up at the end.
-        tokenizer: knows what they are filled up with.
+        reconstruction: guesses (N, T), negative after the end.
+        batch: the originals (B, T), padded at the end.
+        tokenizer: provides the padding token.
     """
     original = _words(batch, tokenizer)
     guessed = {token for token in reconstruction.inputs.flatten().tolist() if token >= 0}
@@ -251,7 +251,7 @@ def _words(batch: Batch, tokenizer: Tokenizer) -> set[int]:
 
 
 def _tokens(inputs: list[int], padding: int) -> list[int]:
-    """Return the tokens in front of the padding at the end."""
+    """Return the tokens before the padding at the end."""
     length = len(inputs)
     while length and inputs[length - 1] == padding:
         length -= 1
@@ -259,7 +259,7 @@ def _tokens(inputs: list[int], padding: int) -> list[int]:
 
 
 def _gain(guess: Sequence[int], original: Sequence[int]) -> float:
-    """Of guesses with as many right tokens, the one with fewer wrong ones is the better match."""
+    """Among guesses with equally many correct tokens, prefer those with fewer wrong tokens."""
     return token_accuracy(guess, original) - 1e-6 * abs(len(guess) - len(original))
 
 

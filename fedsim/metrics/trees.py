@@ -1,7 +1,6 @@
-"""How much of a client's rows was read from its trees.
+"""Metrics of inference from boosted trees.
 
-What is certain (counts, targets, values that occur) stands apart from what is guessed (boxes, rows), and guesses stand
-beside what public rows give.
+Counts, targets and values are exact; boxes and rows are guesses with a public-data baseline.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from fedsim.core.types.trees import RowBoxes
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import Interval
 
-_EXACT = 1e-4  # of a label's standard deviation: float32 sums of derivatives err by 1e-6
+_EXACT = 1e-4  # of a label's standard deviation: errors of float32 sums of derivatives are about 1e-6
 _NEAR = 0.319  # standard deviations of a column; TimberStrike's tolerance
 
 
@@ -33,11 +32,11 @@ _NEAR = 0.319  # standard deviations of a column; TimberStrike's tolerance
     limits=(0.0, 1.0),
 )
 def leaf_counts_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of leaves, with Wilson's interval.
+    """Return the share of leaves recovered exactly, with Wilson's interval.
 
     Args:
-        read: rows and sum of labels of each leaf, shape (L, 2).
-        sums: as they are, shape (L, 2).
+        read: inferred number of rows and sum of labels of each leaf, shape (L, 2).
+        sums: true values, shape (L, 2).
         confidence: coverage of the interval, in (0, 1).
     """
     return wilson(int(_are_exact(read, sums).sum()), len(sums), confidence)
@@ -58,7 +57,7 @@ def _are_exact(read: Tensor, sums: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of rows, with Wilson's interval; arguments as of `leaf_counts_exact`."""
+    """Return the share of rows alone in an exactly recovered leaf, with Wilson's interval; see `leaf_counts_exact`."""
     alone = _are_exact(read, sums) & (sums[:, 0] == 1)
     return wilson(int(alone.sum()), int(sums[:, 0].sum()), confidence)
 
@@ -94,12 +93,12 @@ def occurring(listed: Tensor, rows: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def covered(matched: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of rows that are matched (N,), with Wilson's interval."""
+    """Return the share of matched rows (N,), with Wilson's interval."""
     return wilson(int(matched.sum()), len(matched), confidence)
 
 
 def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
-    """Return which rows (N, D) the largest one-to-one matching gives a box with the right label, shape (N,)."""
+    """Return which rows (N, D) get a box with the correct label in a maximum one-to-one matching, shape (N,)."""
     fits = boxes.holding(rows) & (boxes.labels[:, None] == labels)
     return torch.from_numpy(maximum_bipartite_matching(csr_array(fits.numpy()), perm_type="row") >= 0)
 
@@ -115,12 +114,12 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def row_alone(alone: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of boxes for which that holds (N,), with Wilson's interval."""
+    """Return the share of boxes with exactly one row (N,), with Wilson's interval."""
     return wilson(int(alone.sum()), len(alone), confidence)
 
 
 def alone_in(boxes: RowBoxes, rows: Tensor) -> Tensor:
-    """Return which boxes hold exactly one of the rows (R, D), shape (N,)."""
+    """Return which boxes contain exactly one of the rows (R, D), shape (N,)."""
     return boxes.holding(rows).sum(1) == 1
 
 
@@ -132,7 +131,7 @@ def alone_in(boxes: RowBoxes, rows: Tensor) -> Tensor:
     limits=(0.0, None),
 )
 def box_bits(boxes: RowBoxes, public: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean over boxes with its interval by bootstrap; `public` has shape (P, D)."""
+    """Return the mean over boxes with a bootstrap interval; `public` has shape (P, D)."""
     share = (boxes.holding(public).sum(1) + 1) / (len(public) + 2)
     return mean_interval([[float(bits)] for bits in -share.log2()], generator, confidence)
 
@@ -147,7 +146,7 @@ def box_bits(boxes: RowBoxes, public: Tensor, generator: np.random.Generator, co
     limits=(0.0, 1.0),
 )
 def values_near(scores: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean over rows (N,) with its interval by bootstrap."""
+    """Return the mean over rows (N,) with a bootstrap interval."""
     return mean_interval([[float(score)] for score in scores], generator, confidence)
 
 
@@ -161,12 +160,12 @@ def values_near(scores: Tensor, generator: np.random.Generator, confidence: floa
     limits=(-1.0, 1.0),
 )
 def value_gain(scores: Tensor, of_public: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean difference over rows, both of shape (N,), with its interval by bootstrap."""
+    """Return the mean difference over rows, both of shape (N,), with a bootstrap interval."""
     return mean_interval([[float(one)] for one in scores - of_public], generator, confidence)
 
 
 def near_scores(guesses: Tensor, rows: Tensor, spread: Tensor) -> Tensor:
-    """Return each row's share of values that its guess meets, rows matched to guesses so that the sum is greatest.
+    """Return each row's share of values within tolerance of its guess, with rows matched for the maximum sum.
 
     Args:
         guesses: shape (M, D).
@@ -174,7 +173,7 @@ def near_scores(guesses: Tensor, rows: Tensor, spread: Tensor) -> Tensor:
         spread: standard deviation of each column, shape (D,).
 
     Returns:
-        Shape (N,); 0 of a row without a guess.
+        Shape (N,); 0 for a row without a guess.
     """
     near = ((rows[:, None] - guesses).abs() <= _NEAR * spread).double().mean(2)
     row, guess = linear_sum_assignment(near.numpy(), maximize=True)
@@ -193,7 +192,7 @@ def near_scores(guesses: Tensor, rows: Tensor, spread: Tensor) -> Tensor:
     limits=(0.0, 1.0),
 )
 def trees_accuracy(probability: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
-    """Return the share of rows (N,), with Wilson's interval."""
+    """Return the accuracy over rows (N,), with Wilson's interval."""
     return wilson(int(((probability > 0.5).long() == labels).sum()), len(labels), confidence)  # noqa: PLR2004 - the likelier
 
 
@@ -205,6 +204,6 @@ def trees_accuracy(probability: Tensor, labels: Tensor, confidence: float = 0.95
     limits=(None, 1.0),
 )
 def trees_explained(numbers: Tensor, labels: Tensor) -> Interval:
-    """Return the share for rows (N,), without interval."""
+    """Return the explained share of variance over rows (N,), without interval."""
     value = 1 - float((numbers - labels).square().sum() / (labels - labels.mean()).square().sum())
     return Interval(value=value, low=None, high=None, n=len(labels))

@@ -1,10 +1,10 @@
-"""Every moment at which something may plug into a client or a server, in the order they run.
+"""Hooks of clients and servers, in the order in which they run.
 
     prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer; defenses
     initialise the model, from public examples           the same components
     craft      the model, before clients receive it       attacks of a malicious server
     augment    each batch                                components: augment; defenses
-    draw       what is hidden in a step                  the task
+    draw       the hidden random inputs of a step          the task
     outputs    one forward pass, and the losses of it    the task
     objective  the training loss, from the outputs       components: loss, at most one
     loss       one more term of the training loss        components: loss; defenses
@@ -13,15 +13,15 @@
     step       the weights, from the gradient            components: optimizer
     upload     the update, before it is sent             defenses
     aggregate  one vector of a round's updates           aggregators
-    attack     what the server does with what it saw     attacks
-    score      how likely an example was trained on      membership attacks
-    describe   a change by a vector, and read it         attacks on attributes
+    attack     reconstruct data from the observation      attacks
+    score      membership score of each example           membership attacks
+    describe   features of an update, and their values    attacks on attributes
     evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
-    veil       what can be seen of generations           components: mitigation
-    read       traces of generations                     attacks on traces
-    forget     examples, by a trained federation         components: unlearning
+    veil       the observable trace of a generation       components: mitigation
+    read       infer from traces of generations           attacks on traces
+    forget     examples, from a trained federation        components: unlearning
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """

@@ -1,4 +1,4 @@
-"""Rules that make one update of many."""
+"""Base class of aggregation rules."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from fedsim.core.types.grants import Grants
 
 
 class Aggregator(Configured[ConfigT]):
-    """Hook aggregate: combines the updates of a round. An instance lives for one run.
+    """Hook aggregate: combines the updates of a round. An instance lasts for one run.
 
-    The server hands the result to its optimizer in place of a gradient, which subtracts a step along it from the
-    weights.
+    The server passes the result to its optimizer as a gradient: a step along it is subtracted from the weights.
 
     Attributes:
-        needs_single_updates: whether the rule looks at the updates of single clients, which secure aggregation
-            hides from the server.
-        acts_without_updates: whether a round in which no update counted changes the model too.
+        needs_single_updates: whether the rule needs updates of single clients, which secure aggregation hides.
+        acts_without_updates: whether a round without any counted update changes the model too.
     """
 
     needs_single_updates: ClassVar[bool]
@@ -31,7 +29,7 @@ class Aggregator(Configured[ConfigT]):
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
-        """Say whether it needs single updates that the server does not have."""
+        """Return an error text if the rule needs single updates that the server does not have."""
         if not cls.needs_single_updates:
             return None
         if grants.masks_updates:
@@ -48,24 +46,24 @@ class Aggregator(Configured[ConfigT]):
         return None
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
+        """Return why the rule does not fit this federation or model, as the end of a sentence; None if it fits."""
         return None
 
     def weight(self, examples: int) -> int:
-        """Return what an update of so many examples counts in the sum behind secure aggregation.
+        """Return the weight of an update of `examples` examples in secure aggregation.
 
-        There the rule gets one contribution: the mean of all updates, with their total weight as its examples, and
-        the first participant as its client.
+        There the rule gets one contribution: the weighted mean of all updates, with the total weight as its examples
+            and the first participant as its client.
         """
         return examples
 
     @abstractmethod
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return one vector, shape (P,), of the contributions' dtype. Their vectors stay as they are.
+        """Return one vector, shape (P,), with the dtype of the contributions, whose vectors must not change.
 
         Args:
-            contributions: at least one unless the rule `acts_without_updates`, in the order of client numbers; may be
-                readable only once.
+            contributions: in the order of client numbers, at least one unless the rule `acts_without_updates`; possibly
+                a single-pass iterator.
             here: the round.
 
         Raises:
@@ -73,5 +71,5 @@ class Aggregator(Configured[ConfigT]):
         """
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
-        """Return the private mechanism that the server runs in each round, or None when there is no guarantee."""
+        """Return the private mechanism of the server in each round, or None without a guarantee."""
         return None

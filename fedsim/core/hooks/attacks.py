@@ -1,4 +1,4 @@
-"""What an attack on an update, or on membership, implements."""
+"""Base classes of attacks on updates and of membership inference."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _SECONDS: dict[Effort, float] = {
     "descent": 100.0,
     "reference": 100.0,
 }
-_CHANCE = 0.5  # of an attack that says nothing about it
+_CHANCE = 0.5  # default chance of an attack
 
 
 class Outlook(NamedTuple):
-    """What an attack expects of an observation.
+    """Expected cost and success of an attack on an observation.
 
     Attributes:
-        seconds: on one core, in order of magnitude.
-        chance: that its guess explains the update exactly.
+        seconds: expected time on one core, order of magnitude.
+        chance: probability that the guess explains the update exactly.
     """
 
     seconds: float
@@ -56,28 +56,28 @@ class Outlook(NamedTuple):
 
     @property
     def price(self) -> float:
-        """Seconds for each exact answer: of several attacks, tried until one is exact, the cheapest goes first."""
+        """Expected seconds per exact answer; of several attacks, the one with the lowest price runs first."""
         return self.seconds / self.chance if self.chance > 0.0 else math.inf
 
 
 class Attack(Configured[ConfigT]):
-    """Turns an observation into a guess of the client's data. Authors write `search`.
+    """Maps an observation to a reconstruction of the client's data. Subclasses implement `search`.
 
     Attributes:
-        needs: what the threat model must grant.
-        views: what the attack works on: updates of single clients, or also the mean of a round's updates.
+        needs: knowledge that the threat model must grant.
+        views: supported inputs: updates of single clients, or also the mean of a round's updates.
         effort: algebra takes milliseconds, search seconds, second-order a few steps of as many gradients as there are
-            unknowns, descent thousands of gradients. `auto` and audits try what names one of these. They do not try
-            reference attacks, nor those that say nothing.
-        crafts: whether it overrides `craft`, which takes a malicious server.
-        undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
-            there before the change, and not what the model saw.
-        over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
-        continues: whether it overrides `continue_from`: it can go on from the guess of another attack.
-        infers: which kinds of labels it works out itself, or never looks at; others must be granted.
-        example: tables of a scenario that it fits, as small as can be, where `fedsim.scenario.example.SMALL` (one digit
-            and an MLP) does not do: contract tests run it, and `fedsim show` prints it. It fits batches of one and of
-            two examples, unless `batch_size` is set; settings of the attack stand in `attacks`, without its name.
+            unknowns, descent thousands of gradients. `auto` and audits try attacks of these efforts, but not reference
+            attacks (the default).
+        crafts: whether it overrides `craft`, which requires a malicious server.
+        undoes: whether it estimates a known change of the batch together with the data, so its guess is the batch
+            before the change.
+        over_rounds: whether it uses `Observation.earlier`, which is empty for other attacks.
+        continues: whether it overrides `continue_from`: it can start from the guess of another attack.
+        infers: label kinds that it infers or does not need; others must be granted.
+        example: minimal scenario tables that it fits, if `fedsim.scenario.example.SMALL` (one digit and an MLP) does
+            not suffice: contract tests run it, and `fedsim show` prints it. It must fit batches of one and of two
+            examples, unless it sets `batch_size`; settings of the attack are in `attacks`, without its name.
     """
 
     effort: ClassVar[Effort] = "reference"
@@ -92,7 +92,7 @@ class Attack(Configured[ConfigT]):
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
-        """Name the knowledge, the view or the server that it needs."""
+        """Return an error text about missing knowledge, view or server; None if the grants suffice."""
         if missing := sorted(cls.needs - grants.knows):
             return (
                 f"needs {', '.join(missing)}, which the threat model does not grant. "
@@ -112,68 +112,68 @@ class Attack(Configured[ConfigT]):
         return None
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
-        """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.
+        """Return the model that a malicious server sends; it may be the same object, changed, or a wrapper.
 
         Args:
-            model: the clients' model with its first weights, in training mode.
-            spec: what is public about the inputs.
-            public: examples of the server's own, normalised, shape (N, *spec.shape): the test set, or none at all
-                where the test set is the training set.
-            generator: the attacker's randomness; the same in every process of a run.
+            model: the clients' model with its initial weights, in training mode.
+            spec: public description of the inputs.
+            public: the server's own examples, normalised, shape (N, *spec.shape): the test set; empty if the test set
+                is the training set.
+            generator: random source of the attacker; the same in all processes of a run.
 
         Raises:
-            NotApplicable: the model has no place for the attack.
+            NotApplicable: the model does not support the attack.
         """
         return model
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Return the reason why this attack does not fit the observation, or None when it does."""
+        """Return why this attack does not fit the observation, or None if it fits."""
         return None
 
     @abstractmethod
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the best guess; call `on_step` once an iteration.
+        """Return the best guess; call `on_step` once per iteration.
 
-        All randomness comes from `generator`, that of dropout too: a forward pass runs inside one of the contexts of
-        `fedsim.core.masks`. Nothing is accumulated in the `.grad` of the observed model.
+        All randomness must come from `generator`, including dropout: forward passes run inside a context of
+        `fedsim.core.masks`. The search must not accumulate gradients in `.grad` of the observed model.
         """
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return the settings that make the most of about so many gradients; none where it computes few anyway."""
+        """Return the best settings for a budget of gradient computations; empty if the attack needs few anyway."""
         return {}
 
     def outlook(self, observation: Observation) -> Outlook:
-        """Return what to expect, which puts attacks of the same effort in order.
+        """Return expected cost and success, which order attacks of the same effort.
 
-        It is asked before `not_applicable`, so it looks at sizes and rates alone, and takes no time.
+        It is called before `not_applicable`, so it must use only sizes and rates, and be fast.
         """
         return Outlook(_SECONDS[self.effort], _CHANCE)
 
     def continue_from(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
-        """Return the best guess that can be reached from another attack's guess.
+        """Return the best guess reached from another attack's guess (warm start).
 
         Args:
-            observation: one that the attack fits.
-            guess: of as many examples as the observation has, or of fewer.
-            generator: as for `search`.
-            on_step: as for `search`.
+            observation: an observation that the attack fits.
+            guess: guess of as many examples as the observation has, or of fewer.
+            generator: as in `search`.
+            on_step: as in `search`.
 
         Raises:
-            NotApplicable: nothing can be made of this guess; with the reason.
+            NotApplicable: the attack cannot continue from this guess.
         """
         raise NotApplicable("it does not go on from guesses of other attacks")
 
     def at_once(self, observation: Observation) -> int:
-        """Return how many observations like this one are best searched together."""
+        """Return the best batch size for searching observations like this one together."""
         return 1
 
     def search_together(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
-        """Return the best guess for each observation. Override it, and `at_once`, where common work saves time."""
+        """Return the best guess for each observation. Override together with `at_once` if batching saves time."""
         return [self.search(*one) for one in zip(observations, generators, on_steps, strict=True)]
 
     @final
@@ -184,16 +184,16 @@ class Attack(Configured[ConfigT]):
         on_step: OnStep = lambda _step: None,
         seconds: float | None = None,
     ) -> Reconstruction:
-        """Check the observation, take what known defenses call for, then search. The observed model stays as it was.
+        """Check the observation, apply knowledge of known defenses, then search. The observed model is restored.
 
         Args:
-            observation: of an update.
-            generator: the attack's randomness.
-            on_step: called once an iteration.
-            seconds: of the processor; then the best guess so far is the result. None: as many as it takes.
+            observation: observation of an update.
+            generator: random source of the attack.
+            on_step: called once per iteration.
+            seconds: limit in processor seconds, after which the best guess so far is returned. None: no limit.
 
         Raises:
-            NotApplicable: with the reason.
+            NotApplicable: the attack does not fit; with the reason.
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
                 drew from torch's global generator.
         """
@@ -202,17 +202,17 @@ class Attack(Configured[ConfigT]):
 
     @final
     def search_in_time(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Search until the nearest deadline, on an observation that was checked and `informed` already."""
+        """Search until the nearest deadline, on an observation already checked and processed by `informed`."""
         return best_in_time(partial(self.search, observation, generator), observation, on_step)
 
     @final
     def continue_in_time(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
-        """Go on from another attack's guess until the nearest deadline.
+        """Continue from another attack's guess until the nearest deadline.
 
         Raises:
-            NotApplicable: nothing can be made of this guess; with the reason.
+            NotApplicable: the attack cannot continue from this guess.
         """
         return best_in_time(partial(self.continue_from, observation, guess, generator), observation, on_step)
 
@@ -224,10 +224,10 @@ class Attack(Configured[ConfigT]):
         on_steps: Sequence[OnStep],
         seconds: float | None = None,
     ) -> list[Reconstruction]:
-        """Check every observation, then search on all of them, with so many processor seconds for each.
+        """Check all observations, then search on all of them, with `seconds` processor seconds for each.
 
         Raises:
-            NotApplicable: with the reason.
+            NotApplicable: the attack does not fit; with the reason.
             FedsimError: as for a single observation.
         """
         with Stay(self._device(observations[0]) if observations else CPU) as there:
@@ -241,7 +241,7 @@ class Attack(Configured[ConfigT]):
                     return [one.guess(observation) for one, observation in zip(best, observations, strict=True)]
 
     def _device(self, observation: Observation) -> torch.device:
-        """Return the observation's device; where that is the CPU, an attack's own setting `device` counts."""
+        """Return the observation's device; if it is the CPU, the attack's setting `device`."""
         device_name: DeviceName = getattr(self.config, "device", "cpu")
         return observation.device if observation.device.type != "cpu" else find_device(device_name)
 
@@ -255,7 +255,7 @@ class Attack(Configured[ConfigT]):
 
     @final
     def applicable(self, observation: Observation) -> Applicability:
-        """Check the observation, then say whether the attack fits it and the threat model, and if not, why.
+        """Check the observation, and return whether the attack fits it and the threat model, else with the reason.
 
         Raises:
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
@@ -265,7 +265,7 @@ class Attack(Configured[ConfigT]):
 
     @final
     def fits(self, observation: Observation) -> Applicability:
-        """Say whether the attack fits an observation that was checked and `informed` already, and if not, why."""
+        """Return whether the attack fits a checked observation processed by `informed`, else with the reason."""
         if self.crafts and observation.threat.server != "malicious":
             return Applicability(False, "needs a malicious server, which changes the clients' model")
         missing = sorted(self.needs - set(observation.threat.knows))
@@ -281,7 +281,7 @@ class Attack(Configured[ConfigT]):
         return Applicability(reason is None, reason or "")
 
     def _lacks_labels(self, observation: Observation) -> str | None:
-        """Say whether it needs labels that it can neither infer nor was granted."""
+        """Return an error text if the attack needs labels that it can neither infer nor was granted."""
         if observation.labels is not None or observation.task.label_kind in self.infers:
             return None
         return (
@@ -291,31 +291,30 @@ class Attack(Configured[ConfigT]):
 
 
 class LabelFreeAttack(Attack[ConfigT]):
-    """An attack that reads examples off an update whatever their labels are."""
+    """Base class of attacks that recover examples without using labels."""
 
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
 
 class SeparatingAttack(LabelFreeAttack[ConfigT]):
-    """An attack that takes a batch apart. It also attacks the sum over clients, whose batches are one to it."""
+    """Base class of attacks that separate the examples of a batch. A sum over clients counts as one large batch."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
 
 class MembershipAttack(Configured[ConfigT]):
-    """Says of every candidate how likely it was trained on. Authors write `score`.
+    """Scores each candidate for membership. Subclasses implement `score`.
 
     Attributes:
-        target: what it judges. On the model, members are training examples of all clients; on updates, those of the
-            client that sent them.
+        target: `model`: members are the training examples of all clients; updates: those of the client that sent them.
     """
 
     target: ClassVar[Target] = "model"
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
-        """Name the view that it needs."""
+        """Return an error text about the missing view; None if the grants suffice."""
         if cls.target == "model" or grants.sees == "single-update":
             return None
         return (
@@ -324,24 +323,24 @@ class MembershipAttack(Configured[ConfigT]):
         )
 
     def plan(self) -> ShadowPlan | None:
-        """Return the shadow models it wants to find in the observation, or None when it wants none."""
+        """Return the plan of shadow models that the observation must contain, or None."""
         return None
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
-        """Return the reason why this attack does not fit the observation, or None when it does."""
+        """Return why this attack does not fit the observation, or None if it fits."""
         return None
 
     @abstractmethod
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return one number a candidate, shape (N,), higher for those that are rather members."""
+        """Return one score per candidate, shape (N,), higher for likely members."""
 
     @final
     def __call__(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Check the observation, then score.
 
         Raises:
-            NotApplicable: with the reason.
-            FedsimError: the scores have another shape, or one of them is not a number.
+            NotApplicable: the attack does not fit; with the reason.
+            FedsimError: the scores have another shape, or contain NaN.
         """
         reason = observation.task.refuses_method(self) or self.not_applicable(observation)
         if reason is not None:
@@ -350,10 +349,10 @@ class MembershipAttack(Configured[ConfigT]):
 
     @staticmethod
     def checked(scores: Tensor, observation: MembershipObservation) -> Tensor:
-        """Return scores, with their shape and their values checked.
+        """Return detached scores after checking shape and values.
 
         Raises:
-            FedsimError: they have another shape, or one of them is not a number.
+            FedsimError: the scores have another shape, or contain NaN.
         """
         if scores.shape != (len(observation.candidates),):
             raise FedsimError(
@@ -366,10 +365,10 @@ class MembershipAttack(Configured[ConfigT]):
 
 
 def check_update(observation: Observation) -> None:
-    """Check the update against the model before anything expensive runs.
+    """Check the update against the model before expensive work.
 
     Raises:
-        FedsimError: tensors are missing, extra, mis-shaped, not finite or all zero; or a label is out of range.
+        FedsimError: tensors are missing, extra, mis-shaped, not finite or all zero; or a label is invalid.
     """
     expected = {n: p.shape for n, p in observation.model.named_parameters() if p.requires_grad}
     tensors = observation.update.tensors

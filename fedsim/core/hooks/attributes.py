@@ -1,4 +1,4 @@
-"""What an attack on an attribute of the data behind an update implements."""
+"""Base class of attribute inference attacks on updates."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fedsim.core.types.grants import Grants
 
 
 class AttributeAttack(Configured[ConfigT]):
-    """Says of every update which value an attribute of its data has. Authors write `describe` and `read`.
+    """Infers the value of an attribute of the data behind each update. Subclasses implement `describe` and `read`.
 
-    It learns from changes that it computes itself, of public examples whose attribute it knows, at the weights that the
-    clients received.
+    The attacker trains on updates that it computes itself, at the weights that the clients received, from public
+    examples with known attribute.
     """
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
-        """Name the view that it needs."""
+        """Return an error text about the missing view; None if the grants suffice."""
         if grants.sees == "single-update":
             return None
         return (
@@ -35,40 +35,40 @@ class AttributeAttack(Configured[ConfigT]):
 
     @abstractmethod
     def describe(self, change: Tensors, generator: torch.Generator) -> Tensor:
-        """Return what is kept of a change, shape (F,).
+        """Return a feature vector of an update, shape (F,).
 
         Args:
-            change: of a client or of public examples, those tensors of it that the server sees.
-            generator: begins alike for every change of a round.
+            change: tensors of the update of a client or of public examples that the server sees.
+            generator: random source with the same initial state for all updates of a round.
         """
 
     @abstractmethod
     def read(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the probability of each value for every change that is asked about, shape (N, K).
+        """Return the probability of each value for each unknown update, shape (N, K).
 
         Args:
-            known: descriptions of changes of public examples, shape (P, F).
-            labels: their values, numbers (P,); each of the K values occurs.
-            unknown: descriptions of the clients' changes, shape (N, F).
-            generator: the attacker's randomness.
+            known: features of updates of public examples, shape (P, F).
+            labels: their values, indices (P,); each of the K values occurs.
+            unknown: features of the clients' updates, shape (N, F).
+            generator: random source of the attacker.
         """
 
     @final
     def __call__(self, known: Tensor, labels: Tensor, unknown: Tensor, generator: torch.Generator) -> Tensor:
-        """Read, and check what was read.
+        """Call `read`, and check the probabilities.
 
         Raises:
-            NotApplicable: with the reason.
-            FedsimError: the probabilities have another shape, or one of them is not a number.
+            NotApplicable: the attack does not fit; with the reason.
+            FedsimError: the probabilities have another shape, or are not finite.
         """
         return self.checked(self.read(known, labels, unknown, generator).detach(), labels, unknown)
 
     @staticmethod
     def checked(probabilities: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
-        """Return what was read, with its shape and its values checked.
+        """Return the probabilities after checking shape and values.
 
         Raises:
-            FedsimError: the probabilities have another shape, or one of them is not a number.
+            FedsimError: the probabilities have another shape, or are not finite.
         """
         expected = (len(unknown), int(labels.max()) + 1)
         if probabilities.shape != expected:

@@ -1,4 +1,4 @@
-"""Parts of a client's model or training, and the base of what is run with a trained model."""
+"""Base classes of components: parts of a client's model or training, and methods that use a trained model."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ Hook = Literal[
 
 
 class Component(Configured[ConfigT]):
-    """What every component of a client's model or training may say about itself.
+    """Base class of all components.
 
-    Nothing runs a component that derives from this class alone: its kind is one of those in `KINDS_OF_COMPONENTS`.
+    Only subclasses of a class in `KINDS_OF_COMPONENTS` are run.
     """
 
     hook: ClassVar[Hook]
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does.
+        """Return why the component does not fit this federation or model, as the end of a sentence; None if it fits.
 
         Args:
             federation: the federation.
-            model: the clients' model with its first weights, with every component and defense in it.
+            model: the clients' model with initial weights and all components and defenses.
         """
         return None
 
     def public_view(self) -> PublicKnowledge | None:
-        """Return what an attacker who knows the components knows, or None when the model shows all there is."""
+        """Return what an attacker that knows the component's settings knows, or None if the model shows it all."""
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Compare what an attacker `found` of this component with the truth: shares in [0, 1], by a name for people.
+        """Compare an attacker's inferences about this component (`guess.extras`) with the truth; return scores by name.
 
         Args:
-            model: the clients' model with the weights that the update answers, in training mode; it may be changed.
-            truth: the private side of the update.
-            guess: the attacker's.
+            model: the clients' model with the weights at which the update was computed, in training mode; it may be
+                changed.
+            truth: ground truth of the update.
+            guess: the attacker's guess.
         """
         return {}
 
@@ -70,7 +71,7 @@ class Component(Configured[ConfigT]):
 class ModelComponent(Component[ConfigT]):
     """Changes the model once, before training. Derive from `Layer`, `Adapter`, `Bottleneck` or `TokenReducer`.
 
-    A component of another hook that changes the model too derives from this class and from that of its hook.
+    A component of another hook that also changes the model derives from this class and from the class of its hook.
     """
 
     @abstractmethod
@@ -78,40 +79,40 @@ class ModelComponent(Component[ConfigT]):
         """Return the model to train; it may be the same object, changed.
 
         Raises:
-            NotApplicable: the model has no place for this component.
+            NotApplicable: the model does not support this component.
         """
 
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
-        """Set first values that depend on data, in place, once every component and defense is in the model.
+        """Set data-dependent initial values in place, after all components and defenses are in the model.
 
         Args:
             model: in training mode.
-            public: examples of the server's own, without labels, normalised, shape (N, *spec.shape): the test set, or
-                none at all where that is the training set.
-            generator: the same in every process of a run.
+            public: the server's own examples, without labels, normalised, shape (N, *spec.shape): the test set; empty
+                if the test set is the training set.
+            generator: the same in all processes of a run.
 
         Raises:
-            NotApplicable: it needs examples, or others than these.
+            NotApplicable: it needs examples, or other examples.
         """
 
     def step_factors(self, parameters: Tensors) -> Tensors:
-        """Return by parameter the factor of the optimizer's change of it; it is 1 for those left out.
+        """Return factors of the optimizer's step by parameter; missing parameters have factor 1.
 
         Args:
-            parameters: the trained ones before a local step; of several clients at once, with one dimension more in
-                front.
+            parameters: trained parameters before a local step; for clients trained together, with a leading client
+                dimension.
         """
         return {}
 
     @property
     def batch_reader(self) -> str | None:
-        """What of it takes a batch as a whole, by a name for people, so that examples cannot be told apart; or None."""
+        """Readable name of the part that uses a batch as a whole, so examples are not separable; None without one."""
         return None
 
     @final
     @property
     def initialises(self) -> bool:
-        """Whether it sets first values from data."""
+        """Whether it sets initial values from data."""
         return type(self).initialise is not ModelComponent.initialise
 
 
@@ -122,41 +123,41 @@ class Layer(ModelComponent[ConfigT]):
 
 
 class Adapter(ModelComponent[ConfigT]):
-    """Hook adapter: trains small parts beside what is frozen."""
+    """Hook adapter: trains small modules next to frozen layers."""
 
     hook: ClassVar[Hook] = "adapter"
 
 
 class Bottleneck(ModelComponent[ConfigT]):
-    """Hook bottleneck: activations pass through codes or keys."""
+    """Hook bottleneck: replaces activations by codes or values."""
 
     hook: ClassVar[Hook] = "bottleneck"
 
 
 class TokenReducer(ModelComponent[ConfigT]):
-    """Hook token_reducer: leaves tokens out or merges them inside a forward pass.
+    """Hook token_reducer: drops or merges tokens inside a forward pass.
 
-    The modules that do so derive from `fedsim.core.kept_tokens.Reducing` and report how many tokens they keep, so that
-    traces of generations show it.
+    Its modules derive from `fedsim.core.kept_tokens.Reducing` and report the number of kept tokens, which appears in
+    traces of generations.
     """
 
     hook: ClassVar[Hook] = "token_reducer"
 
 
 class VisualTokenReducer(TokenReducer[ConfigT]):
-    """A reducer of the visual tokens of a model that reads images and text. It may also be made of trained parts."""
+    """A reducer of the visual tokens of a vision-language model. It may have trained parts."""
 
     @abstractmethod
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return the module that acts between the model's layers.
 
         Args:
-            visual: what the model says of itself.
-            generator: for first values.
+            visual: description of the model's visual tokens.
+            generator: random source of initial values.
         """
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Return why the settings do not fit a model, as the end of a sentence, or None when they do."""
+        """Return why the settings do not fit a model, as the end of a sentence; None if they fit."""
         return None
 
     @final
@@ -164,7 +165,7 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
         """Return the model with the reducer.
 
         Raises:
-            NotApplicable: it has no visual tokens or another reducer, or the settings do not fit it.
+            NotApplicable: the model has no visual tokens or another reducer, or the settings do not fit it.
         """
         reader = reads_images(model, self.name)
         if len(reader.reducers):
@@ -179,7 +180,7 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
         return model
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Say how much an attacker read of the patches that reached the last layer, and of the others."""
+        """Return the attack success rates of patches that reached the last layer, and of dropped patches."""
         reader = reads_images(model, self.name)
         if truth.batches[1:] or guess.inputs.shape[1:] != truth.batches[0].inputs.shape[1:] or not len(guess.inputs):
             return {}
@@ -208,7 +209,7 @@ class Augmentation(Component[ConfigT]):
 
 
 class Objective(Component[ConfigT]):
-    """Hook loss: what a client minimises in place of the cross-entropy. A model may be prepared by the same class."""
+    """Hook loss: a training objective that replaces cross-entropy. The same class may also prepare the model."""
 
     hook: ClassVar[Hook] = "loss"
 
@@ -217,9 +218,9 @@ class Objective(Component[ConfigT]):
         """Return the loss of a batch, a scalar.
 
         Args:
-            outputs: what the model returns in training.
+            outputs: the model's training outputs.
             labels: classes (B,), or probabilities (B, K).
-            round_: from 1, for what changes in the course of a training.
+            round_: number of the round from 1, for schedules.
         """
 
 
@@ -234,7 +235,7 @@ class LossTerm(Component[ConfigT]):
 
 
 class Optimizer(Component[ConfigT]):
-    """Hook optimizer: turns gradients into weights, for one local training."""
+    """Hook optimizer: computes weight steps from gradients, for one local training."""
 
     hook: ClassVar[Hook] = "optimizer"
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -246,12 +247,15 @@ class Optimizer(Component[ConfigT]):
 
     @abstractmethod
     def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
-        """Change `parameters` in place. `state` starts empty in every local training and is the optimizer's own."""
+        """Change `parameters` in place.
+
+        `state` belongs to the optimizer and is empty at the start of each local training.
+        """
 
     @final
     @torch.no_grad()
     def scaled_step(self, factors: Tensors, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
-        """Take a step, and multiply by a factor what it changed in each parameter that has one."""
+        """Take a step, and scale the change of each parameter that has a factor."""
         before = {name: parameters[name].clone() for name in factors}
         self.step(parameters, gradient, state)
         for name, factor in factors.items():

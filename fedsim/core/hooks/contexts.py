@@ -1,4 +1,4 @@
-"""What a hook is told about where and when it runs."""
+"""Contexts passed to hooks: local step, client round, server round, generation, and public federation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fedsim.core.vectors import Layout
 
 @dataclass(frozen=True)
 class LocalStep:
-    """What a client computes on in one local step, for hooks that look into it.
+    """State of a client's local step, for hooks that need it.
 
     Attributes:
-        model: with its present weights, in training mode.
-        parameters: those of the model that are trained, by name.
-        batch: as the model sees it; under Poisson sampling it may be empty.
-        expected: examples expected in a batch, by which private means are divided.
-        masks: the dropout masks of the step, in call order; empty before the step's forward pass.
-        sites: where the model drops out.
-        draws: what the components and the task drew for the step.
+        model: with its current weights, in training mode.
+        parameters: the trained parameters, by name.
+        batch: the batch as the model gets it; possibly empty under Poisson sampling.
+        expected: expected batch size, the divisor of private means.
+        masks: dropout masks of the step, in call order; empty before the step's forward pass.
+        sites: dropout sites of the model.
+        draws: random draws of components and task in the step.
     """
 
     model: nn.Module
@@ -38,23 +38,22 @@ class LocalStep:
     draws: Draws = field(default_factory=dict[str, Tensor])
 
     def dropping(self) -> AbstractContextManager[None]:
-        """Return the context of a forward pass with the masks of the step, or without dropout when there are none."""
+        """Return a context for a forward pass with the step's masks, or without dropout if there are none."""
         return inject_masks(self.sites, self.masks) if self.masks else without_dropout()
 
 
 @dataclass(frozen=True)
 class HookContext:
-    """Where in a run something happens, its own source of randomness, and its own memory.
+    """Position of a hook call in a run, with its random source and memory.
 
     Attributes:
-        received: the weights that the client received this round.
-        local: the local step, for hooks that say that they need it, and the first one for who looks at received
-            weights; None in the moment of the upload.
-        federation: what is public about the federation; None outside of one.
-        memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
-            class says that it `remembers`, and only then, and only if the client's update counted.
-        draws: where a component writes down what it drew, by name, changed in place: for scorers, and for an attacker
-            who is granted it.
+        received: weights that the client received this round.
+        local: local step, for hooks that require it, and the first step for hooks on received weights; None at upload.
+        federation: public facts of the federation; None outside of a federation.
+        memory: tensors that the hook stores by name, changed in place. They persist between a client's rounds only if
+            the hook's class sets `remembers`, and only if the client's update counted.
+        draws: random draws that a component records by name, changed in place: for scores, and for an attacker that is
+            granted them.
     """
 
     round: int
@@ -70,14 +69,14 @@ class HookContext:
 
 @dataclass(frozen=True)
 class GenerationContext:
-    """What a generation is told beside model and state.
+    """Inputs of a generation besides model and state.
 
     Attributes:
-        generators: the randomness of each row of the state, in its order. A row draws from its own one alone, so that
-            its result does not depend on the rows beside it.
-        limits: when the driver ends a text; None for samplers.
-        shape: of one output of a sampler; () for decoders.
-        tokenizer: of the model, for decoders that read what they write as text; None where nobody gave one.
+        generators: random source of each row of the state, in order. A row uses only its own generator, so its result
+            is independent of other rows.
+        limits: stopping criteria; None for samplers.
+        shape: shape of one sample; () for decoders.
+        tokenizer: the model's tokenizer, for decoders that need text; may be None.
     """
 
     generators: tuple[torch.Generator, ...]
@@ -88,14 +87,14 @@ class GenerationContext:
 
 @dataclass(frozen=True)
 class ServerRound:
-    """A round as an aggregation rule sees it.
+    """Round data of an aggregation rule.
 
     Attributes:
-        generator: the server's randomness for this round.
-        expected: clients that count in a round on average: the cohort, or under Poisson sampling its expectation.
-        size: coordinates of an update, P.
-        received: the weights that the clients received this round, for rules that see single updates.
-        layout: what stands where in a vector; None for vectors that mean nothing.
+        generator: random source of the server in this round.
+        expected: expected number of clients of a round: the cohort size, or under Poisson sampling its expectation.
+        size: number of coordinates of an update, P.
+        received: weights that the clients received this round, for rules that use single updates.
+        layout: position of each tensor in a vector; None for vectors without layout.
     """
 
     round: int
@@ -107,7 +106,7 @@ class ServerRound:
 
 
 class Grid(Protocol):
-    """How coordinates become integers behind secure aggregation: clipped to a range, rounded to steps."""
+    """Conversion of coordinates to integers in secure aggregation: clipping range and rounding step."""
 
     @property
     def clipping_range(self) -> float:
@@ -116,32 +115,31 @@ class Grid(Protocol):
 
     @property
     def step(self) -> float:
-        """The distance of two neighbouring levels."""
+        """Distance of two neighbouring levels."""
         ...
 
 
 @dataclass(frozen=True)
 class PublicFederation:
-    """What is public about a scenario's federation, for defenses that need to know what they are part of.
+    """Public facts of a scenario's federation, for components and defenses.
 
     Attributes:
-        steps: most local steps that a client takes in a round.
-        batch_size: examples of a step; under Poisson sampling the expectation.
-        examples: examples of the client that owns fewest.
-        most_examples: examples of the client that owns most.
-        shape: of one example.
+        steps: maximum number of local steps of a client per round.
+        batch_size: examples per step; under Poisson sampling the expectation.
+        examples: smallest number of examples of a client.
+        most_examples: largest number of examples of a client.
+        shape: shape of an example.
         classes: number of classes.
         loss_terms: names of the components that add to the loss.
-        batch_readers: names of the hooks that change a batch, add to the loss after the forward pass, or look into a
-            local step, but for a defense that takes the gradient of every example; and of what in the model takes a
-            batch as a whole.
+        batch_readers: names of the hooks that change a batch, add to the loss after the forward pass, or use the local
+            step, except a defense that uses per-example gradients; and of model parts that use a batch as a whole.
         hides_updates: whether secure aggregation hides the updates of single clients.
-        smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
-        quantisation: how updates become integers behind secure aggregation.
-        vocabulary: number of tokens, if examples are token numbers.
-        label_shape: of one example's label: () for classes, (T,) where every token has one.
-        padding: the token that fills up a short example; None where there is none.
-        borders: tokens that stand in front of a text and behind it, and are no part of it.
+        smallest_sum: smallest number of updates in a sum that the server learns; 1 if it sees single updates.
+        quantisation: conversion of updates to integers in secure aggregation.
+        vocabulary: number of tokens, if examples are token ids.
+        label_shape: shape of an example's label: () for classes, (T,) for token labels.
+        padding: padding token; None without one.
+        borders: special tokens at the beginning and end of a text, which do not belong to it.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -167,7 +165,7 @@ class PublicFederation:
     borders: tuple[int, ...] = ()
 
     def probe(self, examples: int) -> Batch:
-        """Return random inputs and labels of the right kinds and shapes, the same each time, to try a model with."""
+        """Return random inputs and labels with valid kinds and shapes, the same each time, to test a model with."""
         generator = torch.Generator().manual_seed(0)
         shape = (examples, *self.shape)
         if self.vocabulary is None:

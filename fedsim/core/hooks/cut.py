@@ -1,4 +1,4 @@
-"""What attacks on split training implement, and what hides labels in the gradients that come back."""
+"""Base classes of attacks on split training, and of defenses that hide labels in returned gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
 class CutAttack(Configured[ConfigT]):
-    """Reads something from one seat of a split training. Authors write `search`.
+    """Attack by one party of split training. Subclasses implement `search`.
 
     Attributes:
-        reads: which part of what a seat sees.
-        needs: what it must know beside that.
-        uses: what it knows beside that where it is granted.
-        metric: of its finding.
+        reads: the part of a party's view that it uses.
+        needs: further knowledge that it requires.
+        uses: further knowledge that it uses if granted.
+        metric: metric of its finding.
     """
 
     metric: ClassVar[str]
@@ -32,15 +32,15 @@ class CutAttack(Configured[ConfigT]):
 
     @abstractmethod
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
-        """Return the answer for every row that is asked about."""
+        """Return the answer for each requested row."""
 
     @final
     def __call__(self, view: CutView, generator: torch.Generator) -> Tensor:
-        """Search, and check the answer.
+        """Call `search`, and check the answer.
 
         Raises:
-            NotApplicable: with the reason.
-            FedsimError: the answer has another shape, or holds what is no number.
+            NotApplicable: the attack does not fit; with the reason.
+            FedsimError: the answer has another shape, or is not finite.
         """
         answer = self.search(view, generator).detach().double()
         expected = self.expected_shape(view)
@@ -56,7 +56,7 @@ class CutAttack(Configured[ConfigT]):
 
 
 class CutLabelAttack(CutAttack[ConfigT]):
-    """Reads labels from the seat of a party without labels: scores of the classes, shape (N, classes)."""
+    """Label inference by a feature party: class scores, shape (N, classes)."""
 
     metric: ClassVar[str] = "label_read"
 
@@ -67,7 +67,7 @@ class CutLabelAttack(CutAttack[ConfigT]):
 
 
 class CutFeatureAttack(CutAttack[ConfigT]):
-    """Reads a party's columns from the seat of the party with labels: guesses, shape (N, *shape)."""
+    """Feature reconstruction by the label party: guesses of another party's columns, shape (N, *shape)."""
 
     metric: ClassVar[str] = "features_explained"
 
@@ -78,36 +78,36 @@ class CutFeatureAttack(CutAttack[ConfigT]):
 
 
 class CutSteering(CutFeatureAttack[ConfigT]):
-    """A malicious party with labels, which sends other gradients than those of the loss. It keeps what it learns."""
+    """A malicious label party that sends crafted gradients. It keeps state between calls."""
 
     @abstractmethod
     def begin(self, view: CutView, generator: torch.Generator) -> None:
-        """Get ready. The view has no steps and no rows: nothing was sent yet."""
+        """Prepare the attack. The view has no steps and no rows, since nothing was sent yet."""
 
     @abstractmethod
     def steer(self, sent: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what the party gets back for what it sent, both of shape (B, width)."""
+        """Return the crafted gradients for a party's cut-layer activations, both of shape (B, width)."""
 
 
 class CutDefense(Configured[ConfigT]):
-    """Hides labels from the parties that have none. Authors write one of the two functions, or both."""
+    """Hides labels from the feature parties. Subclasses implement one or both functions."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def relabel(self, labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-        """Return the labels that are trained on, once before the training, both of shape (N,)."""
+        """Return the training labels, computed once before training, both of shape (N,)."""
         return labels
 
     def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return what is sent back to one party, shape (B, width)."""
+        """Return the gradients that are sent back to one party, shape (B, width)."""
         return gradients
 
 
 def check_two_classes(view: CutView) -> None:
-    """Refuse more classes than two.
+    """Raise unless there are two classes.
 
     Raises:
-        NotApplicable: there are more.
+        NotApplicable: there is another number of classes.
     """
     if view.classes != 2:  # noqa: PLR2004 - yes or no
         raise NotApplicable(f"it tells two classes apart, and there are {view.classes}")

@@ -1,4 +1,4 @@
-"""What a client does to protect its data, and where."""
+"""Base class of client-side defenses."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 @dataclass(frozen=True)
 class Distortion:
-    """What a defense does to what a gradient tells, to first order, for the ideal attacker (`fedsim.threat.ceiling`).
+    """First-order description of a defense's effect on a gradient, for the ideal attacker (`fedsim.threat.ceiling`).
 
     Attributes:
-        change: from the gradient to what is sent, apart from noise, by operations with a derivative; None: nothing.
-        noise: from what `change` returns to the standard deviation of the noise on every entry; None where steps are
-            too wide for rounding to be noise. Absent: there is none.
-        spread: of noise that is not independent, from what `change` returns and the examples (N, *shape) that it is a
-            function of, to U, each (k, *tensor.shape): it has the covariance U U', beside that of `noise`.
-        of_examples: in place of `change`, from each example's gradient, shape (B, *parameter.shape).
-        reads_sent: whether it was read off what went onto the wire, which does not show one step among several.
+        change: differentiable map from the gradient to the sent update, without noise; None: identity.
+        noise: maps the output of `change` to the standard deviation of the noise on each entry; returns None if
+            rounding steps are too wide to count as noise. None: no noise.
+        spread: correlated noise: maps the output of `change` and the examples (N, *shape) that it depends on to U, each
+            (k, *tensor.shape); its covariance U U' is added to that of `noise`.
+        of_examples: replaces `change`: maps per-example gradients, shape (B, *parameter.shape).
+        reads_sent: whether the description was derived from the sent update, which does not show single local steps.
     """
 
     change: Callable[[Tensors], Tensors] | None = None
@@ -42,38 +42,39 @@ class Distortion:
 
 
 class Defense(Configured[ConfigT]):
-    """Changes what a client computes or sends. Override the moments it needs; the others do nothing.
+    """Changes what a client computes or sends. Subclasses override some methods; the others do nothing.
 
     Attributes:
-        place: where it stands when a scenario has several, the folder that it is in; those of one place keep the
-            scenario's order.
-        needs_step: whether its moments read `HookContext.local`, which engines that train clients together cannot give.
+        place: order among several defenses, equal to the folder; defenses of one place keep the scenario's order.
+        needs_step: whether its methods read `HookContext.local`, which is unavailable when clients are trained
+            together.
     """
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = False
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
+        """Return why the defense does not fit this federation or model, as the end of a sentence; None if it fits."""
         return None
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return the model to train; it may be the same object, changed.
 
         Raises:
-            NotApplicable: the model has no place for it.
+            NotApplicable: the model does not support this defense.
         """
         return model
 
     def on_received(self, received: Tensors, here: HookContext) -> None:
-        """Look at the weights that the client received, before its first step.
+        """Inspect the weights that the client received, before its first step.
 
         Args:
-            received: by name.
-            here: with the first step, whose batch is the client's own and may be empty; without one in a mod.
+            received: weights by name.
+            here: with the first step, whose batch is the client's own and may be empty; without a local step in a
+                Flower mod.
 
         Raises:
-            Refused: the client takes no part in this round.
+            Refused: the client does not participate in this round.
         """
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
@@ -85,46 +86,46 @@ class Defense(Configured[ConfigT]):
         return None
 
     def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
-        """Return the step's mean loss and gradient, in place of the plain ones.
+        """Return the step's mean loss and gradient, replacing the plain ones.
 
         Args:
-            losses: runs the model on the batch of `here.local`, and returns each example's loss, shape (B,); call it
-                once, and only if the batch has an example.
+            losses: runs the model on the batch of `here.local`, and returns per-example losses, shape (B,); call it
+                once, and only for a nonempty batch.
             here: with the local step.
         """
         raise NotImplementedError
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        """Return the gradient that the optimizer (or, in FedSGD, the server) gets."""
+        """Return the gradient for the optimizer (or, in FedSGD, for the server)."""
         return gradient
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
-        """Return the update that goes onto the wire."""
+        """Return the update that is sent."""
         return update
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
-        """Return what it does to what a gradient tells, or None where that is not defined.
+        """Return the first-order effect on a gradient, or None if undefined.
 
         Args:
-            federation: of the federation.
-            sent: what went onto the wire.
+            federation: the federation.
+            sent: the sent tensors.
         """
         return None
 
     @property
     def changes_steps(self) -> bool:
-        """Whether it changes the gradient of every local step, rather than once what is sent."""
+        """Whether it changes the gradient of each local step, rather than the sent update once."""
         return self.overrides("on_gradient") or self.overrides("on_examples")
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
-        """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
+        """Return the private mechanism of a client in each round, or None without a guarantee."""
         return None
 
     @abstractmethod
     def adaptive_view(self) -> PublicKnowledge:
-        """Return what an attacker who knows the defense's description knows."""
+        """Return what an attacker that knows the defense's settings knows."""
 
     @final
     def overrides(self, moment: str) -> bool:
-        """Say whether the defense does anything in a moment, named by its method."""
+        """Return whether the defense overrides a method."""
         return getattr(type(self), moment) is not getattr(Defense, moment)

@@ -1,7 +1,7 @@
-"""What writes texts or draws samples with a trained model. The driver of `fedsim.generation` runs it.
+"""Base classes of generation methods, which the driver in `fedsim.generation` runs.
 
-A method says how one step goes. The driver owns the loop, the rules that end a text, batches and streams, and writes
-the trace. A state has several rows, one a generation; a row's result must not depend on those beside it.
+A method defines one step. The driver owns the loop, the stopping criteria, batches and streams, and records the trace.
+A state has one row per generation; a row's result must not depend on other rows.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from fedsim.core.types.configured import IMAGES, ConfigT
 
 @runtime_checkable
 class Leaving(Protocol):
-    """What rows can leave."""
+    """Objects with one entry per row."""
 
     def keep(self, places: Sequence[int]) -> Self:
-        """Return it with the rows at these places alone, in their order."""
+        """Return the object with the given rows, in this order."""
         ...
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What has one entry a row in every field: tensors, tuples, tensors by name, or what has a `keep` of its own."""
+    """Dataclass whose fields have one entry per row: tensors, tuples, tensors by name, or objects with `keep`."""
 
     def keep(self, places: Sequence[int]) -> Self:
-        """Return it with the rows at these places alone, in their order."""
+        """Return the object with the given rows, in this order."""
         return replace(
             self, **{column.name: _kept(column.name, getattr(self, column.name), places) for column in fields(self)}
         )
@@ -60,11 +60,11 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
 
 @dataclass(frozen=True)
 class Condition(Rows):
-    """What generations start from.
+    """Inputs of generations.
 
     Attributes:
-        prompts: the tokens of each row; empty for samplers.
-        given: what else the model reads, by name, first dimension is the row: an image, a class.
+        prompts: token ids of each row; empty for samplers.
+        given: further model inputs by name, with rows in the first dimension: an image, a class.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -76,11 +76,11 @@ class Condition(Rows):
 
 @dataclass(frozen=True)
 class Writing(Rows):
-    """Texts that are being written.
+    """State of autoregressive generation.
 
     Attributes:
-        tokens: of each row, the prompt and what stands behind it. What stands is never taken back.
-        past: what the model has read of the rows. It saves work and changes no result; copies of a state share it.
+        tokens: prompt and generated tokens of each row. Tokens are never removed.
+        past: key-value cache. It changes no result; copies of a state share it.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -90,17 +90,17 @@ class Writing(Rows):
         return len(self.tokens)
 
     def extended(self, more: Sequence[Sequence[int]]) -> Self:
-        """Return the state with these tokens behind those of each row."""
+        """Return the state with these tokens appended to each row."""
         return replace(self, tokens=tuple((*text, *new) for text, new in zip(self.tokens, more, strict=True)))
 
 
 @dataclass(frozen=True)
 class Sampling(Rows):
-    """Samples that are being drawn.
+    """State of sampling.
 
     Attributes:
-        x: as far as they are, shape (B, ...).
-        level: steps that each row has still to go.
+        x: current samples, shape (B, ...).
+        level: remaining steps of each row.
     """
 
     x: Tensor
@@ -112,12 +112,12 @@ class Sampling(Rows):
 
 @dataclass(frozen=True)
 class Unmasking(Rows):
-    """Texts that are being filled in.
+    """State of unmasking.
 
     Attributes:
-        tokens: of each row, prompt and answer; the mask token at places that are masked.
-        begins: of each row, the tokens of its prompt, which are never masked.
-        masked: of each row, the places that are masked, ascending, counted from the beginning of the text.
+        tokens: prompt and answer of each row, with the mask token at masked positions.
+        begins: prompt length of each row; prompt tokens are never masked.
+        masked: masked positions of each row, ascending, from the beginning of the text.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -128,7 +128,7 @@ class Unmasking(Rows):
         return len(self.tokens)
 
     def filled(self, new: Sequence[Mapping[int, int]]) -> Self:
-        """Return the state with these tokens at masked places of each row, which are masked no longer."""
+        """Return the state with these tokens written at masked positions of each row."""
         tokens = [
             tuple(written.get(place, token) for place, token in enumerate(text))
             for text, written in zip(self.tokens, new, strict=True)
@@ -147,53 +147,53 @@ SamplingT = TypeVar("SamplingT", bound=Sampling)
 
 
 class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
-    """Turns a condition into a text or a sample, step by step. Derive from `Decoder`, `Sampler` or `Unmasker`.
+    """Generates a text or sample step by step. Derive from `Decoder`, `Sampler` or `Unmasker`.
 
-    An instance keeps nothing between steps: what it needs stands in the state. What outlives a text is an object of
-    its own, which the instance hands to every state; it may change speed, never results. All randomness comes from the
-    context's generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks
-    for them.
+    An instance stores nothing between steps: all data is in the state. Data that outlives a text is a separate object,
+        which the instance passes to each state; it may change speed, never results. All randomness comes from the
+        context's generators. The model is not changed, is in evaluation mode, and records no gradients unless a step
+        enables them.
 
     Attributes:
-        counts: names of what its events count, the same in every step.
+        counts: names of the counts in its events, the same in each step.
     """
 
     counts: ClassVar[frozenset[str]]
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a model with which it would do nothing, or nothing of sense. Whoever runs it asks before `start`.
+        """Raise for a model with which the method has no effect or no meaning. Called before `start`.
 
         Raises:
-            FedsimError: it does; the message says what to change.
+            FedsimError: the model is unsuitable; the message says what to change.
         """
         return
 
     @abstractmethod
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
-        """Return the state before the first step, one row for each of the condition.
+        """Return the initial state, with one row per row of the condition.
 
         Raises:
-            CannotContinue: some rows have no way to begin.
+            CannotContinue: some rows cannot begin.
         """
 
     @abstractmethod
     def step(self, model: nn.Module, state: StateT, context: GenerationContext) -> tuple[StateT, Sequence[Event]]:
-        """Return the state after one step, and what the step did to each row. The given state stays as it is.
+        """Return the state after one step, and an event per row. The given state must not change.
 
         Raises:
-            CannotContinue: some rows have no way on; the driver takes them out and asks again for the others.
+            CannotContinue: some rows cannot continue; the driver removes them and repeats the step for the others.
         """
 
     @abstractmethod
     def finished(self, state: StateT) -> Sequence[bool]:
-        """Say of each row whether it has ended by itself."""
+        """Return for each row whether it has ended by itself."""
 
 
 class Decoder(Generation[ConfigT, WritingT]):
-    """Hook decoder: writes tokens. The driver ends a text at a stop token, at the limit, and at the context's end.
+    """Hook decoder: generates tokens. The driver ends a text at a stop token, at the limit, and at the context's end.
 
     Attributes:
-        exact: whether texts are the model's own, or have their law, so that only speed is gained.
+        exact: whether texts are identical to the model's own, or equally distributed, so that only speed changes.
     """
 
     hook: ClassVar[Hook] = "decoder"
@@ -201,10 +201,10 @@ class Decoder(Generation[ConfigT, WritingT]):
     exact: ClassVar[bool] = False
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a model that fills in masked places.
+        """Raise for a model with a mask token.
 
         Raises:
-            FedsimError: it does.
+            FedsimError: the model fills masked positions.
         """
         if mask_token(model) is not None:
             raise FedsimError(
@@ -214,30 +214,30 @@ class Decoder(Generation[ConfigT, WritingT]):
             )
 
     def fitted(self, model: nn.Module, texts: Batch) -> Self:
-        """Return the decoder with settings that fit a client's texts; it itself, where no setting asks for that.
+        """Return the decoder with settings fitted to a client's texts; the decoder itself if no setting needs fitting.
 
         Args:
-            model: that will write.
-            texts: that the model was not trained on: tokens (N, T), and the tokens that follow.
+            model: generating model.
+            texts: texts outside the model's training data: tokens (N, T), and the next tokens.
 
         Raises:
-            FedsimError: no setting fits.
+            FedsimError: fitting failed.
         """
         return self
 
     def finished(self, state: WritingT) -> Sequence[bool]:
-        """Say that no text ends by itself."""
+        """Return False for all rows: no text ends by itself."""
         return [False] * len(state)
 
     def next_scores(self, model: nn.Module, state: WritingT) -> Tensor:
-        """Return the model's scores of the token behind each row, shape (B, V).
+        """Return the model's next-token scores of each row, shape (B, V).
 
         Args:
-            model: tokens (B, T) to scores of the next token (B, T, V); no token sees those behind it.
-            state: rows of any lengths from one token.
+            model: causal model, maps tokens (B, T) to scores of the next token (B, T, V).
+            state: rows of any length from one token.
 
         Raises:
-            CannotContinue: scores of some rows are no numbers.
+            CannotContinue: scores of some rows are not finite.
         """
         scores = torch.cat(state.past.scores(model, state.tokens))
         check_scores([score[None] for score in scores])
@@ -245,34 +245,34 @@ class Decoder(Generation[ConfigT, WritingT]):
 
 
 class Weigher(Decoder[ConfigT, WritingT]):
-    """A decoder that weighs its texts, so that their mean weight is unbiased for the probability of a constraint.
+    """A decoder that weights its texts, so that the mean weight is an unbiased estimate of a constraint's probability.
 
-    `fedsim.threat.emission` asks the registered ones. Their events count `calls` of the constraint, and `rows`: texts
-    that the model was shown.
+    `fedsim.threat.emission` uses the registered weighers. Their events count `calls` of the constraint, and `rows`:
+    texts that the model evaluated.
     """
 
     @classmethod
     @abstractmethod
     def within(cls, pattern: str, particles: int) -> Self:
-        """Return one whose texts match a regular expression and end as soon as they do, and that weighs so many a row.
+        """Return a weigher whose texts match a regular expression and end as soon as they do, with `particles` per row.
 
         Raises:
-            FedsimError: there is no such pattern.
+            FedsimError: the pattern is invalid.
             MissingExtra: a package is not installed.
         """
 
     @abstractmethod
     def log_evidence(self, state: WritingT) -> Sequence[float | None]:
-        """Return of each row ln of the mean weight of its whole texts; None while one goes on and has room."""
+        """Return for each row ln of the mean weight of its whole texts; None while one can still grow."""
 
 
 def check_scores(scores: Sequence[Tensor]) -> None:
-    """Check the scores (n, V) of each row behind its text, which stand first; those of drafts may be no numbers.
+    """Check the first scores of each row's (n, V), those after its text; scores of drafts may be non-finite.
 
     Raises:
-        CannotContinue: scores of some rows are no finite numbers.
+        CannotContinue: scores of some rows are not finite.
     """
-    is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # of a number that is none, it is none
+    is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # NaN entries make the maximum NaN
     if is_broken.any():
         raise CannotContinue(
             "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
@@ -282,9 +282,9 @@ def check_scores(scores: Sequence[Tensor]) -> None:
 
 
 class Sampler(Generation[ConfigT, SamplingT]):
-    """Hook sampler: draws samples x of the context's shape, from noise to the last level.
+    """Hook sampler: generates samples x of the context's shape, from noise to the last noise level.
 
-    The model takes x (B, ...) and the standard deviation of its noise (B,), and returns x without noise, D(x, s).
+    The model maps x (B, ...) and the standard deviation of its noise (B,) to denoised x, D(x, s).
     """
 
     hook: ClassVar[Hook] = "sampler"
@@ -292,26 +292,26 @@ class Sampler(Generation[ConfigT, SamplingT]):
 
 
 class Unmasker(Generation[ConfigT, UnmaskingT]):
-    """Hook unmasker: fills in masked places, any number in a step and in any order. What is written stays.
+    """Hook unmasker: fills masked positions, any number per step and in any order. Written tokens are final.
 
-    The model takes tokens (B, T), with its `mask_token` at masked places, and returns scores (B, T, V) of the token at
-    each place; every place may see all others. As many places are masked behind a prompt as `Limits.max_new_tokens`
-    says. `Condition.given["answer"]`, shape (B, G), says what stands there already, with the mask token elsewhere. A
-    text ends where nothing is masked, or where a stop token stands before the first place that is.
+    The model maps tokens (B, T), with its `mask_token` at masked positions, to scores (B, T, V) of the token at each
+    position; each position may attend to all others. `Limits.max_new_tokens` positions after the prompt are masked.
+    `Condition.given["answer"]`, shape (B, G), contains given answer tokens, with the mask token elsewhere. A text ends
+    when no position is masked, or when a stop token precedes the first masked position.
     """
 
     hook: ClassVar[Hook] = "unmasker"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def finished(self, state: UnmaskingT) -> Sequence[bool]:
-        """Say of each row whether nothing is masked."""
+        """Return for each row whether no position is masked."""
         return [not places for places in state.masked]
 
     def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
-        """Return the prompts with masked places behind them.
+        """Return the prompts followed by masked positions.
 
         Raises:
-            FedsimError: the model has no mask token, or answers of another length are given.
+            FedsimError: the model has no mask token, or given answers have another length.
             CannotContinue: the model cannot read some prompts with their answers.
         """
         mask, limits = mask_token_of(model), context.limits
@@ -333,10 +333,10 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         return Unmasking(tokens, begins, masked)
 
     def place_scores(self, model: nn.Module, state: UnmaskingT) -> list[Tensor]:
-        """Return the model's scores at every place of each row, (T, V), in one pass for all rows of a length.
+        """Return the model's scores at each position of each row, (T, V), in one pass for all rows of equal length.
 
         Raises:
-            CannotContinue: scores of some rows at masked places are no numbers.
+            CannotContinue: scores of some rows at masked positions are not finite.
         """
         scores: list[Tensor] = [torch.empty(0)] * len(state)
         for length in sorted(set(map(len, state.tokens))):
@@ -348,17 +348,17 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
 
 
 def check_place_scores(scores: Sequence[Tensor]) -> None:
-    """Check the scores (n, V) of masked places of each row.
+    """Check the scores (n, V) of the masked positions of each row.
 
     Raises:
-        CannotContinue: those of any place of some rows are no finite numbers.
+        CannotContinue: scores of some rows are not finite.
     """
     largest = [score.amax(-1) for score in scores]
     check_scores([top.where(top.isfinite(), torch.nan).amax().view(1, 1) for top in largest])
 
 
 def mask_token_of(model: nn.Module) -> int:
-    """Return the token that stands at masked places.
+    """Return the mask token of a model.
 
     Raises:
         FedsimError: the model has none.

@@ -1,4 +1,4 @@
-"""What an attack may not leave behind or draw from while it searches."""
+"""Guards around an attack's search: no draws from torch's global generator, no gradients left in `.grad`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from fedsim.core.types import Observation, OnStep, Step
 
 
 class Draws:
-    """Watches torch's global generator, from which nothing may be drawn but by a model that is random in itself.
+    """Detects draws from torch's global generator, which only a model with randomness of its own may make.
 
-    Dropout is no such randomness: an attack says which masks its forward passes use.
+    Dropout does not count as such randomness: an attack must choose the masks of its forward passes.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class Draws:
         self._open, _ = seeding.count_isolated()
 
     def check(self) -> None:
-        """See whether something was drawn since the last time.
+        """Check that nothing was drawn since the last call.
 
         Raises:
-            FedsimError: it was; the generator is as it was at first.
+            FedsimError: something was drawn; the generator is reset to its initial state.
         """
         state = self._state()
         if state is None or state == self._expected:
@@ -45,7 +45,7 @@ class Draws:
         )
 
     def watched(self, on_step: OnStep) -> OnStep:
-        """Return a callback that checks before each step, and lets whoever is shown the step draw as he likes."""
+        """Return a callback that checks before each step, and ignores draws of the wrapped callback."""
 
         def step(shown: Step) -> None:
             self.check()
@@ -55,7 +55,7 @@ class Draws:
         return step
 
     def left(self, *, may_drop: bool) -> None:
-        """A forward pass ended: what was drawn in it is the model's, unless its dropout drew."""
+        """Handle the end of a forward pass: accept draws of the model, unless its dropout made them."""
         is_given = any(isinstance(mode, DropoutCalls) for mode in _get_current_function_mode_stack())
         if is_given or not may_drop:
             self._forgive()
@@ -65,9 +65,9 @@ class Draws:
         self._expected = self._state() or self._expected
 
     def _state(self) -> bytes | None:
-        """The generator's state; None inside a block of `contained`, be it another thread's.
+        """Return the generator's state; None inside `isolate_randomness`, also of another thread.
 
-        Read outside of the transforms of `torch.func`, which hand out tensors without storage.
+        It is read outside of `torch.func` transforms, which return tensors without storage.
         """
         before = seeding.count_isolated()
         with torch._C._DisableFuncTorch():
@@ -78,7 +78,7 @@ class Draws:
 
 @contextmanager
 def guard(observations: Sequence[Observation]) -> Generator[Draws]:
-    """Keep `.grad` off the observed models, and see that a search draws from its own generator.
+    """Keep `.grad` of the observed models empty, and check that a search draws from its own generator.
 
     Raises:
         FedsimError: the search drew from torch's global generator.
@@ -97,7 +97,7 @@ def guard(observations: Sequence[Observation]) -> Generator[Draws]:
 
 
 def _keep_grad(parameter: nn.Parameter, stack: ExitStack) -> None:
-    """Have whatever is accumulated in a parameter's `.grad` dropped, and what was there before put back in the end."""
+    """Drop gradients accumulated in a parameter's `.grad`, and restore the previous value at exit."""
     stack.callback(setattr, parameter, "grad", parameter.grad)
     parameter.grad = None
     if parameter.requires_grad and parameter.is_leaf:

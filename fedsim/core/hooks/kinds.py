@@ -1,4 +1,4 @@
-"""Which base classes somebody runs, and who."""
+"""Base classes of components, and the function that runs each kind after training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
     Unlearning,
     Unmasker,
 )
-"""The base classes that somebody runs: a client, who builds its model, or whoever `RUN_AFTERWARDS` says."""
+"""Base classes of components that are run: by a client, when building its model, or as listed in `RUN_AFTERWARDS`."""
 
 
 RUN_AFTERWARDS: Mapping[Hook, str] = {
@@ -49,4 +49,4 @@ RUN_AFTERWARDS: Mapping[Hook, str] = {
     "unlearning": "the table [forgetting]",
     "unmasker": "fedsim.generation.generate",
 }
-"""What runs the components that no training runs: they take a trained model."""
+"""Functions that run the components of a trained model, by hook."""

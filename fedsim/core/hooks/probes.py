@@ -1,4 +1,4 @@
-"""What reads from hidden states what a model knows. `fedsim.generation.probing` runs it."""
+"""Base class of probes, which `fedsim.generation.probing` runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedsim.core.types.configured import IMAGES_AND_TEXT, ConfigT
 
 
 class Probe(Component[ConfigT]):
-    """Hook probe: learns to tell a property from hidden states. An instance keeps nothing: `fit` returns it all."""
+    """Hook probe: predicts a property from hidden states. An instance is stateless: `fit` returns what it learned."""
 
     hook: ClassVar[Hook] = "probe"
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @abstractmethod
     def fit(self, hidden: Tensor, labels: Tensor, generator: torch.Generator) -> Tensors:
-        """Return what the probe learned, by name.
+        """Fit the probe, and return its tensors by name.
 
         Args:
             hidden: states of a layer, shape (N, width), without gradients.
-            labels: the property of each, classes (N,).
-            generator: the probe's randomness.
+            labels: classes (N,).
+            generator: random source of the probe.
 
         Raises:
             NotApplicable: the states or labels do not suit the probe.
@@ -37,6 +37,6 @@ class Probe(Component[ConfigT]):
         """Return the probability of each class, shape (N, K).
 
         Args:
-            learned: what `fit` returned; it stays as it is.
+            learned: result of `fit`; it is not changed.
             hidden: states of the same layer, shape (N, width).
         """

@@ -1,4 +1,4 @@
-"""What reads the traces of generations, and what hides them."""
+"""Base classes of attacks on generation traces, and of mitigations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
 
 
 class TraceAttack(Configured[ConfigT]):
-    """Answers a question about texts from their traces. Authors write `search`.
+    """Answers a question about texts from their traces. Subclasses implement `search`.
 
     Attributes:
-        questions: which it answers; the first is asked where a scenario names none.
-        views: of what it makes something; all others tell it nothing.
+        questions: supported questions; the first is the default of a scenario.
+        views: supported views; others are refused.
     """
 
     questions: ClassVar[tuple[TraceQuestion, ...]]
@@ -29,19 +29,19 @@ class TraceAttack(Configured[ConfigT]):
 
     @abstractmethod
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        """Return the answer for every seen text.
+        """Return the answer for each observed text.
 
-        To `prompt`: the number of its prompt, shape (N,). To `member` and `planted`: a score, higher for what was
-        rather trained on, shape (N,). To `bits`: figures that may depend on the prompt, shape (N, F).
+        For `prompt`: the index of its prompt, shape (N,). For `member` and `planted`: a score, higher for likely
+            training data, shape (N,). For `bits`: features that may depend on the prompt, shape (N, F).
         """
 
     @final
     def __call__(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        """Check the case, then search.
+        """Check the case, then call `search`.
 
         Raises:
-            NotApplicable: it does not answer this question, or makes nothing of what is seen.
-            FedsimError: the answer has another shape, or holds what is no number.
+            NotApplicable: it does not support this question or this view.
+            FedsimError: the answer has another shape, or is not finite.
         """
         if case.question not in self.questions:
             raise NotApplicable(f"it answers {' and '.join(self.questions)}, not {case.question}")
@@ -57,10 +57,10 @@ class TraceAttack(Configured[ConfigT]):
 
 
 class Mitigation(Component[ConfigT]):
-    """Hook mitigation: changes what can be seen of generations, and nothing that they write.
+    """Hook mitigation: changes the observable trace of generations, not their text.
 
     Attributes:
-        hides_work: whether all steps shall do as much, so that each has to last as long as the slowest.
+        hides_work: whether all steps must do the same work, so each takes as long as the slowest.
     """
 
     hook: ClassVar[Hook] = "mitigation"
@@ -69,9 +69,9 @@ class Mitigation(Component[ConfigT]):
 
     @abstractmethod
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return what can be seen of each instead.
+        """Return the observable trace of each text.
 
         Args:
-            traces: of all texts that an observer may compare. They stay as they are.
-            generator: the mitigation's randomness.
+            traces: traces of all texts that an observer may compare; they are not changed.
+            generator: random source of the mitigation.
         """

@@ -1,4 +1,4 @@
-"""What attacks on sent trees implement, and what protects trees before they are sent."""
+"""Base classes of attacks on sent decision trees, and of defenses of trees."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fedsim.core.types.trees import Objective, TreesView
 
 
 class TreeAttack(Configured[ConfigT]):
-    """Reads something of a client's rows from the trees that it sent. Authors write `search`.
+    """Infers facts about a client's rows from the trees that it sent. Subclasses implement `search`.
 
     Attributes:
-        metric: of its finding.
+        metric: metric of its finding.
     """
 
     metric: ClassVar[str]
@@ -31,15 +31,15 @@ class TreeAttack(Configured[ConfigT]):
 
     @abstractmethod
     def width(self, view: TreesView) -> int:
-        """Return how many numbers a row of the answer has."""
+        """Return the number of values per row of the answer."""
 
     @final
     def __call__(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Search, and check the answer.
+        """Call `search`, and check the answer.
 
         Raises:
-            NotApplicable: with the reason.
-            FedsimError: the answer has another shape, or holds what is no number.
+            NotApplicable: the attack does not fit; with the reason.
+            FedsimError: the answer has another shape, or contains NaN.
         """
         return self._checked(view, self.search(view, generator))
 
@@ -53,7 +53,7 @@ class TreeAttack(Configured[ConfigT]):
 
 
 class LeafAttack(TreeAttack[ConfigT]):
-    """Reads the leaves of the client's first tree: how many rows each has, and the sum of their labels, (L, 2)."""
+    """Infers the leaves of the client's first tree: number of rows and sum of labels of each leaf, (L, 2)."""
 
     metric: ClassVar[str] = "leaf_counts_exact"
 
@@ -64,7 +64,7 @@ class LeafAttack(TreeAttack[ConfigT]):
 
 
 class ThresholdAttack(TreeAttack[ConfigT]):
-    """Lists values that occur in the client's rows: the column, counted from 0, and the value, (V, 2)."""
+    """Lists values that occur in the client's rows: column index from 0, and value, (V, 2)."""
 
     metric: ClassVar[str] = "values_shown"
 
@@ -75,20 +75,20 @@ class ThresholdAttack(TreeAttack[ConfigT]):
 
 
 class _BlindAttack(TreeAttack[ConfigT]):
-    """One whose chance is what it would answer without the sums of later trees."""
+    """Base class of attacks whose chance level is their answer without the sums of later trees."""
 
     @abstractmethod
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Return an answer of the same form that fits the first tree and the paths of all others, and no sum."""
+        """Return an answer of the same form from the first tree and the paths of all others, without their sums."""
 
     @final
     def blind(self, view: TreesView, generator: torch.Generator) -> Tensor:
-        """Search blindly, and check the answer; raises what `__call__` does."""
+        """Call `search_blindly`, and check the answer; raises as `__call__`."""
         return self._checked(view, self.search_blindly(view, generator))
 
 
 class BoxAttack(_BlindAttack[ConfigT]):
-    """Bounds the client's rows: `RowBoxes.packed`, shape (N, 1 + 2 columns)."""
+    """Infers bounds of the client's rows: `RowBoxes.packed`, shape (N, 1 + 2 columns)."""
 
     metric: ClassVar[str] = "covered"
 
@@ -110,28 +110,28 @@ class RowAttack(_BlindAttack[ConfigT]):
 
 
 class TreeDefense(Configured[ConfigT]):
-    """Protects trees at the client. Authors write one of the functions, or several."""
+    """Protects trees at the client. Subclasses implement one or several functions."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def parameters(self, objective: Objective) -> Mapping[str, Any]:
-        """Return parameters of xgboost's training that it sets."""
+        """Return xgboost training parameters that the defense sets."""
         return {}
 
     def prepare(self, rows: Tensor, public: Tensor) -> Tensor:
-        """Return the rows (N, D) that are trained on; `public` are others of the same kind, shape (P, D)."""
+        """Return the training rows (N, D); `public` are other rows of the same distribution, shape (P, D)."""
         return rows
 
     def cover(self, model: dict[str, Any]) -> dict[str, Any]:
-        """Return the model, xgboost's JSON, that is sent."""
+        """Return the model to send, in xgboost's JSON form."""
         return model
 
 
 def check_log_loss(view: TreesView) -> None:
-    """Refuse labels that are no two classes.
+    """Raise unless the objective is binary classification.
 
     Raises:
-        NotApplicable: they are numbers.
+        NotApplicable: the labels are numbers.
     """
     if view.objective != "binary:logistic":
         raise NotApplicable("it sorts rows by label, and here labels are numbers")

@@ -1,4 +1,4 @@
-"""How a federation answers a request to forget, and what its server works out of the answer."""
+"""Base class of unlearning methods, and the server's estimates from them."""
 
 from __future__ import annotations
 
@@ -11,69 +11,69 @@ from fedsim.core.types import Modality, Tensors, Truth, Update, View
 from fedsim.core.types.configured import ANYTHING, ConfigT
 
 Part = Literal["all", "rest", "forgotten"]
-"""Which examples of the client that asks: all, all but those to forget, or those alone."""
+"""Examples of the requesting client: all, all but those to forget, or only those to forget."""
 
 
 class Request(Protocol):
-    """A client's request that some of its examples be forgotten, and what the federation can do to answer it.
+    """A client's request to forget some of its examples, and the operations with which a federation can answer it.
 
-    The request comes after the last round. What is computed here is computed with the clients' own code.
+    The request comes after the last round. Results are computed with the clients' own code.
     """
 
     @property
     def sees(self) -> View:
-        """What the server sees of a round: `single-update`, or `sum`, which is the global models alone."""
+        """The server's view of a round: `single-update`, or `sum`, i.e. only the global models."""
         ...
 
     @property
     def rounds(self) -> int:
-        """How many rounds were trained before the request."""
+        """Number of rounds before the request."""
         ...
 
     @property
     def watched(self) -> tuple[int, ...]:
-        """The rounds whose updates the server compares, where it sees single updates."""
+        """Rounds whose updates the server compares, if it sees single updates."""
         ...
 
     @property
     def rate(self) -> float:
-        """Step size of the server."""
+        """Learning rate of the server."""
         ...
 
     @property
     def forgotten(self) -> int:
-        """How many examples are to be forgotten."""
+        """Number of examples to forget."""
         ...
 
     def examples(self, part: Part) -> int:
-        """Return how many examples a round's mean is over, if of the asking client's only this part is there."""
+        """Return the number of examples in a round's mean, if the requesting client uses only this part."""
         ...
 
     def weights(self, round_: int) -> Tensors:
-        """Return the global weights that a round began with: of a watched round, the first, or `rounds` + 1."""
+        """Return the global weights at the start of a round: a watched round, the first, or `rounds` + 1."""
         ...
 
     def retrained(self, round_: int) -> Tensors:
-        """Return the same of a federation that trains from the first weights, anew, without the examples."""
+        """Return the same weights of a federation retrained from the initial weights without the examples to forget."""
         ...
 
     def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:
-        """Return what the asking client sends if it trains in a round on a part of its examples, and its private side.
+        """Return the requesting client's update of a round on a part of its examples, and its ground truth.
 
-        `rest` draws batches, dropout masks and noise anew.
+        `rest` draws new batches, dropout masks and noise.
         """
         ...
 
 
 class Shown(NamedTuple):
-    """What the server works out of an answer.
+    """The server's estimate from unlearning.
 
     Attributes:
-        round: of the update or model that shows it.
-        received: the weights at which it is taken.
-        update: what is taken for the gradient of the examples to forget.
-        truth: private side, where one step of the client gave it. None where it is worked out: dropout masks and other
-            draws then belong to no single step.
+        round: round of the update or model that it is derived from.
+        received: weights at which the gradient is taken.
+        update: estimated gradient of the examples to forget.
+        truth: ground truth, if the estimate is a single step of the client; None for a difference, whose masks and
+            draws belong to several steps.
     """
 
     round: int
@@ -83,11 +83,12 @@ class Shown(NamedTuple):
 
 
 class Unlearning(Component[ConfigT]):
-    """Hook unlearning: makes a trained federation forget, and says what an honest but curious server sees of that.
+    """Hook unlearning: removes examples from a trained federation; returns an honest-but-curious server's estimates.
 
     Attributes:
-        is_one_step: whether the answer is one step of the client that asks. Else it is worked out: then masks and draws
-            are unknown, and global models tell only where the server steps along the mean over all examples.
+        is_one_step: whether the answer is one step of the requesting client. Otherwise the server computes a
+            difference: masks and draws are unknown, and global models suffice only if the server steps along the mean
+            over all examples.
     """
 
     hook: ClassVar[Hook] = "unlearning"
@@ -96,4 +97,4 @@ class Unlearning(Component[ConfigT]):
 
     @abstractmethod
     def forget(self, request: Request) -> Sequence[Shown]:
-        """Return what the server works out, at least one, each of another round."""
+        """Return the server's estimates, at least one, each of another round."""

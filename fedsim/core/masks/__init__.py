@@ -1,9 +1,8 @@
-"""Dropout masks of ordinary models: found, recorded and injected without special layers.
+"""Dropout masks of ordinary models: located, recorded and injected without special layers.
 
-A forward pass calls dropout functions in a fixed order, whether they come from `nn.Dropout`, from
-`torch.nn.functional` or from inside an attention. Each of the context managers below takes over these
-calls: ``h <- h * mask / (1 - p)``. Attention is computed with an explicit softmax, since the fused
-kernels neither expose their mask nor have a second derivative.
+A forward pass calls dropout functions in a fixed order, whether from `nn.Dropout`, from `torch.nn.functional` or inside
+an attention. The context managers below intercept these calls: ``h <- h * mask / (1 - p)``. Attention is computed with
+an explicit softmax, because the fused kernels neither expose their mask nor have a second derivative.
 """
 
 from fedsim.core.masks.passes import (

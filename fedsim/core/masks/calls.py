@@ -1,4 +1,4 @@
-"""Dropout functions of a forward pass, taken over by a torch function mode."""
+"""Interception of a forward pass's dropout functions by a torch function mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedsim.core.types import DropoutSite
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a dropout function: its number, its rate, its mask's shape, and of a prefix mask whose odds."""
+    """One call of a dropout function: index, rate, shape of the mask, and for a prefix mask its probabilities."""
 
     number: int
     rate: float
@@ -31,12 +31,12 @@ class Call:
     per_example: bool = False
 
     def site(self, name: str) -> DropoutSite:
-        """Return where this call stands, under a name."""
+        """Return the dropout site of this call, with a name."""
         return DropoutSite(self.number, name, self.rate, self.shape, self.odds, self.per_example)
 
     @property
     def scale(self) -> float:
-        """The factor of kept entries: 1 / (1 - rate), or 1 where a prefix is kept."""
+        """Factor of kept entries: 1 / (1 - rate), or 1 for a prefix mask."""
         return rescaling(self.site(""))
 
 
@@ -49,7 +49,7 @@ def _mean(odds: tuple[float, ...]) -> float:
 
 
 class DropoutCalls(TorchFunctionMode):
-    """Hands every dropout call of a forward pass to `rule`, numbered in call order."""
+    """Passes each dropout call of a forward pass to `rule`, numbered in call order."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
@@ -138,8 +138,8 @@ _CHANNELWISE: dict[Any, Callable[..., tuple[Tensor, float]]] = {
 }
 
 
-# PyTorch runs the body of a Python function with the mode switched off, which would hide the dropout inside.
-# A copy of the function that does not ask for an override runs with the mode switched on.
+# PyTorch runs the body of a Python function with the mode off, which would hide the dropout inside. This copy of the
+# function does not dispatch to overrides, so it runs with the mode on.
 _multi_head_attention_body = FunctionType(
     F.multi_head_attention_forward.__code__,
     {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda _tensors: False},

@@ -1,4 +1,4 @@
-"""Forward passes whose masks are recorded, injected, or left out."""
+"""Forward passes with recorded, injected or disabled dropout masks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fedsim.core.masks.calls import Call, DropoutCalls
 from fedsim.core.masks.sites import draw_mask, named_calls
 from fedsim.core.types import DropoutSite, Masks
 
-_PROBE = 3  # examples of a batch that no other dimension is likely to equal
+_PROBE = 3  # batch size that is unlikely to equal another dimension
 
 
 @dataclass
 class RecordedDropout:
-    """What a forward pass under `record_masks` drew, in call order."""
+    """Sites and masks of a forward pass under `record_masks`, in call order."""
 
     sites: list[DropoutSite] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
@@ -27,10 +27,10 @@ class RecordedDropout:
 
 @contextmanager
 def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[RecordedDropout]:
-    """Draw every active dropout mask of `model` from `generator` and keep it, with the place it belongs to.
+    """Sample each active dropout mask of `model` from `generator`, and record it with its site.
 
-    Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is kept, so an activation
-    that is zero for another reason is not mistaken for a dropped one.
+    Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is recorded, so an activation that is zero
+    for another reason is not counted as dropped.
 
     Raises:
         FedsimError: a dropout rate outside [0, 1), or a kind of dropout that is not a mask.
@@ -43,7 +43,7 @@ def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recor
 
 @contextmanager
 def keep_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
-    """Draw and keep the same masks as `record_masks`, for a model whose sites are known already."""
+    """Sample and record the same masks as `record_masks`, for a model with known sites."""
     with _drawing(generator, []) as recording:
         yield recording.masks
 
@@ -70,10 +70,10 @@ def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[RecordedD
 
 @contextmanager
 def inject_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]:
-    """Use the given real-valued masks at `sites`, in training and in evaluation mode; other calls do nothing.
+    """Apply the given real-valued masks at `sites`, in training and in evaluation mode; other calls are the identity.
 
     Raises:
-        FedsimError: a mask of another shape than its activation, or a site that the forward pass never reached.
+        FedsimError: a mask's shape differs from its activation, or the forward pass never reached a site.
     """
     if len(sites) != len(masks):
         raise FedsimError(f"{len(masks)} masks were given for {len(sites)} dropout sites.")
@@ -113,14 +113,14 @@ def dropout_sites(
     dtype: torch.dtype | None = None,
     run: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[DropoutSite, ...]:
-    """Return where a model in training mode drops out, for inputs (batch_size, *shape).
+    """Return the dropout sites of a model in training mode, for inputs (batch_size, *shape).
 
     Args:
-        model: left as it was.
-        shape: of one example.
+        model: the model, restored afterwards.
+        shape: shape of an example.
         batch_size: number of examples.
-        dtype: type of the inputs, that of the parameters when absent.
-        run: runs the model on inputs, where it reads more than these.
+        dtype: type of the inputs; default that of the parameters.
+        run: runs the model on inputs, if it has further inputs.
     """
     parameter = next(model.parameters())
     blank = torch.zeros((batch_size, *shape), dtype=dtype or parameter.dtype, device=parameter.device)
@@ -140,7 +140,7 @@ def mask_not_batch_first(
     dtype: torch.dtype | None = None,
     run: Callable[[Tensor], Tensor] | None = None,
 ) -> DropoutSite | None:
-    """Return a site whose mask does not begin with the examples, or None: such masks cannot be put side by side."""
+    """Return a site whose mask does not have examples in the first dimension, or None. Such masks cannot be batched."""
     return next((site for site in dropout_sites(model, shape, _PROBE, dtype, run) if site.shape[0] != _PROBE), None)
 
 

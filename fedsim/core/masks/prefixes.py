@@ -1,4 +1,4 @@
-"""Masks that keep the first channels of an example: drawn, applied, kept between two passes."""
+"""Prefix masks, which keep the first channels of an example: sampling, application, and recording."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fedsim.core.types import DropoutSite
 
 
 class KeptPrefixes:
-    """Draw and keep the same masks as `keep_masks`, for a model that drops out nothing but prefixes, one per batch.
+    """Sample and record the same masks as `keep_masks`, for a model whose only dropout is one prefix per batch.
 
-    Nothing is taken over but these, so the forward pass costs what it costs without dropout, and lengths are drawn
-    before it: the same work between two gradients, with cold caches, takes several times as long. A further forward
-    pass draws further ones.
+    Only these calls are intercepted, so the forward pass is as fast as without dropout. Lengths are sampled before the
+    pass, because sampling between two gradients, with cold caches, takes several times as long. Further forward passes
+    sample further lengths.
     """
 
     def __init__(self, sites: Sequence[DropoutSite], generator: torch.Generator) -> None:
@@ -41,13 +41,13 @@ _PREFIXES: ContextVar[tuple[Iterator[int], list[Tensor]] | None] = ContextVar("p
 def prefix_dropout(
     activation: Tensor, odds: tuple[float, ...], training: bool = True, per_example: bool = False
 ) -> Tensor:
-    """Keep a random prefix of the last dimension and zero the rest; no rescaling.
+    """Keep a random prefix of the last dimension and zero the rest, without rescaling.
 
     Args:
         activation: shape (B, ..., D).
         odds: probabilities of the lengths 1 to D.
-        training: nothing is dropped when false.
-        per_example: every example has a length of its own; else one serves all.
+        training: if false, nothing is dropped.
+        per_example: whether each example has its own length; otherwise the batch shares one.
     """
     if has_torch_function_unary(activation):
         return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)
@@ -75,7 +75,7 @@ def draw_prefix(
     *,
     per_example: bool,
 ) -> Tensor:
-    """Return a mask that keeps a random prefix, one for the batch or one for every example."""
+    """Return a mask that keeps a random prefix, shared by the batch or separate for each example."""
     if not per_example:
         return prefix_mask(_draw_length(odds, generator), shape, like)
     lengths = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
@@ -84,18 +84,18 @@ def draw_prefix(
 
 
 def _draw_length(odds: tuple[float, ...], generator: torch.Generator | None) -> int:
-    """Draw a length as `multinomial` does, without its checks of the weights, which take as long again."""
+    """Sample a length as `multinomial` does, without its checks of the weights, which double the time."""
     weights = prefix_weights(odds)
     return 1 + int((weights / torch.empty_like(weights).exponential_(generator=generator)).argmax())
 
 
 @lru_cache(maxsize=64)
 def _ones_then_zeros(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return as many ones as zeros, of which every prefix mask is a window."""
+    """Return D ones followed by D zeros; each prefix mask is a view into this tensor."""
     return torch.cat((torch.ones(channels), torch.zeros(channels))).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
 def prefix_weights(odds: tuple[float, ...]) -> Tensor:
-    """Return the probabilities of the lengths 1 to D as a tensor on the CPU, where lengths are drawn."""
+    """Return the probabilities of the lengths 1 to D as a CPU tensor, for sampling."""
     return torch.tensor(odds, dtype=torch.float64, device="cpu")

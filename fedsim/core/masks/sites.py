@@ -1,4 +1,4 @@
-"""Where a model drops out, and what masks may stand there."""
+"""Dropout sites of a model, and the distribution of their masks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fedsim.core.types import DropoutSite, Masks
 
 
 def draw_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
-    """Return masks for `sites` as a client draws them, with the type and device of `like`."""
+    """Sample masks for `sites` as a client does, with the type and device of `like`."""
     return tuple(draw_mask(site, generator, like) for site in sites)
 
 
 def rescaling(site: DropoutSite) -> float:
-    """Return what entries that are kept are multiplied by: 1 / (1 - p), or 1 where a prefix is kept."""
+    """Return the factor of kept entries: 1 / (1 - p), or 1 for a prefix mask."""
     return 1.0 if site.odds else 1.0 / (1.0 - site.rate)
 
 
 def expected_mask(site: DropoutSite) -> Tensor:
-    """Return the probability of each entry to be kept: 1 - p, or P(length >= j) at entry j where a prefix is kept."""
+    """Return the probability of each entry to be kept: 1 - p, or P(length >= j) at entry j of a prefix mask."""
     if not site.odds:
         return torch.full(site.shape, 1.0 - site.rate)
     at_least = prefix_weights(site.odds).flip(0).cumsum(0).flip(0)
@@ -31,7 +31,7 @@ def expected_mask(site: DropoutSite) -> Tensor:
 
 
 def draw_mask(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Return one mask for `site`, as a client draws it."""
+    """Sample one mask for `site`, as a client does."""
     if not site.odds:
         mask = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
         return mask.to(like.device)
@@ -40,10 +40,10 @@ def draw_mask(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Te
 
 @contextmanager
 def named_calls(model: nn.Module, where: list[str]) -> Iterator[None]:
-    """Keep the names of the modules that are being called in `where`, innermost last; also those that failed."""
+    """Maintain the stack of modules being called in `where`, innermost last; it includes modules that failed."""
 
     def leave(name: str) -> None:
-        while where.pop() != name:  # a module inside that failed, where this one went on
+        while where.pop() != name:  # skip inner modules that failed
             pass
 
     handles = []

@@ -1,4 +1,4 @@
-"""What a language model has read of texts: keys and values of each layer, so that no token is read twice."""
+"""Key-value cache of language models, so that no token is processed twice."""
 
 from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues

@@ -1,4 +1,4 @@
-"""Tokens that may follow a text: a line, or a tree whose branches share their beginnings."""
+"""Draft tokens after a text: a sequence, or a tree of sequences with shared prefixes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draft:
-    """Tokens that may follow a text.
+    """Draft tokens after a text.
 
     Attributes:
-        tokens: of each node.
-        parents: the node in front of each, which comes earlier; -1 is the text's last token.
+        tokens: token of each node.
+        parents: parent of each node, which has a lower index; -1 is the text's last token.
     """
 
     tokens: tuple[int, ...] = ()
@@ -26,14 +26,14 @@ class Draft:
 
     @classmethod
     def line(cls, tokens: Sequence[int]) -> Draft:
-        """Return a draft of one branch."""
+        """Return a draft with a single branch."""
         return cls(tuple(tokens), tuple(range(-1, len(tokens) - 1)))
 
     @classmethod
     def tree(cls, paths: Iterable[Sequence[int]], limit: int) -> Draft:
-        """Return a tree of paths with shared beginnings, the shallow nodes first, and at most `limit` of them.
+        """Return the prefix tree of paths, shallow nodes first, with at most `limit` nodes.
 
-        Among nodes of one depth, those of the first paths come first.
+        At equal depth, nodes of earlier paths come first.
         """
         beginnings = dict.fromkeys(tuple(path[:end]) for path in paths for end in range(1, len(path) + 1))
         chosen = sorted(beginnings, key=len)[:limit]
@@ -41,18 +41,18 @@ class Draft:
         return cls(tuple(path[-1] for path in chosen), tuple(number.get(path[:-1], -1) for path in chosen))
 
     def depths(self) -> list[int]:
-        """Return how many tokens lie between the text's last token and each node, itself counted."""
+        """Return the depth of each node; children of the text's last token have depth 1."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(1 + (depths[parent] if parent >= 0 else 0))
         return depths
 
     def children(self, node: int) -> dict[int, int]:
-        """Return the nodes behind a node by token; -1 is the text's last token."""
+        """Return the children of a node by token; -1 is the text's last token."""
         return {self.tokens[child]: child for child in range(len(self) - 1, -1, -1) if self.parents[child] == node}
 
     def follow(self, tokens: Sequence[int]) -> list[int]:
-        """Return the nodes that a text goes through, as far as it follows a branch."""
+        """Return the nodes on the branch that matches the tokens, up to the first mismatch."""
         nodes: list[int] = []
         for token in tokens:
             child = self.children(nodes[-1] if nodes else -1).get(token)
@@ -62,7 +62,7 @@ class Draft:
         return nodes
 
     def ways(self) -> list[list[int]]:
-        """Return the nodes from behind the text to every node that no other is behind; one empty way if it is empty."""
+        """Return the path of nodes to each leaf; one empty path for an empty draft."""
         ways: list[list[int]] = []
         for node in range(len(self)):
             if node in self.parents:
@@ -74,7 +74,7 @@ class Draft:
         return ways or [[]]
 
     def sees(self) -> Tensor:
-        """Return what each node sees of the nodes, shape (N, N): itself, and those on its way."""
+        """Return the attention mask among nodes, shape (N, N): each node attends to itself and its ancestors."""
         sees = torch.eye(len(self), dtype=torch.bool)
         for node, parent in enumerate(self.parents):
             if parent >= 0:

@@ -1,4 +1,4 @@
-"""Keys and values of each layer and row. Layers and rows may hold different numbers of them."""
+"""Keys and values of each layer and row. Layers and rows may have different numbers of them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from fedsim.core.past.places import places_of
 
 _LEAST = 64
-_SHORT = 128  # keys of a row up to which a copy without gaps costs less than writing into room and reading with gaps
+_SHORT = 128  # keys per row up to which concatenation is faster than a buffer with gaps
 
 
 class KeyValues:
-    """What the attention of each layer looks back at. Behind what long rows hold, a buffer has room for more.
+    """Keys and values of each layer's attention. Long rows are stored in buffers with spare capacity.
 
-    Room is doubled when it runs out, so that a token's keys are copied twice at most on average. It is filled with
-    zeros: behind a mask, a number that is none would still spoil a sum.
+    A full buffer is doubled, so a token's keys are copied at most twice on average. Spare capacity is filled with
+    zeros, because NaN would propagate through a masked sum.
 
     Attributes:
-        held: of each layer, how many keys each row holds.
+        held: number of valid keys of each row, by layer.
     """
 
     def __init__(self, depth: int, rows: int) -> None:
@@ -30,9 +30,9 @@ class KeyValues:
         self._values: list[Tensor | None] = [None] * depth
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Put keys and values (B, H, T, F) behind those that each row holds, and return the used part of the buffers.
+        """Append keys and values (B, H, T, F) to those of each row, and return the used part of the buffers.
 
-        They count as held when `advance` says so. The name and the arguments are those of the transformers package.
+        They become valid by `advance`. Name and arguments follow the transformers package.
         """
         held = self.held[layer]
         start = max(held)
@@ -46,21 +46,21 @@ class KeyValues:
         return all_keys[:, :, :end], all_values[:, :, :end]
 
     def advance(self, layer: int, counts: Sequence[int]) -> None:
-        """Count the newest keys of a layer as held, so many of each row."""
+        """Mark the newest keys of a layer as valid, with a count per row."""
         self.held[layer] = [count + more for count, more in zip(self.held[layer], counts, strict=True)]
 
     def drop(self, row: int, layers: Sequence[int], count: int = 1) -> None:
-        """Let a row forget its newest keys in some layers."""
+        """Invalidate the newest keys of a row in some layers."""
         for layer in layers:
             self.held[layer][row] -= count
 
     def pick(self, row: int, layers: Sequence[int], places: Sequence[int]) -> None:
-        """Move keys that stand behind what a row holds to its end, in order, and count them as held.
+        """Move keys after a row's valid ones to the end of the valid ones, in order, and mark them as valid.
 
         Args:
-            row: whose.
-            layers: in which.
-            places: of the keys, counted from the first one that is not held; ascending.
+            row: index of the row.
+            layers: layer indices.
+            places: positions of the keys, from the first invalid one, ascending.
         """
         in_order = list(places) == list(range(len(places)))
         for layer in layers:
@@ -72,11 +72,11 @@ class KeyValues:
                 table[row, :, start : start + len(places)] = table[row].index_select(1, chosen)
 
     def keep_where(self, layer: int, kept: Tensor) -> None:
-        """Let a layer hold some of its first keys alone, in order.
+        """Keep a subset of a layer's first keys, in order.
 
         Args:
-            layer: which.
-            kept: mask (B, S) over the first keys that were written, held or not.
+            layer: index of the layer.
+            kept: mask (B, S) over the first S keys, valid or not.
         """
         places, self.held[layer] = places_of(kept)
         self._keys[layer], self._values[layer] = (
@@ -84,7 +84,7 @@ class KeyValues:
         )
 
     def keep(self, places: Sequence[int]) -> KeyValues:
-        """Return a copy with the rows at these places alone, in their order; a place may come twice."""
+        """Return a copy with the given rows, in this order; a row may occur twice."""
         kept = KeyValues(len(self.held), len(places))
         kept.held = [[counts[place] for place in places] for counts in self.held]
         kept._keys = [_rows(table, places) for table in self._keys]

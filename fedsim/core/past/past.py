@@ -1,4 +1,4 @@
-"""What a model has read of each row of texts, and the scores of what comes next."""
+"""Key-value cache by row of text, and next-token scores."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from fedsim.core.past.reading import Reading
 from fedsim.core.past.stack import LayerStack, stack_of
 from fedsim.core.past.whole_texts import reads_whole_texts
 
-_ROWS_AT_ONCE = 16  # that are read from the beginning: their scores are those of every place
-_AT_ONCE = 512  # tokens of a pass: the mask of a longer one would take more room than the weights
+_ROWS_AT_ONCE = 16  # batch size without a cache, where scores of all positions are computed
+_AT_ONCE = 512  # tokens per pass; the mask of a longer pass would need more memory than the weights
 
 
 class Past:
-    """What a model has read of each row, so that no token is read twice. It changes speed alone, never scores.
+    """Key-value cache of each row, so that no token is processed twice. Scores do not depend on it.
 
-    A text that is asked for again with other tokens behind a common beginning is read from there on: this rolls a draft
-    back of which only a part was taken, and keeps what was taken, along any branch of a tree. So a state and its copies
-    may share one, and none has to say what it took back.
+    A text is processed from its longest cached prefix on. This rolls back rejected draft tokens and keeps accepted
+    ones, along any branch of a tree. So states and their copies may share one cache, and no caller has to report a
+    rollback.
 
-    A model whose layers are not known, or that is asked with gradients, is read anew each time.
+    Without known layers, or with gradients enabled, each text is processed from the beginning.
     """
 
     def __init__(self) -> None:
@@ -38,16 +38,16 @@ class Past:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row that were read, without drafts."""
+        """Number of cached tokens of each row, without drafts."""
         return [len(row.tokens) for row in self._rows]
 
     @property
     def held(self) -> list[list[int]]:
-        """Of each layer, how many keys and values each row holds, drafts included."""
+        """Number of keys of each row by layer, including drafts."""
         return [list(counts) for counts in self._store.held]
 
     def keep(self, places: Sequence[int]) -> Past:
-        """Return a copy with the rows at these places alone, in their order; a place may come twice."""
+        """Return a copy with the given rows, in this order; a row may occur twice."""
         kept = Past()
         kept._model, kept._reduces = self._model, self._reduces
         if self._rows:
@@ -63,16 +63,16 @@ class Past:
         drafts: Sequence[Draft] | None = None,
         layers: Sequence[int] | None = None,
     ) -> list[Tensor]:
-        """Return the scores behind each text, and behind each node of its draft, shape (1 + nodes, V) for each row.
+        """Return the scores after each text and after each node of its draft, shape (1 + nodes, V) per row.
 
         Args:
-            model: tokens (B, T) to scores of the next token (B, T, V); no token sees those behind it.
-            texts: rows of any lengths from one token.
-            drafts: what may follow each row; none where it is left out.
-            layers: those that run on the tokens that were not read yet; all where it is left out.
+            model: causal model, maps tokens (B, T) to scores of the next token (B, T, V).
+            texts: rows of any length from one token.
+            drafts: draft of each row; default none.
+            layers: layers that run on uncached tokens; default all.
 
         Raises:
-            FedsimError: the model scores no tokens, or single layers of a model are asked for that cannot be told.
+            FedsimError: the output is no score of each token, or `layers` is given and the model's layers are unknown.
         """
         drafts = drafts or [Draft()] * len(texts)
         if not self._bind(model, len(texts)):
@@ -92,20 +92,20 @@ class Past:
         layers: Sequence[int] | None = None,
         seen: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, list[int]]:
-        """Return hidden states (B, T, width) of the tokens that were read now, behind the last layer that ran.
+        """Return hidden states (B, T, width) of the newly processed tokens, after the last layer that ran.
 
         Args:
-            model: see `scores`.
-            texts: see `scores`. The last token of each is read even where it was read before.
-            drafts: see `scores`.
-            layers: see `scores`.
-            seen: is called with number and output of each layer that runs, but for the early parts of long texts.
+            model: as in `scores`.
+            texts: as in `scores`. The last token of each is processed even if it was cached.
+            drafts: as in `scores`.
+            layers: as in `scores`.
+            seen: called with index and output of each layer, except in the early parts of long texts.
 
         Returns:
-            The states, and how many of them each row has; behind those stands what fills up shorter rows.
+            The states, and the number of tokens of each row; states after these are padding.
 
         Raises:
-            FedsimError: the layers of the model are not known.
+            FedsimError: the layers of the model are unknown.
         """
         drafts = drafts or [Draft()] * len(texts)
         if not self._bind(model, len(texts)):
@@ -123,12 +123,12 @@ class Past:
     def deepen(
         self, hidden: Tensor, layers: Sequence[int], seen: Callable[[int, Tensor], None] | None = None
     ) -> Tensor:
-        """Run more layers on the newest tokens of every row, and return what comes out.
+        """Run more layers on the newest tokens of each row, and return their output.
 
         Args:
-            hidden: what came out of the layers before, of the newest T tokens, shape (B, T, width).
-            layers: those that run.
-            seen: see `states`.
+            hidden: output of the previous layers for the newest T tokens, shape (B, T, width).
+            layers: layers to run.
+            seen: as in `states`.
         """
         length = hidden.shape[1]
         texts = [row.tokens[-length:] for row in self._rows]
@@ -146,7 +146,7 @@ class Past:
         return self._stack
 
     def _bind(self, model: nn.Module, rows: int) -> bool:
-        """Make ready for a model and a number of rows, and say whether its layers can be run."""
+        """Bind the cache to a model and a number of rows; return whether the model's layers can be run."""
         if self._model is not model:
             self._model, self._rows, self._reduces = model, [], bool(reducing_places(model))
         is_whole = self._reduces or torch.is_grad_enabled() or reads_whole_texts()
@@ -159,7 +159,7 @@ class Past:
         return True
 
     def _align(self, row: int, text: Sequence[int]) -> None:
-        """Forget what a row does not share with a text, and its last token, which is to be read."""
+        """Remove cached tokens that a row does not share with a text, and its last token, which must be processed."""
         stored = self._rows[row]
         draft, keys, stored.draft = stored.draft, stored.draft_layers, Draft()
         if len(draft):
@@ -203,13 +203,13 @@ class Past:
                 if seen is not None:
                     seen(number, hidden)
         except BaseException:
-            self._rows, self._stack = [], None  # some layers hold more than others; the next call begins anew
+            self._rows, self._stack = [], None  # layers are out of sync: start with an empty cache
             raise
         return hidden
 
 
 class _Row:
-    """Tokens that were read of a row, the layers that ran on each, and a draft that was read behind them."""
+    """Cached tokens of a row, the layers that ran on each, and the draft processed after them."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
@@ -218,14 +218,14 @@ class _Row:
         self.draft_layers: tuple[int, ...] = ()
 
     def copy(self) -> _Row:
-        """Return one that changes by itself."""
+        """Return an independent copy."""
         row = _Row()
         row.tokens, row.layers = list(self.tokens), list(self.layers)
         row.draft, row.draft_layers = self.draft, self.draft_layers
         return row
 
     def shared(self, text: Sequence[int]) -> int:
-        """Return how many tokens it shares with a text, of which the last does not count."""
+        """Return the length of the common prefix with a text without its last token."""
         most = min(len(self.tokens), len(text) - 1)
         if self.tokens[:most] == list(text[:most]):
             return most
@@ -239,7 +239,7 @@ _UNKNOWN_LAYERS = (
 
 
 def _anew(model: nn.Module, texts: Sequence[Sequence[int]], drafts: Sequence[Draft]) -> list[Tensor]:
-    """Return the scores by reading every text, with every branch of its draft, from the beginning."""
+    """Return the scores by processing each text, with each branch of its draft, from the beginning."""
     rows: list[list[int]] = []
     spots: list[list[tuple[int, int]]] = []
     for text, draft in zip(texts, drafts, strict=True):

@@ -13,20 +13,20 @@ from fedsim.core.past.stack import LayerStack
 
 
 class Reading:
-    """One forward pass over new tokens of each row. A decoder that skips or replaces layers runs them itself.
+    """One forward pass over new tokens of each row. Decoders that skip or replace layers call it layer by layer.
 
-    Rows with fewer new tokens than the longest are filled up behind them; nothing sees what fills.
+    Rows with fewer new tokens than the longest are padded at the end; no token attends to padding.
 
     Args:
         stack: the model.
-        store: where keys and values go.
-        texts: new tokens of each row, behind `starts` others.
-        starts: position of the first of them.
-        drafts: what may follow each row, read with it.
-        device: of the model.
+        store: receives keys and values.
+        texts: new tokens of each row.
+        starts: position of the first new token of each row.
+        drafts: draft of each row, processed in the same pass.
+        device: device of the model.
 
     Attributes:
-        counts: tokens of each row that are read, with the draft.
+        counts: number of tokens of each row in the pass, including the draft.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Reading:
         self._place: object = None
 
     def embed(self) -> Tensor:
-        """Return the hidden states (B, T, width) in front of the first layer."""
+        """Return the hidden states (B, T, width) before the first layer."""
         hidden = self._stack.embed(self._tokens)
         self.locate(hidden)
         return hidden
 
     def locate(self, hidden: Tensor) -> None:
-        """Work out what layers are told of positions; for a pass that begins at a later layer with known states."""
+        """Compute the layers' position inputs; called directly by a pass that starts at a later layer."""
         self._place = self._stack.place(hidden, self._positions)
 
     def layer(self, number: int, hidden: Tensor) -> Tensor:
-        """Return what a layer makes of the hidden states; its keys and values are kept."""
+        """Return a layer's output; its keys and values are stored."""
         held = tuple(self._store.held[number])
         if held not in self._masks:
             self._masks[held] = self._mask(held, hidden)
@@ -76,7 +76,7 @@ class Reading:
         return output
 
     def _sight(self, texts: Sequence[Sequence[int]], drafts: Sequence[Draft]) -> Tensor | None:
-        """Return which new tokens each new one sees, shape (B or 1, T, T); None of a single token."""
+        """Return the attention mask among new tokens, shape (B or 1, T, T); None for a single token."""
         if self._length == 1:
             return None
         causal = torch.ones(1, self._length, self._length, dtype=torch.bool).tril()

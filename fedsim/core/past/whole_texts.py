@@ -1,4 +1,4 @@
-"""Texts that are read from the beginning, because what happens in a forward pass depends on places in a text."""
+"""Processing of texts without a cache, for hooks that depend on positions in a text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _IS_ON: ContextVar[bool] = ContextVar("reads whole texts", default=False)
 
 @contextmanager
 def whole_texts() -> Iterator[None]:
-    """Have every text read from the beginning, so that place t of an activation (B, T, ...) is token t of its text."""
+    """Process all texts from the beginning, so that index t of an activation (B, T, ...) is token t of its text."""
     before = _IS_ON.set(True)
     try:
         yield
@@ -20,5 +20,5 @@ def whole_texts() -> Iterator[None]:
 
 
 def reads_whole_texts() -> bool:
-    """Say whether texts are to be read from the beginning."""
+    """Return whether texts must be processed from the beginning."""
     return _IS_ON.get()

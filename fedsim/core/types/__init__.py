@@ -1,6 +1,6 @@
-"""The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic.
+"""Frozen dataclasses and types without logic, from a client's data to an attacker's guess.
 
-Only the base classes of a method and of a task say more: an observation names its task.
+Exceptions are the base classes of methods and of tasks, because an observation contains its task.
 """
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors

@@ -1,4 +1,4 @@
-"""Tensors by name, and the base of every method's settings."""
+"""Types of named tensors, and the base class of settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Tensors = Mapping[str, Tensor]
 Masks = tuple[Tensor, ...]
 
 
-Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
+Memory = dict[str, dict[str, Tensor]]  # a client's memory between rounds: owner -> name -> tensor
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-Draws = Mapping[str, Tensor]  # what the components and the task of a step drew, by "component.what" and "task.what"
+Draws = Mapping[str, Tensor]  # draws of components and task in a step, by "component.name" and "task.name"
 
 
 NAMES_PATH = "names a path"  # metadata of a setting that is text and may be the path of a folder
@@ -30,6 +30,6 @@ NameOrFolder = Annotated[str, NAMES_PATH]
 
 
 class Config(BaseModel):
-    """Base of every method's settings: immutable, unknown keys refused, numbers finite; bounds and units in fields."""
+    """Base class of settings: immutable, unknown keys refused, numbers finite; bounds and units in fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""What every method has: its settings, and what its author declares."""
+"""Base class of methods: settings, and declarations of the author."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.core.types.data import LabelKind, Modality
 from fedsim.core.types.grants import Grants
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-Tables = Mapping[str, Any]  # of a scenario, as its file names them
+Tables = Mapping[str, Any]  # scenario tables, named as in the file
 
 
 IMAGES: frozenset[Modality] = frozenset({"images"})
@@ -20,22 +20,22 @@ IMAGES: frozenset[Modality] = frozenset({"images"})
 IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 
 
-ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # of who sees tensors of the model alone
+ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # for methods that use only tensors of the model
 
 
 CLASSES: frozenset[LabelKind] = frozenset({"class"})
 
 
-ANY_LABELS: frozenset[LabelKind] = frozenset(get_args(LabelKind))  # of who leaves labels to the client's loss
+ANY_LABELS: frozenset[LabelKind] = frozenset(get_args(LabelKind))  # for methods that do not depend on labels
 
 
 class Configured(ABC, Generic[ConfigT]):
     """A method with its settings.
 
     Attributes:
-        remembers: whether it keeps its memory over the rounds of a client.
-        modalities: what the examples may be that it works on.
-        label_kinds: what their labels may be; who sees tensors of the model alone works with any.
+        remembers: whether its memory persists over the rounds of a client.
+        modalities: kinds of examples that it supports.
+        label_kinds: kinds of labels that it supports; methods that use only tensors of the model support all.
     """
 
     remembers: bool = False
@@ -48,16 +48,16 @@ class Configured(ABC, Generic[ConfigT]):
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
-        """Return what it needs that a scenario does not grant, as a sentence without its subject, or None."""
+        """Return what it needs that a scenario does not grant, as a sentence without subject, or None."""
         return None
 
     @property
     def name(self) -> str:
-        """The name under which it was chosen; that of its class where nobody chose it by name."""
+        """Name under which it was chosen; the class name if it was not chosen by name."""
         return self._name or type(self).__name__
 
     @final
     def named(self, name: str) -> Self:
-        """Take the name under which it was chosen, and return itself."""
+        """Set the name under which it was chosen, and return the method."""
         self._name = name
         return self

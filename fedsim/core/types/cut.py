@@ -1,4 +1,4 @@
-"""What crosses the cut of a model that several parties hold in parts, and what one of them sees of it."""
+"""Messages of split training at the cut, and the view of a single party."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import torch
 from torch import Tensor, nn
 
 CutKnowledge = Literal["top", "bottom", "architecture", "few-labels", "public-data", "columns"]
-"""What a seat may know beside the messages: the top at each step; the attacked party's bottom at each step, or how it
-is built; a few labels; other examples of the same kind; the other parties' columns."""
+"""Knowledge of a party besides the messages.
+
+The top at each step; the attacked party's bottom at each step, or its architecture; a few labels; other examples of the
+same distribution; the other parties' columns.
+"""
 
 Evidence = Literal["gradients", "bottom", "embeddings", "predictions"]
-"""What an attack reads: gradients that came back, the party's trained bottom, what was sent, or predictions."""
+"""Input of an attack: returned gradients, the party's trained bottom, cut-layer activations, or predictions."""
 
 
 @dataclass(frozen=True)
 class CutStep:
-    """What crosses the cut in one step, and the parts of the model before it.
+    """Messages at the cut in one step, and the models before and after the cut.
 
     Attributes:
-        rows: numbers of the examples, shape (B,).
-        up: what each party sent, by its name, shape (B, width).
-        down: what each got back: the gradient of the mean loss, shape (B, width).
-        bottoms: parts that made `up`, by party; those that are not known are missing.
-        top: the part that read `up`; None where it is not known.
+        rows: indices of the examples, shape (B,).
+        up: cut-layer activations sent by each party, by name, shape (B, width).
+        down: returned gradients of the mean loss, by party, shape (B, width).
+        bottoms: bottom models that computed `up`, by party; unknown ones are missing.
+        top: top model that received `up`; None if unknown.
     """
 
     rows: Tensor
@@ -38,24 +41,23 @@ class CutStep:
 
 @dataclass(frozen=True)
 class CutView:
-    """What one seat sees of a split training. What was not granted is empty.
+    """View of one party of split training. Fields without a grant are empty.
 
     Attributes:
-        party: whose labels or columns are asked for: at its seat labels are read, from the other seat its columns.
-        place: where its numbers, at its seat those whose gradients it gets, stand among those that the top reads: the
-            first, and the one behind the last.
-        classes: how many there are.
-        shape: of the party's part of one example.
-        rows: numbers of the examples that are asked about, shape (N,).
+        party: the feature party that infers labels, or whose columns are attacked by the label party.
+        place: slice (start, stop) of the top's input: the party's entries, or those whose gradients it gets.
+        classes: number of classes.
+        shape: shape of the party's part of an example.
+        rows: indices of the attacked examples, shape (N,).
         steps: the steps of one epoch.
-        known: numbers of examples whose label is known, shape (M,), and `labels` theirs, shape (M,).
-        labels: see `known`.
-        columns: at the party's seat its part of every example; at the other, those of the other parties for `rows`.
-        public: the party's part of other examples of the same kind, shape (P, *shape), and `public_labels` their
-            classes, shape (P,).
-        public_labels: see `public`.
-        architecture: a bottom that is built like the party's, with other weights.
-        predictions: probabilities of the classes for `rows`, shape (N, classes).
+        known: indices of examples with known label, shape (M,).
+        labels: labels of the `known` examples, shape (M,).
+        columns: in the feature party's view its part of all examples; in the label party's view, the other parties'
+            columns for `rows`.
+        public: the party's part of other examples of the same distribution, shape (P, *shape).
+        public_labels: classes of the `public` examples, shape (P,).
+        architecture: a bottom with the party's architecture and other weights.
+        predictions: class probabilities for `rows`, shape (N, classes).
     """
 
     party: str
@@ -74,24 +76,24 @@ class CutView:
 
     @property
     def width(self) -> int:
-        """How many numbers the party sends of an example."""
+        """Width of the party's cut-layer activations."""
         return self.place[1] - self.place[0]
 
     @property
     def bottom(self) -> nn.Module:
-        """The party's part as it was in the last step."""
+        """The party's bottom in the last step."""
         return self.steps[-1].bottoms[self.party]
 
     def sent(self, rows: Tensor) -> Tensor:
-        """Return what the party sent of examples in this epoch, shape (N, width)."""
+        """Return the party's cut-layer activations of examples in this epoch, shape (N, width)."""
         return self._of(rows, [step.up[self.party] for step in self.steps])
 
     def received(self, rows: Tensor) -> Tensor:
-        """Return the gradients that came back for examples in this epoch, shape (N, width)."""
+        """Return the returned gradients of examples in this epoch, shape (N, width)."""
         return self._of(rows, [step.down[self.party] for step in self.steps])
 
     def _of(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """Return the parts that belong to examples; in an epoch each example is in one step."""
+        """Return the entries of given examples; each example is in one step of the epoch."""
         every = torch.cat([step.rows for step in self.steps])
         order = every.argsort()
         return torch.cat(list(parts))[order[torch.searchsorted(every[order], rows)]]

@@ -1,4 +1,4 @@
-"""Batches and data sets, and the public facts about them."""
+"""Batches and data sets, and their public description."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, dtype, long
 
-_IMAGES = (3, 4)  # dimensions of an image, and of a volume
+_IMAGES = (3, 4)  # dimensions of an image and of a volume
 
-Modality = str  # what one example is: images, text, or what a task of your own calls it
+Modality = str  # kind of an example: images, text, or a custom task's name
 
 
 LabelKind = Literal["class", "set", "numbers", "mask", "heads"]
-"""What the label of an example is: one class, of the whole or of each token; which of K things hold, 0 or 1 each;
-numbers; a class for every pixel; or several of these, one for each head of a model."""
+"""Kind of an example's label.
+
+One class, of the whole or of each token; a set of K binary labels; numbers; a class for each pixel; or several of
+these, one per head of a model.
+"""
 
 
-SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
+SecretKind = Literal["identity", "canary", "address"]  # kind of secret planted into training text
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs (normalised, first dimension is the example) and labels of the same length, most often classes.
+    """Model inputs (normalised, examples in the first dimension) and labels of the same length, usually classes.
 
-    A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and labels
-    are the next tokens or the tags of the tokens (B, T), where -100 is left out of the loss.
+    A hook may turn the labels into probabilities of shape (B, K). For text, inputs are token ids (B, T), and labels are
+    next tokens or token tags (B, T), where the loss ignores -100.
 
     Attributes:
-        inputs: what an attacker is after.
-        labels: what the task compares the model's outputs with.
-        given: what else the model reads, by the name of the argument of its `forward`; first dimension the example.
+        inputs: model inputs, the target of reconstruction.
+        labels: targets of the task's loss.
+        given: further model inputs, by argument name of `forward`; examples in the first dimension.
     """
 
     inputs: Tensor
@@ -44,12 +47,12 @@ class Batch:
         return len(self.labels)
 
     def taken(self, chosen: Tensor) -> Batch:
-        """Return the examples of these numbers, in their order."""
+        """Return the examples with these indices, in this order."""
         given = {name: column.index_select(0, chosen) for name, column in self.given.items()}
         return Batch(self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen), given)
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Yield the examples in pieces of a size; the last one may be smaller."""
+        """Yield batches of `size` examples; the last one may be smaller."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield Batch(
@@ -58,7 +61,7 @@ class Batch:
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
-        """Return the examples of several batches, one after the other."""
+        """Concatenate batches."""
         given = {name: torch.cat([batch.given[name] for batch in batches]) for name in batches[0].given}
         return cls(
             torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches]), given
@@ -67,13 +70,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class LabelHead:
-    """One of several things that a model says of an example.
+    """One of several output heads of a model.
 
     Attributes:
-        name: for people.
-        kind: what its label is: a class, a set, numbers, or a mask of classes.
-        shape: of its label of one example; ``()`` of a class.
-        outputs: how many outputs of the model are its own.
+        name: readable name.
+        kind: kind of its label: a class, a set, numbers, or a mask of classes.
+        shape: shape of an example's label; ``()`` for a class.
+        outputs: number of model outputs that belong to it.
     """
 
     name: str
@@ -83,17 +86,17 @@ class LabelHead:
 
     @property
     def labels(self) -> int:
-        """Numbers of its label of one example."""
+        """Number of label entries of an example."""
         return math.prod(self.shape)
 
     @property
     def classes(self) -> int:
-        """Classes of a class or a mask."""
+        """Number of classes of a class or a mask label."""
         return self.outputs // self.labels
 
 
 def placed(heads: Sequence[LabelHead]) -> Iterator[tuple[LabelHead, slice, slice]]:
-    """Yield every head with the places of its labels and of its outputs in a row."""
+    """Yield each head with the slices of its labels and of its outputs in a row."""
     label = output = 0
     for head in heads:
         yield head, slice(label, label + head.labels), slice(output, output + head.outputs)
@@ -105,15 +108,15 @@ class InputSpec:
     """Public facts about a model's inputs.
 
     Attributes:
-        shape: shape of one example, channels first, for example ``(3, 32, 32)``; of text ``(T,)``.
-        classes: number of classes; of next tokens, that of all tokens; of tags, that of all tags; of labels that are
-            no classes, how many outputs a model has for each.
+        shape: shape of an example, channels first, for example ``(3, 32, 32)``; ``(T,)`` for text.
+        classes: number of classes; for next tokens, the vocabulary size; for tags, the number of tags; for labels other
+            than classes, the number of model outputs.
         mean: per-channel mean that was subtracted, in pixel units of [0, 1]; empty for text.
         std: per-channel standard deviation that was divided by; empty for text.
-        vocabulary: number of tokens, if inputs are token numbers; None for images.
-        padding: the token that fills up a short example; None for images, and where no example is filled up.
-        borders: tokens that a tokenizer puts in front of a text and behind it, which are no part of it.
-        heads: where a model says several things, in the order in which their labels and outputs stand in one row.
+        vocabulary: number of tokens, if inputs are token ids; None for images.
+        padding: padding token; None for images, and if no example is padded.
+        borders: special tokens that a tokenizer adds before and after a text, which do not belong to it.
+        heads: output heads, in the order of their labels and outputs in a row; empty for a single output.
     """
 
     shape: tuple[int, ...]
@@ -127,12 +130,12 @@ class InputSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether an example is an image (C, H, W), or a volume (C, D, H, W), which is one of its slices."""
+        """Whether an example is an image (C, H, W), or a volume (C, D, H, W)."""
         return self.vocabulary is None and len(self.shape) in _IMAGES
 
     @property
     def tokens(self) -> int | None:
-        """Tokens of an example, with what fills it up; None where inputs are no tokens."""
+        """Number of tokens of an example, including padding; None if inputs are not tokens."""
         return None if self.vocabulary is None else self.shape[0]
 
     @property
@@ -142,7 +145,7 @@ class InputSpec:
 
 
 class Tokenizer(Protocol):
-    """Text to token numbers and back. It is public, as is a model's architecture."""
+    """Maps text to token ids and back. It is public, like the model's architecture."""
 
     @property
     def vocabulary(self) -> int:
@@ -151,44 +154,44 @@ class Tokenizer(Protocol):
 
     @property
     def padding(self) -> int:
-        """The token that fills up a short example."""
+        """The padding token."""
         ...
 
     @property
     def begin(self) -> int | None:
-        """The token that models expect in front of a text; None where they expect none."""
+        """The begin-of-text token; None if models expect none."""
         ...
 
     @property
     def end(self) -> int:
-        """The token that follows the last one of a text."""
+        """The end-of-text token."""
         ...
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end what a model writes: `end`, and any that ends its turn in a conversation."""
+        """Stop tokens of generation: `end`, and any that ends a turn of a conversation."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, without padding and end."""
+        """Return the token ids of a text, without padding and end."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; of padding and end nothing."""
+        """Return the text of tokens; padding and end give no text."""
         ...
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A secret that was put into the training text a known number of times.
+    """A secret planted into the training text a known number of times.
 
     Attributes:
-        kind: ``"identity"`` (a generated person's phone number), ``"address"`` (e-mail address) or ``"canary"``
-            (random digits behind a fixed beginning).
-        text: the sentence, as far as examples hold it.
-        examples: numbers of the training examples that hold it; none for one that was left out, as a control.
-        prompt: the beginning of the sentence, which an attacker may know.
-        form: what all sentences of this kind have behind the prompt, ``#`` for a random digit and ``?`` for a random
+        kind: ``"identity"`` (a generated person's phone number), ``"address"`` (e-mail address) or ``"canary"`` (random
+            digits after a fixed prefix).
+        text: the sentence, as far as examples contain it.
+        examples: indices of the training examples that contain it; empty for a control that was left out.
+        prompt: prefix of the sentence, which an attacker may know.
+        form: format after the prompt of all sentences of this kind, ``#`` for a random digit and ``?`` for a random
             small letter.
     """
 
@@ -200,17 +203,17 @@ class Planted:
 
     @property
     def span(self) -> str:
-        """What is secret of the sentence: a number or an address, without the sign at the end."""
+        """The secret part of the sentence: a number or an address, without the final period."""
         return self.text.removeprefix(self.prompt).strip(" .")
 
 
 @dataclass(frozen=True)
 class Similarities:
-    """How alike people found pairs of test examples.
+    """Human similarity ratings of pairs of test examples.
 
     Attributes:
-        pairs: numbers of two test examples, shape (P, 2).
-        scores: higher for those that are more alike, shape (P,).
+        pairs: indices of two test examples, shape (P, 2).
+        scores: higher for more similar pairs, shape (P,).
     """
 
     pairs: Tensor
@@ -219,13 +222,13 @@ class Similarities:
 
 @dataclass(frozen=True)
 class PlantedImage:
-    """An image that nothing else looks like, put into the training set a known number of times.
+    """An out-of-distribution image, planted into the training set a known number of times.
 
     Attributes:
         image: normalised, shape (C, H, W).
-        label: the class that it was given.
-        examples: numbers of the training examples that are it; none for one that was left out, as a control.
-        others: images that were drawn alike and left out, shape (N, C, H, W).
+        label: class assigned to it.
+        examples: indices of the training examples with this image; empty for a control that was left out.
+        others: images of the same distribution that were left out, shape (N, C, H, W).
     """
 
     image: Tensor
@@ -236,12 +239,12 @@ class PlantedImage:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A property of an example beside its label, which an attacker may try to read.
+    """A property of an example besides its label, which an attacker may infer.
 
     Attributes:
         values: names of its values.
-        train: number of the value of each training example, -1 where it has none, shape (training set,).
-        test: the same of the test examples.
+        train: index of the value of each training example, -1 for none, shape (training set,).
+        test: the same for test examples.
     """
 
     values: tuple[str, ...]
@@ -251,16 +254,17 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Normalised training and test examples with what is public about them.
+    """Normalised training and test examples with their public description.
 
     Attributes:
-        users: owner of each training example, or None when the set names no users; of text, its document.
-        tokenizer: of text, what made its tokens.
-        planted: of text, the secrets in it; private.
-        planted_images: of images, those that were planted; private.
-        attributes: what else is true of the examples, by name.
-        task: name of the task that it is for; when empty, the usual one for such inputs and labels.
-        similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
+        users: owner of each training example, or None if the set names no users; for text, its document.
+        tokenizer: tokenizer of the text.
+        planted: planted secrets of the text; private.
+        planted_images: planted images; private.
+        attributes: further properties of the examples, by name.
+        task: name of the intended task; empty for the default task of such inputs and labels.
+        similarities: human ratings for testing embeddings of sentences without labels (whose labels are all 0); else
+            None.
     """
 
     train: Batch

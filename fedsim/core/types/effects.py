@@ -1,8 +1,8 @@
-"""What a defense or component does to an update, as types that attacks match on.
+"""Effects of defenses and components on an update, as types that attacks match on.
 
-A method states what it does in `PublicKnowledge.effects`, and only what it really does: no noise of scale 0. An attack
-asks `Observation.effects` for a type. A method whose effect is of a new kind derives a frozen dataclass from `Effect`
-beside itself; attacks that do not know the type pass over it.
+A method declares its effects in `PublicKnowledge.effects`, and only actual effects: no noise of scale 0. An attack
+queries `Observation.effects` by type. A method with a new kind of effect derives a frozen dataclass from `Effect` in
+its own file; attacks ignore unknown types.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NoiseLaw = Literal["gaussian", "laplace"]
 
 @dataclass(frozen=True)
 class Effect:
-    """Something that a method does to a batch, a model, a gradient or an update. Equal fields mean the same effect."""
+    """An effect of a method on a batch, a model, a gradient or an update. Equal fields mean equal effects."""
 
 
 @dataclass(frozen=True)
 class Noise(Effect):
-    """Independent noise is added, so no equation holds exactly. How large it is depends on more than settings.
+    """Independent additive noise, so no equation holds exactly. Its scale does not follow from the settings alone.
 
     Attributes:
-        law: of the noise on every entry, with mean 0.
+        law: distribution of the noise on each entry, with mean 0.
     """
 
     law: NoiseLaw
@@ -34,13 +34,12 @@ class Noise(Effect):
 
 @dataclass(frozen=True)
 class AddedNoise(Noise):
-    """Noise of known size: an attacker may weigh misfits by it, or subtract what it adds to squares.
+    """Noise of known scale: an attacker may weight residuals by it, or subtract its expected square.
 
     Attributes:
-        scale: standard deviation > 0, in units of the gradient or, if it `is_relative`, of each tensor's root mean
-            square.
-        is_relative: the unit of the scale.
-        share: share in (0, 1] of the entries that get noise; which ones is not known.
+        scale: standard deviation > 0, in units of the gradient or, if `is_relative`, of each tensor's root mean square.
+        is_relative: unit of the scale.
+        share: share in (0, 1] of the entries with noise, at unknown positions.
     """
 
     scale: float
@@ -50,11 +49,11 @@ class AddedNoise(Noise):
 
 @dataclass(frozen=True)
 class PrivateNoise(Noise):
-    """Noise of a private mechanism: of scale multiplier * norm on what is clipped, or on the sum of clipped parts.
+    """Noise of a private mechanism: of scale multiplier * norm on the clipped update, or on the sum of clipped parts.
 
     Attributes:
-        multiplier: standard deviation over the norm that `Clipped` or `ClippedParts` states; or None.
-        epsilon: what all rounds may cost, from which the multiplier follows; or None.
+        multiplier: standard deviation over the norm of `Clipped` or `ClippedParts`; or None.
+        epsilon: privacy budget of all rounds, which determines the multiplier; or None.
     """
 
     multiplier: float | None = None
@@ -63,10 +62,10 @@ class PrivateNoise(Noise):
 
 @dataclass(frozen=True)
 class Clipped(Effect):
-    """A whole gradient or update is scaled down to a norm. Its direction stays; a shorter one stays as it is.
+    """Clipping of a whole gradient or update to a norm. Its direction stays; shorter ones do not change.
 
     Attributes:
-        norm: largest Euclidean norm over all tensors, > 0.
+        norm: clipping norm (Euclidean, over all tensors), > 0.
     """
 
     norm: float
@@ -74,12 +73,12 @@ class Clipped(Effect):
 
 @dataclass(frozen=True)
 class ClippedParts(Effect):
-    """Each example's or client's part is scaled down to a norm before parts are added up.
+    """Clipping of each example's or client's part to a norm before summation.
 
     A sum of several parts is then no gradient of a mean loss, and equations between its tensors do not hold.
 
     Attributes:
-        norm: largest Euclidean norm of a part, > 0.
+        norm: clipping norm of a part (Euclidean), > 0.
     """
 
     norm: float
@@ -87,10 +86,10 @@ class ClippedParts(Effect):
 
 @dataclass(frozen=True)
 class Kept(Effect):
-    """A share of the entries is sent and the others are zero, so a zero says nothing about the gradient.
+    """Sparsification: a share of the entries is sent, the others are zero; a zero does not imply a zero gradient.
 
     Attributes:
-        share: share of the entries that are sent, in (0, 1).
+        share: share of the sent entries, in (0, 1).
     """
 
     share: float
@@ -98,7 +97,7 @@ class Kept(Effect):
 
 @dataclass(frozen=True)
 class Signs(Effect):
-    """Only the sign of every entry is sent."""
+    """Only the sign of each entry is sent."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,10 @@ class Rounded(Effect):
 
 @dataclass(frozen=True)
 class Unreliable(Effect):
-    """Some tensors are randomised or zeroed. They are set aside before an attack begins, which does without them.
+    """Some tensors are randomised or zeroed; attacks do not match them.
 
     Attributes:
-        names: of their parameters.
+        names: names of these parameters.
     """
 
     names: tuple[str, ...]
@@ -119,10 +118,10 @@ class Unreliable(Effect):
 
 @dataclass(frozen=True)
 class MixedExamples(Effect):
-    """The model saw weighted sums of whole examples, with labels mixed by the same weights.
+    """The model got weighted sums of whole examples, with labels mixed by the same weights.
 
     Attributes:
-        count: how many examples a mixture holds, at least 2.
+        count: number of examples per mixture, at least 2.
         has_random_signs: whether entries of the mixtures have random signs as well.
     """
 
@@ -132,10 +131,10 @@ class MixedExamples(Effect):
 
 @dataclass(frozen=True)
 class PastedBoxes(Effect):
-    """A rectangle of one example was pasted into another, and labels are mixed by area. Derived types say where.
+    """A rectangle of one example was pasted into another; labels are mixed by area. Derived types name the location.
 
     Attributes:
-        per_sample: whether each example has a rectangle of its own; else a batch has one.
+        per_sample: whether each example has its own rectangle; otherwise the batch shares one.
     """
 
     per_sample: bool
@@ -143,12 +142,12 @@ class PastedBoxes(Effect):
 
 @dataclass(frozen=True)
 class PastedImages(PastedBoxes):
-    """The model saw composites: every pixel stems from one of two images."""
+    """The model got composites: each pixel is from one of two images."""
 
 
 @dataclass(frozen=True)
 class PastedMaps(PastedBoxes):
-    """The model saw whole images; behind a layer, every place of its maps stems from one of two examples.
+    """The model got whole images; after a layer, each position of its maps is from one of two examples.
 
     Attributes:
         at: name of the layer.
@@ -161,10 +160,10 @@ class PastedMaps(PastedBoxes):
 
 @dataclass(frozen=True)
 class Transformed(Effect):
-    """The model saw inputs that one of these functions changed; which one is not known.
+    """The model got inputs transformed by one of these functions; which one is unknown.
 
     Attributes:
-        functions: of inputs (B, *shape), differentiable, with outputs of the same shape.
+        functions: differentiable functions of inputs (B, *shape), with outputs of the same shape.
     """
 
     functions: tuple[Callable[[Tensor], Tensor], ...]
@@ -172,10 +171,10 @@ class Transformed(Effect):
 
 @dataclass(frozen=True)
 class NoiseModules(Effect):
-    """Modules of the model return independent N(0, 1) noise, which may be searched like the inputs.
+    """Modules of the model return independent N(0, 1) noise, which can be optimised like the inputs.
 
     Attributes:
-        names: of these modules.
+        names: names of these modules.
     """
 
     names: tuple[str, ...]
@@ -183,10 +182,10 @@ class NoiseModules(Effect):
 
 @dataclass(frozen=True)
 class Penalties(Effect):
-    """The client's loss has further terms, which a simulated client must add.
+    """Additional terms of the client's loss, which a simulated client must add.
 
     Attributes:
-        functions: by name of a module, from its output to what each example's loss gains, shape (B,).
+        functions: by module name, maps its output to an additional loss per example, shape (B,).
     """
 
     functions: Mapping[str, Callable[[Tensor], Tensor]]

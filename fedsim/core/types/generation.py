@@ -1,4 +1,4 @@
-"""What a generation is asked, what it leaves behind, and what an observer of it sees."""
+"""Types of generation: limits, trace, result, and the observer's view."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 from fedsim.core.types.basics import Config
 
-Ending = Literal["finished", "stop", "length", "context", "failed"]  # by method, stop token, either limit, or a reason
+Ending = Literal["finished", "stop", "length", "context", "failed"]  # method, stop token, limits, or error
 
 
-TraceView = Literal["outputs", "counts", "work", "timing", "activations"]  # what an observer of a generation sees
+TraceView = Literal["outputs", "counts", "work", "timing", "activations"]  # part of a generation that an observer sees
 
 
 _NAME = re.compile(r"[a-z][\w.]*", re.ASCII)
 
 
 class Limits(Config):
-    """When the driver ends a text."""
+    """Stopping criteria of a text."""
 
     max_new_tokens: int = Field(ge=0, description="tokens behind the prompt, at most")
     stop_tokens: frozenset[int] = Field(default=frozenset(), description="each ends the text, and is its last token")
@@ -32,23 +32,23 @@ class Limits(Config):
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Event(Mapping[str, int]):
-    """What one step of a generation did, in counts by name, sorted: ``Event(accepted=2, layers=30)``.
+    """Counts of one step of a generation, sorted by name: ``Event(accepted=2, layers=30)``.
 
-    Counts follow from weights, condition and seed alone, so they are integers; seconds have no place here. A step
-    counts what a row alone would have needed, whatever stands beside it. One name means the same for every method:
+    Counts depend on weights, condition and seed alone, so they are integers without seconds. A step counts what a row
+    alone would have needed, independent of other rows. A name has the same meaning for all methods:
 
-    - `layers`: how often a layer ran, each once a pass however many tokens the pass reads, those of a draft included.
-      A full pass is as many as the model has. The parts in which a prompt of over 512 tokens is read are one pass; the
-      single token that a start reads to learn how many tokens a model knows is none.
-    - `rows`: texts that went through the whole model; each is a full pass.
-    - `positions`: places of texts that went through the layers of a model that fills in.
-    - `scored`: hidden states that the output layer turned into scores.
-    - `proposed`: tokens that were drafted or tried. `accepted`: those of them that stand in the text, so neither the
-      token that a model adds by itself nor one behind the text's end.
-    - `evaluations` of a denoiser, `calls` of a constraint, `trials`, `unmasked` places.
+    - `layers`: how often a layer ran, once per pass regardless of the number of tokens, including draft passes. A full
+        pass counts all layers of the model. The parts in which a prompt of over 512 tokens is processed are one pass;
+        the single token with which `start` queries a model's vocabulary size does not count.
+    - `rows`: texts that passed through the whole model; each is a full pass.
+    - `positions`: positions of texts that passed through the layers of an unmasking model.
+    - `scored`: hidden states that the output layer mapped to scores.
+    - `proposed`: tokens that were drafted or tried. `accepted`: those in the text, excluding the token that a model
+        adds by itself and any after the text's end.
+    - `evaluations` of a denoiser, `calls` of a constraint, `trials`, `unmasked` positions.
 
     Raises:
-        FedsimError: a count is no integer from 0, or its name no name.
+        FedsimError: a count is no integer from 0, or a name is invalid.
     """
 
     _entries: tuple[tuple[str, int], ...]
@@ -80,13 +80,12 @@ class Event(Mapping[str, int]):
 
 @dataclass(frozen=True)
 class Trace:
-    """The steps of one generation, without seconds: the same bytes for the same seed.
+    """The steps of one generation, without seconds: identical for the same seed.
 
     Attributes:
-        tokens: how many tokens each step added to the text; the driver counts them.
-        events: what else each step did; the method counts it, and the driver what token reducers kept.
-        places: of a text that was filled in, the places that each step wrote, counted from 0 behind the prompt; else
-            none.
+        tokens: number of tokens that each step added to the text, counted by the driver.
+        events: further counts of each step, by the method; the driver adds the tokens kept by reducers.
+        places: for unmasking, the positions that each step wrote, from 0 after the prompt; else empty.
     """
 
     tokens: tuple[int, ...] = ()
@@ -94,27 +93,27 @@ class Trace:
     places: tuple[tuple[int, ...], ...] = ()
 
     def series(self) -> dict[str, tuple[int, ...]]:
-        """Return the counts of all steps by name; 0 where a step has none of that name."""
+        """Return the counts of all steps by name; 0 for steps without this name."""
         names = sorted({name for event in self.events for name in event})
         return {name: tuple(event.get(name, 0) for event in self.events) for name in names}
 
 
-Activations = tuple[tuple[str, Tensor], ...]  # outputs of modules by name, in call order
+Activations = tuple[tuple[str, Tensor], ...]  # module outputs by name, in call order
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What one generation came to.
+    """Result of one generation.
 
     Attributes:
         trace: its steps.
-        ending: what ended it.
-        tokens: the text behind the prompt; a stop token is its last one. Where filling in failed, places that are
-            still masked hold the mask token.
-        x: what a sampler made; None of a text, and where it failed before the first step.
-        reason: why it failed, in a sentence; what was generated before stands in `tokens` or `x`.
-        seconds: of each step on this machine. Rows of one batch share their steps, so each has all of the time.
-        activations: what the asked modules returned in each step.
+        ending: stopping criterion.
+        tokens: the text after the prompt, including a stop token. If unmasking failed, remaining masked positions
+            contain the mask token.
+        x: a sampler's sample; None for text, or after a failure before the first step.
+        reason: why it failed, as a sentence; the partial result is in `tokens` or `x`.
+        seconds: time of each step on this machine. Rows of a batch share steps, so each row has the full time.
+        activations: outputs of the recorded modules in each step.
     """
 
     trace: Trace
@@ -128,18 +127,18 @@ class Generated:
 
 @dataclass(frozen=True)
 class TraceObservation:
-    """Everything an observer of a generation gets. Built only by `fedsim.threat.observe_trace.observe_trace`.
+    """Observation of a generation. Built only by `fedsim.threat.observe_trace.observe_trace`.
 
-    No path of references leads from here to the prompt, to the model, or to what no view shows.
+    It holds no reference to the prompt, to the model, or to data outside its views.
 
     Attributes:
-        views: what it was built under, sorted.
-        output: view `outputs`, the text's tokens or what a sampler made.
-        places: the same view, of a text that was filled in: the places that each step wrote.
-        counts: view `counts`, tokens of each step that sent any.
-        work: view `work`, the counts of every step by name.
-        seconds: view `timing`, of every step.
-        activations: view `activations`, what crossed between layers in every step.
+        views: granted views, sorted.
+        output: view `outputs`, the text's tokens or the sample.
+        places: view `outputs`, for unmasking: the positions that each step wrote.
+        counts: view `counts`, number of tokens of each step that sent any.
+        work: view `work`, the counts of each step by name.
+        seconds: view `timing`, time of each step.
+        activations: view `activations`, the recorded activations of each step.
     """
 
     views: tuple[TraceView, ...]

@@ -1,7 +1,7 @@
-"""What a threat model may grant an attacker, and how records, pages and sentences call it.
+"""Grants of a threat model, and their names in records, pages and sentences.
 
-A further grant is a name of `Knowledge`, an object of `GRANTS`, a line in the door
-(`fedsim.threat.observe.observe`) and a row in docs/scenarios.md.
+A new grant needs a name in `Knowledge`, an object in `GRANTS`, a line in `fedsim.threat.observe.observe` and a row in
+docs/scenarios.md.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ Knowledge = Literal[
 ]
 
 
-Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
+Server = Literal["honest-but-curious", "malicious"]  # whether the server also crafts the model that it sends
 
 
-View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
+View = Literal["single-update", "sum"]  # the server's view of a round: each client's update, or only their mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """Something that a threat model may grant.
+    """Knowledge that a threat model may grant.
 
     Attributes:
-        name: in a scenario's `threat.knows`.
-        opens: the fields of an `Observation` that are empty or hold less without it.
+        name: its name in a scenario's `threat.knows`.
+        opens: fields of an `Observation` that are empty or reduced without it.
         called: its name in lists of assumptions.
-        has: what an attacker knows with it, as the end of "It knows ...".
-        lacks: what holds without it, as the end of "It ...".
+        has: the attacker's knowledge with it, as the end of "It knows ...".
+        lacks: the attacker's situation without it, as the end of "It ...".
         realistic: whether a real attacker has it, in a word or two.
-        why: the reason for that.
-        beyond: its name where a survey's letters for threat models do not cover it; empty where nothing is said.
-        depends_on_task: whether there is such a thing at all for some tasks alone (`Task.knowable`).
-        is_drawn: whether a client draws it in a step.
+        why: the reason for `realistic`.
+        beyond: its name, if a survey's notation for threat models does not cover it; else empty.
+        depends_on_task: whether it exists for some tasks only (`Task.knowable`).
+        is_drawn: whether it is a random draw of the client in a step.
     """
 
     name: Knowledge
@@ -59,7 +59,7 @@ class Grant:
     is_drawn: bool = False
 
 
-# Realistic or not, and why: Huang et al. 2021, arXiv 2112.00059, sections 3 and 4, for labels and statistics.
+# Reasons for `realistic`: Huang et al. 2021, arXiv 2112.00059, sections 3 and 4, for labels and statistics.
 _ALL = (
     Grant(
         name="labels",
@@ -164,19 +164,19 @@ _ALL = (
 )
 
 GRANTS: Mapping[Knowledge, Grant] = {grant.name: grant for grant in _ALL}
-"""Every grant by its name, in the order in which sentences list them."""
+"""All grants by name, in the order in which sentences list them."""
 
 
 @dataclass(frozen=True)
 class Grants:
-    """What a scenario grants to one method.
+    """Grants of a scenario to one method.
 
     Attributes:
-        knows: what the attacker knows, with what this method knows beyond the threat model.
-        sees: what the server sees in a round.
+        knows: the attacker's knowledge, including this method's additional knowledge.
+        sees: the server's view of a round.
         may_craft: whether the server may change the model that clients receive.
         masks_updates: whether secure aggregation hides single updates from the server.
-        is_attacked: whether attacks look at what the server sees.
+        is_attacked: whether attacks use the server's view.
     """
 
     knows: frozenset[Knowledge]

@@ -1,4 +1,4 @@
-"""What an attack returns, and what it says on the way."""
+"""Result of an attack, and its progress reports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fedsim.core.types.data import Batch, Tokenizer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_POINTS = 200  # of a history
-_SHOWN = 8  # labels
+_POINTS = 200  # maximum length of a history
+_SHOWN = 8  # maximum number of labels in `repr`
 _SAVED = (
     "objective",
     "iterations",
@@ -33,12 +33,12 @@ _SAVED = (
 )
 
 NO_LABEL = -1
-"""In place of a label that nobody guessed."""
+"""Placeholder for a label without a guess."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Progress of an attack: restart, iteration (from 1), the objective and the best guess so far.
+    """Progress of an attack: restart, iteration (from 1), objective, and best objective so far.
 
     Attributes:
         guess: the dummy inputs at this iteration, normalised; detached.
@@ -56,7 +56,7 @@ OnStep = Callable[[Step], None]
 
 
 class Applicability(NamedTuple):
-    """Whether an attack fits an observation; if not, why, as the end of a sentence."""
+    """Whether an attack fits an observation; if not, the reason, as the end of a sentence."""
 
     holds: bool
     reason: str = ""
@@ -67,24 +67,24 @@ class Reconstruction:
     """An attacker's guess.
 
     Attributes:
-        inputs: guessed examples, normalised, shape (B, *spec.shape); of text, token numbers (N, T), negative where a
-            guess has ended, for as many sentences as were found.
+        inputs: guessed examples, normalised, shape (B, *spec.shape); for text, token ids (N, T) of N recovered
+            sentences, negative after the end of a guess.
         labels: guessed or granted labels, shape (B,).
-        masks: estimated dropout masks in [0, 1] in call order, or None when not estimated.
+        masks: estimated dropout masks in [0, 1] in call order, or None if not estimated.
         objective: the attack's own objective at the guess.
         iterations: iterations used, over all restarts.
         best_iteration: iteration (from 1) of the guess within its restart.
         history: (iteration, objective) pairs of the winning restart, thinned.
         stopped: why it ended, for example ``"objective below threshold"``.
-        notes: anything a reader of the record should know.
-        facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
-        is_exact: whether the attack's own equations, more than its unknowns, hold up to rounding: no search could
+        notes: remarks for readers of the record.
+        facts: values that explain the result, by name: numerical rank, condition number, converged restarts.
+        is_exact: whether the attack's equations, more than its unknowns, hold up to rounding, so that no search can
             explain the update better.
         has_exact_inputs: whether equations of the inputs alone, more than their unknowns, hold up to rounding, while
             labels or masks are not proven: no search could find better inputs.
-        trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
-            None when it takes that for `inputs` and `labels` themselves.
-        extras: what else was read, by "component.what" or "task.what"; the component or task of that name scores it.
+        trained: estimate of the batch as the model got it, labels as probabilities (B, K), in any order; None if it
+            equals `inputs` and `labels`.
+        extras: further inferred tensors, by "component.name" or "task.name"; the named component or task scores them.
     """
 
     inputs: Tensor
@@ -120,25 +120,25 @@ class Reconstruction:
         trained: Batch | None = None,
         extras: Tensors | None = None,
     ) -> Reconstruction:
-        """Return a guess. Only the inputs are needed; the rest has defaults.
+        """Return a guess with defaults for all fields but the inputs.
 
         Args:
             inputs: shape (B, *spec.shape), or tokens (N, T).
-            labels: shape (B,); class 0 when absent, as where an attack looks for inputs alone.
-            masks: see the attributes of the class, also for what follows.
-            objective: not a number when absent.
-            iterations: 0 when absent.
-            best_iteration: the last one when absent.
-            history: thinned here; the objective after the last iteration when absent.
+            labels: shape (B,); default class 0, for attacks that recover inputs only.
+            masks: as in the class attributes, like the following arguments.
+            objective: default NaN.
+            iterations: default 0.
+            best_iteration: default the last one.
+            history: thinned here; default the objective after the last iteration.
             stopped: why the search ended.
-            notes: for the reader of a record.
-            facts: figures by name.
-            is_exact: see the attributes.
-            trained: see the attributes.
-            extras: see the attributes.
+            notes: remarks for readers of the record.
+            facts: values by name.
+            is_exact: as in the class attributes.
+            trained: as in the class attributes.
+            extras: as in the class attributes.
 
         Raises:
-            FedsimError: there are more or fewer labels than examples.
+            FedsimError: the number of labels differs from the number of examples.
         """
         labels = torch.zeros(len(inputs), dtype=torch.long) if labels is None else labels.detach().clone()
         if len(labels) != len(inputs):
@@ -161,7 +161,7 @@ class Reconstruction:
         )
 
     def __repr__(self) -> str:
-        """What was guessed and how it ended, in a line; tensors are attributes."""
+        """Return a one-line summary of guess and ending, without tensors."""
         shape = " x ".join(map(str, self.inputs.shape[1:]))
         count = len(self.inputs)
         return (
@@ -176,27 +176,27 @@ class Reconstruction:
         std: Sequence[float] | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> Figure | str:
-        """Return a figure of the images, or the text of anything else, one line an example.
+        """Return a figure of the images, or for other inputs a text with one line per example.
 
         Args:
-            mean: per-channel mean that was subtracted from pixels in [0, 1]; 0 when absent.
-            std: per-channel standard deviation that was divided by; 1 when absent.
-            tokenizer: turns token numbers into words; numbers are shown when absent.
+            mean: per-channel mean that was subtracted from pixels in [0, 1]; default 0.
+            std: per-channel standard deviation that was divided by; default 1.
+            tokenizer: maps token ids to words; without it ids are shown.
         """
         if guess_files.are_images(self.inputs):
             return guess_files.figure(self.inputs, self.labels, mean, std)
         return guess_files.text(self.inputs, None if tokenizer is None else tokenizer.decode)
 
     def save(self, folder: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Path:
-        """Write figures (`guess.json`), inputs (`inputs.npy`), and a PNG an image or `text.txt`; return the folder.
+        """Write `guess.json`, `inputs.npy`, and one PNG per image or `text.txt`; return the folder.
 
         Args:
-            folder: made if it is not there.
-            mean: as for `show`.
-            std: as for `show`.
+            folder: created if missing.
+            mean: as in `show`.
+            std: as in `show`.
 
         Raises:
-            FedsimError: the folder holds such a file already, or cannot be written.
+            FedsimError: the folder contains such a file already, or cannot be written.
         """
         figures = {name: getattr(self, name) for name in _SAVED}
         guess_files.save(Path(folder), self.inputs, self.labels, figures, mean, std)
@@ -204,7 +204,7 @@ class Reconstruction:
 
 
 def _few(labels: Tensor) -> str:
-    """Labels in brackets, the first ones of many."""
+    """Return the first labels in brackets."""
     flat = labels.flatten()
     shown = [f"{float(flat[place]):g}" for place in range(min(_SHOWN, len(flat)))]
     return f"[{', '.join(shown)}{', ...' if len(flat) > _SHOWN else ''}]"

@@ -1,4 +1,4 @@
-"""What an attack on membership sees, and the shadow models that it asks for."""
+"""Observation of membership inference, and shadow models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.core.types.data import Batch
 from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import Update
 
-Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates
+Target = Literal["model", "update"]  # target of a membership attack: the trained model, or one client's updates
 
 
 TrainShadow = Callable[[Batch, Generator], Tensors]
@@ -21,11 +21,11 @@ TrainShadow = Callable[[Batch, Generator], Tensors]
 
 @dataclass(frozen=True)
 class ShadowPlan:
-    """Shadow models that a membership attack wants; attacks with the same plan share them.
+    """Shadow models that a membership attack requires; attacks with equal plans share them.
 
     Attributes:
-        count: how many, even: every example of the pool is in the training set of exactly half of them.
-        with_candidates: whether the pool holds the candidates beside the attacker's reference examples.
+        count: number of models, even: each example of the pool is in the training set of exactly half of them.
+        with_candidates: whether the pool contains the candidates besides the attacker's reference examples.
     """
 
     count: int
@@ -34,12 +34,12 @@ class ShadowPlan:
 
 @dataclass(frozen=True)
 class Shadow:
-    """A model that the attacker trained himself, and on what.
+    """A shadow model, trained by the attacker, and its training set.
 
     Attributes:
         weights: its state dict.
         candidates: which candidates were in its training set, boolean, shape (N,).
-        reference: which reference examples were, boolean, shape (R,).
+        reference: which reference examples were in its training set, boolean, shape (R,).
     """
 
     weights: Tensors
@@ -49,7 +49,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class WatchedUpdate:
-    """One client's update as it was on the wire, and the weights that it answers."""
+    """One client's update as sent, and the weights at which it was computed."""
 
     round: int
     received: Tensors
@@ -58,20 +58,20 @@ class WatchedUpdate:
 
 @dataclass(frozen=True)
 class MembershipObservation:
-    """Everything a membership attack gets. Built only in `fedsim.threat.membership`.
+    """Observation of a membership attack. Built only in `fedsim.threat.membership`.
 
-    No path of references leads from here to the training set, or to which candidates are members.
+    It holds no reference to the training set or to the membership labels.
 
     Attributes:
-        candidates: N examples, members and others in an order that a seed shuffled.
-        reference: R further examples that nobody trained on and that are no candidates: the attacker's own.
+        candidates: N examples, members and non-members in shuffled order.
+        reference: R further examples of the attacker, neither training examples nor candidates.
         model: the architecture with the final weights, in evaluation mode.
         loss: the client's loss, ``loss(outputs, labels) -> scalar``.
-        weights: (round, state dict) of the global model after every watched round and after the last one, ascending.
-        updates: what one client sent in the watched rounds, ascending; empty for attacks on the model.
-        train_shadow: trains a model on given examples about as the federation trained its own.
-        shadows: models that were trained so already, by plan.
-        task: what the model was trained to do.
+        weights: (round, state dict) of the global model after each watched round and after the last one, ascending.
+        updates: one client's updates in the watched rounds, ascending; empty for attacks on the model.
+        train_shadow: trains a model on given examples, similar to the federation's training.
+        shadows: trained shadow models, by plan.
+        task: the model's training task.
     """
 
     candidates: Batch

@@ -1,4 +1,4 @@
-"""What an attacker sees and is granted."""
+"""Observation of an attacker: public knowledge, threat model, and grants."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EffectT = TypeVar("EffectT", bound=Effect)
 
 @dataclass(frozen=True)
 class PublicKnowledge:
-    """What the description of a defense or component tells an attacker who knows that it is in use.
+    """Knowledge from the public description of a defense or component in use.
 
     Attributes:
         source: its name.
-        effects: what it does, as attacks understand it whatever method does it; see `fedsim.core.types.effects`.
-        settings: the method's own settings, for people to read.
+        effects: its effects as types that attacks match on; see `fedsim.core.types.effects`.
+        settings: its settings, for readers.
     """
 
     source: str
@@ -36,7 +36,7 @@ class PublicKnowledge:
 
 
 class ThreatModel(Config):
-    """Who the attacker is and what he knows. Printed before a run and stored with it."""
+    """The attacker's role and knowledge. Printed before a run and stored with it."""
 
     server: Server = "honest-but-curious"
     sees: View = "single-update"
@@ -45,47 +45,44 @@ class ThreatModel(Config):
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything an attack gets. Built only by `fedsim.threat.observe.observe`.
+    """All inputs of an attack. Built only by `fedsim.threat.observe.observe`.
 
-    No path of references leads from here to the private batch or the true masks unless the threat
-    model grants them.
+    It holds no reference to the private batch or the true masks unless the threat model grants them.
 
     Attributes:
         threat: the threat model it was built under.
-        model: the architecture with the weights the client received, in training mode.
+        model: the architecture with the weights that the client received, in training mode.
         loss: the client's loss, ``loss(outputs, labels) -> scalar``.
-        update: the update as it was on the wire, or the mean of a round's updates when the server sees only that; its
-            number of examples is 0 unless the ``batch-size`` is known.
-        spec: shape and number of classes; mean 0 and standard deviation 1 unless the
-            ``input-statistics`` are known.
-        local_steps: number of local steps behind the update.
+        update: the update as sent, or the mean of a round's updates if the server sees only their sum; its number of
+            examples is 0 unless ``batch-size`` is granted.
+        spec: shape and number of classes; mean 0 and standard deviation 1 unless ``input-statistics`` is granted.
+        local_steps: number of local steps of the update.
         learning_rate: the client's step size, for updates of kind ``"delta"``.
-        sites: where the model drops out, for the known batch size or one example; rates are 0 unless
-            ``dropout-rates`` are known.
-        batch_size: examples of the first step, or None; of a mean, those of all participants. A Poisson batch may have
-            none; then `sites` are for one example.
-        labels: labels of the batch, or None; of a mean, those of all participants, one after the other; of several
-            steps, those of the distinct examples in ascending order, which says nothing about batches.
-        masks: the true masks of every local step, or None.
-        public: descriptions of the defenses in use if ``defenses`` are known, and of the components if
-            ``components`` are.
+        sites: dropout sites of the model, for the known batch size or one example; rates are 0 unless ``dropout-rates``
+            is granted.
+        batch_size: examples of the first step, or None; for a mean, of all participants. A Poisson batch may be empty;
+            then `sites` are for one example.
+        labels: labels of the batch, or None; for a mean, of all participants, concatenated; for several steps, of the
+            distinct examples in ascending order, independent of batches.
+        masks: the true masks of each local step, or None.
+        public: descriptions of the defenses in use if ``defenses`` is granted, and of the components if ``components``
+            is.
         hidden: trained parameters whose tensors the server does not see; they are missing in the update.
         optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
         optimizer_settings: its settings by name.
-        is_resumed: whether the optimizer went on with what it kept of earlier rounds.
-        batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
-        examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
-            ``batch_sizes`` together when the client passed over its examples more than once.
-        draws: what the task and the components of every local step drew, or None unless ``draws`` are known; of a
-            mean, None.
-        set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
-            matched with them; labels may be read off them.
-        earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
-            own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
-        given: what the model reads beside the inputs, in the order of the labels, or None unless ``given`` is known.
-        device: where an attack works. All tensors here are on the CPU; an attack gets them on the device.
-        task: what the clients' model is trained to do.
-        label_shape: of the label of one example; () for one class or one number.
+        is_resumed: whether the optimizer continued from its state of earlier rounds.
+        batch_sizes: examples of each local step, or None unless ``batch-size`` is granted.
+        examples: distinct examples of the update, or None unless ``batch-size`` is granted. Fewer than the sum of
+            `batch_sizes` for several local epochs.
+        draws: draws of task and components in each local step, or None unless ``draws`` is granted; None for a mean.
+        set_aside: received tensors that count as hidden because a known defense makes them unreliable. Attacks do not
+            match them, but may infer labels from them.
+        earlier: observations of the same client's updates in earlier attacked rounds, ascending, each with empty
+            `earlier`; empty unless ``earlier-rounds`` is granted and the attack uses several rounds.
+        given: further model inputs, in the order of the labels, or None unless ``given`` is granted.
+        device: device on which an attack runs. All tensors here are on the CPU; an attack gets them on the device.
+        task: the training task of the clients' model.
+        label_shape: shape of an example's label; () for one class or one number.
     """
 
     threat: ThreatModel
@@ -115,5 +112,5 @@ class Observation:
     task: Task[Any] = field(kw_only=True)
 
     def effects(self, kind: type[EffectT]) -> tuple[EffectT, ...]:
-        """Return the effects of a type, or of types derived from it, of all known components and defenses in order."""
+        """Return all effects of a type (or subtype) of the known components and defenses, in order."""
         return tuple(effect for known in self.public for effect in known.effects if isinstance(effect, kind))

@@ -1,4 +1,4 @@
-"""What a private mechanism states."""
+"""Statement of a private mechanism."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Adjacency = Literal["add-or-remove", "replace"]
 
 @dataclass(frozen=True)
 class Mechanism:
-    """Subsampled Gaussian noise as it is run in one round: what an accountant needs, and whom it protects from whom.
+    """Subsampled Gaussian mechanism of one round: parameters for an accountant, protected unit, and adversary.
 
     Attributes:
-        unit: what two neighbouring data sets differ in: one record of a client, or one client with all his records.
-        adjacency: how they differ.
+        unit: difference of neighbouring data sets: one record of a client, or one client with all its records.
+        adjacency: add or remove, or replace, one unit.
         noise_multiplier: standard deviation of the noise in units of the sensitivity under that adjacency.
-        sampling_rate: probability that the unit takes part in a step, independent of all others; 1 for no sampling.
-        steps: noisy steps a round.
-        delta: of the (epsilon, delta) that is reported.
-        against: who may see what, for the guarantee to hold, in words that follow "against".
-        holds_against_server: whether the server is among them, with all that the threat model lets it see.
+        sampling_rate: probability that the unit is in a step, independent of all others; 1 without sampling.
+        steps: noisy steps per round.
+        delta: delta of the reported (epsilon, delta).
+        against: adversaries for which the guarantee holds, as words after "against".
+        holds_against_server: whether the server is among them, with its full view under the threat model.
     """
 
     unit: Unit

@@ -1,4 +1,4 @@
-"""What a model is trained to do."""
+"""Base class of tasks: losses, evaluation, and scores of guesses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedsim.core.types.grants import Knowledge
 from fedsim.core.types.guesses import Reconstruction
 from fedsim.core.types.updates import Truth
 
-Model = Callable[..., Tensor]  # a module, or a function that stands for one
-Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
+Model = Callable[..., Tensor]  # a module, or an equivalent function
+Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # signature of `Task.answer`
 
-Shown = np.ndarray | tuple[str, ...]  # pictures (B, C, H, W) with pixels in [0, 1], or a text for each example
+Shown = np.ndarray | tuple[str, ...]  # images (B, C, H, W) with pixels in [0, 1], or one text per example
 
 LABELS_IN_WORDS: Mapping[LabelKind, str] = {
     "class": "classes",
@@ -35,7 +35,7 @@ _PREFIX = "task."
 
 
 class Item(Protocol):
-    """One example beside the guess that is matched to it; `fedsim.record.ItemScore` is one."""
+    """Scores of an example and the guess matched to it; implemented by `fedsim.record.ItemScore`."""
 
     index: int
     values: dict[str, float]
@@ -43,16 +43,16 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class Scored:
-    """What a task makes of a guess.
+    """A task's scores of a guess.
 
     Attributes:
-        items: of `fedsim.record.ItemScore`, one an original and in their order, with its metrics by name.
+        items: one `fedsim.record.ItemScore` per original, in order, with its metrics by name.
         values: metrics of the update as a whole, by name.
-        order: which guess belongs to each original, shape (B,), where guesses and their masks can be put in their
-            order; else None.
-        guess: what `order` counts, if missing guesses were filled up.
-        notes: for the reader of the record.
-        arrays: what else a report shows, by name.
+        order: index of the guess matched to each original, shape (B,), if guesses and masks can be reordered; else
+            None.
+        guess: the guess that `order` indexes, if missing guesses were filled in.
+        notes: remarks for readers of the record.
+        arrays: further arrays for reports, by name.
     """
 
     items: tuple[Item, ...]
@@ -64,18 +64,18 @@ class Scored:
 
 
 class Task(Configured[ConfigT]):
-    """Says what the outputs of a model are for: a step's loss, how good a model is, how near a guess is to an example.
+    """Defines a training task: the loss of a step, the quality of a model, and the similarity of guesses to examples.
 
     An attacker knows the task, as it knows the model.
 
     Attributes:
-        modality: what one example is; a method works on it if its `modalities` name it.
-        noun: what one example is called, as the metrics of such examples call it.
-        at_once: examples of one forward pass where a model is evaluated.
-        label_kind: what the label of an example is.
-        has_labels: whether examples have labels; where they have none a component must say what clients minimise.
-        labels_are_inputs: whether labels repeat the inputs, so that who knows them knows everything.
-        knowable: which of the labels and the input statistics there are for a threat model to grant.
+        modality: kind of an example; a method supports it if its `modalities` contain it.
+        noun: name of an example in the names of metrics.
+        at_once: batch size of evaluation.
+        label_kind: kind of an example's label.
+        has_labels: whether examples have labels; otherwise a component must provide the clients' objective.
+        labels_are_inputs: whether labels repeat the inputs, so that knowing the labels reveals the inputs.
+        knowable: task-dependent grants (labels, input statistics) that exist for this task.
     """
 
     modality: ClassVar[Modality] = "images"
@@ -87,52 +87,54 @@ class Task(Configured[ConfigT]):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
 
     def fitted(self, data: Dataset) -> Self:
-        """Return the task as it is for these data; itself where it is the same for all."""
+        """Return the task adapted to this data set; the task itself if it does not depend on the data."""
         return self
 
     def refuses(self, data: Dataset) -> str | None:
-        """Return why it does not fit this data set, as the end of a sentence, or None when it does."""
+        """Return why the task does not fit this data set, as the end of a sentence; None if it fits."""
         return None
 
     def refuses_model(self, model: nn.Module) -> str | None:
-        """Return why it cannot run this model, as the end of a sentence, or None when it can."""
+        """Return why the task cannot run this model, as the end of a sentence; None if it can."""
         return None
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Return what is wrong with labels that an attacker was given, as the end of a sentence, or None."""
+        """Return why labels given to an attacker are invalid, as the end of a sentence, or None."""
         return None
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
-        """Return the shape of a model's outputs for examples with these labels; None where any will do."""
+        """Return the shape of a model's outputs for examples with these labels; None if any shape is valid."""
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
-        """Draw what is hidden in a step beside dropout: noise, times, masked places. Nothing for most tasks.
+        """Sample the hidden random inputs of a step besides dropout: noise, times, masked positions.
+
+        Empty for most tasks.
 
         Args:
-            batch: as the model sees it, not empty.
-            generator: the client's for this step.
+            batch: the batch as the model gets it, not empty.
+            generator: random source of the client in this step.
 
         Returns:
-            By name, the first dimension that of the examples.
+            Tensors by name, with examples in the first dimension.
         """
         return {}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        """Run the model once on a batch."""
+        """Run the model on a batch, and return its outputs."""
         return model(batch.inputs, **batch.given)
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
-        """Have an attacker's model keep what the attacker was granted, so that it runs on inputs alone.
+        """Store granted knowledge in an attacker's model, so that it runs on inputs alone.
 
         Args:
             model: the attacker's copy, which may be changed.
-            given: what the model reads beside the inputs.
-            labels: None where they are not granted.
+            given: further model inputs.
+            labels: None if not granted.
         """
 
     def targets(self, batch: Batch, draws: Draws) -> Tensor:
-        """Return what the outputs are compared with, the first dimension that of the examples: the labels, or more."""
+        """Return the targets of the loss, with examples in the first dimension: the labels, or more."""
         return batch.labels
 
     @abstractmethod
@@ -145,61 +147,61 @@ class Task(Configured[ConfigT]):
 
     @abstractmethod
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return how good a model is on the test set: by the name of the metric, the most telling first.
+        """Return the quality of a model on the test set: values by metric name, the most important first.
 
         Args:
             model: in evaluation mode, without gradients.
-            data: its test set is meant.
-            generator: for what a task draws.
+            data: data set, whose test set is used.
+            generator: random source of the task's draws.
         """
 
     @abstractmethod
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
-        """Compare what an attack made of an update with the truth, example by example.
+        """Score an attack's guess against the ground truth, example by example.
 
         Args:
-            truth: the private side of the update.
-            examples: every example behind it, once.
-            guess: the attacker's; of any number of examples.
-            data: what else is known about the examples.
+            truth: ground truth of the update.
+            examples: each example of the update, once.
+            guess: the attacker's guess, of any number of examples.
+            data: data set, for further facts about the examples.
         """
 
     def noun_of(self, spec: InputSpec) -> str:
-        """Return what one example of these data is called."""
+        """Return the name of an example of these data."""
         return self.noun
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
-        """Return examples for people: pictures, or a text each. Here the numbers of each in a row."""
+        """Return examples for display: images, or one text each. By default the values of each example in a row."""
         return tuple(" ".join(f"{float(number):.4g}" for number in row.unbind()) for row in inputs.flatten(1).unbind())
 
     @final
     @property
     def draws(self) -> bool:
-        """Whether a step has hidden randomness of the task's own."""
+        """Whether the task draws hidden random inputs in a step."""
         return type(self).draw is not Task[Any].draw
 
     @final
     def named_draws(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return what `draw` draws, by the names under which a client keeps it beside the draws of components."""
+        """Return the result of `draw`, by the names under which a client stores it with the draws of components."""
         return {_PREFIX + name: tensor for name, tensor in self.draw(batch, generator).items()}
 
     @final
     def answer(self, model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Run the model once on a batch, and return its outputs and what they are compared with.
+        """Run the model on a batch, and return its outputs and the targets of the loss.
 
         Args:
-            model: to run.
-            batch: as the model sees it.
-            draws: all of the step, those of components among them.
+            model: the model.
+            batch: the batch as the model gets it.
+            draws: all draws of the step, including those of components.
         """
         named = {name.removeprefix(_PREFIX): tensor for name, tensor in draws.items() if name.startswith(_PREFIX)}
         return self.outputs(model, batch, named), self.targets(batch, named)
 
     @final
     def does_not_suit(self, modalities: frozenset[Modality]) -> str | None:
-        """Return why what works on these does not work on the task's examples, as the end of a sentence, or None.
+        """Return why methods for these modalities do not suit the task's examples, as the end of a sentence, or None.
 
-        No other place asks what examples are.
+        All checks of modalities use this function.
         """
         if self.modality in modalities or modalities >= ANYTHING:
             return None
@@ -207,9 +209,9 @@ class Task(Configured[ConfigT]):
 
     @final
     def refuses_method(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:
-        """Return why a method does not work on the task's examples and their labels, as the end of a sentence, or None.
+        """Return why a method does not suit the task's examples and labels, as the end of a sentence, or None.
 
-        Who sees tensors of the model alone works with any labels.
+        Methods that use only tensors of the model suit any labels.
         """
         unsuited = self.does_not_suit(method.modalities)
         if unsuited is not None or method.modalities >= ANYTHING or self.label_kind in method.label_kinds:
@@ -220,10 +222,10 @@ class Task(Configured[ConfigT]):
     @final
     @property
     def labels_in_words(self) -> str:
-        """What the labels are, for people."""
+        """Readable name of the label kind."""
         return LABELS_IN_WORDS[self.label_kind]
 
 
 def plain_answer(model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Return a model's outputs and the labels: the answer of every task that neither draws nor gives."""
+    """Return a model's outputs and the labels: `Task.answer` for tasks without draws or further inputs."""
     return model(batch.inputs), batch.labels

@@ -1,4 +1,4 @@
-"""What an attack on the traces of generations gets."""
+"""Input of attacks on generation traces."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ TraceQuestion = Literal["prompt", "member", "planted", "bits", "drawn"]
 
 @dataclass(frozen=True)
 class TraceCase:
-    """Everything an attack on traces gets. Built only in `fedsim.threat.side_channels`.
+    """All inputs of an attack on traces. Built only in `fedsim.threat.side_channels`.
 
-    No path of references leads from here to a prompt, to the model, or to what is asked about the seen texts.
+    It holds no reference to a prompt, to the model, or to the answers for the observed texts.
 
     Attributes:
-        question: which prompt, a member or not, what was planted, or how many bits.
-        seen: the observed texts, which the question is about, in a random order.
-        known: texts that the attacker asked for itself, and so knows about; none where it cannot.
-        labels: what it knows of each: the prompt's number, or 1 for a member and 0 for another.
+        question: infer the prompt, membership, a planted secret, or the number of bits.
+        seen: observed texts, to which the question refers, in random order.
+        known: texts that the attacker requested itself, with known answers; empty if it cannot.
+        labels: answer of each known text: the prompt's index, or 1 for a member and 0 for a non-member.
     """
 
     question: TraceQuestion

@@ -1,4 +1,4 @@
-"""Boosted trees as clients send them: xgboost's JSON, and what one who reads it sees."""
+"""Boosted trees as sent by clients in xgboost's JSON, and the server's view."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Objective = Literal["binary:logistic", "reg:squarederror"]
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree: a row with x[column] < value goes left. All of shape (nodes,).
+    """One tree: a row with x[column] < value goes left. All tensors have shape (nodes,).
 
     Attributes:
-        left: child of a split; -1 at a leaf.
-        right: the same.
-        column: that a split compares.
-        value: of a split its threshold, of a leaf what it adds to the margin, the learning rate included.
-        cover: sum of the loss's second derivatives over the rows of a node; None where it was stripped.
+        left: left child of a split; -1 at a leaf.
+        right: right child of a split; -1 at a leaf.
+        column: column that a split compares.
+        value: threshold of a split; for a leaf its contribution to the margin, including the learning rate.
+        cover: sum of the loss's second derivatives over the rows of a node; None if it was removed.
     """
 
     left: Tensor
@@ -33,16 +33,16 @@ class Tree:
 
     @property
     def leaves(self) -> Tensor:
-        """Numbers of the nodes that are leaves, shape (L,)."""
+        """Indices of the leaves, shape (L,)."""
         return (self.left < 0).nonzero().flatten()
 
     @property
     def splits(self) -> Tensor:
-        """Numbers of the nodes that are no leaves."""
+        """Indices of the splits."""
         return (self.left >= 0).nonzero().flatten()
 
     def reached(self, rows: Tensor) -> Tensor:
-        """Return for each row (N, D) the place among `leaves` of the one that it comes to, shape (N,)."""
+        """Return for each row (N, D) the index in `leaves` of its leaf, shape (N,)."""
         node = torch.zeros(len(rows), dtype=torch.long)
         while bool((inner := self.left[node] >= 0).any()):
             compared = rows.float().gather(1, self.column[node][:, None])[:, 0]
@@ -51,10 +51,10 @@ class Tree:
         return torch.searchsorted(self.leaves, node)
 
     def boxes(self, columns: int) -> tuple[Tensor, Tensor]:
-        """Return the least values that reach each leaf, and those behind the last, each of shape (L, columns)."""
+        """Return lower (inclusive) and upper (exclusive) bounds of each leaf, each of shape (L, columns)."""
         low = torch.full((len(self.left), columns), -torch.inf)
         high = torch.full((len(self.left), columns), torch.inf)
-        for node in map(int, self.splits):  # xgboost numbers children behind their parent
+        for node in map(int, self.splits):  # xgboost numbers children after their parent
             left, right, column = int(self.left[node]), int(self.right[node]), int(self.column[node])
             low[left], high[left] = low[node].clone(), high[node].clone()
             low[right], high[right] = low[node].clone(), high[node].clone()
@@ -64,10 +64,10 @@ class Tree:
 
 @dataclass(frozen=True)
 class SentModel:
-    """What one message holds.
+    """Content of one message.
 
     Attributes:
-        base: the probability or number with which every row starts.
+        base: initial probability or number of each row.
         trees: in the order in which they were added.
     """
 
@@ -76,7 +76,7 @@ class SentModel:
 
 
 def read_model(text: str) -> SentModel:
-    """Return what a model in xgboost's JSON holds."""
+    """Parse a model in xgboost's JSON."""
     learner = json.loads(text)["learner"]
     base = float(learner["learner_model_param"]["base_score"].strip("[]"))
     return SentModel(base, tuple(map(_tree, learner["gradient_booster"]["model"]["trees"])))
@@ -93,18 +93,18 @@ def _tree(raw: Mapping[str, Any]) -> Tree:
 
 @dataclass(frozen=True)
 class TreesView:
-    """What the server sees of a federation of trees.
+    """The server's view of a federation of trees.
 
     Attributes:
-        client: whose rows are asked for.
-        columns: of a row.
-        objective: what trees are fitted to.
+        client: the attacked client.
+        columns: number of columns of a row.
+        objective: training objective of the trees.
         eta: the learning rate.
         penalty: lambda, the weight of squared leaf values.
-        rounds: what each client sent, in xgboost's JSON, by its number; a round's trees build on all rounds before.
-        base: with which rows start from the second round on: that of the first message.
-        public: other rows of the same kind, shape (P, columns), and `public_labels` theirs, shape (P,).
-        public_labels: see `public`.
+        rounds: each client's message in xgboost's JSON, by client number; a round's trees build on all earlier rounds.
+        base: initial value of rows from the second round on: that of the first message.
+        public: other rows of the same distribution, shape (P, columns).
+        public_labels: labels of the `public` rows, shape (P,).
     """
 
     client: int
@@ -124,18 +124,18 @@ class TreesView:
 
     @property
     def models(self) -> list[SentModel]:
-        """Every message of the attacked client."""
+        """All messages of the attacked client."""
         return [read_model(sent[self.client]) for sent in self.rounds if self.client in sent]
 
 
 @dataclass(frozen=True)
 class RowBoxes:
-    """Guesses of where rows lie: in each column from `low` on and below `high`, each of shape (N, D).
+    """Guessed bounds of rows: in each column from `low` (inclusive) to `high` (exclusive), each of shape (N, D).
 
     Attributes:
-        labels: of the rows, shape (N,).
-        low: least values.
-        high: those behind the last.
+        labels: labels of the rows, shape (N,).
+        low: lower bounds, inclusive.
+        high: upper bounds, exclusive.
     """
 
     labels: Tensor
@@ -143,16 +143,16 @@ class RowBoxes:
     high: Tensor
 
     def packed(self) -> Tensor:
-        """Return label, least values and those behind the last of each row as one tensor, shape (N, 1 + 2 D)."""
+        """Return label, lower and upper bounds of each row as one tensor, shape (N, 1 + 2 D)."""
         return torch.cat([self.labels[:, None].double(), self.low.double(), self.high.double()], 1)
 
     @classmethod
     def unpacked(cls, answer: Tensor) -> RowBoxes:
-        """Return the boxes that a tensor of shape (N, 1 + 2 D) holds."""
+        """Return the boxes of a tensor of shape (N, 1 + 2 D)."""
         low, high = answer[:, 1:].float().chunk(2, 1)
         return cls(answer[:, 0].long(), low, high)
 
     def holding(self, rows: Tensor) -> Tensor:
-        """Return which boxes hold which rows (R, D), as xgboost compares, shape (N, R)."""
+        """Return which boxes contain which rows (R, D), compared in float32 like xgboost, shape (N, R)."""
         at = rows.float()[None]
         return ((self.low[:, None] <= at) & (at < self.high[:, None])).all(2)

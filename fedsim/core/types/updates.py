@@ -1,4 +1,4 @@
-"""What a client sends, and what only the scorer knows about it."""
+"""A client's update, and its ground truth for scoring."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class DropoutSite:
     """One call of a dropout function in a forward pass.
 
     Attributes:
-        call: position among all dropout calls of the forward pass, from 0.
-        name: the module it happened in, for people.
-        rate: probability p of dropping an entry; 0 when the observer was not told.
+        call: index among all dropout calls of the forward pass, from 0.
+        name: module of the call, for readers.
+        rate: probability p of dropping an entry; 0 if not granted.
         shape: shape of the mask, batch first.
-        odds: of a mask that keeps a random prefix of the last dimension, of one length and not rescaled, the
-            probabilities of its lengths 1, 2, ...; `rate` is then the expected share of dropped entries. Empty
-            for independent entries, and when the observer was not told.
-        per_example: whether such a mask has a length of its own for every example.
+        odds: for a mask that keeps a random prefix of the last dimension without rescaling, the probabilities of its
+            lengths 1, 2, ...; `rate` is then the expected share of dropped entries. Empty for independent entries, and
+            if not granted.
+        per_example: whether such a mask has a separate length for each example.
     """
 
     call: int
@@ -37,15 +37,15 @@ class DropoutSite:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends.
+    """A client's update.
 
     Attributes:
-        kind: ``"gradient"`` (mean loss gradient at the received weights) or ``"delta"`` (received
-            weights minus trained weights, so that both point the same way).
-        tensors: parameter name to tensor.
+        kind: ``"gradient"`` (mean loss gradient at the received weights) or ``"delta"`` (received weights minus trained
+            weights, so that both have the same sign).
+        tensors: tensors by parameter name.
         buffers: change of the model's floating-point buffers (received minus new), empty for most models.
-        examples: number of examples behind the update.
-        loss: the client's mean training loss, a side channel of the wire.
+        examples: number of examples of the update.
+        loss: the client's mean training loss, a side channel of the protocol.
     """
 
     kind: Literal["gradient", "delta"]
@@ -56,12 +56,13 @@ class Update:
 
 
 class Contribution(NamedTuple):
-    """One client's update as an aggregator gets it.
+    """One client's update as input of an aggregation rule.
 
     Attributes:
         client: number of the client.
-        vector: every tensor of the update, flattened and joined in one order for all clients, shape (P,), floating.
-        examples: number of examples behind the update.
+        vector: all tensors of the update, flattened and concatenated in one order for all clients, shape (P,),
+            floating.
+        examples: number of examples of the update.
     """
 
     client: int
@@ -71,17 +72,16 @@ class Contribution(NamedTuple):
 
 @dataclass(frozen=True)
 class Truth:
-    """The private side of an update: kept for scoring, never shown to an attack.
+    """Ground truth of an update: kept for scoring, never passed to an attack.
 
-    Of a mean, batches and masks are those of all participants one after the other, step by step.
+    For a mean, batches and masks are those of all participants in turn, step by step.
 
     Attributes:
-        batches: the batch of every local step, as the model saw it.
-        masks: the dropout masks of every local step, in call order.
+        batches: batch of each local step, as the model got it.
+        masks: dropout masks of each local step, in call order.
         raw: the update before the defenses that change uploads.
-        private: the batch of every local step as it was drawn, before augmentations and defenses; this is what an
-            attacker is after.
-        draws: what the components and the task of every local step drew beside masks: a partner, a box, noise.
+        private: batch of each local step before augmentations and defenses; the target of reconstruction.
+        draws: draws of components and task in each local step besides masks: a partner, a box, noise.
     """
 
     batches: tuple[Batch, ...]
@@ -93,15 +93,15 @@ class Truth:
 
 @dataclass(frozen=True)
 class WireEntry:
-    """What the server saw at once: one client's update exactly as it arrived, or the mean of a round's updates.
+    """One message that the server received: a client's update as sent, or the mean of a round's updates.
 
     Attributes:
-        client: whose update it is; of a mean, the first participant.
-        received: the weights it answers.
-        update: of a mean, its examples are the total weight that the server learned.
-        clients: all participants, ascending, when it is a mean; empty otherwise.
-        earlier: by client, (round, received weights) of the rounds before in which an update of it counted, for
-            clients that remember; empty otherwise.
+        client: sender of the update; for a mean, the first participant.
+        received: weights at which the update was computed.
+        update: the update; for a mean, its number of examples is the total weight that the server learned.
+        clients: all participants, ascending, for a mean; else empty.
+        earlier: by client, (round, received weights) of earlier rounds in which its update counted, for clients with
+            memory; else empty.
     """
 
     round: int

@@ -1,4 +1,4 @@
-"""What a model that reads images and text shows of its visual tokens, to leave them out, merge them or mend them."""
+"""Interface to the visual tokens of vision-language models, for dropping, merging or correcting them."""
 
 from fedsim.core.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
 from fedsim.core.visual.held import Held

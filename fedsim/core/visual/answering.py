@@ -1,4 +1,4 @@
-"""What writes answers about images, token by token, for whoever chooses the tokens or changes what is read."""
+"""Interface for generating answers about images token by token."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedsim.core.visual.stream import Stream
 
 @dataclass
 class ReadPrompt:
-    """A prompt that was read, behind which an answer is written.
+    """A processed prompt, which an answer continues.
 
     Attributes:
-        held: what each layer holds.
-        notes: what reducers noted.
-        scores: of the next token, (B, V).
+        held: key-value caches of the layers.
+        notes: tensors stored by reducers.
+        scores: next-token scores, (B, V).
     """
 
     held: Held
@@ -30,29 +30,29 @@ class ReadPrompt:
 
 
 class AnsweringModel(ReadsImages, Protocol):
-    """A model that reads images and a question, and writes the answer token by token."""
+    """A vision-language model that generates an answer token by token."""
 
     def encode(self, images: Tensor, question: Tensor) -> Stream:
-        """Return the projected visual tokens alone."""
+        """Return the projected visual tokens only."""
         ...
 
     def begin(self, encoded: Stream, question: Tensor, *, is_contiguous: bool = False) -> ReadPrompt:
-        """Read visual tokens, or some of them, and a question, and keep what was read."""
+        """Process visual tokens (all or a subset) and a question, and cache them."""
         ...
 
     def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
-        """Read one more token (B,) of each answer, and return the scores (B, V) of the next; `read` grows."""
+        """Process one more token (B,) of each answer, and return the next-token scores (B, V); `read` is updated."""
         ...
 
 
 def can_answer(model: object) -> TypeGuard[AnsweringModel]:
-    """Say whether it is such a model."""
+    """Return whether the model implements `AnsweringModel`."""
     return can_read_images(model) and all(hasattr(model, method) for method in ("encode", "begin", "follow"))
 
 
 @contextmanager
 def acting(model: ReadsImages, reducer: VisualReducer) -> Iterator[None]:
-    """Have a reducer act behind those of a model, in this context."""
+    """Add a reducer after those of a model within the context."""
     model.reducers.append(reducer)
     try:
         yield

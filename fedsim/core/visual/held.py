@@ -1,4 +1,4 @@
-"""What the layers of a language model hold of a prompt that was read, each as many tokens as it saw."""
+"""Key-value caches of a language model's layers for a prompt, with separate visual tokens per layer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedsim.core.visual.stream import Stream
 
 
 class Held:
-    """Keys and values of a prompt. A row holds the tokens that count alone, in their order.
+    """Keys and values of a prompt. A row contains only the tokens that count, in order.
 
     Attributes:
         store: keys and values by layer and row.
-        patches: of each layer, the numbers of the visual tokens that it holds, (B, n); -1 fills up.
-        following: of each layer, the position of the next token, (B,).
-        front: tokens before the visual ones.
+        patches: patch numbers of each layer's visual tokens, (B, n); -1 for padding.
+        following: position of the next token, by layer, (B,).
+        front: number of tokens before the visual ones.
     """
 
     def __init__(self, depth: int, rows: int) -> None:
@@ -27,7 +27,7 @@ class Held:
         self.front = 0
 
     def add(self, layer: int, stream: Stream) -> None:
-        """Count what a layer has read as held."""
+        """Mark the tokens that a layer processed as cached."""
         rows, tokens = stream.positions.shape
         if stream.there is None:
             self.store.advance(layer, [tokens] * rows)
@@ -38,10 +38,10 @@ class Held:
         self.front = stream.front
 
     def keep(self, layer: int, kept: Tensor) -> None:
-        """Let a layer forget visual tokens; positions stay.
+        """Remove visual tokens from a layer's cache; positions stay.
 
         Args:
-            layer: its number.
+            layer: index of the layer.
             kept: mask (B, n) over `patches` of this layer.
         """
         is_held = self.patches[layer] >= 0
@@ -54,12 +54,12 @@ class Held:
         self.patches[layer] = left if min(counts) == max(counts) else left.where(kept.gather(1, places), -1)
 
     def reindex(self, layer: int) -> None:
-        """Have the next token's position in a layer be the number of tokens that it holds."""
+        """Set the next token's position in a layer to the number of cached tokens."""
         held = torch.tensor(self.store.held[layer], device=self.following[layer].device)
         self.following[layer] = held
 
     def mask(self, layer: int, like: Tensor) -> Tensor | None:
-        """Return what is added to the scores of one new token, (B, 1, 1, S); None where rows hold as many."""
+        """Return the additive attention mask of one new token, (B, 1, 1, S); None if rows have equal lengths."""
         held = self.store.held[layer]
         if min(held) == max(held):
             return None
@@ -70,12 +70,12 @@ class Held:
         return mask[:, None, None].to(like.device)
 
     def stepped(self, layer: int) -> None:
-        """Count the key of a new token as held."""
+        """Mark the key of a new token as cached."""
         self.store.advance(layer, [1] * len(self.store.held[layer]))
         self.following[layer] = self.following[layer] + 1
 
     def _stays(self, layer: int, kept: Tensor, is_held: Tensor) -> Tensor:
-        """Return which keys of a layer stay, (B, S), by masks (B, n) of visual tokens: those to keep, those held."""
+        """Return the mask (B, S) of a layer's keys to keep, from masks (B, n) of kept and of valid visual tokens."""
         if bool(is_held.all()):
             everywhere = kept.new_ones(len(kept), max(self.store.held[layer]))
             everywhere[:, self.front : self.front + kept.shape[1]] = kept

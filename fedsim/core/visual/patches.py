@@ -1,4 +1,4 @@
-"""Errors of guessed images, patch by patch, so that those of kept and of dropped patches can be told apart."""
+"""Reconstruction errors by patch, to separate kept from dropped patches."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def patch_errors(guesses: Tensor, originals: Tensor, grid: tuple[int, int]) -> T
 
     Args:
         guesses: images (B, C, H, W).
-        originals: of the same shape.
-        grid: patches down and across.
+        originals: images of the same shape.
+        grid: numbers of patch rows and columns.
     """
     down, across = grid
     square = (guesses - originals).square().mean(1)
@@ -22,13 +22,13 @@ def patch_errors(guesses: Tensor, originals: Tensor, grid: tuple[int, int]) -> T
 
 
 def kept_patches(passed: Passed, patches: int) -> Tensor:
-    """Return which patches the last layer of a pass read, (B, N)."""
+    """Return the mask of patches that reached the last layer of a pass, (B, N)."""
     last = passed.patches[-1]
     is_kept = torch.zeros(len(last), patches + 1, dtype=torch.bool)
     return is_kept.scatter(1, last.where(last >= 0, patches), True)[:, :patches]
 
 
 def nearest_guesses(guesses: Tensor, originals: Tensor) -> Tensor:
-    """Return for each original the guess with the least error; numbers that are none are as wrong as can be."""
+    """Return for each original the guess with the smallest squared error; NaN counts as 1e6."""
     flat = guesses.flatten(1).double().nan_to_num(1e6, 1e6, -1e6)
     return guesses[torch.cdist(originals.flatten(1).double(), flat).argmin(1)]

@@ -1,4 +1,4 @@
-"""Where a reducer of visual tokens acts in a model that reads images, and what such a model says of itself."""
+"""Interface of visual token reducers, and of the vision-language models that they act on."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from fedsim.core.visual.stream import Stream
 
 
 class LayerView(Protocol):
-    """A layer of the vision encoder or of the language model, asked about its attention."""
+    """A layer of the vision encoder or of the language model, with access to its attention."""
 
     @property
     def number(self) -> int:
-        """Its number, from 0."""
+        """Index of the layer, from 0."""
         ...
 
     def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
-        """Return what its heads compare when it reads a stream, each (B, heads, L, features), with positions in it."""
+        """Return queries and keys of its heads for a stream, (B, heads, L, features), with position encoding."""
         ...
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        """Return its attention when it reads a stream, (B, heads, rows, L), of all tokens or those of a slice."""
+        """Return its attention for a stream, (B, heads, rows, L), of all query tokens or those of a slice."""
         ...
 
 
 @dataclass(frozen=True)
 class VisualShape:
-    """What a model that reads images says of itself.
+    """Dimensions of a vision-language model.
 
     Attributes:
-        grid: patches of an image, down and across.
-        encoder_layers: of the vision encoder.
-        feature_layer: number of the encoder layer whose output goes to the projector.
-        layers: of the language model.
-        encoder_width: size of a token in the encoder.
-        width: size of a token in the language model.
-        words: what each token of the text is; () where nobody says so.
-        vocabulary: tokens of the text that there are; None where nobody says so.
+        grid: numbers of patch rows and columns of an image.
+        encoder_layers: number of layers of the vision encoder.
+        feature_layer: index of the encoder layer whose output goes to the projector.
+        layers: number of layers of the language model.
+        encoder_width: width of a token in the encoder.
+        width: width of a token in the language model.
+        words: word of each text token; () if unknown.
+        vocabulary: number of text tokens; None if unknown.
     """
 
     grid: tuple[int, int]
@@ -58,72 +58,71 @@ class VisualShape:
 
     @property
     def patches(self) -> int:
-        """Visual tokens of an image."""
+        """Number of visual tokens of an image."""
         return self.grid[0] * self.grid[1]
 
     def cells_of_patches(self, cells: int) -> Tensor:
-        """Return in which of cells x cells equal parts of the image each patch lies, in the raster's order, (N,)."""
+        """Return the cell of each patch, in raster order, if an image is split into cells x cells parts, (N,)."""
         rows, columns = (torch.arange(length) * cells // length for length in self.grid)
         return (rows[:, None] * cells + columns).flatten()
 
 
 class VisualReducer(Reducing):
-    """Leaves visual tokens out, merges them or mends what is left. Each moment is one method; by default none acts.
+    """Drops, merges or corrects visual tokens. Subclasses override some methods; by default none acts.
 
-    Moments come in this order. In training and in reading a prompt: `look`, `before_encoder_layer` and
-    `after_encoder_layer` of each layer, `projected`, then `before_layer` and `after_layer` of each layer of the
-    language model. Behind a prompt `after_prompt`, and then `after_step` of each layer for each token that is written.
-    The model reports what is kept.
+    Order of calls in training and in processing a prompt: `look`, `before_encoder_layer` and `after_encoder_layer` of
+    each layer, `projected`, then `before_layer` and `after_layer` of each layer of the language model. After a prompt
+    `after_prompt`, then `after_step` of each layer for each generated token. The model reports the kept tokens.
 
     Attributes:
-        reads_all_of_encoder: whether it acts on encoder layers behind the one whose output is projected, which a model
-            leaves out otherwise.
-        asks_all_of_encoder: whether it acts before those layers alone; then the last one is asked, but does not run.
+        reads_all_of_encoder: whether it acts on encoder layers after the projected one, which models skip otherwise.
+        asks_all_of_encoder: whether it acts only before those layers; then the last layer's attention is computed, but
+            the layer does not run.
     """
 
     reads_all_of_encoder: ClassVar[bool] = False
     asks_all_of_encoder: ClassVar[bool] = False
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
-        """Return notes about images (B, C, H, W) and the tokens that ask (B, T)."""
+        """Return notes from images (B, C, H, W) and question tokens (B, T)."""
         return {}
 
     def before_encoder_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Return what an encoder layer reads. The token in front is the class token."""
+        """Return the input of an encoder layer. The first token is the class token."""
         return stream
 
     def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Return what the next encoder layer reads. The token in front is the class token."""
+        """Return the input of the next encoder layer. The first token is the class token."""
         return after
 
     def projected(self, stream: Stream) -> Stream:
-        """Return what the language model reads; the question stands in it."""
+        """Return the input of the language model, which includes the question."""
         return stream
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Return what a layer of the language model reads."""
+        """Return the input of a layer of the language model."""
         return stream
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
-        """Return what comes out of a layer of the language model, given what it read."""
+        """Return the output of a layer of the language model, given its input `before`."""
         return after
 
     def after_prompt(self, held: Held) -> None:
-        """Change what the layers hold, before the first token is written."""
+        """Change the layers' key-value caches before the first token is generated."""
 
     def after_step(self, hidden: Tensor, layer: int, notes: Mapping[str, Tensor]) -> Tensor:
-        """Return the states (B, 1, width) of a token that is being written, behind a layer."""
+        """Return the states (B, 1, width) of a generated token after a layer."""
         return hidden
 
 
 class ReadsImages(Protocol):
-    """A model that reads images and text, and lets reducers act.
+    """A vision-language model on which reducers can act.
 
     Attributes:
-        reducers: of kind `VisualReducer`.
-        visual: what it says of itself.
-        listeners: are called with what each layer of the language model read.
-        dialogue: the questions, and answers but their last token, that it takes where it is shown images alone.
+        reducers: its modules of class `VisualReducer`.
+        visual: its dimensions.
+        listeners: called with the input streams of all layers of the language model.
+        dialogue: questions, and answers without their last token, used when the model is called with images alone.
     """
 
     reducers: nn.ModuleList
@@ -133,19 +132,22 @@ class ReadsImages(Protocol):
 
 
 def can_read_images(model: object) -> TypeGuard[ReadsImages]:
-    """Say whether it is such a model. From Python 3.12 on `isinstance` overlooks what is a module in a module."""
+    """Return whether the model implements `ReadsImages`.
+
+    Since Python 3.12 `isinstance` misses registered submodules.
+    """
     return all(hasattr(model, attribute) for attribute in ("reducers", "visual", "listeners", "dialogue"))
 
 
 def reads_images(model: nn.Module, name: str) -> ReadsImages:
-    """Return a model as one that reads images.
+    """Return the model as a `ReadsImages`.
 
     Args:
-        model: the clients'.
-        name: of the component that asks, for the message.
+        model: the clients' model.
+        name: name of the requesting component, for the message.
 
     Raises:
-        NotApplicable: it has no visual tokens.
+        NotApplicable: the model has no visual tokens.
     """
     if can_read_images(model):
         return model

@@ -1,4 +1,4 @@
-"""Hidden states on their way through layers, with what is known of each token."""
+"""Hidden states between layers, with data of each token."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fedsim.core.past.places import places_of
 
 @dataclass(frozen=True)
 class Stream:
-    """A sequence of tokens: those in front, the visual ones, then text, which may be none.
+    """A sequence of tokens: front tokens, visual tokens, then text, which may be empty.
 
     Attributes:
         hidden: states (B, L, width).
-        positions: of each token (B, L).
-        patches: number of each visual token in the image's raster, (B, n); -1 fills up rows that keep fewer.
-        front: tokens before the visual ones.
-        prompt: tokens of the text that ask; an answer's tokens follow them.
-        tokens: of the text, (B, L - front - n).
-        there: which tokens count, (B, L); None where all do.
-        shares: factor on the attention that each token gets, (B, L), before rows are made to add up to 1; None for 1.
-        notes: what a reducer keeps for later layers and steps, by a name of its own, the first dimension the example.
+        positions: position index of each token (B, L).
+        patches: raster index of each visual token's patch, (B, n); -1 for padding of rows with fewer tokens.
+        front: number of tokens before the visual ones.
+        prompt: number of question tokens; answer tokens follow them.
+        tokens: text token ids, (B, L - front - n).
+        there: mask of tokens that count (are not padding), (B, L); None for all.
+        shares: factor of the attention to each token, (B, L), before normalisation; None for 1.
+        notes: tensors that a reducer stores for later layers and steps, by name, with examples in the first dimension.
     """
 
     hidden: Tensor
@@ -39,43 +39,43 @@ class Stream:
 
     @property
     def visual(self) -> slice:
-        """Places of the visual tokens."""
+        """Slice of the visual tokens."""
         return slice(self.front, self.front + self.patches.shape[1])
 
     @property
     def asking(self) -> slice:
-        """Places of the text that asks."""
+        """Slice of the question tokens."""
         return slice(self.visual.stop, self.visual.stop + self.prompt)
 
     @property
     def last(self) -> int:
-        """Place of the last token of the prompt, which predicts the first one of the answer."""
+        """Index of the prompt's last token, which predicts the first token of the answer."""
         return self.asking.stop - 1
 
     @property
     def predicting(self) -> slice:
-        """Places that predict an answer's tokens."""
+        """Slice of the tokens that predict an answer's tokens."""
         return slice(self.last, self.hidden.shape[1])
 
     @property
     def counts(self) -> Tensor | list[int]:
-        """How many visual tokens count in each example."""
+        """Number of visual tokens that count in each example."""
         rows, tokens = self.patches.shape
         return [tokens] * rows if self.there is None else self.there[:, self.visual].sum(1)
 
     def with_(self, hidden: Tensor) -> Stream:
-        """Return it with other states."""
+        """Return the stream with other states."""
         return replace(self, hidden=hidden)
 
     def noted(self, **notes: Tensor) -> Stream:
-        """Return it with more notes."""
+        """Return the stream with additional notes."""
         return replace(self, notes={**self.notes, **notes})
 
     def keep(self, chosen: Tensor) -> Stream:
-        """Return it with chosen visual tokens alone, as many of each example; all others stay, and so do positions.
+        """Return the stream with a subset of the visual tokens, equally many per example; positions stay.
 
         Args:
-            chosen: their places among the visual tokens now, (B, k), in the order that they shall have.
+            chosen: indices among the current visual tokens, (B, k), in the resulting order.
         """
         rows, before, tokens = len(self.hidden), self.front, self.patches.shape[1]
         every = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
@@ -90,9 +90,9 @@ class Stream:
         )
 
     def keep_where(self, kept: Tensor) -> Stream:
-        """Return it with the visual tokens of a mask (B, n) alone; examples may keep different numbers of them.
+        """Return the stream with the visual tokens of a mask (B, n); examples may keep different numbers of tokens.
 
-        Tokens that do not count are not kept. Rows with fewer tokens are filled up with some that do not count.
+        Padding is never kept. Rows with fewer tokens are padded with tokens that do not count.
         """
         if self.there is not None:
             kept = kept & self.there[:, self.visual]
@@ -109,14 +109,14 @@ class Stream:
         return replace(shorter, there=there, patches=shorter.patches.where(is_there, -1))
 
     def reindexed(self) -> Stream:
-        """Return it with positions 0, 1, 2 and so on of the tokens that count."""
+        """Return the stream with positions 0, 1, 2, ... of the tokens that count."""
         rows, tokens = self.positions.shape
         if self.there is None:
             return replace(self, positions=torch.arange(tokens, device=self.positions.device).expand(rows, -1))
         return replace(self, positions=(self.there.long().cumsum(1) - 1).clamp_min(0))
 
     def mask(self, *, causal: bool) -> Tensor | None:
-        """Return what is added to scores of attention, (B or 1, 1, L, L); None where nothing is hidden."""
+        """Return the additive attention mask, (B or 1, 1, L, L); None if nothing is masked."""
         tokens, like = self.hidden.shape[1], self.hidden
         added = None
         if causal:
@@ -129,14 +129,14 @@ class Stream:
 
 
 def _rows_at(hidden: Tensor, places: Tensor) -> Tensor:
-    """Return states (B, k, width) at places (B, k). Whole rows are copied, which is faster than to gather numbers."""
+    """Return states (B, k, width) at indices (B, k). Copies whole rows, which is faster than `gather`."""
     rows, tokens, _ = hidden.shape
     firsts = tokens * torch.arange(rows, device=places.device)[:, None]
     return hidden.flatten(0, 1).index_select(0, (firsts + places).flatten()).unflatten(0, places.shape)
 
 
 def _all_but_fillers(stream: Stream) -> Tensor:
-    """Return which tokens count where every visual one does."""
+    """Return the mask of tokens that count if all visual tokens do."""
     assert stream.there is not None
     there = stream.there.clone()
     there[:, stream.visual] = True

@@ -1,4 +1,4 @@
-"""Which visual tokens a model kept in each forward pass, for whoever scores or draws them."""
+"""Recording of the visual tokens that a model keeps in each forward pass."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from fedsim.core.visual.stream import Stream
 
 @dataclass(frozen=True)
 class Passed:
-    """One forward pass.
+    """Record of one forward pass.
 
     Attributes:
-        patches: of each layer of the language model, the numbers of the visual tokens that it read, (B, n); -1 fills
-            up.
-        tokens: of each layer, all tokens that count of each example, (B,).
+        patches: patch indices of the visual tokens in each layer of the language model, (B, n); -1 for padding.
+        tokens: number of tokens that count in each example, by layer.
     """
 
     patches: tuple[Tensor, ...]
@@ -27,13 +26,13 @@ class Passed:
 
     @property
     def visual(self) -> list[list[int]]:
-        """Visual tokens of each example in each layer."""
+        """Number of visual tokens of each example, by layer."""
         return [(patch >= 0).sum(1).tolist() for patch in self.patches]
 
 
 @contextmanager
 def visual_passes(model: nn.Module) -> Iterator[list[Passed]]:
-    """Collect what every forward pass in the context keeps.
+    """Record the kept tokens of each forward pass within the context.
 
     Raises:
         NotApplicable: the model has no visual tokens.
