@@ -89,7 +89,8 @@ class MessagesTable(Config):
     )
     constant_time: bool = Field(
         default=False,
-        description="whether every reply is sent a minute and apps.seconds after its message: time tells nothing",
+        description="whether replies of app runs are sent a minute and apps.seconds after the guard took the message, "
+        "so that their time does not depend on the data; refusals before a run are sent at once",
     )
     metrics: dict[str, float] = Field(
         default_factory=dict,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
+from fedsim.federation.guardian import remove_tree
 from fedsim.guard import frames, walls
 from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
@@ -23,7 +25,9 @@ from fedsim.guard.policy import AppsTable
 _MOST_STATE = 1 << 28  # bytes that an app may keep between messages
 _MOST_LOG = 1 << 20  # bytes of a message that are logged
 _MOST_SERIES = 8  # whose states are kept, the latest: a server may begin as many as it likes
+_PREFIX = "app-"  # of the folder of a message
 _FAREWELL = 10.0  # seconds in which a keeper ends what it keeps
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,28 @@ class AppProcesses:
     def train(self, order: Order, received: Tensors) -> Tensors:
         """Return the arrays with which the app answers, with names, shapes and types of the received ones.
 
+        The app's folder stays until `clean`: removing it takes as long as the app's files make it take.
+
         Raises:
             FedsimError: the app failed, took too long, or wrote something else.
         """
         size = sum(tensor.nbytes for tensor in received.values())
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder, tempfile.TemporaryFile() as answers:
-            self._run(Path(folder), order, answers, size + _MOST_STATE + 2 * frames.HEAD)
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._folder))
+        with tempfile.TemporaryFile() as answers:
+            self._run(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
         self._keep(order.series, state)
         return _tensors(numbers, received)
+
+    def clean(self) -> None:
+        """Remove the folders of all apps that have run. To be called when their replies were sent."""
+        for folder in self._folder.glob(f"{_PREFIX}*"):
+            try:
+                remove_tree(folder)
+            except OSError as error:
+                _LOG.warning("cannot remove %s, which an app has used: %s", folder, error)
 
     def _keep(self, series: int, state: bytes) -> None:
         self._states.pop(series, None)

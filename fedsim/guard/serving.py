@@ -91,17 +91,28 @@ class Guard:
         self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps, folder)
 
     def handle(self, task: NodeTask) -> None:
-        """Answer a message, and settle what it cost once it was sent."""
+        """Answer a message, settle its cost once the reply was sent, and remove what the app left then."""
         end = time.monotonic() + self._policy.apps.seconds + _COVERING_SECONDS
-        covered = self._covered(task)
-        if covered.reservation is not None and self._policy.messages.constant_time:
-            time.sleep(max(0.0, end - time.monotonic()))
-        task.send(covered.reply)
-        if covered.reservation is not None:
-            self._ledger.settle(covered.reservation)
+        try:
+            covered = self._covered(task)
+            if covered.reservation is not None and self._policy.messages.constant_time:
+                self._wait(end)
+            task.send(covered.reply)
+            if covered.reservation is not None:
+                self._ledger.settle(covered.reservation)
+        finally:
+            self._apps.clean()
         about = task.order.message.metadata
         result = f"sent nothing: {covered.why}" if covered.why else "sent a private update"
         self._tell(f"Run {about.run_id}, {about.message_type}: {result}")
+
+    def _wait(self, end: float) -> None:
+        late = time.monotonic() - end
+        if late > 0:
+            self._tell(
+                f"constant_time was not kept: the reply is {late:.0f} s late. Use a faster machine or less load."
+            )
+        time.sleep(max(0.0, -late))
 
     def _covered(self, task: NodeTask) -> Covered:
         order = task.order

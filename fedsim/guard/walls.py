@@ -5,17 +5,23 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.core import keeper, landlock
 from fedsim.core.errors import FedsimError
+from fedsim.guard import sandbox
 from fedsim.guard.policy import AppsTable
 from fedsim.threat.attacking import confining
 
 _CHILD = "fedsim.guard.child"
 _OLDEST = 4  # version of Landlock that closes files and TCP
-_ALONE = ("--user", "--map-current-user", "--net", "--ipc", "--pid", "--fork", "--mount-proc", "--kill-child")
+_NOTHING = "__future__"  # a module of Python that does nothing
+_ALONE = (
+    *("--user", "--map-current-user", "--keep-caps", "--net", "--ipc", "--pid", "--fork"),
+    *("--mount-proc", "--kill-child"),
+)
 _CHOICE = (
     'Run the node on a machine that has them, or write isolation = "none" into [apps]: an app can then do all that '
     "this user may do, as docs/guard.md says"
@@ -39,11 +45,14 @@ def check_walls(apps: AppsTable) -> None:
         raise FedsimError(
             f"apps cannot be shut off from files: this Linux has no Landlock of version {_OLDEST}. {_CHOICE}."
         )
-    tried = subprocess.run([*_namespaces(), "true"], capture_output=True, check=False, text=True)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*_namespaces(), *sandbox.command_of(_NOTHING, folder, confining.places())]
+        tried = subprocess.run(command, capture_output=True, check=False, text=True)
     if tried.returncode:
+        why = tried.stderr.strip().rpartition("\n")[2] or "unshare failed"
         raise FedsimError(
-            f"apps cannot be shut off from the network: {tried.stderr.strip() or 'unshare failed'}. This needs user "
-            f"namespaces. {_CHOICE}."
+            f"apps cannot be shut off from the network and from files: {why}. This needs user namespaces, and an "
+            f"unshare that has --keep-caps. {_CHOICE}."
         )
 
 
@@ -53,12 +62,9 @@ def command_of(apps: AppsTable, folder: Path) -> list[str]:
         return keeper.command_of([sys.executable, "-P", "-m", _CHILD])
     places = confining.places()
     allowed = landlock.Places(
-        [*places.readable, *map(str, apps.readable)],
-        places.listed,
-        places.devices,
-        [str(folder), *map(str, apps.writable)],
+        [*places.readable, *map(str, apps.readable)], places.listed, places.devices, [*map(str, apps.writable)]
     )
-    return keeper.command_of([*_namespaces(), *landlock.command_of(_CHILD, allowed)])
+    return keeper.command_of([*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)])
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -32,9 +32,11 @@ SECRET = "SECRET"
 CLIENT = '''
 """An app that does not mean well, and has no mods. What a message's config says, it does."""
 
+import ctypes
 import json
 import os
 import socket
+import struct
 import subprocess
 import time
 
@@ -57,6 +59,32 @@ def tried(deed):
     return "done"
 
 
+def chmod_by_handle(path):
+    handle = os.open(path, os.O_PATH)
+    os.chmod(f"/proc/self/fd/{handle}", 0o600)
+
+
+def system_call(number, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def writable_again(path):  # in another process, since it stays in the namespaces that it enters
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        return
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.unshare(0x10020000)  # a user and a mount namespace of its own
+        system_call(442, -100, b"/", 0x8000, struct.pack("<4Q", 0, 1, 0, 0), ctypes.c_size_t(32))
+        os.chmod(path, 0o600)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
 def deeds(places):  # they harm nothing where nothing stops them
     parent = os.getppid()
     return {
@@ -64,6 +92,16 @@ def deeds(places):  # they harm nothing where nothing stops them
         "datagrams": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", 9))),
         "ledger": tried(lambda: open(places["ledger"], "ab")),
         "key": tried(lambda: open(places["key"], "rb")),
+        "mode of the ledger": tried(lambda: os.chmod(places["ledger"], 0o600)),
+        "mode of the key": tried(lambda: os.chmod(places["key"], 0o600)),
+        "mode of the policy": tried(lambda: os.chmod(places["policy"], 0o600)),
+        "mode by a handle": tried(lambda: chmod_by_handle(places["ledger"])),
+        "mode of the folder": tried(lambda: os.chmod(os.path.dirname(places["ledger"]), 0o700)),
+        "mode of its data": tried(lambda: os.chmod(places["data"], 0o600)),
+        "owner of the ledger": tried(lambda: os.chown(places["ledger"], os.getuid(), -1)),
+        "times of the key": tried(lambda: os.utime(places["key"])),
+        "attribute of the policy": tried(lambda: os.setxattr(places["policy"], "user.mark", b"1")),
+        "mode after undoing the mounts": tried(lambda: writable_again(places["ledger"])),
         "guard": tried(lambda: open(f"/proc/{places['guard']}/environ", "rb")),
         "end the guard": tried(lambda: os.kill(places["guard"], 0)),
         "arguments": tried(lambda: 1 / ("token" not in open("/proc/self/cmdline").read())),
@@ -74,6 +112,7 @@ def deeds(places):  # they harm nothing where nothing stops them
         "empty its log": tried(lambda: os.ftruncate(2, 0)),
         "rewrite its log": tried(lambda: os.pwrite(2, b"x", 0)),
         "its folder": tried(lambda: open("notes", "w").write("x")),
+        "mode in its folder": tried(lambda: os.chmod("notes", 0o600)),
     }
 
 
@@ -100,6 +139,28 @@ def train(message, context):
         raise RuntimeError("SECRET")
     if mode == "print":
         os.write(1, b"x" * (3 << 20))
+    if mode == "folders":  # 4,000 within each other
+        for _ in range(4000):
+            os.mkdir("below")
+            os.chdir("below")
+    if mode == "files":
+        made = 0
+        try:
+            for made in range(30_000):
+                open(f"{made}.txt", "w").close()
+        except OSError:
+            print("made", made, flush=True)
+    if mode == "bytes":
+        with open("large", "wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 24))
+            except OSError:
+                print("wrote", os.fstat(file.fileno()).st_size, flush=True)
+    if mode == "cache":
+        kept = os.path.join(config["cache"], "kept")
+        open(kept, "w").write("kept")
+        os.chmod(kept, 0o640)
     if mode == "sleep":
         open("at work", "w").close()
         time.sleep(60)

@@ -24,6 +24,7 @@ from tests.guard import site
 
 Write = Callable[[Any], None]
 FAB = site.archive()
+BYTES = pytest.param("bytes", "wrote", 1 << 29, 1 << 30, marks=pytest.mark.slow)
 
 
 def has_walls() -> bool:
@@ -58,21 +59,62 @@ def report(folder: Path, app: AppProcesses) -> dict[str, Any]:
     return json.loads((folder / "app.log").read_text().splitlines()[-1])
 
 
-FILES = {"ledger": "ledger.jsonl", "key": "ledger.key", "data": "data.txt"}
+FILES = {"ledger": "ledger.jsonl", "key": "ledger.key", "data": "data.txt", "policy": "guard.toml"}
 
 
 @needs_walls
 def test_an_app_in_the_sandbox_reaches_its_data_and_its_folder_alone(tmp_path: Path) -> None:
     app = processes(tmp_path)
     first, second = report(tmp_path, app), report(tmp_path, app)
-    assert {deed for deed, how in first.items() if how == "done"} == {"its data", "its folder", "arguments"}
+    possible = {"its data", "its folder", "mode in its folder", "arguments"}
+    assert {deed for deed, how in first.items() if how == "done"} == possible
     assert (first["calls"], second["calls"]) == (1, 2)  # its state outlives a message
 
 
 def test_without_isolation_an_app_does_what_the_user_may_do(tmp_path: Path) -> None:
     deeds = report(tmp_path, processes(tmp_path, isolation="none"))
     assert {deeds[name] for name in ("empty its log", "rewrite its log")} == {"OSError"}
-    assert {deeds[name] for name in ("ledger", "key", "guard", "end the guard")} == {"done"}
+    possible = (
+        "ledger",
+        "key",
+        "guard",
+        "end the guard",
+        "mode of the ledger",
+        "mode of the policy",
+        "mode by a handle",
+    )
+    assert {deeds[name] for name in possible} == {"done"}
+    assert {deeds[name] for name in ("owner of the ledger", "times of the key")} == {"done"}
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_4000_folders_of_an_app_are_removed_when_they_are_cleaned(tmp_path: Path, isolation: str) -> None:
+    app = processes(tmp_path, isolation=isolation)
+    app.train(order("folders"), site.START)
+    (folder,) = tmp_path.glob("app-*")
+    assert any(folder.iterdir()) is (isolation == "none")  # in the sandbox it is in memory, and gone with the app
+    app.clean()
+    assert list(tmp_path.glob("app-*")) == []
+
+
+@needs_walls
+@pytest.mark.parametrize(("mode", "word", "least", "most"), [("files", "made", 9_000, 10_000), BYTES])
+def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
+    tmp_path: Path, mode: str, word: str, least: int, most: int
+) -> None:
+    app = processes(tmp_path)
+    app.train(order(mode), site.START)
+    (line,) = [line for line in (tmp_path / "app.log").read_text().splitlines() if line.startswith(word)]
+    assert least <= int(line.split()[1]) <= most
+
+
+@needs_walls
+def test_what_an_app_in_the_sandbox_writes_to_a_writable_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    app = processes(tmp_path, writable=["cache"])
+    app.train(order("cache", cache=str(tmp_path / "cache")), site.START)
+    assert (tmp_path / "cache" / "kept").read_text() == "kept"
+    assert (tmp_path / "cache" / "kept").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)

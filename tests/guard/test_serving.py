@@ -92,6 +92,45 @@ def test_time_tells_nothing_where_the_policy_asks_for_that(
     assert waits == expected
 
 
+@pytest.mark.parametrize("error", [None, httpx.ConnectError("gone")])
+def test_what_an_app_left_is_removed_after_the_reply_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(AppProcesses, "clean", lambda _self: order.append("clean"))
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=lambda _s: order.append("wait"), monotonic=lambda: 0.0))
+    watched, task = Watched(tmp_path, messages={"constant_time": True}), FakeTask(error)
+    send = task.send
+
+    def sending(reply: Message) -> None:
+        order.append("send")
+        send(reply)
+
+    monkeypatch.setattr(task, "send", sending)
+    with contextlib.suppress(httpx.ConnectError):
+        watched.handle(task)
+    assert order == ["wait", "send", "clean"]
+
+
+def test_a_reply_that_could_not_keep_its_time_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, clock = list[float](), iter([0.0, 187.4])
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: next(clock)))
+    watched = Watched(tmp_path, messages={"constant_time": True})
+    watched.handle(FakeTask())
+    assert waits == [0.0]
+    assert "constant_time was not kept: the reply is 7 s late" in watched.lines[0]
+
+
+def test_a_message_that_is_declined_before_an_app_runs_is_answered_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
+    watched = Watched(tmp_path, messages={"constant_time": True, "types": ["train.other"]})
+    watched.handle(FakeTask())
+    assert waits == []
+
+
 def served(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *steps: FakeTask | Exception | None, is_left: bool = False
 ) -> Watched:

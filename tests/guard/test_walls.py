@@ -9,7 +9,7 @@ import pytest
 
 from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
-from fedsim.guard import walls
+from fedsim.guard import sandbox, walls
 from fedsim.guard.policy import AppsTable
 
 SANDBOX, NONE = AppsTable(sha256="any"), AppsTable(sha256="any", isolation="none")
@@ -42,13 +42,19 @@ def test_a_place_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
 def test_an_app_may_write_its_folder_and_what_the_policy_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda _name: "/usr/bin/unshare")
     given: list[landlock.Places] = []
-    monkeypatch.setattr(landlock, "command_of", lambda _module, places: given.append(places) or ["child"])
+    folders: list[str] = []
+    monkeypatch.setattr(
+        sandbox,
+        "command_of",
+        lambda _module, folder, places: folders.append(folder) or given.append(places) or ["child"],
+    )
     apps = AppsTable(sha256="any", readable=(tmp_path / "data",), writable=(tmp_path / "cache",))
     command = walls.command_of(apps, tmp_path / "folder")
     assert command[-1] == "child"
     assert "--net" in command
     (places,) = given
-    assert places.writable == [str(tmp_path / "folder"), str(tmp_path / "cache")]
+    assert folders == [str(tmp_path / "folder")]
+    assert places.writable == [str(tmp_path / "cache")]
     assert str(tmp_path / "data") in places.readable
     assert "--net" not in walls.command_of(NONE, tmp_path)
 
