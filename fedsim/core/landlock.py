@@ -6,12 +6,14 @@ a thread that was there before would stay free.
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
 import runpy
 import struct
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -87,7 +89,8 @@ def restrict(places: Places) -> None:
 
 def command_of(module: str, places: Places) -> list[str]:
     """Return the command of a process that runs a module and is restricted before."""
-    return [sys.executable, "-P", "-m", "fedsim.core.landlock", module, json.dumps(asdict(places))]
+    described = base64.b64encode(zlib.compress(json.dumps(asdict(places)).encode())).decode()  # an argument has 128 KiB
+    return [sys.executable, "-P", "-m", "fedsim.core.landlock", module, described]
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
@@ -116,6 +119,6 @@ def _libc() -> ctypes.CDLL:
 
 if __name__ == "__main__":
     _, name, described = sys.argv
-    restrict(Places(**json.loads(described)))
+    restrict(Places(**json.loads(zlib.decompress(base64.b64decode(described)))))
     sys.argv = sys.argv[:1]
     runpy.run_module(name, run_name="__main__", alter_sys=True)

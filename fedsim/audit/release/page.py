@@ -127,7 +127,8 @@ def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
 def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
     """Return what two texts ask for beside what this check has."""
     n = len(record.attacks)
-    states = ", ".join(f"{sum(one.state == state for one in record.attacks)} {state}" for state in _LEVELS)
+    counts = {state: sum(one.state == state for one in record.attacks) for state in _LEVELS}
+    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != "invalid")
     members, sites, memory = (len(record.of(question)) for question in ("membership", "sources", "exposure"))
     return (
         Requirement(

@@ -6,11 +6,13 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from fedsim.core import checkpoints, process
 from fedsim.core.landlock import Places
 from fedsim.core.registry import index
+from fedsim.threat.attacking.code_files import standard_library, system_libraries, without_data
 
 _VARIABLES = frozenset(
     ("PATH", "HOME", "LANG", "TZ", "FEDSIM_CACHE", "LD_LIBRARY_PATH", "PYTHONHASHSEED", *process.ENVIRONMENT)
@@ -28,7 +30,8 @@ _OF_ARITHMETIC = (
     "CUBLAS_",
     "PYTORCH_",
 )
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/cuda", "/etc/ld.so.cache")
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
+_MORE_LIBRARIES = ("/usr/local/cuda", "/etc/ld.so.cache")
 _FACTS = (  # about the processor and this process
     *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/driver/nvidia", "/sys/devices/system"),
     *("/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom", "/dev/random"),
@@ -44,24 +47,49 @@ def environment() -> dict[str, str]:
 def places() -> Places:
     """Return what an attack's process may read: Python, installed packages, and what this process has imported.
 
-    It reads fedsim's own methods too: which of them it needs is known when it runs.
+    It reads fedsim's own methods too: which of them it needs is known when it runs. Data sets that packages bring are
+    left out, since the truth could be looked up in them. Names of files can be listed all the same.
     """
-    installed = {str(Path(path).resolve()) for path in _installed()}
+    installed = _installed()
     imported = [[place for place in one if not any(map(place.is_relative_to, installed))] for one in _imported()]
-    readable = {*installed, *_LIBRARIES, *_FACTS, str(checkpoints.cache()), *(str(p) for one in imported for p in one)}
-    listed = {
-        str(one[0].parent) for one in imported if one
-    }  # further folders of a package are not found by their names
+    folders = {*installed, *(place for one in imported for place in one), checkpoints.cache().resolve()}
+    readable = {
+        *_MORE_LIBRARIES,
+        *_FACTS,
+        *_python(),
+        *(path for folder in folders for path in _code(folder, folder in installed)),
+    }
+    parents = (str(one[0].parent) for one in imported if one)  # further folders of a package are not found by name
     devices = ["/dev/null", *map(str, sorted(Path("/dev").glob("nvidia*")))]
-    return Places(sorted(readable), sorted(listed), devices)
+    return Places(sorted(readable), sorted({*parents, *map(str, installed)}), devices)
 
 
-def _installed() -> Iterator[str]:
-    """Yield the folders of Python's own modules and libraries, and of installed packages."""
+def _code(place: Path, is_installed: bool) -> tuple[str, ...]:
+    if not place.is_dir():
+        return (str(place),)
+    return _installed_code(place) if is_installed else without_data(place)
+
+
+_installed_code = lru_cache(without_data)  # tens of thousands of files, the same for every attack of a run
+
+
+def _installed() -> set[Path]:
+    """Return the folders of installed packages."""
     paths = sysconfig.get_paths()
-    yield from (paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    yield from (os.path.join(sys.base_prefix, name) for name in ("lib", "lib64"))
-    yield from (entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
+    named = {entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
+    return {Path(path).resolve() for path in (paths["purelib"], paths["platlib"], *named)}
+
+
+def _python() -> Iterator[str]:
+    """Yield the places of Python's own modules and of shared libraries."""
+    for folder in {
+        Path(path).resolve()
+        for path in (*_LIBRARIES, *(os.path.join(sys.base_prefix, name) for name in ("lib", "lib64")))
+    }:
+        yield from system_libraries(folder)
+    for name in ("stdlib", "platstdlib"):
+        yield from standard_library(Path(sysconfig.get_path(name)).resolve())
+    yield from (entry for entry in sys.path if entry.endswith(".zip"))
 
 
 def _imported() -> Iterator[list[Path]]:

@@ -1,0 +1,77 @@
+"""Folders of code without the data sets that packages bring: an isolated attack must not look its answers up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_DATA = frozenset(
+    (
+        *(".csv", ".tsv", ".gz", ".bz2", ".xz", ".zip", ".tar", ".7z"),
+        *(".npz", ".npy", ".pkl", ".pickle", ".joblib", ".parquet", ".feather", ".arrow", ".h5", ".hdf5", ".mat"),
+        *(".arff", ".sqlite", ".db", ".dta", ".sav", ".xls", ".xlsx", ".data", ".dat", ".cor", ".jsonl"),
+        *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
+        *(".wav", ".mp3", ".flac", ".ogg"),
+    )
+)
+_CODE = (".py", ".pyc", ".so", ".pyd")
+_METADATA = (".dist-info", ".egg-info")
+
+
+def without_data(folder: Path) -> tuple[str, ...]:
+    """Return the fewest paths that hold the files below a folder, but no data sets.
+
+    A file is data by its suffix. A folder with data and without code is left out as a whole, since data sets also have
+    files of other suffixes.
+    """
+    return _walk(str(folder)).places
+
+
+def standard_library(folder: Path) -> Iterator[str]:
+    """Yield the parts of a folder of Python's own modules, without packages that were installed into it and tests."""
+    yield from (
+        entry.path for entry in _entries(str(folder)) if entry.name not in ("site-packages", "dist-packages", "test")
+    )
+
+
+def system_libraries(folder: Path) -> Iterator[str]:
+    """Yield the parts of a folder of shared libraries, without those of Python."""
+    yield from (entry.path for entry in _entries(str(folder)) if not entry.name.startswith("python"))
+
+
+class _Walked(NamedTuple):
+    """What lies below a folder: whether there is data, whether there is code, and the paths without the data."""
+
+    has_data: bool
+    has_code: bool
+    places: tuple[str, ...]
+
+
+def _walk(folder: str) -> _Walked:
+    has_data = has_code = False
+    kept: list[str] = []
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(_METADATA):
+            below = _walk(entry.path)
+            has_data |= below.has_data
+            has_code |= below.has_code
+            kept += below.places
+        elif os.path.splitext(entry.name)[1].lower() in _DATA:
+            has_data = True
+        else:
+            has_code |= entry.name.endswith(_CODE)
+            kept.append(entry.path)
+    if not has_data:
+        return _Walked(has_data, has_code, (folder,))
+    return _Walked(has_data, has_code, tuple(kept) if has_code else ())
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []

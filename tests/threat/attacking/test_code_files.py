@@ -1,0 +1,57 @@
+"""Files of code are kept and data sets left out, in as few paths as possible."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsim.threat.attacking.code_files import standard_library, system_libraries, without_data
+
+
+def made(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    return folder
+
+
+def kept(folder: Path) -> set[str]:
+    return {str(Path(path).relative_to(folder)) for path in without_data(folder)}
+
+
+def test_a_folder_without_data_is_one_path(tmp_path: Path) -> None:
+    assert kept(made(tmp_path, "a/b/c.py", "a/LICENSE.txt", "weights.pt")) == {"."}
+    assert kept(tmp_path / "absent") == {"."}
+
+
+def test_data_is_left_out_by_its_suffix_and_clean_folders_stay_whole(tmp_path: Path) -> None:
+    made(tmp_path, "one/x.py", "one/deep/y.py", "two/z.py", "two/digits.csv.gz", "two/clean/w.py", "two/A.CSV")
+    assert kept(tmp_path) == {"one", "two/z.py", "two/clean"}
+
+
+def test_a_folder_of_data_without_code_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    made(tmp_path, "x.py", "test_data/lee.cor", "test_data/names", "test_data/deep/more", "pictures/a.jpg")
+    assert kept(tmp_path) == {"x.py"}
+
+
+def test_a_folder_of_data_with_code_below_it_keeps_the_code(tmp_path: Path) -> None:
+    made(tmp_path, "data/rows.npz", "data/read/load.py", "data/read/__init__.py")
+    assert kept(tmp_path) == {"data/read"}
+
+
+def test_what_packages_say_of_themselves_stays(tmp_path: Path) -> None:
+    made(tmp_path, "x.csv", "y.py", "p-1.dist-info/RECORD.gz", "q.egg-info/names.txt")
+    assert kept(tmp_path) == {"y.py", "p-1.dist-info", "q.egg-info"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet", ".png", ".wav", ".pkl", ".cor", ".zip"])
+def test_data_has_many_suffixes(tmp_path: Path, suffix: str) -> None:
+    made(tmp_path, "m.so", f"rows{suffix}", "kernel.cu")
+    assert kept(tmp_path) == {"m.so", "kernel.cu"}
+
+
+def test_of_python_itself_installed_packages_and_tests_are_left_out(tmp_path: Path) -> None:
+    made(tmp_path, "os.py", "json/a.py", "site-packages/p.py", "dist-packages/q.py", "test/data.gz")
+    assert sorted(Path(path).name for path in standard_library(tmp_path)) == ["json", "os.py"]
+    made(tmp_path, "libc.so", "python3/x", "python3.11/x", "x86/liba.so")
+    assert {Path(path).name for path in system_libraries(tmp_path)} >= {"libc.so", "x86"}
+    assert not any(Path(path).name.startswith("python") for path in system_libraries(tmp_path))
