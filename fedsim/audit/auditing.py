@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from fedsim.audit import captured, members, planted
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
@@ -25,6 +23,7 @@ from fedsim.audit.subject import Checked, ClientReply, Subject, checked
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
+from fedsim.core.hosting import one_thread
 from fedsim.record import Finding
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -38,6 +37,7 @@ _FOR_CANARIES = 0.2  # and of what is left then, where the client states an epsi
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
+@one_thread()
 def run(
     subject: Subject,
     plan: AuditPlan,
@@ -59,7 +59,6 @@ def run(
     Raises:
         FedsimError: nothing can be audited; the message says why.
     """
-    torch.set_num_threads(1)
     sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
     for note in subject.notes:
