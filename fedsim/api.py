@@ -12,22 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from fedsim.core import process
-
-process.prepare()
-
 from fedsim import report as reports
 from fedsim.core.errors import FedsimError
+from fedsim.core.hosting import hosted
 from fedsim.core.source import find_source
 from fedsim.experiment import runner
 from fedsim.experiment.isolating import choose_start, describe_open
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import ProcessExecutor
-from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.experiment.sweep.folder import PLAN, SweepFolder, plan_of
 from fedsim.experiment.sweep.results import each, problems, rows_of
 from fedsim.experiment.sweep.results import load as rows_in
+from fedsim.experiment.watching import SilentWatcher
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import sweep as sweep_reports
@@ -95,6 +92,7 @@ class Runs:
         return _frame(self.rows())
 
 
+@hosted()
 def run(
     scenario: Source,
     overrides: Sequence[str] = (),
@@ -121,9 +119,12 @@ def run(
         trust: let a scenario file name any function and read files outside of its folder.
 
     Raises:
-        FedsimError: the scenario cannot be run as written, or the folder holds something else.
+        FedsimError: the scenario cannot be run as written, the folder holds something else, or both `resume` and
+            `overwrite` are set.
     """
     scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
+    if resume and overwrite:
+        raise FedsimError("resume and overwrite exclude each other: a run is continued, or replaced. Leave one out.")
     loaded = _load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
@@ -148,6 +149,7 @@ def run(
     return Run(folder.path)
 
 
+@hosted()
 def sweep(
     scenario: Source,
     overrides: Sequence[str] = (),

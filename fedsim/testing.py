@@ -27,8 +27,6 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
 
     def audited(client: Any, **settings: Any) -> AuditRecord:
         __tracebackhide__ = True
-        import torch  # noqa: PLC0415 - see above
-
         from fedsim.audit import audit, verdict  # noqa: PLC0415
         from fedsim.core.errors import FedsimError  # noqa: PLC0415
         from fedsim.record.policy import policy_of  # noqa: PLC0415
@@ -40,13 +38,10 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
                 f"there is no threshold to keep: write [tool.fedsim.policy] into {project}, or give policy=Policy(...)",
                 pytrace=False,
             )
-        threads = torch.get_num_threads()
         try:
             record = audit(client, **settings)
         except FedsimError as error:
             pytest.fail(str(error), pytrace=False)
-        finally:
-            torch.set_num_threads(threads)  # an audit takes one
         if verdict.exit_code(record):
             reasons = (verdict.answer(record).sentence, *verdict.broken(record), *verdict.unjudged(record))
             pytest.fail("\n".join((*reasons, f"Page: {settings['out'] / 'audit.html'}")), pytrace=False)

@@ -135,3 +135,47 @@ def test_the_page_about_python_does_what_it_says(
     exec(compile(block, "docs/python.md", "exec"), names)
     assert capsys.readouterr().out.splitlines()[1:3] == ["closed-form-linear", "results/one/report.html"]
     assert [run.record.status for run in names["same"]] == ["finished", "finished"]
+
+
+HOST = """
+import logging, os, sys
+for name in list(os.environ):
+    if name.startswith(("OMP_", "KMP_", "FLWR_", "HF_", "RAY_")):
+        del os.environ[name]
+import torch
+torch.set_num_threads(2)
+log = logging.getLogger("flwr")
+
+def state():
+    own = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}  # which flwr sets
+    return own, torch.get_num_threads(), os._exit, log.propagate
+
+before = state()
+import fedsim
+run = fedsim.run
+print(state() == before)
+done = run(sys.argv[1], out=sys.argv[2])
+print(state() == before, done.record.environment.torch_threads, done.record.status)
+try:
+    run(sys.argv[1], out=sys.argv[2])
+except Exception as error:
+    print(type(error).__name__, state() == before)
+"""
+
+
+def test_neither_import_nor_run_changes_the_process_of_its_host(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'title = "hosted"\ndata = { name = "digits" }\nmodel = { name = "mlp", width = 8, depth = 1 }\n'
+        'federation = { clients = 4 }\nattacks = [{ name = "closed-form-linear" }]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, str(path), str(tmp_path / "out")], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["True", "True 1 finished", "FedsimError True"]
+
+
+def test_a_run_is_resumed_or_replaced_but_not_both(tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match="resume and overwrite exclude each other"):
+        fedsim.run({}, out=tmp_path / "out", resume=True, overwrite=True)
+    assert not (tmp_path / "out").exists()

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from fedsim.audit import captured, evidence, members, planted
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.book import AuditJournal
@@ -26,6 +24,7 @@ from fedsim.audit.training import TrainedClient
 from fedsim.audit.verdict import control_failed
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
+from fedsim.core.hosting import one_thread
 from fedsim.metrics.evidence import state_of
 from fedsim.record import Finding
 from fedsim.record.environment import environment
@@ -40,6 +39,7 @@ _FOR_CANARIES = 0.2  # and of what is left then, where the client states an epsi
 _WITHOUT_DEFENSES = 0.8  # where none follow
 
 
+@one_thread()
 def run(
     subject: Subject,
     plan: AuditPlan,
@@ -61,7 +61,6 @@ def run(
     Raises:
         FedsimError: nothing can be audited; the message says why.
     """
-    torch.set_num_threads(1)
     sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
     for note in subject.notes:

@@ -23,9 +23,8 @@ from rich.text import Text
 
 from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
-from fedsim.experiment.sweep.executors.worker import SilentWatcher
 from fedsim.experiment.sweep.run import Outcome
-from fedsim.experiment.watching import Watcher
+from fedsim.experiment.watching import SilentWatcher, Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
     ATTACKS,

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
+from fedsim.core.hosting import one_thread
 from fedsim.experiment.arm import check, run_arm
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash, scenario_hash
@@ -30,6 +30,7 @@ from fedsim.threat.observe import describe
 __all__ = ["Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"]
 
 
+@one_thread()
 def run(
     scenario: Scenario,
     folder: RunFolder,
@@ -55,7 +56,6 @@ def run(
         FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
             not fit. Or what shows only at work: a client function that always fails, a run folder of another scenario.
     """
-    torch.set_num_threads(1)
     digest = scenario_hash(scenario)
     if earlier is not None and earlier.scenario_hash != digest:
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")

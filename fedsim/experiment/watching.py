@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedsim.core.types import OnStep
 from fedsim.record import Finding, RoundRecord, VictimRecord
@@ -32,3 +32,10 @@ class Watcher(Protocol):
 
     def answered(self, finding: Finding) -> None:
         """A question has a finding."""
+
+
+class SilentWatcher:
+    """Watches a run and prints nothing."""
+
+    def __getattr__(self, _moment: str) -> Any:
+        return lambda *_about: lambda _step: None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception, in_a_line
+from fedsim.core.hosting import SharedChange, Undo
 
 Run = Callable[[nn.Module, Tensor], Tensor]
 
@@ -257,6 +258,18 @@ def staying(whose: str) -> Iterator[None]:
     Raises:
         FedsimError: it raised SystemExit or called `os._exit` in this process.
     """
+    try:
+        with _raising.made():
+            yield
+    except SystemExit as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        raise FedsimError(
+            f"{whose} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
+        ) from error
+
+
+def _raise_instead_of_leaving() -> Undo:
     owner, leave = os.getpid(), os._exit
 
     def left(code: int) -> NoReturn:
@@ -264,14 +277,11 @@ def staying(whose: str) -> Iterator[None]:
             leave(code)
         raise SystemExit(code)
 
-    os._exit = left
-    try:
-        yield
-    except SystemExit as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        raise FedsimError(
-            f"{whose} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
-        ) from error
-    finally:
+    def undo() -> None:
         os._exit = leave
+
+    os._exit = left
+    return undo
+
+
+_raising = SharedChange(_raise_instead_of_leaving)

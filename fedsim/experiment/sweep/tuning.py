@@ -22,7 +22,7 @@ import numpy as np
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
 from fedsim.experiment import runner
-from fedsim.experiment.sweep.executors.worker import SilentWatcher
+from fedsim.experiment.watching import SilentWatcher
 from fedsim.metrics.success import Rule
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import draw_number, epsilon_of_best

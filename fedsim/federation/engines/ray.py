@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import telemetry
 
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.federation import apps
@@ -161,6 +162,7 @@ def _quiet() -> Iterator[None]:
     """Silence the notices of Flower and Ray, and keep what they write out of the home folder and the environment."""
     log = logging.getLogger("flwr")
     level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", _LISTENS_OUTSIDE)}
+    posts, telemetry.FLWR_TELEMETRY_ENABLED = telemetry.FLWR_TELEMETRY_ENABLED, "0"  # was read when flwr was imported
     log.setLevel(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="fedsim-") as folder, warnings.catch_warnings():
@@ -169,6 +171,7 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+        telemetry.FLWR_TELEMETRY_ENABLED = posts
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -17,16 +17,10 @@ process.prepare()
 
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
+from fedsim.experiment.watching import SilentWatcher  # noqa: E402
 from fedsim.record.files import is_full  # noqa: E402
 from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
-
-
-class SilentWatcher:
-    """Watches a run and says nothing: the sweep counts runs."""
-
-    def __getattr__(self, _moment: str) -> Any:
-        return lambda *_about: lambda _step: None
 
 
 def make(scenario: Scenario, path: Path, command: str) -> None:
