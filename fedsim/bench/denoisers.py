@@ -133,14 +133,14 @@ def data_of(recipe: DenoiserRecipe) -> Dataset:
 
 
 def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
-    """Return a denoiser; the first call trains it, which takes minutes.
+    """Return a denoiser; the first call trains it, for several minutes.
 
     Args:
-        name: one of `RECIPES`.
+        name: key of `RECIPES`.
         on_step: called after each step.
 
     Raises:
-        FedsimError: there is no such model, its data is missing, or the cache cannot be written.
+        FedsimError: unknown model, its data is missing, or the cache cannot be written.
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:

@@ -44,7 +44,7 @@ def unwatched(_step: TrainingStep) -> None:
 
 
 class Stateful(Protocol):
-    """Part of a training whose state can be saved and restored."""
+    """Part of a training with a state that can be saved and restored."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
@@ -110,7 +110,7 @@ def train_once(name: str, minutes: float, train: Callable[[Path], None], write: 
         name: name of the folder.
         minutes: expected core minutes, printed to standard error.
         train: trains the model, with state files of the given path prefix.
-        write: writes the trained model into an empty folder, whose files get checksums.
+        write: writes the trained model into an empty folder; its files get checksums.
 
     Raises:
         FedsimError: the cache cannot be written.

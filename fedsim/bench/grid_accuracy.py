@@ -22,7 +22,7 @@ _AT_ONCE = 250
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of a model on one kind of question.
+    """Accuracy of a model on a kind of question.
 
     Attributes:
         kind: kind of question.
@@ -59,7 +59,7 @@ def right_answers(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
-    """Evaluate a model on one kind of question."""
+    """Evaluate a model on a kind of question."""
     batch = questions(kind, count, seed)
     is_right = right_answers(model, batch)
     blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.given))

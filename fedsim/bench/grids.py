@@ -54,7 +54,7 @@ _MINUTES = 10.0
 
 
 def trained(on_step: OnStep = unwatched) -> Model:
-    """Return the trained model, in evaluation mode; the first call trains it, which takes minutes.
+    """Return the trained model, in evaluation mode; the first call trains it, for several minutes.
 
     Raises:
         FedsimError: the cache cannot be written.
@@ -76,7 +76,7 @@ def write(model: Model, folder: Path) -> None:
 
 
 def fresh(**settings: object) -> Model:
-    """Return the model with initial weights, or with those selected by settings."""
+    """Return the model with initial weights, or with weights selected by settings."""
     method = registry.get("model", "tiny-vlm")
     side = CELLS * TILE
     spec = InputSpec((1, side, side), len(WORDS.words), (0.0,), (1.0,))

@@ -161,7 +161,7 @@ class Exact(Solver):
 
 @dataclass(frozen=True)
 class SpelledLists(Exact):
-    """Exact model of each list of names, in the benchmark's format, one token per character.
+    """Exact model of each list of names, in the benchmark's format, a token per character.
 
     Attributes:
         strict: whether brackets, quotes and spaces must be exact.
@@ -206,7 +206,7 @@ class Network(Solver):
 
 
 class Answered(NamedTuple):
-    """One answer: correctness, cost, and rank correlation of steps with positions."""
+    """An answer: correctness, cost, and rank correlation of steps with positions."""
 
     is_right: bool
     places: int
@@ -254,7 +254,7 @@ def draw_samples(operation: str, lengths: Sequence[int], count: int, seed: int) 
 
 
 def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed: int) -> Measured:
-    """Answer the problems of one operation by a strategy."""
+    """Answer the problems of an operation by a strategy."""
     answers: list[Answered] = []
     for model, group, places in solver.groups(samples):
         method, numbers = strategy.make(places), [(len(answers) + number,) for number in range(len(group))]
@@ -271,14 +271,14 @@ def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed
 
 
 def best(measured: Sequence[Measured]) -> float | None:
-    """Return the most tokens per pass among strategies of sufficient accuracy; None without one."""
+    """Return the most tokens per pass among strategies of sufficient accuracy; None if absent."""
     return max(
         (measurement.tokens_a_pass for measurement in measured if measurement.accuracy.value >= GOOD), default=None
     )
 
 
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
-    """Return the share of problems solved by any strategy, and the tokens per pass with the fastest one for each."""
+    """Return the share of problems solved by any strategy, and the tokens per pass with the best for each."""
     by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
     right_ones = [[answer for answer in some if answer.is_right] for some in by_sample]
     right = [min(some, key=lambda answer: answer.passes) for some in right_ones if some]
@@ -299,7 +299,7 @@ def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
 
 
 def _agreement(pairs: Sequence[tuple[int, int]]) -> float:
-    """Return Kendall's tau-b of positions (all distinct) and steps; 0 if all are in one step."""
+    """Return Kendall's tau-b of positions (all distinct) and steps; 0 if all are in a single step."""
     both = list(combinations(pairs, 2))
     signs = [_sign(other - place) * _sign(at - step) for (place, step), (other, at) in both]
     apart = sum(sign != 0 for sign in signs)

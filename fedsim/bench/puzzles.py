@@ -1,7 +1,7 @@
 """Puzzles of ParallelBench: Latin squares, with many solutions, and a small Sudoku, with one solution.
 
 Kang et al. 2025, arXiv 2510.04767. A cell is one token, in row order. An exact model that writes a Latin square cell by
-cell never fails; cells of one step depend on each other.
+cell never fails; cells of the same step depend on each other.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class SummaryOfTwo:
             yield from (way for way in ways if way not in seen and not seen.add(way))
 
     def is_answer(self, given: Sequence[int]) -> bool:
-        """Return whether this is subject, verb and object of one sentence."""
+        """Return whether this is subject, verb and object of either sentence."""
         return tuple(given) in set(self.answers())
 
 

@@ -97,14 +97,14 @@ class TrainedModel:
 
 
 def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
-    """Return a small model; the first call trains it, which takes minutes.
+    """Return a small model; the first call trains it, for several minutes.
 
     Args:
-        name: one of `RECIPES`.
+        name: key of `RECIPES`.
         on_step: called after each step.
 
     Raises:
-        FedsimError: there is no such model, or the cache cannot be written.
+        FedsimError: unknown model, or the cache cannot be written.
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:

@@ -28,7 +28,7 @@ _MINUTES = 6.0
 
 
 def trained(on_step: OnStep = unwatched) -> Any:
-    """Return the model, in evaluation mode; the first call trains it, which takes minutes.
+    """Return the model, in evaluation mode; the first call trains it, for several minutes.
 
     Raises:
         FedsimError: the cache cannot be written.

@@ -1,4 +1,4 @@
-"""Lists in ParallelBench's format: names of persons in brackets and quotes, one token per character.
+"""Lists in ParallelBench's format: names of persons in brackets and quotes, a token per character.
 
 Kang et al. 2025, arXiv 2510.04767. A name has several tokens, so tokens within a name depend on each other too.
 """

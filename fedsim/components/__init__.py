@@ -1,4 +1,4 @@
 """Client components: changes to the model, the training step or generation.
 
-One folder per hook, one file per method.
+A folder per hook, a file per method.
 """

@@ -57,7 +57,7 @@ def gather(composites: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
     """Reassemble each image from the composites (B, C, H, W) that contain its pixels.
 
     Image i consists of composite i outside box i, and of the pixels pasted into another composite. Pixels in no
-    composite keep the value of composite i. If the batch shares one box, all pixels are recovered.
+    composite keep the value of composite i. If the batch shares a box, all pixels are recovered.
     """
     is_pasted = inside(boxes, *composites.shape[-2:])[:, None]
     holders = torch.empty_like(partners)

@@ -14,7 +14,7 @@ from typing import Any
 
 
 class CallableModule(ModuleType):
-    """A module whose call runs one function."""
+    """A callable module."""
 
     __calls__: Callable[..., Any]
 

@@ -68,7 +68,7 @@ def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
         trainable: names that `fedsim bench model` trains and that are valid here.
 
     Raises:
-        FedsimError: there is no such denoiser.
+        FedsimError: unknown denoiser.
     """
     if Path(name).is_dir():
         return Path(name)

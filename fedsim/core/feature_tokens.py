@@ -16,7 +16,7 @@ from fedsim.core.types import InputSpec
 
 
 class FeatureTokens(nn.Module):
-    """Maps rows (B, columns) to tokens (B, features, width); adjacent columns of a category form one feature.
+    """Maps rows (B, columns) to tokens (B, features, width); adjacent columns of a category form a feature.
 
     Attributes:
         weight: a vector per column, (columns, width).

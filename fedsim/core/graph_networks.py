@@ -71,7 +71,7 @@ class GraphNetwork(nn.Module):
     Attributes:
         layers: graph layers in order.
         activation: applied after each layer.
-        dropouts: one dropout layer after each graph layer.
+        dropouts: a dropout layer after each graph layer.
         head: maps the mean over nodes to scores.
     """
 

@@ -67,7 +67,7 @@ def pixels(inputs: Tensor, mean: Sequence[float] | None, std: Sequence[float] | 
 
 
 def text(inputs: Tensor, decode: Decode | None) -> str:
-    """Return one line per example: decoded text, or numbers for floats or without `decode`."""
+    """Return a line per example: decoded text, or numbers for floats or without `decode`."""
     return "\n".join(_line(example, decode) for example in inputs.cpu())
 
 
@@ -79,7 +79,7 @@ def save(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> None:
-    """Write a guess: `guess.json`, `inputs.npy`, and one PNG per image or `text.txt`.
+    """Write a guess: `guess.json`, `inputs.npy`, and a PNG per image or `text.txt`.
 
     Args:
         folder: created if missing.
@@ -144,7 +144,7 @@ def _flat(picture: np.ndarray) -> np.ndarray:
 def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.parent / f".fedsim-{secrets.token_hex(8)}"
     try:
-        temporary.write_bytes(content)  # permissions follow the umask, unlike those of Python's temporary files
+        temporary.write_bytes(content)  # permissions follow the umask, unlike permissions of Python's temporary files
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

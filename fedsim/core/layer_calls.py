@@ -47,7 +47,7 @@ def inputs_in_order(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Ite
 def read_by(
     model: nn.Module, layers: Sequence[str], inputs: Tensor, dropping: AbstractContextManager[None]
 ) -> list[Tensor]:
-    """Return the inputs of layers, each (B, ...); the forward pass stops at the last one.
+    """Return the inputs of layers, each (B, ...); the forward pass stops at the last layer.
 
     Args:
         model: the model, restored afterwards.
@@ -64,7 +64,7 @@ def read_by(
 
 
 def read_while(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> list[Tensor]:
-    """Return the inputs of layers during a partial forward pass `run`, each (B, ...); it stops at the last one.
+    """Return layer inputs during a partial forward pass `run`, each (B, ...); it stops at the last layer.
 
     Args:
         model: the model, restored afterwards.

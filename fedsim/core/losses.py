@@ -1,4 +1,4 @@
-"""Cross-entropy for models with one answer, several answers per example, or one answer per token; losses of numbers.
+"""Cross-entropy for models with one answer, several answers per example, or an answer per token; losses of numbers.
 
 Outputs are logits of shape (B, K), or (B, M, K) of M answers, whose losses are averaged; labels are classes of shape
 (B,), or probabilities of shape (B, K). If labels are next tokens or tags, integers of shape (B, T), outputs are (B, T,
@@ -130,7 +130,7 @@ def list_failures(labels: Tensor) -> Tensor:
 
 
 def are_classes(labels: Tensor) -> bool:
-    """Return whether labels are one class per example, integers of shape (B,)."""
+    """Return whether labels are single classes, integers of shape (B,)."""
     return labels.ndim == 1 and not labels.is_floating_point()
 
 

@@ -15,9 +15,9 @@ def mask_token(model: nn.Module) -> int | None:
 
 
 def scoring_places(model: nn.Module, places: Iterable[int]) -> set[int]:
-    """Return the positions whose states score the tokens at the given positions.
+    """Return the positions of the states that score the tokens at the given positions.
 
-    These are the same positions, or in a shifted model the preceding ones; position 0 scores its own token.
+    These are the same positions, or in a shifted model the preceding positions; position 0 scores its own token.
     """
     before = int(getattr(model, "is_shifted", False))
     return {max(0, place - before) for place in places}

@@ -28,7 +28,7 @@ def free() -> int | None:
 
 @contextmanager
 def refusing_too_large(whose: str) -> Iterator[None]:
-    """Refuse a model whose weights and gradients exceed the available memory, before torch allocates it.
+    """Refuse a model with weights and gradients above the available memory, before torch allocates it.
 
     Args:
         whose: name of the model at the beginning of the message.
@@ -70,7 +70,7 @@ class _Counting(TorchFunctionMode):
 
 
 def _size(args: tuple[Any, ...], given: Mapping[str, Any]) -> Sequence[int]:
-    """Return the requested shape: by keyword, as one sequence, or as numbers."""
+    """Return the requested shape: by keyword, as a sequence, or as numbers."""
     size = given.get("size", args[0] if args and isinstance(args[0], Sequence) else args)
     return size if isinstance(size, Sequence) else (size,)
 

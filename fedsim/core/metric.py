@@ -50,7 +50,7 @@ class Metric(Config):
         column: column name in tables of examples; empty for its own name.
         tables: tables of examples that contain it: all, only that of a run, or none.
         table: title of a separate table of several metrics; empty: the table of attacks contains it.
-        by: another metric of the same examples, by whose value this metric is grouped too; empty: none.
+        by: another metric of the same examples; this metric is grouped by its value too; empty: none.
         ranges: groups of that value, (exclusive lower, inclusive upper) bounds.
     """
 

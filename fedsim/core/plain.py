@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def printable_json(content: bytes) -> str | bytes:
-    """Return JSON whose decoded strings are printable; content that is not UTF-8 is returned unchanged."""
+    """Return JSON with printable decoded strings; content that is not UTF-8 is returned unchanged."""
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -26,7 +26,7 @@ Word = Any
 
 
 def derive(seed: int, purpose: str, *path: int) -> int:
-    """Return a 63-bit seed for one purpose at one point of a run.
+    """Return a 63-bit seed for a purpose at a point of a run.
 
     Args:
         seed: the scenario's seed.
@@ -146,7 +146,7 @@ def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
 
 
 def _absorb(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
-    """Return the pool after one more word, with index `index` from 0."""
+    """Return the pool after a further word, with index `index` from 0."""
     done = _FILLED + (index - _POOL) * _POOL
     return tuple([_mix(old, _hash(word, done + place, _IN)) for place, old in enumerate(pool)])
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Skip(nn.Module):
-    """Concatenates stored encoder features to decoder features along channels. A U-Net has one per skip connection."""
+    """A skip connection of a U-Net: concatenates stored encoder features to decoder features along channels."""
 
     def forward(self, up: Tensor, stored: Tensor) -> Tensor:
         """Return both, shape (B, C + S, ...)."""

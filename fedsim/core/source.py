@@ -43,7 +43,7 @@ def find_source(given: Path) -> Path:
     """Return the scenario file for a path or a scenario's name, with or without its number.
 
     Raises:
-        ScenarioError: there is no such scenario; the message suggests the nearest name.
+        ScenarioError: unknown scenario; the message suggests the nearest name.
     """
     if given.is_file() or given.suffix or given.name != str(given):
         return given

@@ -1,6 +1,6 @@
 """Column types of tables from public statistics, and decoding of guessed categories.
 
-A category has one column per value, of which exactly one is 1; 0 and 1 are the extremes of a column.
+A category has a column per value, of which exactly one is 1; 0 and 1 are the extremes of a column.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SAME_SPREAD = 1e-4
 def categories_of(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[int, ...], ...]:
     """Return the columns of each category of a table, from the public mean and standard deviation of each column.
 
-    A 0/1 column has variance m (1 - m). Adjacent columns of this kind whose means sum to 1 form one category.
+    A 0/1 column has variance m (1 - m). Adjacent columns of this kind with means that sum to 1 form a category.
     """
     is_flag = [abs(s * s - m * (1.0 - m)) <= _SAME_SPREAD * s * s for m, s in zip(mean, std, strict=True)]
     categories, start = list[tuple[int, ...]](), 0

@@ -29,7 +29,7 @@ def find(target: str) -> Target | Path:
     Nothing is imported: an existing package may still lack the module.
 
     Raises:
-        FedsimError: the text has another format, or there is no such file or package.
+        FedsimError: the text has another format, or the file or package is missing.
     """
     if ":" not in target and (Path(target).is_dir() or target.endswith(".fab")):
         return Path(target)

@@ -42,7 +42,7 @@ class Layout:
         self.size = sum(self._lengths)
 
     def flat(self, tensors: Tensors, buffers: Tensors) -> Tensor:
-        """Return tensors by name as one vector, in the widest of their types and at least single precision."""
+        """Return tensors by name as a vector, in the widest of their types and at least single precision."""
         if not self._parts:
             return torch.empty(0)
         together = {**tensors, **buffers}

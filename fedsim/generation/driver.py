@@ -134,7 +134,7 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
 
 
 def _known(model: nn.Module) -> int | None:
-    """Return the model's vocabulary size: its own statement, or the rows of its first embedding; None without one."""
+    """Return the model's vocabulary size: its own statement, or the rows of its first embedding; None if absent."""
     if can_read_images(model):
         return model.visual.vocabulary
     return next((module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)), None)

@@ -101,7 +101,7 @@ class Loop:
     ) -> None:
         self._method, self._model, self._rows = method, model, rows
         self._context, self._cuts = context, cuts
-        # Collected once: walking through a large model takes a noticeable part of a step.
+        # Collected once: walking through a large model is slow compared with a step.
         self._modules, self._reduces = list(model.modules()), bool(reducing_places(model))
         self._pieces: list[Piece] = []
         self._at_start, self._start_seconds = Inside(), 0.0

@@ -28,7 +28,7 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
         inputs: shape (N, ...).
 
     Raises:
-        FedsimError: there is no such layer, or it is not called exactly once.
+        FedsimError: unknown layer, or it is not called exactly once.
     """
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
@@ -50,7 +50,7 @@ def layer_states(model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Ite
     The model is restored. A position's state depends only on the tokens up to it.
 
     Args:
-        model: language model whose layers can be run individually.
+        model: language model with individually callable layers.
         inputs: tokens (N, T).
         layers: layer indices from 0, ascending.
 

@@ -55,7 +55,7 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapte
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: there is no such model, or tokenizer or adapter belong to another model.
+        FedsimError: unknown model, or tokenizer or adapter belong to another model.
     """
     folder = checkpoints.smollm2() if model == checkpoints.SMOLLM2 else Path(model)
     if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) > 1):

@@ -34,7 +34,7 @@ def share_read(
 ) -> Interval:
     """Return the mean over values of the share of updates inferred correctly; n is the number of updates.
 
-    The interval is a percentile bootstrap over clients, since updates of one client share its data; it has no bounds
+    The interval is a percentile bootstrap over clients, since updates of a client share its data; it has no bounds
     below three clients. A value missing in a resample is excluded from its mean.
 
     Args:
@@ -46,7 +46,7 @@ def share_read(
         resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: there is no update.
+        ValueError: no update is given.
     """
     if not len(truth):
         raise ValueError("a share needs at least one update")

@@ -1,7 +1,7 @@
 """Share of correct cells of guessed table rows, against a baseline of other people's rows matched in the same way.
 
 Matching inflates the score of each guess: among as many other rows as a batch has, some row is similar to each of its
-    rows. Correct cells beyond the baseline are information from the update.
+rows. Correct cells beyond the baseline are information from the update.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from fedsim.record import Interval
 
 Item = TypeVar("Item")
 Nested = Sequence[Sequence[float]]
-"""One sequence per seed, with one value per victim: the mean over its images."""
+"""One sequence per seed, with a value per victim: the mean over its images."""
 
 _LEAST_FOR_BOOTSTRAP = 3
 _LARGEST_EXACT = 12
@@ -31,7 +31,7 @@ def nested_mean(
     With one seed only victims are resampled. Below 3 victims there are no bounds.
 
     Raises:
-        ValueError: there is no victim.
+        ValueError: no victim is given.
     """
     groups = [np.asarray(group, dtype=float) for group in values if len(group)]
     if not groups:
@@ -69,12 +69,12 @@ def nested_rate(
 def mean_over_seeds(
     values: Sequence[float], confidence: float = 0.95, limits: tuple[float | None, float | None] = (None, None)
 ) -> Interval:
-    """Return the mean of one value per seed with Student's interval; a single seed has no bounds.
+    """Return the mean of a value per seed with Student's interval; a single seed has no bounds.
 
     The interval is clipped to `limits`, the smallest and largest possible value; None for no limit.
 
     Raises:
-        ValueError: there is no value.
+        ValueError: no value is given.
     """
     if not values:
         raise ValueError("an estimate needs at least one seed")

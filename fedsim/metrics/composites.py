@@ -83,7 +83,7 @@ def ssim_trained(shown: Tensor, trained: Tensor) -> Tensor:
     table=_TABLE,
 )
 def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
-    """PSNR in dB of one image (C, H, W) over the masks (H, W) of guesses.
+    """PSNR in dB of an image (C, H, W) over the masks (H, W) of guesses.
 
     The worst value if no pixel is visible or a guess is missing.
     """

@@ -3,9 +3,9 @@
     exposure(s) = log2 |R| - log2 rank(s),  R: sentences of the same form, ranked by the model's log-perplexity
 
 Paper: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4. A small R is enumerated. Otherwise the
-    rank is computed among n random sentences of the form and the secret itself, which is exact for this sample, without
-    fitting a distribution: the exposure is then at most log2(n + 1) bits. For a secret that the model never saw the
-    rank is uniform, so the exposure exceeds t bits with probability 2^-t, and is log2 e = 1.44 bits on average.
+rank is computed among n random sentences of the form and the secret itself, which is exact for this sample, without
+fitting a distribution: the exposure is then at most log2(n + 1) bits. For a secret that the model never saw the
+rank is uniform, so the exposure exceeds t bits with probability 2^-t, and is log2 e = 1.44 bits on average.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LOGITS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class SecretScore:
-    """Memorisation of one planted secret by the trained model.
+    """Memorisation of a planted secret by the trained model.
 
     Attributes:
         kind: canary, identity or address.

@@ -1,7 +1,7 @@
 """Similarity of a guessed graph to the client's: isomorphism, nodes and edges, with a baseline of public graphs.
 
 A node is identified by its features: kind and number of neighbours. Nodes and edges are compared as multisets, so the
-    numbering of nodes is irrelevant.
+numbering of nodes is irrelevant.
 """
 
 from __future__ import annotations

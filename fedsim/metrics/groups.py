@@ -19,7 +19,7 @@ _FEWEST = 5  # minimum number of members, and of non-members, for the AUC of a g
 
 
 class GroupRisk(NamedTuple):
-    """Risk of a group, and the p-value of no difference to the rest; None if there is no rest."""
+    """Risk of a group, and the p-value of no difference to the rest; None without a rest."""
 
     value: Interval
     p: float | None

@@ -1,4 +1,8 @@
-"""Identification of an original from its guess, among a thousand public images."""
+"""Identification of an original from its guess, among a thousand public images.
+
+An example is identified if its guess is nearer to the original than to all public images, by SSIM or by features of a
+small network.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +95,7 @@ def identified(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
 
 
 def gallery(data: Dataset) -> Gallery | None:
-    """Return the first thousand test images as public images; None if there are too few."""
+    """Return the first thousand test images as public images; None if the test set is too small."""
     test = data.test.inputs
     if len(test) < _LEAST or test.shape[1:] != data.train.inputs.shape[1:] or min(test.shape[-2:]) < 3:  # noqa: PLR2004 - as SSIM
         return None
@@ -105,7 +109,7 @@ _galleries: WeakIdKeyDictionary = WeakIdKeyDictionary()  # cache by test set, fo
 
 @final
 class _Likeness:
-    """SSIM of one image to many, whose moments are cached. Filters are matrices, so it is a matrix product."""
+    """SSIM of an image to many, whose moments are cached. Filters are matrices, so it is a matrix product."""
 
     def __init__(self, public: Tensor) -> None:
         side = window_side(public)

@@ -32,7 +32,7 @@ class ScoredItems(NamedTuple):
     """Scores in the order of the originals, and the assignment.
 
     Attributes:
-        items: one score per original, by index.
+        items: a score per original, by index.
         order: shape (B,), ``order[i]`` is the guess matched to original i. Used to reorder guesses and masks.
     """
 
@@ -196,7 +196,7 @@ def match(guesses: Tensor, originals: Tensor) -> Tensor:
         Shape (B,): the guess of each original, each guess at most once.
 
     Raises:
-        FedsimError: there are fewer guesses than originals.
+        FedsimError: fewer guesses than originals.
     """
     if len(guesses) < len(originals):
         raise FedsimError(f"the attack returned {len(guesses)} examples for a batch of {len(originals)}.")

@@ -1,4 +1,7 @@
-"""Accuracy of inferred labels as multisets, since a gradient does not contain their order."""
+"""Accuracy of inferred labels, compared as multisets.
+
+A gradient is a sum over examples, so it does not contain the order of the labels.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def label_accuracy(guessed: Iterable[int | None], true: Iterable[int | None]) ->
     count once. None counts as no guess.
 
     Raises:
-        ValueError: there are no true labels.
+        ValueError: no true labels are given.
     """
     wanted = Counter(label for label in true if label is not None)
     if not wanted:

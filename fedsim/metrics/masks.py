@@ -1,4 +1,7 @@
-"""Accuracy of estimated dropout masks, over the entries that influence the gradient."""
+"""Accuracy of estimated dropout masks, over the entries that influence the gradient.
+
+Other entries cannot be inferred from an update, so they are excluded.
+"""
 
 from __future__ import annotations
 

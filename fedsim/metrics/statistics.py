@@ -41,7 +41,7 @@ def mean_interval(
     """Return the mean over all values with a percentile bootstrap interval that resamples victims.
 
     Args:
-        values: one non-empty sequence per victim, with a value per image.
+        values: a non-empty sequence per victim, with a value per image.
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
         resamples: number of bootstrap resamples.
@@ -143,7 +143,7 @@ def summarise(
 
 
 def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
-    """Return the values of each metric, one list per victim that has any; metrics of examples first."""
+    """Return the values of each metric, a list per victim that has any; metrics of examples first."""
     names = dict.fromkeys(name for victim in victims for item in victim.scores for name in item.values)
     values = {
         name: [[item.values[name] for item in victim.scores if name in item.values] for victim in victims]

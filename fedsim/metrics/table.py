@@ -1,6 +1,6 @@
 """Accuracy of a guessed table row, with a baseline from the public marginals of its columns.
 
-A category has one column per value, of which exactly one is 1 (one-hot); all other columns are numeric.
+A category has a column per value, of which exactly one is 1 (one-hot); all other columns are numeric.
 """
 
 from __future__ import annotations

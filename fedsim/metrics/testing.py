@@ -1,4 +1,7 @@
-"""Test metrics of a global model, and training loss of its clients in a round."""
+"""Test metrics of a global model, and training loss of its clients in a round.
+
+The functions take predictions and labels of the test set; tasks compute both after each evaluated round.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Accuracy of recovered text: correct tokens, exact sentences, ROUGE, and the set of words.
 
 Paper: Lin 2004, "ROUGE: a package for automatic evaluation of summaries" (no arXiv id), equations 1 to 4, with beta = 1
-    and one reference.
+and one reference.
 """
 
 from __future__ import annotations

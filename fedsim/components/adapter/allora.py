@@ -208,5 +208,5 @@ class _Weighed(torch.autograd.Function):
         return gradient, of_read.mT @ a if ctx.needs_input_grad[1] else None, None, of_read_weighed @ x, of_b, None
 
 
-# Cache the signature: `apply` inspects it on each call, which takes as long as a matrix product.
+# Cache the signature: `apply` inspects it on each call, which is as slow as a matrix product.
 _Weighed.forward.__signature__ = signature(_Weighed.forward)  # pyright: ignore[reportFunctionMemberAccess]

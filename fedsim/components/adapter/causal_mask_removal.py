@@ -48,7 +48,7 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
     A group has blocks // groups consecutive blocks; the top group also contains the remainder.
 
     Raises:
-        NotApplicable: there are more groups than blocks.
+        NotApplicable: more groups than blocks.
     """
     groups = len(chosen)
     if groups > blocks:

@@ -4,7 +4,7 @@ Idea: a block returns similar outputs for neighbouring tokens. Only every c-th t
     between anchors reuse the last anchor's output plus a low-rank correction of their own input.
 Equation: out_u = block(x)_u at anchors, u mod c = 0, else out_a(u) + (alpha / r) B A x_u, a(u) the last anchor; anchors
     attend to keys of the prompt and of anchors only. A, B are trained and sent, all else is frozen; B starts at zero.
-Assumes: blocks with Llama's names; all prompt tokens run every block, and the last one is the first anchor.
+Assumes: blocks with Llama's names; all prompt tokens run every block, and the last is the first anchor.
 Leaks: A's gradient spans the inputs of tokens between anchors, up to r of them; B's gradient contains their projections
     by A.
 Fails: with long cycles or most blocks dropped, the adapters do not recover the lost quality.

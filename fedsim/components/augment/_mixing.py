@@ -75,7 +75,7 @@ def draw_nothing(count: int) -> Draw:
 
 def paste(inputs: Tensor, draw: Draw) -> Tensor:
     """Return a copy of inputs (B, C, H, W) with each partner's box pasted in."""
-    if draw.boxes.stride(0) == 0:  # one box shared by all examples
+    if draw.boxes.stride(0) == 0:  # all examples share a box
         box, mixed = _slices(draw.boxes), inputs.clone()
         mixed[box] = inputs[box].index_select(0, draw.partners)
         return mixed

@@ -57,7 +57,7 @@ class FeatureCutMixConfig(Config):
     deviates="the paper's ablation on features, at any named layer",
 )
 class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
-    """Mixes labels in the batch, and one layer's output maps in the forward pass."""
+    """Mixes labels in the batch, and a layer's output maps in the forward pass."""
 
     @property
     def batch_reader(self) -> str | None:

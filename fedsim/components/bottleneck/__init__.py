@@ -1,1 +1,1 @@
-"""Hook bottleneck: replaces an activation by a discrete or narrow one."""
+"""Hook bottleneck: replaces an activation by a discrete or narrow representation."""

@@ -25,7 +25,7 @@ class CodebookLayer(nn.Module):
 
     Attributes:
         codes: shape (groups, C, d / groups).
-        place: name of the module whose output or input is quantised.
+        place: name of the module with the quantised output or input.
         active: number k of codes per position at the current training step.
         enabled: if false, activations pass unchanged.
         rankings: functions that change the similarities (B, ..., groups, C) before the codes are selected.
@@ -180,8 +180,8 @@ class _StraightThrough(torch.autograd.Function):
     """Combined codes with a straight-through gradient to the inputs; the codes get the gradient of their own loss.
 
     With gap = o - a: dL/da = dL/do - 2 beta gap (commitment). Codes get dL/do (task) plus 2 gap / n, from the mean
-        squared gap over n positions (reconstruction). Differentiable twice, because gradient inversion differentiates
-        gradients.
+    squared gap over n positions (reconstruction). Differentiable twice, because gradient inversion differentiates
+    gradients.
     """
 
     generate_vmap_rule = True

@@ -158,7 +158,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         """Initialise the codes by k-means on the plain model's activations, if `initialisation = 'k-means'`.
 
         Raises:
-            NotApplicable: there are no public examples.
+            NotApplicable: no public examples are available.
         """
         if self.config.initialisation == "normal":
             return
@@ -184,7 +184,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return recall and precision, per place, of the fired codes that an attacker inferred from one local step."""
+        """Return recall and precision, per place, of the fired codes that an attacker inferred from a local step."""
         read = {place: guess.extras.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
         mine = {place: codes for place, codes in read.items() if codes is not None}
         if not mine or truth.batches[1:]:

@@ -184,7 +184,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return the accuracy of the cells, keys and encoder outputs that an attacker inferred from one local step."""
+        """Return the accuracy of the cells, keys and encoder outputs that an attacker inferred from a local step."""
         if truth.batches[1:]:
             return {}
         bottleneck, inputs = bottleneck_of(model), truth.batches[0].inputs

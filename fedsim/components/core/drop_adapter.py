@@ -40,7 +40,7 @@ class LoraDropAdaptersConfig(Config):
 
 
 def every_second(depth: int) -> tuple[int, ...]:
-    """Return the blocks dropped by default: odd indices, without the last block if another one remains."""
+    """Return the blocks dropped by default: odd indices, without the last block if another block remains."""
     return tuple(range(1, max(min(depth, 2), depth - 1), 2))
 
 
@@ -122,7 +122,7 @@ class DropAdapter(LowRankLinear):
         return self.lora_b(self.scale * self.lora_a(inputs))
 
     def merged(self) -> NoReturn:
-        """Raise, because there is no base layer.
+        """Raise, because no base layer exists.
 
         Raises:
             NotApplicable: always.

@@ -21,7 +21,7 @@ class Prefix(nn.Module):
         eta: width of the discretised Gaussian over prefix lengths, above 0.
         mu: mode of the Gaussian.
         kept: channels in evaluation; None keeps all.
-        per_example: whether each example has its own length; otherwise the batch shares one.
+        per_example: whether each example has its own length; otherwise the batch shares a single length.
 
     Attributes:
         mask: last training mask, stored until the following layer consumes it.
@@ -59,7 +59,7 @@ class Prefix(nn.Module):
 
 @final
 class Alternating(nn.Module):
-    """One of two truncating layers; in each training step a fair coin selects the layer that truncates.
+    """Either of two truncating layers; in each training step a fair coin selects the layer that truncates.
 
     The layer that runs first tosses the coin as a prefix mask of two entries, so the coin is recorded like a dropout
     mask.

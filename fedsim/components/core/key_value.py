@@ -189,7 +189,7 @@ class MovingAverages:
     resets: bool
 
     def follow(self, heads: Tensor, least: float, generator: torch.Generator) -> None:
-        """Update with one batch of heads (C, N, d); then move keys with an average count below `least` onto heads."""
+        """Update with a batch of heads (C, N, d); then move keys with an average count below `least` onto heads."""
         counts, sums = assign(heads, self.keys)
         self.counts = self.decay * self.counts + (1.0 - self.decay) * counts
         self.sums = self.decay * self.sums + (1.0 - self.decay) * sums

@@ -65,7 +65,7 @@ class LowRankLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return one linear layer with weight W + s B A, which has the same outputs in evaluation."""
+        """Return a linear layer with weight W + s B A, which has the same outputs in evaluation."""
         layer = copy.deepcopy(self.base)
         layer.weight += self.change()
         return layer.requires_grad_(True)

@@ -78,7 +78,7 @@ def draw_blocks(
     """Sample at most `count` blocks: units of more than one token, and sometimes any unit.
 
     Args:
-        lengths: unit lengths of one text.
+        lengths: unit lengths of a text.
         count: maximum number of blocks.
         most: maximum number of tokens per unit.
         unsure: probability that a block starts at a random unit with as many pads as fit, which trains low confidence.

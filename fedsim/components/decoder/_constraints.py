@@ -19,11 +19,11 @@ from fedsim.core.types import Tokenizer
 
 _INSTALL = "pip install 'fedsim-privacy[constrain]'"
 _FIRST_BYTES = range(0xC2, 0xF5)  # first bytes of a multi-byte UTF-8 character
-# Multi-byte characters, one for each combination of the classes \w, \d, \s and line ends; a plain pattern cannot
+# Multi-byte characters, for each combination of the classes \w, \d, \s and line ends; a plain pattern cannot
 # distinguish them further.
 _OF_EACH_KIND = "\u00e9\u0663\u00a0\u2014\u0085\u2028"
 _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|\\[uUxNpPL0-9]|\(\?[a-zA-Z]|\[\[|--|&&|\|\||~~")
-_CUT = "\ufffd"  # what a tokenizer returns for an incomplete UTF-8 character
+_CUT = "\ufffd"  # a tokenizer's output for an incomplete UTF-8 character
 
 
 class Constraint(Protocol):

@@ -9,7 +9,7 @@ from typing import Protocol
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tokenizer
 
-_CUT = "\ufffd"  # what a tokenizer returns for an incomplete UTF-8 character
+_CUT = "\ufffd"  # a tokenizer's output for an incomplete UTF-8 character
 
 
 class Critic(Protocol):

@@ -24,7 +24,7 @@ def likeliest(probabilities: Tensor, count: int) -> Tensor:
 
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
-    """Sample one token per row from unnormalised probabilities (B, V), with one uniform number per row."""
+    """Sample a token per row from unnormalised probabilities (B, V), with a uniform number per row."""
     below = probabilities.cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators]).to(
         below.device

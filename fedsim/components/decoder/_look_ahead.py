@@ -44,7 +44,7 @@ class LookAhead:
 
         Args:
             model: maps tokens (B, T) to scores of the next token (B, T, V).
-            texts: N texts of any length from one token; equal texts of a row are evaluated once.
+            texts: N nonempty texts of any length; equal texts of a row are evaluated once.
             owners: row index of each text.
             rows: number of rows.
 

@@ -39,13 +39,13 @@ class Particle:
 
 @dataclass(frozen=True)
 class Population:
-    """Particles of one row.
+    """Particles of a row.
 
     Attributes:
         particles: N particles; dead particles remain with weight 0.
         log_factor: ln of the product of the mean weights at all resamplings.
         sizes: effective sample size after each step.
-        failure: why all particles died; empty while one lives.
+        failure: why all particles died; empty while a particle lives.
         is_full: whether no open particle may grow further.
     """
 

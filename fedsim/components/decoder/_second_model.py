@@ -19,7 +19,7 @@ def second_model(name: str, vocabulary: int) -> nn.Module:
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: there is no such model.
+        FedsimError: unknown model.
     """
     folder = checkpoints.smollm2() if name == checkpoints.SMOLLM2 else Path(name)
     if folder.is_dir():  # placeholder vocabulary of 1: the checkpoint contains the size

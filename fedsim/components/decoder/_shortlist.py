@@ -28,7 +28,7 @@ def score_drafts(stack: LayerStack, hidden: Tensor, text: Sequence[int], first: 
     """Return scores (N, V) of hidden states (N, width), with -inf for tokens outside the short list.
 
     Zhao et al. 2025, arXiv 2502.14856: drafts of frequent tokens are verified by the model over its whole vocabulary,
-        so the generated text is distributed as the model's own.
+    so the generated text is distributed as the model's own.
 
     Args:
         stack: the drafting model.

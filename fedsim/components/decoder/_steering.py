@@ -18,7 +18,7 @@ from torch import Tensor
 
 Mode = Literal["mean", "ratio", "newton", "search"]
 
-_FAR = 60.0  # limit of score differences, which are infinite for a token that one model never generates
+_FAR = 60.0  # limit of score differences, which are infinite for a token that either model never generates
 _TINY = 1e-12  # squared norm below which a vector is ignored
 _FURTHEST = 1e4
 
@@ -129,8 +129,8 @@ def strength_of(steered_places: SteeredPlaces, mode: Mode) -> float:
     """Return the strength mu of the positions; 0 if the models do not differ.
 
     mean: mean of descent over squared norm per position, as in the paper. ratio: sum of descents over sum of squared
-        norms, which are at least twice the curvature, so the summed cost does not increase. newton: sum of descents
-        over sum of curvatures. search: minimiser of the cost, which is convex in the strength.
+    norms, which are at least twice the curvature, so the summed cost does not increase. newton: sum of descents
+    over sum of curvatures. search: minimiser of the cost, which is convex in the strength.
     """
     norms = steered_places.deltas.square().sum(1)
     is_clear = norms > _TINY

@@ -106,7 +106,7 @@ def with_base(model: nn.Module, config: SteeringConfig) -> nn.Module:
     """Return a model with the configured base; the model itself if no base is configured or needed.
 
     Raises:
-        FedsimError: there is no such base.
+        FedsimError: unknown base.
     """
     if not config.base or config.strength == 0 or isinstance(model, BesideBase):
         return model
@@ -130,7 +130,7 @@ class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
         """Return the decoder with calibrated strength, if the settings ask for it.
 
         Raises:
-            FedsimError: there are no texts, or as in `calibrate`.
+            FedsimError: no texts are given, or as in `calibrate`.
         """
         if self.config.strength != "calibrate":
             return self

@@ -1,4 +1,4 @@
-"""aded: drafts a tree of tokens from an adaptive trigram table, and verifies it in one forward pass of the model.
+"""aded: drafts a tree of tokens from an adaptive trigram table, and verifies it in a forward pass of the model.
 
 Idea: no second model drafts; a tree search distributes a few draft tokens over likely continuations, and repeated text
     is predicted.

@@ -115,7 +115,7 @@ class Weighing(Writing):
 
 
 class _Answers:
-    """Cached answers of a constraint for the particles of one row."""
+    """Cached answers of a constraint for the particles of a row."""
 
     def __init__(self, constraint: Constraint, stops: frozenset[int], ends: Literal["stop", "whole"]) -> None:
         self._constraint, self.stops, self._ends = constraint, stops, ends
@@ -184,7 +184,7 @@ class _Answers:
     ),
 )
 class Awrs(Weigher[AwrsConfig, Weighing]):
-    """Generates the common prefix of all particles, and at the end the text of one particle sampled by weight.
+    """Generates the common prefix of all particles, and at the end the text of a particle sampled by weight.
 
     Args:
         config: settings.
@@ -310,7 +310,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
     def _advance(
         self, population: Population, log_odds: Any, answers: _Answers, critic: Critic, generator: torch.Generator
     ) -> tuple[Population, int]:
-        """Extend each open particle by one sampled token; return the population and the number of draws."""
+        """Extend each open particle by a sampled token; return the population and the number of draws."""
         particles, draws = list[Particle](), list[TokenDraw]()
         for particle in population.particles:
             if not particle.is_open:

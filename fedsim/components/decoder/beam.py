@@ -1,9 +1,9 @@
 """beam: beam search; follows the k most likely prefixes and returns the most likely whole text.
 
-Idea: a text whose first token is not the most likely one may be more likely as a whole; so k prefixes are extended.
+Idea: a text whose first token is not the most likely token may be more likely as a whole; so k prefixes are extended.
 Equation: score(x) = log Pr(x) / |x|^a; of all continuations of k prefixes, the k most likely open ones are kept. The
     search ends when no prefix can exceed the best whole text: bound log Pr / n^a at the maximum length n.
-Assumes: a causal language model; prompts of at least one token.
+Assumes: a causal language model; nonempty prompts.
 Leaks: a token is emitted when all prefixes agree on it, so the trace shows where the model was uncertain.
 Fails: long texts of a wide beam become repetitive; scores that are not finite end the row with a reason.
 Source: textbook method; length penalty: Wu et al. 2016, arXiv 1609.08144, section 7, without its constant.
@@ -43,7 +43,7 @@ class Way:
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """Beam search of one text: open prefixes, the best whole text, and the key-value cache of the prefixes."""
+    """Beam search of a text: open prefixes, the best whole text, and the key-value cache of the prefixes."""
 
     longest: int
     ways: tuple[Way, ...] = (Way(),)
@@ -74,7 +74,7 @@ class Beam(Decoder[BeamConfig, Searching]):
         )
 
     def step(self, model: nn.Module, state: Searching, context: GenerationContext) -> tuple[Searching, list[Event]]:
-        """Extend each prefix by one token.
+        """Extend each prefix by a token.
 
         Raises:
             CannotContinue: scores of a row's prefixes are not finite.

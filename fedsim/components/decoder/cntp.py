@@ -1,11 +1,11 @@
-"""cntp: where the model is uncertain, samples several continuations of the clause and keeps the most likely one.
+"""cntp: where the model is uncertain, samples several continuations of the clause and keeps the most likely.
 
 Idea: entropy shows where a sample may go wrong; there, trials are compared by perplexity; elsewhere one token is
     sampled.
 Equation: N = int(n + (m - n) clamp((H - low) / (high - low), 0, 1)), H = -sum_v p_v ln p_v; of N trials w sampled from
     p the trial with the smallest exp(-mean_t ln p(w_t)) is kept, the first in a tie; n, m: minimum and maximum number
     of trials.
-Assumes: a causal language model; prompts of at least one token; a tokenizer, which determines the ends of clauses.
+Assumes: a causal language model; nonempty prompts; a tokenizer, which determines the ends of clauses.
 Leaks: memorised text is generated without trials, and the chosen trial is biased towards it; the trace shows trials,
     proposed tokens and model rows of each step.
 Fails: without a tokenizer trials end only at stop tokens and at their maximum length; scores that are not finite end
@@ -75,7 +75,7 @@ class CntpConfig(Config):
 
 
 class Branching(NamedTuple):
-    """One step's comparison: entropy in nats, trials, the perplexity of each, and the index of the chosen trial."""
+    """A step's comparison: entropy in nats, trials, the perplexity of each, and the index of the chosen trial."""
 
     entropy: float
     trials: tuple[tuple[int, ...], ...]
@@ -137,7 +137,7 @@ class _Trial:
     ),
 )
 class Cntp(Decoder[CntpConfig, Cautious]):
-    """Generates one token per step where the model is confident, else a whole trial."""
+    """Generates a token per step where the model is confident, else a whole trial."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "trials", "rows"})
 

@@ -4,7 +4,7 @@ Idea: Vision encoders store global image properties in a few tokens, often backg
     is damped.
 Equation: z = (1 + a) z_all - a z_few, for v with z_all,v >= max z_all + ln b; few: the k patches with the highest
     softmax(q_class . k_j) in the encoder layer whose output is projected
-Assumes: a model that reads an image and text, with a class token; prompts of at least one token. No training.
+Assumes: a model that reads an image and text, with a class token; nonempty prompts. No training.
 Leaks: counts depend on the length of the text only. The chosen patches depend on the image and outline its content.
 Fails: if the encoder has no such tokens, nothing is damped. Each token costs two rows of the model.
 Source: Gong et al. 2024, arXiv 2410.04514, section 4; patches in the image's order, where the published code orders
@@ -75,7 +75,7 @@ class Branch:
 
     Args:
         model: vision-language model.
-        encoded: visual tokens of one image.
+        encoded: visual tokens of an image.
         prompt: token ids of the question.
         recounts: whether positions are renumbered contiguously.
     """
@@ -120,7 +120,7 @@ class Branch:
     ),
 )
 class Damro(Decoder[DamroConfig, Distrusting]):
-    """Generates one token per step from two branches: all visual tokens, and the outliers alone."""
+    """Generates a token per step from two branches: all visual tokens, and the outliers alone."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
@@ -130,7 +130,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
 
         Raises:
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
-            FedsimError: there are no images.
+            FedsimError: no images are given.
         """
         reader = self._checked(model)
         if "image" not in condition.given:

@@ -4,7 +4,7 @@ Idea: each layer's own prediction at verified positions estimates how often it a
 Equation: alpha_l = m_l / (m_l + f_l), decayed counts of matches and mismatches; exit l and length g of the next draft
     maximise (sum_{j=0..g} alpha_l^j) / (L + g l). A draft ends early if the probability of its token is below tau_l,
     the mean of the average confidence of matches and that of mismatches.
-Assumes: a model whose layers can be run individually; early layers trained to predict.
+Assumes: a model with individually callable layers; early layers trained to predict.
 Leaks: exit, tokens and layers per step depend on how predictable the text is.
 Fails: with early layers not trained to exit, or a vocabulary so large that scoring all exits outweighs the savings.
 Source: Entezari Zarch, Gao, Jiang, Annavaram 2025, arXiv 2504.05598; at g = 0, where its code drafts, a plain step.
@@ -47,7 +47,7 @@ class DelConfig(DraftConfig):
 
 @dataclass(frozen=True)
 class Agreement:
-    """Statistics of one exit: decayed counts of matches and mismatches with the whole model, and summed confidences."""
+    """Statistics of an exit: decayed counts of matches and mismatches with the whole model, and summed confidences."""
 
     matches: float = 0.0
     misses: float = 0.0
@@ -114,7 +114,7 @@ def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: fl
 
 @dataclass(frozen=True)
 class ExitChoices:
-    """Exit statistics of one text, and the choice for the next round."""
+    """Exit statistics of a text, and the choice for the next round."""
 
     known: Mapping[int, Agreement]
     layers: int
@@ -156,7 +156,7 @@ class Exiting(DraftedTexts):
     ),
 )
 class Del(Decoder[DelConfig, Exiting]):
-    """Generates the accepted draft tokens and one more per round. Rows are processed one after another.
+    """Generates the accepted draft tokens and one more per round. Rows are processed in sequence.
 
     Count `layers` includes drafting, verification, and the prompt except its last 32 tokens.
     """
@@ -182,7 +182,7 @@ class Del(Decoder[DelConfig, Exiting]):
         return Exiting(condition.prompts, begins, tuple(ExitChoices(known, min(exits)) for _ in condition.prompts))
 
     def step(self, model: nn.Module, state: Exiting, context: GenerationContext) -> tuple[Exiting, list[Event]]:
-        """Run one round per row.
+        """Run a round per row.
 
         Raises:
             CannotContinue: scores of a row are not finite.
@@ -213,7 +213,7 @@ class Del(Decoder[DelConfig, Exiting]):
 
 
 class _Round:
-    """One round of one row: draft, verify, update the statistics."""
+    """A round of a row: draft, verify, update the statistics."""
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ class _Round:
         return (*self._text, *self.drafted)
 
     def _draft(self, hidden: Tensor) -> bool:
-        """Draft a token and return whether there is one; an unconfident token is the last of the draft."""
+        """Draft a token and return whether drafting succeeded; an unconfident token is the last of the draft."""
         scores = score_drafts(self._stack, hidden, self._known_tokens, self._config.shortlist)[0]
         self.scored += 1
         if not scores.amax().isfinite():

@@ -2,7 +2,7 @@
 
 Idea: no randomness, so the text shows the model's most likely continuation of a prompt.
 Equation: v = argmax_v z_v of the model's scores z; ties go to the lowest token id.
-Assumes: a causal language model; prompts of at least one token.
+Assumes: a causal language model; nonempty prompts.
 Leaks: memorised text; the trace shows only the length of the text.
 Fails: scores that are not finite end the row with a reason.
 Source: textbook method.
@@ -26,7 +26,7 @@ class GreedyConfig(Config):
 @final
 @component("greedy", summary="decoder: the likeliest next token")
 class Greedy(Decoder[GreedyConfig, Writing]):
-    """Generates one token per step, without random draws."""
+    """Generates a token per step, without random draws."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 

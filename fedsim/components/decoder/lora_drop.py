@@ -5,7 +5,7 @@ Idea: a block's output changes little between tokens. A fixed period, equal for 
 Equation: out = C_l + D_l(x) for dropped blocks l, C_l their output at the last anchor, or at the previous token
     (reuse), D_l(x) = (alpha / r) B A x; generated token g is an anchor if (g + 1) mod c = 0; the prompt's last token is
     the first.
-Assumes: a model whose layers can be run individually; adapters by component `lora-drop-adapters`, else D_l = 0.
+Assumes: a model with individually callable layers; adapters by component `lora-drop-adapters`, else D_l = 0.
 Leaks: layers per step depend on the step number alone, so work shows only the length of a text.
 Fails: with long cycles, most blocks dropped, or no adapters; the text differs from the model's own.
 Source: Rajabzadeh et al. 2026, arXiv 2601.02569; dropped blocks cache no keys, anchors keep their true positions.
@@ -166,7 +166,7 @@ class Dropping(Writing):
     ),
 )
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):
-    """Generates one token per step, with the same schedule for all rows."""
+    """Generates a token per step, with the same schedule for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 

@@ -3,7 +3,7 @@
 Idea: a temperature T below 1 sharpens the distribution; tokens outside the nucleus S are never sampled.
 Equation: Pr(v) = softmax(z / T)_v / sum_{u in S} softmax(z / T)_u for v in S, else 0; S is the smallest set of most
     likely tokens with total probability of at least p.
-Assumes: a causal language model; prompts of at least one token.
+Assumes: a causal language model; nonempty prompts.
 Leaks: memorised text, in some of many samples; the trace shows only the length of the text.
 Fails: scores that are not finite end the row with a reason.
 Source: Holtzman, Buys, Du, Forbes, Choi 2020, arXiv 1904.09751, section 3.1.
@@ -37,7 +37,7 @@ class SampledConfig(Config):
     fidelity="reproduction",
 )
 class Sampled(Decoder[SampledConfig, Writing]):
-    """Generates one token per step, with one random draw each."""
+    """Generates a token per step, with a random draw each."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 

@@ -4,7 +4,7 @@ Idea: later tokens need fewer layers. Lower layers are skipped, so late tokens s
     earlier tokens' keys; the sets of layers are nested, so a running layer has the keys of all earlier tokens.
 Equation: on generated token g of E expected, floor((1 - r) n_first + r n_last + 1/2) = n(g) layers run, r = min(1, g /
     (E - 1)): the w lowest and the n(g) - w highest; on a prompt all.
-Assumes: a model trained under the schedule (component `skipdecode-training`), whose layers can be run individually.
+Assumes: a model trained under the schedule (component `skipdecode-training`), with individually callable layers.
 Leaks: layers and time per step depend on the step number alone, so work shows only the length of a text.
 Fails: with a model not trained under the schedule; texts much shorter than E save less, longer ones lose quality.
 Source: Del Corro, Del Giorno, Agarwal, Yu, Awadallah, Mukherjee 2023, arXiv 2307.02628; E counts generated tokens.
@@ -61,7 +61,7 @@ class SkippingTexts(Writing):
     ),
 )
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
-    """Generates one token per step, with the same layers for all rows."""
+    """Generates a token per step, with the same layers for all rows."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 

@@ -1,4 +1,4 @@
-"""speculative: a cheap model drafts tokens; the model verifies them in one pass and keeps the accepted prefix.
+"""speculative: a cheap model drafts tokens; the model verifies them in a single pass and keeps the accepted prefix.
 
 Idea: several positions cost one pass of the model; accepted draft tokens save the passes between them.
 Equation: x drafted from q is accepted with probability min(1, p(x) / q(x)); the first rejected token is resampled from
@@ -94,7 +94,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         return Speculating(condition.prompts, begins, self._drafter(model, condition.prompts[0][:1]))
 
     def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
-        """Draft tokens, verify them in one pass, and append the accepted ones."""
+        """Draft tokens, verify them in a single pass, and append the accepted ones."""
         drafted, odds, passes = self._draft(state, context)
         scores = state.past.scores(model, state.tokens, [Draft.line(draft) for draft in drafted])
         check_scores(scores)

@@ -1,7 +1,7 @@
-"""sure-spans: appends pad tokens, and generates the predicted tokens in which the model is confident, in one step.
+"""sure-spans: appends pad tokens, and generates the predicted tokens in which the model is confident, in a single step.
 
 Idea: parts of words, names and idioms are almost certain after their beginning; a model trained on pads generates them
-    in one step.
+    in a single step.
 Equation: D_0 at the last token, D_j at pad j; the token of D_0 is always generated, v_j = argmax D_j as long as
     D_j[v_j] >= beta (or beta^(1/j), or the product of all up to j) and v_j neither repeats nor extends v_{j-1}.
 Assumes: a causal language model trained by component `pad-blocks`. Texts are not distributed as the model's own.

@@ -96,7 +96,7 @@ class Steered(Writing):
     ),
 )
 class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
-    """Generates one token per step from the scores of two models on the same text."""
+    """Generates a token per step from the scores of two models on the same text."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 

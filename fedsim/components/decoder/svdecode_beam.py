@@ -70,7 +70,7 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
     def step(
         self, model: nn.Module, state: SteeredSearch, context: GenerationContext
     ) -> tuple[SteeredSearch, list[Event]]:
-        """Extend each prefix by one token.
+        """Extend each prefix by a token.
 
         Raises:
             CannotContinue: scores of a row's prefixes are not finite.

@@ -1,4 +1,4 @@
-"""Layers that process several samples per example in training, (B, M, ...), and one in evaluation, (B, ...)."""
+"""Layers that process M samples per example in training, (B, M, ...), but a single sample in evaluation, (B, ...)."""
 
 from __future__ import annotations
 

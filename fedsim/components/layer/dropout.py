@@ -39,7 +39,7 @@ class DropoutConfig(Config):
     fidelity="reproduction",
 )
 class Dropout(Layer[DropoutConfig]):
-    """Sets the rate of the model's dropout layers, including those in attention."""
+    """Sets the rate of the model's dropout layers, including dropout in attention."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 

@@ -2,7 +2,7 @@
 
 Idea: Fine-tuning often needs only part of a model.
 Equation: w_f <- w_f, and the update has no entry for w_f
-Assumes: patterns that match parameters, and at least one trainable parameter.
+Assumes: patterns that match parameters, and a remaining trainable parameter.
 Leaks: no gradient of the frozen layers. Attacks that use the first layer's gradient fail if it is frozen; attacks on
     other layers work as before.
 Fails: as a defense of the layers that are trained.

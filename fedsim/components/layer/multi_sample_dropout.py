@@ -1,7 +1,7 @@
 """multi-sample-dropout: applies M dropout masks to the same features and averages their losses.
 
 Idea: From one layer on, a training pass processes M samples of each example with the same weights; their gradients are
-    averaged. M = 1 is plain dropout. Evaluation uses one sample; names and shapes of weights do not change.
+    averaged. M = 1 is plain dropout. Evaluation uses a single sample; names and shapes of weights do not change.
 Equation: L = 1/M sum_m CE(g(h z_m / (1 - p)), y)
 Assumes: a dropout layer, and later layers that treat samples like examples.
 Leaks: the gradient converges to that without dropout, like 1 / sqrt(M), so an attacker that ignores masks improves; one
@@ -88,7 +88,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         return model
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
-        """Refuse models whose layers after the first mask fail on several samples or mix them."""
+        """Refuse models with layers after the first mask that fail on several samples or mix them."""
         inputs = federation.probe(_EXAMPLES).inputs
         try:
             outputs = _outputs(model, inputs)

@@ -1,11 +1,11 @@
 """nested-dropout: truncates the last features to their first k channels, with a random k in each step.
 
-Idea: Early channels are trained in nearly every step and late ones rarely, so features are sorted by importance, and
+Idea: Early channels are trained in nearly every step, late channels rarely; so features are sorted by importance, and
     the network can be truncated at a fixed k afterwards.
 Equation: h <- (h_1, ..., h_k, 0, ..., 0), p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; no rescaling
 Assumes: a dropout layer to replace, which gets feature vectors and runs once per forward pass.
-Leaks: whole columns of the classifier's gradient are zero, so an update shows k; an attacker has to find one integer.
-    Only the content of the late channels stays hidden.
+Leaks: whole columns of the classifier's gradient are zero, so an update shows k; an attacker has to find a single
+    integer. Only the content of the late channels stays hidden.
 Fails: as a defense: the remaining columns are exact.
 Source: Chen et al. 2022, arXiv 2206.13140.
 """

@@ -6,7 +6,7 @@ Equation: h_t passes layer l unchanged if l is not in A(t - P), the layers of ge
 Assumes: blocks with Llama's names; examples whose first P tokens act as the prompt.
 Leaks: skipped layers have gradients from the prompt and the first tokens after it alone, so they reveal no later text;
     the bottom and the top layers' gradients depend on the whole text.
-Fails: for texts much longer than those in training; without the schedule the model loses quality.
+Fails: for texts much longer than in training; without the schedule the model loses quality.
 Source: Del Corro et al. 2023, arXiv 2307.02628; the loss includes the prompt's tokens, as for any client.
 """
 
@@ -76,7 +76,7 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
 
 @final
 class _Jump:
-    """Forward hook that lets some tokens skip one block."""
+    """Forward hook that lets some tokens skip a block."""
 
     def __init__(self, number: int, prompt: int, schedule: LayerSchedule) -> None:
         self._number, self._prompt, self._schedule = number, prompt, schedule

@@ -42,7 +42,7 @@ class TransferHead(Layer[TransferHeadConfig]):
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def prepare(self, model: nn.Module, generator: Generator) -> nn.Module:
-        """Return `model` with the new head, whose parameters alone are trained.
+        """Return `model` with the new head; all other parameters are frozen.
 
         Raises:
             NotApplicable: the last layer with weights is not linear, or the model is that layer.

@@ -5,7 +5,7 @@ Idea: A small loss suggests a correct label, and a network that does not select 
 Equation: I_1: the floor((1 - tau) n) examples of half 1 with the smallest loss under network 1; I_2 of half 2 under
     network 2; L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1); tau(e) rises from 0 to tau over the first
     rounds e.
-Assumes: classification, one label per example.
+Assumes: classification, a label per example.
 Leaks: excluded records contribute no gradient; a record used by both networks contributes two sets of equations.
 Fails: as a defense: selected records leak as without it.
 Source: Han et al. 2018, arXiv 1804.06872, where both score the same batch; Chen et al. 2022, arXiv 2206.13140.

@@ -1,10 +1,10 @@
-"""pad-blocks: trains pad tokens of a language model to predict the tokens of a confident span in one step.
+"""pad-blocks: trains pad tokens of a language model to predict the tokens of a confident span in a single step.
 
 Idea: many tokens are almost certain given the token before them; a pad predicts such a token ahead of its turn.
 Equation: units are a first token and followers with p >= sure, at most K tokens; loss + weight * mean over pads j of
     -ln softmax(pad j)_(s + j), where pads of a unit at s attend to the text before it, and to earlier pads of their own
     unit.
-Assumes: a causal language model whose layers can be run individually. p is computed by the frozen model below its
+Assumes: a causal language model with individually callable layers. p is computed by the frozen model below its
     adapters, or without adapters by the received model; so list the component after the adapter.
 Leaks: the pad's gradient is pooled over all marked spans; followers of a unit have gradients at two positions.
 Fails: if the model is never confident, pads learn only from the few random blocks. Pads are trained without dropout.

@@ -4,7 +4,7 @@ Idea: texts of equal length differ only by other side channels.
 Equation: steps up to min over texts of sum n tokens, the last step cut; the counts of these steps.
 Assumes: nothing; it is a control that removes the length, not a protection that a service could use.
 Leaks: everything except the length.
-Fails: one empty text truncates all traces to nothing.
+Fails: a single empty text truncates all traces to nothing.
 Source: the usual control for lengths.
 """
 

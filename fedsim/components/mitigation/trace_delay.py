@@ -1,10 +1,10 @@
-"""trace-delay: holds tokens back at random and sends them with those of a later step.
+"""trace-delay: holds tokens back at random and sends them with the tokens of a later step.
 
 Idea: random noise on the schedule costs less than a constant schedule.
 Equation: after each step the buffer is kept with probability p, else sent; the last step sends the rest.
 Assumes: a buffer; a token is sent after 1 / (1 - p) steps on average. The counts of the work stay.
 Leaks: the timing of tokens, less for larger p; the length of the text.
-Fails: against an attacker that observes many texts of one prompt, or the work.
+Fails: against an attacker that observes many texts of the same prompt, or the work.
 Source: random delays, in the manner of Wei et al. 2024, arXiv 2411.01076.
 """
 

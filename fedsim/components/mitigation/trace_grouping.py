@@ -1,10 +1,10 @@
 """trace-grouping: shows only sums over groups of k steps.
 
-Idea: an observer that sees one packet for k steps learns only their sum.
+Idea: an observer that sees a single packet for k steps learns only their sum.
 Equation: n'_s = sum of n_t over t = s k + 1 .. s k + k; the same for each count.
 Assumes: a buffer; the user waits for k steps.
 Leaks: sums of k steps, and the number of groups.
-Fails: long texts, whose sums still differ.
+Fails: for long texts: their sums still differ.
 Source: aggregation over iterations, Wei et al. 2024, arXiv 2411.01076.
 """
 

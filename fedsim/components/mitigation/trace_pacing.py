@@ -1,8 +1,8 @@
-"""trace-pacing: sends one token per packet, independent of the tokens per step.
+"""trace-pacing: sends a token per packet, independent of the tokens per step.
 
 Idea: a buffer between decoder and network sends tokens at a constant rate.
 Equation: n'_t = 1 for t = 1 .. sum n; the counts of the work stay.
-Assumes: packets of one size, and a rate below the decoder's slowest.
+Assumes: packets of equal size, and a rate below the decoder's slowest.
 Leaks: the length of the text; to an observer of the work, all counts.
 Fails: against an attacker on the same machine.
 Source: constant-time token dispatch, in the manner of Wei et al. 2024, arXiv 2411.01076.
@@ -27,8 +27,8 @@ class TracePacingConfig(Config):
 @final
 @component("trace-pacing", summary="mitigation: one token a packet at a constant pace")
 class TracePacing(Mitigation[TracePacingConfig]):
-    """Sends tokens one by one."""
+    """Sends single tokens."""
 
     def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return one packet of one token for each token of a text."""
+        """Return a single-token packet for each token of a text."""
         return [Trace((1,) * sum(trace.tokens), trace.events) for trace in traces]

@@ -1,4 +1,4 @@
-"""trace-padding: pads each step to the largest one and each text to the longest one.
+"""trace-padding: pads each step to the largest step and each text to the longest text.
 
 Idea: a trace that is equal for all texts reveals nothing about a single text.
 Equation: n_t = max n and c_t = max c over all texts and steps, for t = 1 .. max T.
@@ -27,7 +27,7 @@ class TracePaddingConfig(Config):
 @final
 @component("trace-padding", summary="mitigation: all steps as large as the largest, all texts as long as the longest")
 class TracePadding(Mitigation[TracePaddingConfig]):
-    """Replaces all traces by one padded trace."""
+    """Replaces all traces by the same padded trace."""
 
     hides_work: ClassVar[bool] = True
 

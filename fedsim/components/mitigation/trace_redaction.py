@@ -3,7 +3,7 @@
 Idea: an observer that gets counts from the server alone, e.g. from bills or logs, needs few of them, and none exactly.
 Equation: c'_t = size floor(c_t / size) of each named count c; 0 without a size. Packets and other counts stay.
 Assumes: the server is the only source; an attacker on the same machine observes the unchanged work.
-Leaks: the class of each count; the number of steps; what the other counts imply about the named ones.
+Leaks: the class of each count; the number of steps; information about named counts in the other counts.
 Fails: if a related count is not listed: rejected = calls minus accepted, for example.
 Source: generalisation and suppression, Samarati and Sweeney 1998, here for traces.
 """

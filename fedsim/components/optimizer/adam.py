@@ -2,9 +2,9 @@
 
 Idea: Each weight gets a step of nearly the same size, independent of the scale of its gradient.
 Equation: w <- w - s m' / (sqrt(v') + e), bias-corrected running means m' of g and v' of g^2
-Assumes: a client; or a server whose g is the mean update: without bias correction this is FedAdam (Reddi et al. 2020,
+Assumes: a client; or a server, with the mean update as g: without bias correction this is FedAdam (Reddi et al. 2020,
     arXiv 2003.00295, algorithm 2) with e for tau and v from 0.
-Leaks: the first step is the sign of the gradient, so a one-step update keeps directions and loses magnitudes.
+Leaks: the first step is the sign of the gradient, so an update of a single step keeps signs and loses magnitudes.
 Fails: as a defense, for the same reason.
 Source: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1.
 """
@@ -35,7 +35,7 @@ class AdamConfig(Config):
 @final
 @component("adam", summary="Adam, with bias correction or without", paper="1412.6980", fidelity="reproduction")
 class Adam(Optimizer[AdamConfig]):
-    """Adam whose state lasts for one local training."""
+    """Adam with a state that lasts for a local training."""
 
     @property
     def learning_rate(self) -> float:

@@ -3,7 +3,7 @@
 Idea: Momentum averages the gradients of several steps.
 Equation: v <- m v + g, w <- w - s v
 Assumes: nothing.
-Leaks: one step without momentum sends the gradient itself, times the learning rate.
+Leaks: a single step without momentum sends the gradient itself, times the learning rate.
 Fails: as a defense.
 Source: Robbins, Monro 1951; momentum as in Sutskever et al. 2013.
 """
@@ -31,7 +31,7 @@ class SgdConfig(Config):
 @final
 @component("sgd", summary="stochastic gradient descent, with momentum")
 class Sgd(Optimizer[SgdConfig]):
-    """SGD without `torch.optim`, whose import slows every new process."""
+    """SGD without `torch.optim`, because its import slows every new process."""
 
     @property
     def learning_rate(self) -> float:

@@ -15,8 +15,8 @@ class Translator(nn.Module):
     """Maps vectors of each layer (B, C_l) to a prompt (B, prompts, out).
 
     Each layer is a token: its vector, scaled and projected, plus a learned embedding of the layer. Learned queries
-        follow the layers, and the transformer's outputs at the queries are the prompt. A hidden layer is masked in
-        attention, because a zero vector would still reveal its position.
+    follow the layers, and the transformer's outputs at the queries are the prompt. A hidden layer is masked in
+    attention, because a zero vector would still reveal its position.
 
     Args:
         channels: C_l of each layer.

@@ -105,7 +105,7 @@ class Devil(Probe[DevilConfig]):
         """Return the translator's tensors by name, and `names` (K + 1, width), the head.
 
         Raises:
-            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
+            NotApplicable: fewer than two classes, non-finite states, or unequal numbers of states and labels.
         """
         if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
@@ -198,7 +198,7 @@ def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> ShownLayers:
     """Return the mean over all positions of features (B, C_l, H_l, W_l), with these layers visible.
 
     Raises:
-        FedsimError: there is no such layer.
+        FedsimError: unknown layer.
     """
     return ShownLayers([pool(feature.float()) for feature in features], _shown(features, len(features[0]), layers))
 
@@ -209,7 +209,7 @@ def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Shown
     The grid is that of the finest visible layer; the others are interpolated to it.
 
     Raises:
-        FedsimError: there is no such layer.
+        FedsimError: unknown layer.
     """
     is_shown = _shown(features, 1, layers)
     height, width = max(tuple(features[layer].shape[-2:]) for layer in layers)
@@ -271,7 +271,7 @@ def map_phrase(
 
     Raises:
         NotApplicable: the language model's layers are unknown.
-        FedsimError: there is no such layer.
+        FedsimError: unknown layer.
     """
     seen, (height, width) = see_places(features, layers)
     return -cost_of(translator, language, seen, phrase).view(-1, height, width)

@@ -3,7 +3,7 @@
 Idea: a neuron reads one direction of the residual stream; if the head maps it to a token, the neuron represents that
     token.
 Equation: P_i = softmax(W_U (gain * s w_i / rms(w_i))), s = +-1 with the higher maximum. As a probe: the k neurons of
-    each class with the largest |AUC - 1/2|, and a Gaussian of each class over them, with one variance per neuron.
+    each class with the largest |AUC - 1/2|, and a Gaussian of each class over them, with a variance per neuron.
 Assumes: the weights; for classes, activations (the output of `up_proj`) with labels.
 Leaks: a row of a client's update is a sum of the neuron's inputs, so the head names words of the client's text.
 Fails: with neurons that represent several concepts; correlated neurons make the probe overconfident.
@@ -153,7 +153,7 @@ def name_neurons(
     """Return the most likely tokens under the model's output head for vectors of its residual stream.
 
     Args:
-        model: language model whose layers can be run individually; it is not changed.
+        model: language model with individually callable layers; it is not changed.
         rows: shape (N, width); their norm is irrelevant.
         kept: number of tokens per vector.
         concepts: tokens by concept, whose total probability is returned.
@@ -226,7 +226,7 @@ def clamped(
             input, as for `down_proj`, after the gate.
 
     Raises:
-        FedsimError: there is no such layer or neuron.
+        FedsimError: unknown layer or neuron.
     """
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:

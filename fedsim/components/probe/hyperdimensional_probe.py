@@ -75,7 +75,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         """Return the encoder, `book` (K, D), and `sharpness`.
 
         Raises:
-            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
+            NotApplicable: fewer than two classes, non-finite states, or unequal numbers of states and labels.
         """
         if len(labels) < 2 or int(labels.max()) < 1:  # noqa: PLR2004 - classes
             raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
@@ -96,7 +96,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         """Return an encoder from states (N, width) to codes (N, D), by name of its tensors.
 
         Raises:
-            NotApplicable: non-finite states, or not one code per state vector.
+            NotApplicable: non-finite states, or unequal numbers of states and codes.
         """
         if hidden.ndim != 2 or len(hidden) != len(codes) or not len(hidden):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(codes)}, width).")
@@ -216,7 +216,7 @@ def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
         starts: layers of the initial means. An empty cluster gets the layer farthest from its mean.
 
     Raises:
-        FedsimError: there are more means than layers.
+        FedsimError: more means than layers.
     """
     if len(starts) > len(states):
         raise FedsimError(f"there are {len(states)} layers, expected at least {len(starts)}: one for each mean.")

@@ -5,7 +5,7 @@ Idea: a decoding step computes a state and samples from the head; measures of bo
 Equation: surplus = I(H; W_2.. | W_1); head entropy D(diag p || p p'); metric G = W'(diag p - p p')W; alignment A = |E[h
     g']|^2 / (sum of the r largest eigenvalues of E[g g']), h whitened, g centred, r the rank of h.
 Assumes: states and tokens, more states than entries in each; the probe is a log-linear head on whitened states.
-Leaks: the surplus of a shared state is its information about later tokens beyond the next one.
+Leaks: the surplus of a shared state is its information about later tokens beyond the next token.
 Fails: an estimated surplus is a difference of two upper bounds, so no bound; a log-linear head represents no products.
 Source: Zhang 2025, arXiv 2507.19247; estimators, normalisation and penalties are chosen here.
 """
@@ -78,7 +78,7 @@ class MarkovCategorical(Probe[MarkovCategoricalConfig]):
         """Return `head` (K, width) and `bias` (K,). The optimisation is convex and deterministic.
 
         Raises:
-            NotApplicable: no states, non-finite states, or not one label per state vector.
+            NotApplicable: no states, non-finite states, or unequal numbers of states and labels.
         """
         states = _states(hidden)
         if len(labels) != len(states):

@@ -39,7 +39,7 @@ class Ridge(Probe[RidgeConfig]):
         """Return `weights` (width, K), `shares` of classes (K,), and `mean` and `scale` of the states.
 
         Raises:
-            NotApplicable: fewer than two classes, non-finite states, or not one label per state vector.
+            NotApplicable: fewer than two classes, non-finite states, or unequal numbers of states and labels.
         """
         if hidden.ndim != 2 or len(hidden) != len(labels) or not len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")

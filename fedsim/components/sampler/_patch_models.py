@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsim.components.sampler._speculation import LastStep, last_step
 from fedsim.core.errors import FedsimError
 
-Place = tuple[int, int]  # row, and index of one of its patches in generation order
+Place = tuple[int, int]  # row, and index of a patch in generation order
 
 
 class PatchModel(Protocol):
@@ -26,7 +26,7 @@ class PatchModel(Protocol):
     levels: int
 
     def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
-        """Return the conditions (B, k + 1, ...) of the first k patches (B, k, m) and of the next one.
+        """Return the conditions (B, k + 1, ...) of the first k patches (B, k, m) and of the next patch.
 
         Models of random order also get the positions (B, n) of all patches, and fewer than n patches.
         """
@@ -69,7 +69,7 @@ class PatchReader(NamedTuple):
     def beside(self, patches: Tensor, places: Sequence[Place], known: Sequence[int]) -> Tensor:
         """Return the conditions (N, ...) of places, each given only the first `known` patches of its row.
 
-        One pass with a row per place, whose patch follows directly after its known patches.
+        A pass with a row per place, whose patch follows directly after its known patches.
         """
         rows, numbers = (list(one) for one in zip(*places, strict=True))
         every, orders = range(len(rows)), self.orders[rows]
@@ -115,7 +115,7 @@ def patch_model(model: nn.Module) -> PatchModel:
 
 
 def check_draft(model: PatchModel, draft: PatchModel) -> None:
-    """Check that one model can draft for another.
+    """Check that `draft` can draft for `model`.
 
     Raises:
         FedsimError: patches, levels, order, shape or classes differ.

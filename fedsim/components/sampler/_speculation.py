@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Rule = Literal["exact", "paper"]
-Reverse = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # x (N, m), level -> mean, std one level down
+Reverse = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # x (N, m), level -> mean, std a level lower
 _MOST_TRIES = 1000
 
 

@@ -1,4 +1,4 @@
-"""continuous-speculative: a small model drafts patches; the model verifies them in one pass by density ratios.
+"""continuous-speculative: a small model drafts patches; the model verifies them in a single pass by density ratios.
 
 Idea: given the noise of all steps but the last, a diffusion head's patch is Gaussian, so densities are known.
 Equation: x from N(m_q, s_q) is accepted with probability min(1, N(x; m_p, s_p) / N(x; m_q, s_q)); the first rejected
@@ -72,7 +72,7 @@ class Drafting(Sampling):
 
 @dataclass(frozen=True)
 class _Row:
-    """Inputs of one image's step.
+    """Inputs of an image's step.
 
     Attributes:
         done: number of finished patches.
@@ -205,7 +205,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return [level == 0 for level in state.level]
 
     def _row(self, target: PatchReader, left: int, like: Tensor, generator: torch.Generator) -> _Row:
-        """Sample the noise of one image's step, and determine the number of draft patches."""
+        """Sample the noise of an image's step, and determine the number of draft patches."""
         done, size = target.model.patches - left, target.model.size
         count = 0 if done < self.config.prefill * target.model.patches else min(self.config.length, left)
         noise = _normal((target.model.levels, count, size), like, generator)
@@ -243,7 +243,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return truths, {at: conditions[len(drafted) + place] for place, (at, _) in enumerate(behind)}
 
     def _conditions(self, target: PatchReader, patches: Tensor, rows: Sequence[_Row], places: list[Place]) -> Tensor:
-        """Return the conditions of places, in one pass of the model."""
+        """Return the conditions of places, in a single pass of the model."""
         if self.config.mode == "causal":
             return target.along(patches, places)
         return target.beside(patches, places, [rows[at].done for at, _ in places])
@@ -253,7 +253,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         return row.count < row.left and (self.config.mode == "causal" or row.count == 0)
 
     def _judged(self, row: _Row, drafted: Tensor, truth: LastStep, guess: LastStep) -> tuple[Tensor, Event]:
-        """Return the accepted drafts of one image, with resampled patches in place of rejected ones, and the event."""
+        """Return the accepted drafts of an image, with resampled patches in place of rejected ones, and the event."""
         config = self.config
         chances = log_ratio(drafted, truth, guess, config.rule, config.soft)
         falls = torch.rand(row.count, generator=row.generator).log().to(chances) >= chances

@@ -1,4 +1,4 @@
-"""euler: samples by Euler steps along the slope of each noise level, one evaluation per step (DDIM).
+"""euler: samples by Euler steps along the slope of each noise level, an evaluation per step (DDIM).
 
 Idea: a sample is the end of a curve whose slope the denoiser predicts at each noise level; the solver follows it in
     steps.

@@ -40,7 +40,7 @@ class Pruner(nn.Module):
         Args:
             visual: states before a layer.
             attention: the question's attention to each token in that layer, (B, n).
-            alive: mask of remaining tokens, (B, n). Logits of other tokens do not affect those of remaining ones.
+            alive: mask of remaining tokens, (B, n). Other tokens do not affect the logits of remaining tokens.
             question: mean state of the question, (B, D).
         """
         return baseline(attention, alive) + self._looks(visual, alive, question) + self._token(visual) + self.bias

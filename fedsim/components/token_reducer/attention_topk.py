@@ -1,8 +1,8 @@
-"""attention-topk: keeps the visual tokens to which the prompt's last token attends most at one layer.
+"""attention-topk: keeps the visual tokens to which the prompt's last token attends most at a given layer.
 
 Idea: The answer is predicted from the last token, so the tokens it attends to are worth keeping.
 Equation: V' = the k tokens with the highest mean over heads of attention_l(last, j), for all layers after l
-Assumes: a model that reads images and text, and at least one layer after l. Position indices stay.
+Assumes: a model that reads images and text, and a layer after l. Position indices stay.
 Leaks: the kept positions depend on image and question, so they reveal information about both. Their number is fixed.
     Layers up to l process all tokens, and their gradients depend on all patches.
 Fails: at layers where the question has not yet reached the last token.
@@ -41,7 +41,7 @@ class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):
     """Keeps the tokens that the prompt's last token attends to most."""
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
-        """Return a module that drops tokens after one layer."""
+        """Return a module that drops tokens after the configured layer."""
         return _AttentionTopK(self.config.kept, self.config.layer)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:

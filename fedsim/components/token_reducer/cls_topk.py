@@ -2,9 +2,9 @@
 
 Idea: The class token summarises the image, so the tokens it attends to matter for any question.
 Equation: V' = the k tokens with the highest mean over heads of softmax(q_cls . k_j / sqrt(f)), in their order
-Assumes: an encoder with a class token; the layer is the one whose output is projected. Position indices stay.
+Assumes: an encoder with a class token; the layer is the projected one. Position indices stay.
 Leaks: the kept positions depend on the image alone, so they show where objects are. Their number is fixed. Dropped
-    patches still influence the kept ones inside the encoder.
+    patches still influence kept patches inside the encoder.
 Fails: if the question concerns a region that the class token ignores.
 Source: Zhang et al. 2024, arXiv 2412.01818, section 3, in its simplest form.
 """

@@ -1,7 +1,7 @@
 """must-drop: merges similar neighbours in the encoder, then drops visual tokens relevant to neither image nor question.
 
 Idea: Judge a token over all stages. Keep tokens with high class-token attention for any question; of the rest, drop
-    those that no question token attends to; then remove dropped tokens from all key-value caches.
+    tokens that no question token attends to; then remove dropped tokens from all key-value caches.
 Equation: drop j if sum_t A_tj < theta_g sum_tk A_tk and max_t A_tj < theta_i, unless j is protected; A the mean over
     heads of the attention of question tokens t to visual tokens
 Assumes: a model with a class token that reads images and text. No training.
@@ -76,7 +76,7 @@ class MustDrop(VisualTokenReducer[MustDropConfig]):
         return _MustDrop(self.config, visual)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse windows that do not tile the image, and invalid layers or one without a following layer."""
+        """Refuse windows that do not tile the image, and invalid layers or a last layer without successor."""
         side, layers = self.config.window, self.config.layers
         if any(length % side for length in visual.grid):
             return f"windows of {side} x {side} do not tile {visual.grid[0]} x {visual.grid[1]} patches"

@@ -1,4 +1,4 @@
-"""oracle-tokens: keeps the visual tokens of the cell that the question names, then those of cells with a digit.
+"""oracle-tokens: keeps the visual tokens of the cell that the question names, then tokens of cells with a digit.
 
 Idea: An upper bound for token dropping, with a perfect selection.
 Equation: tokens ranked by (not in the named cell, cell is empty, number of brighter tokens in their cell, position);
@@ -44,7 +44,7 @@ class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
         return _Oracle(self.config, visual)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
-        """Refuse to keep more tokens than an image has, and models whose words name no cells."""
+        """Refuse to keep more tokens than an image has, and models without words for cells."""
         if "r0" not in visual.words:
             return "it needs words that name rows and columns, which the model 'tiny-vlm' has"
         return refuses_count(self.config.kept, visual)

@@ -1,6 +1,6 @@
 """pyramid-drop: keeps fewer visual tokens in each stage of the language model, by the prompt's attention.
 
-Idea: Early layers need all visual tokens, late ones few: drop them in stages.
+Idea: Early layers need all visual tokens, late layers few: drop them in stages.
 Equation: after stage s the floor(r_s N) tokens with the highest mean over heads of softmax(q_last . k_j / sqrt(f)) are
     kept; q and k are those of the layer that follows, N the tokens of the image
 Assumes: a model that reads images and text; it needs no training, but clients may train with it.

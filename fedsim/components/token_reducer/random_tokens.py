@@ -1,11 +1,11 @@
 """random-tokens: keeps visual tokens at positions drawn once, the same for all images.
 
-Idea: Baseline: a selection is worth its improvement over a random one.
+Idea: Baseline: a selection is worth its improvement over random selection.
 Equation: V' = V_S, |S| = k, S uniform among the subsets of all positions
 Assumes: a model that reads images and text. Tokens are dropped between projector and language model.
 Leaks: number and positions of the tokens are independent of image and question. Dropped patches still influence the
     kept ones inside the encoder, and thereby the update.
-Fails: if one cell determines the answer.
+Fails: if a single cell determines the answer.
 Source: none; the usual control.
 """
 

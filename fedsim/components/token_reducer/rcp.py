@@ -114,7 +114,7 @@ class RcpReducer(VisualReducer):
         self._sources = {repair: max(one for one in config.layers if one <= repair) for repair in config.repairs}
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
-        """Drop tokens, and store a summary of the dropped ones in the stream's notes."""
+        """Drop tokens, and store their summary in the stream's notes."""
         name = str(layer.number)
         if name not in self.pruners:
             return stream

@@ -1,1 +1,1 @@
-"""Hook unlearning: removes examples from a trained model, and states what the server observes of it."""
+"""Hook unlearning: removes examples from a trained model, and states the server's observation."""

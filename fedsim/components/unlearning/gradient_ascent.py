@@ -1,9 +1,9 @@
-"""gradient-ascent: the client takes one gradient ascent step on the loss of the examples to forget.
+"""gradient-ascent: the client runs a gradient ascent step on the loss of the examples to forget.
 
 Idea: a step against the descent direction of the examples undoes part of their effect.
 Equation: w' = w + s g(w), g the mean gradient of the examples to forget at the last weights w, s the server's rate
 Assumes: the client still has the examples; it trains with its own dropout and defenses.
-Leaks: the update is the gradient of those examples alone, without other examples to hide them.
+Leaks: the update is the gradient of these examples alone, without other examples to hide them.
 Fails: it is unknown whether the example is forgotten; many steps destroy the model.
 Source: the simplest method in Halimi et al. 2022, arXiv 2207.05521, of which only the idea is used.
 """
@@ -25,7 +25,7 @@ class GradientAscentConfig(Config):
 @final
 @component("gradient-ascent", summary="unlearning: one step up the loss of what is forgotten", related="2207.05521")
 class GradientAscent(Unlearning[GradientAscentConfig]):
-    """One additional round of one client. Two global models contain the same as its update, up to rounding."""
+    """An additional round of a client. Two global models contain the same as its update, up to rounding."""
 
     is_one_step: ClassVar[bool] = True
 

@@ -144,7 +144,7 @@ def check_blocks(state: Unmasking, block: int | None) -> None:
 
 
 class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
-    """Base class: unmasks answers whose length is a multiple of the block size."""
+    """Base class: unmasks answers with a length that is a multiple of the block size."""
 
     def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
         """Return the prompts followed by masked positions.
@@ -160,7 +160,7 @@ class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmaski
 
 
 class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
-    """Base class: unmasks a block with one pass per step; subclasses select the proposals to write."""
+    """Base class: unmasks a block with a pass per step; subclasses select the proposals to write."""
 
     counts: ClassVar[frozenset[str]] = _EVENTS
 
@@ -186,7 +186,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
 
     @abstractmethod
     def choose(self, confidence: Tensor, state: UnmaskingT, row: int) -> list[int]:
-        """Return the indices of a row's proposals to write, at least one."""
+        """Return the (nonempty) indices of a row's proposals to write."""
 
     def after(self, state: UnmaskingT) -> UnmaskingT:
         """Return the state for the next step."""
@@ -207,7 +207,7 @@ class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
 
 
 def events(state: Unmasking, new: Sequence[dict[int, int]]) -> list[Event]:
-    """Return the counts of a step with one full pass, for each row."""
+    """Return the counts of a step with a full pass, for each row."""
     return [
         Event(unmasked=len(filled), masked=len(masked), positions=len(tokens))
         for filled, masked, tokens in zip(new, state.masked, state.tokens, strict=True)

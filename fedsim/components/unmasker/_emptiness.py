@@ -25,7 +25,7 @@ class Automaton:
 
 
 class Derivation(NamedTuple):
-    """A nonterminal that derives a text leading from one state to another."""
+    """A nonterminal that derives a text that leads from state `begin` to state `end`."""
 
     begin: int
     name: str
@@ -74,7 +74,7 @@ def _any(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
 
 
 def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
-    """Return the symbols of a text in both grammar and automaton; None if there is none.
+    """Return the symbols of a text in both grammar and automaton; None if absent.
 
     Bottom-up: an item (p, A, q) means that A derives a text leading from p to q. Each item stores its origin.
     """
@@ -102,7 +102,7 @@ def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
 
 
 class _Derived:
-    """Derived items with their origins, a queue of unprocessed items, and an index of processed ones."""
+    """Derived items with their origins, a queue of unprocessed items, and an index of processed items."""
 
     def __init__(self) -> None:
         self.came: dict[Derivation, tuple[Derivation, ...] | str] = {}

@@ -167,7 +167,7 @@ def _generating(grammar: Grammar) -> set[str]:
 
 
 def _without_useless(grammar: Grammar) -> Grammar:
-    """Remove nonterminals that derive no text, and those unreachable from the start."""
+    """Remove nonterminals that derive no text or are unreachable from the start."""
     alive = _generating(grammar)
     pairs = {pair for pair in grammar.pairs if set(pair) <= alive}
     units = {unit for unit in grammar.units if set(unit) <= alive}

@@ -41,7 +41,7 @@ class Guesses(NamedTuple):
     taken: int = 0
 
     def of(self, places: Sequence[int]) -> Guesses:
-        """Return the guesses at some positions, with one more step counted."""
+        """Return the guesses at some positions, with the step count increased."""
         tokens = {place: self.tokens[place] for place in places}
         return Guesses(tokens, {place: self.confidence[place] for place in places}, self.taken + 1)
 
@@ -60,7 +60,7 @@ class Revised(Unmasking):
 
 
 class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
-    """Base class: unmasks a block with one pass per step; subclasses select the guesses to keep."""
+    """Base class: unmasks a block with a pass per step; subclasses select the guesses to keep."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "remasked"})
 

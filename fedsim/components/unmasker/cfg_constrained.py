@@ -81,7 +81,7 @@ class _Alphabet:
 
     @property
     def end(self) -> int:
-        """The first stop token; -1 if there is none."""
+        """The first stop token; -1 if absent."""
         return self.spells.index(END) if self.ends else -1
 
 
@@ -224,7 +224,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         )
 
     def _completion(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> list[str] | None:
-        """Return the symbols of a text that a row can become; None if there is none."""
+        """Return the symbols of a text that a row can become; None if absent."""
         masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
         pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
         if any(letter is None and place not in masked for letter, place in zip(pattern, answer, strict=True)):
@@ -278,7 +278,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
 
 @dataclass
 class _Row:
-    """One row during a step."""
+    """A row during a step."""
 
     state: Constrained
     is_stuck: bool = False

@@ -116,7 +116,7 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         return replace(state, credit=tuple(credits), block=tuple(blocks)), proposed
 
     def choose(self, confidence: Tensor, state: Credited, row: int) -> list[int]:
-        """Return the positions above the threshold, else the most confident one."""
+        """Return the positions above the threshold, else the most confident position."""
         above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return above or surest(confidence, 1)
 

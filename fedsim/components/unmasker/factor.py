@@ -4,7 +4,7 @@ Idea: the uncertainties 1 - c of n positions written together add up, so more po
 Equation: with c sorted descending, write the n most confident, n the largest with (n + 1) (1 - c_(n)) < f, and at least
     one.
 Assumes: a model that fills masked positions; confidences that are probabilities.
-Leaks: memorised text takes fewer steps: the trace shows the model's confidence, step by step.
+Leaks: memorised text needs fewer steps: the trace shows the model's confidence, step by step.
 Fails: like a threshold, for positions that are likely individually but not jointly.
 Source: Wu et al. 2025, arXiv 2505.22618, the rule of its theorem on greedy parallel decoding.
 """
@@ -43,7 +43,7 @@ class FactorConfig(BlockConfig):
     ),
 )
 class Factor(Stateless[FactorConfig]):
-    """Writes the positions of a block whose joint uncertainty is small enough."""
+    """Writes the positions of a block with sufficiently small joint uncertainty."""
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
         """Return as many of the most confident positions as the rule allows."""

@@ -1,6 +1,6 @@
 """fixed: writes a scheduled number of a block's most confident positions per step.
 
-Idea: the number of steps determines speed and quality; tokens of one step are predicted independently of each other.
+Idea: the number of steps determines speed and quality; tokens of a step are predicted independently of each other.
 Equation: step s of a block with M masked positions and S steps writes M // S of them, the first M mod S steps one more:
     those with the highest confidence, by default that of the proposed token under softmax(z).
 Assumes: a model that fills masked positions; steps that are a multiple of the number of blocks.

@@ -1,15 +1,15 @@
-"""one-unsure-place: besides confident positions, unmasks one uncertain position per round that informs the others.
+"""one-unsure-place: besides confident positions, unmasks an uncertain position per round that informs the others.
 
 Idea: the number of rounds is at least the text's information over the information written per round; confident tokens
-    carry little, so one uncertain token per round is written on purpose. Its cost is at most the entropy of the
+    carry little, so an uncertain token per round is written on purpose. Its cost is at most the entropy of the
     confident ones: C(S) <= sum_i H_i - max_i H_i.
 Equation: write E = {c_i >= tau in the first open block, >= tau_x in the next}, and Q = argmax u_i g_i outside E; u:
     entropy, g = 1 next to a written position, else 0.5. With branches b > 1 the b most likely tokens of Q are evaluated
     in one pass and ranked by log p_v + lambda mean log c' of the positions that remain masked. With `verify` a token of
     Q is written one round later, if its probability given that round's tokens is at least `verify`.
 Assumes: a model that fills masked positions. No training.
-Leaks: rounds depend less on the text's information than with a threshold; explored positions show the uncertain ones.
-Fails: for dependent uncertain positions in one round; far from written tokens, entropy only reflects missing context.
+Leaks: rounds depend less on the text's information than with a threshold; explored positions are uncertain.
+Fails: for dependent uncertain positions in the same round; far from written tokens, entropy reflects missing context.
 Source: inspired by "From Bits to Rounds", 2025, arXiv 2511.21103; the rule and the constants are chosen here.
 """
 
@@ -156,7 +156,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return after, [taken.event for taken in rows]
 
     def _take(self, model: nn.Module, one: Exploring, scores: Tensor | None, generator: torch.Generator) -> _Taken:
-        """Run a round of one row."""
+        """Run a round of a row."""
         proposed, sure, explored = _NOTHING
         if scores is not None:
             proposed, sure, explored = self.chosen(one.filled(one.tried), 0, scores, generator)
@@ -176,7 +176,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return _Taken(new, log, known, trial, doubted, _event(one, new, len(explored), passes))
 
     def _verified(self, model: nn.Module, one: Exploring) -> dict[int, float]:
-        """Return the positions whose explored tokens pass verification, with their negative log-probability."""
+        """Return the positions of explored tokens that pass verification, with their negative log-probability."""
         if not one.tried[0]:
             return {}
         (scores,) = self.place_scores(model, one)
@@ -186,7 +186,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
     def chosen(
         self, state: Exploring, row: int, scores: Tensor, generator: torch.Generator
     ) -> tuple[Proposed, list[int], list[int]]:
-        """Return the proposals in a row's open blocks, and the indices of the confident and the explored ones."""
+        """Return the proposals in a row's open blocks, and the indices of confident and of explored positions."""
         block = block_places(state, row, self.config.block)
         places = self._open_places(state, row)
         proposed = propose(scores[list(places)], places, self.config, generator)
@@ -236,7 +236,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return tuple(place for place in masked if place < last)
 
     def _scores(self, model: nn.Module, shown: Exploring) -> list[Tensor | None]:
-        """Return the scores of each row, from the chosen branch or else from one pass; None if not needed.
+        """Return the scores of each row, from the chosen branch or else from a pass; None if not needed.
 
         They are not needed if each masked position has an explored token awaiting verification.
         """
@@ -276,7 +276,7 @@ def _round(
     scores: Tensor | None,
     stood: Mapping[int, float],
 ) -> Round:
-    """Return the record of a round: confident positions, explored ones, and verified ones."""
+    """Return the record of a round: confident, explored and verified positions."""
     places = [proposed.places[number] for number in (*sure, *explored)]
     nats = list(stood.values())
     if scores is not None:

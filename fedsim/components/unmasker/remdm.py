@@ -1,6 +1,6 @@
 """remdm: masks written positions again at random while others are written, so errors can be corrected.
 
-Idea: a posterior that masks tokens again with probability s has the same marginals at each time as one that does not,
+Idea: a posterior that masks tokens again with probability s has the same marginals at each time as without it,
     so a trained model needs no further training.
 Equation: from a to b, the shares of written positions before and after a step, a written position is masked with
     probability s, and a masked one written with (b - (1 - s) a) / (1 - a); s is at most min(1, (1 - b) / a).
@@ -53,7 +53,7 @@ class Remdm(Revising[RemdmConfig]):
     """Writes and masks each position of a block independently."""
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
-        """Return the written positions that are not masked again, and the newly written ones."""
+        """Return the written positions that are not masked again, and newly written positions."""
         now, behind = before.taken / steps, (before.taken + 1) / steps
         chance = self.chance(now, behind)
         shared = 0.0 if self.config.by_confidence else chance  # no compensation at masked positions

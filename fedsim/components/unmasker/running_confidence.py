@@ -1,4 +1,4 @@
-"""running-confidence: predicts all positions in each step, and masks the least confident ones again.
+"""running-confidence: predicts all positions in each step, and masks the least confident positions again.
 
 Idea: a token predicted early from little context can be replaced by a later, more confident prediction.
 Equation: after step s of a block with M positions and S steps the r_s positions of lowest confidence are masked again,

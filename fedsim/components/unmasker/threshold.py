@@ -1,9 +1,9 @@
-"""threshold: writes all positions of a block with sufficient confidence, and at least the most confident one.
+"""threshold: writes all positions of a block with sufficient confidence, and at least the most confident position.
 
 Idea: positions of high confidence hardly depend on each other, so they can be written together.
 Equation: write all i of the block with c_i >= theta, or else argmax_i c_i; c is the probability of the proposed token.
 Assumes: a model that fills masked positions; confidences that are probabilities.
-Leaks: memorised text takes fewer steps: the trace shows the model's confidence, step by step.
+Leaks: memorised text needs fewer steps: the trace shows the model's confidence, step by step.
 Fails: the threshold is independent of the task: too slow among equivalent choices, wrong for positions that are likely
     individually but not jointly.
 Source: Wu et al. 2025, arXiv 2505.22618, confidence-aware parallel decoding.
@@ -45,6 +45,6 @@ class Threshold(Stateless[ThresholdConfig]):
     """Writes the positions of a block above a confidence."""
 
     def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
-        """Return the positions above the threshold, else the most confident one."""
+        """Return the positions above the threshold, else the most confident position."""
         above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return above or surest(confidence, 1)

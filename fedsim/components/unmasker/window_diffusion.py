@@ -1,7 +1,7 @@
 """window-diffusion: between full passes, computes only the leftmost masked positions, with a cached attention window.
 
-Idea: the next written positions are near the left end of the masked ones, distant masks have little influence, and keys
-    and values of written tokens hardly change.
+Idea: the next written positions are near the left end of the masked range, distant masks have little influence, and
+    keys and values of written tokens hardly change.
 Equation: every R-th step is a full pass that fills the cache. The others compute {masked, rank < A} and the tokens
     written since, which attend to {masked, rank < W} and all positions written at the start of the phase; rank counts
     masked positions.
@@ -82,7 +82,7 @@ class Windowed(Unmasking):
 
 
 class Cache:
-    """Stores keys and values of computed positions, and returns those of attended positions."""
+    """Stores keys and values of computed positions, and returns keys and values of attended positions."""
 
     def __init__(self, phase: Phase | None, at: Sequence[int]) -> None:
         self._phase, self._at = phase, torch.tensor(at)
@@ -146,7 +146,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)
 
     def step(self, model: nn.Module, state: Windowed, context: GenerationContext) -> tuple[Windowed, list[Event]]:
-        """Write the most confident positions of each row, from a full pass or one over its active positions.
+        """Write the most confident positions of each row, from a full pass or a pass over its active positions.
 
         Raises:
             CannotContinue: scores of some rows are not finite.
@@ -178,7 +178,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         return without_mask(scores[0], mask_token_of(model)), at, cache
 
     def computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
-        """Return the positions that a step between full passes computes, including those whose states score others."""
+        """Return the positions that a step between full passes computes, including positions needed to score others."""
         phase = state.phase[row]
         assert phase is not None, "a full pass comes first"
         active = state.masked[row][: self.config.active]

@@ -52,14 +52,14 @@ class Aggregator(Configured[ConfigT]):
     def weight(self, examples: int) -> int:
         """Return the weight of an update of `examples` examples in secure aggregation.
 
-        There the rule gets one contribution: the weighted mean of all updates, with the total weight as its examples
-            and the first participant as its client.
+        The rule then gets a single contribution: the weighted mean of all updates, with the total weight as its
+        examples and the first participant as its client.
         """
         return examples
 
     @abstractmethod
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return one vector, shape (P,), with the dtype of the contributions, whose vectors must not change.
+        """Return the combined vector, shape (P,), with the dtype of the contributions, which must not change.
 
         Args:
             contributions: in the order of client numbers, at least one unless the rule `acts_without_updates`; possibly

@@ -47,7 +47,7 @@ class Outlook(NamedTuple):
     """Expected cost and success of an attack on an observation.
 
     Attributes:
-        seconds: expected time on one core, order of magnitude.
+        seconds: expected time on a single core, order of magnitude.
         chance: probability that the guess explains the update exactly.
     """
 
@@ -167,7 +167,7 @@ class Attack(Configured[ConfigT]):
         raise NotApplicable("it does not go on from guesses of other attacks")
 
     def at_once(self, observation: Observation) -> int:
-        """Return the best batch size for searching observations like this one together."""
+        """Return the best batch size for searching similar observations together."""
         return 1
 
     def search_together(
@@ -307,7 +307,7 @@ class MembershipAttack(Configured[ConfigT]):
     """Scores each candidate for membership. Subclasses implement `score`.
 
     Attributes:
-        target: `model`: members are the training examples of all clients; updates: those of the client that sent them.
+        target: model: members are the training examples of all clients; update: of the client that sent it.
     """
 
     target: ClassVar[Target] = "model"
@@ -332,7 +332,7 @@ class MembershipAttack(Configured[ConfigT]):
 
     @abstractmethod
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return one score per candidate, shape (N,), higher for likely members."""
+        """Return a score per candidate, shape (N,), higher for likely members."""
 
     @final
     def __call__(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:

@@ -106,7 +106,7 @@ class ModelComponent(Component[ConfigT]):
 
     @property
     def batch_reader(self) -> str | None:
-        """Readable name of the part that uses a batch as a whole, so examples are not separable; None without one."""
+        """Readable name of the part that uses a batch as a whole, so examples are not separable; None if absent."""
         return None
 
     @final
@@ -235,7 +235,7 @@ class LossTerm(Component[ConfigT]):
 
 
 class Optimizer(Component[ConfigT]):
-    """Hook optimizer: computes weight steps from gradients, for one local training."""
+    """Hook optimizer: computes weight steps from gradients, for a local training."""
 
     hook: ClassVar[Hook] = "optimizer"
     modalities: ClassVar[frozenset[Modality]] = ANYTHING

@@ -38,7 +38,7 @@ class LocalStep:
     draws: Draws = field(default_factory=dict[str, Tensor])
 
     def dropping(self) -> AbstractContextManager[None]:
-        """Return a context for a forward pass with the step's masks, or without dropout if there are none."""
+        """Return a context for a forward pass with the step's masks, or without dropout if it has no masks."""
         return inject_masks(self.sites, self.masks) if self.masks else without_dropout()
 
 
@@ -75,7 +75,7 @@ class GenerationContext:
         generators: random source of each row of the state, in order. A row uses only its own generator, so its result
             is independent of other rows.
         limits: stopping criteria; None for samplers.
-        shape: shape of one sample; () for decoders.
+        shape: shape of a sample; () for decoders.
         tokenizer: the model's tokenizer, for decoders that need text; may be None.
     """
 
@@ -138,7 +138,7 @@ class PublicFederation:
         quantisation: conversion of updates to integers in secure aggregation.
         vocabulary: number of tokens, if examples are token ids.
         label_shape: shape of an example's label: () for classes, (T,) for token labels.
-        padding: padding token; None without one.
+        padding: padding token; None if absent.
         borders: special tokens at the beginning and end of a text, which do not belong to it.
     """
 

@@ -15,7 +15,7 @@ from fedsim.core.types.cut import CutKnowledge, CutView, Evidence
 
 
 class CutAttack(Configured[ConfigT]):
-    """Attack by one party of split training. Subclasses implement `search`.
+    """Attack by a party of split training. Subclasses implement `search`.
 
     Attributes:
         reads: the part of a party's view that it uses.
@@ -90,7 +90,7 @@ class CutSteering(CutFeatureAttack[ConfigT]):
 
 
 class CutDefense(Configured[ConfigT]):
-    """Hides labels from the feature parties. Subclasses implement one or both functions."""
+    """Hides labels from the feature parties. Subclasses implement at least one function."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
@@ -99,15 +99,15 @@ class CutDefense(Configured[ConfigT]):
         return labels
 
     def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the gradients that are sent back to one party, shape (B, width)."""
+        """Return the gradients that are sent back to a party, shape (B, width)."""
         return gradients
 
 
 def check_two_classes(view: CutView) -> None:
-    """Raise unless there are two classes.
+    """Raise unless the number of classes is two.
 
     Raises:
-        NotApplicable: there is another number of classes.
+        NotApplicable: the number of classes is not two.
     """
     if view.classes != 2:  # noqa: PLR2004 - yes or no
         raise NotApplicable(f"it tells two classes apart, and there are {view.classes}")

@@ -86,7 +86,7 @@ class Defense(Configured[ConfigT]):
         return None
 
     def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
-        """Return the step's mean loss and gradient, replacing the plain ones.
+        """Return the step's mean loss and gradient, replacing the plain loss and gradient.
 
         Args:
             losses: runs the model on the batch of `here.local`, and returns per-example losses, shape (B,); call it

@@ -1,7 +1,7 @@
 """Base classes of generation methods, which the driver in `fedsim.generation` runs.
 
-A method defines one step. The driver owns the loop, the stopping criteria, batches and streams, and records the trace.
-A state has one row per generation; a row's result must not depend on other rows.
+A method defines a single step. The driver owns the loop, stopping criteria, batches and streams, and records the trace.
+A state has a row per generation; a row's result must not depend on other rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedsim.core.types.configured import IMAGES, ConfigT
 
 @runtime_checkable
 class Leaving(Protocol):
-    """Objects with one entry per row."""
+    """Objects with an entry per row."""
 
     def keep(self, places: Sequence[int]) -> Self:
         """Return the object with the given rows, in this order."""
@@ -34,7 +34,7 @@ class Leaving(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Dataclass whose fields have one entry per row: tensors, tuples, tensors by name, or objects with `keep`."""
+    """Dataclass whose fields have an entry per row: tensors, tuples, tensors by name, or objects with `keep`."""
 
     def keep(self, places: Sequence[int]) -> Self:
         """Return the object with the given rows, in this order."""
@@ -150,9 +150,9 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
     """Generates a text or sample step by step. Derive from `Decoder`, `Sampler` or `Unmasker`.
 
     An instance stores nothing between steps: all data is in the state. Data that outlives a text is a separate object,
-        which the instance passes to each state; it may change speed, never results. All randomness comes from the
-        context's generators. The model is not changed, is in evaluation mode, and records no gradients unless a step
-        enables them.
+    which the instance passes to each state; it may change speed, never results. All randomness comes from the
+    context's generators. The model is not changed, is in evaluation mode, and records no gradients unless a step
+    enables them.
 
     Attributes:
         counts: names of the counts in its events, the same in each step.
@@ -170,7 +170,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
 
     @abstractmethod
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
-        """Return the initial state, with one row per row of the condition.
+        """Return the initial state, with a row per row of the condition.
 
         Raises:
             CannotContinue: some rows cannot begin.
@@ -178,7 +178,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
 
     @abstractmethod
     def step(self, model: nn.Module, state: StateT, context: GenerationContext) -> tuple[StateT, Sequence[Event]]:
-        """Return the state after one step, and an event per row. The given state must not change.
+        """Return the state after a step, and an event per row. The given state must not change.
 
         Raises:
             CannotContinue: some rows cannot continue; the driver removes them and repeats the step for the others.
@@ -234,7 +234,7 @@ class Decoder(Generation[ConfigT, WritingT]):
 
         Args:
             model: causal model, maps tokens (B, T) to scores of the next token (B, T, V).
-            state: rows of any length from one token.
+            state: nonempty rows of any length.
 
         Raises:
             CannotContinue: scores of some rows are not finite.
@@ -263,7 +263,7 @@ class Weigher(Decoder[ConfigT, WritingT]):
 
     @abstractmethod
     def log_evidence(self, state: WritingT) -> Sequence[float | None]:
-        """Return for each row ln of the mean weight of its whole texts; None while one can still grow."""
+        """Return for each row ln of the mean weight of its whole texts; None while a text can still grow."""
 
 
 def check_scores(scores: Sequence[Tensor]) -> None:

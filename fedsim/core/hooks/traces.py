@@ -32,7 +32,7 @@ class TraceAttack(Configured[ConfigT]):
         """Return the answer for each observed text.
 
         For `prompt`: the index of its prompt, shape (N,). For `member` and `planted`: a score, higher for likely
-            training data, shape (N,). For `bits`: features that may depend on the prompt, shape (N, F).
+        training data, shape (N,). For `bits`: features that may depend on the prompt, shape (N, F).
         """
 
     @final
@@ -60,7 +60,7 @@ class Mitigation(Component[ConfigT]):
     """Hook mitigation: changes the observable trace of generations, not their text.
 
     Attributes:
-        hides_work: whether all steps must do the same work, so each takes as long as the slowest.
+        hides_work: whether all steps must do the same work, so each is as slow as the slowest.
     """
 
     hook: ClassVar[Hook] = "mitigation"

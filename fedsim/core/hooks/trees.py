@@ -110,7 +110,7 @@ class RowAttack(_BlindAttack[ConfigT]):
 
 
 class TreeDefense(Configured[ConfigT]):
-    """Protects trees at the client. Subclasses implement one or several functions."""
+    """Protects trees at the client. Subclasses implement at least one function."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 

@@ -86,7 +86,7 @@ class Unlearning(Component[ConfigT]):
     """Hook unlearning: removes examples from a trained federation; returns an honest-but-curious server's estimates.
 
     Attributes:
-        is_one_step: whether the answer is one step of the requesting client. Otherwise the server computes a
+        is_one_step: whether the answer is a single step of the requesting client. Otherwise the server computes a
             difference: masks and draws are unknown, and global models suffice only if the server steps along the mean
             over all examples.
     """
@@ -97,4 +97,4 @@ class Unlearning(Component[ConfigT]):
 
     @abstractmethod
     def forget(self, request: Request) -> Sequence[Shown]:
-        """Return the server's estimates, at least one, each of another round."""
+        """Return the server's estimates (nonempty), each of another round."""

@@ -22,7 +22,7 @@ from fedsim.core.types import DropoutSite
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a dropout function: index, rate, shape of the mask, and for a prefix mask its probabilities."""
+    """A call of a dropout function: index, rate, shape of the mask, and for a prefix mask its probabilities."""
 
     number: int
     rate: float

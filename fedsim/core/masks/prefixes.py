@@ -15,7 +15,7 @@ from fedsim.core.types import DropoutSite
 
 
 class KeptPrefixes:
-    """Sample and record the same masks as `keep_masks`, for a model whose only dropout is one prefix per batch.
+    """Sample and record the same masks as `keep_masks`, for a model whose only dropout is a prefix per batch.
 
     Only these calls are intercepted, so the forward pass is as fast as without dropout. Lengths are sampled before the
     pass, because sampling between two gradients, with cold caches, takes several times as long. Further forward passes
@@ -47,7 +47,7 @@ def prefix_dropout(
         activation: shape (B, ..., D).
         odds: probabilities of the lengths 1 to D.
         training: if false, nothing is dropped.
-        per_example: whether each example has its own length; otherwise the batch shares one.
+        per_example: whether each example has its own length; otherwise the batch shares a single length.
     """
     if has_torch_function_unary(activation):
         return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)

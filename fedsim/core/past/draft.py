@@ -62,7 +62,7 @@ class Draft:
         return nodes
 
     def ways(self) -> list[list[int]]:
-        """Return the path of nodes to each leaf; one empty path for an empty draft."""
+        """Return the path of nodes to each leaf; a single empty path for an empty draft."""
         ways: list[list[int]] = []
         for node in range(len(self)):
             if node in self.parents:

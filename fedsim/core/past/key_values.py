@@ -55,12 +55,12 @@ class KeyValues:
             self.held[layer][row] -= count
 
     def pick(self, row: int, layers: Sequence[int], places: Sequence[int]) -> None:
-        """Move keys after a row's valid ones to the end of the valid ones, in order, and mark them as valid.
+        """Move keys after a row's valid keys directly behind the valid keys, in order, and mark them as valid.
 
         Args:
             row: index of the row.
             layers: layer indices.
-            places: positions of the keys, from the first invalid one, ascending.
+            places: positions of the keys, from the first invalid key, ascending.
         """
         in_order = list(places) == list(range(len(places)))
         for layer in layers:

@@ -67,7 +67,7 @@ class Past:
 
         Args:
             model: causal model, maps tokens (B, T) to scores of the next token (B, T, V).
-            texts: rows of any length from one token.
+            texts: nonempty rows of any length.
             drafts: draft of each row; default none.
             layers: layers that run on uncached tokens; default all.
 

@@ -1,4 +1,4 @@
-"""One forward pass over new tokens, layer by layer."""
+"""A forward pass over new tokens, layer by layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.core.past.stack import LayerStack
 
 
 class Reading:
-    """One forward pass over new tokens of each row. Decoders that skip or replace layers call it layer by layer.
+    """A forward pass over new tokens of each row. Decoders that skip or replace layers call it layer by layer.
 
     Rows with fewer new tokens than the longest are padded at the end; no token attends to padding.
 

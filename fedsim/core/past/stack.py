@@ -35,7 +35,7 @@ class LayerStack(Protocol):
 
         Args:
             number: index of the layer.
-            hidden: output of the preceding layer, or of an earlier one if layers are skipped.
+            hidden: output of the preceding layer, or of an earlier layer if layers are skipped.
             place: result of `place`.
             mask: added to the attention scores, shape (B or 1, 1, T, S); None if nothing is masked.
             store: its `update` stores the keys and values (B, H, T, F), and returns those of all S tokens.
@@ -82,6 +82,6 @@ def only_watches(hook: HookT) -> HookT:
 
 
 def is_listened_to(*modules: nn.Module) -> bool:
-    """Return whether a module has hooks other than read-only ones, which running its layers would bypass."""
+    """Return whether a module has hooks, other than read-only hooks, that running its layers would bypass."""
     hooks = (hook for one in modules for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values()))
     return any(hook not in _WATCHES for hook in hooks)

@@ -22,7 +22,7 @@ Evidence = Literal["gradients", "bottom", "embeddings", "predictions"]
 
 @dataclass(frozen=True)
 class CutStep:
-    """Messages at the cut in one step, and the models before and after the cut.
+    """Messages at the cut in a single step, and the models before and after the cut.
 
     Attributes:
         rows: indices of the examples, shape (B,).
@@ -41,7 +41,7 @@ class CutStep:
 
 @dataclass(frozen=True)
 class CutView:
-    """View of one party of split training. Fields without a grant are empty.
+    """View of a party of split training. Fields without a grant are empty.
 
     Attributes:
         party: the feature party that infers labels, or whose columns are attacked by the label party.
@@ -93,7 +93,7 @@ class CutView:
         return self._of(rows, [step.down[self.party] for step in self.steps])
 
     def _of(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
-        """Return the entries of given examples; each example is in one step of the epoch."""
+        """Return the entries of given examples; each example is in a single step of the epoch."""
         every = torch.cat([step.rows for step in self.steps])
         order = every.argsort()
         return torch.cat(list(parts))[order[torch.searchsorted(every[order], rows)]]

@@ -52,7 +52,7 @@ class Batch:
         return Batch(self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen), given)
 
     def split(self, size: int) -> Iterator[Batch]:
-        """Yield batches of `size` examples; the last one may be smaller."""
+        """Yield batches of `size` examples; the last may be smaller."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield Batch(

@@ -134,7 +134,7 @@ class PastedBoxes(Effect):
     """A rectangle of one example was pasted into another; labels are mixed by area. Derived types name the location.
 
     Attributes:
-        per_sample: whether each example has its own rectangle; otherwise the batch shares one.
+        per_sample: whether each example has its own rectangle; otherwise the batch shares it.
     """
 
     per_sample: bool
@@ -142,12 +142,12 @@ class PastedBoxes(Effect):
 
 @dataclass(frozen=True)
 class PastedImages(PastedBoxes):
-    """The model got composites: each pixel is from one of two images."""
+    """The model got composites: each pixel is from either of two images."""
 
 
 @dataclass(frozen=True)
 class PastedMaps(PastedBoxes):
-    """The model got whole images; after a layer, each position of its maps is from one of two examples.
+    """The model got whole images; after a layer, each position of its maps is from either of two examples.
 
     Attributes:
         at: name of the layer.

@@ -80,7 +80,7 @@ class Event(Mapping[str, int]):
 
 @dataclass(frozen=True)
 class Trace:
-    """The steps of one generation, without seconds: identical for the same seed.
+    """The steps of a generation, without seconds: identical for the same seed.
 
     Attributes:
         tokens: number of tokens that each step added to the text, counted by the driver.
@@ -103,7 +103,7 @@ Activations = tuple[tuple[str, Tensor], ...]  # module outputs by name, in call 
 
 @dataclass(frozen=True)
 class Generated:
-    """Result of one generation.
+    """Result of a generation.
 
     Attributes:
         trace: its steps.

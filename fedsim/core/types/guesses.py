@@ -128,7 +128,7 @@ class Reconstruction:
             masks: as in the class attributes, like the following arguments.
             objective: default NaN.
             iterations: default 0.
-            best_iteration: default the last one.
+            best_iteration: default the last.
             history: thinned here; default the objective after the last iteration.
             stopped: why the search ended.
             notes: remarks for readers of the record.
@@ -176,7 +176,7 @@ class Reconstruction:
         std: Sequence[float] | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> Figure | str:
-        """Return a figure of the images, or for other inputs a text with one line per example.
+        """Return a figure of the images, or for other inputs a text with a line per example.
 
         Args:
             mean: per-channel mean that was subtracted from pixels in [0, 1]; default 0.
@@ -188,7 +188,7 @@ class Reconstruction:
         return guess_files.text(self.inputs, None if tokenizer is None else tokenizer.decode)
 
     def save(self, folder: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Path:
-        """Write `guess.json`, `inputs.npy`, and one PNG per image or `text.txt`; return the folder.
+        """Write `guess.json`, `inputs.npy`, and a PNG per image or `text.txt`; return the folder.
 
         Args:
             folder: created if missing.

@@ -13,7 +13,7 @@ from fedsim.core.types.data import Batch
 from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import Update
 
-Target = Literal["model", "update"]  # target of a membership attack: the trained model, or one client's updates
+Target = Literal["model", "update"]  # target of a membership attack: the trained model, or a client's updates
 
 
 TrainShadow = Callable[[Batch, Generator], Tensors]
@@ -49,7 +49,7 @@ class Shadow:
 
 @dataclass(frozen=True)
 class WatchedUpdate:
-    """One client's update as sent, and the weights at which it was computed."""
+    """A client's update as sent, and the weights at which it was computed."""
 
     round: int
     received: Tensors
@@ -67,7 +67,7 @@ class MembershipObservation:
         reference: R further examples of the attacker, neither training examples nor candidates.
         model: the architecture with the final weights, in evaluation mode.
         loss: the client's loss, ``loss(outputs, labels) -> scalar``.
-        weights: (round, state dict) of the global model after each watched round and after the last one, ascending.
+        weights: (round, state dict) of the global model after each watched round and after the last, ascending.
         updates: one client's updates in the watched rounds, ascending; empty for attacks on the model.
         train_shadow: trains a model on given examples, similar to the federation's training.
         shadows: trained shadow models, by plan.

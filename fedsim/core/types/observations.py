@@ -82,7 +82,7 @@ class Observation:
         given: further model inputs, in the order of the labels, or None unless ``given`` is granted.
         device: device on which an attack runs. All tensors here are on the CPU; an attack gets them on the device.
         task: the training task of the clients' model.
-        label_shape: shape of an example's label; () for one class or one number.
+        label_shape: shape of an example's label; () for a class or a number.
     """
 
     threat: ThreatModel

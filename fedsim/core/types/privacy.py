@@ -16,7 +16,7 @@ class Mechanism:
     """Subsampled Gaussian mechanism of one round: parameters for an accountant, protected unit, and adversary.
 
     Attributes:
-        unit: difference of neighbouring data sets: one record of a client, or one client with all its records.
+        unit: difference of neighbouring data sets: a record of a client, or a client with all its records.
         adjacency: add or remove, or replace, one unit.
         noise_multiplier: standard deviation of the noise in units of the sensitivity under that adjacency.
         sampling_rate: probability that the unit is in a step, independent of all others; 1 without sampling.

@@ -21,7 +21,7 @@ from fedsim.core.types.updates import Truth
 Model = Callable[..., Tensor]  # a module, or an equivalent function
 Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # signature of `Task.answer`
 
-Shown = np.ndarray | tuple[str, ...]  # images (B, C, H, W) with pixels in [0, 1], or one text per example
+Shown = np.ndarray | tuple[str, ...]  # images (B, C, H, W) with pixels in [0, 1], or a text per example
 
 LABELS_IN_WORDS: Mapping[LabelKind, str] = {
     "class": "classes",
@@ -46,7 +46,7 @@ class Scored:
     """A task's scores of a guess.
 
     Attributes:
-        items: one `fedsim.record.ItemScore` per original, in order, with its metrics by name.
+        items: a `fedsim.record.ItemScore` per original, in order, with its metrics by name.
         values: metrics of the update as a whole, by name.
         order: index of the guess matched to each original, shape (B,), if guesses and masks can be reordered; else
             None.

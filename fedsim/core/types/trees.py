@@ -15,7 +15,7 @@ Objective = Literal["binary:logistic", "reg:squarederror"]
 
 @dataclass(frozen=True)
 class Tree:
-    """One tree: a row with x[column] < value goes left. All tensors have shape (nodes,).
+    """A tree: a row with x[column] < value goes left. All tensors have shape (nodes,).
 
     Attributes:
         left: left child of a split; -1 at a leaf.

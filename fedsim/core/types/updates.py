@@ -14,7 +14,7 @@ from fedsim.core.types.data import Batch
 
 @dataclass(frozen=True)
 class DropoutSite:
-    """One call of a dropout function in a forward pass.
+    """A call of a dropout function in a forward pass.
 
     Attributes:
         call: index among all dropout calls of the forward pass, from 0.
@@ -56,7 +56,7 @@ class Update:
 
 
 class Contribution(NamedTuple):
-    """One client's update as input of an aggregation rule.
+    """A client's update as input of an aggregation rule.
 
     Attributes:
         client: number of the client.
@@ -93,7 +93,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class WireEntry:
-    """One message that the server received: a client's update as sent, or the mean of a round's updates.
+    """A message that the server received: a client's update as sent, or the mean of a round's updates.
 
     Attributes:
         client: sender of the update; for a mean, the first participant.

@@ -41,7 +41,7 @@ class AnsweringModel(ReadsImages, Protocol):
         ...
 
     def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
-        """Process one more token (B,) of each answer, and return the next-token scores (B, V); `read` is updated."""
+        """Process a further token (B,) of each answer, and return the next-token scores (B, V); `read` is updated."""
         ...
 
 
@@ -52,7 +52,7 @@ def can_answer(model: object) -> TypeGuard[AnsweringModel]:
 
 @contextmanager
 def acting(model: ReadsImages, reducer: VisualReducer) -> Iterator[None]:
-    """Add a reducer after those of a model within the context."""
+    """Append a reducer to a model's reducers within the context."""
     model.reducers.append(reducer)
     try:
         yield

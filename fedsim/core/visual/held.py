@@ -17,7 +17,7 @@ class Held:
         store: keys and values by layer and row.
         patches: patch numbers of each layer's visual tokens, (B, n); -1 for padding.
         following: position of the next token, by layer, (B,).
-        front: number of tokens before the visual ones.
+        front: number of tokens before the visual tokens.
     """
 
     def __init__(self, depth: int, rows: int) -> None:
@@ -59,7 +59,7 @@ class Held:
         self.following[layer] = held
 
     def mask(self, layer: int, like: Tensor) -> Tensor | None:
-        """Return the additive attention mask of one new token, (B, 1, 1, S); None if rows have equal lengths."""
+        """Return the additive attention mask of a new token, (B, 1, 1, S); None if rows have equal lengths."""
         held = self.store.held[layer]
         if min(held) == max(held):
             return None

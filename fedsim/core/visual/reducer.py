@@ -28,7 +28,7 @@ class LayerView(Protocol):
         ...
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        """Return its attention for a stream, (B, heads, rows, L), of all query tokens or those of a slice."""
+        """Return its attention for a stream, (B, heads, rows, L), of all query tokens or of a slice."""
         ...
 
 

@@ -19,7 +19,7 @@ class Stream:
         hidden: states (B, L, width).
         positions: position index of each token (B, L).
         patches: raster index of each visual token's patch, (B, n); -1 for padding of rows with fewer tokens.
-        front: number of tokens before the visual ones.
+        front: number of tokens before the visual tokens.
         prompt: number of question tokens; answer tokens follow them.
         tokens: text token ids, (B, L - front - n).
         there: mask of tokens that count (are not padding), (B, L); None for all.

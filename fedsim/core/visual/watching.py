@@ -14,7 +14,7 @@ from fedsim.core.visual.stream import Stream
 
 @dataclass(frozen=True)
 class Passed:
-    """Record of one forward pass.
+    """Record of a forward pass.
 
     Attributes:
         patches: patch indices of the visual tokens in each layer of the language model, (B, n); -1 for padding.
