@@ -26,7 +26,7 @@ from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Upd
 from fedsim.core.types.effects import ClippedParts
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
-from fedsim.privacy.upload import clip_with_derivative, noise
+from fedsim.privacy.upload import clip_with_derivative
 
 _PROBE = 4  # examples in the batch that tests the model
 
@@ -89,7 +89,7 @@ class DpSgd(Defense[DpSgdConfig]):
             each, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
             loss = float(each.mean())
         deviation = self._multiplier(here.federation) * self.config.clip
-        return loss, {n: (t + noise(t, deviation, here.generator)) / local.expected for n, t in total.items()}
+        return loss, {n: here.add_noise(t, deviation) / local.expected for n, t in total.items()}
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""

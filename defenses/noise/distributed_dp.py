@@ -72,7 +72,7 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
-        return disturb(update, self.config.clip, self._share(here.federation), here.generator)
+        return disturb(update, self.config.clip, self._share(here.federation), here.add_noise)
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""

@@ -40,7 +40,9 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors plus noise."""
-        return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
+        if self.config.law == "gaussian":
+            return {name: here.add_noise(t, float(self._scale(t))) for name, t in tensors.items()}
+        return {name: t + self._laplace(t, here.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the noise by its standard deviation, whatever its distribution."""
@@ -57,11 +59,9 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
     def _scale(self, tensor: Tensor) -> Tensor | float:
         return self.config.scale * tensor.square().mean().sqrt() if self.config.relative else self.config.scale
 
-    def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+    def _laplace(self, like: Tensor, generator: torch.Generator) -> Tensor:
         # Not empty_like: it copies the gradient's memory layout, and the order of the draws would depend on it.
         blank, scale = torch.empty(like.shape, dtype=like.dtype), self._scale(like)
-        if self.config.law == "gaussian":
-            return scale * blank.normal_(generator=generator)
         magnitude = blank.clone().exponential_(generator=generator)
         sign = 2.0 * blank.bernoulli_(0.5, generator=generator) - 1.0
         return scale / 2**0.5 * sign * magnitude

@@ -49,7 +49,7 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, here.generator)
+        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, here.add_noise)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return clipping and noise."""

@@ -96,7 +96,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
                 total.add_(contribution.vector, alpha=factor)
         total = torch.zeros(here.size) if total is None else total
         deviation = self._on_updates(here.expected) * self.clip
-        noisy = total + deviation * torch.empty_like(total).normal_(generator=here.generator)
+        noisy = here.add_noise(total, deviation)
         self._follow(below, here)
         return noisy / here.expected
 
@@ -126,8 +126,8 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         """Move the clipping norm towards the quantile for the next round."""
         if self.config.quantile is None:
             return
-        noise = float(torch.empty((), dtype=torch.float64).normal_(generator=here.generator))
-        share = (below + self._on_count(here.expected) * noise) / here.expected + 0.5
+        count = here.add_noise(torch.tensor(below, dtype=torch.float64), self._on_count(here.expected))
+        share = float(count) / here.expected + 0.5
         self.clip *= math.exp(-self.config.clip_rate * (share - self.config.quantile))
 
     def _on_count(self, expected: float) -> float:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-import secrets
 from typing import Any, cast, final
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
@@ -17,7 +15,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, Refused
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Update
+from fedsim.privacy import discrete_noise
 from fedsim.privacy.history import history_key, spend
+from fedsim.privacy.noise_recovery.torch_state import fresh_generator
 
 _TRAIN, _METRICS, _EXAMPLES = "train", "metrics", "num-examples"
 _MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
@@ -25,8 +25,6 @@ COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped updat
 _FAILED = "the app failed; the log of the client says why"
 _UNCHECKED = "the check of what the server sent failed; the log of the client says why"
 _TOUCHED = "the app's state holds what this mod keeps there: the app writes it, or is behind two mods of one defense"
-_STATE_WORDS = 624  # of 32 bits, in torch's generator; its state holds 64 bits for each, after a head of 24 bytes
-_STATE = slice(24, 24 + 8 * _STATE_WORDS)
 _LOG = logging.getLogger(__name__)
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
 _ALONE = PublicFederation(
@@ -69,9 +67,9 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingM
     Args:
         name: of a defense that changes uploads or looks at what the server sent; those with
             `applies` need ``applies="per_update"``.
-        seed: of its randomness, for tests and simulations, together with run, node and number of the call; when
-            absent, every call has fresh randomness of the operating system, as it must be where noise protects
-            somebody.
+        seed: of its randomness, for tests and simulations, together with run, node and number of the call. Without a
+            seed, which is what protects, Gaussian noise is discrete and comes from ChaCha20, with a new key of the
+            operating system for each tensor.
         settings: of the defense.
 
     Raises:
@@ -269,23 +267,14 @@ def _copied(message: Message) -> Message:
 def _here(name: str, seed: int | None, context: Context, received: dict[str, Tensor]) -> HookContext:
     count = cast("int", context.state.config_records.get(_calls(name), ConfigRecord({"calls": 0}))["calls"]) + 1
     kept = context.state.array_records.get(_memory(name), ArrayRecord())
-    generator = (
-        _fresh_generator()
-        if seed is None
-        else seeding.generator(seed, f"mod {name}", context.run_id, context.node_id, count)
-    )
     memory: dict[str, Tensor] = {key: torch.as_tensor(array.numpy()).clone() for key, array in kept.items()}
+    if seed is None:
+        # Draws that protect nobody, such as the rows that a check looks at, come from torch's generator.
+        return HookContext(
+            count, context.node_id, 0, fresh_generator(), received, memory, secure_noise=discrete_noise.add_discrete
+        )
+    generator = seeding.generator(seed, f"mod {name}", context.run_id, context.node_id, count)
     return HookContext(count, context.node_id, 0, generator, received, memory)
-
-
-def _fresh_generator() -> torch.Generator:
-    """Return a generator whose whole state is the operating system's: of a seed torch takes 32 bits, soon tried out."""
-    generator = torch.Generator()
-    state = generator.get_state()
-    words = np.frombuffer(secrets.token_bytes(4 * _STATE_WORDS), np.uint32).astype(np.uint64)
-    state[_STATE] = torch.from_numpy(words.view(np.uint8))
-    generator.set_state(state)
-    return generator
 
 
 def _remember(name: str, context: Context, defense: Defense[Any], here: HookContext) -> None:

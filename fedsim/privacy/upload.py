@@ -7,25 +7,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.hooks import NoiseAdder
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Tensors, Update
 
 
-def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """Return Gaussian noise in a tensor's shape and type; the order of draws does not depend on its layout."""
-    return deviation * torch.empty(like.shape, dtype=like.dtype).normal_(generator=generator)
-
-
-def disturb(update: Update, clip: float, deviation: float, generator: torch.Generator) -> Update:
+def disturb(update: Update, clip: float, deviation: float, add_noise: NoiseAdder) -> Update:
     """Return an update in which only clipped and noisy tensors depend on the client's data.
 
     Tensors are clipped jointly to norm `clip`. An update that is not finite counts as zero, so the server does not
     learn of it. Buffers are sent unchanged, with one example and a loss of 0.
+
+    Args:
+        update: to protect.
+        clip: largest norm.
+        deviation: standard deviation of the noise on each coordinate.
+        add_noise: adds it.
     """
     tensors = clip_jointly(update.tensors, clip)
     return replace(
         update,
-        tensors={name: t + noise(t, deviation, generator) for name, t in tensors.items()},
+        tensors={name: add_noise(t, deviation) for name, t in tensors.items()},
         buffers={name: torch.zeros_like(b) for name, b in update.buffers.items()},
         examples=1,
         loss=0.0,

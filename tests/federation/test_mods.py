@@ -1,6 +1,7 @@
 """Defenses as mods of an app that knows nothing of this project."""
 
 import re
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,10 +21,20 @@ from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
 from fedsim.privacy.history import spent
+from fedsim.privacy.noise_recovery.recovery import recover_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.privacy.noise_recovery.torch_state import fresh_generator
 
 STEPS = 3
 START = {"w": torch.zeros(2, 3), "b": torch.zeros(3)}
 MOVED = {"w": torch.full((2, 3), 30.0), "b": torch.full((3,), 40.0)}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower makes messages only in a process that has a run."""
+    for identity in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{identity}", 1)
 
 
 def trained(weights: dict[str, torch.Tensor], node: int) -> dict[str, torch.Tensor]:
@@ -175,10 +186,43 @@ def test_noise_without_a_seed_depends_on_all_that_the_operating_system_gives(mon
     start, noise = {"w": torch.zeros(2000)}, []
     mod = as_mod("gradient-noise", scale=1.0, applies="per_update")
     for last in (b"0", b"0", b"1"):
-        monkeypatch.setattr("secrets.token_bytes", lambda size, last=last: (b"noise" * size)[: size - 1] + last)
+        calls = count()
+        monkeypatch.setattr(
+            "os.urandom", lambda size, last=last, calls=calls: next(calls).to_bytes(size - 1, "little") + last
+        )
         noise.append(answer_of(mod, start, start, Context(1, 7, {}, RecordDict(), {}))["w"])
     assert torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[0], noise[2])
+
+
+def recovered(update: dict[str, torch.Tensor]) -> Any:
+    """Return what a server recovers of a reply: clip 1, noise of deviation 8, nothing known of the update."""
+    start = {name: torch.zeros_like(tensor) for name, tensor in update.items()}
+    answer = {name: start[name] - tensor for name, tensor in update.items()}
+    sent = changed_by(as_mod("local-dp", clip=1.0, noise_multiplier=8.0), start, answer)
+    found = recover_noise([(start[name] - sent[name]) / 8.0 for name in start], most_seeds=100)
+    if not isinstance(found, ComputedNoise):
+        return found
+    return [-sent[name] - 8.0 * noise for name, noise in zip(start, found.noise, strict=True)]
+
+
+@pytest.mark.slow
+def test_a_server_cannot_compute_the_noise_of_a_mod_and_could_with_torchs_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = torch.Generator().manual_seed(3)
+    update = {"w": torch.randn(30, 800, generator=numbers), "b": torch.randn(10, generator=numbers)}
+    length = torch.cat([tensor.flatten() for tensor in update.values()]).norm()
+    found = recovered(update)
+    assert isinstance(found, UnknownNoise)
+    assert "contradict" in found.reason
+    generator = fresh_generator()
+    monkeypatch.setattr(
+        "fedsim.privacy.discrete_noise.add_discrete",
+        lambda tensor, deviation: tensor + deviation * torch.empty(tensor.shape).normal_(generator=generator),
+    )
+    for tensor, guess in zip(update.values(), recovered(update), strict=True):
+        torch.testing.assert_close(guess, tensor / length, rtol=0, atol=1e-5)
 
 
 def test_what_a_defense_remembers_lives_in_the_context_of_the_client() -> None:

@@ -51,7 +51,15 @@ from fedsim.core.hooks.components import (
     TokenReducer,
     VisualTokenReducer,
 )
-from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, PublicFederation, ServerRound
+from fedsim.core.hooks.contexts import (
+    GenerationContext,
+    Grid,
+    HookContext,
+    LocalStep,
+    NoiseAdder,
+    PublicFederation,
+    ServerRound,
+)
 from fedsim.core.hooks.defenses import PLACES, Defense, Distortion, Place
 from fedsim.core.hooks.generation import (
     Condition,
@@ -111,6 +119,7 @@ __all__ = [
     "MembershipAttack",
     "Mitigation",
     "ModelComponent",
+    "NoiseAdder",
     "Objective",
     "Optimizer",
     "Outlook",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -42,6 +42,10 @@ class LocalStep:
         return inject_masks(self.sites, self.masks) if self.masks else without_dropout()
 
 
+NoiseAdder = Callable[[Tensor, float], Tensor]
+"""Returns a tensor plus Gaussian noise of a standard deviation."""
+
+
 @dataclass(frozen=True)
 class HookContext:
     """Position of a hook call in a run, with its random source and memory.
@@ -54,6 +58,8 @@ class HookContext:
             the hook's class sets `remembers`, and only if the client's update counted.
         draws: random draws that a component records by name, changed in place: for scores, and for an attacker that is
             granted them.
+        secure_noise: adds noise from a cryptographic generator, on a real node; None in a simulation, whose noise can
+            be repeated from the seed.
     """
 
     round: int
@@ -65,6 +71,11 @@ class HookContext:
     local: LocalStep | None = None
     federation: PublicFederation | None = None
     draws: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    secure_noise: NoiseAdder | None = None
+
+    def add_noise(self, tensor: Tensor, deviation: float) -> Tensor:
+        """Return a tensor plus Gaussian noise; the order of draws does not depend on the tensor's layout."""
+        return _add_noise(tensor, deviation, self.generator, self.secure_noise)
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ class ServerRound:
         size: number of coordinates of an update, P.
         received: weights that the clients received this round, for rules that use single updates.
         layout: position of each tensor in a vector; None for vectors without layout.
+        secure_noise: adds noise from a cryptographic generator, on a real server; None in a simulation.
     """
 
     round: int
@@ -103,6 +115,18 @@ class ServerRound:
     size: int
     received: Tensors = field(default_factory=dict[str, Tensor])
     layout: Layout | None = None
+    secure_noise: NoiseAdder | None = None
+
+    def add_noise(self, tensor: Tensor, deviation: float) -> Tensor:
+        """Return a tensor plus Gaussian noise."""
+        return _add_noise(tensor, deviation, self.generator, self.secure_noise)
+
+
+def _add_noise(tensor: Tensor, deviation: float, generator: torch.Generator, secure: NoiseAdder | None) -> Tensor:
+    if secure is not None:
+        return secure(tensor, deviation)
+    # Not empty_like: it copies the memory layout, and the order of the draws would depend on it.
+    return tensor + deviation * torch.empty(tensor.shape, dtype=tensor.dtype).normal_(generator=generator)
 
 
 class Grid(Protocol):

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
 from fedsim.privacy.secure_aggregation.ring import reduce
+from fedsim.privacy.stream import key_stream
 
-_START = bytes(16)
 _SHORT_BITS = 32
 
 
 def mask(secret: bytes, length: int, modulus_bits: int) -> Tensor:
     """Return `length` int64 integers in [0, 2**modulus_bits) from a secret of 32 bytes that is used only here."""
     kind = np.dtype("<u4" if modulus_bits <= _SHORT_BITS else "<u8")
-    # The nonce is constant, since every secret is expanded into one mask only.
-    stream = Cipher(ChaCha20(secret, _START), mode=None).encryptor().update(bytes(length * kind.itemsize))
-    words = np.frombuffer(stream, dtype=kind).astype(np.int64)
+    words = np.frombuffer(key_stream(secret, length * kind.itemsize), dtype=kind).astype(np.int64)
     return reduce(torch.from_numpy(words), modulus_bits)

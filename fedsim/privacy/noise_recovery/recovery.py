@@ -1,0 +1,44 @@
+"""Noise of a message by all means: small and usual seeds first, then the state of MT19937."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS, guess_seed
+from fedsim.privacy.noise_recovery.state_recovery import recover_state
+
+_SECONDS = 120.0
+
+
+def recover_noise(
+    values: Sequence[Tensor],
+    quiet: Sequence[Tensor] | None = None,
+    most_seeds: int = SMALL_SEEDS,
+    seconds: float = _SECONDS,
+) -> ComputedNoise | UnknownNoise:
+    """Return the noise of variance 1 that was added to an update, if its generator is weak.
+
+    Full-entropy Philox (CUDA with a random seed), PCG64 with a random seed and cryptographic generators withstand. So
+    does NumPy's legacy generator with a random seed: its polar method rejects an unknown number of draws.
+
+    Args:
+        values: what was sent, in standard deviations of the noise: a float32 or float64 tensor for each draw, in order.
+        quiet: for each tensor a mask, True where the update is thought to be 0; by default nothing is assumed.
+        most_seeds: seeds from 0 that are tried, beside the usual ones.
+        seconds: after which no further attempt is begun.
+    """
+    start = time.perf_counter()
+    guessed = guess_seed(values, most_seeds)
+    if isinstance(guessed, ComputedNoise):
+        return guessed
+    left = seconds - (time.perf_counter() - start)
+    solved = recover_state(values, quiet, left)
+    passed = time.perf_counter() - start
+    if isinstance(solved, ComputedNoise):
+        return replace(solved, seconds=passed)
+    return UnknownNoise(f"{guessed.reason}; state of MT19937: {solved.reason}", passed)

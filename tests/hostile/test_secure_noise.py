@@ -1,0 +1,95 @@
+"""Tries to have secure noise repeat itself: fork, resume, threads, two messages of a run, deepcopy."""
+
+import copy
+import os
+import threading
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+
+from fedsim.federation.mods import as_mod
+from fedsim.privacy.discrete_noise import add_discrete
+from fedsim.privacy.secure_noise import add_normal
+
+START = {"w": torch.zeros(30, 40), "b": torch.zeros(7)}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_run(monkeypatch):
+    """Flower makes messages only in a process that has a run."""
+    for identity in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(f"flwr.supercore.task_identity.TaskIdentity.{identity}", 1)
+
+
+def bits(tensor):
+    return tensor.numpy().tobytes()
+
+
+def all_differ(drawn):
+    return len(set(drawn)) == len(drawn) and len({value[:8] for value in drawn}) == len(drawn)
+
+
+@pytest.mark.parametrize("add", [add_normal, add_discrete])
+def test_children_of_a_fork_and_their_parent_draw_different_noise(add):
+    add(torch.zeros(4), 1.0)  # whatever state there may be, there is some before the fork
+    drawn = []
+    for _ in range(3):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, bits(add(torch.zeros(64), 1.0)))
+            os._exit(0)
+        drawn.append(os.read(read, 4096))
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+    drawn.append(bits(add(torch.zeros(64), 1.0)))
+    assert all(len(value) == 256 for value in drawn)
+    assert all_differ(drawn)
+
+
+@pytest.mark.parametrize("add", [add_normal, add_discrete])
+def test_threads_that_start_together_draw_different_noise(add):
+    drawn, barrier = [], threading.Barrier(8)
+
+    def draw():
+        barrier.wait()
+        drawn.extend(bits(add(torch.zeros(16), 1.0)) for _ in range(20))
+
+    threads = [threading.Thread(target=draw) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(drawn) == 160
+    assert all_differ(drawn)
+
+
+def sent(mod, context):
+    content = RecordDict({"arrays": ArrayRecord(START), "config": ConfigRecord({})})
+    message = Message(content, dst_node_id=7, message_type="train")
+    reply = mod(message, context, lambda got, _: Message(RecordDict({"arrays": got.content["arrays"]}), reply_to=got))
+    arrays = reply.content.array_records["arrays"].to_torch_state_dict()
+    return [bits(arrays["w"]), bits(arrays["b"])]
+
+
+def test_two_messages_of_a_run_and_a_message_that_is_answered_again_get_new_noise():
+    mod, context = as_mod("local-dp", noise_multiplier=1.0), Context(1, 7, {}, RecordDict(), {})
+    resumed = copy.deepcopy(context)  # as after a crash: the same run, node and number of the call
+    drawn = [*sent(mod, context), *sent(mod, context), *sent(mod, resumed)]
+    assert all_differ(drawn)
+
+
+def test_a_copy_of_the_mod_draws_noise_of_its_own():
+    mod = as_mod("local-dp", noise_multiplier=1.0)
+    twins = [mod, copy.deepcopy(mod), copy.copy(mod)]
+    assert all_differ([value for twin in twins for value in sent(twin, Context(1, 7, {}, RecordDict(), {}))])
+
+
+def test_seeds_of_the_host_do_not_fix_the_noise_of_a_mod():
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        drawn += sent(as_mod("local-dp", noise_multiplier=1.0), Context(1, 7, {}, RecordDict(), {}))
+    assert all_differ(drawn)

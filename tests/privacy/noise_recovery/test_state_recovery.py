@@ -1,0 +1,104 @@
+"""The state of torch's generator comes back from values behind an update, and nothing does from other noise."""
+
+import pytest
+import torch
+
+from fedsim.privacy.noise_recovery.recovery import recover_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise
+from fedsim.privacy.noise_recovery.state_recovery import recover_state
+
+MLP = ((60, 400), (60,), (10, 60), (10,))
+
+
+def sent(shapes, scale, earlier=0, dtype=torch.float32, seed=0x5EED1234):
+    """Return values and the noise in them; the generator drew single values and a vector before."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.rand(1001, generator=generator)
+    for _ in range(earlier):
+        torch.empty(()).normal_(generator=generator)
+    noise = [torch.empty(shape, dtype=dtype).normal_(generator=generator) for shape in shapes]
+    update = torch.Generator().manual_seed(6)
+    return [n + scale * torch.randn(n.shape, generator=update, dtype=dtype) for n in noise], noise
+
+
+def check(found, noise, atol=0.0):
+    assert isinstance(found, ComputedNoise), found
+    assert (found.source, found.rank) == ("state", 19937)
+    assert found.equations >= 19937 + 500
+    assert all(torch.allclose(a, b, rtol=0, atol=atol) for a, b in zip(found.noise, noise, strict=True))
+
+
+def test_values_that_are_too_few_are_refused_at_once():
+    found = recover_state([torch.zeros(900), torch.zeros(15)])
+    assert "900 values are too few" in str(found)
+    assert found.seconds < 1
+
+
+def test_coarse_types_are_refused():
+    assert "torch.bfloat16" in str(recover_state([torch.zeros(5000, dtype=torch.bfloat16)]))
+
+
+@pytest.mark.slow
+def test_a_dense_update_of_which_nothing_is_known_comes_back_exactly():
+    values, noise = sent(MLP, 0.05)
+    found = recover_state(values)
+    check(found, noise)
+    assert 0.02 < found.disagreement < 0.05
+    assert "state from" in str(found)
+    assert found.dropped == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shapes", "earlier"), [(((7,), (50, 450), (5,)), 1), (((3,), (4,), (30, 1000), (1,), (2,)), 2)]
+)
+def test_small_tensors_come_back_too_whether_a_value_was_kept_or_not(shapes, earlier):
+    values, noise = sent(shapes, 0.03, earlier)
+    found = recover_state(values)
+    assert isinstance(found, ComputedNoise), found
+    lost = earlier % 2  # the kept value, of which the message shows no bit
+    assert torch.equal(found.noise[0].flatten()[lost:], noise[0].flatten()[lost:])
+    assert all(torch.equal(a, b) for a, b in zip(found.noise[1:], noise[1:], strict=True))
+
+
+@pytest.mark.slow
+def test_few_coordinates_suffice_where_the_update_is_zero():
+    values, noise = sent(((2500,),), 0.0)
+    check(recover_state(values), noise)
+
+
+@pytest.mark.slow
+def test_guessed_zeros_help_where_the_update_is_large():
+    values, noise = sent(((50, 1000), (20_000,)), 0.0)
+    quiet = [torch.zeros(50, 1000, dtype=torch.bool), torch.zeros(20_000, dtype=torch.bool)]
+    quiet[0][:, :100] = True
+    update = torch.where(quiet[0], 0.0, 1.5)
+    values[0], values[1] = values[0] + update, values[1] + 1.5
+    check(recover_state(values, quiet), noise)
+    found = recover_state(values)
+    assert not isinstance(found, ComputedNoise)
+    assert "contradict" in str(found)
+
+
+@pytest.mark.slow
+def test_float64_comes_back():
+    values, noise = sent(((4000,),), 0.0, dtype=torch.float64)
+    check(recover_state(values), noise)
+
+
+@pytest.mark.slow
+def test_noise_from_the_operating_system_gives_contradictions():
+    from fedsim.privacy.secure_noise import normal
+
+    found = recover_noise([normal(torch.empty(shape)) for shape in MLP], most_seeds=1000)
+    assert not isinstance(found, ComputedNoise)
+    assert "contradict" in str(found)
+
+
+@pytest.mark.slow
+def test_a_seed_is_guessed_before_the_state_is_recovered():
+    values, _ = sent(MLP, 0.05)
+    assert recover_noise(values, most_seeds=10).source == "state"
+    generator = torch.Generator().manual_seed(7)
+    values = [torch.empty(shape).normal_(generator=generator) for shape in MLP]
+    assert recover_noise(values, most_seeds=10).source == "seed 7"
