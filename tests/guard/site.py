@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -26,7 +27,10 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
+from fedsim.core.errors import FedsimError
 from fedsim.federation.engines import superlink
+from fedsim.guard import walls
+from fedsim.guard.policy import AppsTable
 
 SECRET = "SECRET"
 CLIENT = '''
@@ -186,6 +190,18 @@ PROJECT = {
 }
 START = {"w": torch.zeros(40, 50), "b": torch.zeros(50)}
 NOISE = 2.0  # standard deviation: clip 0.5 times noise multiplier 4
+
+
+def has_walls() -> bool:
+    """Return whether this machine can run apps in the sandbox."""
+    try:
+        walls.check_walls(AppsTable(sha256="any"))
+    except FedsimError:
+        return False
+    return True
+
+
+needs_walls = pytest.mark.skipif(not has_walls(), reason="this machine has no Landlock or user namespaces")
 
 
 def archive(mark: str = "") -> bytes:

@@ -17,8 +17,8 @@ from flwr.app import Context, Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.guard import frames, running, walls
-from fedsim.guard.policy import AppsTable, read_policy
+from fedsim.guard import frames, running
+from fedsim.guard.policy import read_policy
 from fedsim.guard.running import AppProcesses, Order
 from tests.guard import site
 
@@ -27,16 +27,7 @@ FAB = site.archive()
 BYTES = pytest.param("bytes", "wrote", 1 << 29, 1 << 30, marks=pytest.mark.slow)
 
 
-def has_walls() -> bool:
-    try:
-        walls.check_walls(AppsTable(sha256="any"))
-    except FedsimError:
-        return False
-    return True
-
-
-needs_walls = pytest.mark.skipif(not has_walls(), reason="this machine has no Landlock or user namespaces")
-ISOLATIONS = ["none", pytest.param("sandbox", marks=needs_walls)]
+ISOLATIONS = ["none", pytest.param("sandbox", marks=site.needs_walls)]
 
 
 def order(mode: str, **config: str) -> Order:
@@ -62,7 +53,7 @@ def report(folder: Path, app: AppProcesses) -> dict[str, Any]:
 FILES = {"ledger": "ledger.jsonl", "key": "ledger.key", "data": "data.txt", "policy": "guard.toml"}
 
 
-@needs_walls
+@site.needs_walls
 def test_an_app_in_the_sandbox_reaches_its_data_and_its_folder_alone(tmp_path: Path) -> None:
     app = processes(tmp_path)
     first, second = report(tmp_path, app), report(tmp_path, app)
@@ -97,7 +88,7 @@ def test_4000_folders_of_an_app_are_removed_when_they_are_cleaned(tmp_path: Path
     assert list(tmp_path.glob("app-*")) == []
 
 
-@needs_walls
+@site.needs_walls
 @pytest.mark.parametrize(("mode", "word", "least", "most"), [("files", "made", 9_000, 10_000), BYTES])
 def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
     tmp_path: Path, mode: str, word: str, least: int, most: int
@@ -108,7 +99,7 @@ def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
     assert least <= int(line.split()[1]) <= most
 
 
-@needs_walls
+@site.needs_walls
 def test_what_an_app_in_the_sandbox_writes_to_a_writable_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     app = processes(tmp_path, writable=["cache"])

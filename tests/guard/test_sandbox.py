@@ -15,7 +15,7 @@ import pytest
 from fedsim.core.landlock import Places
 from fedsim.guard import sandbox, walls
 from fedsim.threat.attacking import confining
-from tests.guard.test_running import needs_walls
+from tests.guard.site import needs_walls
 
 PROBE = """
 import json, os
