@@ -101,9 +101,10 @@ class Spraying:
 
 def numbers_in(seen: Any) -> Tensor | None:
     """Return numbers of rows in what is seen: a field `rows` of integers."""
-    for part in seen if isinstance(seen, tuple | list) else ():
+    parts: Sequence[Any] = seen if isinstance(seen, tuple | list) else ()
+    for part in parts:
         if is_dataclass(part) and "rows" in {field.name for field in fields(part)}:
-            return part.rows
+            return vars(part)["rows"]
     return None
 
 
