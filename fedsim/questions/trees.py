@@ -122,9 +122,9 @@ class WhatTreesSay(Question[Trees]):
             yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
-def _federation(config: Trees, world: World) -> TreeFederation:
+def _federation(config: Trees, world: World, salt: bytes = b"") -> TreeFederation:
     defense = None if config.defense is None else config.defense.make("evidence_defense")
-    return TreeFederation(config, world.data.dataset, world.scenario.seed, defense)
+    return TreeFederation(config, world.data.dataset, world.scenario.seed, defense, salt)
 
 
 class _Study:
@@ -132,7 +132,7 @@ class _Study:
 
     def __init__(self, config: Trees, world: World, work: Work) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
-        self._federation, self._work = _federation(config, world), work
+        self._federation, self._work = _federation(config, world, work.salt), work
 
     @cached_property
     def _run(self) -> TreesRun:

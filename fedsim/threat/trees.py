@@ -16,6 +16,7 @@ from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.types import Batch, Dataset
 from fedsim.core.types.trees import Objective, Tree, TreesView, read_model
 from fedsim.federation.trees import TreeTraining, federate, parameters
+from fedsim.threat.orders import secret_generator
 
 Variant = Literal["as it is", "labels shuffled"]
 """What is trained: the scenario, or each client's rows with the labels of others of its rows."""
@@ -45,12 +46,14 @@ class TreeFederation:
         dataset: whose rows they share out; its test rows are public.
         seed: of the scenario.
         defense: of every client; None where there is none.
+        salt: of the run, which then decides the clients' rows; empty where it has none.
     """
 
     settings: TreeTraining
     dataset: Dataset
     seed: int
     defense: TreeDefense[Any] | None = None
+    salt: bytes = b""
 
     @property
     def objective(self) -> Objective:
@@ -60,7 +63,11 @@ class TreeFederation:
     @cached_property
     def shares(self) -> list[Batch]:
         """Each client's rows, chosen at random, with labels of shape (N,)."""
-        order = torch.randperm(len(self.dataset.train), generator=seeding.generator(self.seed, "rows of trees"))
+        train, purpose = self.dataset.train, "rows of trees"
+        source = seeding.generator(self.seed, purpose)
+        if self.salt:  # the seed alone would say which rows of the data set to look up
+            source = secret_generator(train, self.seed, purpose, salt=self.salt)
+        order = torch.randperm(len(train), generator=source)
         return [
             self._cut(self.dataset.train.taken(part))
             for part in order[: self.settings.clients * self.settings.rows].split(self.settings.rows)
