@@ -25,6 +25,10 @@ class NotApplicable(FedsimError):
     """A method that does not fit what it was given; the message is the reason."""
 
 
+class Diverged(FedsimError):
+    """A training whose updates are no longer finite; the message says which learning rate to try."""
+
+
 class Refused(FedsimError):
     """A client that does not train on the weights that it received; the message is the reason."""
 
