@@ -179,3 +179,32 @@ def test_a_run_is_resumed_or_replaced_but_not_both(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match="resume and overwrite exclude each other"):
         fedsim.run({}, out=tmp_path / "out", resume=True, overwrite=True)
     assert not (tmp_path / "out").exists()
+
+
+def diverging(rates: list[float]) -> dict[str, Any]:
+    optimizers = [{"name": "sgd", "learning_rate": rate} for rate in rates]
+    return {
+        "title": "diverging",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 8, "depth": 1},
+        "federation": {"clients": 4, "algorithm": "fedavg", "local_steps": 5},
+        "attacks": [{"name": "closed-form-linear"}],
+        "arms": {"federation.optimizer": optimizers},
+    }
+
+
+def test_an_arm_whose_training_diverges_fails_and_the_others_run(tmp_path: Path) -> None:
+    record = fedsim.run(diverging([0.1, 1e30, 0.2]), out=tmp_path / "out").record
+    assert record.status == "finished"
+    assert [arm.values["federation.optimizer"]["learning_rate"] for arm in record.arms] == [0.1, 0.2]
+    (failure,) = record.failures
+    assert failure.who.startswith("arm optimizer")
+    assert re.search(r"no finite update of 4; federation\.optimizer\.learning_rate is 1e\+30, try 1e\+29", failure.why)
+    again = fedsim.run(diverging([0.1, 1e30, 0.2]), out=tmp_path / "out", resume=True).record
+    assert [arm.model_hash for arm in again.arms] == [arm.model_hash for arm in record.arms]
+    assert again.failures == record.failures
+
+
+def test_where_every_arm_diverges_the_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match=r"no finite update of 4.*learning_rate is 1e\+31"):
+        fedsim.run(diverging([1e30, 1e31]), out=tmp_path / "out")

@@ -25,6 +25,10 @@ class NotApplicable(FedsimError):
     """A method does not fit its input; the message is the reason."""
 
 
+class Diverged(FedsimError):
+    """A training whose updates are no longer finite; the message says which learning rate to try."""
+
+
 class Refused(FedsimError):
     """A client refuses to train on the weights that it received; the message is the reason."""
 

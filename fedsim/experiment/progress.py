@@ -87,6 +87,13 @@ class RunInProgress:
         self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)
 
+    def skip(self, arm: str, error: Exception) -> None:
+        """Keep the reason of an arm that failed, while the run goes on; what was kept of the arm is dropped."""
+        failure = Failure(who=f"arm {arm}", why=str(error), cause="not finite")
+        complete = tuple(one for one in self.record.arms if one.complete)
+        self.record = self.record.model_copy(update={"arms": complete, "failures": (*self.record.failures, failure)})
+        self.folder.write_record(self.record)
+
     def fail(self, error: Exception) -> None:
         """Say in the record of an earlier arm why there are no further ones."""
         if not self.record.arms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
+from fedsim.core.errors import Diverged, FedsimError, MissingExtra, ScenarioError
 from fedsim.core.hosting import one_thread
 from fedsim.experiment.arm import check, run_arm
 from fedsim.experiment.guaranteeing import guarantees
@@ -60,11 +60,12 @@ def run(
     if earlier is not None and earlier.scenario_hash != digest:
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
+    names = {arm.name for arm in done}
     todo = [_Arm(_name(values), values, arm) for values, arm in arms(scenario)]
     try:
-        sentences = _check(todo, len(done))
+        sentences = _check(todo, names)
     except MissingExtra:
-        check_installed(arm.scenario for arm in todo[len(done) :])
+        check_installed(arm.scenario for arm in todo if arm.name not in names)
         raise
     watcher.threat_model(sentences)
     record = RunRecord(
@@ -76,22 +77,30 @@ def run(
         started=earlier.started if earlier else now(),
         arms=done,
     )
-    arrays = _arrays_of(folder, len(done)) if earlier else {}
+    arrays = _arrays_of(folder, [number for number, arm in enumerate(todo) if arm.name in names]) if earlier else {}
     this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
-    for number, arm in list(enumerate(todo))[len(done) :]:
+    diverged: Diverged | None = None
+    for number, arm in enumerate(todo):
+        if arm.name in names:
+            continue
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
             with _named(arm, of=len(todo)):
                 run_arm(this, _world(arm), number, arm.name, arm.values)
+        except Diverged as error:
+            this.skip(arm.name, error)
+            diverged = error
         except Exception as error:
             this.fail(error)
             raise
+    if diverged is not None and not this.record.arms:
+        raise diverged
     return this.finish()
 
 
-def _arrays_of(folder: RunFolder, arms: int) -> dict[str, np.ndarray]:
-    """Return the arrays of the first arms of a run."""
-    kept = {f"arm-{number}" for number in range(arms)}
+def _arrays_of(folder: RunFolder, arms: Iterable[int]) -> dict[str, np.ndarray]:
+    """Return the arrays of these arms of a run."""
+    kept = {f"arm-{number}" for number in arms}
     return {name: array for name, array in folder.read_arrays().items() if name.partition("/")[0] in kept}
 
 
@@ -116,7 +125,7 @@ def _world(arm: _Arm) -> World:
     return build(arm.scenario)
 
 
-def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
+def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
     """Check every arm that is not done, and describe the attacker.
 
     Returns:
@@ -128,13 +137,13 @@ def _check(todo: Sequence[_Arm], done: int) -> tuple[str, ...]:
     """
     sentences: tuple[str, ...] = ()
     servers: set[tuple[str, bool]] = set()
-    for number, arm in enumerate(todo):
+    for arm in todo:
         server = arm.scenario.threat.server, arm.scenario.forgetting is not None
-        if number < done and server in servers:
+        if arm.name in done and server in servers:
             continue
         with _named(arm, of=len(todo)):
             world = _world(arm)
-            if number >= done:
+            if arm.name not in done:
                 check(world)
         if server not in servers:
             new = [sentence for sentence in _describe(world) if sentence not in sentences]
@@ -158,7 +167,7 @@ def _named(arm: _Arm, of: int) -> Iterator[None]:
     except MissingExtra:
         raise
     except FedsimError as error:
-        if of == 1:
+        if of == 1 or isinstance(error, Diverged):
             raise
         raise ScenarioError(f"arm '{arm.name}': {error}") from error
 

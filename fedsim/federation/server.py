@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import Diverged, FedsimError
 from fedsim.core.types import Contribution, Tensors, Update, WireEntry
 from fedsim.core.vectors import Layout
 from fedsim.federation import participation
@@ -228,7 +228,7 @@ class AggregationStrategy(Strategy):
             raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
         if causes == {"not finite"}:
             failure = f"round {self.tally.round}: no finite update of {len(undeclared)}"
-            raise FedsimError(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
+            raise Diverged(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
 
     def _note_counted(self, round_: int, client: int) -> None:
         if self._world.facts.remembers:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from fedsim.scenario.combinations import put
 if TYPE_CHECKING:
     import optuna
 
+_MOST_REASONS = 3  # of failed trials that the message names
 _LOG = "trials.log"
 
 
@@ -124,7 +126,8 @@ def tune(
                 trial.set_user_attr("metric", metric)
                 trial.set_user_attr("guarantees", [one.model_dump(mode="json") for one in guarantees])
                 study.tell(trial, score)
-            except FedsimError:
+            except FedsimError as error:
+                trial.set_user_attr("reason", str(error))
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
         best.append(_tune(name, study, law))
     return best
@@ -195,7 +198,9 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int)
 def _tune(name: str, study: optuna.Study, law: Law | None) -> Tuned:
     done = [trial for trial in study.trials if trial.value is not None]
     if not done:
-        raise FedsimError(f"every trial for arm '{name}' failed. Try the attack with `fedsim run` first.")
+        reasons = Counter(str(trial.user_attrs["reason"]) for trial in study.trials if "reason" in trial.user_attrs)
+        why = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(_MOST_REASONS))
+        raise FedsimError(f"every trial for arm '{name}' failed: {why or 'no reason was kept'}")
     best = max(done, key=lambda trial: cast("float", trial.value))
     default = next((trial.value for trial in done if trial.user_attrs.get("default")), None)
     return Tuned(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.core.errors import ScenarioError
+from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment.sweep import tuning
 from fedsim.experiment.sweep.tuning import tune
 from fedsim.record import GuaranteeRecord
@@ -172,3 +172,16 @@ def test_orders_of_magnitude_are_proposed_alike_and_not_again_after_an_interrupt
 def test_a_number_or_a_law_out_of_range_is_refused(trials: Any, words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         parse(raw(trials=trials), "test")
+
+
+def test_where_every_trial_fails_the_reasons_are_told_with_their_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter(["too large", "no data", "too large"])
+
+    def fail(*_about: Any) -> None:
+        raise FedsimError(next(reasons))
+
+    monkeypatch.setattr(tuning, "_score", fail)
+    with pytest.raises(FedsimError, match=r"every trial for arm 'all' failed: 2 x too large; 1 x no data"):
+        tune(parse(raw(trials=3), "test"), tmp_path)
