@@ -29,7 +29,6 @@ class SimulatedStep:
     Attributes:
         examples: numbers of the examples in its batch, counted over all passes: example n of pass e is e N + n.
         sites: dropout sites for this batch.
-        further: number of further unknowns of the step after its masks, for comparisons that use them.
     """
 
     examples: Tensor
