@@ -40,7 +40,8 @@ class DeepImagePriorConfig(MaskSearchConfig):
     width: int = Field(default=32, ge=1, description="channels of the network, and of its input")
     learning_rate: float = Field(default=0.01, gt=0, description="Adam's step for the weights and for masks")
     sign: Sign = Field(
-        default="off", description="hard: only the sign of the weights' gradient; soft: its tanh; off: as it is"
+        default="off",
+        description="hard: only the sign of the weights' gradient; soft: tanh(g / its RMS); off: as it is",
     )
     schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"

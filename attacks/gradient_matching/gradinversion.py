@@ -33,7 +33,7 @@ class GradInversionConfig(MaskSearchConfig):
     """Settings of GradInversion. Seeds are `restarts`."""
 
     sign: Sign = Field(
-        default="off", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
+        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is"
     )
     distance: DistanceChoice = distance_setting("squared")
     priors: tuple[PriorChoice, ...] = prior_settings(

@@ -41,7 +41,7 @@ class GradVitConfig(MaskSearchConfig):
     """Settings of GradViT. Each stage takes half of the iterations."""
 
     sign: Sign = Field(
-        default="off", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
+        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is"
     )
     distance: DistanceChoice = distance_setting("norms")
     priors: tuple[PriorChoice, ...] = prior_settings(

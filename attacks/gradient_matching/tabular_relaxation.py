@@ -42,7 +42,9 @@ class TabularRelaxationConfig(MaskSearchConfig):
 
     max_iterations: int = Field(default=1500, ge=1, description="most iterations of one start")
     learning_rate: float = Field(default=0.15, gt=0, description="Adam's step for u and for masks")
-    sign: Sign = Field(default="soft", description="hard: only the sign of u's gradient; soft: its tanh; off: as it is")
+    sign: Sign = Field(
+        default="soft", description="hard: only the sign of u's gradient; soft: tanh(g / its RMS); off: as it is"
+    )
     priors: tuple[PriorChoice, ...] = prior_settings({})
     schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"

@@ -78,11 +78,15 @@ def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs:
     return scores_in(output) if logits is None else logits(output)
 
 
+class NoScores(TypeError):
+    """A model returned something without scores."""
+
+
 def scores_in(output: Any) -> Tensor:
     """Return the scores in what a model returned: a tensor, or an object or mapping with them as ``logits`` or ``out``.
 
     Raises:
-        TypeError: it has none.
+        NoScores: it has none.
     """
     if isinstance(output, Tensor):
         return output
@@ -90,4 +94,4 @@ def scores_in(output: Any) -> Tensor:
     for inside in (ask(name, None) for name in _INSIDE):
         if isinstance(inside, Tensor):
             return inside
-    raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")
+    raise NoScores(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")

@@ -18,6 +18,10 @@ from fedsim.core import process, seeding, targets
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.extras import extra_of
 
+_WITH_LOSS = """  def audited():
+      model, loader = make_client()
+      return model, None, loader  # None: cross-entropy"""
+
 
 def load(target: str) -> Any:
     """Return the object of ``package.module:name``, or of ``folder/file.py:name``, or the path of a Flower app.
@@ -102,8 +106,9 @@ def _plain(thing: Any, what: str) -> Subject:
         return Subject(*cast("tuple[Any, Any, Any]", thing))
     is_tuple = isinstance(thing, tuple)
     kind = f"{len(cast('tuple[Any, ...]', thing))} values" if is_tuple else type(thing).__name__
+    hint = f" Two values lack the loss:\n{_WITH_LOSS}\n" if kind == "2 values" else " "
     raise FedsimError(
-        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject. {what_is_taken()}"
+        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.{hint}{what_is_taken()}"
     )
 
 

@@ -14,6 +14,8 @@ from fedsim.core.losses import are_classes
 
 _IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+_PAIR = 2  # examples and labels
+_OF_PAIRS = "\n  loader = [(images, labels) for images, _, labels in loader]  # the places of both in what it yields"
 _VOLUMES, _IMAGES, _SERIES, _ROWS = 5, 4, 3, 2  # dimensions of a batch
 _LEAST_SIDE = 3
 _KINDS = (
@@ -63,10 +65,10 @@ def _two(item: Any, what: str) -> tuple[Tensor, Tensor]:
             f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them. {texts.HINT}"
         )
     parts = cast("Sequence[Any]", item)
-    if len(parts) != 2:  # noqa: PLR2004 - examples and labels
+    if len(parts) != _PAIR:
         raise FedsimError(
-            f"{what} yields {len(parts)} things at once, expected two, (images, labels). Leave the others out, or "
-            "yield a mapping, whose other keys are no part of the model's inputs."
+            f"{what} yields {len(parts)} things at once, expected two, (images, labels)."
+            f"{f' Wrap it:{_OF_PAIRS}' if len(parts) > _PAIR else ''}"
         )
     return _tensors(parts, what)
 

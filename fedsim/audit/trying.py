@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fedsim.audit.copying import NoScores
 from fedsim.audit.foreign import reason
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -17,6 +18,11 @@ from fedsim.core.losses import NumberLoss
 from fedsim.core.types import Batch, Loss
 from fedsim.scenario import own_models
 
+_OTHER_INPUTS = (TypeError, KeyError, AttributeError, IndexError)  # what a forward of a mapping raises on a tensor
+_WRAPPER = """If its forward takes no single tensor, wrap it:
+  class OfTensor(nn.Module):
+      def __init__(self, model): super().__init__(); self.model = model
+      def forward(self, images): return self.model({"images": images})"""
 _ROWS = 2  # dimensions of a batch of rows
 _IMAGES = 4  # dimensions of a batch of images, and of scores of their pixels
 
@@ -31,7 +37,13 @@ def scores_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
     def run(copied_model: nn.Module, inputs: Tensor) -> Tensor:
         return copied_model(inputs, **batch.given)
 
-    scores = cast("Any", own_models.call_model(copy.deepcopy(model), batch.inputs, f"the model of '{name}'", run))
+    try:
+        scores = cast("Any", own_models.call_model(copy.deepcopy(model), batch.inputs, f"the model of '{name}'", run))
+    except FedsimError as error:
+        cause = error.__cause__
+        if isinstance(cause, _OTHER_INPUTS) and not isinstance(cause, NoScores) and not batch.given:
+            raise FedsimError(f"{error} {_WRAPPER}") from cause
+        raise
     if not isinstance(scores, Tensor) or not scores.ndim or len(scores) != len(batch):
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(batch)}, classes).")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 _CONTROLS = (*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0))
@@ -45,6 +46,15 @@ def csv_table(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([_cell(value) for value in row] for row in ([*columns], *rows))
     return text.getvalue().encode()
+
+
+def without_empty_columns(
+    columns: Iterable[str], rows: Sequence[Sequence[Any]], kept: Collection[str] = ()
+) -> tuple[list[str], list[list[Any]]]:
+    """Return the columns with a value in any row, and the columns named in `kept`, with their values."""
+    names = list(columns)
+    filled = [name in kept or any(row[place] not in (None, "") for row in rows) for place, name in enumerate(names)]
+    return list(compress(names, filled)), [list(compress(row, filled)) for row in rows]
 
 
 def _cell(value: Any) -> Any:

@@ -113,6 +113,21 @@ def build_data(scenario: Scenario) -> Data:
     return data
 
 
+EXAMPLE = """\
+import torch
+from fedsim.core.types import Batch, Dataset, InputSpec
+
+
+def my_data() -> Dataset:
+    images, labels = torch.rand(200, 3, 16, 16), torch.arange(200) % 10  # yours: pixels in [0, 1], classes from 0
+    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
+    images = (images - mean[:, None, None]) / std[:, None, None]
+    train, test = Batch(images[:160], labels[:160]), Batch(images[160:], labels[160:])
+    spec = InputSpec(shape=(3, 16, 16), classes=10, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+    return Dataset(train, test, spec, class_names=tuple(map(str, range(10))))
+"""
+
+
 def load_dataset(choice: Choice) -> Dataset:
     """Return a data set; the last two are kept.
 
@@ -128,7 +143,8 @@ def _dataset(choice_json: str) -> Dataset:
     dataset = choice.make("dataset")
     if not isinstance(dataset, Dataset):
         raise FedsimError(
-            f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.core.types.Dataset."
+            f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.core.types.Dataset. An example:\n"
+            f"{EXAMPLE}"
         )
     return dataset
 

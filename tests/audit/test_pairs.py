@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedsim.audit.pairs import fitted, pair_of
 from fedsim.audit.subject import Subject, checked
+from fedsim.audit.trying import _WRAPPER
 from fedsim.core.errors import FedsimError
 
 ROWS, CLASSES = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
@@ -44,6 +45,15 @@ class Pair(nn.Module):
         return tuple(head(inputs) for head in self.heads)
 
 
+class OfMapping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, parts: dict[str, Tensor]) -> Tensor:
+        return self.head(parts["images"])
+
+
 Wrong = tuple[nn.Module, Callable[..., Any] | None, Any]
 WRONG: dict[str, tuple[Wrong, str]] = {
     "an empty loader": ((net(6, 3), None, []), "yields 0 examples, expected at least 2"),
@@ -52,6 +62,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a loader that fails": ((net(6, 3), None, failing()), "failed: OSError: the disk is gone"),
     "tensors alone": ((net(6, 3), None, [ROWS]), r"yields Tensor, expected \(images, labels\) or a mapping"),
     "three things": ((net(6, 3), None, [(ROWS, CLASSES, CLASSES)]), "yields 3 things at once, expected two"),
+    "an image, facts, a label": (
+        (net(6, 3), None, [(ROWS, {}, CLASSES)]),
+        r"\[\(images, labels\) for images, _, labels in",
+    ),
+    "a forward of a mapping": ((OfMapping(), None, [(ROWS, CLASSES)]), r"wrap it:\n  class OfTensor\(nn.Module\):\n"),
     "one thing": ((net(6, 3), None, [(ROWS,)]), "yields 1 things at once, expected two"),
     "a mapping without inputs": (
         (net(6, 3), None, [{"data": ROWS, "labels": CLASSES}]),
@@ -170,8 +185,9 @@ def test_a_mistake_is_one_sentence_that_names_the_remedy(mistake: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
         checked(Subject(model, loss, loader), "client")
     said = str(raised.value)
-    assert "\n" not in said
-    assert said.endswith(".")
+    sentence, wrapper, _code = said.partition("rap it:\n")
+    assert "\n" not in sentence
+    assert wrapper or sentence.endswith(".")
 
 
 def test_there_are_thirty() -> None:
@@ -204,3 +220,10 @@ def test_whole_numbers_beside_one_output_are_no_classes() -> None:
     assert fitted(CLASSES, 3).dtype == torch.long
     assert fitted(CLASSES, 1).dtype == torch.float32
     assert fitted(ROWS, 1) is ROWS
+
+
+def test_the_wrapper_that_is_shown_makes_a_forward_of_a_mapping_work() -> None:
+    names: dict[str, Any] = {"nn": nn}
+    exec(_WRAPPER.partition("\n")[2].replace("\n  ", "\n")[2:], names)
+    own = checked(Subject(names["OfTensor"](OfMapping()), None, [(ROWS, CLASSES)]), "client")
+    assert own.dataset.spec.classes == 3

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch, Dataset, InputSpec
 from fedsim.scenario import Choice, Scenario
 from fedsim.scenario.clients import Federation
-from fedsim.scenario.data import Data, build_data, load_dataset
+from fedsim.scenario.data import EXAMPLE, Data, build_data, load_dataset
 
 Build = Callable[..., Scenario]
 
@@ -109,3 +110,19 @@ def test_what_is_drawn_together_is_in_the_same_batch_the_first_ones_before_the_s
     assert [len(chosen) for chosen in batches] == [4, 4, 4]
     assert all(torch.equal(chosen[2:], chosen[:2] + 1) for chosen in batches)
     assert torch.equal(torch.cat(batches).sort().values, torch.arange(12))
+
+
+def test_a_function_that_returns_no_data_set_is_shown_one_that_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "shown_data.py").write_text(f"{EXAMPLE}\n\ndef wrong():\n    return [1]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FedsimError, match=r"returned list, expected fedsim.core.types.Dataset. An example:") as error:
+        load_dataset(Choice(name="shown_data:wrong"))
+    assert str(error.value).endswith(EXAMPLE)
+    assert f"```python\n{EXAMPLE}```" in (Path(__file__).parents[2] / "docs" / "scenarios.md").read_text()
+    shown = load_dataset(Choice(name="shown_data:my_data"))
+    assert (len(shown.train), len(shown.test), shown.spec.shape, shown.spec.classes) == (160, 40, (3, 16, 16), 10)
+    pixels = shown.train.inputs[0, 2] * shown.spec.std[2] + shown.spec.mean[2]
+    assert 0.0 <= float(pixels.min()) < 0.1
+    assert 0.9 < float(pixels.max()) <= 1.0 + 1e-6

@@ -74,6 +74,8 @@ def test_a_task_hands_the_model_what_is_given() -> None:
 
 def test_what_works_on_other_examples_does_not_suit_a_task() -> None:
     assert made("tagging").does_not_suit(IMAGES) == "works on images, and the examples are text"
+    said = "works on text, and the examples are images, rows or series"
+    assert made("tabular").does_not_suit(frozenset({"text"})) == said
     assert made("classification").does_not_suit(IMAGES) is None
     assert made("tagging").does_not_suit(IMAGES_AND_TEXT) is None
 

@@ -69,7 +69,8 @@ class MatchingConfig(GradientSearchConfig):
     max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
     sign: Sign = Field(
-        default="hard", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
+        default="hard",
+        description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is",
     )
     boxed: bool = Field(default=True, description="clamp the dummy to the pixel range after every step")
     distance: DistanceChoice = distance_setting("cosine")

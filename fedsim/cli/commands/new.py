@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,11 +45,19 @@ def new(
     method, test = (path.relative_to(Path.cwd()) for path in write_new(kind, name, Path.cwd(), family, like))
     if is_checkout(Path.cwd()):
         say(f"Wrote {method} and {test}. It is listed already: fedsim show {registered_name(kind, name)}")
-        say(f"Its test passes: python -m pytest {test}")
+        say(_test_command(test))
     else:
         say(f"Wrote {method}, {test} and the package around them. Install it, and it is listed:")
         say(f"  pip install --editable ./{method.parent}\n  fedsim show {registered_name(kind, name)}")
-        say(f"Its test passes: python -m pytest {method.parent}")
+        say(_test_command(method.parent))
     others = [one.name for one in families(kind) if one.name != usual_family(kind, like)]
     if family is None and others:
         say(f"Other families, for --family: {', '.join(others)}")
+
+
+def _test_command(path: Path) -> str:
+    """Return how to run a test, and how to install pytest where it is missing."""
+    command = f"python -m pytest {path}"
+    if find_spec("pytest") is None:
+        return f"Its test needs pytest, which is not installed: pip install pytest, then {command}"
+    return f"Its test passes: {command}"

@@ -78,7 +78,7 @@ def _make(
     from fedsim.experiment.runner import scenario_hash
     from fedsim.experiment.sweep.executors.processes import ProcessExecutor
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
-    from fedsim.experiment.sweep.plan import plan_runs
+    from fedsim.experiment.sweep.plan import lacks_control, plan_runs
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.report.tables.figures import with_noun
     from fedsim.scenario import Sweep
@@ -88,6 +88,11 @@ def _make(
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)
     say(f"{loaded.title}: {with_noun(len(runs), 'run')}{in_minutes(loaded.minutes)}")
+    if lacks_control(runs):
+        complain(
+            "No setting is undefended, so a failed attack cannot be told from a weak attack. Add a setting with "
+            "model.dropout = 0 and without defenses and components."
+        )
     try:
         with (
             folder.locked(),

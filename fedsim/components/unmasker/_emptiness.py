@@ -135,15 +135,15 @@ class _Rules(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _rules_by_part(grammar: Grammar) -> _Rules:
-    federation = _Rules(defaultdict(list), defaultdict(list), defaultdict(list), defaultdict(list))
+    rules = _Rules(defaultdict(list), defaultdict(list), defaultdict(list), defaultdict(list))
     for name, symbol in grammar.terminals:
-        federation.symbols[symbol].append(name)
+        rules.symbols[symbol].append(name)
     for name, inner in grammar.units:
-        federation.units[inner].append(name)
+        rules.units[inner].append(name)
     for name, first, second in grammar.pairs:
-        federation.firsts[first].append((name, second))
-        federation.seconds[second].append((name, first))
-    return federation
+        rules.firsts[first].append((name, second))
+        rules.seconds[second].append((name, first))
+    return rules
 
 
 def _spelled(item: Derivation, came: dict[Derivation, tuple[Derivation, ...] | str]) -> list[str]:

@@ -205,7 +205,8 @@ class Task(Configured[ConfigT]):
         """
         if self.modality in modalities or modalities >= ANYTHING:
             return None
-        return f"works on {' and '.join(sorted(modalities))}, and the examples are {self.modality}"
+        held = "images, rows or series" if self.modality == "images" else self.modality
+        return f"works on {' and '.join(sorted(modalities))}, and the examples are {held}"
 
     @final
     def refuses_method(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
-from fedsim.core.plain import csv_table
+from fedsim.core.plain import csv_table, without_empty_columns
 from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
 from fedsim.record.files import explain
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
@@ -20,6 +21,7 @@ BEFORE = {
     "seed": "seed of the run",
 }
 _SET = "what the sweep set"
+_EXAMPLE = ("arm", "attack", "round", "client", "image")  # columns that name an example under attack
 
 
 def write_csv(path: Path) -> Path:
@@ -89,7 +91,7 @@ def write_duckdb(path: Path) -> Path:
             database.execute(
                 "create view best as select * from results qualify "
                 "row_number() over (partition by run, arm, round, client, image "
-                f"order by {_order(path)}) = 1"
+                f"order by {_order(path, source)}) = 1"
             )
         with explain(target):
             fresh.replace(target)
@@ -101,14 +103,16 @@ def write_duckdb(path: Path) -> Path:
     return target
 
 
-def _order(path: Path) -> str:
-    """Return by which columns one attack did better than another, in SQL."""
+def _order(path: Path, table: Path) -> str:
+    """Return by which columns of a CSV table one attack did better than another, in SQL."""
+    with table.open(newline="") as file:
+        columns = next(csv.reader(file))
     records = [record for _, record in read(path) if not isinstance(record, str)]
     deciding = {record.scenario.get("scoring", {}).get("metric", "") for record in records}
     known = [metric for record in records for metric in record.declared.values()]
     wanted = {metric.in_tables: metric for metric in known if metric.name in deciding or metric.leads}
     orders = {name: "desc" if metric.better == "higher" else "asc" for name, metric in wanted.items()}
-    terms = [f'"{name}" {order} nulls last' for name, order in orders.items()]
+    terms = [f'"{name}" {order} nulls last' for name, order in orders.items() if name in columns]
     return ", ".join(terms) or "image"
 
 
@@ -116,7 +120,8 @@ def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows; a setting that is a table itself is written as text."""
     rows = rows_of(recorded)
     names = list(dict.fromkeys([*columns(recorded), *(name for row in rows for name in row)]))
-    return names, [[_plain(row.get(name)) for name in names] for row in rows]
+    values = [[_plain(row.get(name)) for name in names] for row in rows]
+    return without_empty_columns(names, values, kept=(*BEFORE, *_EXAMPLE))
 
 
 def _write_findings(path: Path, recorded: RecordedRuns) -> None:

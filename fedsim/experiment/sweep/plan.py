@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedsim.core import registry
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment.runner import scenario_hash
-from fedsim.scenario import Scenario, expand_sweep, parse
+from fedsim.scenario import Scenario, arms, expand_sweep, parse
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,23 @@ def in_words(values: Mapping[str, Any]) -> str:
     """Return what a sweep set, for people; of a key its last part."""
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return ", ".join(f"{key.rpartition('.')[2]} {word}" for key, word in words.items())
+
+
+def lacks_control(runs: Sequence[Planned]) -> bool:
+    """Say whether attacked updates are protected in every arm of every run, so that no attack has a control."""
+    singles = [single for run in runs for _, single in arms(Scenario.model_validate_json(run.scenario))]
+    attacked = [single for single in singles if single.attacks]
+    return bool(attacked) and all(map(_is_protected, attacked))
+
+
+def _is_protected(scenario: Scenario) -> bool:
+    """Say whether a client has a defense, a component or active dropout, or is hidden in a sum.
+
+    The dropout of a user's own model is not known before the model is built.
+    """
+    if scenario.defenses or scenario.components or scenario.threat.sees == "sum":
+        return True
+    if ":" in scenario.model.name:
+        return False
+    config = registry.get("model", scenario.model.name).config.model_validate(scenario.model.settings)
+    return bool(getattr(config, "dropout", 0.0))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.core.glossary import TERMS
-from fedsim.core.plain import csv_table, printable
+from fedsim.core.plain import csv_table, printable, without_empty_columns
 from fedsim.document import (
     Block,
     Card,
@@ -60,7 +60,7 @@ def build(path: Path) -> Path:
     """
     sweep = gather(path)
     settings = points(sweep)
-    numbers = csv_table(tables.columns(sweep), tables.rows(sweep, settings))
+    numbers = csv_table(*without_empty_columns(tables.columns(sweep), tables.rows(sweep, settings)))
     verdicts, table = verdict.verdicts(sweep, settings), tables.settings_table(sweep, settings)
     wall = pictures.wall_of(sweep, settings) if sweep.seeds else None
     sheets = [figures.wall_sheet(wall, 1)] if wall else []

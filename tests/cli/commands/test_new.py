@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.cli.commands import new
 from fedsim.cli.templates import families as known_families
 from fedsim.cli.templates import registered_name, write_new
 from fedsim.core import registry
@@ -194,3 +195,10 @@ def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(
         write_new("metric", "my-metric", ROOT, "image")
     with pytest.raises(FedsimError, match="metric 'mse_normalised' is there already"):
         write_new("metric", "mse-normalised", ROOT)
+
+
+def test_a_test_command_names_pytest_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert new._test_command(Path("x")) == "Its test passes: python -m pytest x"
+    monkeypatch.setattr(new, "find_spec", lambda _name: None)
+    needs = "Its test needs pytest, which is not installed: pip install pytest, then python -m pytest x"
+    assert new._test_command(Path("x")) == needs

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from fedsim.core import registry
-from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.sweep import export
 from fedsim.experiment.sweep.export import BEFORE, write_csv, write_duckdb, write_parquet
 from fedsim.record import Finding, RunRecord
@@ -36,7 +35,11 @@ def test_the_table_is_the_same_as_csv_and_parquet(swept: Path) -> None:
     assert len(texts) == len(table) == 8
     assert [float(row["psnr_db"]) for row in texts] == [row["psnr_db"] for row in table]
     with (swept / "table-columns.csv").open() as file:
-        assert {row["column"] for row in csv.DictReader(file)} >= set(sweeps.COLUMNS)
+        explained = [row["column"] for row in csv.DictReader(file)]
+    assert explained == list(texts[0])
+    assert {*BEFORE, "arm", "attack", "round", "client", "image", "psnr_db"} <= set(explained)
+    assert all(any(row[name] for row in texts) for name in explained if name not in BEFORE)
+    assert "joins_right" not in explained  # a metric of another task
 
 
 def test_the_table_can_be_asked_in_sql(swept: Path) -> None:
@@ -101,7 +104,7 @@ def test_findings_are_a_table_of_the_data_base(tmp_path: Path) -> None:
 
 
 def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     every = registry.every_metric()
     (low,) = [own for own in every.values() if own.name == "number_error"]
@@ -109,7 +112,11 @@ def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better
     assert low.better == "lower"
     record = SimpleNamespace(scenario={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
     monkeypatch.setattr(export, "read", lambda _path: [("run", record), ("broken", "it cannot be read")])
-    assert export._order(Path()) == (f'"{leading.in_tables}" desc nulls last, "{low.in_tables}" asc nulls last')
+    table = tmp_path / "table.csv"
+    table.write_text(f"run,{leading.in_tables},{low.in_tables}\n")
+    assert export._order(Path(), table) == (f'"{leading.in_tables}" desc nulls last, "{low.in_tables}" asc nulls last')
+    table.write_text(f"run,{low.in_tables}\n")  # no example has a value of the other metric
+    assert export._order(Path(), table) == f'"{low.in_tables}" asc nulls last'
 
 
 def test_what_an_export_writes_into_a_run_goes_with_it(tmp_path: Path) -> None:
