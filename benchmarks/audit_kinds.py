@@ -23,7 +23,7 @@ from fedsim.audit.record import KNOWS, AuditPlan
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
 from fedsim.metrics.evidence import recovered, state_of
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.record import AttackFinding
 from fedsim.scenario import Scoring
 

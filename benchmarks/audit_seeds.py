@@ -20,7 +20,7 @@ from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.thresholds import of_client
 from fedsim.core import seeding
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
 

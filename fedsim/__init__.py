@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedsim.api import Run, Runs, load, run, sweep
     from fedsim.audit import audit
-    from fedsim.threat.reconstruct import reconstruct
+    from fedsim.reconstruction import reconstruct
 
 try:
     __version__ = version("fedsim-privacy")
@@ -29,7 +29,7 @@ __all__ = ["Run", "Runs", "__version__", "audit", "load", "reconstruct", "run", 
 
 _HOMES = {
     **dict.fromkeys(("Run", "Runs", "load", "run", "sweep"), "fedsim.api"),
-    "reconstruct": "fedsim.threat.reconstruct",
+    "reconstruct": "fedsim.reconstruction",
 }
 
 

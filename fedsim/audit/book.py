@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord, folder_of
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.record.store import npz
 
 

@@ -25,8 +25,8 @@ from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Wir
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
-from fedsim.questions import Work
 from fedsim.questions.attacks import finding_of, recorded
+from fedsim.questions.base import Work
 from fedsim.record import AttackFinding, Ceiling, ItemScore, VictimRecord
 from fedsim.scenario import AttackChoice
 from fedsim.scenario.world import World

@@ -20,7 +20,7 @@ from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind
 from fedsim.core.types import ShadowPlan, Target
 from fedsim.metrics.groups import aucs
-from fedsim.questions import Evidence, Work
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.membership import Cases, MembershipChoice, judge_all
 from fedsim.record import Finding
 from fedsim.scenario import Choice

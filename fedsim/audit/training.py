@@ -20,7 +20,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.stepping import stepped
 from fedsim.metrics.statistics import mean_interval
-from fedsim.questions import Evidence
+from fedsim.questions.base import Evidence
 from fedsim.record import Interval, RoundRecord
 from fedsim.scenario.world import World
 from fedsim.tasks.core.targets import TargetTask

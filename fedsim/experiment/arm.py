@@ -16,8 +16,8 @@ from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.questions import Evidence, answers, describe
 from fedsim.questions.attacks import place_of
+from fedsim.questions.base import Evidence, answers, describe
 from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World

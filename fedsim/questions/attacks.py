@@ -19,7 +19,7 @@ from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Wi
 from fedsim.metrics import evidence as judged
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import ATTACKS, AttackFinding, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, Scoring
 from fedsim.scenario.world import World

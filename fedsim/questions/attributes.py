@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World

@@ -18,7 +18,7 @@ from fedsim.core.registry import question
 from fedsim.metrics.shown_epsilon import epsilon_shown
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario.world import World
 from fedsim.threat.canaries import audit_guarantee, can_audit

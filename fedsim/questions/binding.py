@@ -30,7 +30,7 @@ from fedsim.core.registry import question
 from fedsim.core.types import Attribute
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.attributes import share_read
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.world import World
 from fedsim.threat import states

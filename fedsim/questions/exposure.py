@@ -19,7 +19,7 @@ from fedsim.core.registry import question
 from fedsim.core.types import SecretKind
 from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Columns, Finding
 from fedsim.scenario import Scoring
 from fedsim.scenario.world import World

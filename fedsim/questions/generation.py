@@ -23,7 +23,7 @@ from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import question
 from fedsim.core.types import TraceCase
 from fedsim.metrics.side_channels import tokens_a_step
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario import Choice, GenerationSettings
 from fedsim.scenario.world import World

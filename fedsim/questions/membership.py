@@ -22,7 +22,7 @@ from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Shadow, ShadowPlan, Target
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World

@@ -24,7 +24,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Tensors, WireEntry
 from fedsim.metrics.statistics import mean_interval
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 from fedsim.threat import states

@@ -24,7 +24,7 @@ from fedsim.core.examples import distinct
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Batch, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
-from fedsim.questions import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 

@@ -40,7 +40,7 @@ from fedsim.metrics.trees import (
     values_near,
     values_shown,
 )
-from fedsim.questions import Evidence, Question, Work, attempted
+from fedsim.questions.base import Evidence, Question, Work, attempted
 from fedsim.record import Finding, Interval
 from fedsim.record.findings import Role
 from fedsim.scenario.choices import ReportedChoice, check_reported

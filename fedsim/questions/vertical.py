@@ -32,7 +32,7 @@ from fedsim.metrics.cut import (
     nearer_than_public,
     split_accuracy,
 )
-from fedsim.questions import Evidence, Question, Work, attempted
+from fedsim.questions.base import Evidence, Question, Work, attempted
 from fedsim.record import Finding, Interval
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World

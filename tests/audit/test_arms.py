@@ -13,7 +13,7 @@ from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS
 from fedsim.document import Table
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.record.policy import Policy
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import attacked, record

@@ -14,7 +14,7 @@ from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from tests.audit.subjects import plan, world
 
 ROWS = torch.rand(80, 6, generator=torch.Generator().manual_seed(4))

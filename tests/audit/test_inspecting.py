@@ -2,7 +2,7 @@
 
 from fedsim.audit.inspecting import Inspector, updates
 from fedsim.core.types import Reconstruction
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from tests.audit.subjects import small
 from tests.audit.subjects import world as world_of
 

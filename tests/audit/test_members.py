@@ -13,7 +13,7 @@ from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry
 from fedsim.core.types import Batch, ShadowPlan
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.questions.membership import MembershipChoice
 from fedsim.record import Finding
 from fedsim.threat import membership

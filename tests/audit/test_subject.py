@@ -14,7 +14,7 @@ from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
 from fedsim.core.losses import NumberLoss
 from fedsim.core.types import Step
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.threat.observe import observe
 
 

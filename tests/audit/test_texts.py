@@ -15,7 +15,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedsim.core.glossary import TERMS
 from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, messages
-from fedsim.threat.reconstruct import reconstruct
+from fedsim.reconstruction import reconstruct
 from tests.demo.conftest import Open
 
 ROUNDING = 1e-6  # of numbers near one that travel with 32 bits, after sums of hundreds of them

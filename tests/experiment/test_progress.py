@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.experiment.progress import RunInProgress, declaring
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.record.store import RunFolder, read_record
 from tests.report import records
 

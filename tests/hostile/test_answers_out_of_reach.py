@@ -19,7 +19,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
-from fedsim.questions import Evidence, Work, answers
+from fedsim.questions.base import Evidence, Work, answers
 from fedsim.record import ArmFindings, Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build

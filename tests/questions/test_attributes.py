@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.questions import Evidence, Work
 from fedsim.questions import attributes as asking
 from fedsim.questions.attributes import AttributeChoice, Attributes, WhatAreTheDataLike
+from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, Interval
 from fedsim.threat.attributes import LABEL, AttributeAccuracy
 

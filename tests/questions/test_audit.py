@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from fedsim.core.errors import ScenarioError
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
-from fedsim.questions import Evidence, Work
 from fedsim.questions import audit as asking
 from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
+from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

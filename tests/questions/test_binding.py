@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError
-from fedsim.questions import Evidence, Work
 from fedsim.questions import binding as asking
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.binding import Binding, WhatBelongsTogether
 from fedsim.record import Finding
 from fedsim.scenario import world as worlds

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fedsim.metrics.exposure import SecretScore
-from fedsim.questions import Evidence, Work
 from fedsim.questions import exposure as asking
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.exposure import Exposure, WhatWasMemorised
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Scoring

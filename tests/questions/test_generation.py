@@ -8,8 +8,8 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Generated, Trace
-from fedsim.questions import Evidence, Work
 from fedsim.questions import generation as asking
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.generation import WhatGenerationGivesAway
 from fedsim.record import Finding, Interval
 from fedsim.scenario import GenerationSettings

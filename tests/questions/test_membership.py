@@ -12,8 +12,8 @@ from fedsim.core import registry
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import Config, MembershipObservation, ShadowPlan
 from fedsim.metrics.membership import Separation
-from fedsim.questions import Evidence, Work
 from fedsim.questions import membership as asking
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.membership import Membership, WhoWasAMember
 from fedsim.record import Finding, Interval
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
-from fedsim.questions import Work
+from fedsim.questions.base import Work
 from fedsim.questions.neurons import Neurons, WhichWordsNameMovedNeurons, weight_changes
 from fedsim.scenario import world as worlds
 from tests.components.generating import tiny_llama

@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.core.deadline import DeadlineReached, TimedConfig, limited, seconds_left
-from fedsim.questions import Evidence, Question, Work, answers
+from fedsim.questions.base import Evidence, Question, Work, answers
 from fedsim.record import Finding, Interval
 
 

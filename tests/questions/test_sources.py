@@ -9,8 +9,8 @@ import torch
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment.runner import train
-from fedsim.questions import Evidence, Work
 from fedsim.questions import sources as asking
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.sources import Sources, WhoseExampleIsIt
 from fedsim.record import Finding
 from fedsim.scenario import Scenario

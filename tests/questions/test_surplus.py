@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.components.probe.markov_categorical import spectral_alignment
-from fedsim.questions import Work
 from fedsim.questions import surplus as asking
+from fedsim.questions.base import Work
 from fedsim.questions.surplus import Estimator, Surplus, WhatStatesSayOfLaterTokens
 from tests.questions.texts import TEXTS, Build, evidence_of
 

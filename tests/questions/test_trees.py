@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.core.types.trees import RowBoxes, TreesView
-from fedsim.questions import Evidence, Work
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.trees import WhatTreesSay
 from fedsim.record import Finding
 from fedsim.scenario import parse

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.core.types.cut import CutView
-from fedsim.questions import Evidence, Work
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.vertical import WhatCrossesTheCut
 from fedsim.record import Finding
 from fedsim.scenario import parse

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedsim.experiment.runner import train
-from fedsim.questions import Evidence
+from fedsim.questions.base import Evidence
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.experiment.progress import declaring
-from fedsim.questions import Question
 from fedsim.questions.attacks import finding_of
+from fedsim.questions.base import Question
 from fedsim.record import (
     ArmRecord,
     Environment,

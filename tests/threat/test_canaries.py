@@ -14,7 +14,7 @@ from fedsim.core.errors import Refused
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.experiment.guaranteeing import guarantees
-from fedsim.questions import Evidence, Work
+from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, RoundRecord
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario

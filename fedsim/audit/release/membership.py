@@ -19,7 +19,7 @@ from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.federation.journal import Journal
 from fedsim.metrics.membership import name_of, roc
-from fedsim.questions import Evidence, Work
+from fedsim.questions.base import Evidence, Work
 from fedsim.questions.membership import Cases, MembershipChoice, judge_all
 from fedsim.record import Finding
 from fedsim.threat.membership import Case
