@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types.trees import SentModel, Tree, TreesView
+from fedsim.questions.trees.types import SentModel, Tree, TreesView
 
 
 def sums(tree: Tree, view: TreesView) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,9 @@ from scipy.sparse import coo_array, hstack, identity
 
 from attacks.trees._algebra import leaf_counts, logit, sums
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks.trees import check_log_loss
 from fedsim.core.types import Config
-from fedsim.core.types.trees import RowBoxes, Tree, TreesView, read_model
+from fedsim.questions.trees.hooks import check_log_loss
+from fedsim.questions.trees.types import RowBoxes, Tree, TreesView, read_model
 
 _MOST_OPTIONS = 20_000  # a search over more needs minutes per tree
 _TIE = 1e-5  # random cost of each row, far below the cost of a row in a wrong leaf

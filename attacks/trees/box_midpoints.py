@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from attacks.trees._groups import BoxSearchConfig, draw, follow, search
-from fedsim.core.hooks.trees import RowAttack
 from fedsim.core.registry import evidence_attack
-from fedsim.core.types.trees import RowBoxes, TreesView
+from fedsim.questions.trees.hooks import RowAttack
+from fedsim.questions.trees.types import RowBoxes, TreesView
 
 
 @final

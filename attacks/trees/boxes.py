@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from attacks.trees._groups import BoxSearchConfig, draw, follow, search
-from fedsim.core.hooks.trees import BoxAttack
 from fedsim.core.registry import evidence_attack
-from fedsim.core.types.trees import TreesView
+from fedsim.questions.trees.hooks import BoxAttack
+from fedsim.questions.trees.types import TreesView
 
 
 @final

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from attacks.trees._algebra import leaf_counts
-from fedsim.core.hooks.trees import LeafAttack
 from fedsim.core.registry import evidence_attack
 from fedsim.core.types import Config
-from fedsim.core.types.trees import TreesView
+from fedsim.questions.trees.hooks import LeafAttack
+from fedsim.questions.trees.types import TreesView
 
 
 @final

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks.trees import ThresholdAttack
 from fedsim.core.registry import evidence_attack
 from fedsim.core.types import Config
-from fedsim.core.types.trees import TreesView
+from fedsim.questions.trees.hooks import ThresholdAttack
+from fedsim.questions.trees.types import TreesView
 
 
 @final

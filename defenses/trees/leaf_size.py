@@ -16,10 +16,10 @@ from typing import Any, final
 
 from pydantic import Field
 
-from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.registry import evidence_defense
 from fedsim.core.types import Config
-from fedsim.core.types.trees import Objective
+from fedsim.questions.trees.hooks import TreeDefense
+from fedsim.questions.trees.types import Objective
 
 
 class LeafSizeConfig(Config):

@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.registry import evidence_defense
 from fedsim.core.types import Config
+from fedsim.questions.trees.hooks import TreeDefense
 
 
 class PublicCutsConfig(Config):

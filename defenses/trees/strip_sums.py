@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.registry import evidence_defense
 from fedsim.core.types import Config
+from fedsim.questions.trees.hooks import TreeDefense
 
 
 class StripSumsConfig(Config):

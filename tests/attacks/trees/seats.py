@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import TreesView
-from tests.federation.growing import tree_federation
+from fedsim.questions.trees.types import TreesView
+from tests.questions.trees.growing import tree_federation
 
 
 def seat(client: int = 0, **settings: Any) -> tuple[TreesView, Batch]:

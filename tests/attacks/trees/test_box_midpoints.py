@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.core.types.trees import RowBoxes
+from fedsim.questions.trees.types import RowBoxes
 from tests.attacks.trees.seats import answer, seat
 
 

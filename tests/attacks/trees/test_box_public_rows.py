@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types.trees import RowBoxes
+from fedsim.questions.trees.types import RowBoxes
 from tests.attacks.trees.seats import answer, seat
 
 

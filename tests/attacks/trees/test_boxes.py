@@ -7,8 +7,8 @@ from attacks.trees import _groups
 from attacks.trees._groups import follow
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import RowBoxes
-from fedsim.metrics.trees import match_boxes
+from fedsim.questions.trees.metrics import match_boxes
+from fedsim.questions.trees.types import RowBoxes
 from tests.attacks.trees.seats import answer, seat
 
 

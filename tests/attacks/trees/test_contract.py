@@ -8,7 +8,7 @@ import torch
 
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks.trees import BoxAttack, LeafAttack, RowAttack, TreeAttack
+from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, RowAttack, TreeAttack
 from tests.attacks.trees.seats import answer, seat
 
 METHODS = registry.methods("evidence_attack").items()

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fedsim.metrics.trees import leaf_counts_exact, targets_exact
-from fedsim.threat.trees import leaf_sums
+from fedsim.questions.trees.metrics import leaf_counts_exact, targets_exact
+from fedsim.questions.trees.observe import leaf_sums
 from tests.attacks.trees.seats import answer, seat
-from tests.federation.growing import tree_federation
+from tests.questions.trees.growing import tree_federation
 
 SETTINGS = [
     (seed, method, (0, 1, 5)[seed % 3], (0.1, 0.3, 1.0)[seed % 3]) for seed in range(10) for method in ("hist", "exact")

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.core.errors import NotApplicable
-from fedsim.metrics.trees import occurring
+from fedsim.questions.trees.metrics import occurring
 from tests.attacks.trees.seats import answer, seat
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from fedsim.metrics.trees import leaf_counts_exact, occurring
-from fedsim.threat.trees import leaf_sums
+from fedsim.questions.trees.metrics import leaf_counts_exact, occurring
+from fedsim.questions.trees.observe import leaf_sums
 from tests.attacks.trees.seats import answer, seat
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from fedsim.federation.trees import predict
-from tests.federation.growing import made_rows, tree_federation
+from fedsim.questions.trees.training import predict
+from tests.questions.trees.growing import made_rows, tree_federation
 
 
 def test_predictions_stay_and_covers_go() -> None:

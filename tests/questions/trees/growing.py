@@ -6,8 +6,8 @@ import torch
 
 from fedsim.core import registry
 from fedsim.core.types import Batch, Dataset, InputSpec
-from fedsim.federation.trees import TreeTraining
-from fedsim.threat.trees import TreeFederation
+from fedsim.questions.trees.observe import TreeFederation
+from fedsim.questions.trees.training import TreeTraining
 
 
 def made_rows(count: int, columns: int, seed: int, numbers: bool = False) -> Batch:

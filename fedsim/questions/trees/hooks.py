@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Modality
 from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
-from fedsim.core.types.trees import Objective, TreesView
+from fedsim.questions.trees.types import Objective, TreesView
 
 
 class TreeAttack(Configured[ConfigT]):

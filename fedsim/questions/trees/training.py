@@ -19,7 +19,7 @@ from torch import Tensor
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import MissingExtra
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import Objective
+from fedsim.questions.trees.types import Objective
 
 Cover = Callable[[dict[str, Any]], dict[str, Any]]
 

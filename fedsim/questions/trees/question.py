@@ -19,12 +19,11 @@ from torch import Tensor
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.hooks import Configured
-from fedsim.core.hooks.trees import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import RowBoxes, TreesView
-from fedsim.federation.trees import TreeTraining, load_xgboost, predict
-from fedsim.metrics.trees import (
+from fedsim.questions.base import Evidence, Question, Work, attempted
+from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
+from fedsim.questions.trees.metrics import (
     alone_in,
     box_bits,
     covered,
@@ -40,14 +39,15 @@ from fedsim.metrics.trees import (
     values_near,
     values_shown,
 )
-from fedsim.questions.base import Evidence, Question, Work, attempted
+from fedsim.questions.trees.observe import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
+from fedsim.questions.trees.training import TreeTraining, load_xgboost, predict
+from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding, Interval
 from fedsim.record.findings import Role
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat.answers import check_bounds, check_count, check_shape
 from fedsim.threat.attacking import AtWork, tensor_of
-from fedsim.threat.trees import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
 
 
 class TreeAttackChoice(ReportedChoice):

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from torch import Tensor
 
 from fedsim.core.registry import metric
-from fedsim.core.types.trees import RowBoxes
 from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.questions.trees.types import RowBoxes
 from fedsim.record import Interval
 
 _EXACT = 1e-4  # of a label's standard deviation: errors of float32 sums of derivatives are about 1e-6

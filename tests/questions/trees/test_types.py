@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fedsim.core.types.trees import RowBoxes, read_model
+from fedsim.questions.trees.types import RowBoxes, read_model
 
 #       0: x0 < 0.5
 #   1: x1 < -1   2: leaf

@@ -7,9 +7,9 @@ import torch
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch
-from fedsim.core.types.trees import read_model
-from fedsim.threat.trees import boxes_of, leaf_sums
-from tests.federation.growing import tree_federation
+from fedsim.questions.trees.observe import boxes_of, leaf_sums
+from fedsim.questions.trees.types import read_model
+from tests.questions.trees.growing import tree_federation
 
 FEDERATION = tree_federation(columns=6)
 RUN = FEDERATION.run()

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.core.types.trees import RowBoxes
-from fedsim.metrics.trees import (
+from fedsim.questions.trees.metrics import (
     alone_in,
     box_bits,
     covered,
@@ -21,6 +20,7 @@ from fedsim.metrics.trees import (
     values_near,
     values_shown,
 )
+from fedsim.questions.trees.types import RowBoxes
 
 INF = torch.inf
 

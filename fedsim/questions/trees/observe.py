@@ -12,10 +12,10 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks.trees import TreeDefense
 from fedsim.core.types import Batch, Dataset
-from fedsim.core.types.trees import Objective, Tree, TreesView, read_model
-from fedsim.federation.trees import TreeTraining, federate, parameters
+from fedsim.questions.trees.hooks import TreeDefense
+from fedsim.questions.trees.training import TreeTraining, federate, parameters
+from fedsim.questions.trees.types import Objective, Tree, TreesView, read_model
 from fedsim.threat.orders import secret_generator
 
 Variant = Literal["as it is", "labels shuffled"]

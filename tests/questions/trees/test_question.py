@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
-from fedsim.core.types.trees import RowBoxes, TreesView
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.trees import WhatTreesSay
+from fedsim.questions.trees.question import WhatTreesSay
+from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks.trees import BoxAttack, LeafAttack, RowAttack, ThresholdAttack, TreeDefense, check_log_loss
 from fedsim.core.types import Config
-from fedsim.core.types.trees import TreesView
+from fedsim.questions.trees.hooks import (
+    BoxAttack,
+    LeafAttack,
+    RowAttack,
+    ThresholdAttack,
+    TreeDefense,
+    check_log_loss,
+)
+from fedsim.questions.trees.types import TreesView
 
 VIEW = TreesView(0, 3, "binary:logistic", 0.3, 1.0, [], 0.5, torch.zeros(4, 3), torch.zeros(4))
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedsim.core.errors import MissingExtra
-from fedsim.core.types.trees import read_model
-from fedsim.federation.trees import TreeTraining, appended, federate, load_xgboost, parameters, predict
-from tests.federation.growing import made_rows
+from fedsim.questions.trees.training import TreeTraining, appended, federate, load_xgboost, parameters, predict
+from fedsim.questions.trees.types import read_model
+from tests.questions.trees.growing import made_rows
 
 SHARES = [made_rows(40, 6, seed) for seed in range(3)]
 

@@ -1,0 +1,1 @@
+"""Question `trees`: what a federation of gradient-boosted trees reveals about training rows."""
