@@ -18,9 +18,9 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.errors import FedsimError, Refused, nearest
 from fedsim.core.types import Tensors
-from fedsim.federation import participation, secure_client, vertical_client
+from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import begin, recall, remember
@@ -32,6 +32,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, build
 
 SCENARIO_KEY = "scenario"
+QUESTION = "question"  # action of messages to a question's handlers, and the record that names question and step
 _START_TIMEOUT = 300.0
 _POLL_INTERVAL = 0.1
 
@@ -87,8 +88,8 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
 
     for stage in secure_client.STAGES:
         app.query(stage)(_or_why_not(partial(_answer, world_of, stage)))
-    app.query(vertical_client.EMBED)(partial(_answer_at_a_cut, world_of, vertical_client.embed))
-    app.train(vertical_client.CUT)(partial(_answer_at_a_cut, world_of, vertical_client.cut))
+    app.query(QUESTION)(partial(_answer_question, world_of))
+    app.train(QUESTION)(partial(_answer_question, world_of))
     return app
 
 
@@ -162,14 +163,20 @@ def _answer(
     return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)
 
 
-def _answer_at_a_cut(
-    world_of: Callable[[Context], World],
-    answer: Callable[[World, int, RecordDict, RecordDict], RecordDict],
-    message: Message,
-    context: Context,
-) -> Message:
-    """Answer as the party of split training that has the client's number."""
-    content = answer(world_of(context), _client(context), message.content, context.state)
+def _answer_question(world_of: Callable[[Context], World], message: Message, context: Context) -> Message:
+    """Answer a message of a question's own federation by the question's handler.
+
+    Raises:
+        FedsimError: the scenario does not ask the question, or the question has no such handler.
+    """
+    world, call = world_of(context), cast("ConfigRecord", message.content[QUESTION])
+    name, step = cast("str", call["name"]), cast("str", call["step"])
+    handlers = {question.name: question.message_handlers() for question in world.questions}
+    if name not in handlers:
+        raise FedsimError(f"the scenario does not ask the question '{name}'.{nearest(name, handlers)}")
+    if step not in handlers[name]:
+        raise FedsimError(f"question '{name}' has no message '{step}'.{nearest(step, handlers[name])}")
+    content = handlers[name][step](world, _client(context), message.content, context.state)
     return Message(content, reply_to=message)
 
 

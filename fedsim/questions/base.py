@@ -28,8 +28,13 @@ from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, Start, start_here
 from fedsim.threat.attacking.salting import salt_of
 
-if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
+if TYPE_CHECKING:  # these load flwr, for which a list of methods does not wait
+    from flwr.app import RecordDict
+
     from fedsim.threat.replay import Replay
+
+    # world, client number, content of the message, state of the client between messages -> content of the reply
+    MessageHandler = Callable[[World, int, RecordDict, RecordDict], RecordDict]
 
 ConfigT = TypeVar("ConfigT", bound=TimedConfig)
 
@@ -150,6 +155,10 @@ class Question(Configured[ConfigT]):
     def describe_attacker(self) -> Iterator[str]:
         """Yield sentences on what its attacker knows, for the threat model."""
         yield from ()
+
+    def message_handlers(self) -> Mapping[str, MessageHandler]:
+        """Return the client-side handlers of the question's own Flower messages, by step; none by default."""
+        return {}
 
     @abstractmethod
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:

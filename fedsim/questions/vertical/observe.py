@@ -1,0 +1,304 @@
+"""From a split training to one seat's view of it: the only door. Labels and others' columns stay on this side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.types import Batch, Dataset
+from fedsim.questions.vertical.training import (
+    HERE,
+    Cover,
+    CutWire,
+    Loss,
+    SplitModel,
+    SplitTraining,
+    first_model,
+    make_bottom,
+    train,
+)
+from fedsim.questions.vertical.types import CutKnowledge, CutStep, CutView, Evidence
+from fedsim.threat.orders import secret_order
+
+Variant = Literal["as it is", "labels permuted", "mean label", "input zero"]
+"""What is trained: the scenario, or a control of it."""
+
+
+Sizes = tuple[int, int]
+"""How many rows are asked about, and how many labels of each class are known."""
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """A split training that was run.
+
+    Attributes:
+        model: as it was in the end.
+        parts: the parties' parts of the training examples.
+        labels: that were trained on.
+        epochs: steps of the watched epochs, by their number from 1.
+    """
+
+    model: SplitModel
+    parts: Mapping[str, Tensor]
+    labels: Tensor
+    epochs: Mapping[int, Sequence[CutStep]]
+
+
+@dataclass(frozen=True)
+class SplitFederation:
+    """The parties of a scenario with their data.
+
+    Attributes:
+        settings: how they train.
+        dataset: whose inputs they share out.
+        seed: of the scenario.
+        watched: epochs whose messages are kept.
+        salt: of the run; empty where it has none.
+    """
+
+    settings: SplitTraining
+    dataset: Dataset
+    seed: int
+    watched: frozenset[int]
+    salt: bytes = b""
+
+    @cached_property
+    def order(self) -> Tensor:
+        """A secret permutation of the training examples, shape (N,): row i of the split training is example order[i].
+
+        Row numbers of the data set would let an attack look its labels and columns up.
+        """
+        train = self.dataset.train
+        return secret_order(len(train), (train.inputs,), self.seed, "rows of the split training", salt=self.salt)
+
+    @cached_property
+    def train(self) -> Batch:
+        """The training examples in the secret order."""
+        return self.dataset.train.taken(self.order)
+
+    @cached_property
+    def parts(self) -> dict[str, Tensor]:
+        """The parties' parts of the training examples, by name."""
+        return self._held(self.train)
+
+    @cached_property
+    def public(self) -> dict[str, Tensor]:
+        """The parties' parts of the test examples, by name."""
+        return self._held(self.dataset.test)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each party's part of one example."""
+        return {name: tuple(part.shape[1:]) for name, part in self.parts.items()}
+
+    def _held(self, batch: Batch) -> dict[str, Tensor]:
+        return {party.name: party.held(batch.inputs).double() for party in self.settings.parties}
+
+    def check(self) -> None:
+        """Check that parties can hold parts of the examples, and that those have one class each.
+
+        Raises:
+            ScenarioError: with the reason.
+        """
+        labels = self.dataset.train.labels
+        if labels.dim() != 1 or labels.is_floating_point():
+            raise ScenarioError("vertical: the examples have no single class each. Choose a data set with classes.")
+        try:
+            self.fresh_model()
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ScenarioError(f"vertical.parties: {error}. Change data.name, the parties, or bottom.") from error
+
+    def run(
+        self,
+        variant: Variant = "as it is",
+        relabel: Callable[[Tensor], Tensor] = lambda labels: labels,
+        cover: Cover = lambda step, _labels, _number: step.down,
+        party: str = "",
+        on_step: Callable[[int], None] = lambda _number: None,
+        wire: CutWire = HERE,
+    ) -> SplitRun:
+        """Train, and return what crossed the cut.
+
+        Args:
+            variant: what is trained.
+            relabel: changes the labels before they are trained on.
+            cover: changes what comes back across the cut.
+            party: whose input is zero, where the variant says so.
+            on_step: called before a step is kept, with its number from 0.
+            wire: how parties are reached.
+        """
+        labels, parts = self.train.labels, self.parts
+        if variant == "labels permuted":
+            labels = labels[torch.randperm(len(labels), generator=seeding.generator(self.seed, "permuted labels"))]
+        if variant == "input zero":
+            parts = {**parts, party: torch.zeros_like(parts[party])}
+        labels = relabel(labels)
+        loss = _loss_of_mean_label(labels, self.dataset.spec.classes) if variant == "mean label" else F.cross_entropy
+        model = self.fresh_model()
+        epochs = defaultdict[int, list[CutStep]](list)
+        steps = train(self.settings, model, parts, labels, self.seed, cover, loss, _DataSetRows(wire, self.order))
+        for number, (epoch, step) in enumerate(steps):
+            on_step(number)
+            if epoch in self.watched:
+                epochs[epoch].append(step)
+        return SplitRun(model, parts, labels, epochs)
+
+    def fresh_model(self) -> SplitModel:
+        """Return the model before its first step."""
+        return first_model(self.settings, self.dataset, self.seed)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """Where each party's numbers stand among those that the top reads: the first, and the one behind the last."""
+        ends = [0]
+        for name, bottom in self.fresh_model().bottoms.items():
+            ends.append(ends[-1] + bottom(self.parts[name][:1]).shape[1])
+        return dict(zip(self.parts, pairwise(ends), strict=True))
+
+    def chosen(self, run: SplitRun, rows: int, known: int) -> tuple[Tensor, Tensor]:
+        """Return numbers of examples that are asked about, and of `known` of each class whose labels are known.
+
+        They are the same in every variant but for the known ones, whose labels are those that were trained on.
+        """
+        order = torch.randperm(len(run.labels), generator=seeding.generator(self.seed, "rows at the cut"))
+        mixed = run.labels[order]
+        few = [order[mixed == label][:known] for label in range(self.dataset.spec.classes)]
+        given = torch.cat(few)
+        return order[~torch.isin(order, given)][:rows], given
+
+
+@dataclass(frozen=True)
+class _DataSetRows(CutWire):
+    """A wire to parties that number examples as the data set does."""
+
+    wire: CutWire
+    order: Tensor
+
+    def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return self.wire.embed(self.order[rows], number, replayed)
+
+    def cut(self, down: Mapping[str, Tensor]) -> None:
+        self.wire.cut(down)
+
+
+def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:
+    """Return a loss that compares every example with the shares of the labels, so that it knows none of them."""
+    shares = labels.bincount(minlength=classes).double() / len(labels)
+    return lambda outputs, _labels: F.cross_entropy(outputs, shares.expand(len(outputs), -1))
+
+
+def labels_view(
+    federation: SplitFederation, run: SplitRun, party: str, epoch: int, knows: frozenset[CutKnowledge], sizes: Sizes
+) -> CutView:
+    """Return what a party without labels sees of an epoch: its own part, bottom and messages.
+
+    Where gradients are broadcast, what came back to it is all parties', side by side as the top reads them.
+    """
+    rows, known = federation.chosen(run, *sizes)
+    has_labels = "few-labels" in knows
+    senders = list(federation.places) if federation.settings.broadcast else [party]
+    return CutView(
+        party=party,
+        place=(federation.places[senders[0]][0], federation.places[senders[-1]][1]),
+        classes=federation.dataset.spec.classes,
+        shape=federation.shapes[party],
+        rows=rows,
+        steps=[
+            CutStep(
+                step.rows,
+                {party: step.up[party].clone()},
+                {party: torch.cat([step.down[name] for name in senders], 1)},
+                {party: step.bottoms[party]},
+                step.top if "top" in knows else None,
+            )
+            for step in run.epochs[epoch]
+        ],
+        known=known if has_labels else known[:0],
+        labels=run.labels[known] if has_labels else known[:0],
+        columns=run.parts[party].clone(),
+    )
+
+
+def features_view(
+    federation: SplitFederation,
+    run: SplitRun,
+    party: str,
+    epoch: int,
+    reads: Evidence,
+    knows: frozenset[CutKnowledge],
+    sizes: Sizes,
+) -> CutView:
+    """Return what the party with labels sees of an epoch, or of predictions alone, where others' columns are asked."""
+    rows, _ = federation.chosen(run, *sizes)
+    view = blank_view(federation, party, knows)
+    if reads == "predictions":
+        return _with_predictions(federation, run, replace(view, rows=rows), knows)
+    steps = [
+        replace(
+            step,
+            up={name: sent.clone() for name, sent in step.up.items()},
+            bottoms={party: step.bottoms[party]} if "bottom" in knows else {},
+        )
+        for step in run.epochs[epoch]
+    ]
+    return replace(view, rows=rows, steps=steps)
+
+
+def blank_view(federation: SplitFederation, party: str, knows: frozenset[CutKnowledge]) -> CutView:
+    """Return what the party with labels knows before anything was sent."""
+    shape, architecture = federation.shapes[party], None
+    if "architecture" in knows:
+        with seeding.isolate_randomness(seeding.derive(federation.seed, "another bottom")):
+            architecture = make_bottom(federation.settings, shape)
+    return CutView(
+        party=party,
+        place=federation.places[party],
+        classes=federation.dataset.spec.classes,
+        shape=shape,
+        rows=torch.zeros(0, dtype=torch.long),
+        public=federation.public[party].clone() if "public-data" in knows else None,
+        public_labels=federation.dataset.test.labels.clone() if "public-data" in knows else None,
+        architecture=architecture,
+    )
+
+
+def _with_predictions(
+    federation: SplitFederation, run: SplitRun, view: CutView, knows: frozenset[CutKnowledge]
+) -> CutView:
+    """Return a view of the probabilities of rows, with the other parties' columns and the top where they are known."""
+    parts = {name: part[view.rows] for name, part in run.parts.items()}
+    nothing = torch.zeros(0, dtype=torch.long)
+    others = [part.flatten(1) for name, part in parts.items() if name != view.party]
+    empty = parts[view.party].flatten(1)[:, :0]
+    return replace(
+        view,
+        predictions=run.model.outputs(parts).softmax(1),
+        columns=torch.cat([*others, empty], 1) if "columns" in knows else None,
+        steps=[CutStep(nothing, {}, {}, {}, run.model.copied().top)] if "top" in knows else [],
+    )
+
+
+def with_shuffled_gradients(view: CutView, seed: int) -> CutView:
+    """Return a view in which each example of the epoch gets back the gradient of another one."""
+    every = torch.cat([step.down[view.party] for step in view.steps])
+    mixed = every[torch.randperm(len(every), generator=seeding.generator(seed, "shuffled gradients"))]
+    parts = mixed.split([len(step.rows) for step in view.steps])
+    return replace(
+        view, steps=[replace(step, down={view.party: part}) for step, part in zip(view.steps, parts, strict=True)]
+    )
+
+
+def with_raw_columns(view: CutView) -> CutView:
+    """Return a view whose bottom passes the party's own columns on as they are."""
+    return replace(view, steps=[replace(step, bottoms={view.party: nn.Flatten()}) for step in view.steps])

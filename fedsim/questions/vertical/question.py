@@ -1,0 +1,419 @@
+"""vertical: what crosses the cut of a model whose parts several parties hold?
+
+Parties hold columns, one other holds the labels and the top of the model. They train on the scenario's examples, apart
+from its clients. Attacks read labels from a party's seat, or a party's columns from the seat with the labels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedsim.core import registry, seeding
+from fedsim.core.choices import Choice
+from fedsim.core.errors import ScenarioError, nearest
+from fedsim.core.hooks import Configured
+from fedsim.core.registry import Kind, question
+from fedsim.questions.base import Evidence, Question, Work, attempted
+from fedsim.questions.vertical.hooks import CutAttack, CutDefense, CutLabelAttack, CutSteering
+from fedsim.questions.vertical.metrics import (
+    exact_rows,
+    features_explained,
+    label_auc,
+    label_read,
+    nearer_than_public,
+    split_accuracy,
+)
+from fedsim.questions.vertical.observe import (
+    SplitFederation,
+    SplitRun,
+    Variant,
+    blank_view,
+    features_view,
+    labels_view,
+    with_raw_columns,
+    with_shuffled_gradients,
+)
+from fedsim.questions.vertical.training import SplitTraining
+from fedsim.questions.vertical.types import CutKnowledge, CutStep, CutView
+from fedsim.record import Finding, Interval
+from fedsim.scenario.choices import ReportedChoice, check_reported
+from fedsim.scenario.world import World
+from fedsim.threat.answers import check_shape
+from fedsim.threat.attacking import AtWork, tensor_of
+
+_BINARY = 2
+
+
+if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
+    from fedsim.questions.base import MessageHandler
+
+
+class CutAttackChoice(ReportedChoice):
+    """An attack at the cut: on whom, when, and under which name it is reported."""
+
+    kind: ClassVar[Kind | None] = "evidence_attack"
+    base: ClassVar[type[Configured[Any]] | None] = CutAttack
+    party: str = Field(
+        default="", description="at whose seat labels are read, or whose columns are; when empty the first party"
+    )
+    epoch: int = Field(default=1, ge=1, description="whose messages are read")
+    label: str = Field(default="", description="name in the report; attack and epoch when empty")
+
+    @property
+    def reported(self) -> str:
+        """The name in the report."""
+        return self.label or f"{self.name} (epoch {self.epoch})"
+
+    @property
+    def attack(self) -> type[CutAttack[Any]]:
+        """The class of the attack."""
+        return registry.get("evidence_attack", self.name).make  # type: ignore[return-value]
+
+
+class CutDefenseChoice(Choice):
+    """What hides labels in the gradients that come back."""
+
+    kind: ClassVar[Kind | None] = "evidence_defense"
+    base: ClassVar[type[Configured[Any]] | None] = CutDefense
+
+
+class Vertical(SplitTraining):
+    """Who holds what, how they train, and who attacks."""
+
+    engine: Literal["local", "flower"] = Field(
+        default="local",
+        description="whether parties are parts of this program, or clients of Flower on the federation's engine",
+    )
+    knows: tuple[CutKnowledge, ...] = Field(
+        default=(), description="what attackers know beside what crosses the cut; each uses what it needs"
+    )
+    rows: int = Field(default=200, ge=10, description="examples that are asked about")
+    known: int = Field(default=1, ge=1, description="labels of each class that are known, where few-labels is granted")
+    defense: CutDefenseChoice | None = Field(default=None, description="of the party with labels")
+    attacks: tuple[CutAttackChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _attacks_fit(self) -> Vertical:
+        check_reported(self.attacks)
+        names = [party.name for party in self.parties]
+        for number, attack in enumerate(self.attacks):
+            if attack.party and attack.party not in names:
+                raise ValueError(
+                    f"attacks.{number}.party: there is no party '{attack.party}'.{nearest(attack.party, names)}"
+                )
+            if attack.epoch > self.epochs:
+                raise ValueError(f"attacks.{number}.epoch is {attack.epoch}, and the last epoch is {self.epochs}")
+        return self
+
+
+@final
+@question("vertical", summary="what crosses the cut of a model that parties hold in parts?", related="2102.08504")
+class WhatCrossesTheCut(Question[Vertical]):
+    """Trains a split model, and has attacks read labels and columns from one seat each, beside their controls."""
+
+    metric: ClassVar[str] = "label_read"
+    title: ClassVar[str] = "What crosses the cut?"
+    summary: ClassVar[str] = (
+        "Parties hold parts of each example, one other holds labels and the top of the model. One vector an example "
+        "and party goes up, one gradient comes back. From a party's seat attacks read labels; from the seat with the "
+        "labels, a party's columns."
+    )
+    method: ClassVar[str] = (
+        "Labels: chance is the share of the commonest label. Beside each attack stands the same attack where labels "
+        "were permuted against examples before the training, where examples get back others' gradients, where all "
+        "labels are the mean label, and, if it reads the party's bottom, on the raw columns; and a ridge on the raw "
+        "columns with the same known labels. Columns: 0 is the mean of public examples, and chance "
+        "the better of that mean and the mean of the normalised data; beside each attack stand the "
+        "nearest public example, which the truth chooses, and the same attack on a party whose input was zero. "
+        "Intervals: Wilson's, or a bootstrap over examples."
+    )
+    needs_public_data: ClassVar[bool] = True
+
+    def message_handlers(self) -> Mapping[str, MessageHandler]:
+        """Return the handlers of a party: forward pass to the cut layer, and training on returned gradients."""
+        from fedsim.questions.vertical import client  # noqa: PLC0415 - it loads flwr, for which a list does not wait
+
+        return {client.EMBED: client.embed, client.CUT: client.cut}
+
+    def describe_attacker(self) -> Iterator[str]:
+        """Say what is asked, and with what help."""
+        known = ", ".join(self.config.knows) or "nothing"
+        yield (
+            f"Of a split training apart from the clients', with {len(self.config.parties)} parties, attackers see what "
+            f"crosses the cut at one seat. Beside it they know: {known}."
+        )
+
+    def check(self, world: World) -> None:
+        """Check that parties can hold the data, and that attacks are granted what they need."""
+        _federation(self.config, world).check()
+        if self.config.engine == "flower" and world.scenario.federation.engine == "vectorized":
+            raise ScenarioError(
+                "vertical.engine is 'flower', and federation.engine is 'vectorized', which has no messages. Set "
+                "federation.engine to 'local', 'ray' or 'superlink'."
+            )
+        for number, choice in enumerate(self.config.attacks):
+            lacking = sorted(choice.attack.needs - frozenset(self.config.knows))
+            if lacking:
+                raise ScenarioError(
+                    f"vertical.attacks.{number}: '{choice.name}' needs {', '.join(lacking)}. Add it to vertical.knows."
+                )
+
+    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+        """Yield the accuracy of the model, then each attack and its controls."""
+        study = _Study(self.config, evidence.world, work)
+        yield study.utility("the split model", study.run("as it is"))
+        yield from study.baselines()
+        for choice in self.config.attacks:
+            yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
+
+
+def _federation(config: Vertical, world: World, salt: bytes = b"") -> SplitFederation:
+    watched = frozenset(attack.epoch for attack in config.attacks)
+    return SplitFederation(config, world.data.dataset, world.scenario.seed, watched, salt)
+
+
+class _Study:
+    """The trainings of one scenario, and what attacks make of them."""
+
+    def __init__(self, config: Vertical, world: World, work: Work) -> None:
+        self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
+        self._world, self._federation, self._work = world, _federation(config, world, work.salt), work
+        self._sizes = (config.rows, config.known)
+        self.run = cache(self._train)
+
+    @cached_property
+    def _defense(self) -> CutDefense[Any] | None:
+        choice = self._config.defense
+        return None if choice is None else choice.make("evidence_defense")
+
+    def _train(self, variant: Variant, party: str = "") -> SplitRun:
+        """Return a training of the scenario, or of a control of it; `party` is whose input is zero."""
+        run = partial(self._federation.run, variant, self._relabel, self._cover, party, self._watch(variant))
+        return self._over_wire(run) if variant == "as it is" else run()
+
+    def _over_wire(self, run: Callable[..., SplitRun]) -> SplitRun:
+        """Return a training whose messages travel as the scenario says; in controls no party takes part."""
+        if self._config.engine == "local":
+            return run()
+        from fedsim.questions.vertical.server import over_flower  # noqa: PLC0415 - it loads flwr
+
+        return over_flower(self._world, self._work.look_up, lambda wire: run(wire=wire))
+
+    def _watch(self, what: str) -> Callable[[int], None]:
+        steps = self._config.epochs * -(-len(self._federation.dataset.train) // self._config.batch_size)
+        return lambda number: self._work.progress(f"{what}: step", number + 1, steps)
+
+    def _relabel(self, labels: Tensor) -> Tensor:
+        if self._defense is None:
+            return labels
+        source = seeding.generator(self._seed, "labels at the cut")
+        return self._defense.relabel(labels, self._federation.dataset.spec.classes, source)
+
+    def _cover(self, step: CutStep, labels: Tensor, number: int) -> dict[str, Tensor]:
+        if self._defense is None:
+            return dict(step.down)
+        source = seeding.generator(self._seed, "gradients at the cut", number)
+        return {party: self._defense.cover(gradients, labels, source) for party, gradients in step.down.items()}
+
+    def utility(self, label: str, run: SplitRun) -> Finding:
+        """Return how well a split model does on the test set."""
+        test = self._federation.dataset.test
+        outputs = run.model.outputs(self._federation.public)
+        return Finding(
+            question="vertical",
+            label=label,
+            role="context",
+            metric="split_accuracy",
+            value=split_accuracy(outputs, test.labels, self._confidence),
+            chance=_commonest(test.labels),
+        )
+
+    def baselines(self) -> Iterator[Finding]:
+        """Yield how many labels a ridge reads from raw columns, at each seat where an attack knows a few labels."""
+        choices = [
+            one
+            for one in self._config.attacks
+            if issubclass(one.attack, CutLabelAttack) and "few-labels" in self._knows(one)
+        ]
+        for party in dict.fromkeys(self._party(one) for one in choices):
+            rows, known = self._federation.chosen(self.run("as it is"), *self._sizes)
+            columns, probe = self._federation.parts[party].flatten(1), Choice(name="ridge").make("component")
+            labels = self.run("as it is").labels[known]
+            learned = probe.fit(columns[known], labels, seeding.generator(self._seed, "ridge at the cut"))
+            guessed = probe.predict(learned, columns[rows]).argmax(1)
+            yield self._labels_finding(guessed, rows).model_copy(
+                update={
+                    "label": f"a ridge on the raw columns of '{party}'",
+                    "about": {"party": party, "known labels": len(known)},
+                    "role": "context",
+                }
+            )
+
+    def findings(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+        """Yield what an attack makes of its seat, and its controls."""
+        if issubclass(choice.attack, CutLabelAttack):
+            yield from self._labels(choice, attack)
+        elif issubclass(choice.attack, CutSteering):
+            yield from self._steered(choice, attack)
+        else:
+            yield from self._features(choice, attack)
+
+    def finding(self, choice: CutAttackChoice) -> Finding:
+        """Return the finding of an attack without its value."""
+        return Finding(
+            question="vertical",
+            label=choice.reported,
+            method=choice.name,
+            settings=choice.settings,
+            about={"party": self._party(choice), "epoch": choice.epoch},
+            metric=choice.attack.metric,
+        )
+
+    def _party(self, choice: CutAttackChoice) -> str:
+        return choice.party or self._config.parties[0].name
+
+    def _knows(self, choice: CutAttackChoice) -> frozenset[CutKnowledge]:
+        return frozenset(self._config.knows) & (choice.attack.needs | choice.attack.uses)
+
+    def _answer(self, choice: CutAttackChoice, attack: AtWork, view: CutView) -> Tensor:
+        source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
+        answer = tensor_of(attack.call("__call__", view, generators=[source]))
+        is_labels = issubclass(choice.attack, CutLabelAttack)
+        return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
+
+    def _labels(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+        self._work.progress(choice.reported, 1, 1)
+        view = self._labels_view(choice, "as it is")
+        yield from self._scored_labels(choice, attack, view, "", "attack")
+        permuted = self._labels_view(choice, "labels permuted")
+        trained_on = self.run("labels permuted").labels
+        yield from self._scored_labels(choice, attack, permuted, ", labels permuted", "context")
+        yield from self._scored_labels(choice, attack, permuted, ", the permuted labels", "context", trained_on)
+        if choice.attack.reads == "gradients":
+            shuffled = with_shuffled_gradients(view, self._seed)
+            yield from self._scored_labels(choice, attack, shuffled, ", gradients shuffled", "chance")
+            mean = self._labels_view(choice, "mean label")
+            yield from self._scored_labels(choice, attack, mean, ", mean label", "context")
+        else:
+            raw = with_raw_columns(view)
+            yield from self._scored_labels(choice, attack, raw, ", raw columns", "context")
+
+    def _labels_view(self, choice: CutAttackChoice, variant: Variant) -> CutView:
+        run, party = self.run(variant), self._party(choice)
+        return labels_view(self._federation, run, party, choice.epoch, self._knows(choice), self._sizes)
+
+    def _scored_labels(
+        self,
+        choice: CutAttackChoice,
+        attack: AtWork,
+        view: CutView,
+        suffix: str,
+        role: Any,
+        truth: Tensor | None = None,
+    ) -> Iterator[Finding]:
+        begin = time.perf_counter()
+        scores = self._answer(choice, attack, view)
+        seconds = time.perf_counter() - begin
+        known = self.finding(choice)
+        scored = self._labels_finding(scores.argmax(1), view.rows, truth)
+        truth = self._federation.train.labels if truth is None else truth
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": scored.value, "chance": scored.chance}
+        if view.classes == _BINARY:
+            area = label_auc(scores[:, 1] - scores[:, 0], truth[view.rows], self._resampler, self._confidence)
+            update["more"] = {} if area is None else {"label_auc": area}
+        yield known.model_copy(update={**update, "seconds": seconds})
+
+    def _labels_finding(self, guessed: Tensor, rows: Tensor, truth: Tensor | None = None) -> Finding:
+        labels = (self._federation.train.labels if truth is None else truth)[rows]
+        value = label_read(guessed, labels, self._confidence)
+        return Finding(question="vertical", label="", metric="label_read", value=value, chance=_commonest(labels))
+
+    @property
+    def _resampler(self) -> np.random.Generator:
+        return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
+
+    def _features(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+        self._work.progress(choice.reported, 1, 1)
+        party = self._party(choice)
+        view = self._features_view(choice, self.run("as it is"))
+        yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
+        yield self._nearest(choice, view)
+        if choice.attack.reads == "embeddings":
+            blind = self._features_view(choice, self.run("input zero", party))
+            yield self._scored_features(choice, blind, self._answer(choice, attack, blind), ", input zero", "chance")
+
+    def _features_view(self, choice: CutAttackChoice, run: SplitRun) -> CutView:
+        return features_view(
+            self._federation,
+            run,
+            self._party(choice),
+            choice.epoch,
+            choice.attack.reads,
+            self._knows(choice),
+            self._sizes,
+        )
+
+    def _steered(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+        """Yield what a party that sends other gradients makes of what comes up, and what is left of the model."""
+        party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
+        attack.call("begin", blank_view(self._federation, party, self._knows(choice)), generators=[source])
+
+        def steer(step: CutStep, _labels: Tensor, number: int) -> dict[str, Tensor]:
+            generator = seeding.generator(self._seed, f"steering {choice.reported}", number)
+            return {**step.down, party: tensor_of(attack.call("steer", step.up[party], generators=[generator]))}
+
+        run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.reported)))
+        view = self._features_view(choice, run)
+        yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
+        yield self._nearest(choice, view)
+        yield self.utility(f"the split model, steered by {choice.reported}", run)
+
+    def _scored_features(
+        self, choice: CutAttackChoice, view: CutView, guesses: Tensor, suffix: str, role: Any
+    ) -> Finding:
+        errors, of_mean, of_nearest = self._errors(view, guesses)
+        more: dict[str, Interval] = {
+            "exact_rows": exact_rows(guesses, self._originals(view), self._confidence),
+            "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
+        }
+        value = features_explained(errors, of_mean, self._resampler, self._confidence)
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "more": more}
+        update["chance"] = self._chance_of_features(view)
+        return self.finding(choice).model_copy(update=update)
+
+    def _nearest(self, choice: CutAttackChoice, view: CutView) -> Finding:
+        """Return what the nearest public example explains, which the truth chooses."""
+        _, of_mean, of_nearest = self._errors(view, self._originals(view))
+        value = features_explained(of_nearest, of_mean, self._resampler, self._confidence)
+        label = f"{choice.reported}, nearest public example"
+        about = {"party": view.party}
+        update = {"label": label, "role": "context", "value": value, "chance": 0.0, "method": "", "settings": {}}
+        return self.finding(choice).model_copy(update={**update, "about": about})
+
+    def _chance_of_features(self, view: CutView) -> float:
+        """Return what the best guess without a message explains: the public mean, or 0, the mean of normalised data."""
+        of_zero, of_mean, _ = self._errors(view, torch.zeros_like(self._originals(view)))
+        return max(0.0, 1.0 - float(of_zero.sum() / of_mean.sum()))
+
+    def _originals(self, view: CutView) -> Tensor:
+        return self._federation.parts[view.party][view.rows]
+
+    def _errors(self, view: CutView, guesses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the squared errors (N,) of guesses, of the mean of public examples, and of the nearest of them."""
+        originals, public = self._originals(view).flatten(1), self._federation.public[view.party].flatten(1)
+        of_nearest = torch.cdist(originals, public).amin(1).square()
+        squares = ((guesses.flatten(1) - originals).square().sum(1), (public.mean(0) - originals).square().sum(1))
+        return *squares, of_nearest
+
+
+def _commonest(labels: Tensor) -> float:
+    """Return the share of the commonest label."""
+    return float(labels.bincount().max() / len(labels))

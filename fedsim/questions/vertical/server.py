@@ -1,0 +1,123 @@
+"""The party with the labels as a server: its steps travel to the other parties as Flower messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.federation import engines
+from fedsim.federation.apps import QUESTION, nodes_of
+from fedsim.federation.server import Nodes
+from fedsim.questions.vertical.client import CUT, EMBED, ROWS, STEP, packed, split_settings, unpacked
+from fedsim.questions.vertical.training import CutWire, SplitTraining
+from fedsim.scenario.world import World
+
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # another kind of processor rounds otherwise, by 1e-16, and training repeats it
+
+ResultT = TypeVar("ResultT")
+
+
+def over_flower(world: World, look_up: Callable[[], None], training: Callable[[CutWire], ResultT]) -> ResultT:
+    """Return what a training returns whose parties are clients on the engine that the scenario names.
+
+    Args:
+        world: the scenario made real; its party number i is the client with that number.
+        look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
+        training: is called once, with the wire to the parties.
+
+    Raises:
+        FedsimError: a party did not answer, or not as it should.
+    """
+    settings = split_settings(world)
+    results: list[ResultT] = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        nodes = nodes_of(grid, len(settings.parties))
+        results.append(training(FlowerWire(grid, settings, nodes, world.scenario.participation.timeout)))
+
+    engines.serve(world, server, len(settings.parties), look_up)
+    return results[0]
+
+
+class FlowerWire(CutWire):
+    """Asks parties twice a step: for the vectors of rows, and to train on what comes back for them."""
+
+    def __init__(self, grid: Grid, settings: SplitTraining, nodes: Nodes, timeout: float) -> None:
+        """Find the node of each party.
+
+        Args:
+            grid: Flower's.
+            settings: who the parties are, and whether each gets back the others' gradients too.
+            nodes: id of the node of each party, by its number.
+            timeout: seconds that an answer may take.
+        """
+        self._grid, self._timeout = grid, timeout
+        self._nodes = {party.name: nodes[number] for number, party in enumerate(settings.parties)}
+        self._broadcast = settings.broadcast
+
+    def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what the parties send.
+
+        Raises:
+            FedsimError: a party sends other vectors than this process computes in its place, so that nothing could be
+                said of the truth; or it does not answer.
+        """
+        step = {STEP: ConfigRecord({"number": number}), ROWS: packed(rows)}
+        answers = self._ask("query", EMBED, {name: RecordDict(dict(step)) for name in self._nodes})
+        sent = {name: unpacked(answers[name]) for name in replayed}
+        for name, vectors in sent.items():
+            if not _are_close(vectors, replayed[name]):
+                raise FedsimError(
+                    f"party '{name}' sends other vectors than its part of the data and the seed give. Install the same "
+                    "fedsim, torch and data at its node as here."
+                )
+        return sent
+
+    def cut(self, down: Mapping[str, Tensor]) -> None:
+        """Send the gradients back.
+
+        Raises:
+            FedsimError: a party does not answer.
+        """
+        every = {name: packed(back) for name, back in down.items()}
+        contents = {name: RecordDict(dict(every) if self._broadcast else {name: every[name]}) for name in every}
+        self._ask("train", CUT, contents)
+
+    def _ask(self, category: str, step: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
+        """Send a message to each party, and return the contents of the replies by the party's name."""
+        call = ConfigRecord({"name": "vertical", "step": step})
+        messages = [
+            Message(
+                RecordDict({**content, QUESTION: call}),
+                dst_node_id=self._nodes[name],
+                message_type=f"{category}.{QUESTION}",
+            )
+            for name, content in contents.items()
+        ]
+        replies = {
+            reply.metadata.src_node_id: reply for reply in self._grid.send_and_receive(messages, timeout=self._timeout)
+        }
+        answers: dict[str, RecordDict] = {}
+        for name in contents:
+            reply = replies.get(self._nodes[name])
+            if reply is None:
+                raise FedsimError(
+                    f"party '{name}' did not answer within {self._timeout:g} seconds. Look at its node, or raise "
+                    "participation.timeout."
+                )
+            if reply.has_error():
+                raise FedsimError(f"party '{name}' cannot answer: {reply.error.reason}")
+            answers[name] = reply.content
+        return answers
+
+
+def _are_close(sent: Tensor, replayed: Tensor) -> bool:
+    return sent.shape == replayed.shape and torch.allclose(sent, replayed, _RELATIVE, _ABSOLUTE)

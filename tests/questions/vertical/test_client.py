@@ -1,0 +1,60 @@
+"""A party answers twice a step, and keeps what it learned between two messages."""
+
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from fedsim.core.errors import FedsimError
+from fedsim.questions.vertical.client import ROWS, STEP, cut, embed, packed, split_settings, unpacked
+from fedsim.scenario import parse
+from fedsim.scenario.world import World, build
+
+ROW_NUMBERS = torch.tensor([4, 0, 7])
+
+
+def world(**more: Any) -> World:
+    raw = {
+        "title": "t",
+        "data": {"name": "breast-cancer"},
+        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
+        "federation": {"clients": 2, "batch_size": 4},
+    }
+    return build(parse({**raw, **more}, "test.toml"))
+
+
+WORLD = world(
+    vertical={
+        "parties": [{"name": "first", "columns": [0, 10]}, {"name": "second", "columns": [10, 30]}],
+        "activation": "tanh",
+        "knows": ["few-labels"],
+        "attacks": [{"name": "cut-line"}],
+    }
+)
+
+
+def sent(number: int, state: RecordDict) -> torch.Tensor:
+    content = RecordDict({STEP: ConfigRecord({"number": number}), ROWS: packed(ROW_NUMBERS)})
+    return unpacked(embed(WORLD, 1, content, state))
+
+
+def test_a_party_trains_on_what_comes_back_and_the_first_step_begins_again() -> None:
+    state = RecordDict()
+    first = sent(0, state)
+    assert first.shape == (3, 8)
+    assert first.dtype == torch.double
+    assert torch.equal(sent(1, state), first)  # nothing came back, so nothing was learned
+    assert list(cut(WORLD, 1, RecordDict({"second": packed(torch.ones_like(first))}), state)) == []
+    assert sent(2, state).sum() < first.sum()  # a gradient of ones is that of the sum
+    assert torch.equal(sent(0, state), first)
+
+
+def test_gradients_before_rows_are_refused() -> None:
+    with pytest.raises(FedsimError, match=r"never asked for. Ask with query\.embed first"):
+        cut(WORLD, 0, RecordDict({"first": packed(torch.zeros(3, 8))}), RecordDict())
+
+
+def test_a_scenario_without_parties_says_which_table_is_missing() -> None:
+    with pytest.raises(FedsimError, match=r"Add the table \[vertical\]"):
+        split_settings(world())
