@@ -11,10 +11,10 @@ from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.privacy.coupled import Coupled
+from fedsim.questions.audit.neighbours import try_neighbours
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.neighbours import try_neighbours
 
 TABLES: dict[str, Any] = {
     "federation": {"clients": 4, "batch_size": 30, "sampling": "poisson"},

@@ -1,8 +1,8 @@
 """An audit as a figure: a bound from below, over its canaries."""
 
 from fedsim.core import registry
-from fedsim.metrics.shown_epsilon import epsilon_shown
 from fedsim.privacy.one_run import AuditResult, Plan
+from fedsim.questions.audit.metrics import epsilon_shown
 from fedsim.record import Interval
 
 

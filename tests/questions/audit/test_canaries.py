@@ -14,12 +14,12 @@ from fedsim.core.errors import Refused
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.experiment.guaranteeing import guarantees
+from fedsim.questions.audit import canaries
 from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, RoundRecord
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import canaries
 
 CANARIES, GUESSES = 60, 40
 

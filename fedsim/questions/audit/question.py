@@ -15,14 +15,14 @@ from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import IMAGES
 from fedsim.core.registry import question
-from fedsim.metrics.shown_epsilon import epsilon_shown
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
+from fedsim.questions.audit.canaries import audit_guarantee, can_audit
+from fedsim.questions.audit.metrics import epsilon_shown
+from fedsim.questions.audit.neighbours import try_neighbours
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario.world import World
-from fedsim.threat.canaries import audit_guarantee, can_audit
-from fedsim.threat.neighbours import try_neighbours
 
 _ENOUGH = 0.8  # power below which an audit says little
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from fedsim.core.errors import ScenarioError
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
-from fedsim.questions import audit as asking
-from fedsim.questions.audit import AuditSettings, IsTheGuaranteeKept
+from fedsim.questions.audit import question as asking
+from fedsim.questions.audit.question import AuditSettings, IsTheGuaranteeKept
 from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario import Scenario

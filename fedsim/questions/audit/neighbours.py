@@ -7,9 +7,9 @@ import torch
 from fedsim.core.types import Batch, Tensors
 from fedsim.federation.client import local_training
 from fedsim.privacy.coupled import Coupled, check_step
+from fedsim.questions.audit.canaries import training_on
 from fedsim.record import GuaranteeRecord
 from fedsim.scenario.world import World
-from fedsim.threat.canaries import training_on
 
 _RECORDS = 9
 

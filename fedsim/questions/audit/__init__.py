@@ -1,0 +1,1 @@
+"""Question `audit`: lower bounds on epsilon from canaries, against the epsilon that a mechanism claims."""
