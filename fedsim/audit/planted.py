@@ -28,11 +28,11 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, Tensors, Tokenizer
 from fedsim.metrics.exposure import SecretScore
-from fedsim.questions.exposure import ITEMS, summarise, table_of
+from fedsim.questions.exposure.memorisation import recall
+from fedsim.questions.exposure.question import ITEMS, summarise, table_of
 from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.world import World
 from fedsim.threat.membership import count_training
-from fedsim.threat.memorisation import recall
 
 REPETITIONS = (0, 1, 16)
 _EACH = 8  # secrets of each number of repetitions

@@ -8,7 +8,7 @@ from fedsim.audit.planted import REPETITIONS, measure, sentence_of
 from fedsim.audit.record import AuditArm
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
-from fedsim.questions.exposure import ITEMS
+from fedsim.questions.exposure.question import ITEMS
 from tests.audit.rows import subject
 
 ARM = AuditArm(name="batch 8", batch_size=8)

@@ -19,10 +19,10 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Planted, Tokenizer
 from fedsim.metrics.exposure import alternatives
 from fedsim.metrics.statistics import wilson
-from fedsim.questions.exposure import summarise
+from fedsim.questions.exposure.memorisation import recall, score
+from fedsim.questions.exposure.question import summarise
 from fedsim.record import Finding
 from fedsim.scenario import Scoring
-from fedsim.threat.memorisation import recall, score
 
 _TEXTS = 100  # members, and as many others, that the model writes on
 _CANDIDATES = 1000

@@ -247,8 +247,8 @@ class Decoder(Generation[ConfigT, WritingT]):
 class Weigher(Decoder[ConfigT, WritingT]):
     """A decoder that weights its texts, so that the mean weight is an unbiased estimate of a constraint's probability.
 
-    `fedsim.threat.emission` uses the registered weighers. Their events count `calls` of the constraint, and `rows`:
-    texts that the model evaluated.
+    `fedsim.questions.exposure.pattern_probability` uses the registered weighers. Their events count `calls` of the
+    constraint, and `rows`: texts that the model evaluated.
     """
 
     @classmethod

@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
 from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.threat.emission import Emission, emission, emissions, pattern_of
+from fedsim.questions.exposure.pattern_probability import Emission, emission, emissions, pattern_of
 from tests.components.decoder.lettered import END, Letters, Table, probability
 
 LONGEST = 4

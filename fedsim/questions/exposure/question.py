@@ -20,10 +20,10 @@ from fedsim.core.types import SecretKind
 from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.exposure import memorisation
 from fedsim.record import Columns, Finding
 from fedsim.scenario import Scoring
 from fedsim.scenario.world import World
-from fedsim.threat import memorisation
 
 ITEMS = "exposure/secrets"
 

@@ -31,9 +31,9 @@ from fedsim.metrics.exposure import (
     exposure,
     log_perplexities,
 )
-from fedsim.metrics.likeliest import likeliest
+from fedsim.questions.exposure.likeliest import likeliest
+from fedsim.questions.exposure.pattern_probability import emissions
 from fedsim.scenario.world import World
-from fedsim.threat.emission import emissions
 from fedsim.threat.membership import count_training
 
 _NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # both take the likeliest token

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.metrics.exposure import fill, log_perplexities, space_of
-from fedsim.metrics.likeliest import likeliest
+from fedsim.questions.exposure.likeliest import likeliest
 
 
 class Random(nn.Module):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedsim.metrics.exposure import SecretScore
-from fedsim.questions import exposure as asking
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.exposure import Exposure, WhatWasMemorised
+from fedsim.questions.exposure import question as asking
+from fedsim.questions.exposure.question import Exposure, WhatWasMemorised
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Scoring
 

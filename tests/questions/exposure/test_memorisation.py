@@ -16,12 +16,12 @@ from fedsim.core.errors import ScenarioError
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.document import to_terminal
 from fedsim.experiment import runner
-from fedsim.questions.exposure import Exposure, WhatWasMemorised, summarise
+from fedsim.questions.exposure import memorisation
+from fedsim.questions.exposure.question import Exposure, WhatWasMemorised, summarise
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import memorisation
 from tests.threat.sentences import write_sentences
 
 MEASURED = {"candidates": 255, "search": 300, "emission": 3}

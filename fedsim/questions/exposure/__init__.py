@@ -1,0 +1,1 @@
+"""Question `exposure`: memorisation of planted secrets by a trained language model."""
