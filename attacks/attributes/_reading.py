@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Config
+from fedsim.questions.attributes.hooks import AttributeAttack
 
 _LEAST_SPREAD = 1e-6  # floor of a feature's standard deviation: a constant feature has no information
 

@@ -34,7 +34,7 @@ from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.world import World
 from fedsim.threat import states
-from fedsim.threat.attributes import permuted
+from fedsim.threat.changes import permuted
 
 _PERMUTATIONS = 5
 

@@ -28,7 +28,7 @@ from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 from fedsim.threat import states
-from fedsim.threat.attributes import simulated_changes
+from fedsim.threat.changes import simulated_changes
 
 _FEWEST = 2  # texts, so that there is another's to compare with
 

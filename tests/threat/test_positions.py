@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import AttributeAttack, Mitigation, TraceAttack
+from fedsim.core.hooks import Mitigation, TraceAttack
 from fedsim.core.types import Config, Target, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
+from fedsim.questions.attributes import observe as attributes
+from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import attributes
 from fedsim.threat.attacking import Here
 from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
 from fedsim.threat.trace_study import Material, Speaker, study

@@ -36,7 +36,6 @@ from fedsim.core.hooks.attacks import (
     SeparatingAttack,
     check_update,
 )
-from fedsim.core.hooks.attributes import AttributeAttack
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -95,7 +94,6 @@ __all__ = [
     "Adapter",
     "Aggregator",
     "Attack",
-    "AttributeAttack",
     "Augmentation",
     "Bottleneck",
     "Component",

@@ -89,7 +89,7 @@ def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 
 
 def attribute_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on attributes: a final subclass of `fedsim.core.hooks.AttributeAttack`."""
+    """Register an attack on attributes: a final subclass of `fedsim.questions.attributes.hooks.AttributeAttack`."""
     return _register("attribute", name, None, **about)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Tensors
+from fedsim.questions.attributes.hooks import AttributeAttack
 
 EXAMPLES, WIDTH = 120, 6
 

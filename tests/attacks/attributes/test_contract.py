@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import AttributeAttack
+from fedsim.questions.attributes.hooks import AttributeAttack
 
 ATTACKS = registry.methods("attribute")
 

@@ -9,8 +9,8 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import AttributeAttack
 from fedsim.experiment import runner
+from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario

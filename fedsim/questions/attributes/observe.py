@@ -8,7 +8,7 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, nearest, reason
-from fedsim.core.hooks import AttributeAttack
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
-from fedsim.federation.client import local_training
 from fedsim.metrics.attributes import share_read
+from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Interval
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import AtWork, tensor_of
+from fedsim.threat.changes import permuted, simulated_changes
 from fedsim.threat.observe import shared
 from fedsim.threat.orders import secret_order
 
@@ -176,26 +176,6 @@ def public_changes(
         yield value, next(changes)
 
 
-def simulated_changes(world: World, entry: WireEntry, shares: Sequence[Tensor]) -> Iterator[Tensors]:
-    """Yield what a client would send in the round of an entry that holds a share of the public examples.
-
-    Args:
-        world: the scenario made real.
-        entry: whose round and received weights count.
-        shares: numbers of public examples, one tensor a client.
-    """
-    first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
-    data = replace(
-        world.data,
-        dataset=replace(world.data.dataset, train=world.data.dataset.test),
-        shares=(*(torch.empty(0, dtype=torch.long),) * first, *shares),
-    )
-    simulated = world.with_data(data)
-    for number in range(len(shares)):
-        update, _ = local_training(simulated, entry.received, entry.round, first + number)
-        yield update.tensors
-
-
 @dataclass(frozen=True)
 class AttributeAccuracy:
     """How often an attack reads the value of an attribute.
@@ -272,19 +252,6 @@ def _read(attack: AtWork, known: Tensor, labels: Tensor, changes: Tensor, genera
     """Return the probability of each value for every change that is asked about, shape (N, K)."""
     read = tensor_of(attack.call("read", known, labels, changes, generators=[generator]))
     return AttributeAttack.checked(read.detach(), labels, changes)
-
-
-def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the values dealt out anew, so that examples of each value get all values equally often.
-
-    A plain permutation of a hundred values keeps about a tenth of the truth, or of its opposite, and a reader finds it.
-    """
-    numbers, dealt = labels.unique(), torch.empty_like(labels)
-    for shift, value in enumerate(numbers.tolist()):
-        members = (labels == value).nonzero().flatten()
-        members = members[torch.randperm(len(members), generator=generator)]
-        dealt[members] = numbers[(torch.arange(len(members)) + shift) % len(numbers)]
-    return dealt
 
 
 class _Describing:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import AttributeAttack, Grants
+from fedsim.core.hooks import Grants
 from fedsim.core.types import Config, Tensors, View
+from fedsim.questions.attributes.hooks import AttributeAttack
 
 
 class Own(AttributeAttack[Config]):

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.questions import attributes as asking
-from fedsim.questions.attributes import AttributeChoice, Attributes, WhatAreTheDataLike
+from fedsim.questions.attributes import question as asking
+from fedsim.questions.attributes.observe import LABEL, AttributeAccuracy
+from fedsim.questions.attributes.question import AttributeChoice, Attributes, WhatAreTheDataLike
 from fedsim.questions.base import Evidence, Work
 from fedsim.record import Finding, Interval
-from fedsim.threat.attributes import LABEL, AttributeAccuracy
 
 
 def choice(title: str, attribute: str) -> AttributeChoice:

@@ -1,0 +1,1 @@
+"""Question `attributes`: inference of a property of a client's data from its updates."""
