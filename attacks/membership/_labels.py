@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.membership._signals import model_with
-from fedsim.core.types import MembershipObservation
+from fedsim.questions.membership.types import MembershipObservation
 
 
 @torch.no_grad()

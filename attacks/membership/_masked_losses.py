@@ -9,7 +9,8 @@ from torch import Tensor
 from attacks.membership._signals import model_with
 from fedsim.core.losses import IGNORED
 from fedsim.core.masked_places import mask_token
-from fedsim.core.types import Batch, MembershipObservation, Tensors
+from fedsim.core.types import Batch, Tensors
+from fedsim.questions.membership.types import MembershipObservation
 
 
 def fills_in_nothing(observation: MembershipObservation) -> str | None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsim.core.losses import log_odds
-from fedsim.core.types import Batch, MembershipObservation, Tensors
+from fedsim.core.types import Batch, Tensors
+from fedsim.questions.membership.types import MembershipObservation
 
 
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:

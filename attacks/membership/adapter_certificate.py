@@ -28,11 +28,13 @@ from attacks.core.tolerances import TINY
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.layer_calls import read_by
 from fedsim.core.losses import list_failures
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+from fedsim.core.types import Config, Modality, Tensors
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, Target, WatchedUpdate
 
 _PROBES = 4
 _AT_ONCE = 64

@@ -18,9 +18,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.types import Config, LabelKind, Modality
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
 
 
 class CalibratedConfig(Config):

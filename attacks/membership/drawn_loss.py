@@ -18,9 +18,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import model_with
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality
+from fedsim.core.types import Config, Modality
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 
 _LEVEL = "task.level"
 

@@ -20,9 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._labels import is_right, without_classes
-from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation
+from fedsim.core.types import Config
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 
 _SPATIAL = 4  # dimensions of a batch of images
 

@@ -19,9 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import scale
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.types import Config, Modality
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
 
 _LEAST_VARIANCE = 1e-12
 

@@ -18,9 +18,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._masked_losses import fills_in_nothing, masked_places, token_losses
-from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, MembershipObservation, Modality
+from fedsim.core.types import Config, Modality
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 
 
 class MaskedLossConfig(Config):

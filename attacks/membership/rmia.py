@@ -20,9 +20,11 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import confidences
-from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.registry import membership
-from fedsim.core.types import Batch, Config, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.types import Batch, Config, Modality
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
 
 
 class RmiaConfig(Config):

@@ -22,9 +22,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
 from fedsim.core.registry import membership
-from fedsim.core.types import Config, LabelKind, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+from fedsim.core.types import Config, LabelKind, Modality, Tensors
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, Target, WatchedUpdate
 
 
 class UpdateAlignmentConfig(Config):

@@ -16,7 +16,7 @@ from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.worlds import check, world_of
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
-from fedsim.questions.membership import Cases, MembershipChoice
+from fedsim.questions.membership.question import Cases, MembershipChoice
 from fedsim.record import AttackFinding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World

@@ -16,15 +16,15 @@ from fedsim.audit.training import TrainedClient
 from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind
-from fedsim.core.types import ShadowPlan, Target
 from fedsim.metrics.groups import aucs
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.membership import Cases, MembershipChoice, judge_all
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
+from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.scenario import Choice
-from fedsim.threat import membership
 from fedsim.threat.attacking import AtWork, ShouldStop, start_here
 
 MOST = 100  # as many non-members as 1 % false positives need

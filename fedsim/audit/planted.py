@@ -32,7 +32,7 @@ from fedsim.questions.exposure.memorisation import recall
 from fedsim.questions.exposure.question import ITEMS, summarise, table_of
 from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.world import World
-from fedsim.threat.membership import count_training
+from fedsim.threat.uses import count_training
 
 REPETITIONS = (0, 1, 16)
 _EACH = 8  # secrets of each number of repetitions

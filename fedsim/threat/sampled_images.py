@@ -22,8 +22,8 @@ from fedsim.metrics.side_channels import trace_exposure
 from fedsim.record import Finding, Interval, Role
 from fedsim.scenario import GenerationSettings
 from fedsim.scenario.world import World
-from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import about
+from fedsim.threat.uses import count_training
 from fedsim.threat.written_texts import GenerationStudy, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64

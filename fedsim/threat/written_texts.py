@@ -21,9 +21,9 @@ from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.generating import GenerationSettings, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.tasks.core.fitting import QUESTION
-from fedsim.threat.membership import count_training
 from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
 from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
+from fedsim.threat.uses import count_training
 
 _FITTED = 64  # texts that a decoder is fitted to, at most
 

@@ -12,11 +12,12 @@ from fedsim.audit import members
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry
-from fedsim.core.types import Batch, ShadowPlan
+from fedsim.core.types import Batch
 from fedsim.questions.base import Work
-from fedsim.questions.membership import MembershipChoice
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.question import MembershipChoice
+from fedsim.questions.membership.types import ShadowPlan
 from fedsim.record import Finding
-from fedsim.threat import membership
 from tests.audit.subjects import plan, small
 from tests.audit.subjects import world as world_of
 
@@ -80,7 +81,7 @@ def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(
         for _moment in range(1000):
             time.sleep(0.01)
 
-    monkeypatch.setattr("fedsim.questions.membership.judge", hang)
+    monkeypatch.setattr("fedsim.questions.membership.question.judge", hang)
     first, second, *_ = judged(victim, 0.2, members.attacks_without_shadows())
     assert first.failure == "the clock ended it"
     assert second.failure == "the 0 s for membership attacks were over; give more minutes"
@@ -92,7 +93,7 @@ def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
     def fail(*_: object) -> None:
         raise LookupError("no candidates")
 
-    monkeypatch.setattr("fedsim.questions.membership.judge", fail)
+    monkeypatch.setattr("fedsim.questions.membership.question.judge", fail)
     records = judged(victim, 60.0, members.attacks_without_shadows())
     assert len(records) == len(by_plan()[0])
     assert all("LookupError: no candidates" in own.failure for own in records)

@@ -15,14 +15,13 @@ from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core import examples, registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, MembershipAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import dropout_sites, mask_not_batch_first
 from fedsim.core.types import (
     Batch,
     Config,
     InputSpec,
-    MembershipObservation,
     Observation,
     OnStep,
     Reconstruction,
@@ -36,6 +35,8 @@ from fedsim.experiment import runner
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from fedsim.core.types import Target
 from fedsim.experiment import runner
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.types import Target
 from fedsim.scenario import world as worlds
-from fedsim.threat import membership
 from fedsim.threat.replay import replay
 from tests.experiment.running import Build
 from tests.threat.judged import CANDIDATES, SMALL, Cases

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from fedsim.core.types import Target
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
-from fedsim.threat import membership
 from tests.experiment.running import Silent
 
 Cases = Callable[..., dict[Target, membership.Case]]

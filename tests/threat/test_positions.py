@@ -12,11 +12,12 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Target, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
+from fedsim.core.types import Config, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.attributes.hooks import AttributeAttack
+from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

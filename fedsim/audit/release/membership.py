@@ -15,14 +15,15 @@ from fedsim.audit.release.luck import beside, shuffle
 from fedsim.audit.worlds import world_of
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
+from fedsim.core.types import Batch
 from fedsim.federation.journal import Journal
 from fedsim.metrics.membership import name_of, roc
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.membership import Cases, MembershipChoice, judge_all
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.observe import Case
+from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
+from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.record import Finding
-from fedsim.threat.membership import Case
 from fedsim.threat.orders import secret_order
 
 RARE = 0.01

@@ -27,15 +27,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 """
 
 from fedsim.core.hooks.aggregators import Aggregator
-from fedsim.core.hooks.attacks import (
-    Attack,
-    Effort,
-    LabelFreeAttack,
-    MembershipAttack,
-    Outlook,
-    SeparatingAttack,
-    check_update,
-)
+from fedsim.core.hooks.attacks import Attack, Effort, LabelFreeAttack, Outlook, SeparatingAttack, check_update
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -114,7 +106,6 @@ __all__ = [
     "Layer",
     "LocalStep",
     "LossTerm",
-    "MembershipAttack",
     "Mitigation",
     "ModelComponent",
     "NoiseAdder",

@@ -84,7 +84,7 @@ def aggregator(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 
 
 def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register a membership attack: a final subclass of `fedsim.core.hooks.MembershipAttack`."""
+    """Register a membership attack: a final subclass of `fedsim.questions.membership.hooks.MembershipAttack`."""
     return _register("membership", name, None, **about)
 
 

@@ -32,7 +32,6 @@ from fedsim.core.types.generation import (
 )
 from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import NO_LABEL, Applicability, OnStep, Reconstruction, Step
-from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
 from fedsim.core.types.traces import TraceCase, TraceQuestion
@@ -64,7 +63,6 @@ __all__ = [
     "Loss",
     "Masks",
     "Mechanism",
-    "MembershipObservation",
     "Memory",
     "Modality",
     "Observation",
@@ -75,11 +73,8 @@ __all__ = [
     "Reconstruction",
     "SecretKind",
     "Server",
-    "Shadow",
-    "ShadowPlan",
     "Similarities",
     "Step",
-    "Target",
     "Tensors",
     "ThreatModel",
     "Tokenizer",
@@ -88,12 +83,10 @@ __all__ = [
     "TraceObservation",
     "TraceQuestion",
     "TraceView",
-    "TrainShadow",
     "Truth",
     "Unit",
     "Update",
     "View",
-    "WatchedUpdate",
     "WireEntry",
     "placed",
 ]

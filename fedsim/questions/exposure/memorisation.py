@@ -34,7 +34,7 @@ from fedsim.metrics.exposure import (
 from fedsim.questions.exposure.likeliest import likeliest
 from fedsim.questions.exposure.pattern_probability import emissions
 from fedsim.scenario.world import World
-from fedsim.threat.membership import count_training
+from fedsim.threat.uses import count_training
 
 _NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # both take the likeliest token
 

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from fedsim.core import registry
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
+from fedsim.core.types import Batch
 from fedsim.experiment import runner
 from fedsim.federation.journal import Journal
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat import membership
 from fedsim.threat.replay import replay
 
 TABLES: dict[str, Any] = {

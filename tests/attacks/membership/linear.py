@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, Config, MembershipObservation, Shadow, ShadowPlan, Tensors
+from fedsim.core.types import Batch, Config, Tensors
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan
 from fedsim.tasks.classification import Classification
 
 Make = Callable[..., MembershipAttack[Any]]

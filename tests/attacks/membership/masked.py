@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Tensors
+from fedsim.core.types import Batch, Tensors
+from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan
 from fedsim.tasks.masked_diffusion import MaskedDiffusion, MaskedDiffusionConfig
 
 LETTERS, LENGTH, COUNT = 5, 6, 7

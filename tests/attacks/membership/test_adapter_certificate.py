@@ -15,12 +15,13 @@ from torch import Tensor
 from attacks.membership.adapter_certificate import blind
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import MembershipObservation, Tensors
+from fedsim.core.types import Tensors
 from fedsim.experiment import runner
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.observe import Case
+from fedsim.questions.membership.types import MembershipObservation
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
-from fedsim.threat import membership
-from fedsim.threat.membership import Case
 from fedsim.threat.replay import replay
 
 WIDE, HIGH, RANK, SCALE = 96, 40, 16, 2.0

@@ -10,9 +10,10 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Config, MembershipObservation
+from fedsim.core.types import Config
 from fedsim.metrics.membership import separation
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 
 ATTACKS = registry.methods("membership")
 DEAR = ("lira", "masked-votes")  # they ask models many times of every candidate

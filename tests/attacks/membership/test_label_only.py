@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.types import Batch, MembershipObservation
+from fedsim.core.types import Batch
+from fedsim.questions.membership.types import MembershipObservation
 from tests.attacks.membership.linear import Make, observed, scored
 
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Batch, MembershipObservation
+from fedsim.core.types import Batch
+from fedsim.questions.membership.types import MembershipObservation
 from tests.attacks.membership.linear import Make, observed, scored
 
 

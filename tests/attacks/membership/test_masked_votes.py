@@ -8,8 +8,8 @@ import torch
 
 from attacks.membership.masked_votes import _votes
 from fedsim.core import seeding
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import MembershipObservation
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 from tests.attacks.membership.linear import Make
 from tests.attacks.membership.masked import COUNT, LENGTH, log_odds, observed, weights
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fedsim.core.types import Batch, Shadow
+from fedsim.core.types import Batch
+from fedsim.questions.membership.types import Shadow
 from tests.attacks.membership.linear import Make, observed, probability, scored
 
 

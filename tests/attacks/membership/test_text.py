@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from attacks.membership import _signals
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import MembershipAttack
 from fedsim.core.losses import IGNORED, cross_entropy
-from fedsim.core.types import Batch, Config, MembershipObservation, Tensors
+from fedsim.core.types import Batch, Config, Tensors
 from fedsim.experiment import runner
 from fedsim.metrics.membership import separation
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import MembershipObservation
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
 from fedsim.tasks.next_token import NextToken
-from fedsim.threat import membership
 from fedsim.threat.replay import replay
 from tests.attacks.membership.conftest import FITTING
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.core.types import Update, WatchedUpdate
+from fedsim.core.types import Update
+from fedsim.questions.membership.types import WatchedUpdate
 from tests.attacks.membership.linear import CLASSES, FEATURES, Make, observed, scored, weights
 
 

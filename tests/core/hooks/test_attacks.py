@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import Attack, Grants, MembershipAttack, check_update
+from fedsim.core.hooks import Attack, Grants, check_update
 from fedsim.core.hooks.attacks import Outlook
-from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Target, View
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, View
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import Target
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 GRANTS = Grants(frozenset({"labels"}), "single-update", may_craft=False, masks_updates=False, is_attacked=True)

@@ -18,15 +18,15 @@ from torch import Tensor
 from fedsim.core import registry, seeding
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
-from fedsim.core.hooks import MembershipAttack
 from fedsim.core.registry import Kind, question
-from fedsim.core.types import Shadow, ShadowPlan, Target
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
 from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.types import Shadow, ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
-from fedsim.threat import membership
 from fedsim.threat.attacking import AtWork, tensor_of
 
 

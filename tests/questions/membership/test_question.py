@@ -9,12 +9,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fedsim.core import registry
-from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Config, MembershipObservation, ShadowPlan
+from fedsim.core.types import Config
 from fedsim.metrics.membership import Separation
-from fedsim.questions import membership as asking
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.membership import Membership, WhoWasAMember
+from fedsim.questions.membership import question as asking
+from fedsim.questions.membership.hooks import MembershipAttack
+from fedsim.questions.membership.question import Membership, WhoWasAMember
+from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
 from fedsim.record import Finding, Interval
 
 PLAN = ShadowPlan(3, with_candidates=True)

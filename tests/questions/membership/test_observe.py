@@ -11,15 +11,16 @@ import torch
 from fedsim import report
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.types import Batch, ShadowPlan, Target
+from fedsim.core.types import Batch
 from fedsim.experiment import runner
-from fedsim.questions.membership import Membership, WhoWasAMember
+from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.question import Membership, WhoWasAMember
+from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Failure, Finding, Interval, RoundRecord, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.tables.findings import finding_sentences
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
-from fedsim.threat import membership
 from fedsim.threat.observe import describe
 from tests.threat.judged import ALL, CANDIDATES, SMALL, Cases, Watching
 from tests.threat.reached import holds, tensors

@@ -15,23 +15,14 @@ from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.examples import distinct
 from fedsim.core.hooks import Optimizer, Task
-from fedsim.core.types import (
-    Batch,
-    Loss,
-    MembershipObservation,
-    Shadow,
-    ShadowPlan,
-    Tensors,
-    Truth,
-    Update,
-    WatchedUpdate,
-)
+from fedsim.core.types import Batch, Loss, Tensors, Truth, Update
 from fedsim.federation import participation
 from fedsim.federation.journal import Journal
-from fedsim.record import RoundRecord
+from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, WatchedUpdate
 from fedsim.scenario import Threat
 from fedsim.scenario.world import World
 from fedsim.threat.orders import secret_order
+from fedsim.threat.uses import count_training
 
 
 @dataclass(frozen=True)
@@ -189,21 +180,6 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
     return _case(world, journal, private.taken(order[:most]), updates, client, salt=salt)
-
-
-def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
-    """Return how often each training example was in a batch behind an update that counted, shape (training set,).
-
-    Args:
-        world: the scenario made real.
-        rounds: of a run.
-    """
-    uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
-    for record in rounds:
-        for client in record.participants:
-            for chosen in world.data.numbers_of(record.round, client):
-                uses += torch.bincount(chosen, minlength=len(uses))
-    return uses
 
 
 def shadows(

@@ -58,7 +58,7 @@ class WatchedUpdate:
 
 @dataclass(frozen=True)
 class MembershipObservation:
-    """Observation of a membership attack. Built only in `fedsim.threat.membership`.
+    """Observation of a membership attack. Built only in `fedsim.questions.membership.observe`.
 
     It holds no reference to the training set or to the membership labels.
 

@@ -1,0 +1,1 @@
+"""Question `membership`: inference of training membership from a model or from updates."""

@@ -1,0 +1,26 @@
+"""How often each training example was used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedsim.record import RoundRecord
+from fedsim.scenario.world import World
+
+
+def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
+    """Return how often each training example was in a batch behind an update that counted, shape (training set,).
+
+    Args:
+        world: the scenario made real.
+        rounds: of a run.
+    """
+    uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
+    for record in rounds:
+        for client in record.participants:
+            for chosen in world.data.numbers_of(record.round, client):
+                uses += torch.bincount(chosen, minlength=len(uses))
+    return uses
