@@ -19,12 +19,12 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.hooks import Decoder
 from fedsim.experiment.training import train
+from fedsim.questions.generation.side_channels import Judging, TraceInquiry
+from fedsim.questions.generation.study import Material, Speaker, TraceQuestion, study
+from fedsim.questions.generation.texts import inquiries_of, material_of, speaker_of
 from fedsim.record import Finding
 from fedsim.scenario import Scenario, load, parse
 from fedsim.scenario.world import build
-from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.trace_study import Material, Speaker, TraceQuestion, study
-from fedsim.threat.written_texts import inquiries_of, material_of, speaker_of
 
 _ROOT = Path(__file__).parent.parent
 _SCENARIO = _ROOT / "scenarios" / "60_decoder_side_channels.toml"

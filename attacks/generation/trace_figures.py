@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from attacks.generation._traces import summarise
-from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, TraceCase, TraceQuestion
+from fedsim.core.types import Config
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 @final

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from attacks.generation._traces import tabulate
 from fedsim.core.errors import MissingExtra, NotApplicable
-from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, TraceCase, TraceQuestion
+from fedsim.core.types import Config
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 class TraceForestConfig(Config):

@@ -19,9 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import trace_attack
-from fedsim.core.types import Config, TraceCase, TraceObservation, TraceQuestion, TraceView
+from fedsim.core.types import Config, TraceObservation, TraceView
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 class TraceMeanConfig(Config):

@@ -8,7 +8,6 @@ from fedsim.core.choices import Choice
 from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
-from fedsim.scenario.generating import GenerationSettings, Prompts, TraceAttackChoice
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
@@ -20,19 +19,16 @@ __all__ = [
     "Choice",
     "Federation",
     "Forgetting",
-    "GenerationSettings",
     "LabelNoise",
     "Law",
     "ModelChoice",
     "Participation",
     "Partition",
-    "Prompts",
     "Scenario",
     "Scoring",
     "Span",
     "Sweep",
     "Threat",
-    "TraceAttackChoice",
     "Tune",
     "Values",
     "arms",

@@ -10,9 +10,9 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
+from fedsim.questions.generation.side_channels import Judging, TraceInquiry
+from fedsim.questions.generation.study import Material, Speaker
 from fedsim.scenario import Scenario
-from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.trace_study import Material, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
 

@@ -61,6 +61,6 @@ def test_the_decoder_of_the_page_has_thirty_lines() -> None:
 
 
 def test_the_page_names_every_view() -> None:
-    from fedsim.threat.observe_trace import VIEWS
+    from fedsim.questions.generation.observe import VIEWS
 
     assert all(f"| `{view}` |" in PAGE.read_text() for view in VIEWS)

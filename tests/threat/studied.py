@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedsim.core.types import Limits
-from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker
+from fedsim.questions.generation.study import Material, SecretAmongOthers, Speaker
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 

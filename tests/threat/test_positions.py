@@ -11,19 +11,21 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Tensors, TraceCase, TraceQuestion, TraceView, Update, WireEntry
+from fedsim.core.hooks import Mitigation
+from fedsim.core.types import Config, Tensors, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.attributes.hooks import AttributeAttack
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
+from fedsim.questions.generation.study import Material, Speaker, study
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.attacking import Here
-from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
-from fedsim.threat.trace_study import Material, Speaker, study
 from tests.attacks.generation.cases import text
 from tests.threat.described import SMALL
 from tests.threat.judged import Cases

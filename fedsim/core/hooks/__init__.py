@@ -56,6 +56,7 @@ from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
     Generation,
+    Mitigation,
     Rows,
     Sampler,
     Sampling,
@@ -69,7 +70,6 @@ from fedsim.core.hooks.generation import (
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
-from fedsim.core.hooks.traces import Mitigation, TraceAttack
 from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
 from fedsim.core.types.configured import ANY_LABELS, ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
 from fedsim.core.types.grants import Grants
@@ -126,7 +126,6 @@ __all__ = [
     "Tables",
     "Task",
     "TokenReducer",
-    "TraceAttack",
     "Unlearning",
     "Unmasker",
     "Unmasking",

@@ -19,8 +19,8 @@ from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
 from fedsim.core.masked_places import mask_token, without_mask
 from fedsim.core.past import Past
-from fedsim.core.types import Batch, Event, Modality, Tensors
-from fedsim.core.types.configured import IMAGES, ConfigT
+from fedsim.core.types import Batch, Event, Modality, Tensors, Trace
+from fedsim.core.types.configured import ANYTHING, IMAGES, ConfigT
 
 
 @runtime_checkable
@@ -385,3 +385,24 @@ def _check_room(model: nn.Module, condition: Condition, count: int, limit: int |
             f"reads {room} in all. Shorten the prompt, or ask for fewer tokens.",
             full,
         )
+
+
+class Mitigation(Component[ConfigT]):
+    """Hook mitigation: changes the observable trace of generations, not their text.
+
+    Attributes:
+        hides_work: whether all steps must do the same work, so each is as slow as the slowest.
+    """
+
+    hook: ClassVar[Hook] = "mitigation"
+    hides_work: ClassVar[bool] = False
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
+
+    @abstractmethod
+    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+        """Return the observable trace of each text.
+
+        Args:
+            traces: traces of all texts that an observer may compare; they are not changed.
+            generator: random source of the mitigation.
+        """

@@ -17,9 +17,8 @@ from fedsim.core.hooks.components import (
     Optimizer,
     TokenReducer,
 )
-from fedsim.core.hooks.generation import Decoder, Sampler, Unmasker
+from fedsim.core.hooks.generation import Decoder, Mitigation, Sampler, Unmasker
 from fedsim.core.hooks.probes import Probe
-from fedsim.core.hooks.traces import Mitigation
 from fedsim.core.hooks.unlearning import Unlearning
 
 KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (

@@ -94,7 +94,7 @@ def attribute_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 
 
 def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on traces of generations: a final subclass of `fedsim.core.hooks.TraceAttack`."""
+    """Register an attack on generation traces: a final subclass of `fedsim.questions.generation.hooks.TraceAttack`."""
     return _register("trace", name, None, **about)
 
 

@@ -34,7 +34,6 @@ from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import NO_LABEL, Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
-from fedsim.core.types.traces import TraceCase, TraceQuestion
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
@@ -79,9 +78,7 @@ __all__ = [
     "ThreatModel",
     "Tokenizer",
     "Trace",
-    "TraceCase",
     "TraceObservation",
-    "TraceQuestion",
     "TraceView",
     "Truth",
     "Unit",

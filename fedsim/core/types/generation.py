@@ -127,7 +127,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class TraceObservation:
-    """Observation of a generation. Built only by `fedsim.threat.observe_trace.observe_trace`.
+    """Observation of a generation. Built only by `fedsim.questions.generation.observe.observe_trace`.
 
     It holds no reference to the prompt, to the model, or to data outside its views.
 

@@ -3,9 +3,10 @@
 import torch
 
 from fedsim.core.hooks import Mitigation
-from fedsim.core.types import Event, Generated, Trace, TraceCase, TraceQuestion, TraceView
+from fedsim.core.types import Event, Generated, Trace, TraceView
 from fedsim.generation import veil
-from fedsim.threat.side_channels import Speech, case_of
+from fedsim.questions.generation.side_channels import Speech, case_of
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 LENGTH = 12
 

@@ -8,8 +8,8 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import TraceCase
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.types import TraceCase
 from tests.attacks.generation.cases import case
 
 ATTACKS = registry.methods("trace")

@@ -9,15 +9,16 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, TraceCase, TraceQuestion
+from fedsim.core.types import Config
 from fedsim.experiment import runner
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.side_channels import answer_here
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
 from fedsim.threat.attacking import AtWork, start_here
 from fedsim.threat.attacking.apart import start_apart
-from fedsim.threat.side_channels import answer_here
 from tests.attacks.generation.cases import case
 from tests.experiment.generating import tables
 from tests.experiment.running import Silent

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Config, Event, Generated, Trace, TraceCase, TraceQuestion, TraceView
+from fedsim.core.hooks import Mitigation
+from fedsim.core.types import Config, Event, Generated, Trace, TraceView
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record import Finding
-from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
 from tests.attacks.generation.cases import speech, text
 from tests.threat.reached import reachable
 

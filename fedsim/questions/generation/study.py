@@ -12,12 +12,21 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Condition, Decoder, Unmasker
-from fedsim.core.types import Generated, Limits, Tensors, Tokenizer, TraceQuestion
+from fedsim.core.types import Generated, Limits, Tensors, Tokenizer
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
-from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_exposure
+from fedsim.questions.generation.metrics import prompt_accuracy, secrets_written, trace_auc, trace_exposure
+from fedsim.questions.generation.side_channels import (
+    Judging,
+    Speech,
+    TraceInquiry,
+    about,
+    controls,
+    judge,
+    judge_at_chance,
+)
+from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding
-from fedsim.threat.side_channels import Judging, Speech, TraceInquiry, about, controls, judge, judge_at_chance
 
 Tokens = tuple[int, ...]
 

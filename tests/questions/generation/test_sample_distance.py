@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from fedsim.core.errors import FedsimError
-from fedsim.metrics.sample_distance import sample_distance
+from fedsim.questions.generation.sample_distance import sample_distance
 
 
 def features(seed: int, count: int = 50) -> torch.Tensor:

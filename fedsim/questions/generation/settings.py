@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config, TraceQuestion, TraceView
+from fedsim.core.types import Config, TraceView
+from fedsim.questions.generation.types import TraceQuestion
 
 
 class Prompts(Config):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks.components import Component, Hook
-from fedsim.core.types import Modality, Trace, TraceCase, TraceQuestion, TraceView
+from fedsim.core.types import Modality, TraceView
 from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 class TraceAttack(Configured[ConfigT]):
@@ -54,24 +53,3 @@ class TraceAttack(Configured[ConfigT]):
         if not bool(answer.isfinite().all()):
             raise FedsimError("an answer holds what is no finite number.")
         return answer
-
-
-class Mitigation(Component[ConfigT]):
-    """Hook mitigation: changes the observable trace of generations, not their text.
-
-    Attributes:
-        hides_work: whether all steps must do the same work, so each is as slow as the slowest.
-    """
-
-    hook: ClassVar[Hook] = "mitigation"
-    hides_work: ClassVar[bool] = False
-    modalities: ClassVar[frozenset[Modality]] = ANYTHING
-
-    @abstractmethod
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
-        """Return the observable trace of each text.
-
-        Args:
-            traces: traces of all texts that an observer may compare; they are not changed.
-            generator: random source of the mitigation.
-        """

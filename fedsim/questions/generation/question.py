@@ -19,17 +19,19 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
-from fedsim.core.hooks import TraceAttack
 from fedsim.core.registry import question
-from fedsim.core.types import TraceCase
-from fedsim.metrics.side_channels import tokens_a_step
 from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.generation import images as sampled_images
+from fedsim.questions.generation import texts as written_texts
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.metrics import tokens_a_step
+from fedsim.questions.generation.settings import GenerationSettings
+from fedsim.questions.generation.side_channels import Answer
+from fedsim.questions.generation.types import TraceCase
 from fedsim.record import Finding
-from fedsim.scenario import Choice, GenerationSettings
+from fedsim.scenario import Choice
 from fedsim.scenario.world import World
-from fedsim.threat import sampled_images, written_texts
 from fedsim.threat.attacking import AtWork, tensor_of
-from fedsim.threat.side_channels import Answer
 
 _TRACES = "generation/traces"
 

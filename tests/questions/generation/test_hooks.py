@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import Config, TraceCase
+from fedsim.core.types import Config
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.types import TraceCase
 from tests.attacks.generation.cases import case
 
 

@@ -8,7 +8,13 @@ import pytest
 from fedsim.core.hooks import Condition
 from fedsim.core.types import Limits
 from fedsim.generation import generate
-from fedsim.metrics.side_channels import prompt_accuracy, secrets_written, trace_auc, trace_bits, trace_exposure
+from fedsim.questions.generation.metrics import (
+    prompt_accuracy,
+    secrets_written,
+    trace_auc,
+    trace_bits,
+    trace_exposure,
+)
 from tests.components.decoder.lettered import END, LONGEST, Table, probability, texts
 from tests.components.generating import make, sources
 

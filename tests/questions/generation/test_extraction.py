@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.metrics.extraction import copied_share, images_drawn, is_among, nearness
+from fedsim.questions.generation.extraction import copied_share, images_drawn, is_among, nearness
 
 
 def images() -> torch.Tensor:

@@ -8,12 +8,12 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Generated, Trace
-from fedsim.questions import generation as asking
 from fedsim.questions.base import Evidence, Work
-from fedsim.questions.generation import WhatGenerationGivesAway
+from fedsim.questions.generation import question as asking
+from fedsim.questions.generation.question import WhatGenerationGivesAway
+from fedsim.questions.generation.settings import GenerationSettings
+from fedsim.questions.generation.texts import GenerationStudy
 from fedsim.record import Finding, Interval
-from fedsim.scenario import GenerationSettings
-from fedsim.threat.written_texts import GenerationStudy
 
 ADED = {"name": "aded", "depth": 4, "table": None}
 TEXTS = [

@@ -12,11 +12,11 @@ from rich.console import Console
 from fedsim.cli import display
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment import runner
+from fedsim.questions.generation import images as sampled_images
 from fedsim.record import Finding
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import sampled_images
 
 Built = Callable[..., Scenario]
 TABLES: dict[str, Any] = {

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.types import TraceQuestion
-from fedsim.threat.side_channels import Judging, TraceInquiry
-from fedsim.threat.trace_study import references, study
+from fedsim.questions.generation.side_channels import Judging, TraceInquiry
+from fedsim.questions.generation.study import references, study
+from fedsim.questions.generation.types import TraceQuestion
 from tests.threat.studied import MATERIAL, SECRETS, speaker
 
 

@@ -18,11 +18,11 @@ from fedsim.core.types import Batch
 from fedsim.document import to_terminal
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import Journal
+from fedsim.questions.generation import texts as written_texts
 from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat import written_texts
 from tests.threat.sentences import write_sentences
 
 

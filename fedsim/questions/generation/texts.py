@@ -12,17 +12,19 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import IMAGES, Decoder, TraceAttack
-from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokenizer, TraceQuestion
+from fedsim.core.hooks import IMAGES, Decoder
+from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokenizer
 from fedsim.data._text import read_text
 from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.settings import GenerationSettings, TraceAttackChoice
+from fedsim.questions.generation.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
+from fedsim.questions.generation.study import Material, SecretAmongOthers, Speaker, Tokens, study
+from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding, RoundRecord
-from fedsim.scenario.generating import GenerationSettings, TraceAttackChoice
 from fedsim.scenario.world import World
 from fedsim.tasks.core.fitting import QUESTION
-from fedsim.threat.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
-from fedsim.threat.trace_study import Material, SecretAmongOthers, Speaker, Tokens, study
 from fedsim.threat.uses import count_training
 
 _FITTED = 64  # texts that a decoder is fitted to, at most

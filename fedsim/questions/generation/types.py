@@ -12,7 +12,7 @@ TraceQuestion = Literal["prompt", "member", "planted", "bits", "drawn"]
 
 @dataclass(frozen=True)
 class TraceCase:
-    """All inputs of an attack on traces. Built only in `fedsim.threat.side_channels`.
+    """All inputs of an attack on traces. Built only in `fedsim.questions.generation.side_channels`.
 
     It holds no reference to a prompt, to the model, or to the answers for the observed texts.
 

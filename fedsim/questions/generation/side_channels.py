@@ -12,15 +12,17 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import reason
-from fedsim.core.hooks import Mitigation, TraceAttack
-from fedsim.core.types import Generated, TraceCase, TraceQuestion, TraceView
+from fedsim.core.hooks import Mitigation
+from fedsim.core.types import Generated, TraceView
 from fedsim.generation.veiling import veil
-from fedsim.metrics import side_channels as figures
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
+from fedsim.questions.generation import metrics as figures
+from fedsim.questions.generation.hooks import TraceAttack
+from fedsim.questions.generation.observe import observe_trace
+from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record import Finding, Interval
 from fedsim.threat.answers import check_count
 from fedsim.threat.attacking import Here, tensor_of
-from fedsim.threat.observe_trace import observe_trace
 from fedsim.threat.orders import secret_order
 
 Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]

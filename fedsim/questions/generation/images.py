@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Condition
-from fedsim.core.types import Batch, Generated, PlantedImage, TraceQuestion
+from fedsim.core.types import Batch, Generated, PlantedImage
 from fedsim.federation.journal import Journal
 from fedsim.generation import sample
-from fedsim.metrics.extraction import copied_share, images_drawn, is_among
 from fedsim.metrics.image import to_pixels
-from fedsim.metrics.sample_distance import sample_distance
-from fedsim.metrics.side_channels import trace_exposure
+from fedsim.questions.generation.extraction import copied_share, images_drawn, is_among
+from fedsim.questions.generation.metrics import trace_exposure
+from fedsim.questions.generation.sample_distance import sample_distance
+from fedsim.questions.generation.settings import GenerationSettings
+from fedsim.questions.generation.side_channels import about
+from fedsim.questions.generation.texts import GenerationStudy, check_trained, generation_of, trained_weights
+from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding, Interval, Role
-from fedsim.scenario import GenerationSettings
 from fedsim.scenario.world import World
-from fedsim.threat.side_channels import about
 from fedsim.threat.uses import count_training
-from fedsim.threat.written_texts import GenerationStudy, check_trained, generation_of, trained_weights
 
 _AT_ONCE = 64
 _COARSE = 8  # pixels a side of what the distance of samples looks at

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import ScenarioError
-from fedsim.scenario import GenerationSettings, Scenario, arms
+from fedsim.questions.generation.settings import GenerationSettings
+from fedsim.scenario import Scenario, arms
 
 ATTACK = {"name": "trace-forest"}
 

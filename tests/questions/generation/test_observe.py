@@ -11,7 +11,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
 from fedsim.core.types import Event, Generated, Limits, Trace, TraceObservation, TraceView
 from fedsim.generation import generate, sample
-from fedsim.threat.observe_trace import VIEWS, observe_trace
+from fedsim.questions.generation.observe import VIEWS, observe_trace
 from tests.components.generating import LEAKING, Denoiser, make, prompts, sources, tiny_llama
 from tests.threat.reached import holds, reachable, tensors
 
