@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks._rows import Row
 from fedsim.metrics.evidence import reach
 from fedsim.metrics.success import Rule
-from fedsim.threat.ceiling import ceiling_of
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.threat.victim import Victim
 
 _SECONDS = 60.0  # of the ideal attacker, who is asked for an interval where they do not suffice

@@ -17,11 +17,11 @@ from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import reach
 from fedsim.metrics.success import Rule
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling
 from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
 from fedsim.scenario.reading import arms
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.victim import Victim
 
 _SCENARIO = Path(__file__).parent.parent / "scenarios" / "30_defenses_informed.toml"

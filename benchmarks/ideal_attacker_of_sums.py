@@ -15,10 +15,10 @@ from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.replay import replay
 from fedsim.threat.victim import Victim
 

@@ -34,9 +34,9 @@ from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import reach, recovered, state_of
 from fedsim.metrics.success import Rule
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.scenario.world import World
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim

@@ -8,7 +8,7 @@ Assumes: a server that sees a single gradient; a model with second derivatives, 
 Protects: all pixels alike from first-order attackers. No guarantee: the sensitivity to an image is not bounded.
 Fails: against non-linear attacks: J w is a change of the image, so an exact attack may recover a noisy image from it;
     and against averaging over rounds.
-Source: the spectrum of `fedsim.threat.ceiling`. arXiv 2512.15460, named as a model, was not read.
+Source: the spectrum of `fedsim.questions.attacks.ceiling`. arXiv 2512.15460, named as a model, was not read.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Wir
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
-from fedsim.questions.attacks import finding_of, recorded
+from fedsim.questions.attacks.ceiling import ceiling_of
+from fedsim.questions.attacks.question import finding_of, recorded
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding, Ceiling, ItemScore, VictimRecord
 from fedsim.scenario import AttackChoice
 from fedsim.scenario.world import World
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim

@@ -16,7 +16,7 @@ from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
 from fedsim.federation.journal import Journal
-from fedsim.questions.attacks import place_of
+from fedsim.questions.attacks.question import place_of
 from fedsim.questions.base import Evidence, answers, describe
 from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
 from fedsim.scenario import Scenario

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
 from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.questions.attacks import finding_of
+from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.record import Columns, Finding, GuaranteeRecord, Interval, ItemScore, VictimRecord
 from fedsim.record.environment import environment

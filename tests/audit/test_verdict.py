@@ -9,7 +9,7 @@ from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.thresholds import best_membership
 from fedsim.document import to_html
 from fedsim.metrics.text import EVERY_WORD
-from fedsim.questions.attacks import finding_of
+from fedsim.questions.attacks.question import finding_of
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.policy import Policy
 from fedsim.scenario import AttackChoice, Scoring

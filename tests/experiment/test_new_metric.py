@@ -22,7 +22,7 @@ from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
 from fedsim.metrics.success import Rule
-from fedsim.questions import attacks
+from fedsim.questions.attacks import question
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.sweep import build
@@ -131,7 +131,7 @@ def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
         items = tuple(item.with_values({"psnrr": 1.0}) for item in own.record.scores)
         return own._replace(record=own.record.model_copy(update={"scores": items}))
 
-    monkeypatch.setattr(attacks, "score", with_stranger)
+    monkeypatch.setattr(question, "score", with_stranger)
     record = made(tmp_path, parse({**SMALL, "scoring": {}}, "test"))
     (victim,) = record.arms[0].attacks[0].victims
     assert victim.failure is not None

@@ -3,7 +3,7 @@
 from typing import get_args
 
 from fedsim.core.types import Knowledge
-from fedsim.questions.attacks import finding_of
+from fedsim.questions.attacks.question import finding_of
 from fedsim.record import AttackFinding, ItemScore, VictimRecord
 from fedsim.scenario import AttackChoice, Scoring
 

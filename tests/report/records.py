@@ -4,7 +4,7 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.experiment.progress import declaring
-from fedsim.questions.attacks import finding_of
+from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.base import Question
 from fedsim.record import (
     ArmRecord,

@@ -7,8 +7,8 @@ import torch
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Reconstruction
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.scenario import world as worlds
-from fedsim.threat.ceiling import ceiling_of
 from tests.tasks.targets import Build, attacked, scored, victim
 
 TABLE = {"data": {"name": "diabetes"}}

@@ -9,9 +9,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Reconstruction, WireEntry
 from fedsim.federation.client import local_training
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim

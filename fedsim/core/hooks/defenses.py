@@ -22,7 +22,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 
 @dataclass(frozen=True)
 class Distortion:
-    """First-order description of a defense's effect on a gradient, for the ideal attacker (`fedsim.threat.ceiling`).
+    """First-order effect of a defense on a gradient, for the ideal attacker (`fedsim.questions.attacks.ceiling`).
 
     Attributes:
         change: differentiable map from the gradient to the sent update, without noise; None: identity.

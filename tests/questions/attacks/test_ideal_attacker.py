@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.metrics.ideal_attacker import (
+from fedsim.questions.attacks.ideal_attacker import (
     Products,
     estimated,
     left,

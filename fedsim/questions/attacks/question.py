@@ -19,13 +19,13 @@ from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Wi
 from fedsim.metrics import evidence as judged
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
+from fedsim.questions.attacks import unlearning
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import ATTACKS, AttackFinding, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, Scoring
 from fedsim.scenario.world import World
-from fedsim.threat import forgetting
 from fedsim.threat.attacking import AtWork, at_once, search
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import check_union
 from fedsim.threat.scoring import score
@@ -44,7 +44,7 @@ class WhatIsInAnUpdate(Question[TimedConfig]):
         if world.scenario.threat.sees == "sum" and world.scenario.attacks:
             check_union(world)
         if world.scenario.forgetting is not None:
-            forgetting.check(world)
+            unlearning.check(world)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[AttackFinding]:
         """Yield a finding for each attack, in the scenario's order."""
@@ -109,7 +109,7 @@ def _victims(evidence: Evidence) -> list[Victim]:
     """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
     world = evidence.world
     if world.scenario.forgetting is not None:
-        return forgetting.shown(world, evidence.journal)
+        return unlearning.shown(world, evidence.journal)
     pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
     return [Victim(world, entry, truth) for entry, truth in pairs]
 

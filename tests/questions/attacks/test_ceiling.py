@@ -9,10 +9,10 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim

@@ -16,9 +16,9 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import describe_exception
 from fedsim.core.types import Reconstruction
-from fedsim.metrics import ideal_attacker as ideal
+from fedsim.questions.attacks import ideal_attacker as ideal
+from fedsim.questions.attacks.differentiable_update import DifferentiableUpdate, NotDefinedError, check, sent_of
 from fedsim.record import Ceiling
-from fedsim.threat.differentiable_update import DifferentiableUpdate, NotDefinedError, check, sent_of
 from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000

@@ -14,11 +14,11 @@ from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Request, Shown, Unlearning
 from fedsim.core.types import Config, Reconstruction, Tensors
 from fedsim.federation.journal import Journal
+from fedsim.questions.attacks import unlearning
 from fedsim.record import ArmRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat import forgetting
 from fedsim.threat.observe import describe
 from fedsim.threat.victim import Victim
 from tests.federating import recorded, run
@@ -71,10 +71,10 @@ ROUNDING = 1e-3  # single precision, of which n g - (n - 1) g' loses a factor of
 )
 def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario: Build, tables: dict[str, Any]) -> None:
     world, journal = small(scenario, **tables)
-    forgetting.check(world)
+    unlearning.check(world)
     asked = world.scenario.forgetting
     assert asked is not None
-    victims = forgetting.shown(world, journal)
+    victims = unlearning.shown(world, journal)
     assert [victim.entry.client for victim in victims] == list(range(asked.clients))
     for victim in victims:
         (forgotten,) = victim.truth.private
@@ -85,7 +85,7 @@ def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario:
 def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
     world, journal = small(scenario, forgetting={"by": "retraining", "judged": "staying"})
     asked_world, asked_journal = small(scenario)
-    (victim,), asked = forgetting.shown(world, journal), forgetting.shown(asked_world, asked_journal)
+    (victim,), asked = unlearning.shown(world, journal), unlearning.shown(asked_world, asked_journal)
     assert distance(victim.entry.update.tensors, asked[0].entry.update.tensors) == 0
     assert not torch.equal(victim.truth.private[0].inputs, asked[0].truth.private[0].inputs)
     assert distance(victim.entry.update.tensors, by_hand(victim)) > 0.1
@@ -94,7 +94,7 @@ def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
 def test_noise_is_drawn_anew_and_stands_in_the_difference_as_often_as_there_are_examples(scenario: Build) -> None:
     scale, n = 1e-3, 30
     world, journal = small(scenario, defenses=[{"name": "gradient-noise", "scale": scale}])
-    victim = forgetting.shown(world, journal)[0]
+    victim = unlearning.shown(world, journal)[0]
     expected = by_hand(victim)
     rest = torch.cat([(victim.entry.update.tensors[name] - expected[name]).flatten() for name in expected])
     # Normal noise of both trainings; the standard deviation of P entries is known to 5 in the root of 2 P.
@@ -104,9 +104,9 @@ def test_noise_is_drawn_anew_and_stands_in_the_difference_as_often_as_there_are_
 def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenario: Build) -> None:
     dropping = {"model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.5}}
     world, journal = small(scenario, **dropping)
-    assert forgetting.shown(world, journal)[0].truth.masks == ()
+    assert unlearning.shown(world, journal)[0].truth.masks == ()
     world, journal = small(scenario, **dropping, forgetting={"by": "gradient-ascent"})
-    (victim,) = forgetting.shown(world, journal)
+    (victim,) = unlearning.shown(world, journal)
     assert [len(mask) for mask in victim.truth.masks[0]] == [1] * len(world.models.sites)
     assert victim.objective_at_truth == pytest.approx(0, abs=1e-6)  # single precision
 
@@ -150,7 +150,7 @@ def test_what_stands_in_the_way_is_said_before_the_first_round(
     scenario: Build, tables: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(FedsimError, match=expected):
-        forgetting.check(worlds.build(scenario(**{**SMALL, **tables})))
+        unlearning.check(worlds.build(scenario(**{**SMALL, **tables})))
 
 
 def shares(arm: ArmRecord) -> list[float]:
@@ -192,7 +192,7 @@ def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out
     scenario: Build, asking: dict[str, Any], is_step: bool
 ) -> None:
     world, journal = small(scenario, forgetting=asking)
-    (victim,) = forgetting.shown(world, journal)
+    (victim,) = unlearning.shown(world, journal)
     (examples,) = victim.truth.private
     assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
 
@@ -217,6 +217,6 @@ def test_a_way_of_somebody_else_is_one_class(scenario: Build) -> None:
                 return (Shown(request.rounds, request.weights(request.rounds), update, truth),)
 
         world, journal = small(scenario, forgetting={"by": "nothing"}, threat={"knows": ["batch-size"]})
-        (victim,) = forgetting.shown(world, journal)
+        (victim,) = unlearning.shown(world, journal)
         assert len(victim.truth.private[0]) == 30
         assert Nothing.hook == "unlearning"

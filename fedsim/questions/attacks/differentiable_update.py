@@ -24,7 +24,7 @@ from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Tensors, Truth, Update
 from fedsim.federation.secure_client import secure_settings
-from fedsim.metrics import ideal_attacker as ideal
+from fedsim.questions.attacks import ideal_attacker as ideal
 from fedsim.scenario.world import World
 from fedsim.threat.replay import repeat
 from fedsim.threat.victim import Victim

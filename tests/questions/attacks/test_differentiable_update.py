@@ -12,13 +12,13 @@ from torch.func import functional_call
 from fedsim.core.examples import numbers
 from fedsim.core.types import Truth, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics import ideal_attacker as ideal
+from fedsim.questions.attacks import differentiable_update
+from fedsim.questions.attacks import ideal_attacker as ideal
+from fedsim.questions.attacks.ceiling import ceiling_of
+from fedsim.questions.attacks.differentiable_update import sent_of
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat import differentiable_update
-from fedsim.threat.ceiling import ceiling_of
-from fedsim.threat.differentiable_update import sent_of
 from fedsim.threat.replay import replay
 from fedsim.threat.victim import Victim
 

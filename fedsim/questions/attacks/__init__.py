@@ -1,0 +1,1 @@
+"""Question `attacks`: reconstruction of a client's batch from its update."""
