@@ -18,10 +18,11 @@ from benchmarks._rows import Row, measured, share
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
+from fedsim.processes import frames
+from fedsim.processes.methods import Start, search, start_here
+from fedsim.processes.subprocess_runner import start_apart
 from fedsim.scenario import AttackChoice, parse
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import Start, frames, search, start_here
-from fedsim.threat.attacking.apart import start_apart
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 

@@ -26,9 +26,9 @@ from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions
 from fedsim.privacy.secure_aggregation.ring import modular_sum
+from fedsim.processes.methods import Here, search
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
-from fedsim.threat.attacking import Here, search
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.scoring import score

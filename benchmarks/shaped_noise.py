@@ -22,9 +22,9 @@ from fedsim.core.types import WireEntry
 from fedsim.experiment import runner
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
+from fedsim.processes.methods import Here, search
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
-from fedsim.threat.attacking import Here, search
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim

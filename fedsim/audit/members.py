@@ -18,6 +18,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.metrics.groups import aucs
+from fedsim.processes.methods import AtWork, ShouldStop, start_here
 from fedsim.questions.base import Evidence, Work
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -25,7 +26,6 @@ from fedsim.questions.membership.question import Cases, MembershipChoice, judge_
 from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.scenario import Choice
-from fedsim.threat.attacking import AtWork, ShouldStop, start_here
 
 MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from fedsim.core.keeper import descendants
+from fedsim.core.supervisor import descendants
 
 _STALE = 0.2  # seconds after which the time of other processes is read again: that takes milliseconds
 _OWN_AND_WAITED_FOR = slice(11, 15)  # fields of /proc/PID/stat behind the name, from 0

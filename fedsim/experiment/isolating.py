@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
+from fedsim.processes import landlock
+from fedsim.processes.methods import Start, start_here
+from fedsim.processes.salt import SaltedStart
+from fedsim.processes.subprocess_runner import start_apart
 from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
-from fedsim.threat.attacking import Start, start_here
-from fedsim.threat.attacking.apart import start_apart
-from fedsim.threat.attacking.salting import SaltedStart
 
 
 def describe_open() -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from fedsim.core import registry
 from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
+from fedsim.processes.methods import Start
 from fedsim.questions.base import Work
 from fedsim.record import ArmPart, ArmRecord, Failure, Finding, QuestionAsked, RunRecord
 from fedsim.record.store import RunFolder
-from fedsim.threat.attacking import Start
 
 
 @dataclass

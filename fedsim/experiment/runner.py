@@ -18,13 +18,13 @@ from fedsim.experiment.hashes import model_hash, scenario_hash
 from fedsim.experiment.progress import RunInProgress, declaring, now
 from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
+from fedsim.processes.methods import Start, start_here
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import World, build
-from fedsim.threat.attacking import Start, start_here
 from fedsim.threat.observe import describe
 
 __all__ = ["Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"]

@@ -17,10 +17,10 @@ from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.federation.guardian import remove_tree
 from fedsim.guard import frames, walls
 from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
+from fedsim.processes.reaper import remove_tree
 
 _MOST_STATE = 1 << 28  # bytes that an app may keep between messages
 _MOST_LOG = 1 << 20  # bytes of a message that are logged

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from fedsim.core import landlock
+from fedsim.processes import landlock
 
 _MOST_BYTES, _MOST_FILES = 1 << 30, 10_000  # of the working folder
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 
 from fedsim.core.errors import FedsimError
-from fedsim.federation import guardian
 from fedsim.guard import walls
 from fedsim.guard.covering import Cover, Covered, declined
 from fedsim.guard.node import NodeTask, RuntimeApi
 from fedsim.guard.policy import GuardPolicy
 from fedsim.guard.running import AppProcesses
 from fedsim.privacy.ledger import Ledger
+from fedsim.processes import reaper
 
 _POLL_SECONDS, _PAUSE_SECONDS = 0.5, 5.0
 _COVERING_SECONDS = 60.0  # for the guard's work on an answer: an app that is ended at the last moment is not told apart
@@ -45,7 +45,7 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     if api.waits():
         tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
     tell(f"Connects to the SuperNode at {policy.node.address}.")
-    with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, guardian.guard(Path(name)):
+    with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, reaper.guard(Path(name)):
         _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)
 
 

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsim.core import keeper, landlock
+from fedsim.core import supervisor
 from fedsim.core.errors import FedsimError
 from fedsim.guard import sandbox
 from fedsim.guard.policy import AppsTable
-from fedsim.threat.attacking import confining
+from fedsim.processes import landlock
+from fedsim.processes import sandbox as confining
 
 _CHILD = "fedsim.guard.child"
 _OLDEST = 4  # version of Landlock that closes files and TCP
@@ -59,12 +60,12 @@ def check_walls(apps: AppsTable) -> None:
 def command_of(apps: AppsTable, folder: Path) -> list[str]:
     """Return the command of a process that runs an app in a folder, and ends with this process."""
     if apps.isolation == "none":
-        return keeper.command_of([sys.executable, "-P", "-m", _CHILD])
+        return supervisor.command_of([sys.executable, "-P", "-m", _CHILD])
     places = confining.places()
     allowed = landlock.Places(
         [*places.readable, *map(str, apps.readable)], places.listed, places.devices, [*map(str, apps.writable)]
     )
-    return keeper.command_of([*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)])
+    return supervisor.command_of([*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)])
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -23,10 +23,10 @@ from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
+from fedsim.processes.methods import AtWork, Start, start_here
+from fedsim.processes.salt import salt_of
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork, Start, start_here
-from fedsim.threat.attacking.salting import salt_of
 
 if TYPE_CHECKING:  # these load flwr, for which a list of methods does not wait
     from flwr.app import RecordDict

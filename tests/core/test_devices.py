@@ -18,9 +18,9 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import cohort_training
+from fedsim.processes.methods import Here, search
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import Here, search
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.scoring import score

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
 from fedsim.experiment.isolating import choose_start, describe_open
+from fedsim.processes import landlock
+from fedsim.processes.methods import Start, start_here
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
-from fedsim.threat.attacking import Start, start_here
 from tests.experiment.running import Silent, results
 
 Build = Callable[..., Scenario]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.core.landlock import Places
 from fedsim.guard import sandbox, walls
-from fedsim.threat.attacking import confining
+from fedsim.processes import sandbox as confining
+from fedsim.processes.landlock import Places
 from tests.guard.site import needs_walls
 
 PROBE = """

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core import landlock
 from fedsim.core.errors import FedsimError
 from fedsim.guard import sandbox, walls
 from fedsim.guard.policy import AppsTable
+from fedsim.processes import landlock
 
 SANDBOX, NONE = AppsTable(sha256="any"), AppsTable(sha256="any", isolation="none")
 

@@ -19,12 +19,12 @@ from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
+from fedsim.processes.methods import AtWork, ShouldStop, Start, start_here
+from fedsim.processes.salt import SaltedStart
 from fedsim.questions.base import Evidence, Work, answers
 from fedsim.record import ArmFindings, Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
-from fedsim.threat.attacking import AtWork, ShouldStop, Start, start_here
-from fedsim.threat.attacking.salting import SaltedStart
 from fedsim.threat.replay import replay
 from tests.threat import described, judged
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core import landlock
+from fedsim.processes import landlock
 from fedsim.record.store import read_record
 
 ROOT = Path(__file__).parents[2]

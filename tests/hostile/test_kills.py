@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.federation import guardian
+from fedsim.processes import reaper
 from tests.cli import typed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,7 +120,7 @@ def test_a_guardian_ends_groups_and_removes_the_folder_of_a_parent_that_is_kille
     (watched / "file").write_text("")
     told = tmp_path / "told"
     code = (
-        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fedsim.federation.guardian import guard\n"
+        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fedsim.processes.reaper import guard\n"
         f"with guard(Path({str(watched)!r})) as guardian:\n"
         "    child = subprocess.Popen(['sh', '-c', 'sleep 1000 & sleep 1000'], start_new_session=True)\n"
         "    guardian.watch(child.pid)\n"
@@ -150,7 +150,7 @@ def is_alive(group: int) -> bool:
 def test_a_guardian_that_is_dismissed_leaves_everything(tmp_path: Path) -> None:
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     try:
-        with guardian.guard(tmp_path) as own:
+        with reaper.guard(tmp_path) as own:
             own.watch(child.pid)
         assert child.poll() is None
         assert tmp_path.exists()

@@ -19,11 +19,11 @@ from fedsim.core.hooks import Attack
 from fedsim.core.types import InputSpec, Knowledge, Observation, OnStep, Reconstruction, Step, Truth, WireEntry
 from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
+from fedsim.processes.methods import Progress
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import Progress
 from fedsim.threat.replay import Replay
 from tests.threat.reached import holds, reachable, tensors
 

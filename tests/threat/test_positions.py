@@ -15,6 +15,7 @@ from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Config, Tensors, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
+from fedsim.processes.methods import Here
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.questions.generation.hooks import TraceAttack
@@ -25,7 +26,6 @@ from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import Here
 from tests.attacks.generation.cases import text
 from tests.threat.described import SMALL
 from tests.threat.judged import Cases

@@ -16,10 +16,10 @@ from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, com
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
+    from fedsim.processes.methods import Start
     from fedsim.record import RunRecord
     from fedsim.record.store import RunFolder
     from fedsim.scenario import Scenario
-    from fedsim.threat.attacking import Start
 
 
 @command(

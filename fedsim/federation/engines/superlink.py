@@ -50,7 +50,7 @@ from flwr.superlink.grid import HttpGrid
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import program_of
 from fedsim.federation import apps
-from fedsim.federation.guardian import guard
+from fedsim.processes.reaper import guard
 from fedsim.scenario.clients import Federation
 from fedsim.scenario.world import World
 

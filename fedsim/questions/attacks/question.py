@@ -19,13 +19,13 @@ from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Wi
 from fedsim.metrics import evidence as judged
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
+from fedsim.processes.methods import AtWork, at_once, search
 from fedsim.questions.attacks import unlearning
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import ATTACKS, AttackFinding, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, Scoring
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork, at_once, search
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import check_union
 from fedsim.threat.scoring import score

@@ -18,10 +18,10 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, nearest, reason
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
+from fedsim.processes.methods import AtWork, tensor_of
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Interval
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork, tensor_of
 from fedsim.threat.changes import permuted, simulated_changes
 from fedsim.threat.observe import shared
 from fedsim.threat.orders import secret_order

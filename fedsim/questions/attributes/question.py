@@ -17,12 +17,12 @@ from pydantic import Field, model_validator
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
+from fedsim.processes.methods import AtWork
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork
 
 
 class AttributeChoice(ReportedChoice):

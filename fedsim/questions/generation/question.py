@@ -20,6 +20,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.registry import question
+from fedsim.processes.methods import AtWork, tensor_of
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation import texts as written_texts
@@ -31,7 +32,6 @@ from fedsim.questions.generation.types import TraceCase
 from fedsim.record import Finding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork, tensor_of
 
 _TRACES = "generation/traces"
 

@@ -16,13 +16,13 @@ from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Generated, TraceView
 from fedsim.generation.veiling import veil
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
+from fedsim.processes.methods import Here, tensor_of
 from fedsim.questions.generation import metrics as figures
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.observe import observe_trace
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record import Finding, Interval
 from fedsim.threat.answers import check_count
-from fedsim.threat.attacking import Here, tensor_of
 from fedsim.threat.orders import secret_order
 
 Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]

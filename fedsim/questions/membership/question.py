@@ -20,6 +20,7 @@ from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.registry import Kind, question
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
+from fedsim.processes.methods import AtWork, tensor_of
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -27,7 +28,6 @@ from fedsim.questions.membership.types import Shadow, ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
-from fedsim.threat.attacking import AtWork, tensor_of
 
 
 class MembershipChoice(ReportedChoice):

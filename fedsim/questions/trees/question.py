@@ -21,6 +21,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.hooks import Configured
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
+from fedsim.processes.methods import AtWork, tensor_of
 from fedsim.questions.base import Evidence, Question, Work, attempted
 from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.questions.trees.metrics import (
@@ -47,7 +48,6 @@ from fedsim.record.findings import Role
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat.answers import check_bounds, check_count, check_shape
-from fedsim.threat.attacking import AtWork, tensor_of
 
 
 class TreeAttackChoice(ReportedChoice):

@@ -21,6 +21,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.errors import ScenarioError, nearest
 from fedsim.core.hooks import Configured
 from fedsim.core.registry import Kind, question
+from fedsim.processes.methods import AtWork, tensor_of
 from fedsim.questions.base import Evidence, Question, Work, attempted
 from fedsim.questions.vertical.hooks import CutAttack, CutDefense, CutLabelAttack, CutSteering
 from fedsim.questions.vertical.metrics import (
@@ -47,7 +48,6 @@ from fedsim.record import Finding, Interval
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
 from fedsim.threat.answers import check_shape
-from fedsim.threat.attacking import AtWork, tensor_of
 
 _BINARY = 2
 

@@ -14,11 +14,11 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
 from fedsim.experiment import runner
+from fedsim.processes.methods import Here
 from fedsim.questions.attributes import observe as attributes
 from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.attacking import Here
 from tests.threat.described import SMALL
 from tests.threat.judged import Watching
 

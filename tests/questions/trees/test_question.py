@@ -10,13 +10,13 @@ from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
+from fedsim.processes.methods import AtWork, start_here
 from fedsim.questions.base import Evidence, Work
 from fedsim.questions.trees.question import WhatTreesSay
 from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
-from fedsim.threat.attacking import AtWork, start_here
 
 TABLE: dict[str, Any] = {
     "clients": 2,

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
+from fedsim.processes.subprocess_runner import start_apart
 from fedsim.questions.base import Evidence, Work
 from fedsim.questions.vertical.question import WhatCrossesTheCut
 from fedsim.questions.vertical.types import CutView
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
-from fedsim.threat.attacking.apart import start_apart
 
 TABLE: dict[str, Any] = {
     "parties": [{"name": "mean", "columns": [0, 10]}, {"name": "worst", "columns": [20, 30]}],

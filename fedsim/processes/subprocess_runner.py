@@ -14,13 +14,14 @@ from typing import IO, Any
 
 import torch
 
-from fedsim.core import keeper, landlock
+from fedsim.core import supervisor
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, check_time
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep
-from fedsim.threat.attacking import AtWork, ShouldStop, confining, frames, ignore_step
+from fedsim.processes import frames, landlock, sandbox
+from fedsim.processes.methods import AtWork, ShouldStop, ignore_step
 
 _LOOK_UP_EVERY = 0.1
 _MOST_AT_ONCE = 1 << 20
@@ -183,11 +184,11 @@ class Apart:
 
 def _start() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        keeper.command_of(landlock.command_of("fedsim.threat.attacking.child", confining.places())),
+        supervisor.command_of(landlock.command_of("fedsim.processes.child", sandbox.places())),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
-        env=confining.environment(),
+        env=sandbox.environment(),
         start_new_session=True,  # Ctrl-C is for the run, which ends this process
     )
     os.set_blocking(_opened(process.stdin), False)

@@ -17,7 +17,7 @@ import torch
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import OnStep
-from fedsim.threat.attacking import AtWork, ShouldStop, Start, ignore_step
+from fedsim.processes.methods import AtWork, ShouldStop, Start, ignore_step
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
+from fedsim.processes.methods import start_here, tensor_of
+from fedsim.processes.subprocess_runner import start_apart
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
-from fedsim.threat.attacking import start_here, tensor_of
-from fedsim.threat.attacking.apart import start_apart
 from tests.experiment.running import Silent
-from tests.threat.attacking.packages import install
+from tests.processes.packages import install
 
 Build = Callable[..., Scenario]
 SMALL: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Shutting a process off from files, the network and other processes by Linux's Landlock, for good.
 
-What is open already stays open. `python -m fedsim.core.landlock MODULE PLACES` does it before anything else is loaded:
-a thread that was there before would stay free.
+What is open already stays open. `python -m fedsim.processes.landlock MODULE PLACES` does it before anything else is
+loaded: a thread that was there before would stay free.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def restrict(places: Places) -> None:
 def command_of(module: str, places: Places) -> list[str]:
     """Return the command of a process that runs a module and is restricted before."""
     described = base64.b64encode(zlib.compress(json.dumps(asdict(places)).encode())).decode()  # an argument has 128 KiB
-    return [sys.executable, "-P", "-m", "fedsim.core.landlock", module, described]
+    return [sys.executable, "-P", "-m", "fedsim.processes.landlock", module, described]
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

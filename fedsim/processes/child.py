@@ -18,7 +18,8 @@ import torch  # noqa: E402
 
 from fedsim.core.choices import Choice  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.threat.attacking import Here, frames  # noqa: E402
+from fedsim.processes import frames  # noqa: E402
+from fedsim.processes.methods import Here  # noqa: E402
 
 
 def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:

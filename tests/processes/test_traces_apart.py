@@ -12,13 +12,13 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.experiment import runner
+from fedsim.processes.methods import AtWork, start_here
+from fedsim.processes.subprocess_runner import start_apart
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.side_channels import answer_here
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
-from fedsim.threat.attacking import AtWork, start_here
-from fedsim.threat.attacking.apart import start_apart
 from tests.attacks.generation.cases import case
 from tests.experiment.generating import tables
 from tests.experiment.running import Silent

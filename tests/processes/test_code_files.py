@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.threat.attacking.code_files import standard_library, system_libraries, without_data
+from fedsim.processes.code_files import standard_library, system_libraries, without_data
 
 
 def made(folder: Path, *names: str) -> Path:

@@ -10,9 +10,10 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation
+from fedsim.processes import frames
+from fedsim.processes.child import answer
+from fedsim.processes.methods import Here
 from fedsim.scenario import AttackChoice
-from fedsim.threat.attacking import Here, frames
-from fedsim.threat.attacking.child import answer
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 

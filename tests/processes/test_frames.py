@@ -9,7 +9,7 @@ import torch
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction, Step
-from fedsim.threat.attacking import frames
+from fedsim.processes import frames
 
 
 def guess(**fields: Any) -> Reconstruction:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core import keeper
+from fedsim.core import supervisor
 
 FAMILY = """
 import os, sys, time
@@ -47,7 +47,7 @@ def start(tmp_path: Path, then: str) -> tuple[subprocess.Popen[bytes], list[int]
     told = tmp_path / "told"
     told.touch()
     program = [sys.executable, "-c", FAMILY + then, str(told)]
-    process = subprocess.Popen(keeper.command_of(program), stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(supervisor.command_of(program), stdin=subprocess.DEVNULL)
     assert until(lambda: told.read_text().count("\n") == 4)
     return process, [int(line) for line in told.read_text().split()]
 
@@ -84,7 +84,7 @@ def test_all_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> Non
 
 
 def test_a_keeper_of_another_process_starts_nothing(tmp_path: Path) -> None:
-    command = keeper.command_of([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"])
+    command = supervisor.command_of([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"])
     command[command.index(str(os.getpid()))] = "1"
     assert subprocess.run(command, check=False).returncode == 0
     assert not (tmp_path / "ran").exists()

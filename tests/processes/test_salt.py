@@ -9,9 +9,9 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.registry import Kind
+from fedsim.processes.methods import AtWork
+from fedsim.processes.salt import SaltedStart, salt_of
 from fedsim.scenario import Choice
-from fedsim.threat.attacking import AtWork
-from fedsim.threat.attacking.salting import SaltedStart, salt_of
 
 SALT = bytes(range(16))
 

@@ -14,8 +14,9 @@ import torch
 
 import attacks
 import fedsim
-from fedsim.core import landlock, registry
-from fedsim.threat.attacking.confining import environment, places
+from fedsim.core import registry
+from fedsim.processes import landlock
+from fedsim.processes.sandbox import environment, places
 
 
 def test_of_the_variables_only_those_of_python_fedsim_and_arithmetic_travel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def reads(paths: Sequence[str]) -> list[bool]:
     """Return which files a process with the places of an attack can read."""
     lines = (
         "import sys",
-        "from fedsim.core.landlock import Places, restrict",
+        "from fedsim.processes.landlock import Places, restrict",
         f"restrict(Places(**{asdict(places())!r}))",
         "for path in sys.argv[1:]:",
         "    try: open(path, 'rb').read(1); print(1)",

@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import keeper, seeding
+from fedsim.core import seeding, supervisor
 from fedsim.core.deadline import DeadlineReached, limited
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
+from fedsim.processes import frames
+from fedsim.processes import subprocess_runner as apart
+from fedsim.processes.methods import at_once, search, start_here
+from fedsim.processes.subprocess_runner import Apart, start_apart
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
-from fedsim.threat.attacking import apart, at_once, frames, search, start_here
-from fedsim.threat.attacking.apart import Apart, start_apart
 from tests.cli.typed import started
 from tests.experiment.running import Silent, results
-from tests.threat.attacking.packages import install
+from tests.processes.packages import install
 
 Build = Callable[..., Scenario]
 
@@ -217,7 +219,10 @@ def answering(monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[
 
     def start() -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            keeper.command_of([sys.executable, "-c", code]), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            supervisor.command_of([sys.executable, "-c", code]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
         )
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)

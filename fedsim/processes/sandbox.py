@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedsim.core import checkpoints, process
-from fedsim.core.landlock import Places
 from fedsim.core.registry import index
-from fedsim.threat.attacking.code_files import standard_library, system_libraries, without_data
+from fedsim.processes.code_files import standard_library, system_libraries, without_data
+from fedsim.processes.landlock import Places
 
 _VARIABLES = frozenset(
     ("PATH", "HOME", "LANG", "TZ", "FEDSIM_CACHE", "LD_LIBRARY_PATH", "PYTHONHASHSEED", *process.ENVIRONMENT)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.core import landlock
-from fedsim.core.landlock import Places, describe_gaps
+from fedsim.processes import landlock
+from fedsim.processes.landlock import Places, describe_gaps
 
 ROOT = Path(__file__).parents[2]
 DEEDS = """

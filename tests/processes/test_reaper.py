@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.federation import guardian
-from fedsim.federation.guardian import guard, remove_tree, serve
+from fedsim.processes import reaper as guardian
+from fedsim.processes.reaper import guard, remove_tree, serve
 
 
 def sleeper() -> subprocess.Popen[bytes]:

@@ -1,0 +1,1 @@
+"""Child processes: start, sandbox, frames, supervision, and methods that run in a subprocess."""
