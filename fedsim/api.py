@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import hosted
 from fedsim.core.source import find_source
@@ -28,6 +27,7 @@ from fedsim.experiment.watching import SilentWatcher
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import sweep as sweep_reports
+from fedsim.report import writing as reports
 from fedsim.scenario import Scenario, own_models, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario

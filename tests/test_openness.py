@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import report
 from fedsim.core import registry, seeding
 from fedsim.core.types import WireEntry
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
 from fedsim.federation.client import local_training
+from fedsim.report import writing
 from fedsim.report.sweep import build
 from fedsim.scenario import load
 from fedsim.scenario.world import build as build_world
@@ -98,7 +98,7 @@ def test_the_report_and_the_tables_of_a_run_show_them_without_the_package(folder
     assert "row_error" not in registry.every_metric()
     own = tmp_path / "copy"
     shutil.copytree(folder, own)
-    page = report.build(own).read_text()
+    page = writing.build(own).read_text()
     for told in ("row error &lt; 0.05", "mean absolute error of a guessed row", "price error"):
         assert told in page, told
     for path in (own / "scores.csv", write_csv(own)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedsim.audit import tables
 from fedsim.audit.record import AuditArm, AuditRecord
-from fedsim.document import Picture
 from fedsim.record import Interval
+from fedsim.report.document import Picture
 from fedsim.report.drawing import PALETTE, canvas, picture, styled
 from fedsim.report.sweep.labels import NamedPoint, annotate
 

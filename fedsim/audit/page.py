@@ -10,7 +10,9 @@ from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
 from fedsim.core.glossary import TERMS
-from fedsim.document import (
+from fedsim.metrics.evidence import state_of
+from fedsim.record import State
+from fedsim.report.document import (
     Block,
     Card,
     Cards,
@@ -31,8 +33,6 @@ from fedsim.document import (
     note,
     paragraph,
 )
-from fedsim.metrics.evidence import state_of
-from fedsim.record import State
 from fedsim.report.wall import MOST, Arrays
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did

@@ -17,9 +17,9 @@ from fedsim.audit import page, sheet, tables, walls
 from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
-from fedsim.document import to_html, to_markdown
 from fedsim.record.files import open_log, remove_rests
 from fedsim.record.policy import Policy
+from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"

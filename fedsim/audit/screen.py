@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedsim.audit import page
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditRecord
-from fedsim.document import Fold, to_terminal
+from fedsim.report.document import Fold, to_terminal
 
 _LINES = 4  # of progress where there is no terminal
 

@@ -9,9 +9,9 @@ from fedsim.audit import planted, scoring, verdict, wording
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.document import Block, Document, Section, TableCell, TableRow, paragraph
 from fedsim.metrics.evidence import state_of
 from fedsim.questions.exposure.question import ITEMS
+from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
 _LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # signs, for which one sheet of A4 has room

@@ -11,9 +11,9 @@ import numpy as np
 from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
 from fedsim.audit.verdict import first_named
 from fedsim.core.tensor_files import read_arrays
-from fedsim.document import Wall, WallCell, WallRow
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
+from fedsim.report.document import Wall, WallCell, WallRow
 from fedsim.report.wall import MOST, TICKS, Arrays, pixels_of
 
 _WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fedsim.document import Block, paragraph
 from fedsim.record import ArmRecord, AttackFinding, Finding, RunRecord
 from fedsim.report.brief import write_brief
+from fedsim.report.document import Block, paragraph
 from fedsim.report.tables.attacks import attacks_of, results
 from fedsim.report.tables.findings import findings_table, questions
 from fedsim.report.tables.guarantees import guarantees

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedsim.document import Banner
 from fedsim.record import RunRecord
+from fedsim.report.document import Banner
 from fedsim.report.verdict import Count, RunJudge, listed
 
 

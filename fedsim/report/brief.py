@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.banners import banners
+from fedsim.report.document import Statement
 from fedsim.report.tables.findings import finding_sentences
 from fedsim.report.verdict import RunJudge, as_strong, listed, sentences, strength
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fedsim.core.metric import Metric
-from fedsim.document import Picture
+from fedsim.report.document import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ import numpy as np
 
 from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
-from fedsim.document import Picture, Wall
 from fedsim.record import ArmRecord, AttackFinding, Finding, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
+from fedsim.report.document import Picture, Wall
 from fedsim.report.drawing import (
     DASHES,
     HATCHES,

@@ -8,7 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fedsim.core.glossary import TERMS
-from fedsim.document import (
+from fedsim.record import QuestionAsked, RunRecord
+from fedsim.report import ceilings, figures, wall
+from fedsim.report.banners import banners
+from fedsim.report.brief import every_sentence, write_brief
+from fedsim.report.document import (
     Banner,
     Block,
     Card,
@@ -30,10 +34,6 @@ from fedsim.document import (
     note,
     paragraph,
 )
-from fedsim.record import QuestionAsked, RunRecord
-from fedsim.report import ceilings, figures, wall
-from fedsim.report.banners import banners
-from fedsim.report.brief import every_sentence, write_brief
 from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
 from fedsim.report.tables.clients import Attendance, Ownership, attendances, failures, ownerships
 from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table, questions

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.types import GRANTS
-from fedsim.document import Statement
 from fedsim.metrics.evidence import is_beyond_chance
 from fedsim.metrics.success import Rule
 from fedsim.record import (
@@ -26,6 +25,7 @@ from fedsim.record import (
     RunRecord,
     VictimRecord,
 )
+from fedsim.report.document import Statement
 from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5

@@ -12,9 +12,9 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS
-from fedsim.document import Table
 from fedsim.questions.base import Work
 from fedsim.record.policy import Policy
+from fedsim.report.document import Table
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import attacked, record
 from tests.audit.subjects import small, world

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Reconstruction
-from fedsim.document import Table
 from fedsim.experiment import runner
 from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
@@ -25,6 +23,8 @@ from fedsim.metrics.success import Rule
 from fedsim.questions.attacks import question
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report import writing
+from fedsim.report.document import Table
 from fedsim.report.sweep import build
 from fedsim.scenario import Scenario, parse
 from fedsim.tasks.classification import Classification
@@ -97,7 +97,7 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     assert found["IG", "worst_pixel_mean"] == attack.more["worst_pixel_mean"].value
     assert found["", "test_error"] == error
     assert {"worst_pixel_mean", "test_error"} <= {own["metric"] for own in expectation(figures(record))["figures"]}
-    page = report.build(tmp_path / "run").read_text()
+    page = writing.build(tmp_path / "run").read_text()
     for told in ("mean worst pixel", "largest error of a pixel", "worst pixel &lt; 0.5", "error rate"):
         assert told in page, told
     assert (tmp_path / "run" / "figures" / "error-rate.csv").exists()

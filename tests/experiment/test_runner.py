@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from fedsim import report
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config
 from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report import writing
 from fedsim.scenario import Choice, Scenario
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.world import build as build_world
@@ -128,7 +128,7 @@ def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(scenari
     left = read_record(tmp_path / "cut")
     assert left.status == "interrupted"
     assert [arm.complete for arm in left.arms] == [True, False]
-    page = report.build(tmp_path / "cut").read_text()
+    page = writing.build(tmp_path / "cut").read_text()
     assert "interrupted" in page
     rest = Silent()
     resumed = run(scenario(**SHORT), tmp_path / "cut", rest, earlier=left)

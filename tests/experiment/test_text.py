@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core import examples, registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
@@ -30,7 +29,6 @@ from fedsim.core.types import (
     WireEntry,
 )
 from fedsim.data.partition import describe_partition, partition
-from fedsim.document import to_terminal
 from fedsim.experiment import runner
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
@@ -38,6 +36,8 @@ from fedsim.federation.client import local_training
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
+from fedsim.report.document import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
@@ -297,7 +297,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()
     assert not any("normalised" in told or "labels" in told for told in record.threat_model)
-    page = report.build(folder).read_text()
+    page = writing.build(folder).read_text()
     assert "What was read" in page
     assert "No pictures were stored" not in page
     assert "A sentence counts as recovered by one rule: every token right." in page

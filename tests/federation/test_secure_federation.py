@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import report
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.federation.client import local_training
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe, observe
 from fedsim.threat.replay import replay
@@ -67,7 +67,7 @@ def test_an_attack_on_the_sum_end_to_end(scenario: Build, tmp_path: Path, secure
         assert abs(victim.objective_at_truth) < (1e-6 if secure is None else 1e-4)
     stored = RunFolder(tmp_path / "run").read_arrays()
     assert stored[f"{arm.attacks[0].victims[0].arrays}/originals"].shape == (4, 1, 8, 8)
-    assert "round 1, sum of 4 clients" in report.build(tmp_path / "run").read_text()
+    assert "round 1, sum of 4 clients" in writing.build(tmp_path / "run").read_text()
     assert ",0+1+2+3," in (tmp_path / "run" / "scores.csv").read_text()
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from fedsim.record.store import RunFolder
-from fedsim.report import build, drawing
+from fedsim.report import drawing
 from fedsim.report.drawing import printed
+from fedsim.report.writing import build
 
 
 def beside(name):

@@ -7,9 +7,9 @@ import pytest
 
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Finding, Interval
-from fedsim.report import build
 from fedsim.report.ceilings import marks
 from fedsim.report.verdict import RunJudge
+from fedsim.report.writing import build
 
 
 def membership():

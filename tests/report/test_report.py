@@ -11,7 +11,7 @@ import pytest
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.sweep.results import load
 from fedsim.record import ClientCost, RunRecord
-from fedsim.report import build
+from fedsim.report.writing import build
 
 pytestmark = pytest.mark.draws
 

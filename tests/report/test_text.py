@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-from fedsim import report
 from fedsim.experiment.progress import declaring
 from fedsim.experiment.sweep import results
 from fedsim.experiment.sweep.export import write_csv
@@ -11,6 +10,7 @@ from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
 from fedsim.report.sweep import build
 from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import gains, points
@@ -55,7 +55,7 @@ def test_rouge_and_secrets_stand_in_the_report_with_their_intervals(tmp_path: Pa
     assert secrets.low is not None
     assert secrets.high is not None
     assert (round(3 * secrets.value), secrets.n) == (2, 3)
-    page = report.build(tmp_path / "run").read_text()
+    page = writing.build(tmp_path / "run").read_text()
     assert f"{100 * secrets.low:.0f} to {100 * secrets.high:.0f}" in page
     for heading, value in (
         ("mean ROUGE-1", "0.25"),
@@ -69,7 +69,7 @@ def test_rouge_and_secrets_stand_in_the_report_with_their_intervals(tmp_path: Pa
 
 def test_every_sentence_is_a_row_with_its_scores_and_whether_its_secret_was_read(tmp_path: Path) -> None:
     written(tmp_path / "run")
-    report.build(tmp_path / "run")
+    writing.build(tmp_path / "run")
     expected = ["True", "", "True", "", "False", "", "", "", ""]
     for path in (tmp_path / "run" / "scores.csv", write_csv(tmp_path / "run")):
         with path.open(newline="") as file:
@@ -121,7 +121,7 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         assert settings_table(sweep, found).headings[1].text.startswith(name)
         assert [row[2] for row in rows(sweep, found)] == [name, name]
         assert [row.cells[2].text for row in by_attack(sweep, found).rows] == ["100%", "0%"]
-        page = report.build(folder / "runs" / ("0" * 16)).read_text()
+        page = writing.build(folder / "runs" / ("0" * 16)).read_text()
         assert f"test {name}" in page
         page = build(folder).read_text()
         assert told in page

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from fedsim.report import build
+from fedsim.report.writing import build
 
 
 def test_a_guess_that_is_nearer_to_public_data_than_to_the_original_is_marked(tmp_path, records, page_of):

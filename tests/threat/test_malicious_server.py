@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import report
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import runner
 from fedsim.federation.journal import Journal
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
@@ -106,7 +106,7 @@ def test_the_record_and_the_report_say_what_was_changed(scenario: Build, tmp_pat
     assert arm.attacked_model == "untrained, changed by robbing-the-fed"
     (victim,) = arm.attacks[0].victims
     assert victim.facts["singly occupied bins expected"] == pytest.approx(4 * (63 / 64) ** 3)
-    page = report.build(tmp_path / "run").read_text()
+    page = writing.build(tmp_path / "run").read_text()
     assert "Under a malicious server that knows" in page
     assert "honest-but-curious server" not in page
     assert "it changes the model that every client receives" in page
@@ -139,7 +139,7 @@ def test_arms_may_set_server_and_attacks_together(scenario: Build, tmp_path: Pat
         sentence.startswith("In arm 'server malicious, batch_size 2': The server is malicious")
         for sentence in record.threat_model
     )
-    page = report.build(tmp_path / "run").read_text()
+    page = writing.build(tmp_path / "run").read_text()
     assert "Under an honest-but-curious server" in page
     assert "Under a malicious server" in page
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from fedsim.audit.release import finished, membership, memory, page, sites, verdict
 from fedsim.audit.release.record import ReleasePlan, ReleaseRecord
 from fedsim.core import seeding
-from fedsim.document import to_html, to_markdown
 from fedsim.record.environment import environment
 from fedsim.record.files import explain, write_whole
 from fedsim.record.policy import Policy
+from fedsim.report.document import to_html, to_markdown
 
 PAGE, CARD, RECORD = "release.html", "release.md", "release.json"
 

@@ -8,8 +8,19 @@ from fedsim.audit.page import AGAIN, bullets, table
 from fedsim.audit.release import verdict
 from fedsim.audit.release.record import ReleaseRecord
 from fedsim.audit.sheet import Requirement
-from fedsim.document import Block, Code, Document, Level, Section, TableCell, TableRow, Verdict, note, paragraph
 from fedsim.record import Finding, State
+from fedsim.report.document import (
+    Block,
+    Code,
+    Document,
+    Level,
+    Section,
+    TableCell,
+    TableRow,
+    Verdict,
+    note,
+    paragraph,
+)
 from fedsim.report.verdict import bounds
 
 _LEVELS: dict[State, Level] = {

@@ -17,7 +17,7 @@ def compare(
     b: Annotated[Path, typer.Argument(help="folder of another sweep or run")],
 ) -> None:
     """Compare two sweeps or runs, setting by setting, on the same seeds and victims."""
-    from fedsim.document import to_terminal
+    from fedsim.report.document import to_terminal
     from fedsim.report.sweep.compare import compare as compare_folders
     from fedsim.report.sweep.compare import in_blocks
 

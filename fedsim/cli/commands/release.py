@@ -86,7 +86,7 @@ def release(
 def _show(record: ReleaseRecord) -> None:
     """Print the figures, what the policy says, and last the verdict."""
     from fedsim.audit.release import page, verdict
-    from fedsim.document import to_terminal
+    from fedsim.report.document import to_terminal
 
     to_terminal([page.results(record)], screen)
     say(verdict.answer(record).sentence)

@@ -109,9 +109,9 @@ def _run(
     is_silent: bool,
 ) -> tuple[RunRecord, Path]:
     """Make the run, and return its record and the path of its page."""
-    from fedsim import report
     from fedsim.cli import display
     from fedsim.experiment import runner
+    from fedsim.report import writing
     from fedsim.scenario import own_models
 
     watching = display.silent() if is_silent else display.watching(screen)
@@ -134,7 +134,7 @@ def _run(
             rest = _rest(left, loaded)
             complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")
         raise typer.Exit(130) from None
-    return record, report.build(folder.path)
+    return record, writing.build(folder.path)
 
 
 def _rest(earlier: RunRecord, scenario: Scenario) -> str:
@@ -172,7 +172,7 @@ def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
 
 def _show_tables(record: RunRecord) -> None:
     from fedsim.cli import endings
-    from fedsim.document import to_terminal
+    from fedsim.report.document import to_terminal
 
     to_terminal(endings.figures(record), screen)
     for arm in record.arms:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable, without_empty_columns
-from fedsim.document import (
+from fedsim.record.store import RunFolder
+from fedsim.report import figures
+from fedsim.report.document import (
     Block,
     Card,
     Cards,
@@ -31,8 +33,6 @@ from fedsim.document import (
     to_html,
     to_markdown,
 )
-from fedsim.record.store import RunFolder
-from fedsim.report import figures
 from fedsim.report.sweep import curves, guarantees, health, pareto, pictures, sensitivity, tables, threat, verdict
 from fedsim.report.sweep.findings import findings_tables
 from fedsim.report.sweep.gathered import SweepRecords, gather

@@ -13,9 +13,9 @@ from scipy.stats import ttest_1samp
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.metric import Metric
-from fedsim.document import Block, Table, TableCell, TableRow, number, paragraph
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import SIGNIFICANT, Interval
+from fedsim.report.document import Block, Table, TableCell, TableRow, number, paragraph
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting, gather
 from fedsim.report.sweep.points import difference, gains, strongest_attack
 

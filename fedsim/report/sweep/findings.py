@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from fedsim.core.metric import Metric
-from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.record import Finding, Interval, QuestionAsked
+from fedsim.report.document import Table, TableCell, TableRow, number
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
 from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of

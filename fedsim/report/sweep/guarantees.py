@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from fedsim.document import Table, TableRow, number
 from fedsim.metrics.membership import clopper_pearson
 from fedsim.record import Interval
 from fedsim.report.ceilings import Guaranteed, Mark
+from fedsim.report.document import Table, TableRow, number
 from fedsim.report.sweep.cells import FindingCurve
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, risk

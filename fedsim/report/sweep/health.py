@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedsim.core.errors import FedsimError
-from fedsim.document import Picture, Table, TableRow, number
 from fedsim.record.store import read_record
 from fedsim.report import figures
+from fedsim.report.document import Picture, Table, TableRow, number
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point, risk
 from fedsim.report.sweep.tables import estimated

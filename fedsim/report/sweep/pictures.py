@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fedsim.core.errors import FedsimError
-from fedsim.document import Wall, WallCell, WallRow
 from fedsim.record import ArmRecord, AttackFinding
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
+from fedsim.report.document import Wall, WallCell, WallRow
 from fedsim.report.sweep.cells import SweepCell
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point

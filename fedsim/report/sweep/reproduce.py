@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from fedsim.core.source import toml
-from fedsim.document import Block, Code, Definitions, Fold, Paragraph, paragraph
 from fedsim.record import Environment
+from fedsim.report.document import Block, Code, Definitions, Fold, Paragraph, paragraph
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.tables.figures import with_noun
 

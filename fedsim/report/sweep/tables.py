@@ -12,8 +12,8 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.document import Table, TableCell, TableRow, number
 from fedsim.record import Interval
+from fedsim.report.document import Table, TableCell, TableRow, number
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.sweep.pareto import Place, dominate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedsim.core.types import GRANTS, Knowledge
-from fedsim.document import Card, Cards, Table, TableRow, paragraph
+from fedsim.report.document import Card, Cards, Table, TableRow, paragraph
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.tables.figures import with_noun
 

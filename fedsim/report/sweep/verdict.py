@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedsim.document import Banner, Check, Statement
 from fedsim.metrics.evidence import held
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import epsilon_of_all
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.record.policy import Policy
+from fedsim.report.document import Banner, Check, Statement
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
 from fedsim.report.tables.figures import with_noun

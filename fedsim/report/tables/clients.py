@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import get_args
 
-from fedsim.document import Table, TableRow
 from fedsim.record import ArmRecord, AttackFinding, Cause, PartitionRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.report.document import Table, TableRow
 from fedsim.report.tables.figures import with_noun
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)

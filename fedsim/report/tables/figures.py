@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedsim.core.metric import Metric
-from fedsim.document import Heading, TableCell, number
 from fedsim.record import ClientCost, Interval
+from fedsim.report.document import Heading, TableCell, number
 from fedsim.report.verdict import Column, bounds
 
 NOTHING = "\N{EN DASH}"

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from fedsim.core.metric import Metric
-from fedsim.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.metrics.evidence import at_least
 from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionAsked, RunRecord
+from fedsim.report.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.report.tables.figures import NOTHING, figure
 from fedsim.report.verdict import bounds
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedsim.document import Heading, RowGroup, Table, TableRow
 from fedsim.record import GuaranteeRecord, RunRecord
+from fedsim.report.document import Heading, RowGroup, Table, TableRow
 
 _HEADINGS = tuple(map(Heading, ("by", "figure", "unit", "sampling", "composition", "against")))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.core.metric import Metric
-from fedsim.document import Heading, RowGroup, Table, TableCell, TableRow, number
 from fedsim.record import ArmRecord, AttackFinding, RunRecord
+from fedsim.report.document import Heading, RowGroup, Table, TableCell, TableRow, number
 from fedsim.report.tables.attacks import attacks_of
 from fedsim.report.tables.figures import NOTHING, figure, heading_of
 from fedsim.report.verdict import Column, RunJudge

@@ -1,8 +1,8 @@
 """The document: verdict first, each figure beside chance and shuffled labels, and what others ask for."""
 
 from fedsim.audit.release import page
-from fedsim.document import to_html, to_markdown
 from fedsim.record import Finding
+from fedsim.report.document import to_html, to_markdown
 from tests.audit.release.records import figure, record
 
 

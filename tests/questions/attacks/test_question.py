@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import report
 from fedsim.cli import templates
 from fedsim.core.types import Reconstruction
 from fedsim.record import RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
 from tests.experiment.running import SHORT, Build, run
 
 UNKNOWN_SIZE = {
@@ -63,7 +63,7 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
         assert victim.failure is None
         assert [item.is_missing for item in victim.scores].count(True) == 2
         assert "it guessed 1 of 3 examples; those without a guess count as missing" in victim.notes[-1]
-    assert report.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
+    assert writing.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
 
 
 def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
@@ -113,7 +113,7 @@ def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build
         assert victim.objective_at_truth is None
         originals = stored[f"{victim.arrays}/originals"]
         assert len({image.tobytes() for image in originals}) == len(originals) == 5
-    assert report.build(tmp_path / "run").is_file()
+    assert writing.build(tmp_path / "run").is_file()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim import report
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
@@ -17,6 +16,7 @@ from fedsim.experiment import runner
 from fedsim.processes.methods import Here
 from fedsim.questions.attributes import observe as attributes
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report import writing
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.threat.described import SMALL
@@ -123,7 +123,7 @@ def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, t
 
 
 def shown_in_the_report(path: Path) -> None:
-    page = report.build(path / "run").read_text(encoding="utf-8")
+    page = writing.build(path / "run").read_text(encoding="utf-8")
     assert "What are the data like?" in page
     assert "change-norms (brightness)" in page
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.document import to_terminal
 from fedsim.experiment import runner
 from fedsim.questions.exposure import memorisation
 from fedsim.questions.exposure.question import Exposure, WhatWasMemorised, summarise
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
+from fedsim.report import writing
+from fedsim.report.document import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.threat.sentences import write_sentences
@@ -84,7 +84,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     table = StringIO()
     to_terminal(endings.figures(record), Console(file=table, width=200))
     assert "What was memorised?" in table.getvalue()
-    page = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    page = writing.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What was memorised?" in page
     assert secrets["text"][0] in page
 

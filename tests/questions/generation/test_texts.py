@@ -9,18 +9,18 @@ import pytest
 import torch
 from rich.console import Console
 
-from fedsim import report
 from fedsim.cli import display, endings
 from fedsim.components.decoder.speculative import Speculative
 from fedsim.components.decoder.svdecode import calibrate
 from fedsim.core.errors import CannotContinue, FedsimError, ScenarioError
 from fedsim.core.types import Batch
-from fedsim.document import to_terminal
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import Journal
 from fedsim.questions.generation import texts as written_texts
 from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report import writing
+from fedsim.report.document import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.threat.sentences import write_sentences
@@ -130,7 +130,7 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
     assert ("pace (member)", "trace_auc") in named
     assert read_record(tmp_path / "run") == record
-    page = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    page = writing.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What generation gives away" in page
     assert "No attack was tried, so" not in page
     figures = sum(1 + len(finding.more) for finding in arm.findings)

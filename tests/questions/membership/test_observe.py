@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import report
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch
@@ -18,6 +17,7 @@ from fedsim.questions.membership.question import Membership, WhoWasAMember
 from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Failure, Finding, Interval, RoundRecord, RunRecord
 from fedsim.record.store import RunFolder, read_record
+from fedsim.report import writing
 from fedsim.report.tables.findings import finding_sentences
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
@@ -209,7 +209,7 @@ def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, t
     left = read_record(tmp_path / "cut")
     assert [arm.complete for arm in left.arms] == [False]
     assert [finding.label for finding in left.arms[0].answers] == ["loss-threshold"]
-    assert report.build(tmp_path / "cut").is_file()
+    assert writing.build(tmp_path / "cut").is_file()
     resumed = run(built, tmp_path / "cut", Watching(), earlier=left)
     assert [figures_of(finding) for finding in resumed.arms[0].answers] == [
         figures_of(finding) for finding in whole.arms[0].answers
@@ -231,7 +231,7 @@ def test_the_report_shows_curves_with_their_data_and_no_rate_for_which_n_is_too_
     scenario: Build, tmp_path: Path
 ) -> None:
     record = run(scenario(**SMALL), tmp_path / "run", Watching())
-    page = report.build(tmp_path / "run").read_text()
+    page = writing.build(tmp_path / "run").read_text()
     assert "Who was a member?" in page
     assert "TPR at FPR 10%" in page
     assert "TPR at FPR 1%" not in page

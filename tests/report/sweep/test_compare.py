@@ -4,8 +4,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from fedsim.core.errors import FedsimError
-from fedsim.document import Paragraph, Table
 from fedsim.metrics.comparison import holm
+from fedsim.report.document import Paragraph, Table
 from fedsim.report.sweep.compare import compare, in_blocks
 
 

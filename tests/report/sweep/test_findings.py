@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
-from fedsim.document import TableCell, TableRow
 from fedsim.record import Finding, Interval, RunRecord
+from fedsim.report.document import TableCell, TableRow
 from fedsim.report.sweep import build
 from fedsim.report.sweep.findings import findings_tables, mean_finding, worst_figure
 from fedsim.report.sweep.gathered import gather

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from fedsim.document import Table, TableRow
 from fedsim.record import Finding, Interval, RunRecord
 from fedsim.report.brief import write_brief
+from fedsim.report.document import Table, TableRow
 from fedsim.report.tables.figures import NOTHING
 from fedsim.report.tables.findings import alarms, doubts, examples, finding_sentences, findings_table, questions
 from tests.report import records

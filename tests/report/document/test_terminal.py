@@ -6,8 +6,8 @@ import io
 
 from rich.console import Console
 
-from fedsim.document import Block, Heading, Table, TableCell, TableRow, to_terminal
-from tests.document.made import document, table
+from fedsim.report.document import Block, Heading, Table, TableCell, TableRow, to_terminal
+from tests.report.document.made import document, table
 
 
 def _printed(width: int, *blocks: Block) -> str:

@@ -8,7 +8,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from fedsim.core.plain import printable
-from fedsim.document.blocks import (
+from fedsim.report.document.blocks import (
     Banner,
     Block,
     Cards,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedsim.document import Document, Section, paragraph, to_markdown
-from fedsim.document.markdown import plain
-from tests.document.made import document
+from fedsim.report.document import Document, Section, paragraph, to_markdown
+from fedsim.report.document.markdown import plain
+from tests.report.document.made import document
 
 
 def test_a_document_without_its_pictures() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsim.document import (
+from fedsim.report.document import (
     Banner,
     Card,
     Cards,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.core.plain import printable, slug
-from fedsim.document.blocks import Document, Section
+from fedsim.report.document.blocks import Document, Section
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,7 +39,7 @@ def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
 
     environment = Environment(
-        loader=PackageLoader("fedsim.document", "."),
+        loader=PackageLoader("fedsim.report.document", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -3,7 +3,7 @@
 Figures are computed once, where a document is built; a renderer computes none.
 """
 
-from fedsim.document.blocks import (
+from fedsim.report.document.blocks import (
     Banner,
     Block,
     Card,
@@ -36,9 +36,9 @@ from fedsim.document.blocks import (
     number,
     paragraph,
 )
-from fedsim.document.html import to_html
-from fedsim.document.markdown import to_markdown
-from fedsim.document.terminal import to_terminal
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
+from fedsim.report.document.terminal import to_terminal
 
 __all__ = [
     "Banner",

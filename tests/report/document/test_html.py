@@ -7,8 +7,8 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-from fedsim.document import Document, Section, Table, TableCell, TableRow, number, paragraph, to_html
-from tests.document.made import document
+from fedsim.report.document import Document, Section, Table, TableCell, TableRow, number, paragraph, to_html
+from tests.report.document.made import document
 
 _VOID = {"meta", "img", "input", "br"}
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import singledispatch
 
-from fedsim.document.blocks import (
+from fedsim.report.document.blocks import (
     Banner,
     Block,
     Cards,

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from fedsim.document import Code, Strong, WallCell, paragraph
+from fedsim.report.document import Code, Strong, WallCell, paragraph
 
 
 def test_a_paragraph_reads_as_plain_text() -> None:
