@@ -7,15 +7,15 @@ import pytest
 
 from fedsim.audit import page as audit_page
 from fedsim.audit import sheet
-from fedsim.audit.release import page as release_page
 from fedsim.record.policy import Policy
+from fedsim.release import page as release_page
 from fedsim.report import sweep as sweep_report
 from fedsim.report.document import to_html
 from fedsim.report.writing import build
 from tests.audit.findings import attacked, defended, exposure, guarantee, membership, of_victims, secrets
 from tests.audit.findings import record as audit_record
-from tests.audit.release import records as release_records
 from tests.axe import axe_core
+from tests.release import records as release_records
 
 WIDTHS = (375, 768, 1280)
 

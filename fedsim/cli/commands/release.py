@@ -14,7 +14,7 @@ from fedsim.core import targets
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
-    from fedsim.audit.release.record import ReleaseRecord
+    from fedsim.release.record import ReleaseRecord
 
 _Target = Annotated[
     str,
@@ -59,9 +59,9 @@ def release(
     for named in filter(None, (target, members, others, secrets, *by_name.values())):
         targets.find(named)
 
-    from fedsim.audit.release import checking, verdict
-    from fedsim.audit.release.record import ReleasePlan
     from fedsim.record.policy import policy_of
+    from fedsim.release import checking, verdict
+    from fedsim.release.record import ReleasePlan
 
     folder = out or Path("results") / f"release-{weights.stem}"
     plan = ReleasePlan(
@@ -85,7 +85,7 @@ def release(
 
 def _show(record: ReleaseRecord) -> None:
     """Print the figures, what the policy says, and last the verdict."""
-    from fedsim.audit.release import page, verdict
+    from fedsim.release import page, verdict
     from fedsim.report.document import to_terminal
 
     to_terminal([page.results(record)], screen)

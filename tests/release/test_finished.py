@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.audit.release import finished
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
-from tests.audit.release import hospital
+from fedsim.release import finished
+from tests.release import hospital
 
 
 def test_weights_stand_in_the_model_and_each_example_on_one_side(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedsim.audit.release.luck import Luck, beside, shuffle
 from fedsim.record import Finding, Interval
+from fedsim.release.permutation import Luck, beside, shuffle
 
 LABELS = np.arange(40) < 20
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from fedsim.audit.release import verdict
-from fedsim.audit.release.record import ReleasePlan, ReleaseRecord
 from fedsim.record import Environment, Finding, Interval
 from fedsim.record.policy import Policy
+from fedsim.release import verdict
+from fedsim.release.record import ReleasePlan, ReleaseRecord
 
 RARE = "tpr_at_fpr_0.01"
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.audit.release import finished, membership
 from fedsim.metrics.membership import auc_interval
 from fedsim.record import Finding
-from tests.audit.release import hospital
+from fedsim.release import finished, membership
+from tests.release import hospital
 
 
 def findings(tmp_path: Path, seed: int, **more: object) -> list[Finding]:

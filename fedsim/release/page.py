@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedsim.audit.page import AGAIN, bullets, table
-from fedsim.audit.release import verdict
-from fedsim.audit.release.record import ReleaseRecord
 from fedsim.audit.sheet import Requirement
 from fedsim.record import Finding, State
+from fedsim.release import verdict
+from fedsim.release.record import ReleaseRecord
 from fedsim.report.document import (
     Block,
     Code,

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fedsim.audit.captured import model_holding, read_tensors
 from fedsim.audit.loading import called, load, made
-from fedsim.audit.release.record import ReleasePlan
 from fedsim.audit.subject import MOST_EXAMPLES, Checked, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.examples import keys
 from fedsim.core.tensor_files import read_saved
 from fedsim.core.types import Batch, Tensors
+from fedsim.release.record import ReleasePlan
 
 FEWEST = 20  # members, and others: with fewer every interval is too wide to say anything
 _NAMED, _SAVED = (".safetensors", ".npz"), (".pt", ".pth", ".bin")

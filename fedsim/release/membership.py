@@ -10,8 +10,6 @@ import torch
 
 from fedsim.audit.members import attacks
 from fedsim.audit.record import AuditPlan
-from fedsim.audit.release.finished import FinishedModel
-from fedsim.audit.release.luck import beside, shuffle
 from fedsim.audit.worlds import world_of
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
@@ -24,6 +22,8 @@ from fedsim.questions.membership.observe import Case
 from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.record import Finding
+from fedsim.release.finished import FinishedModel
+from fedsim.release.permutation import beside, shuffle
 from fedsim.threat.orders import secret_order
 
 RARE = 0.01

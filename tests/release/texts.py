@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit import Subject
-from fedsim.audit.release.record import ReleasePlan
+from fedsim.release.record import ReleasePlan
 
 _LETTERS = " 0123456789abcdefghijklmnopqrstuvwxyz"
 _LENGTH, _STEPS = 12, 100

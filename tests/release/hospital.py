@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import Subject
-from fedsim.audit.release.record import ReleasePlan
+from fedsim.release.record import ReleasePlan
 
 _STEPS = 200
 _N = 120

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.loading import load, made
-from fedsim.audit.release.finished import check_sides, each_once
-from fedsim.audit.release.luck import beside, shuffle
 from fedsim.audit.subject import Checked, checked
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -24,6 +22,8 @@ from fedsim.core.types import Batch
 from fedsim.metrics.statistics import wilson
 from fedsim.questions.sources import source_told
 from fedsim.record import Finding
+from fedsim.release.finished import check_sides, each_once
+from fedsim.release.permutation import beside, shuffle
 
 _FEWEST = 2
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedsim.audit.release import sites
 from fedsim.core.errors import FedsimError
-from tests.audit.release import hospital
+from fedsim.release import sites
+from tests.release import hospital
 
 FIRST, SECOND, SAME = (f"{hospital.__name__}:{name}_site" for name in ("first", "second", "same"))
 NO_LOADER = f"{hospital.__name__}:no_loader"

@@ -11,8 +11,6 @@ import torch
 from torch import nn
 
 from fedsim.audit.loading import called, load
-from fedsim.audit.release.finished import FinishedModel
-from fedsim.audit.release.luck import beside, shuffle
 from fedsim.audit.texts import MASK
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -22,6 +20,8 @@ from fedsim.metrics.statistics import wilson
 from fedsim.questions.exposure.memorisation import recall, score
 from fedsim.questions.exposure.question import summarise
 from fedsim.record import Finding
+from fedsim.release.finished import FinishedModel
+from fedsim.release.permutation import beside, shuffle
 from fedsim.scenario import Scoring
 
 _TEXTS = 100  # members, and as many others, that the model writes on

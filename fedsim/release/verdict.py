@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fedsim.audit.release.membership import RARE
-from fedsim.audit.release.record import ReleaseRecord
 from fedsim.audit.thresholds import JudgedThreshold, best_membership, of_figures, of_members, value_in_words
 from fedsim.audit.verdict import BROKEN, UNDECIDED, Answer
 from fedsim.core import registry
@@ -17,6 +15,8 @@ from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm
 from fedsim.record import Finding, State
 from fedsim.record.validity import mark_invalid
+from fedsim.release.membership import RARE
+from fedsim.release.record import ReleaseRecord
 
 MARGIN, BITS = 0.1, 1.0  # above chance: of shares and the AUC, and of exposure
 _LEAKS = {

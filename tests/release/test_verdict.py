@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit.release import verdict
 from fedsim.record import Finding
-from tests.audit.release.records import RARE, figure, record
+from fedsim.release import verdict
+from tests.release.records import RARE, figure, record
 
 CLEAR, NEAR, WIDE = figure(0.8, 0.9, 0.95, p=0.001), figure(0.45, 0.5, 0.58), figure(0.4, 0.5, 0.7)
 

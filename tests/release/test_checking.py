@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit.release import checking, verdict
 from fedsim.core.errors import FedsimError
 from fedsim.record.policy import Policy
-from tests.audit.release import hospital, texts
+from fedsim.release import checking, verdict
+from tests.release import hospital, texts
 
 
 def test_an_overfitted_model_is_recovered_and_breaks_a_policy(tmp_path: Path) -> None:

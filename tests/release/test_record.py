@@ -1,8 +1,8 @@
 """A record knows what attacks came to, and which control is of which attack."""
 
-from fedsim.audit.release.record import ReleaseRecord
 from fedsim.record import Finding
-from tests.audit.release.records import RARE, figure, record
+from fedsim.release.record import ReleaseRecord
+from tests.release.records import RARE, figure, record
 
 
 def test_a_control_is_that_of_its_figure_and_failures_stand_apart() -> None:

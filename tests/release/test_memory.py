@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.audit.release import finished, memory
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
-from tests.audit.release import hospital, texts
+from fedsim.release import finished, memory
+from tests.release import hospital, texts
 
 
 def test_texts_that_it_knows_by_heart_are_written_on_and_others_are_not(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """The document: verdict first, each figure beside chance and shuffled labels, and what others ask for."""
 
-from fedsim.audit.release import page
 from fedsim.record import Finding
+from fedsim.release import page
 from fedsim.report.document import to_html, to_markdown
-from tests.audit.release.records import figure, record
+from tests.release.records import figure, record
 
 
 def test_the_verdict_stands_before_everything_and_each_figure_beside_luck() -> None:
