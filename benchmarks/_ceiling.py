@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks._rows import Row
-from fedsim.metrics.evidence import reach
+from fedsim.judgement.evidence import reach
 from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.threat.victim import Victim

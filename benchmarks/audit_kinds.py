@@ -22,7 +22,7 @@ from fedsim.audit.loading import load, made
 from fedsim.audit.record import KNOWS, AuditPlan
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
-from fedsim.metrics.evidence import recovered, state_of
+from fedsim.judgement.evidence import recovered, state_of
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding
 from fedsim.scenario import Scoring

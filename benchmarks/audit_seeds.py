@@ -20,9 +20,9 @@ from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.thresholds import of_client
 from fedsim.core import seeding
+from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
 from fedsim.record.environment import environment
-from fedsim.record.policy import Policy
 
 _LIMIT = 0.6  # share of recovered images: none of 3 keeps it, 6 of 6 break it
 _UPDATES, _SECONDS, _ITERATIONS = 6, 20.0, 20

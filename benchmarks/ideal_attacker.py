@@ -15,7 +15,7 @@ from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, averaged
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.evidence import reach
+from fedsim.judgement.evidence import reach
 from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling

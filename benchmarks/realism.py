@@ -32,7 +32,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.evidence import reach, recovered, state_of
+from fedsim.judgement.evidence import reach, recovered, state_of
 from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import ItemScore, VictimRecord

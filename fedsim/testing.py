@@ -29,7 +29,7 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
         __tracebackhide__ = True
         from fedsim.audit import audit, verdict  # noqa: PLC0415
         from fedsim.core.errors import FedsimError  # noqa: PLC0415
-        from fedsim.record.policy import policy_of  # noqa: PLC0415
+        from fedsim.judgement.policy import policy_of  # noqa: PLC0415
 
         project = pytestconfig.rootpath / "pyproject.toml"
         settings = {"policy": policy_of(project), "out": tmp_path_factory.mktemp("audit"), "defend": False, **settings}

@@ -7,7 +7,7 @@ import pytest
 import fedsim.audit
 from fedsim.audit.record import AuditArm
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.findings import ENOUGH, attacked, record
 
 pytest_plugins = ["pytester"]

@@ -22,7 +22,7 @@ from fedsim.audit.subject import Subject
 from fedsim.core.callable_modules import call_module
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.types import Knowledge
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 
 __all__ = ["AuditPlan", "AuditRecord", "Subject", "audit", "verdict"]
 

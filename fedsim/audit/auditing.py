@@ -25,10 +25,10 @@ from fedsim.audit.verdict import control_failed
 from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import one_thread
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
+from fedsim.judgement.policy import Policy
 from fedsim.record import Finding
 from fedsim.record.environment import environment
-from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe_any_round
 

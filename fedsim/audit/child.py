@@ -18,7 +18,7 @@ from fedsim.audit import auditing, loading  # noqa: E402
 from fedsim.audit.clock import AuditClock  # noqa: E402
 from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
-from fedsim.record.policy import Policy  # noqa: E402
+from fedsim.judgement.policy import Policy  # noqa: E402
 from fedsim.scenario import own_models  # noqa: E402
 
 

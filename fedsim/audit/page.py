@@ -10,7 +10,7 @@ from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
 from fedsim.core.glossary import TERMS
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
 from fedsim.record import State
 from fedsim.report.document import (
     Block,

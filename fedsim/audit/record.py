@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Knowledge
+from fedsim.judgement.policy import Policy
 from fedsim.record import (
     ArmFindings,
     Columns,
@@ -21,7 +22,6 @@ from fedsim.record import (
     Part,
     VictimRecord,
 )
-from fedsim.record.policy import Policy
 from fedsim.record.store import AUDIT, RunFolder, check_schema
 from fedsim.scenario import Scoring
 

@@ -17,8 +17,8 @@ from fedsim.audit import page, sheet, tables, walls
 from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
+from fedsim.judgement.policy import Policy
 from fedsim.record.files import open_log, remove_rests
-from fedsim.record.policy import Policy
 from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"

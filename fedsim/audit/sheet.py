@@ -9,7 +9,7 @@ from fedsim.audit import planted, scoring, verdict, wording
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
 

@@ -12,11 +12,11 @@ from fedsim.audit import evidence
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
 from fedsim.core import registry
-from fedsim.metrics.evidence import Light, held
+from fedsim.judgement.evidence import Light, held
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
 from fedsim.record.guarantees import weakest_against_server
-from fedsim.record.policy import Policy
 from fedsim.report.verdict import bounds, with_bounds
 
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from fedsim.audit import evidence, thresholds
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
-from fedsim.metrics.evidence import recovered, state_of
+from fedsim.judgement.evidence import recovered, state_of
 from fedsim.metrics.success import LEVELS, Rule
 from fedsim.record import State
 from fedsim.report.verdict import listed

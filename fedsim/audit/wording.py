@@ -6,7 +6,7 @@ from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import metrics_of
 from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.metrics.evidence import is_every_word_read
+from fedsim.judgement.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.judgement.policy import Policy
 from fedsim.record import Environment, Finding, Part
-from fedsim.record.policy import Policy
 
 
 class ReleasePlan(Part):

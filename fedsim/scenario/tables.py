@@ -13,8 +13,8 @@ from fedsim.core.choices import Choice
 from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
+from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
-from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected

@@ -1,7 +1,7 @@
 """A small audit as it is recorded."""
 
 from fedsim.audit.record import AuditRecord
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.findings import ENOUGH, attacked, record
 
 POLICY = Policy(max_recognisable=0.1, max_epsilon=8.0)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
 from fedsim.audit.thresholds import MEMBERS_FOUND
+from fedsim.judgement.policy import Policy
 from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.record import Columns, Finding, GuaranteeRecord, Interval, ItemScore, VictimRecord
 from fedsim.record.environment import environment
-from fedsim.record.policy import Policy
 from fedsim.scenario import AttackChoice, Scoring
 
 HOSTILE = "pkg:<script>alert(1)</script>"

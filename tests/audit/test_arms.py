@@ -12,8 +12,8 @@ from fedsim.audit.book import AuditJournal
 from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
 from fedsim.audit.worlds import ROUNDS
+from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
-from fedsim.record.policy import Policy
 from fedsim.report.document import Table
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import attacked, record

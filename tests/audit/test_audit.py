@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedsim.audit import audit, verdict
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.statistics import wilson
-from fedsim.record.policy import Policy
 from tests.cli.typed import fedsim
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from fedsim.audit.inspecting import Inspector
 from fedsim.audit.record import AuditArm, AuditRecord, read
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.scenario.world import World
 from tests.audit.findings import as_control, attacked, exposure, secrets
 from tests.audit.rows import subject as lm

@@ -7,7 +7,7 @@ import numpy as np
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, read
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.findings import attacked, exposure, membership, record, secrets
 
 

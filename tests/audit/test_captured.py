@@ -15,7 +15,7 @@ from fedsim.audit.evidence import doubts
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 
 HERE = Path(__file__).parent
 Write = Callable[[Path, dict[str, torch.Tensor]], Path]

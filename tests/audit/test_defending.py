@@ -16,7 +16,7 @@ from fedsim.audit.record import AuditArm
 from fedsim.audit.training import train
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import as_control, attacked, failed, record
 from tests.audit.subjects import small, world

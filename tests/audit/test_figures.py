@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.audit import figures
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.findings import defended, record
 
 pytestmark = pytest.mark.draws

@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.audit import AuditPlan, loading
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 
 
 @pytest.mark.parametrize(

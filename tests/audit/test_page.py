@@ -7,9 +7,9 @@ from rich.console import Console
 
 from fedsim.audit import page, screen
 from fedsim.audit.groups import compare
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, ItemScore
-from fedsim.record.policy import Policy
 from fedsim.report.document import to_html
 from tests.audit.findings import attacked, defended, exposure, membership, of_victims, record, secrets
 

@@ -12,10 +12,10 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
+from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
 from fedsim.record.environment import environment
-from fedsim.record.policy import Policy
 from tests.audit import clients
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.audit import AuditPlan, running
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.record.store import RunFolder
 from tests.audit.findings import record
 

@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.audit import scoring
 from fedsim.audit.record import AuditPlan
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.scenario import Scoring
 from tests.audit.findings import record
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fedsim.audit import screen, wording
 from fedsim.audit.record import AuditRecord
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.findings import attacked, defended, failed, membership, record
 
 

@@ -15,7 +15,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Outlook
 from fedsim.core.registry import methods
 from fedsim.core.types import Observation, Reconstruction, Step
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
 from fedsim.questions.base import Work
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS

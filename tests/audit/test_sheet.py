@@ -9,8 +9,8 @@ import pytest
 
 from fedsim.audit import sheet, verdict
 from fedsim.audit.record import AuditRecord
+from fedsim.judgement.policy import Policy
 from fedsim.record import Columns
-from fedsim.record.policy import Policy
 from fedsim.report.document import Verdict, to_html, to_markdown
 from tests.audit.findings import ENOUGH, HOSTILE, attacked, exposure, membership, record, secrets
 

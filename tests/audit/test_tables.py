@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 from fedsim.audit import tables
+from fedsim.judgement.policy import Policy
 from fedsim.record import ItemScore
-from fedsim.record.policy import Policy
 from fedsim.record.store import RunFolder
 from tests.audit.findings import HOSTILE, attacked, defended, guarantee, record
 

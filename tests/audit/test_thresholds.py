@@ -10,8 +10,8 @@ from fedsim.audit.thresholds import (
     of_figures,
     of_members,
 )
+from fedsim.judgement.policy import Policy
 from fedsim.record import Finding, Interval
-from fedsim.record.policy import Policy
 from tests.audit.audited import audited
 from tests.audit.findings import ENOUGH, attacked, exposure, failed, guarantee, membership, record
 

@@ -7,10 +7,10 @@ import pytest
 from fedsim.audit import page, tables, verdict, wording
 from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.thresholds import best_membership
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.text import EVERY_WORD
 from fedsim.questions.attacks.question import finding_of
 from fedsim.record import ItemScore, VictimRecord
-from fedsim.record.policy import Policy
 from fedsim.report.document import to_html
 from fedsim.scenario import AttackChoice, Scoring
 from tests.audit.findings import (

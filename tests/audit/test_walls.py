@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsim.audit import verdict, walls
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.report.wall import MOST, pixels_of
 from tests.audit.findings import attacked, of_victims, record
 

@@ -3,9 +3,9 @@
 from fedsim.audit import planted, wording
 from fedsim.audit.groups import compare
 from fedsim.core.deadline import OUT_OF_TIME
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, VictimRecord
-from fedsim.record.policy import Policy
 from tests.audit.findings import attacked, exposure, of_victims, record, secrets
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from fedsim.judgement.policy import Policy
 from fedsim.record import Environment, Finding, Interval
-from fedsim.record.policy import Policy
 from fedsim.release import verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.release import checking, verdict
 from tests.release import hospital, texts
 

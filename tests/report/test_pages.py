@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.audit import page as audit_page
 from fedsim.audit import sheet
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.release import page as release_page
 from fedsim.report import sweep as sweep_report
 from fedsim.report.document import to_html

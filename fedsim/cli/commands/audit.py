@@ -78,8 +78,8 @@ def audit(
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.audit.screen import counting
     from fedsim.core.devices import device_of
+    from fedsim.judgement.policy import policy_of
     from fedsim.record.files import write_whole
-    from fedsim.record.policy import policy_of
 
     folder = out or Path("results") / f"audit-{Path(target.rpartition(':')[2]).resolve().stem}"
     plan = AuditPlan(

@@ -59,7 +59,7 @@ def release(
     for named in filter(None, (target, members, others, secrets, *by_name.values())):
         targets.find(named)
 
-    from fedsim.record.policy import policy_of
+    from fedsim.judgement.policy import policy_of
     from fedsim.release import checking, verdict
     from fedsim.release.record import ReleasePlan
 

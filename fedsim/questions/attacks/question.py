@@ -16,7 +16,7 @@ from fedsim.core.errors import reason
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import question
 from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
-from fedsim.metrics import evidence as judged
+from fedsim.judgement import evidence as judged
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.processes.methods import AtWork, at_once, search

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PlannedRun
-from fedsim.metrics import evidence
+from fedsim.judgement import evidence
 from fedsim.metrics.membership import LOW_FPR, name_of
 from fedsim.record import (
     ArmRecord,
@@ -31,7 +31,7 @@ class Attacked(NamedTuple):
     """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
 
     Where the attack failed, `share` is None.
-    `is_evidence` says whether no more could be recovered (`fedsim.metrics.evidence`).
+    `is_evidence` says whether no more could be recovered (`fedsim.judgement.evidence`).
     """
 
     seed: int

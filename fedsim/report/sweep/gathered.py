@@ -13,9 +13,9 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
+from fedsim.judgement.policy import Policy
 from fedsim.metrics.comparison import Victims
 from fedsim.record import ArmRecord, Finding, QuestionAsked, RunRecord
-from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
 from fedsim.report.verdict import RunJudge
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from fedsim.core.metric import Metric
 from fedsim.core.seeding import derive
+from fedsim.judgement.evidence import Reach, reach
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, pair, sign_flip_p
-from fedsim.metrics.evidence import Reach, reach
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.record.guarantees import weakest_against_server

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedsim.metrics.evidence import held
+from fedsim.judgement.evidence import held
+from fedsim.judgement.policy import Policy
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import epsilon_of_all
 from fedsim.record import GuaranteeRecord, Interval
-from fedsim.record.policy import Policy
 from fedsim.report.document import Banner, Check, Statement
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from fedsim.metrics.evidence import reach
+from fedsim.judgement.evidence import reach
 from fedsim.record import ArmRecord, AttackFinding, Interval, ItemScore, RunRecord, VictimRecord
 from fedsim.report.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
 from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific

@@ -5,7 +5,7 @@ from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.subject import Subject, checked
 from fedsim.audit.worlds import world_of
-from fedsim.metrics.evidence import state_of
+from fedsim.judgement.evidence import state_of
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding, State
 from fedsim.scenario import Scoring

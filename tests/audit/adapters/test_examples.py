@@ -10,7 +10,7 @@ from fedsim.audit import audit, verdict
 from fedsim.audit.loading import load, made
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.adapters.recovering import answered
 from tests.cli.typed import fedsim
 

@@ -17,7 +17,7 @@ from fedsim.audit.loading import load, made
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 
 EXAMPLE = Path(__file__).parents[3] / "scenarios" / "45_audit_kinds" / "flower_app"
 MOD = """

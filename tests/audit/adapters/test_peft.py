@@ -16,7 +16,7 @@ from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import made
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from tests.audit.adapters.recovering import share
 
 

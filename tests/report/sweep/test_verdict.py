@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsim.record.policy import Policy
+from fedsim.judgement.policy import Policy
 from fedsim.report.sweep import build
 from fedsim.report.sweep.verdict import judge
 from tests.report.sweep.estimating import estimated, judged

@@ -2,7 +2,7 @@ import pytest
 
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import scenario_hash
-from fedsim.record.policy import Policy, policy_of
+from fedsim.judgement.policy import Policy, policy_of
 from fedsim.scenario import ModelChoice, Scenario
 
 

@@ -4,7 +4,7 @@ from math import comb
 
 import pytest
 
-from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
+from fedsim.judgement.evidence import held, is_evidence, reach, state_of, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import Ceiling, Interval, ItemScore, VictimRecord

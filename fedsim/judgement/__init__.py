@@ -1,0 +1,1 @@
+"""Judgement: policies, outcomes of attacks, and evidence that a search failed."""
