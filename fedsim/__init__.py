@@ -36,7 +36,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import what is asked for: `import fedsim` alone loads no torch."""
     if name == "audit":
-        return importlib.import_module("fedsim.audit")  # called itself; see fedsim.core.callable_modules
+        return importlib.import_module("fedsim.audit")  # called itself; see fedsim.audit.callable_module
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -23,10 +23,10 @@ from torch import Tensor
 from attacks.core.defense_facts import noise_of
 from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.known_defense import InformedAttack
-from fedsim.core.compensation import without_noise
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
+from fedsim.privacy.compensation import without_noise
 
 
 @final

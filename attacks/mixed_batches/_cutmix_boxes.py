@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.boxes import gather, inside
+from fedsim.metrics.boxes import gather, inside
 
 _FORBIDDEN, _WRONG_LABEL = 1e12, 1e6
 _PURE = 1e-3

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import Block, Bounded, Logits, Unknowns, Values
 from attacks.local_steps._unrolled import SimulatedStep, UnrolledComparison
-from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors
+from fedsim.metrics.boxes import Pasted, inside
 
 ORDER, BOXES, PARTNERS, SHARES = "order", "boxes", "partners", "label shares"  # names of blocks
 _COLDEST = 0.1  # temperature of soft permutations at the end of a search; it starts at 1

@@ -42,11 +42,11 @@ from attacks.mixed_batches._cutmix_client import (
     SharedLabels,
 )
 from attacks.mixed_batches._undo_defenses import pastes
-from fedsim.core.boxes import Pasted, name_pasted_maps
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
+from fedsim.metrics.boxes import Pasted, name_pasted_maps
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations

@@ -29,13 +29,13 @@ from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each
 from attacks.mixed_batches._undo_defenses import mixes, pastes
 from fedsim.core import registry
-from fedsim.core.boxes import Pasted
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import PastedImages
+from fedsim.metrics.boxes import Pasted
 
 _NAME = "label-shares"
 _IMAGE = 3

@@ -16,10 +16,10 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.compensation import compensate
 from fedsim.core.hooks import Aggregator, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution
+from fedsim.privacy.compensation import compensate
 
 
 class CompensatedMeanConfig(Config):

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedsim.audit import auditing, running, verdict
+from fedsim.audit.callable_module import call_module
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import load, made
 from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
 from fedsim.audit.subject import Subject
-from fedsim.core.callable_modules import call_module
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy

@@ -12,11 +12,11 @@ from typing import Any, cast
 from torch import nn
 
 from fedsim.audit.adapters import adapted, adapter_of, what_is_taken
+from fedsim.audit.extras import extra_of
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding, targets
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.extras import extra_of
 
 _WITH_LOSS = """  def audited():
       model, loader = make_client()

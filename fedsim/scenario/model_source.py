@@ -11,14 +11,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import memory, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.masks import dropout_sites
-from fedsim.core.second_derivatives import allow_second_derivatives
 from fedsim.core.types import DropoutSite, Tensors
 from fedsim.core.vectors import Layout
+from fedsim.scenario import memory
 from fedsim.scenario.data import Data
+from fedsim.scenario.second_derivatives import allow_second_derivatives
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.tasks import trial

@@ -6,8 +6,8 @@ import torch
 
 from fedsim.aggregators.compensated_mean import CompensatedMean, CompensatedMeanConfig
 from fedsim.core import registry
-from fedsim.core.compensation import compensate
 from fedsim.core.types import Contribution
+from fedsim.privacy.compensation import compensate
 from tests.aggregators.noisy import low_rank, noise
 from tests.federating import a_round
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedsim.components.core.skips import Skip
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import (
     Condition,
@@ -23,7 +24,6 @@ from fedsim.core.hooks import (
 )
 from fedsim.core.kept_tokens import Reducing
 from fedsim.core.past.stack import is_listened_to
-from fedsim.core.skips import Skip
 from fedsim.core.types import Config, Event, InputSpec, Limits, Tensors
 from fedsim.generation import generate
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.core import registry, seeding, shipped
+from fedsim.core import registry, seeding
 from fedsim.core.errors import MissingExtra
 from fedsim.core.types import Dataset, WireEntry
+from fedsim.data import _shipped
 from fedsim.federation.client import local_training
 from fedsim.metrics.table import columns_of
 from fedsim.scenario import parse
@@ -74,6 +75,6 @@ def test_answers_of_the_survey_are_read_from_an_update(attack: str, batch_size: 
 
 
 def test_without_statsmodels_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipped.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(_shipped.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"fedsim-privacy\[tabular\]"):
         made()

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.boxes import Pasted, gather, inside
 from fedsim.core.examples import distinct
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth
+from fedsim.metrics.boxes import Pasted, gather, inside
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.missing import complete

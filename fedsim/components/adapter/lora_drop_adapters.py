@@ -18,6 +18,7 @@ from typing import ClassVar, final
 import torch
 from torch import nn
 
+from fedsim.components.core.blocks import blocks_of
 from fedsim.components.core.drop_adapter import (
     NAME,
     DropAdapter,
@@ -25,7 +26,6 @@ from fedsim.components.core.drop_adapter import (
     check_blocks,
     every_second,
 )
-from fedsim.core.blocks import blocks_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Adapter
 from fedsim.core.registry import component

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.blocks import states_in, with_states
 from fedsim.components.core.low_rank import LowRankLinear
-from fedsim.core.blocks import states_in, with_states
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.tensor_files import read_saved
 from fedsim.core.types import Config

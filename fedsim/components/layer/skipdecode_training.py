@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.blocks import blocks_of, states_in, with_states
 from fedsim.components.core.layer_schedule import LayerSchedule, ScheduleConfig
-from fedsim.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Layer
 from fedsim.core.registry import component

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.blocks import blocks_of, states_in, with_states
+from fedsim.components.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ModelComponent, Objective
 from fedsim.core.losses import cross_entropy

@@ -3,7 +3,7 @@
 Idea: few steps must each denoise more, but skip connections pass noise on nearly unchanged. No training.
 Equation: cat(u_i, rho_i d_i) for cat(u_i, d_i), rho_i = bottom + i / k (top - bottom), i = 0 .. k from the skip that
     the decoder uses first, at the lowest resolution. Otherwise Heun or Euler.
-Assumes: a denoiser that joins by `fedsim.core.skips.Skip`; others are refused.
+Assumes: a denoiser that joins by `fedsim.components.core.skips.Skip`; others are refused.
 Leaks: as the solver; the best rho for a client's model depends on its data.
 Fails: rho is tuned by hand, and too small values blur; the pixel error increases with any rho other than 1.
 Source: Ma et al. 2024, arXiv 2402.15170, section 3.
@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.components.core.skips import scaled_skips, skips_of
 from fedsim.components.sampler._solver import Denoise, Drawing, LevelSolver, SolverConfig, euler, heun
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import component
-from fedsim.core.skips import scaled_skips, skips_of
 
 
 class SkipTuningConfig(SolverConfig):
@@ -68,7 +68,7 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
             raise FedsimError(
                 f"sampler 'skip-tuning' weakens the skips of a U-Net, and the model {type(model).__name__} has none "
                 f"that it finds. Choose sampler '{self.config.solver}', or a U-Net such as 'edm-unet', which joins by "
-                "fedsim.core.skips.Skip."
+                "fedsim.components.core.skips.Skip."
             )
 
     def move(self, denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Tensor, int]:

@@ -11,8 +11,8 @@ from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
 from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
-from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import distinct, numbers
+from fedsim.metrics.boxes import Pasted, inside
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
 

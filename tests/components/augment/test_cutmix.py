@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from fedsim.components.augment._mixing import Draw, boxes_of, mixed_labels
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
 from fedsim.core import registry
-from fedsim.core.boxes import areas, inside
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
+from fedsim.metrics.boxes import areas, inside
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World

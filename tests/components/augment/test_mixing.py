@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsim.components.augment._mixing import boxes_of
-from fedsim.core.boxes import areas
+from fedsim.metrics.boxes import areas
 from tests.components.augment.boxes import SHAPES, cutmix, random
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedsim.components.core.skips import skips_of
 from fedsim.components.sampler._solver import levels
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
-from fedsim.core.skips import skips_of
 from fedsim.generation import sample
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
 from tests.components.generating import Denoiser, make, sources

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedsim.components.core.skips import Skip
 from fedsim.components.sampler._solver import SolverConfig, guided, levels
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
-from fedsim.core.skips import Skip
 from fedsim.core.types import Generated
 from fedsim.generation import sample
 from tests.components.generating import Denoiser, make, sources

@@ -97,7 +97,7 @@ def test_names_methods_a_run_a_report_and_a_counted_model_wait_for_no_package_th
         f"[registry.methods(kind) for kind in registry.KINDS]; print({SLOW} & set(sys.modules)); "
         "import fedsim.report; print({'matplotlib', 'jinja2'} & set(sys.modules)); "
         "from fedsim.experiment import runner; print({'scipy.stats', 'sklearn'} & set(sys.modules)); "
-        "from torch import nn; from fedsim.core.memory import refusing_too_large\n"
+        "from torch import nn; from fedsim.scenario.memory import refusing_too_large\n"
         "with refusing_too_large('it'): nn.Linear(2, 2)\n"
         "print({'torch._dynamo'} & set(sys.modules))"
     )

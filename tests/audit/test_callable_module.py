@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fedsim.core.callable_modules import call_module
+from fedsim.audit.callable_module import call_module
 
 
 def double(number: int, *, times: int = 1) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.blocks import blocks_of, states_in, with_states
+from fedsim.components.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import NotApplicable
 from tests.components.generating import tiny_llama
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from fedsim.core.second_derivatives import allow_second_derivatives
+from fedsim.scenario.second_derivatives import allow_second_derivatives
 
 
 def test_values_and_gradients_stay_and_second_derivatives_are_those_of_differences() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsim.core import extras
+from fedsim.audit import extras
 
 
 def test_of_several_extras_the_one_with_the_packages_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedsim.components.core.skips import Skip, scaled_skips, skips_of
 from fedsim.core import seeding
-from fedsim.core.skips import Skip, scaled_skips, skips_of
 
 
 class Joined(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.core.boxes import Pasted, areas, gather, inside, name_pasted_maps
+from fedsim.metrics.boxes import Pasted, areas, gather, inside, name_pasted_maps
 
 EDGES = st.tuples(*[st.integers(0, 5)] * 4).map(
     lambda e: [min(e[0], e[1]), max(e[0], e[1]), min(e[2], e[3]), max(e[2], e[3])]

@@ -1,6 +1,6 @@
 """Files of other packages are found without importing these."""
 
-from fedsim.core.shipped import shipped
+from fedsim.data._shipped import shipped
 
 
 def test_a_file_that_no_package_ships_is_none() -> None:

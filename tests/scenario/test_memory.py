@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core import memory
 from fedsim.core.errors import FedsimError
-from fedsim.core.memory import free, refusing_too_large
+from fedsim.scenario import memory
+from fedsim.scenario.memory import free, refusing_too_large
 
 
 def test_the_smallest_room_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fedsim.core import registry, seeding
-from fedsim.core.compensation import compensate, without_noise
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.image import score_items
+from fedsim.privacy.compensation import compensate, without_noise
 from fedsim.scenario.world import World
 from tests.aggregators.noisy import low_rank, noise
 
