@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks._passes import alternating
 from benchmarks._rows import Row, ratio
 from fedsim.core import registry
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 
 EXAMPLES, LENGTH, RANK, ALPHA = 4, 32, 8, 16
 PLACES = ("q_proj", "v_proj")

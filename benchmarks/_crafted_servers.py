@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from benchmarks._honest_models import MODELS
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch, Dataset
 from fedsim.scenario import Choice
 from fedsim.scenario.data import load_dataset

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch, Dataset
 from fedsim.scenario import Choice
 from fedsim.scenario.data import load_dataset

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsim.core.masks import draw_masks, inject_masks
+from fedsim.core.nets.masks import draw_masks, inject_masks
 from fedsim.core.types import DropoutSite, InputSpec, Observation, OnStep, Step
 
 _LEARNING_RATE = 0.1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.core import registry
 from fedsim.core.hooks import ModelComponent, Optimizer
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch
 
 _STEPS, _BATCH, _RATE = 600, 32, 3e-3

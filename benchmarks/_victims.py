@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import checkpoints, registry, seeding
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites, keep_masks
+from fedsim.core import registry, seeding
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import dropout_sites, keep_masks
 from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, Tensors, ThreatModel, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Choice, parse

@@ -22,10 +22,10 @@ from benchmarks import _adapter_rows
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, averaged, measured, share
 from fedsim.core import registry, seeding
-from fedsim.core.checkpoints import SMOLLM2, quiet, smollm2
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.nets.checkpoints import SMOLLM2, quiet, smollm2
+from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import causal_model

@@ -24,7 +24,7 @@ from benchmarks._rows import Row, averaged
 from benchmarks._small_language_model import trained
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.text import score_sentences, score_words

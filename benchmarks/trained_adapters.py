@@ -21,7 +21,7 @@ from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._small_language_model import trained
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse

@@ -25,7 +25,7 @@ from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.gradients import gradient_of
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.metrics.image import exact_pixels, to_pixels
 from fedsim.scenario import parse

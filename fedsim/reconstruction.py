@@ -16,7 +16,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.hooks import Attack, Task
-from fedsim.core.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.types import (
     InputSpec,
     Knowledge,

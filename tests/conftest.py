@@ -21,9 +21,10 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from fedsim.core import checkpoints, registry  # noqa: E402
+from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import MissingExtra  # noqa: E402
 from fedsim.core.hooks import Defense, HookContext  # noqa: E402
+from fedsim.core.nets import checkpoints  # noqa: E402
 from fedsim.core.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.federation.server import WireEntry  # noqa: E402

@@ -22,8 +22,8 @@ from attacks.batch_separation._sparsest import Space, nothing_found, searched
 from attacks.core.layers import once_a_model
 from attacks.core.patches import patch_projection, position_embedding
 from attacks.core.spans import spectrum
-from fedsim.core.layer_calls import inputs_in_order, layer_outputs
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 _ROUNDS = 4  # of restarts; the first finds nearly all

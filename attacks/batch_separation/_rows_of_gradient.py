@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.spans import frame_of, part_outside
-from fedsim.core.layer_calls import layer_outputs
+from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.types import Observation
 
 _ZERO = 1e-3  # relative to a unit's largest entry: errors of single precision stay below, few true entries do

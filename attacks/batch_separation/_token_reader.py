@@ -20,8 +20,8 @@ from attacks.core.layers import once_a_model
 from attacks.core.patches import Patches, embedding_site, patch_projection, position_embedding
 from attacks.core.spans import part_outside, span_of
 from attacks.core.tolerances import LEAST
-from fedsim.core.layer_calls import inputs_in_order, read_by
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.layer_calls import inputs_in_order, read_by
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.types import Observation
 
 _STEPS = 30

@@ -30,8 +30,8 @@ from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import share_outside, span_of
 from attacks.core.tolerances import EXACT
 from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
+from fedsim.core.nets.table_columns import categories_of
 from fedsim.core.registry import attack
-from fedsim.core.table_columns import categories_of
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 

@@ -33,8 +33,8 @@ from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
 from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
-from fedsim.core.layer_calls import layer_outputs
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.layer_calls import layer_outputs
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 

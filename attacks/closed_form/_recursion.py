@@ -24,7 +24,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound
 from attacks.core.tolerances import EXACT, LEAST, MATCHES
 from fedsim.core.errors import NotApplicable
-from fedsim.core.losses import is_cross_entropy
+from fedsim.core.nets.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
 # relative size of a dropped entry in a solved input; rounding errors of float32 stay below

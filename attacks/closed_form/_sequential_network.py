@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)

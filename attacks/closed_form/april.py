@@ -31,7 +31,7 @@ from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 

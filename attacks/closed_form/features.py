@@ -21,10 +21,10 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.feature_tokens import FeatureTokens
 from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
+from fedsim.core.nets.feature_tokens import FeatureTokens
+from fedsim.core.nets.table_columns import likeliest_values
 from fedsim.core.registry import attack
-from fedsim.core.table_columns import likeliest_values
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
 

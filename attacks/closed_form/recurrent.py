@@ -30,7 +30,7 @@ from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core import seeding
 from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 

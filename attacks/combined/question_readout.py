@@ -30,9 +30,9 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import MATCHES
 from attacks.text._words import embedding_of, words_of
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.gradients import cosine_distance
 from fedsim.core.hooks import Attack, Tables
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.gradients import cosine_distance
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction
 from fedsim.models._vision_language import VisionLanguage

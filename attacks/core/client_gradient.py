@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from attacks.core.layers import run
-from fedsim.core.gradients import gradient_of
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.gradients import gradient_of
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Masks, Observation
 
 

@@ -10,7 +10,7 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import inexact, wire_of
 from attacks.core.results import are_known
 from attacks.core.tolerances import MATCHES
-from fedsim.core.gradients import cosine_distance
+from fedsim.core.nets.gradients import cosine_distance
 from fedsim.core.types import Masks, Observation
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from attacks.core.mean_gradient import gradient_weight
 from fedsim.components.core.key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
-from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import keep_masks
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import layer_inputs
+from fedsim.core.nets.masks import keep_masks
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _PROBES = 64

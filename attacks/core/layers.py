@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.core.layer_calls import inputs_in_order, read_by
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.layer_calls import inputs_in_order, read_by
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 ResultT = TypeVar("ResultT")

@@ -23,8 +23,8 @@ from attacks.core.labels import blank_labels
 from attacks.core.layers import once_a_model, run
 from attacks.core.spans import rank_one
 from attacks.core.tolerances import EXACT
-from fedsim.core.layer_calls import inputs_in_order
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.layer_calls import inputs_in_order
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Masks, Observation
 
 _TRIALS = 3

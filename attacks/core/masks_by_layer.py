@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.spans import even_rows, even_spectrum
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.layer_calls import inputs_in_order
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.layer_calls import inputs_in_order
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation
 
 # A float32 gradient has an error of about 1e-7 where the exact value is zero; limits are relative to the unit's norm.

@@ -17,7 +17,7 @@ from attacks.core.labels import blank_labels
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
 from attacks.core.spans import share_outside
 from attacks.core.tolerances import EXACT
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.types import Observation
 
 _PREDICTS = 1e-4  # relative; rounding of single precision stays below, for a gradient over all tokens

@@ -29,8 +29,8 @@ from attacks.core.matching.known_defense import InformedAttack
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
 from fedsim.core.hooks import Effort, Tables
-from fedsim.core.layer_calls import layer_outputs
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.layer_calls import layer_outputs
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import NoiseModules, Penalties

@@ -29,7 +29,7 @@ from attacks.core.matching.descent import Descent, RestartResult, VictimGroup, d
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort, Tables
-from fedsim.core.masks import prefix_mask
+from fedsim.core.nets.masks import prefix_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, Reconstruction, View
 

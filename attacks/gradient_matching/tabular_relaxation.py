@@ -30,8 +30,8 @@ from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknown_masks import FirstMasks
 from attacks.core.tolerances import TINY
 from fedsim.core.hooks import Effort, Outlook, Tables
+from fedsim.core.nets.table_columns import categories_of, likeliest_values
 from fedsim.core.registry import attack
-from fedsim.core.table_columns import categories_of, likeliest_values
 from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction
 
 _FEW_STARTS = 4

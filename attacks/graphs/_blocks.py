@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attacks.core.spans import part_outside
 from attacks.core.tolerances import TINY
-from fedsim.core.graph_networks import GraphNetwork, Graphs
+from fedsim.core.nets.graph_networks import GraphNetwork, Graphs
 from fedsim.core.types import Observation
 
 _AT_ONCE = 4000  # blocks of one forward pass

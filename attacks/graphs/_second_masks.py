@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attacks.graphs._blocks import Star
 from attacks.graphs._masked_blocks import MaskedBlock
-from fedsim.core.graph_networks import GraphNetwork, graphs_of
+from fedsim.core.nets.graph_networks import GraphNetwork, graphs_of
 from fedsim.core.types import DropoutSite, Masks, Observation
 
 MOST_NODES = 15  # 32,768 subsets are compared

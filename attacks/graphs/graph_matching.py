@@ -27,8 +27,8 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknowns import Values
 from attacks.graphs._blocks import too_many_kinds
-from fedsim.core.graph_networks import GraphNetwork
 from fedsim.core.hooks import Effort, Tables
+from fedsim.core.nets.graph_networks import GraphNetwork
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Modality, Observation, Reconstruction
 

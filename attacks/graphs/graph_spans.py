@@ -44,8 +44,8 @@ from attacks.graphs._blocks import (
 from attacks.graphs._gluing import Gluing, Partial
 from attacks.graphs._masked_blocks import draws_needed, masked_inside
 from attacks.graphs._second_masks import MOST_NODES, add_masks, masks_of
-from fedsim.core.graph_networks import GraphNetwork
 from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.nets.graph_networks import GraphNetwork
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step
 

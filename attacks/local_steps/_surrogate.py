@@ -21,7 +21,7 @@ from attacks.core.matching.comparison import RowComparison
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import Block, Bounded, Values
 from attacks.core.mean_gradient import as_gradient
-from fedsim.core.gradients import gradient_of
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 
 Path = Literal["linear", "quadratic"]

@@ -18,7 +18,7 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import Values
 from attacks.core.mean_gradient import as_gradient, gradient_weight
 from attacks.local_steps._multistep import batch_sizes, sites_for
-from fedsim.core.gradients import gradient_of
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 

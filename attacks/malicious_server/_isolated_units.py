@@ -19,8 +19,8 @@ from attacks.core.pixels import pixel_box
 from attacks.core.results import blanks, no_guess
 from attacks.core.targets.reading import label_guess
 from fedsim.core.errors import NotApplicable
-from fedsim.core.layer_calls import layer_outputs
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.layer_calls import layer_outputs
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
 _ROUNDING = 16.0

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.layers import run
-from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
-from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs, read_by
+from fedsim.core.nets.masks import keep_masks, without_dropout
 from fedsim.core.types import Observation
 
 PROBES = 4

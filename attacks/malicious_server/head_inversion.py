@@ -45,8 +45,8 @@ from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks
 from attacks.malicious_server._public_prior import PublicPrior
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
-from fedsim.core.layer_calls import read_by
-from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 

@@ -36,8 +36,8 @@ from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks
 from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Tables
-from fedsim.core.layer_calls import inputs_in_order, layer_outputs, read_by
-from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs, read_by
+from fedsim.core.nets.masks import keep_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 

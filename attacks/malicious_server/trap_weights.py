@@ -35,7 +35,7 @@ from attacks.malicious_server._isolated_units import (
 )
 from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 

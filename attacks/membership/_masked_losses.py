@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.membership._signals import model_with
-from fedsim.core.losses import IGNORED
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.losses import IGNORED
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.types import Batch, Tensors
 from fedsim.questions.membership.types import MembershipObservation
 

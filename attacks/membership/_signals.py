@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.core.losses import log_odds
+from fedsim.core.nets.losses import log_odds
 from fedsim.core.types import Batch, Tensors
 from fedsim.questions.membership.types import MembershipObservation
 

@@ -29,8 +29,8 @@ from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT
-from fedsim.core.layer_calls import read_by
-from fedsim.core.losses import list_failures
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.losses import list_failures
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, Modality, Tensors
 from fedsim.questions.membership.hooks import MembershipAttack

@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, LabelKind, Modality, Tensors
 from fedsim.questions.membership.hooks import MembershipAttack

@@ -26,9 +26,9 @@ from attacks.core.gradient_distance import gradient_distance
 from attacks.core.layers import run
 from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.pixels import pixel_box
-from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import inject_masks
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import layer_inputs
+from fedsim.core.nets.masks import inject_masks
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 _STARTS, _TURNS, _SPLITS, _REWEIGHTINGS = 48, 8, 4, 15

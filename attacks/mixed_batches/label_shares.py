@@ -31,7 +31,7 @@ from attacks.mixed_batches._undo_defenses import mixes, pastes
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import PastedImages

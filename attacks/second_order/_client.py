@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from attacks.core.defense_facts import bound_of
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
-from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.layer_calls import layer_inputs
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 

@@ -19,7 +19,7 @@ from attacks.core.head_features import SeparatedFeatures, features_of
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.types import Masks, Observation
 
 Read = Callable[..., Tensor]  # the last layer's input for examples (1, *shape), given its masks

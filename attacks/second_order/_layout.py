@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.core.defense_facts import inexact
 from attacks.core.labels import examples_of
 from attacks.core.mask_readout_rules import linear_behind, read_masks
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.types import Masks, Observation
 
 _CERTAIN = 1e-6  # variance of a mask whose rate is 0 or 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.second_order._layout import masks_to_solve
 from attacks.second_order._switches import unit_values
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.types import Masks, Observation
 
 

@@ -21,8 +21,8 @@ from torch.func import functional_call
 
 from attacks.second_order._client import write_no_statistics
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _RELUS: tuple[Any, ...] = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")

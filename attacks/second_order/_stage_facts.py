@@ -12,7 +12,7 @@ from attacks.core.labels import examples_of
 from attacks.second_order._residual_chain import Chain, Stage, node_values
 from attacks.second_order._stage_equations import Blindness
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import keep_masks
+from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Observation
 
 _PICTURES = 8

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fedsim.core.masks import dropout_sites, inject_masks
+from fedsim.core.nets.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks, Observation
 
 _RATE, _OTHER_RATE = 0.5, 0.25  # any two rates: a site whose rate differs between them is a switch

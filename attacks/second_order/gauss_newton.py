@@ -42,7 +42,7 @@ from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Effort, LabelFreeAttack
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 from fedsim.core.types.effects import ClippedParts, Signs

@@ -20,8 +20,8 @@ from attacks.core.attention import attentions
 from attacks.text._prefixes import Front
 from attacks.text._subspaces import Subspace, subspace_of
 from attacks.text._words import counts_of, following_of, lengths_of, words_of
-from fedsim.core.layer_calls import read_by
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Masks, Observation
 
 _FLOOR = 1e-9

@@ -15,7 +15,7 @@ from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import levels_of, read_spans
 from attacks.text._span_search import SpanReading
 from attacks.text._subspaces import gradients_of, rank
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.types import Observation
 
 _TWO = 2

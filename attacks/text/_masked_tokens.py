@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from attacks.text._subspaces import Subspace
-from fedsim.core.layer_calls import read_by
-from fedsim.core.masks import record_masks, without_dropout
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.masks import record_masks, without_dropout
 
 _SLACK = 1e-4  # of entries of (I - P) diag(x) m, for an x with root mean square 1
 _INSIDE = 0.5

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from attacks.core.mean_gradient import gradient_weight
 from attacks.text._sentences import has_cross_entropy
-from fedsim.core.layer_calls import read_by
-from fedsim.core.masks import without_dropout
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _Tokens = tuple[int, ...]

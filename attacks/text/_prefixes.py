@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.layer_calls import read_by, read_while
-from fedsim.core.past import Draft, KeyValues, Reading, stack_of
+from fedsim.core.nets.kv_cache import Draft, KeyValues, Reading, stack_of
+from fedsim.core.nets.layer_calls import read_by, read_while
 from fedsim.core.types import DropoutSite
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.text._words import Words, predicts_words
-from fedsim.core.losses import IGNORED, is_cross_entropy
+from fedsim.core.nets.losses import IGNORED, is_cross_entropy
 from fedsim.core.types import Masks, Observation
 
 _MOST_TRIED = 64

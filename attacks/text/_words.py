@@ -22,9 +22,9 @@ from attacks.core.fired_rows import has_zero_rows, outstanding_rows
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
 from fedsim.core.errors import NotApplicable
-from fedsim.core.layer_calls import read_by
-from fedsim.core.masked_places import mask_token
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import read_by
+from fedsim.core.nets.masked_positions import mask_token
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
 

@@ -43,7 +43,7 @@ from attacks.text._vectors import (
 )
 from attacks.text._words import Words, following_of, lengths_of, predicts_words, words_of
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import expected_mask
+from fedsim.core.nets.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
 _ONE_TOKEN = 0.01  # temperature

@@ -30,8 +30,8 @@ from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Effort, Outlook, Tables
-from fedsim.core.losses import IGNORED, cross_entropy
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.losses import IGNORED, cross_entropy
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep
 

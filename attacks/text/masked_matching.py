@@ -35,7 +35,7 @@ from attacks.text._vectors import NextWords, client_of_vectors, nearest_tokens, 
 from attacks.text._words import words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction
 

@@ -27,9 +27,9 @@ from attacks.text._arrangements import arranged
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import has_no_spans, spans_with_masks
 from fedsim.core.hooks import Attack, Effort, Tables
-from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masked_places import mask_token
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import layer_inputs
+from fedsim.core.nets.masked_positions import mask_token
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 

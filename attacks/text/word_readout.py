@@ -34,7 +34,7 @@ from attacks.text._words import (
 )
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 from fedsim.tasks.core.sentences import READ_WORDS

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.hooks import HookContext, PublicFederation
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Batch
 
 

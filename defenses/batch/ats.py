@@ -27,7 +27,7 @@ from defenses.batch._transforms import LIBRARY, TransformPolicy, policy_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Defense, HookContext, Place
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, Dataset, PublicKnowledge
 from fedsim.core.types.effects import Transformed

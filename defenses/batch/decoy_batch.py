@@ -21,9 +21,9 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Defense, HookContext, LocalStep, Place
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.gradients import gradient_of
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.metrics.image import ssim

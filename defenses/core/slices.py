@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from defenses.core.inside import outputs_of
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import LocalStep
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.gradients import gradient_of
+from fedsim.core.nets.losses import cross_entropy
 
 
 def sensitivities(local: LocalStep) -> dict[str, float]:

@@ -22,8 +22,8 @@ from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
-from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import layer_inputs
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.core.types.effects import Unreliable

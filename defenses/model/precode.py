@@ -20,7 +20,7 @@ from torch import nn
 from defenses.core.layers import with_module
 from defenses.model._variational import VariationalBottleneck, VariationalConfig, VariationalDefense
 from fedsim.core.errors import NotApplicable
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.registry import defense
 
 

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.inside import outputs_of
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.gradients import gradient_of
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.core.types.effects import Noise

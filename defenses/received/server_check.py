@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from defenses.core.inside import outputs_of
 from fedsim.core.errors import Refused
 from fedsim.core.hooks import ANYTHING, Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
-from fedsim.core.layer_calls import layer_outputs
+from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
 

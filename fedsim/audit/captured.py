@@ -19,7 +19,7 @@ from fedsim.audit.record import AuditPlan
 from fedsim.audit.subject import Checked, ClientReply
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
-from fedsim.core.tensor_files import read_npz
+from fedsim.core.nets.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.threat.victim import Victim
 

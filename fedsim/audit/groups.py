@@ -16,7 +16,7 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.record import GROUPS, AuditRecord
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.examples import keys
-from fedsim.core.losses import are_classes
+from fedsim.core.nets.losses import are_classes
 from fedsim.core.types import Batch
 from fedsim.metrics.groups import GroupRisk, rates
 from fedsim.record import Finding, ItemScore

@@ -20,7 +20,7 @@ from fedsim.audit.groups import CLASSES, ExampleGroups
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.judgement.evidence import held, is_evidence, is_out_of_reach

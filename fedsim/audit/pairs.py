@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.audit import texts
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import are_classes
+from fedsim.core.nets.losses import are_classes
 
 _IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "features", "x")
 LABEL_KEYS = ("labels", "label", "targets", "target", "y")

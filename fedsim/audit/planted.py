@@ -25,7 +25,7 @@ from fedsim.audit.training import rounds_of
 from fedsim.audit.worlds import world_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Tensors, Tokenizer
 from fedsim.metrics.exposure import SecretScore
 from fedsim.questions.exposure.memorisation import recall

@@ -22,7 +22,7 @@ from fedsim.audit.trying import has_numbers, number_loss, outputs_in, scores_of,
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
-from fedsim.core.losses import are_classes, cross_entropy, is_cross_entropy
+from fedsim.core.nets.losses import are_classes, cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, LabelHead, Loss
 from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task

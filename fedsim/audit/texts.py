@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 KEY = "input_ids"

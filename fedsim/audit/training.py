@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedsim.audit.record import Training
 from fedsim.audit.texts import chance
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.seeding import derive
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training

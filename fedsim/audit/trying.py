@@ -14,7 +14,7 @@ from fedsim.audit.copying import NoScores
 from fedsim.audit.foreign import reason
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import NumberLoss
+from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Batch, Loss
 from fedsim.scenario import own_models
 

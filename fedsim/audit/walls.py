@@ -10,7 +10,7 @@ import numpy as np
 
 from fedsim.audit.record import ARRAYS, AuditArm, AuditRecord
 from fedsim.audit.verdict import first_named
-from fedsim.core.tensor_files import read_arrays
+from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
 from fedsim.report.document import Wall, WallCell, WallRow

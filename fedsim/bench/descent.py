@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.nets import checkpoints
 from fedsim.record.files import explain
 
 _EVERY = 25  # steps between saved states

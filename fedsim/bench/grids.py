@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.bench.training import share_of_rate
-from fedsim.core import checkpoints, registry, seeding
-from fedsim.core.losses import IGNORED
+from fedsim.core import registry, seeding
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import InputSpec
 from fedsim.data._grid_questions import EMPTY, TILE, answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data._grid_words import DIGITS, GridWords, Kind

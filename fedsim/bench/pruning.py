@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from fedsim.bench import grids
 from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.bench.training import falling
-from fedsim.core import checkpoints, registry, seeding
-from fedsim.core.visual import Stream
+from fedsim.core import registry, seeding
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.visual import Stream
 from fedsim.data._grid_questions import answer_places, ask, draw_digits, draw_kinds, paint
 from fedsim.data.digit_grids import stocks
 

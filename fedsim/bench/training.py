@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
-from fedsim.core import checkpoints, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.nets import checkpoints
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.list_operations import ListOperationsConfig, draw_lists
 

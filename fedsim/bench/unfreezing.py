@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsim.bench import grids
 from fedsim.bench.descent import OnStep, train_once, unwatched
-from fedsim.core import checkpoints
+from fedsim.core.nets import checkpoints
 from fedsim.data._grid_questions import draw_digits, paint
 from fedsim.data._grid_words import QUESTION_LENGTH, Kind
 from fedsim.data.digit_grids import stocks

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from fedsim.core import checkpoints, registry
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import checkpoints
 from fedsim.core.types import Dataset
 from fedsim.data import _shipped
 

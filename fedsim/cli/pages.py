@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.core import checkpoints, registry
+from fedsim.core import registry
+from fedsim.core.nets import checkpoints
 from fedsim.core.registry import index
 
 if TYPE_CHECKING:

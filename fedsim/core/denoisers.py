@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.core import checkpoints, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.nets import checkpoints
 from fedsim.core.types import InputSpec
 
 _WEIGHTS, _SETTINGS = "weights.pt", "settings.json"

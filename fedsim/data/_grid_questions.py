@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, QUESTION_LENGTH, GridWords, Kind
 
 EMPTY = -1

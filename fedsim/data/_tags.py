@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Dataset, InputSpec, Tokenizer
 from fedsim.data._text import TokenConfig, test_and_training, tokenizer_of
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedsim.core import checkpoints, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
 from fedsim.data._secrets import secrets
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer, frequent_words

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from fedsim.core import seeding
 from fedsim.core.errors import nearest
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data._lists import OPERATIONS, ListTokenizer, Sample, draw_sample

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import (

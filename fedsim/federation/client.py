@@ -16,8 +16,8 @@ from fedsim.core import seeding
 from fedsim.core.devices import Stay
 from fedsim.core.errors import Refused
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
-from fedsim.core.masks import KeptPrefixes, keep_masks
-from fedsim.core.showing import Showing
+from fedsim.core.nets.masks import KeptPrefixes, keep_masks
+from fedsim.core.nets.step_draws import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
 from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsim.core import seeding
 from fedsim.core.devices import Stay
 from fedsim.core.errors import FedsimError, Refused, describe_exception
-from fedsim.core.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
+from fedsim.core.nets.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
 from fedsim.scenario.model_source import Workspace

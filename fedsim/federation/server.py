@@ -15,8 +15,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.core.errors import Diverged, FedsimError
+from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Contribution, Tensors, Update, WireEntry
-from fedsim.core.vectors import Layout
 from fedsim.federation import participation
 from fedsim.federation.journal import Journal
 from fedsim.federation.stepping import stepped

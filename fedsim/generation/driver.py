@@ -11,9 +11,9 @@ from torch import nn
 
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler, Unmasker
-from fedsim.core.kept_tokens import reducing_places
+from fedsim.core.nets.kept_tokens import reducing_places
+from fedsim.core.nets.visual import can_read_images
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
-from fedsim.core.visual import can_read_images
 from fedsim.generation.loop import Loop, Piece, RowState
 
 _AT_ONCE = 8

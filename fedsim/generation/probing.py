@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import Probe
-from fedsim.core.layer_calls import layer_outputs
-from fedsim.core.masks import without_dropout
-from fedsim.core.past import KeyValues, stack_of
+from fedsim.core.nets.kv_cache import KeyValues, stack_of
+from fedsim.core.nets.layer_calls import layer_outputs
+from fedsim.core.nets.masks import without_dropout
 from fedsim.generation.reading import evaluating
 
 _AT_ONCE = 64

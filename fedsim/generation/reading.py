@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.kept_tokens import kept_tokens
+from fedsim.core.nets.kept_tokens import kept_tokens
 from fedsim.core.types import Activations
 
 

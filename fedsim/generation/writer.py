@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedsim.core import checkpoints, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import stack_of
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.types import InputSpec, Tokenizer, Trace
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer
 from fedsim.generation.peft_folder import with_adapter

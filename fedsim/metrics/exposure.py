@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.masked_places import mask_token, without_mask
+from fedsim.core.nets.losses import IGNORED, per_example
+from fedsim.core.nets.masked_positions import mask_token, without_mask
 from fedsim.core.registry import metric
 from fedsim.core.types import SecretKind, Tokenizer
 from fedsim.metrics.statistics import mean_interval, wilson

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from torch import Tensor
 
 from fedsim.core import registry
-from fedsim.core.graph_networks import graphs_of
+from fedsim.core.nets.graph_networks import graphs_of
 
 Node = tuple[float, ...]
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.seeding import generator
 from fedsim.core.types import Batch, Draws, DropoutSite, Loss, Masks
 from fedsim.core.types.tasks import Answer, plain_answer

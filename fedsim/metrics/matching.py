@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.gradients import cosine_distance, gradient_of
-from fedsim.core.masks import inject_masks
-from fedsim.core.showing import Showing
+from fedsim.core.nets.gradients import cosine_distance, gradient_of
+from fedsim.core.nets.masks import inject_masks
+from fedsim.core.nets.step_draws import Showing
 from fedsim.core.types import Batch, DropoutSite, Loss, Masks, Reconstruction, Truth, Update
 from fedsim.core.types.tasks import Answer, plain_answer
 from fedsim.record.scores import AS_LOW

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 
 _BEGIN, _INSIDE = "B-", "I-"
 

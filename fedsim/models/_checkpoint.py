@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, float32, nn
 
-from fedsim.core.checkpoints import quiet
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
-from fedsim.core.past import LayerStack
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.nets.checkpoints import quiet
+from fedsim.core.nets.kv_cache import LayerStack
+from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.core.types import InputSpec
 from fedsim.models._language import TaggingHead, TiedHead, scores_tokens
 from fedsim.models._llama import LlamaLayers, is_like_llama

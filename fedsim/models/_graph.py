@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.graph_networks import GraphLayer, GraphNetwork
+from fedsim.core.nets.graph_networks import GraphLayer, GraphNetwork
 from fedsim.core.types import Config, InputSpec
 
 _MATRIX = 2  # dimensions of a graph

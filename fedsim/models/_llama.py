@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fedsim.core.past import KeyValues
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.nets.kv_cache import KeyValues
+from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.models._language import matrix_of
 
 _KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # architectures with Llama's layers between embedding and output layer

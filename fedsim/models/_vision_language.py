@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
+from fedsim.core.nets.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
 
 Seen = Callable[[Tensor], None]  # receives the attention weights (B, heads, L, L) of a layer
 

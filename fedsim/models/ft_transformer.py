@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.feature_tokens import FeatureTokens
+from fedsim.core.nets.feature_tokens import FeatureTokens
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._transformer import TokenBlock

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.graph_networks import GraphLayer, Graphs
+from fedsim.core.nets.graph_networks import GraphLayer, Graphs
 from fedsim.core.registry import model
 from fedsim.core.types import InputSpec
 from fedsim.models._graph import GraphConfig, graph_network

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.visual import Held, Stream, VisualShape
+from fedsim.core.nets.visual import Held, Stream, VisualShape
 from fedsim.models._checkpoint import load
 from fedsim.models._llama import LlamaLayers, is_like_llama
 from fedsim.models._vision_language import LanguageModel, Seen, VisionEncoder, VisionLanguage

@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import checkpoints
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._checkpoint import load

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import checkpoints
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._checkpoint import causal_model

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import KeyValues, LayerStack
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.nets.kv_cache import KeyValues, LayerStack
+from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._language import TaggingHead, TiedHead, matrix_of, scores_tokens, text_shape

@@ -16,11 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.visual import Held, Stream, VisualShape
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
-from fedsim.core.visual import Held, Stream, VisualShape
 from fedsim.data._grid_words import GridWords
 from fedsim.models._inputs import image_shape
 from fedsim.models._llama_block import LlamaBlock

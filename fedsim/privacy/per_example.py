@@ -21,8 +21,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception
-from fedsim.core.losses import cross_entropy, per_example
-from fedsim.core.masks import dropout_sites, keep_masks, without_dropout
+from fedsim.core.nets.losses import cross_entropy, per_example
+from fedsim.core.nets.masks import dropout_sites, keep_masks, without_dropout
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks import NoiseAdder
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Tensors, Update
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from fedsim.core import checkpoints, process
+from fedsim.core import process
+from fedsim.core.nets import checkpoints
 from fedsim.core.registry import index
 from fedsim.processes.code_files import standard_library, system_libraries, without_data
 from fedsim.processes.landlock import Places

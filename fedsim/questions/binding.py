@@ -25,7 +25,7 @@ from fedsim.components.probe.hyperdimensional_probe import (
 from fedsim.core import seeding
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError, nearest, reason
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.registry import question
 from fedsim.core.types import Attribute
 from fedsim.generation.probing import layer_states

@@ -19,8 +19,8 @@ from fedsim.components.probe.markov_categorical import estimated_surplus, networ
 from fedsim.core import seeding
 from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import NotApplicable, ScenarioError, reason
-from fedsim.core.past import stack_of
-from fedsim.core.past.stack import Weighted
+from fedsim.core.nets.kv_cache import stack_of
+from fedsim.core.nets.kv_cache.stack import Weighted
 from fedsim.core.registry import metric, question
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.statistics import mean_interval

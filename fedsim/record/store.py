@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.plain import printable_json
-from fedsim.core.tensor_files import read_arrays
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
 from fedsim.record.files import (

@@ -18,7 +18,7 @@ from fedsim.audit.loading import called, load, made
 from fedsim.audit.subject import MOST_EXAMPLES, Checked, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.examples import keys
-from fedsim.core.tensor_files import read_saved
+from fedsim.core.nets.tensor_files import read_saved
 from fedsim.core.types import Batch, Tensors
 from fedsim.release.record import ReleasePlan
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.hooks import Attack, Task
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
+from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import DropoutSite, Tensors
-from fedsim.core.vectors import Layout
 from fedsim.scenario import memory
 from fedsim.scenario.data import Data
 from fedsim.scenario.second_derivatives import allow_second_derivatives

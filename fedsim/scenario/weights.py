@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.tensor_files import read_npz, read_saved
+from fedsim.core.nets.tensor_files import read_npz, read_saved
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:

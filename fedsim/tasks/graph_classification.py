@@ -2,8 +2,8 @@
 
     loss = -log softmax(outputs)_label, the mean over the graphs
 
-A graph is a matrix of its nodes' features and joins (`fedsim.core.graph_networks`). Test metrics: accuracy and mean
-loss. Guesses are rounded to 0 and 1. They are scored by equality with the client's graph up to a renumbering of its
+A graph is a matrix of its nodes' features and joins (`fedsim.core.nets.graph_networks`). Test metrics: accuracy and
+mean loss. Guesses are rounded to 0 and 1. They are scored by equality with the client's graph up to a renumbering of its
 nodes, and by the shared nodes and joins, each with the baseline of public graphs.
 """
 
@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from fedsim.core.graph_networks import graphs_of
+from fedsim.core.nets.graph_networks import graphs_of
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Modality, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Knowledge
 from fedsim.core.types.tasks import Model

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.losses import shaped_as
+from fedsim.core.nets.losses import shaped_as
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
 from fedsim.core.types.tasks import Model

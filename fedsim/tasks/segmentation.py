@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import task
 from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
 from fedsim.core.types.tasks import Model

@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core import losses, registry
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import losses
+from fedsim.core.nets.visual import can_read_images
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown
-from fedsim.core.visual import can_read_images
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.missing import complete
 from fedsim.metrics.testing import test_accuracy, test_loss

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import mask_not_batch_first
+from fedsim.core.nets.masks import mask_not_batch_first
 from fedsim.core.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING

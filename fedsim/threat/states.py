@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.types import WireEntry
 from fedsim.scenario.world import World
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.examples import distinct
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Batch, DropoutSite, Reconstruction, Truth, WireEntry
 from fedsim.metrics.matching import has_converged, objective_at_truth, unexplained
 from fedsim.scenario.world import World

@@ -14,8 +14,8 @@ from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import ServerRound
+from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Contribution, Tensors
-from fedsim.core.vectors import Layout
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import Batch, Config, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, Observation
 
 SIZES = (7, 5, 6, 4, 6, 5, 3, 8)  # values of each category; three numbers stand between the fourth and the fifth

@@ -12,7 +12,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest
 from fedsim.audit.training import train
 from fedsim.audit.worlds import world_of
-from fedsim.core.losses import NumberLoss
+from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Step
 from fedsim.questions.base import Work
 from fedsim.threat.observe import observe

@@ -20,7 +20,7 @@ from fedsim.bench.grids import (
     packed_scores,
     trained,
 )
-from fedsim.core.checkpoints import TINY_VLM, WEIGHTS
+from fedsim.core.nets.checkpoints import TINY_VLM, WEIGHTS
 from fedsim.data._grid_questions import draw_digits
 
 

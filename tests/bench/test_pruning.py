@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.bench import grids, pruning
-from fedsim.core.visual import Stream
+from fedsim.core.nets.visual import Stream
 
 
 def test_moments_are_those_of_a_mean_over_tokens() -> None:

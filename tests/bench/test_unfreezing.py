@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.bench import grids, unfreezing
 from fedsim.bench.descent import unwatched
-from fedsim.core import checkpoints
+from fedsim.core.nets import checkpoints
 
 
 @pytest.fixture

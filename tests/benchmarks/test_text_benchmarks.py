@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.text_attacks import chance
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Truth, Update
 
 

@@ -22,8 +22,8 @@ from fedsim.core.hooks import (
     TokenReducer,
     Writing,
 )
-from fedsim.core.kept_tokens import Reducing
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.nets.kept_tokens import Reducing
+from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.core.types import Config, Event, InputSpec, Limits, Tensors
 from fedsim.generation import generate
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, HookContext, LossTerm, ModelComponent, Objective, VisualTokenReducer
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

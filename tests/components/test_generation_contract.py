@@ -14,9 +14,9 @@ from torch import nn
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Condition, VisualTokenReducer
-from fedsim.core.kept_tokens import kept_tokens, reducing_places
+from fedsim.core.nets.kept_tokens import kept_tokens, reducing_places
+from fedsim.core.nets.visual import VisualReducer, visual_passes
 from fedsim.core.types import Generated, Limits
-from fedsim.core.visual import VisualReducer, visual_passes
 from fedsim.generation import Piece, generate, probe, sample
 from tests.components.generating import (
     LEAKING,

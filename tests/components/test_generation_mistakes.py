@@ -12,7 +12,7 @@ from fedsim.components.core.pads import add_pad, embedding_of
 from fedsim.core import registry
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, GenerationContext
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, Breaking, greedy, make, names, prompts, sources, tiny_llama

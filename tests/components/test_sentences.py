@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario

@@ -1,6 +1,6 @@
 """Words and tags, read back from tokens."""
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Dataset
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.conll import ConllConfig, conll
 from tests.data.tags import pairs

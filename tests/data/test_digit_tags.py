@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.data.digit_tags import _DIGITS, DigitTagsConfig, digit_tags
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.data._grid_questions import (
     EMPTY,
     TILE,

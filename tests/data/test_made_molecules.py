@@ -3,7 +3,7 @@
 import networkx
 import torch
 
-from fedsim.core.graph_networks import graphs_of
+from fedsim.core.nets.graph_networks import graphs_of
 from fedsim.data.made_molecules import ATOMS, MadeMoleculesConfig, graph_matrix, made_molecules
 
 VALENCES = torch.tensor([4, 3, 2, 2, 1])

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.nets import checkpoints
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.sentence_pairs import SentencePairsConfig, read_pairs, sentence_pairs
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.data._tags import tagged
 from fedsim.data._text import TokenConfig
 from tests.data.tags import pairs

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsim.core import registry
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.data._text import TextConfig
 from tests.data.texts import load, texts
 

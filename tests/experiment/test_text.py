@@ -15,8 +15,8 @@ from fedsim.cli import display, endings
 from fedsim.core import examples, registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites, mask_not_batch_first
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import dropout_sites, mask_not_batch_first
 from fedsim.core.types import (
     Batch,
     Config,

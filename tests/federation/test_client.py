@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Defense, HookContext
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import Batch, Config, Memory, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Task
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Modality, Reconstruction, Truth, WireEntry
 from fedsim.core.types.tasks import Model, Scored
 from fedsim.federation import cohort

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import draw_masks, dropout_sites, inject_masks
+from fedsim.core.nets.masks import draw_masks, dropout_sites, inject_masks
 from fedsim.core.seeding import isolate_randomness
 from fedsim.core.types import Batch, DropoutSite
 from fedsim.metrics.masks import identifiable, score_masks

@@ -5,7 +5,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import masks
+from fedsim.core.nets import masks
 from fedsim.core.types import InputSpec
 
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core import masks, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.core.types import InputSpec
 
 PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test_efficientnet_lite0.py

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.components.core.skips import Skip, skips_of
-from fedsim.core import masks, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.models.edm_unet import EdmUnet, EdmUnetConfig, edm_unet
 from tests.models.sizes import images, spec
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core import masks, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.core.types import InputSpec
 
 SPEC = InputSpec((12,), 3, (0.5,) * 12, (0.2,) * 12)

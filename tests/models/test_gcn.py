@@ -3,7 +3,7 @@
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.models._graph import GraphConfig
 from fedsim.models.gcn import gcn
 from tests.models.sizes import parameters, spec

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fedsim.core.past import Draft, KeyValues, Past
+from fedsim.core.nets.kv_cache import Draft, KeyValues, Past
 from fedsim.core.types import InputSpec
 from fedsim.models._llama import LlamaLayers, is_like_llama
 from tests.components.generating import VOCABULARY
-from tests.core.past.anew import TREE, anew, check
+from tests.core.nets.kv_cache.anew import TREE, anew, check
 from tests.models.packaged import package_model
 
 SINGLE = 1e-5  # attention of the transformers package takes its softmax in single precision, whatever the weights

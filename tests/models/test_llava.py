@@ -8,8 +8,8 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
+from fedsim.core.nets.visual import visual_passes
 from fedsim.core.types import Limits
-from fedsim.core.visual import visual_passes
 from fedsim.generation import generate
 
 transformers = pytest.importorskip("transformers")

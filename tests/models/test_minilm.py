@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.core import checkpoints, masks
 from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.nets import checkpoints, masks
 from fedsim.core.types import InputSpec
 from tests.models.encoders import build
 

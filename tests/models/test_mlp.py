@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import InputSpec
 from fedsim.models.mlp import MlpConfig, mlp
 from tests.models.sizes import images, parameters, spec

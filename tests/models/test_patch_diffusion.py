@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import masks, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.models.patch_diffusion import PatchDiffusion, PatchDiffusionConfig, patch_diffusion
 from tests.components.sampler.exact_head import learned
 from tests.models.sizes import images, spec

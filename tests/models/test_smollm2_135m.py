@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.data.text_file import TextFileConfig, text_file

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsim.core import masks
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.core.types import InputSpec
 from tests.models.encoders import build
 

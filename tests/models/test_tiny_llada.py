@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import masks, registry, seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.core.types import InputSpec
 
 LENGTH, VOCABULARY = 7, 11

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import masks
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets import masks
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import InputSpec
 from tests.models.llamas import LENGTH, SIZES, TAGS, build, reference, tokens
 

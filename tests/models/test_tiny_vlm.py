@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.core import masks, registry
-from fedsim.core.checkpoints import TINY_VLM, WEIGHTS
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
+from fedsim.core.nets.checkpoints import TINY_VLM, WEIGHTS
+from fedsim.core.nets.visual import VisualReducer
 from fedsim.core.types import InputSpec
-from fedsim.core.visual import VisualReducer
 from fedsim.data._grid_words import GridWords
 from tests.models.vlms import PATCHES, SPEC, WORDS, examples, small_vlm
 

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from fedsim.core import masks, seeding
+from fedsim.core import seeding
+from fedsim.core.nets import masks
 from fedsim.models.vit_small import VitSmallConfig, vit_small
 from tests.models.sizes import images, spec
 

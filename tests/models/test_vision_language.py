@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.kept_tokens import kept_tokens
-from fedsim.core.visual import Stream, VisualReducer, visual_passes
+from fedsim.core.nets.kept_tokens import kept_tokens
+from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
 from tests.models.vlms import WORDS, examples, small_vlm
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedsim.core import masks
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import masks
 from fedsim.models.vit_small import VitSmallConfig, vit_small
 from tests.models.sizes import mask_values, parameters, spec
 

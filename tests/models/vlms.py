@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry, seeding
+from fedsim.core.nets.visual import VisualReducer
 from fedsim.core.types import InputSpec
-from fedsim.core.visual import VisualReducer
 from fedsim.data._grid_words import GridWords
 from fedsim.models.tiny_vlm import TinyVlm
 

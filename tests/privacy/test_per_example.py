@@ -8,7 +8,7 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-from fedsim.core.losses import per_example
+from fedsim.core.nets.losses import per_example
 from fedsim.core.types import Batch
 from fedsim.privacy.per_example import Mode, cheapest, example_gradients, sum_clipped
 

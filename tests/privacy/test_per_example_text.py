@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fedsim.components.adapter.allora import Allora, AlloraConfig
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import registry
-from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.masks import keep_masks
+from fedsim.core.nets.losses import IGNORED, per_example
+from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Batch, InputSpec
 from fedsim.models._checkpoint import CausalModel
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Values, of_row
-from fedsim.core.gradients import gradient_of
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 
 

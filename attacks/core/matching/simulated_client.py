@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attacks.core.defense_facts import PLAIN, Wire, wire_of
 from attacks.core.layers import run
 from attacks.core.matching.unknowns import NOTHING, Values
-from fedsim.core.masks import inject_masks, rescaling, without_dropout
+from fedsim.core.nets.masks import inject_masks, rescaling, without_dropout
 from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 

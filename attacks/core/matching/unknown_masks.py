@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.matching.unknowns import MASKS, Block, SearchProgress, Unknowns
-from fedsim.core.masks import draw_masks, expected_mask
+from fedsim.core.nets.masks import draw_masks, expected_mask
 from fedsim.core.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.layer_calls import layer_inputs, layer_outputs
-from fedsim.core.masks import inject_masks
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.layer_calls import layer_inputs, layer_outputs
+from fedsim.core.nets.masks import inject_masks
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, placed
 
 _CONDITION = 1e6  # condition number of the equations above which two examples count as dependent

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Observation
 
 Slope = Callable[[Tensor], Tensor]  # from targets (B, *label_shape) to dL/dz

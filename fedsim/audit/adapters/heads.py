@@ -15,7 +15,7 @@ from fedsim.audit.adapters import SubjectAdapter, adapter, model_of, parts_of, t
 from fedsim.audit.pairs import LABEL_KEYS
 from fedsim.audit.subject import MOST_EXAMPLES, Subject
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import are_classes
+from fedsim.core.nets.losses import are_classes
 from fedsim.core.types import LabelHead, placed
 
 _TUPLE = 3  # model, loss, loader

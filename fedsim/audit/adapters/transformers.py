@@ -18,7 +18,7 @@ from fedsim.audit.copying import scores_in
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Loss
 
 _TOKENS = 2  # dimensions of labels of every token

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from fedsim.components.augment._mixing import Chances, Draw, draw_boxes, mixed_labels, paste
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, PublicFederation
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.step_draws import shown
 from fedsim.core.registry import component
-from fedsim.core.showing import shown
 from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.core.types.effects import PastedMaps
 

@@ -34,8 +34,8 @@ from fedsim.components.bottleneck._codebook import (
 from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
-from fedsim.core.masks import dropout_sites, inject_masks, without_dropout
-from fedsim.core.past import whole_texts
+from fedsim.core.nets.kv_cache import whole_texts
+from fedsim.core.nets.masks import dropout_sites, inject_masks, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedsim.components.core.blocks import states_in, with_states
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.tensor_files import read_saved
+from fedsim.core.nets.tensor_files import read_saved
 from fedsim.core.types import Config
 
 NAME = "lora-drop-adapters"

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.masks import prefix_dropout, prefix_mask
+from fedsim.core.nets.masks import prefix_dropout, prefix_mask
 
 _FAIR = (0.5, 0.5)
 

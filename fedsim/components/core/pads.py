@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core.losses import IGNORED
-from fedsim.core.past import KeyValues, LayerStack
+from fedsim.core.nets.kv_cache import KeyValues, LayerStack
+from fedsim.core.nets.losses import IGNORED
 
 
 class PadEmbedding(nn.Embedding):

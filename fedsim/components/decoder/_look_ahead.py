@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import CannotContinue
 from fedsim.core.hooks import check_scores
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
 
 Text = tuple[int, ...]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from fedsim.core import checkpoints, registry
+from fedsim.core import registry
+from fedsim.core.nets import checkpoints
 from fedsim.core.types import InputSpec
 
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.components.decoder._odds import DrawConfig
-from fedsim.core.past import LayerStack
-from fedsim.core.past.stack import Weighted
+from fedsim.core.nets.kv_cache import LayerStack
+from fedsim.core.nets.kv_cache.stack import Weighted
 
 
 class DraftConfig(DrawConfig):

@@ -14,8 +14,8 @@ from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, Writing
-from fedsim.core.losses import IGNORED
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.losses import IGNORED
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Batch, Config
 from fedsim.core.types.basics import NameOrFolder
 

@@ -32,8 +32,8 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.past import Draft, Past, stack_of
-from fedsim.core.past.stack import Weighted
+from fedsim.core.nets.kv_cache import Draft, Past, stack_of
+from fedsim.core.nets.kv_cache.stack import Weighted
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from fedsim.core.errors import CannotContinue
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Limits
 

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from fedsim.components.decoder._drawing import draw
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.nets.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
-from fedsim.core.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 
 _ATTENTION = "damro.attention"  # the class token's attention to the image's patches, (B, N); -1 for a merged patch
 

@@ -26,7 +26,7 @@ from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.past import LayerStack, Past, stack_of
+from fedsim.core.nets.kv_cache import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 

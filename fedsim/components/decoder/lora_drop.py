@@ -36,7 +36,7 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.past import LayerStack, Past, stack_of
+from fedsim.core.nets.kv_cache import LayerStack, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 

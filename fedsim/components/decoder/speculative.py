@@ -24,7 +24,7 @@ from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.past import Draft, Past, stack_of
+from fedsim.core.nets.kv_cache import Draft, Past, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 from fedsim.core.types.basics import NameOrFolder

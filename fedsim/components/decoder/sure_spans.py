@@ -26,7 +26,7 @@ from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.past import Draft
+from fedsim.core.nets.kv_cache import Draft
 from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
 

@@ -35,8 +35,8 @@ from fedsim.components.decoder._tuned_pair import (
     with_base,
 )
 from fedsim.core.hooks import Condition, GenerationContext, Writing
-from fedsim.core.losses import IGNORED
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Event
 

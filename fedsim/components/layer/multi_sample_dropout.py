@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from fedsim.components.core.feature_prefix import Alternating, Prefix, prefixes
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
-from fedsim.core.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 

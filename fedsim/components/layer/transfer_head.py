@@ -18,7 +18,7 @@ from torch import Generator, nn, randint
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ANYTHING, Layer
-from fedsim.core.output_layer import output_layer
+from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.registry import component
 from fedsim.core.seeding import isolate_randomness
 from fedsim.core.types import Config, Modality

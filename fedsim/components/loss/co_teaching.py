@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from fedsim.components.core.feature_prefix import Alternating, prefixes
 from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, PublicFederation
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 

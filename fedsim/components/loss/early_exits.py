@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from fedsim.components.core.blocks import blocks_of, states_in, with_states
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ModelComponent, Objective
-from fedsim.core.losses import cross_entropy
-from fedsim.core.past import LayerStack, stack_of
-from fedsim.core.past.stack import is_listened_to
+from fedsim.core.nets.kv_cache import LayerStack, stack_of
+from fedsim.core.nets.kv_cache.stack import is_listened_to
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, PublicKnowledge
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, PublicFederation
+from fedsim.core.nets.step_draws import shown
 from fedsim.core.registry import component
-from fedsim.core.showing import shown
 from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
 
 _NAME = "esimcse"

@@ -25,9 +25,9 @@ from fedsim.components.core.low_rank import adapters_off
 from fedsim.components.core.pads import add_pad, draw_blocks, embedding_of, pack, pad_of, read, units
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, PublicFederation
-from fedsim.core.losses import IGNORED, cross_entropy
-from fedsim.core.masks import without_dropout
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
+from fedsim.core.nets.losses import IGNORED, cross_entropy
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
 

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from fedsim.components.probe._translator import Translator, draw_kept, pool
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
-from fedsim.core.losses import IGNORED
-from fedsim.core.masks import without_dropout
-from fedsim.core.past import KeyValues, LayerStack, stack_of
+from fedsim.core.nets.kv_cache import KeyValues, LayerStack, stack_of
+from fedsim.core.nets.losses import IGNORED
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 

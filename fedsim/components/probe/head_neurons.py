@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import Probe
-from fedsim.core.masks import without_dropout
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.core.nets.visual import LayerView, Stream, VisualShape
 from fedsim.core.types import Config
-from fedsim.core.visual import LayerView, Stream, VisualShape
 
 
 class KeptConfig(Config):

@@ -18,8 +18,8 @@ from pydantic import Field
 
 from fedsim.components.token_reducer._choosing import KeptConfig, attention_from, highest, refuses_count, refuses_layer
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import LayerView, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
-from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 
 class AttentionTopKConfig(KeptConfig):

@@ -17,8 +17,8 @@ import torch
 
 from fedsim.components.token_reducer._choosing import KeptConfig, attention_from, highest, refuses_count
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import LayerView, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
-from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 
 @final

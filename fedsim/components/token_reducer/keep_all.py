@@ -15,9 +15,9 @@ from typing import final
 import torch
 
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import VisualReducer, VisualShape
 from fedsim.core.registry import component
 from fedsim.core.types import Config
-from fedsim.core.visual import VisualReducer, VisualShape
 
 
 @final

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from fedsim.components.token_reducer._choosing import attention_from, or_best
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import Held, LayerView, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
 from fedsim.core.types import Config
-from fedsim.core.visual import Held, LayerView, Stream, VisualReducer, VisualShape
 
 _PROTECTED = "must-drop.protected"  # mask over the patches of the image, (B, N)
 

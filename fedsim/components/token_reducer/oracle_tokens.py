@@ -22,8 +22,8 @@ from torch import Tensor
 
 from fedsim.components.token_reducer._choosing import KeptConfig, highest, refuses_count
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
-from fedsim.core.visual import Stream, VisualReducer, VisualShape
 
 _RANK = "oracle-tokens.rank"
 

@@ -20,9 +20,9 @@ from pydantic import Field
 
 from fedsim.components.token_reducer._choosing import attention_from, highest
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import LayerView, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
 from fedsim.core.types import Config
-from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 
 class PyramidDropConfig(Config):

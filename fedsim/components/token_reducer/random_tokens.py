@@ -17,8 +17,8 @@ import torch
 
 from fedsim.components.token_reducer._choosing import KeptConfig, refuses_count
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets.visual import Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
-from fedsim.core.visual import Stream, VisualReducer, VisualShape
 
 
 @final

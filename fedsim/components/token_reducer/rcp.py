@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from fedsim.components.token_reducer._choosing import or_best
 from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, chosen
-from fedsim.core import checkpoints, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import VisualTokenReducer
+from fedsim.core.nets import checkpoints
+from fedsim.core.nets.visual import LayerView, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
 from fedsim.core.types import Config
-from fedsim.core.visual import LayerView, Stream, VisualReducer, VisualShape
 
 _HEADS = 4  # heads of a pruner
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fedsim.components.unmasker._blocks import ProposalConfig, propose, schedule, surest
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores, mask_token_of
-from fedsim.core.masked_places import scoring_places, without_mask
+from fedsim.core.nets.masked_positions import scoring_places, without_mask
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 

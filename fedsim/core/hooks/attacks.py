@@ -132,7 +132,7 @@ class Attack(Configured[ConfigT]):
         """Return the best guess; call `on_step` once per iteration.
 
         All randomness must come from `generator`, including dropout: forward passes run inside a context of
-        `fedsim.core.masks`. The search must not accumulate gradients in `.grad` of the observed model.
+        `fedsim.core.nets.masks`. The search must not accumulate gradients in `.grad` of the observed model.
         """
 
     @classmethod

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.contexts import HookContext, PublicFederation
+from fedsim.core.nets.visual import VisualReducer, VisualShape, reads_images, visual_passes
+from fedsim.core.nets.visual.patches import kept_patches, nearest_guesses, patch_errors
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
-from fedsim.core.visual import VisualReducer, VisualShape, reads_images, visual_passes
-from fedsim.core.visual.patches import kept_patches, nearest_guesses, patch_errors
 
 _READ = 10 ** (-20 / 10)  # mean squared error of a patch at 20 dB, of values in [0, 1]
 
@@ -137,8 +137,8 @@ class Bottleneck(ModelComponent[ConfigT]):
 class TokenReducer(ModelComponent[ConfigT]):
     """Hook token_reducer: drops or merges tokens inside a forward pass.
 
-    Its modules derive from `fedsim.core.kept_tokens.Reducing` and report the number of kept tokens, which appears in
-    traces of generations.
+    Its modules derive from `fedsim.core.nets.kept_tokens.Reducing` and report the number of kept tokens, which appears
+    in traces of generations.
     """
 
     hook: ClassVar[Hook] = "token_reducer"

@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors, Tokenizer
-from fedsim.core.vectors import Layout
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
-from fedsim.core.masked_places import mask_token, without_mask
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.masked_positions import mask_token, without_mask
 from fedsim.core.types import Batch, Event, Modality, Tensors, Trace
 from fedsim.core.types.configured import ANYTHING, IMAGES, ConfigT
 

@@ -11,8 +11,8 @@ from torch.overrides import _get_current_function_mode_stack
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks.calls import DropoutCalls
-from fedsim.core.past.stack import only_watches
+from fedsim.core.nets.kv_cache.stack import only_watches
+from fedsim.core.nets.masks.calls import DropoutCalls
 from fedsim.core.types import Observation, OnStep, Step
 
 
@@ -40,7 +40,7 @@ class Draws:
         raise FedsimError(
             "the attack drew from torch's global generator, so that its seed does not tell what it finds. Pass "
             "generator=generator to torch.rand and its like; run the model inside inject_masks, keep_masks or "
-            "without_dropout of fedsim.core.masks; and put what takes no generator, as a new layer, into "
+            "without_dropout of fedsim.core.nets.masks; and put what takes no generator, as a new layer, into "
             "fedsim.core.seeding.isolate_randomness."
         )
 

@@ -20,8 +20,8 @@ from torch.func import functional_call
 
 from fedsim.core.examples import numbers
 from fedsim.core.hooks import Distortion
-from fedsim.core.masks import inject_masks
-from fedsim.core.showing import Showing
+from fedsim.core.nets.masks import inject_masks
+from fedsim.core.nets.step_draws import Showing
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Tensors, Truth, Update
 from fedsim.federation.secure_client import secure_settings
 from fedsim.questions.attacks import ideal_attacker as ideal

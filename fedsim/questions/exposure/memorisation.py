@@ -20,7 +20,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.deadline import check_time
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Condition
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedsim.core import losses
+from fedsim.core.nets import losses
 from fedsim.core.types import Config, Dataset, InputSpec
 from fedsim.core.types.tasks import Model, Task
 from fedsim.metrics.testing import test_accuracy, test_loss

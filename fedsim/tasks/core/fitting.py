@@ -7,7 +7,7 @@ import inspect
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.losses import are_classes, are_tokens
+from fedsim.core.nets.losses import are_classes, are_tokens
 from fedsim.core.types import Dataset
 from fedsim.core.types.tasks import Task
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.losses import shaped_as
+from fedsim.core.nets.losses import shaped_as
 from fedsim.core.types import Config, Dataset, InputSpec, LabelKind
 from fedsim.core.types.tasks import Model
 from fedsim.metrics import targets as metrics

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attacks.batch_separation._one_hot_columns import TableColumns, pivots_of, rounded, rows_in
-from fedsim.core.table_columns import categories_of
+from fedsim.core.nets.table_columns import categories_of
 from tests.attacks.tables import census
 
 

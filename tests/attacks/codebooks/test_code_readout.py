@@ -10,7 +10,7 @@ from benchmarks._runs import arms_of
 from fedsim.cli.display import outcome
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 VIT = {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "patch": 2, "dropout": 0.25}

@@ -11,7 +11,7 @@ from attacks.codebooks.code_words import token_codes
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
 

@@ -10,7 +10,7 @@ import torch
 from fedsim.core import deadline, registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Outlook
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences

@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks.core.masks_by_layer import _decided, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]

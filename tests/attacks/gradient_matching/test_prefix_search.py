@@ -14,7 +14,7 @@ from attacks.core.matching.unknowns import SearchProgress
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import dropout_sites, expected_mask, inject_masks
+from fedsim.core.nets.masks import dropout_sites, expected_mask, inject_masks
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.scenario.world import World
 

@@ -12,7 +12,7 @@ from attacks.core.matching.descent import VictimGroup
 from attacks.gradient_matching.tabular_relaxation import RelaxedTable, TabularRelaxation, TabularRelaxationConfig
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.table_columns import likeliest_values
+from fedsim.core.nets.table_columns import likeliest_values
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step
 from fedsim.metrics.image import match
 from fedsim.metrics.table import TOLERANCE, columns_of

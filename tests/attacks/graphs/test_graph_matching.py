@@ -3,7 +3,7 @@
 import torch
 
 from attacks.graphs.graph_matching import _rounded, _soft
-from fedsim.core.graph_networks import graphs_of
+from fedsim.core.nets.graph_networks import graphs_of
 from fedsim.data.made_molecules import MadeMoleculesConfig, made_molecules
 
 

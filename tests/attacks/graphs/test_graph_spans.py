@@ -10,7 +10,7 @@ from attacks.graphs._blocks import Star, alphabet_of, candidates_of, shares_outs
 from attacks.graphs._gluing import Gluing
 from attacks.graphs._masked_blocks import draws_needed
 from fedsim.core import registry, seeding
-from fedsim.core.graph_networks import GraphNetwork, graphs_of
+from fedsim.core.nets.graph_networks import GraphNetwork, graphs_of
 from fedsim.core.types import InputSpec, Observation, Reconstruction
 from fedsim.metrics.graphs import graph_exact
 from fedsim.threat.observe import observe

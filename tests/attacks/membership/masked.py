@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Tensors
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan
 from fedsim.tasks.masked_diffusion import MaskedDiffusion, MaskedDiffusionConfig

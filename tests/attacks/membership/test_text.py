@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.membership import _signals
 from fedsim.core import registry, seeding
-from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.types import Batch, Config, Tensors
 from fedsim.experiment import runner
 from fedsim.metrics.membership import separation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.core.client_gradient import client_gradient
 from attacks.core.head_features import features_of
 from attacks.second_order._feature_start import starts_from_features
-from fedsim.core.layer_calls import layer_inputs
+from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.types import Observation
 from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attacks.core.labels import labels_of
 from attacks.second_order._head_reading import read_head
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from tests.attacks.second_order.residual import Toy, residual
 

@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from attacks.second_order._residual_chain import Chain, chain_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from tests.attacks.second_order.residual import Toy, group, residual
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Truth
 from fedsim.models._checkpoint import CausalModel
 from fedsim.scenario.world import World

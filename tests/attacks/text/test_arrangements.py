@@ -11,7 +11,7 @@ from attacks.text import _arrangements
 from attacks.text._arrangements import arrange, arranged
 from attacks.text._masked_places import spans_with_masks
 from fedsim.core import seeding
-from fedsim.core.masked_places import mask_token
+from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.types import Observation, Truth
 from tests.attacks.text.planted import SENTENCES, reading, spec
 

@@ -10,7 +10,7 @@ import torch
 from attacks.text._beam import CandidateReader, TokenPool, apart, grow_beam, pool_of, readers_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Step, Truth
 from fedsim.scenario.world import World
 from tests.attacks.text.texts import KNOWN, exact, in_double

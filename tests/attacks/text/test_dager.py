@@ -20,7 +20,7 @@ from attacks.text._subspaces import Subspace, gradients_of, hard
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.metrics.text import score_sentences

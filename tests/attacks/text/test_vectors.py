@@ -14,7 +14,7 @@ from attacks.text._vectors import NextWords, VectorComparison, VectorGhostCompar
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
 from tests.attacks.text.texts import KNOWN, in_double, in_order

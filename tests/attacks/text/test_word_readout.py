@@ -13,7 +13,7 @@ from attacks.text._words import lengths_of, words_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Config, Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World

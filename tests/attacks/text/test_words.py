@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks.text._words import Following, counts_of, following_of, lengths_of
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
 

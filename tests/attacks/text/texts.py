@@ -9,8 +9,8 @@ from torch import Tensor
 
 from attacks.text.base import TextProblem
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.losses import IGNORED
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World

@@ -11,8 +11,8 @@ from fedsim.bench.descent import TrainingStep
 from fedsim.bench.training import Recipe
 from fedsim.cli.commands import bench
 from fedsim.cli.commands._console import app
-from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets import checkpoints
 
 
 def told(*arguments: str) -> str:

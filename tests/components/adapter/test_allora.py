@@ -16,7 +16,7 @@ from fedsim.components.core.low_rank import LowRankLinear, merged
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import InputSpec
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING, check, cohort_training

@@ -20,7 +20,7 @@ from fedsim.components.adapter.causal_mask_removal import (
 )
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.types import InputSpec, WireEntry
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model

@@ -11,7 +11,7 @@ from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear
 from fedsim.components.core.low_rank import merged
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import InputSpec
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import without_dropout
 from tests.components.generating import make, tiny_llama
 
 DEPTH, DROPPED, CYCLE = 5, (1, 3), 3

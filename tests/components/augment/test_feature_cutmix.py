@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites
-from fedsim.core.showing import Showing, shown
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import dropout_sites
+from fedsim.core.nets.step_draws import Showing, shown
 from fedsim.core.types import Draws
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training

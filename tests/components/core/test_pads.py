@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsim.components.core.pads import PadBlock, draw_blocks, pack, read, units
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
 from tests.components.generating import VOCABULARY
 from tests.components.loss.padding import BLOCKS, packed_scores, padded, texts
 

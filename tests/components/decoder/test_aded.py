@@ -13,7 +13,7 @@ from fedsim.components.decoder import aded
 from fedsim.components.decoder.aded import AdedConfig, TrigramTable, count_table, load_table, save_table, search
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
-from fedsim.core.past import Draft, Past
+from fedsim.core.nets.kv_cache import Draft, Past
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama

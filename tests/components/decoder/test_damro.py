@@ -10,8 +10,8 @@ from torch import Tensor
 from fedsim.components.decoder.damro import _Looking, contrasted
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition
+from fedsim.core.nets.visual import Stream
 from fedsim.core.types import Generated, Limits
-from fedsim.core.visual import Stream
 from fedsim.generation import generate
 from tests.components.generating import LEAKING, make, prompts, sources, tiny_llama
 from tests.models.vlms import PATCHES, examples, prepared, small_vlm

@@ -11,11 +11,11 @@ from torch import nn
 from fedsim.components.decoder._look_ahead import LookAhead, _nearest, _shared
 from fedsim.components.decoder.awrs import Awrs, AwrsConfig
 from fedsim.core.errors import CannotContinue
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, Breaking, make, prompts, sources, tiny_llama
-from tests.core.past.anew import ROUNDING, anew
+from tests.core.nets.kv_cache.anew import ROUNDING, anew
 
 TEXTS = [(1, 2), (3,), (1, 2), (1, 2), (4, 5, 6)]
 OWNERS = [0, 1, 0, 1, 1]

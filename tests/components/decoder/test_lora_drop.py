@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
-from fedsim.core.masks import without_dropout
+from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama

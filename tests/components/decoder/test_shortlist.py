@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.components.decoder._shortlist import score_drafts
-from fedsim.core.past import stack_of
-from fedsim.core.past.stack import LayerStack
+from fedsim.core.nets.kv_cache import stack_of
+from fedsim.core.nets.kv_cache.stack import LayerStack
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama

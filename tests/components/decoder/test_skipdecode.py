@@ -10,7 +10,7 @@ from torch import nn
 from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fedsim.components.decoder.sure_spans import SureSpansConfig
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import GenerationContext, HookContext, Writing
-from fedsim.core.losses import cross_entropy
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch, InputSpec, Limits
 from fedsim.generation import generate
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama

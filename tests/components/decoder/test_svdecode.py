@@ -20,7 +20,7 @@ from fedsim.components.decoder._steering import (
 from fedsim.components.decoder.svdecode import BesideBase, Svdecode, SvdecodeConfig, calibrate, costs
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.losses import IGNORED
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Limits
 from fedsim.generation import generate
 from tests.components.decoder.steered import MODES, random_scores

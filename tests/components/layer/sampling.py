@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.hooks import ModelComponent
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import Masks
 
 METHOD = registry.get("component", "multi-sample-dropout")

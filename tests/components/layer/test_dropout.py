@@ -6,7 +6,7 @@ from torch import nn
 
 from fedsim.components.layer.dropout import Dropout, DropoutConfig
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import dropout_sites
+from fedsim.core.nets.masks import dropout_sites
 
 
 def prepared(model: nn.Module, rate: float) -> nn.Module:

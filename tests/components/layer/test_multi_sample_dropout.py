@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import PublicFederation
-from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites, inject_masks
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.nets.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse

@@ -15,7 +15,7 @@ from fedsim.components.core.feature_prefix import Prefix, prefix_odds, prefixes
 from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
-from fedsim.core.masks import dropout_sites, inject_masks, prefix_mask, record_masks, without_dropout
+from fedsim.core.nets.masks import dropout_sites, inject_masks, prefix_mask, record_masks, without_dropout
 from fedsim.core.types import Reconstruction
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from tests.components.layer.sampling import CLASSES, RATE, component, drawn
 
 

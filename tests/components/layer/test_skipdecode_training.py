@@ -11,8 +11,8 @@ from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import without_dropout
-from fedsim.core.past import Past
+from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.masks import without_dropout
 from tests.components.generating import make, tiny_llama
 
 DEPTH, PROMPT = 6, 3

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from fedsim.components.core.pads import PadBlock, add_pad, embedding_of, pack, pad_of, read
-from fedsim.core.losses import IGNORED
-from fedsim.core.past import stack_of
+from fedsim.core.nets.kv_cache import stack_of
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch
 from tests.components.generating import VOCABULARY, tiny_llama
 

@@ -14,7 +14,7 @@ from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, sm
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import PublicFederation
-from fedsim.core.masks import dropout_sites, record_masks
+from fedsim.core.nets.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.components.loss.early_exits import skip_chances
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import keep_masks, without_dropout
+from fedsim.core.nets.masks import keep_masks, without_dropout
 from fedsim.core.types import Limits
 from fedsim.federation.client import local_training
 from fedsim.generation import generate

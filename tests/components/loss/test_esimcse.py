@@ -30,7 +30,7 @@ from fedsim.components.loss.esimcse import (
 )
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.types import Memory, Tensors, WireEntry
 from fedsim.experiment import training
 from fedsim.federation import cohort

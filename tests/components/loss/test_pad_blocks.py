@@ -11,7 +11,7 @@ from fedsim.components.loss import pad_blocks
 from fedsim.components.loss.pad_blocks import sure_of
 from fedsim.core import registry
 from fedsim.core.hooks import HookContext
-from fedsim.core.losses import per_example
+from fedsim.core.nets.losses import per_example
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds

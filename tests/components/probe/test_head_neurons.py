@@ -16,7 +16,7 @@ from fedsim.components.probe.head_neurons import (
 )
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Condition
-from fedsim.core.layer_calls import layer_inputs, layer_outputs
+from fedsim.core.nets.layer_calls import layer_inputs, layer_outputs
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import make, sources, tiny_llama

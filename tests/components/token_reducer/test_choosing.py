@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from fedsim.components.token_reducer._choosing import highest, or_best, refuses_count, refuses_layer
-from fedsim.core.visual import Stream, VisualShape
+from fedsim.core.nets.visual import Stream, VisualShape
 
 SHAPE = VisualShape((4, 4), 3, 1, 4, 8, 8)
 

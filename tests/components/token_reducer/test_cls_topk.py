@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.core.visual import visual_passes
+from fedsim.core.nets.visual import visual_passes
 from tests.models.vlms import examples, prepared, small_vlm
 
 

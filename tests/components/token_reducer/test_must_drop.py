@@ -7,7 +7,7 @@ import torch
 
 from fedsim.components.token_reducer.must_drop import merged, unneeded
 from fedsim.core.errors import NotApplicable
-from fedsim.core.visual import Stream, VisualReducer, visual_passes
+from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
 from fedsim.models import _vision_language
 from tests.models.vlms import examples, prepared, small_vlm
 

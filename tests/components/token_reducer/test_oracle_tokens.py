@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.visual import visual_passes
+from fedsim.core.nets.visual import visual_passes
 from tests.models.vlms import CELLS, WORDS, examples, prepared, small_vlm
 
 

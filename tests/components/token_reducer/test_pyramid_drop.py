@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
+from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
 from fedsim.core.types import Batch
-from fedsim.core.visual import Stream, VisualReducer, visual_passes
 from tests.models.vlms import WORDS, attended, examples, prepared, small_vlm
 
 METHOD = registry.get("task", "visual-question-answering")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.visual import visual_passes
+from fedsim.core.nets.visual import visual_passes
 from tests.models.vlms import examples, prepared, small_vlm
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.bench.pruning import RECIPES
 from fedsim.components.token_reducer.rcp import RcpConfig, RcpReducer
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.visual import Stream, VisualReducer, visual_passes
+from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
 from fedsim.models.tiny_vlm import TinyVlm
 from tests.models.vlms import examples, prepared, small_vlm
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from fedsim.core import masks
 from fedsim.core.hooks import HookContext, LocalStep
+from fedsim.core.nets import masks
 from fedsim.core.types import Batch
 
 

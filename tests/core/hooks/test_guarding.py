@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import masks, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import inject_masks, keep_masks, without_dropout
+from fedsim.core.nets import masks
+from fedsim.core.nets.masks import inject_masks, keep_masks, without_dropout
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.scenario.world import World
 

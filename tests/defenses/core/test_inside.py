@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from defenses.core.inside import outputs_of, weight_of
-from fedsim.core import masks, seeding
+from fedsim.core import seeding
 from fedsim.core.hooks import LocalStep
+from fedsim.core.nets import masks
 from fedsim.core.types import Batch
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, LocalStep
-from fedsim.core.losses import per_example
-from fedsim.core.masks import keep_masks
+from fedsim.core.nets.losses import per_example
+from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable

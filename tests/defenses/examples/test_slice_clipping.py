@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
 from fedsim.core.hooks import LocalStep
-from fedsim.core.losses import per_example
+from fedsim.core.nets.losses import per_example
 from fedsim.core.types import Tensors
 from tests.defenses.stepping import gradient, here, local_step, make, rules
 

@@ -56,7 +56,7 @@ def test_the_look_inside_uses_the_masks_of_the_step_and_leaves_running_statistic
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     local = local_step(model, examples=4)
-    from fedsim.core.masks import dropout_sites
+    from fedsim.core.nets.masks import dropout_sites
 
     sites = dropout_sites(model, (1, 2, 3), 4)
     mask = torch.ones(4, 8)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Request, Shown, Unlearning
+from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Config, Reconstruction, Tensors
 from fedsim.federation.journal import Journal
 from fedsim.questions.attacks import unlearning

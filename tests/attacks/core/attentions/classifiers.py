@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.losses import cross_entropy
+from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import InputSpec, Observation, Reconstruction, ThreatModel, Update
 
 VOCABULARY, LENGTH, WIDTH = 1000, 8, 96

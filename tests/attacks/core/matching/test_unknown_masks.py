@@ -7,7 +7,7 @@ import torch
 
 from attacks.core.matching.unknown_masks import OptimisedMasks, Relaxation, mask_prior
 from attacks.core.matching.unknowns import SearchProgress
-from fedsim.core.masks import draw_masks
+from fedsim.core.nets.masks import draw_masks
 from fedsim.core.types import (
     DropoutSite,
 )

@@ -13,7 +13,7 @@ from attacks.core.targets.reading import label_guess, labels_to_search, read_tar
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import record_masks
+from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, LabelHead, Masks, Observation, PublicKnowledge, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
 from tests.attacks.solving import solve

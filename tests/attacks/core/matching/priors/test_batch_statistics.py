@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attacks.core.matching.priors.batch_statistics import StatisticsDistance, running_statistics
-from fedsim.core.masks import inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from tests.attacks.core.matching.normalised import normalised
 

@@ -1,0 +1,1 @@
+"""Facts about torch models: masks, caches, layer calls, losses, gradients and output layers."""

@@ -1,0 +1,31 @@
+"""Interface to the visual tokens of vision-language models, for dropping, merging or correcting them."""
+
+from fedsim.core.nets.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
+from fedsim.core.nets.visual.held import Held
+from fedsim.core.nets.visual.reducer import (
+    LayerView,
+    ReadsImages,
+    VisualReducer,
+    VisualShape,
+    can_read_images,
+    reads_images,
+)
+from fedsim.core.nets.visual.stream import Stream
+from fedsim.core.nets.visual.watching import Passed, visual_passes
+
+__all__ = [
+    "AnsweringModel",
+    "Held",
+    "LayerView",
+    "Passed",
+    "ReadPrompt",
+    "ReadsImages",
+    "Stream",
+    "VisualReducer",
+    "VisualShape",
+    "acting",
+    "can_answer",
+    "can_read_images",
+    "reads_images",
+    "visual_passes",
+]
