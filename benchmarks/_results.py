@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from benchmarks._experiments import FOLDER, Budget
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.record.atomic_files import write_whole
 from fedsim.record.environment import environment
-from fedsim.record.files import write_whole
 
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"

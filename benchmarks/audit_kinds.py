@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.audit.captured import read_update
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.loading import load, made
 from fedsim.audit.record import KNOWS, AuditPlan
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import checked
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.evidence import recovered, state_of
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding

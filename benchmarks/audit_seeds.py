@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
-from fedsim.audit import AuditPlan, worlds
-from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit import AuditPlan, single_client
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.thresholds import of_client
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
@@ -50,7 +50,7 @@ def _checked(model: nn.Module, scale: float) -> Checked:
 def judged(subject: Checked, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
     plan = AuditPlan(target="seeds", seed=seed)
-    world = worlds.world_of(subject, plan, 1)
+    world = single_client.world_of(subject, plan, 1)
     inspector = Inspector(KNOWS, lambda _said: None)
     finding = inspector.inspect(world, updates(world), Work(), _UPDATES, _ITERATIONS, _SECONDS)
     arm = AuditArm(name="seeds", batch_size=world.scenario.federation.batch_size, findings=(finding,))

@@ -22,10 +22,10 @@ from flwr.cli.build import build_fab_from_files
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
 from fedsim.core.types import Tensors
-from fedsim.guard.covering import Cover
+from fedsim.guard.app_command import check_walls
 from fedsim.guard.policy import AppsTable, BudgetTable, GuardPolicy, MandatoryDefense, MessagesTable, NodeTable
+from fedsim.guard.private_reply import Cover
 from fedsim.guard.running import AppProcesses, Order
-from fedsim.guard.walls import check_walls
 from fedsim.privacy.ledger import Ledger
 
 _REPEATS = 5

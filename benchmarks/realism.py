@@ -26,8 +26,8 @@ from benchmarks._rows import Row, averaged, measured, share
 from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.audit import evidence
-from fedsim.audit.inspecting import STRENGTH
 from fedsim.audit.searching import descents, searching
+from fedsim.audit.update_attacks import STRENGTH
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry

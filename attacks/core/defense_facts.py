@@ -1,7 +1,7 @@
 """Attacker knowledge of defenses: effects that granted descriptions of defenses declare.
 
-Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.informed`). This module reads
-the other effects.
+Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.unreliable_tensors`). This
+module reads the other effects.
 """
 
 from __future__ import annotations

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.audit import members
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import AuditArm
+from fedsim.audit.session import AuditJournal
+from fedsim.audit.single_client import check, world_of
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, train
-from fedsim.audit.worlds import check, world_of
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership.question import Cases, MembershipChoice

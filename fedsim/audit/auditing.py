@@ -11,18 +11,18 @@ from pathlib import Path
 
 from fedsim.audit import captured, evidence, members, planted
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.defending import try_defenses
 from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
-from fedsim.audit.inspecting import STRENGTH, Inspector, enough
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
+from fedsim.audit.session import AuditJournal
+from fedsim.audit.single_client import ROUNDS, world_of
 from fedsim.audit.subject import Checked, ClientReply, Subject, checked
 from fedsim.audit.training import TrainedClient
+from fedsim.audit.update_attacks import STRENGTH, Inspector, enough
 from fedsim.audit.verdict import control_failed
-from fedsim.audit.worlds import ROUNDS, world_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import one_thread
 from fedsim.judgement.evidence import state_of

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fedsim.audit.loading import load
 from fedsim.audit.record import AuditPlan
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked, ClientReply
-from fedsim.audit.worlds import world_of
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
 from fedsim.core.nets.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry

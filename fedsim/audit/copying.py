@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedsim.audit.foreign import reason
 from fedsim.core.errors import FedsimError
-from fedsim.scenario import own_models
+from fedsim.scenario import user_models
 
 _INSIDE = ("logits", "out")  # where transformers and torchvision's networks for masks have their scores
 
@@ -38,7 +38,7 @@ def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) 
         )
     if not isinstance(model, nn.Module):
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
-    own_models.check_structure(model, f"the model of '{name}'")
+    user_models.check_structure(model, f"the model of '{name}'")
     try:
         copied_model = copy.deepcopy(model).cpu().float()
     except Exception as error:

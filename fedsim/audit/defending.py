@@ -13,16 +13,16 @@ from typing import Any
 
 from fedsim.audit import members
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import limit
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
-from fedsim.audit.inspecting import enough
 from fedsim.audit.record import AuditArm, DefenseCost
+from fedsim.audit.session import AuditJournal
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, accuracy_lost
+from fedsim.audit.update_attacks import enough
 from fedsim.audit.verdict import control_failed
-from fedsim.audit.worlds import world_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense

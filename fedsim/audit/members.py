@@ -12,8 +12,8 @@ import numpy as np
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.groups import ExampleGroups, compare
+from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient
-from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from fedsim.audit import evidence, figures, planted, scoring, verdict, walls, wording
+from fedsim.audit import evidence, figures, image_grids, planted, scoring, table_cells, verdict
 from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
@@ -33,7 +33,7 @@ from fedsim.report.document import (
     note,
     paragraph,
 )
-from fedsim.report.wall import MOST, Arrays
+from fedsim.report.image_grid import MOST, Arrays
 
 AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
 ONLY_THERE = {AGAIN, "texts", "words"}
@@ -46,7 +46,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
         record: of the audit, finished or not.
         pictures: originals and guesses by name, as `walls.read` returns them.
     """
-    shown = list(walls.of_updates(record, pictures))
+    shown = list(image_grids.of_updates(record, pictures))
     sections = (
         _attacker(record),
         Section(
@@ -93,7 +93,7 @@ def bullets(sentences: Iterable[str]) -> Cards:
 def subject_of(record: AuditRecord) -> str:
     """Return the audited client in a sentence without full stop."""
     shape = " x ".join(map(str, record.shape))
-    scores = "classes" if not wording.target_columns(record) else "output" if record.classes == 1 else "outputs"
+    scores = "classes" if not table_cells.target_columns(record) else "output" if record.classes == 1 else "outputs"
     parts = [f"{record.parameters:,} parameters", f"{record.noun}s of shape {shape}", f"{record.classes} {scores}"]
     if record.dropout:
         parts.append(f"dropout {', '.join(map(str, dict.fromkeys(record.dropout)))}")
@@ -120,7 +120,7 @@ def table(
 
 def updates_table(record: AuditRecord) -> Iterator[Block]:
     """Yield what was recovered from updates, a row a batch size, and how to read it."""
-    column, noun = wording.headline(record.noun), record.noun
+    column, noun = table_cells.headline(record.noun), record.noun
     figures = ("updates", f"{noun}s", "searched", scoring.rule(record), column.heading)
     words = ("ideal attacker", "state", "by")
     rows = [update_row(record, arm) for arm in record.client]
@@ -138,11 +138,11 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
 
 def _targets_table(record: AuditRecord) -> Iterator[Block]:
     """Yield how near the targets that were read come to the client's, a row a batch size; nothing where none are."""
-    columns = wording.target_columns(record)
+    columns = table_cells.target_columns(record)
     if not columns:
         return
     headings = ("batch", *(column.heading for column in columns))
-    rows = [(str(arm.batch_size), *(wording.figure_of(arm, one) for one in columns)) for arm in record.client]
+    rows = [(str(arm.batch_size), *(table_cells.figure_of(arm, one) for one in columns)) for arm in record.client]
     yield table("Targets read from updates", headings, rows)
     yield note(
         "A target is what the model learns to say of an example. Exact attacks are not told any. A search is told "
@@ -157,11 +157,11 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
         return TableRow.of(batch, *[""] * 7, arm.failure)
     failures = [victim.failure for victim in victims if victim.failure]
     clock = ["ended by the clock: a lower bound"] if evidence.is_short(victims) and not arm.is_unknown else []
-    by = wording.winner(arm) if len(failures) < len(victims) else failures[0]
+    by = table_cells.winner(arm) if len(failures) < len(victims) else failures[0]
     reasons = [reason for reason in dict.fromkeys(failures) if reason != by]
-    updates, searched, recovered, ideal = wording.searches(record, arm)
+    updates, searched, recovered, ideal = table_cells.searches(record, arm)
     examples = str(sum(len(victim.scores) for victim in victims))
-    figure = wording.figure_of(arm, wording.headline(record.noun))
+    figure = table_cells.figure_of(arm, table_cells.headline(record.noun))
     state = state_of(victims, record.plan.scoring.rule)
     last = TableCell(by, notes=(*clock, *reasons))
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
@@ -237,7 +237,7 @@ def _texts(record: AuditRecord) -> Iterator[Block]:
 def _members(record: AuditRecord) -> Section:
     findings = record.of("membership")
     without = _by_remark({finding.label: (finding.failure,) for finding in findings if finding.failure})
-    rows = [wording.member_cells(finding) for finding in findings if not finding.failure]
+    rows = [table_cells.member_cells(finding) for finding in findings if not finding.failure]
     headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
     rounds = record.training.rounds if record.training else "some"
     blocks = (
@@ -253,7 +253,7 @@ def _members(record: AuditRecord) -> Section:
 
 def _guarantees(record: AuditRecord) -> Section:
     findings = record.of("audit")
-    rows = [wording.guarantee_cells(finding) for finding in findings]
+    rows = [table_cells.guarantee_cells(finding) for finding in findings]
     how = note(
         "Stated for the training of this audit, and the least epsilon that guesses about canaries in it show (95 %). "
         "More shown than stated contradicts the guarantee; less proves nothing."
@@ -268,7 +268,7 @@ def _secrets(record: AuditRecord) -> Section:
     if not findings:
         return Section("What the model remembers", (), "secrets")
     headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
-    rows = [wording.secret_cells(record, finding) for finding in findings]
+    rows = [table_cells.secret_cells(record, finding) for finding in findings]
     how = note(
         "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
         f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].limit:.1f} at most. "
@@ -279,7 +279,7 @@ def _secrets(record: AuditRecord) -> Section:
 
 
 def _groups(record: AuditRecord, by: str) -> Section:
-    rows = [wording.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
+    rows = [table_cells.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
     how = note(
         "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
         "five members or others are left out of membership."
@@ -294,7 +294,7 @@ def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
     blocks = (
         *_conditions(record),
         *_ranked(record),
-        *_walls(list(walls.of_defenses(record, pictures))),
+        *_walls(list(image_grids.of_defenses(record, pictures))),
         Fold("Not tried", (bullets(_not_tried(record)),)),
     )
     return Section("What could protect the client", blocks, "defenses")
@@ -315,7 +315,7 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
         "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
         f"attacks on updates of batch {control.batch_size} ({evidence.iterations(control.victims)} iterations) and "
         f"were trained for {training.rounds} rounds of batch {training.batch_size}; without them "
-        f"{wording.recovered(control)} of the {record.noun}s are {scoring.verdict_of(record)} and test accuracy is "
+        f"{table_cells.recovered(control)} of the {record.noun}s are {scoring.verdict_of(record)} and test accuracy is "
         f"{100 * training.accuracy:.1f} %."
     )
 
@@ -328,7 +328,9 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
     costs = ("accuracy lost, points", "test loss", "time of a round", "epsilon")
     heads = ("defense", "updates", "searched", scoring.verdict_of(record), words[0], *costs, words[1])
     control = (
-        [TableRow.of("none (control)", *wording.searches(record, record.control), *[""] * 5)] if record.control else []
+        [TableRow.of("none (control)", *table_cells.searches(record, record.control), *[""] * 5)]
+        if record.control
+        else []
     )
     best, remarks = verdict.recommend(record), {arm.name: _remarks(record, arm) for arm in arms}
     shared = {why: names for why, names in _by_remark(remarks).items() if len(names) > 1}
@@ -367,17 +369,17 @@ def _by_remark(remarks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _defense_row(record: AuditRecord, arm: AuditArm, why: tuple[str, ...], *, is_best: bool) -> TableRow:
-    attacked = wording.searches(record, arm) if arm.victims else ("", "", "not attacked", "")
+    attacked = table_cells.searches(record, arm) if arm.victims else ("", "", "not attacked", "")
     cost = ("", "", "")
     if arm.cost:
-        lost = wording.interval(arm.cost.accuracy_loss, 100, 1)
+        lost = table_cells.interval(arm.cost.accuracy_loss, 100, 1)
         cost = (lost, f"{arm.cost.loss_change:+.3f}", f"x {arm.cost.slowdown:.2g}")
     return TableRow.of(
         TableCell(arm.name, notes=("Poisson sampling",) if arm.sampling == "poisson" else ()),
         *attacked,
         *cost,
         ", ".join(f"{stated.epsilon:.3g}" for stated in arm.guarantees),
-        TableCell(f"undecided: {arm.failure}" if arm.failure else wording.kept(record, arm), notes=why),
+        TableCell(f"undecided: {arm.failure}" if arm.failure else table_cells.kept(record, arm), notes=why),
         level="best" if is_best else "",
     )
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.record import AuditArm, AuditPlan
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked
 from fedsim.audit.texts import MASK
 from fedsim.audit.training import rounds_of
-from fedsim.audit.worlds import world_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED

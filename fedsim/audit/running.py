@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import page, sheet, tables, walls
+from fedsim.audit import image_grids, page, sheet, tables
 from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
 from fedsim.judgement.policy import Policy
-from fedsim.record.files import open_log, remove_rests
+from fedsim.record.atomic_files import open_log, remove_rests
 from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"
@@ -75,7 +75,7 @@ def finished(record: AuditRecord, path: Path) -> AuditRecord:
     folder = folder_of(path)
     folder.write(RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
-    audited = page.build(record, walls.read(path))
+    audited = page.build(record, image_grids.read(path))
     for picture in audited.pictures:
         folder.write(f"{picture.name}.png", picture.png)
     folder.write(PAGE, to_html(audited).encode())

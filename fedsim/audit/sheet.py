@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fedsim.audit import planted, scoring, verdict, wording
+from fedsim.audit import planted, scoring, table_cells, verdict
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
@@ -68,7 +68,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
     rows = [
         (
             str(arm.batch_size),
-            *([arm.failure, *[""] * 4] if arm.failure else wording.searches(record, arm)),
+            *([arm.failure, *[""] * 4] if arm.failure else table_cells.searches(record, arm)),
             *([] if arm.failure else [state_of(arm.victims, record.plan.scoring.rule)]),
         )
         for arm in record.client
@@ -80,7 +80,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
 def _beside(record: AuditRecord) -> Iterator[str]:
     """Yield what was found beside examples, and what is guaranteed."""
     if best := best_membership(record.of("membership")):
-        yield f"Members: {best[0]} finds {wording.interval(best[1], 100, 0)} % at 1 % false positives."
+        yield f"Members: {best[0]} finds {table_cells.interval(best[1], 100, 0)} % at 1 % false positives."
     stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
     yield f"Guarantees: {', '.join(stated) or 'none'}."
     yield "The ideal attacker is measured to first order at the truth and is no guarantee. A failed attack is none."

@@ -18,7 +18,7 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
 from fedsim.audit.pairs import fitted, pair_of
 from fedsim.audit.record import Sampling
-from fedsim.audit.trying import has_numbers, number_loss, outputs_in, scores_of, try_step
+from fedsim.audit.trial_step import has_numbers, number_loss, outputs_in, scores_of, try_step
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedsim.audit import evidence, scoring, verdict, wording
+from fedsim.audit import evidence, scoring, table_cells, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.core.metric import Metric
-from fedsim.core.plain import csv_table
+from fedsim.core.sanitize import csv_table
 from fedsim.metrics.success import Rule
 from fedsim.record.store import RunFolder
 
@@ -49,7 +49,7 @@ def write(record: AuditRecord, folder: RunFolder) -> None:
 def _metrics(record: AuditRecord) -> list[Metric]:
     """Return the metrics of examples that tables have, those that people are shown first, then those of targets."""
     chosen = [metric for metric in scoring.metrics_of(record.noun) if metric.tables == "all"]
-    chosen += [column.metric for column in wording.target_columns(record)]
+    chosen += [column.metric for column in table_cells.target_columns(record)]
     return sorted(chosen, key=lambda metric: not metric.shown)
 
 
@@ -101,7 +101,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 *((arm.cost.loss_change, arm.cost.slowdown) if arm.cost else [""] * 2),
                 max((stated.epsilon for stated in arm.guarantees), default=""),
-                "undecided" if arm.failure else wording.kept(record, arm),
+                "undecided" if arm.failure else table_cells.kept(record, arm),
                 " ".join(verdict.broken_by(record, arm)),
                 "; ".join(verdict.undecided(record, arm)),
                 arm.failure,

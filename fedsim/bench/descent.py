@@ -13,7 +13,7 @@ import torch
 
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.core.nets import checkpoints
-from fedsim.record.files import explain
+from fedsim.record.atomic_files import explain
 
 _EVERY = 25  # steps between saved states
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.core.errors import FedsimError
 from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, Language, messages
-from fedsim.record.files import check_writable, write_whole
+from fedsim.record.atomic_files import check_writable, write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 import fedsim
 from fedsim.demo.jobs import Job
-from fedsim.record.files import write_whole
+from fedsim.record.atomic_files import write_whole
 
 PartT = TypeVar("PartT")
 

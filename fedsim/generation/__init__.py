@@ -2,6 +2,6 @@
 
 from fedsim.generation.driver import Piece, generate, sample, stream
 from fedsim.generation.probing import hidden_states, probe
-from fedsim.generation.veiling import veil
+from fedsim.generation.trace_mitigation import veil
 
 __all__ = ["Piece", "generate", "hidden_states", "probe", "sample", "stream", "veil"]

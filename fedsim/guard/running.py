@@ -17,7 +17,7 @@ from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.guard import frames, walls
+from fedsim.guard import app_command, frames
 from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
 from fedsim.processes.reaper import remove_tree
@@ -98,13 +98,13 @@ class AppProcesses:
             frames.write(questions, *(part.SerializeToString() for part in parts), state, order.fab)
             questions.seek(0)
             process = subprocess.Popen(
-                walls.command_of(self._apps, folder),
+                app_command.command_of(self._apps, folder),
                 bufsize=0,
                 stdin=questions,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=folder,
-                env=walls.environment(folder),
+                env=app_command.environment(folder),
                 start_new_session=True,
             )
             assert process.stdout is not None, "a pipe"

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 
 from fedsim.core.errors import FedsimError
-from fedsim.guard import walls
-from fedsim.guard.covering import Cover, Covered, declined
+from fedsim.guard import app_command
 from fedsim.guard.node import NodeTask, RuntimeApi
 from fedsim.guard.policy import GuardPolicy
+from fedsim.guard.private_reply import Cover, Covered, declined
 from fedsim.guard.running import AppProcesses
 from fedsim.privacy.ledger import Ledger
 from fedsim.processes import reaper
@@ -40,7 +40,7 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     Raises:
         FedsimError: the ledger is not as it was, apps cannot be shut off, or the SuperNode does not accept this guard.
     """
-    walls.check_walls(policy.apps)
+    app_command.check_walls(policy.apps)
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     if api.waits():
         tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")

@@ -28,7 +28,7 @@ from typing import Any, Literal
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Adjacency, Mechanism, Unit
 from fedsim.privacy.accounting import Epsilon, Spent, epsilon, in_rounds
-from fedsim.record.files import explain
+from fedsim.record.atomic_files import explain
 
 _KEY_BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -33,7 +33,7 @@ from fedsim.metrics.attributes import share_read
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding
 from fedsim.scenario.world import World
-from fedsim.threat import states
+from fedsim.threat import hidden_states
 from fedsim.threat.changes import permuted
 
 _PERMUTATIONS = 5
@@ -85,7 +85,7 @@ class WhatBelongsTogether(Question[Binding]):
 
     def check(self, world: World) -> None:
         """Check that both attributes are there, and that states can be read."""
-        states.check(world, "binding")
+        hidden_states.check(world, "binding")
         attributes = world.data.dataset.attributes
         for key in ("known", "wanted"):
             name = getattr(self.config, key)
@@ -113,7 +113,7 @@ class WhatBelongsTogether(Question[Binding]):
         )
         rounds = len({entry.round for entry in evidence.journal.entries})
         try:
-            for number, shared in enumerate(states.shared_texts(world, evidence.journal.entries), 1):
+            for number, shared in enumerate(hidden_states.shared_texts(world, evidence.journal.entries), 1):
                 work.progress("states of texts: round", number, rounds)
                 public, private, senders = self._read(world, shared)
                 right.append(self._extract(world, shared.number, public, private, work))
@@ -141,7 +141,7 @@ class WhatBelongsTogether(Question[Binding]):
         assert stack is not None
         return range(stack.depth // 2, stack.depth)
 
-    def _read(self, world: World, shared: states.SharedTexts) -> tuple[_Texts, _Texts, Tensor]:
+    def _read(self, world: World, shared: hidden_states.SharedTexts) -> tuple[_Texts, _Texts, Tensor]:
         """Return public texts and those behind a round's updates that have both values, and who sent the latter."""
         dataset, layers, pair = world.data.dataset, self._layers(world), self._pair(world)
         source = seeding.generator(world.scenario.seed, "first means", shared.number)

@@ -27,7 +27,7 @@ from fedsim.metrics.statistics import mean_interval
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
-from fedsim.threat import states
+from fedsim.threat import hidden_states
 from fedsim.threat.changes import simulated_changes
 
 _FEWEST = 2  # texts, so that there is another's to compare with
@@ -103,7 +103,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
 
     def check(self, world: World) -> None:
         """Check that the head can be asked, that neurons move, and that single updates are seen."""
-        states.check(world, "neurons")
+        hidden_states.check(world, "neurons")
         if world.scenario.threat.sees != "single-update":
             raise ScenarioError("neurons: a sum has no single text. Expected threat.sees = 'single-update'.")
         trained = {name: parameter.detach() for name, parameter in world.models.parameters.items()}

@@ -27,7 +27,7 @@ from fedsim.metrics.statistics import mean_interval
 from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
-from fedsim.threat import states
+from fedsim.threat import hidden_states
 
 _PERMUTATIONS = 10
 Estimator = Literal["log-linear", "network"]
@@ -134,7 +134,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         Raises:
             ScenarioError: they cannot, with the reason.
         """
-        states.check(world, "surplus")
+        hidden_states.check(world, "surplus")
         stack = stack_of(world.models.workspace.model)
         if not isinstance(stack, Weighted) or stack.weight is None:
             raise ScenarioError(
@@ -147,7 +147,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         world = evidence.world
         rounds = len({entry.round for entry in evidence.journal.entries})
         some: list[_Positions] = []
-        for number, shared in enumerate(states.shared_texts(world, evidence.journal.entries), 1):
+        for number, shared in enumerate(hidden_states.shared_texts(world, evidence.journal.entries), 1):
             work.progress("states of texts: round", number, rounds)
             some.append(self._read(world, shared))
         for estimator in self.config.estimators:
@@ -155,7 +155,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
             yield from self._measure(world, some, estimator)
         yield from self._align(world, some[-1])  # each round has coordinates of its own
 
-    def _read(self, world: World, shared: states.SharedTexts) -> _Positions:
+    def _read(self, world: World, shared: hidden_states.SharedTexts) -> _Positions:
         """Return the positions of public texts and of those behind a round's updates, as many as are asked about."""
         dataset, stack = world.data.dataset, stack_of(shared.model)
         assert stack is not None

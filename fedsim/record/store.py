@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
-from fedsim.core.plain import printable_json
+from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
-from fedsim.record.files import (
+from fedsim.record.atomic_files import (
     LOCK,
     MANIFEST,
     append,

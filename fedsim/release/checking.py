@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
+from fedsim.record.atomic_files import explain, write_whole
 from fedsim.record.environment import environment
-from fedsim.record.files import explain, write_whole
 from fedsim.release import finished, membership, memory, page, sites, verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
 from fedsim.report.document import to_html, to_markdown

@@ -10,7 +10,7 @@ import torch
 
 from fedsim.audit.members import attacks
 from fedsim.audit.record import AuditPlan
-from fedsim.audit.worlds import world_of
+from fedsim.audit.single_client import world_of
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch

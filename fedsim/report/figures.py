@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedsim.core.metric import Metric
-from fedsim.core.plain import slug
+from fedsim.core.sanitize import slug
 from fedsim.record import ArmRecord, AttackFinding, Finding, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.document import Picture, Wall
@@ -26,9 +26,9 @@ from fedsim.report.drawing import (
     styled,
     utility_axis,
 )
+from fedsim.report.image_grid import sheet_name
 from fedsim.report.tables.clients import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import RunJudge
-from fedsim.report.wall import sheet_name
 
 _Styles = dict[str, tuple[str, str]]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsim.core.glossary import TERMS
 from fedsim.record import QuestionAsked, RunRecord
-from fedsim.report import ceilings, figures, wall
+from fedsim.report import ceilings, figures, image_grid
 from fedsim.report.banners import banners
 from fedsim.report.brief import every_sentence, write_brief
 from fedsim.report.document import (
@@ -151,12 +151,12 @@ def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator
     yield Walls(tuple(walls), hides="Hide the originals")
     yield note(
         "The same examples in every row; under each guess how close it is. Framed and ticked by one rule: "
-        f"{judge.rule(*attacks_of(record))}. {wall.TICKS} Nobody picked them: all examples are shown up "
-        f"to {wall.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the "
+        f"{judge.rule(*attacks_of(record))}. {image_grid.TICKS} Nobody picked them: all examples are shown up "
+        f"to {image_grid.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the "
         "first arm."
     )
-    if wall.has_public(walls):
-        yield note(wall.PUBLIC)
+    if image_grid.has_public(walls):
+        yield note(image_grid.PUBLIC)
 
 
 def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator[Block]:

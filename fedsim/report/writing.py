@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedsim.core.plain import csv_table
+from fedsim.core.sanitize import csv_table
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder, read_record
-from fedsim.report import figures, run, wall
+from fedsim.report import figures, image_grid, run
 from fedsim.report.document import to_html
 from fedsim.report.tables.scores import score_columns, scores
 from fedsim.report.verdict import RunJudge
@@ -34,7 +34,7 @@ def build(run_dir: Path) -> Path:
     record = read_record(run_dir)
     judge = RunJudge.of(record)
     arrays = RunFolder(run_dir).read_arrays()
-    walls = wall.walls(record, arrays, judge)
+    walls = image_grid.walls(record, arrays, judge)
     page = run.page_of(record, arrays, judge, walls)
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = RunFolder(run_dir)

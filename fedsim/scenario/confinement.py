@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from fedsim.core.choices import Choice, Settled
 from fedsim.core.errors import ScenarioError
-from fedsim.core.registry.own_functions import OpenConfig
+from fedsim.core.registry.user_functions import OpenConfig
 from fedsim.core.types.basics import NAMES_PATH
 from fedsim.scenario.tables import Scenario
 

@@ -14,7 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.devices import find_device
 from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
-from fedsim.scenario import fitting, own_models, tasks
+from fedsim.scenario import compatibility, tasks, user_models
 from fedsim.scenario.data import Data, build_data
 from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource, Workspace
@@ -106,15 +106,15 @@ class World:
         """
         tasks.check_task(self.scenario, self.data.dataset, self.task)
         tasks.check_scoring(self.scenario, self.data.dataset, self.task)
-        fitting.check_objectives(self.stack)
-        fitting.check_modality(self.scenario, self.task, self.stack)
-        fitting.check_labels(self.scenario, self.task, self.stack)
+        compatibility.check_objectives(self.stack)
+        compatibility.check_modality(self.scenario, self.task, self.stack)
+        compatibility.check_labels(self.scenario, self.task, self.stack)
         tasks.check_model(self.scenario, self.task, self.models.holding(self.models.first_weights))
         if not self.stack.objectives:
             tasks.check_outputs(
                 self.scenario, self.task, self.data.dataset, self.models.holding(self.models.first_weights)
             )
-        fitting.check_hooks(self.stack, self.facts, self.models)
+        compatibility.check_hooks(self.stack, self.facts, self.models)
 
 
 def build(scenario: Scenario) -> World:
@@ -139,7 +139,7 @@ def _check_own_model(world: World) -> None:
     few = min(2, scenario.federation.batch_size)
     batch, task = next(dataset.train.split(few)), world.task
     draws = task.named_draws(batch, torch.Generator().manual_seed(0))
-    own_models.checked(
+    user_models.checked(
         lambda: scenario.model.make("model", dataset.spec),
         batch.inputs,
         lambda model, inputs: task.answer(model, replace(batch, inputs=inputs), draws)[0],

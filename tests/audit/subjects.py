@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.worlds import world_of
 from fedsim.scenario.world import World
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from fedsim.audit import auditing, members, page
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.record import AuditArm
+from fedsim.audit.session import AuditJournal
+from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import train
-from fedsim.audit.worlds import ROUNDS
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
 from fedsim.report.document import Table

@@ -6,11 +6,11 @@ import pytest
 
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
-from fedsim.audit.inspecting import Inspector
 from fedsim.audit.record import AuditArm, AuditRecord, read
+from fedsim.audit.session import AuditJournal
 from fedsim.audit.subject import Checked
+from fedsim.audit.update_attacks import Inspector
 from fedsim.core.errors import FedsimError
 from fedsim.judgement.policy import Policy
 from fedsim.scenario.world import World

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fedsim.audit import subject
-from fedsim.audit.inspecting import updates
+from fedsim.audit.single_client import world_of
 from fedsim.audit.training import evaluate
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import updates
 from tests.audit.subjects import examples, plan
 
 

@@ -9,11 +9,11 @@ import torch
 
 from fedsim.audit import defending, page
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock, OutOfTime
-from fedsim.audit.inspecting import Inspector
 from fedsim.audit.record import AuditArm
+from fedsim.audit.session import AuditJournal
 from fedsim.audit.training import train
+from fedsim.audit.update_attacks import Inspector
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.judgement.policy import Policy

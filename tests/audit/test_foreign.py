@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from fedsim.audit import audit, loading, subject
 from fedsim.audit.record import AuditPlan
-from fedsim.audit.worlds import world_of
+from fedsim.audit.single_client import world_of
 from fedsim.federation.client import local_training
 
 FACTORIES = ("of_torchvision", "of_transformers", "with_a_custom_layer")

@@ -7,11 +7,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from fedsim.audit import groups, members
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import GROUPS, KNOWS
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
 from fedsim.questions.base import Work

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fedsim.audit import members
+from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient, train
-from fedsim.audit.worlds import ROUNDS
 from fedsim.core import registry
 from fedsim.core.types import Batch
 from fedsim.questions.base import Work

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fedsim.audit import page, screen
+from fedsim.audit import console as screen
+from fedsim.audit import page
 from fedsim.audit.groups import compare
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsim.audit.pairs import fitted, pair_of
 from fedsim.audit.subject import Subject, checked
-from fedsim.audit.trying import _WRAPPER
+from fedsim.audit.trial_step import _WRAPPER
 from fedsim.core.errors import FedsimError
 
 ROWS, CLASSES = torch.rand(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3

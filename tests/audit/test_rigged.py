@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit import AuditPlan, verdict, worlds
+from fedsim.audit import AuditPlan, single_client, verdict
 from fedsim.audit.evidence import doubts, fewest, has_learned
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.evidence import state_of
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
@@ -35,7 +35,7 @@ def subject(model: nn.Module, **settings: Any) -> Checked:
 
 
 def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
-    world = worlds.world_of(own, AuditPlan(target="rigged"), batch)
+    world = single_client.world_of(own, AuditPlan(target="rigged"), batch)
     inspector = Inspector(KNOWS, lambda _said: None)
     finding = inspector.inspect(world, updates(world), Work(), most, iterations, 60.0)
     return AuditArm(name="rigged", batch_size=batch, findings=(finding,))
@@ -85,13 +85,13 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
 
 
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
-    world = worlds.world_of(subject(perceptron()), AuditPlan(target="rigged"), 4)
+    world = single_client.world_of(subject(perceptron()), AuditPlan(target="rigged"), 4)
     assert not has_learned(train(world, 2, 1.0).summary)
 
 
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
     own = subject(perceptron())
-    world = worlds.world_of(own, AuditPlan(target="rigged"), 1)
+    world = single_client.world_of(own, AuditPlan(target="rigged"), 1)
     inspector, work = Inspector(KNOWS, lambda _said: None), Work()
     first = inspector.inspect(world, updates(world), work, 1, 5, 60.0)
     both = inspector.inspect(world, updates(world), work, 3, 5, 60.0, before=first.victims)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit import subject
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Outlook

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit import AuditPlan, subject
-from fedsim.audit.inspecting import Inspector, updates, with_read_targets
 from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest
+from fedsim.audit.single_client import world_of
 from fedsim.audit.training import train
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import Inspector, updates, with_read_targets
 from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Step
 from fedsim.questions.base import Work

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.audit import AuditPlan, loading, subject, texts, worlds
-from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit import AuditPlan, loading, single_client, subject, texts
 from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
 from fedsim.questions.base import Work
@@ -36,7 +36,7 @@ def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
-    world = worlds.world_of(undropped, AuditPlan(target="bert"), 2)
+    world = single_client.world_of(undropped, AuditPlan(target="bert"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch = truth.batches[0]
     assert set(batch.given) == {"attention_mask"}
@@ -68,7 +68,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
-    world = worlds.world_of(undropped, AuditPlan(target="gpt"), 2)
+    world = single_client.world_of(undropped, AuditPlan(target="gpt"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch, whole = truth.batches[0], []
     for tokens, labels in zip(batch.inputs, batch.labels, strict=True):  # the text that the loader held
@@ -86,7 +86,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
 @pytest.mark.parametrize("name", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
-    world = worlds.world_of(own, AuditPlan(target=name), 1)
+    world = single_client.world_of(own, AuditPlan(target=name), 1)
     inspector = Inspector((*KNOWS, "given"), lambda _said: None)
     found = inspector.inspect(world, updates(world), Work(), 1, 20, 20.0)
     (victim,) = found.victims
@@ -99,7 +99,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
 
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int) -> None:
-    world = worlds.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
+    world = single_client.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
     found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 20, 30.0)
     (victim,) = found.victims
     assert [score.values["exact"] for score in victim.scores] == [1.0] * size

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import page, tables, verdict, wording
+from fedsim.audit import page, table_cells, tables, verdict
 from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.thresholds import best_membership
 from fedsim.judgement.policy import Policy
@@ -281,7 +281,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert any(reason in said for said in verdict.undecided(found, own))
     assert verdict.recommend(found) is None
     assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
-    assert wording.kept(found, own) == "undecided"
+    assert table_cells.kept(found, own) == "undecided"
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
@@ -347,14 +347,14 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     none = of_victims(victims)
     found = record(Policy(), client=(none,), control=as_control(none))
     assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
-    assert wording.recovered(none) == "not known"
+    assert table_cells.recovered(none) == "not known"
     found = record(Policy(), client=(none, attacked(0, batch=4)), control=as_control(none))
     assert verdict.sentence(found) == (
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), client=(attacked(0),), control=as_control(attacked(0)))
     assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
-    assert wording.recovered(attacked(0)).startswith("0 (0 to")
+    assert table_cells.recovered(attacked(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:

@@ -49,8 +49,8 @@ def test_the_page_has_a_line_for_every_step_of_every_method() -> None:
 def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:
     entry = Entry(kind="attack", name="tag", module="attacks.text.tag", summary="")
     assert _papers.place_of(entry, "Tag.search") == "attacks.text.tag.Tag.search"
-    assert _papers.place_of(entry, "fedsim.core.plain.plain") == "fedsim.core.plain.plain"
+    assert _papers.place_of(entry, "fedsim.core.sanitize.plain") == "fedsim.core.sanitize.plain"
     assert _papers.oracle_of(entry, "test_it") == "tests/attacks/text/test_tag.py::test_it"
-    assert _papers.oracle_of(entry, "tests/core/test_plain.py::test_it") == "tests/core/test_plain.py::test_it"
+    assert _papers.oracle_of(entry, "tests/core/test_sanitize.py::test_it") == "tests/core/test_sanitize.py::test_it"
     component = Entry(kind="component", name="lora", module="fedsim.components.adapter.lora", summary="")
     assert _papers.oracle_of(component, "test_it") == "tests/components/adapter/test_lora.py::test_it"

@@ -128,7 +128,7 @@ def test_a_client_whose_update_is_not_finite_leaves_itself_out(scenario: Build, 
 def test_a_model_that_fails_only_at_work_is_one_clear_error(
     scenario: Build, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsim.scenario.own_models.checked", lambda *_, **__: None)
+    monkeypatch.setattr("fedsim.scenario.user_models.checked", lambda *_, **__: None)
     built = scenario(model={"name": "secure_models:broken"}, threat=SUM, secure_aggregation={"mode": mode})
     with pytest.raises(FedsimError, match=r"every client of the round failed.*my layer is broken"):
         run(built)

@@ -29,7 +29,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from fedsim.core.errors import FedsimError
 from fedsim.federation.engines import superlink
-from fedsim.guard import walls
+from fedsim.guard import app_command
 from fedsim.guard.policy import AppsTable
 
 SECRET = "SECRET"
@@ -195,7 +195,7 @@ NOISE = 2.0  # standard deviation: clip 0.5 times noise multiplier 4
 def has_walls() -> bool:
     """Return whether this machine can run apps in the sandbox."""
     try:
-        walls.check_walls(AppsTable(sha256="any"))
+        app_command.check_walls(AppsTable(sha256="any"))
     except FedsimError:
         return False
     return True

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.guard import sandbox, walls
+from fedsim.guard import app_command, sandbox
 from fedsim.processes import sandbox as confining
 from fedsim.processes.landlock import Places
 from tests.guard.site import needs_walls
@@ -59,7 +59,7 @@ def probed(folder: Path, paths: list[Path], writable: list[Path]) -> Mapping[str
     (modules / "probe.py").write_text(PROBE)
     places = confining.places()
     allowed = Places([*places.readable, str(modules)], places.listed, places.devices, [*map(str, writable)])
-    command = [*walls._namespaces(), *sandbox.command_of("probe", str(own), allowed)]
+    command = [*app_command._namespaces(), *sandbox.command_of("probe", str(own), allowed)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(modules), *sys.path]),

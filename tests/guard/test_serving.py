@@ -16,7 +16,7 @@ from flwr.app import Context, Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.guard import serving, walls
+from fedsim.guard import app_command, serving
 from fedsim.guard.policy import read_policy
 from fedsim.guard.running import AppProcesses, Order
 from fedsim.guard.serving import Guard, serve
@@ -30,7 +30,7 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return received
 
     monkeypatch.setattr(AppProcesses, "train", train)
-    monkeypatch.setattr(walls, "check_walls", lambda _apps: None)
+    monkeypatch.setattr(app_command, "check_walls", lambda _apps: None)
 
 
 class FakeTask:

@@ -10,9 +10,9 @@ from torch import nn
 
 from attacks.core.gradient_distance import knows_rates, may_be_exact, verdict
 from fedsim.audit import AuditPlan, Subject
-from fedsim.audit.inspecting import updates
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import checked
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Knowledge, WireEntry
 from fedsim.federation.client import local_training

@@ -20,7 +20,7 @@ from typer.models import ArgumentInfo
 
 from fedsim import __version__
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.plain import printable
+from fedsim.core.sanitize import printable
 from fedsim.core.source import find_source, read_tables
 
 

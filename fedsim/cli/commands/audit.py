@@ -75,11 +75,11 @@ def audit(
     targets.find(target)
 
     from fedsim.audit import AuditPlan, exports, running, verdict
+    from fedsim.audit.console import counting
     from fedsim.audit.record import KNOWS, command_of
-    from fedsim.audit.screen import counting
     from fedsim.core.devices import device_of
     from fedsim.judgement.policy import policy_of
-    from fedsim.record.files import write_whole
+    from fedsim.record.atomic_files import write_whole
 
     folder = out or Path("results") / f"audit-{Path(target.rpartition(':')[2]).resolve().stem}"
     plan = AuditPlan(
@@ -120,7 +120,7 @@ def _check_source(client_app: str | None, gradients: Path | None, weights: Path 
 def _tell(record: AuditRecord, folder: Path) -> None:
     """Print what was found, and what the policy says of it."""
     from fedsim.audit import verdict
-    from fedsim.audit.screen import show
+    from fedsim.audit.console import show
 
     show(record, screen)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")

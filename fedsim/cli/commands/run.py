@@ -61,12 +61,12 @@ def run(
     from fedsim.experiment.isolating import choose_start, describe_open
     from fedsim.record.store import RunFolder
     from fedsim.report.tables.findings import alarms
-    from fedsim.scenario import load, own_models
+    from fedsim.scenario import load, user_models
 
     if resume and overwrite:
         raise FedsimError("--resume continues a run and --overwrite replaces it. Give one of them.")
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    with own_models.staying(f"code that {scenario} names"):
+    with user_models.staying(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
@@ -112,11 +112,11 @@ def _run(
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.report import writing
-    from fedsim.scenario import own_models
+    from fedsim.scenario import user_models
 
     watching = display.silent() if is_silent else display.watching(screen)
     try:
-        with own_models.staying(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
+        with user_models.staying(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
             record = runner.run(
                 loaded,
                 folder,

@@ -41,7 +41,7 @@ from fedsim.components.decoder._rejection import (
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
 from fedsim.core.registry import component
-from fedsim.core.registry.own_functions import check_marked
+from fedsim.core.registry.user_functions import check_marked
 from fedsim.core.types import Config, Event, Limits
 
 _KINDS = ("regex", "grammar", "json_schema", "predicate")

@@ -15,7 +15,6 @@ from fedsim.core.deadline import BestStep, DeadlineReached, best_in_time, limite
 from fedsim.core.devices import CPU, DeviceName, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.guarding import guard
-from fedsim.core.informed import informed
 from fedsim.core.types import (
     Applicability,
     InputSpec,
@@ -28,6 +27,7 @@ from fedsim.core.types import (
 )
 from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, Configured, Tables
 from fedsim.core.types.grants import Grants
+from fedsim.core.unreliable_tensors import informed
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
 _SECONDS: dict[Effort, float] = {

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     )
     from fedsim.core.registry.finding import declared, entries, every_metric, get, methods, named, temporary
     from fedsim.core.registry.method import KINDS, Entry, Kind, Method
-    from fedsim.core.registry.own_functions import OpenConfig, check_marked, for_scenarios
+    from fedsim.core.registry.user_functions import OpenConfig, check_marked, for_scenarios
 
 __all__ = [
     "KINDS",
@@ -71,7 +71,7 @@ __all__ = [
     "trace_attack",
 ]
 
-_HOMES = ("method", "finding", "own_functions", "decorators")  # those that wait for torch come last
+_HOMES = ("method", "finding", "user_functions", "decorators")  # those that wait for torch come last
 
 if not TYPE_CHECKING:
 

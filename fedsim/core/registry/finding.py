@@ -49,7 +49,7 @@ def get(kind: Kind, name: str) -> Method:
         FedsimError: no such method; the message names the nearest one.
     """
     if ":" in name and kind in ("dataset", "model"):
-        from fedsim.core.registry.own_functions import method_of  # noqa: PLC0415 - a list of names waits for no torch
+        from fedsim.core.registry.user_functions import method_of  # noqa: PLC0415 - a list of names waits for no torch
 
         return method_of(kind, name)
     _import(kind, name)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
-from fedsim.core.plain import csv_table, without_empty_columns
+from fedsim.core.sanitize import csv_table, without_empty_columns
 from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
-from fedsim.record.files import explain
+from fedsim.record.atomic_files import explain
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder
 

@@ -22,12 +22,12 @@ from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
-from fedsim.core.plain import printable_json
+from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.files import (
+from fedsim.record.atomic_files import (
     explain,
     locked,
     make_inner_folder,

@@ -28,7 +28,7 @@ from fedsim.metrics.success import Rule
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import draw_number, epsilon_of_best
 from fedsim.record import GuaranteeRecord
-from fedsim.record.files import make_folder
+from fedsim.record.atomic_files import make_folder
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Law, Scenario, Span, Tune, arms, parse
 from fedsim.scenario.combinations import put

@@ -14,7 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import reason
 from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Generated, TraceView
-from fedsim.generation.veiling import veil
+from fedsim.generation.trace_mitigation import veil
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
 from fedsim.processes.methods import Here, tensor_of
 from fedsim.questions.generation import metrics as figures

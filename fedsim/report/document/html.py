@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsim.core.plain import printable, slug
+from fedsim.core.sanitize import printable, slug
 from fedsim.report.document.blocks import Document, Section
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
-from fedsim.core.plain import printable
+from fedsim.core.sanitize import printable
 from fedsim.report.document.blocks import (
     Banner,
     Block,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.core.glossary import TERMS
-from fedsim.core.plain import csv_table, printable, without_empty_columns
+from fedsim.core.sanitize import csv_table, printable, without_empty_columns
 from fedsim.record.store import RunFolder
 from fedsim.report import figures
 from fedsim.report.document import (
@@ -33,13 +33,13 @@ from fedsim.report.document import (
     to_html,
     to_markdown,
 )
+from fedsim.report.image_grid import MOST, PUBLIC, TICKS, has_public
 from fedsim.report.sweep import curves, guarantees, health, pareto, pictures, sensitivity, tables, threat, verdict
 from fedsim.report.sweep.findings import findings_tables
 from fedsim.report.sweep.gathered import SweepRecords, gather
 from fedsim.report.sweep.points import Point, points
 from fedsim.report.sweep.reproduce import reproduce
 from fedsim.report.tables.figures import with_noun
-from fedsim.report.wall import MOST, PUBLIC, TICKS, has_public
 
 __all__ = ["build"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.core.plain import slug
+from fedsim.core.sanitize import slug
 from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
 from fedsim.report.sweep.cells import Attacked
 from fedsim.report.sweep.gathered import UNDEFENDED, SweepRecords, SweepSetting

@@ -11,13 +11,13 @@ import numpy as np
 from fedsim.core.errors import FedsimError
 from fedsim.record import ArmRecord, AttackFinding
 from fedsim.record.store import RunFolder, read_record
-from fedsim.report import ceilings, wall
+from fedsim.report import ceilings, image_grid
 from fedsim.report.document import Wall, WallCell, WallRow
+from fedsim.report.image_grid import Key
 from fedsim.report.sweep.cells import SweepCell
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import RunJudge
-from fedsim.report.wall import Key
 
 _MOST_SEEDS = 10
 
@@ -42,14 +42,14 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
     if not shown:
         return None
     first = shown[0]
-    keys = wall.choose(first.arm.model_copy(update={"attacks": (first.attack,)}), first.judge)
-    known = wall.scores_of(first.attack)
-    originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
+    keys = image_grid.choose(first.arm.model_copy(update={"attacks": (first.attack,)}), first.judge)
+    known = image_grid.scores_of(first.attack)
+    originals = tuple(image_grid.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
     rows = [WallRow("original", originals, is_truth=True), *(_row(one, keys, originals) for one in shown)]
-    columns = [wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
-    return wall.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
+    columns = [image_grid.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
+    return image_grid.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
 
 
 def representatives(points: Sequence[Point]) -> list[Point]:
@@ -104,12 +104,12 @@ def _read(sweep: SweepRecords, point: Point, cell: SweepCell, label: str) -> _Sh
 
 
 def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> WallRow:
-    scores = wall.scores_of(shown.attack)
+    scores = image_grid.scores_of(shown.attack)
     cells: list[WallCell] = []
     for key, original in zip(keys, originals, strict=True):
-        here = wall.original(key, *scores[key], shown.arrays).pixels if key in scores else None
+        here = image_grid.original(key, *scores[key], shown.arrays).pixels if key in scores else None
         if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
-            cells.append(WallCell(None, text="other image", data=wall.place(key)))
+            cells.append(WallCell(None, text="other image", data=image_grid.place(key)))
         else:
-            cells.append(wall.guess(key, shown.attack, scores, shown.arrays, shown.judge))
+            cells.append(image_grid.guess(key, shown.attack, scores, shown.arrays, shown.judge))
     return WallRow(f"{shown.point.name} ({shown.attack.label})", tuple(cells))

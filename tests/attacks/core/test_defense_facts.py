@@ -11,7 +11,6 @@ from torch import nn
 from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
-from fedsim.core.informed import informed
 from fedsim.core.types import Config, Observation, PublicKnowledge, ThreatModel, Truth
 from fedsim.core.types.effects import (
     AddedNoise,
@@ -24,6 +23,7 @@ from fedsim.core.types.effects import (
     Rounded,
     Unreliable,
 )
+from fedsim.core.unreliable_tensors import informed
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from fedsim.tasks.classification import Classification

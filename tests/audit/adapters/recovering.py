@@ -1,10 +1,10 @@
 """Attack what an adapter made of a thing."""
 
 from fedsim.audit import AuditPlan
-from fedsim.audit.inspecting import Inspector, updates
 from fedsim.audit.record import KNOWS
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Subject, checked
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.evidence import state_of
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding, State

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.captured import read_update
-from fedsim.audit.inspecting import updates
 from fedsim.audit.loading import made
+from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import LossOfViews, checked
-from fedsim.audit.worlds import world_of
+from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked
 

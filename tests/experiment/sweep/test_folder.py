@@ -7,7 +7,7 @@ import pytest
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.sweep.folder import SweepFolder
-from fedsim.record.files import LOCK
+from fedsim.record.atomic_files import LOCK
 from fedsim.record.store import RunFolder
 from fedsim.scenario import parse
 from tests.experiment.sweep.sweeping import SMALL, made, scenario

@@ -16,7 +16,7 @@ from typing import IO
 from fedsim.core.process import command_of
 from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
-from fedsim.record.files import is_full, open_log
+from fedsim.record.atomic_files import is_full, open_log
 from fedsim.scenario import Sweep
 
 _FAREWELL = 10.0

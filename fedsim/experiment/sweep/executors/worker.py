@@ -18,7 +18,7 @@ process.prepare()
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
 from fedsim.experiment.watching import SilentWatcher  # noqa: E402
-from fedsim.record.files import is_full  # noqa: E402
+from fedsim.record.atomic_files import is_full  # noqa: E402
 from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
 

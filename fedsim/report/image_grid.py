@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedsim.core.plain import slug
+from fedsim.core.sanitize import slug
 from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
 from fedsim.report.document import Wall, WallCell, WallRow
 from fedsim.report.verdict import RunJudge

@@ -5,7 +5,7 @@ import torch
 
 from fedsim.core.errors import ScenarioError
 from fedsim.scenario import world as worlds
-from fedsim.threat import states
+from fedsim.threat import hidden_states
 from fedsim.threat.replay import replay
 from tests.questions.texts import TEXTS, Build, evidence_of
 
@@ -13,24 +13,24 @@ from tests.questions.texts import TEXTS, Build, evidence_of
 def test_texts_are_those_of_each_clients_batch_under_what_it_received(scenario: Build) -> None:
     evidence = evidence_of(scenario(**TEXTS))
     entries, world = evidence.journal.entries, evidence.world
-    for shared in states.shared_texts(world, entries):
+    for shared in hidden_states.shared_texts(world, entries):
         for entry in (entry for entry in entries if entry.round == shared.number):
             texts = world.data.dataset.train.inputs[shared.examples[shared.clients == entry.client]]
             (batch,) = replay(world, entry).truth.private
             assert sorted(texts.tolist()) == sorted(batch.inputs.tolist())
             held = world.models.holding(entry.received).state_dict()
             assert all(torch.equal(held[name], weight) for name, weight in entry.received.items())
-    assert [shared.number for shared in states.shared_texts(world, entries)] == [1, 2]
+    assert [shared.number for shared in hidden_states.shared_texts(world, entries)] == [1, 2]
 
 
 def test_models_whose_layers_are_not_known_are_refused(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     world = worlds.build(scenario(**TEXTS))
-    states.check(world, "binding")
-    monkeypatch.setattr(states, "stack_of", lambda _model: None)
+    hidden_states.check(world, "binding")
+    monkeypatch.setattr(hidden_states, "stack_of", lambda _model: None)
     with pytest.raises(ScenarioError, match="binding: the layers of model 'tiny-llama' are not known"):
-        states.check(world, "binding")
+        hidden_states.check(world, "binding")
 
 
 def test_data_without_texts_are_refused(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="surplus: states of texts are read, and data 'digits' has none"):
-        states.check(worlds.build(scenario()), "surplus")
+        hidden_states.check(worlds.build(scenario()), "surplus")

@@ -11,7 +11,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.experiment.arm import check
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.scenario.fitting import check_objectives
+from fedsim.scenario.compatibility import check_objectives
 
 Build = Callable[..., Scenario]
 TEXT: dict[str, Any] = {

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedsim.core.informed import informed
 from fedsim.core.types import Observation, PublicKnowledge
 from fedsim.core.types.effects import Unreliable
+from fedsim.core.unreliable_tensors import informed
 
 
 def knowing(observation: Observation, *unreliable: str) -> Observation:

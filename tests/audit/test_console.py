@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from fedsim.audit import screen, wording
+from fedsim.audit import console as screen
+from fedsim.audit import table_cells
 from fedsim.audit.record import AuditRecord
 from fedsim.judgement.policy import Policy
 from tests.audit.findings import attacked, defended, failed, membership, record
@@ -41,7 +42,7 @@ def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> Non
     assert control < rest < text.index("its 3 s were not enough")
     assert "not attacked" in text
     assert "1.0 (0.0 to 2.0)" in text
-    assert wording.kept(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
+    assert table_cells.kept(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
 
 
 def told_in_a_pipe(steps: list[tuple[str, float]]) -> list[str]:

@@ -14,7 +14,7 @@ from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
 from fedsim.report.document import Wall, WallCell, WallRow
-from fedsim.report.wall import MOST, TICKS, Arrays, pixels_of
+from fedsim.report.image_grid import MOST, TICKS, Arrays, pixels_of
 
 _WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
 _ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit import AuditPlan, worlds
+from fedsim.audit import AuditPlan, single_client
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
 from tests.audit.subjects import small
@@ -24,8 +24,8 @@ def subject() -> Checked:
 
 
 def test_the_name_in_a_message_is_that_of_the_defense_which_does_not_fit(subject: Checked) -> None:
-    world = worlds.world_of(subject, AuditPlan(target="test", batches=(2,), minutes=1.0), 2)
+    world = single_client.world_of(subject, AuditPlan(target="test", batches=(2,), minutes=1.0), 2)
     assert [defense.name for defense in world.stack.defenses_as_written] == [*WRITTEN]
     assert [defense.name for defense in world.stack.defenses] == [*reversed(WRITTEN)]
     with pytest.raises(FedsimError, match=re.escape("defense 'soteria' computes cross-entropy")):
-        worlds.check(world, subject)
+        single_client.check(world, subject)

@@ -16,7 +16,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Batch, Loss
-from fedsim.scenario import own_models
+from fedsim.scenario import user_models
 
 _OTHER_INPUTS = (TypeError, KeyError, AttributeError, IndexError)  # what a forward of a mapping raises on a tensor
 _WRAPPER = """If its forward takes no single tensor, wrap it:
@@ -38,7 +38,7 @@ def scores_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
         return copied_model(inputs, **batch.given)
 
     try:
-        scores = cast("Any", own_models.call_model(copy.deepcopy(model), batch.inputs, f"the model of '{name}'", run))
+        scores = cast("Any", user_models.call_model(copy.deepcopy(model), batch.inputs, f"the model of '{name}'", run))
     except FedsimError as error:
         cause = error.__cause__
         if isinstance(cause, _OTHER_INPUTS) and not isinstance(cause, NoScores) and not batch.given:
@@ -116,7 +116,7 @@ def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
         FedsimError: the loss fails, is no finite number, or leaves every gradient zero; one sentence says which.
     """
     trial = copy.deepcopy(model)
-    outputs = own_models.call_model(
+    outputs = user_models.call_model(
         trial, batch.inputs, f"the model of '{name}'", lambda one, inputs: one(inputs, **batch.given)
     )
     try:

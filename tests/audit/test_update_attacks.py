@@ -1,6 +1,6 @@
 """Guesses of audits, scored: an attack may guess fewer examples than the update holds."""
 
-from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.types import Reconstruction
 from fedsim.questions.base import Work
 from tests.audit.subjects import small

@@ -11,8 +11,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 
 from fedsim.core.types import Tensors
-from fedsim.guard.covering import Cover, Covered, Train
 from fedsim.guard.policy import read_policy
+from fedsim.guard.private_reply import Cover, Covered, Train
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
 from tests.guard.site import NOISE, START, policy

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit.trying import outputs_in, scores_of, try_step
+from fedsim.audit.trial_step import outputs_in, scores_of, try_step
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 

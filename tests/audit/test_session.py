@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, read
+from fedsim.audit.session import AuditJournal
 from fedsim.judgement.policy import Policy
 from tests.audit.findings import attacked, exposure, membership, record, secrets
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.guard import sandbox, walls
+from fedsim.guard import app_command, sandbox
 from fedsim.guard.policy import AppsTable
 from fedsim.processes import landlock
 
@@ -18,8 +18,8 @@ SANDBOX, NONE = AppsTable(sha256="any"), AppsTable(sha256="any", isolation="none
 def test_a_machine_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "version", lambda: 3)
     with pytest.raises(FedsimError, match='no Landlock of version 4.*isolation = "none"'):
-        walls.check_walls(SANDBOX)
-    walls.check_walls(NONE)
+        app_command.check_walls(SANDBOX)
+    app_command.check_walls(NONE)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def test_a_machine_without_namespaces_is_refused(
     monkeypatch.setattr(landlock, "version", lambda: 6)
     monkeypatch.setattr(shutil, "which", lambda _name: program)
     with pytest.raises(FedsimError, match=words):
-        walls.check_walls(SANDBOX)
+        app_command.check_walls(SANDBOX)
 
 
 def test_a_place_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=f"names {tmp_path}/data, which is not there"):
-        walls.check_walls(NONE.model_copy(update={"readable": (tmp_path / "data",)}))
+        app_command.check_walls(NONE.model_copy(update={"readable": (tmp_path / "data",)}))
 
 
 def test_an_app_may_write_its_folder_and_what_the_policy_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -49,18 +49,18 @@ def test_an_app_may_write_its_folder_and_what_the_policy_names(monkeypatch: pyte
         lambda _module, folder, places: folders.append(folder) or given.append(places) or ["child"],
     )
     apps = AppsTable(sha256="any", readable=(tmp_path / "data",), writable=(tmp_path / "cache",))
-    command = walls.command_of(apps, tmp_path / "folder")
+    command = app_command.command_of(apps, tmp_path / "folder")
     assert command[-1] == "child"
     assert "--net" in command
     (places,) = given
     assert folders == [str(tmp_path / "folder")]
     assert places.writable == [str(tmp_path / "cache")]
     assert str(tmp_path / "data") in places.readable
-    assert "--net" not in walls.command_of(NONE, tmp_path)
+    assert "--net" not in app_command.command_of(NONE, tmp_path)
 
 
 def test_an_app_gets_a_home_of_its_own_and_no_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SITE_PASSWORD", "secret")
-    given = walls.environment(tmp_path)
+    given = app_command.environment(tmp_path)
     assert {given[name] for name in ("HOME", "TMPDIR", "FLWR_HOME")} == {str(tmp_path)}
     assert "SITE_PASSWORD" not in given

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.cli.commands._console import _Screen
-from fedsim.core.plain import csv_table, printable, printable_json, without_empty_columns
+from fedsim.core.sanitize import csv_table, printable, printable_json, without_empty_columns
 
 
 def test_control_characters_are_written_out_and_other_text_stays() -> None:
