@@ -152,8 +152,8 @@ def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator
     yield note(
         "The same examples in every row; under each guess how close it is. Framed and ticked by one rule: "
         f"{judge.rule(*attacks_of(record))}. {image_grid.TICKS} Nobody picked them: all examples are shown up "
-        f"to {image_grid.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in the "
-        "first arm."
+        f"to {image_grid.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in "
+        "the first arm."
     )
     if image_grid.has_public(walls):
         yield note(image_grid.PUBLIC)

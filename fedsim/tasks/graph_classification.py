@@ -3,8 +3,8 @@
     loss = -log softmax(outputs)_label, the mean over the graphs
 
 A graph is a matrix of its nodes' features and joins (`fedsim.core.nets.graph_networks`). Test metrics: accuracy and
-mean loss. Guesses are rounded to 0 and 1. They are scored by equality with the client's graph up to a renumbering of its
-nodes, and by the shared nodes and joins, each with the baseline of public graphs.
+mean loss. Guesses are rounded to 0 and 1. They are scored by equality with the client's graph up to a renumbering
+of its nodes, and by the shared nodes and joins, each with the baseline of public graphs.
 """
 
 from __future__ import annotations

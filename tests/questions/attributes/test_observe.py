@@ -84,14 +84,6 @@ def test_the_truth_is_the_value_of_most_examples_and_a_tie_has_none(scenario: Bu
     assert attributes.value_of(world, entry(world), Attribute(("a", "b"), values[:known], values)) == 0
 
 
-def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
-    labels = torch.arange(60) % 3
-    own = attributes.permuted(labels, torch.Generator().manual_seed(0))
-    counts = [(own[labels == value]).bincount(minlength=3).tolist() for value in range(3)]
-    assert all(max(count) - min(count) <= 1 for count in counts)
-    assert not torch.equal(own, attributes.permuted(labels, torch.Generator().manual_seed(1)))
-
-
 def questions_check(world: worlds.World) -> None:
     for question in world.questions:
         question.check(world)

@@ -15,13 +15,14 @@ from fedsim.experiment import runner
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.question import Membership, WhoWasAMember
 from fedsim.questions.membership.types import ShadowPlan, Target
-from fedsim.record import Failure, Finding, Interval, RoundRecord, RunRecord
+from fedsim.record import Finding, Interval, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
 from fedsim.report.tables.findings import finding_sentences
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
+from fedsim.threat.uses import count_training
 from tests.threat.judged import ALL, CANDIDATES, SMALL, Cases, Watching
 from tests.threat.reached import holds, tensors
 
@@ -57,7 +58,7 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
     built = scenario(**SMALL)
     journal = runner.train(worlds.build(built), lambda _: None)
     world = worlds.build(built)
-    train, uses = world.data.dataset.train, membership.count_training(world, journal.rounds)
+    train, uses = world.data.dataset.train, count_training(world, journal.rounds)
     drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.data.batches(round_, client)]
     assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
     used = {row for batch in drawn for row in rows(batch)}
@@ -69,20 +70,6 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
         assert row in (used if is_member else test)
         assert row not in reference
     assert reference <= test
-
-
-def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) -> None:
-    world = worlds.build(scenario(**SMALL))
-    lost = (Failure(who="somebody", why="late", cause="late"),)
-    aborted = (Failure(who="round", why="too few", cause="aborted"),)
-    rounds = [
-        RoundRecord(round=1, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=lost),
-        RoundRecord(round=2, cohort=(0, 2), participants=(), training_loss=1.0, failures=aborted),
-    ]
-    uses = membership.count_training(world, rounds)
-    assert uses.nonzero().flatten().tolist() == sorted(
-        {int(i) for chosen in world.data.numbers_of(1, 0) for i in chosen}
-    )
 
 
 def test_members_of_updates_are_the_victims_own_batches(cases: Cases, scenario: Build) -> None:
@@ -165,7 +152,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
     built = scenario(**tables)
     journal = runner.train(worlds.build(built), lambda _: None)
     world = worlds.build(built)
-    used = membership.count_training(world, journal.rounds).nonzero().flatten()
+    used = count_training(world, journal.rounds).nonzero().flatten()
     case = membership.of_model(world, journal, CANDIDATES)
     train = world.data.dataset.train
     weights = case.observation.train_shadow(
