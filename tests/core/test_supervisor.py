@@ -74,7 +74,7 @@ def test_all_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> Non
     told = tmp_path / "told"
     told.touch()
     program = [sys.executable, "-c", FAMILY + "time.sleep(600)", str(told)]
-    code = f"import subprocess\nfrom fedsim.core import keeper\nsubprocess.run(keeper.command_of({program!r}))"
+    code = f"import subprocess\nfrom fedsim.core import supervisor\nsubprocess.run(supervisor.command_of({program!r}))"
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert until(lambda: told.read_text().count("\n") == 4)
     pids = [int(line) for line in told.read_text().split()]

@@ -30,7 +30,7 @@ STRANGE = '''
     """Does what its setting says."""
     import gc, os
     import torch
-    from fedsim.core.hooks import AttributeAttack
+    from fedsim.questions.attributes.hooks import AttributeAttack
     from fedsim.core.registry import attribute_attack
     from fedsim.core.types import Config, Dataset, WireEntry
     from fedsim.scenario.world import World

@@ -15,7 +15,7 @@ from fedsim.processes.landlock import Places, describe_gaps
 ROOT = Path(__file__).parents[2]
 DEEDS = """
 import json, os, signal, socket, sys
-from fedsim.core.landlock import Places, restrict
+from fedsim.processes.landlock import Places, restrict
 restrict(Places(**json.loads(sys.argv[1])))
 def tried(deed):
     try:

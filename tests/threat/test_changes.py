@@ -9,9 +9,10 @@ from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.changes import permuted, simulated_changes
-from tests.threat.described import SMALL
+from tests.questions.attributes.described import SMALL
 
 Build = Callable[..., Scenario]
+FEDERATION = {"clients": 5, "batch_size": 3}
 
 
 def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
@@ -23,10 +24,14 @@ def test_permuted_values_hold_nothing_of_the_true_ones() -> None:
 
 
 def test_each_share_of_public_examples_gives_the_mean_gradient_of_its_own_examples(scenario: Build) -> None:
-    world = worlds.build(scenario(**{**SMALL, "data": {"name": "digits", "test": 30}}))
+    world = worlds.build(
+        scenario(
+            **{**SMALL, "threat": {"victims": 1}, "federation": FEDERATION, "data": {"name": "digits", "test": 30}}
+        )
+    )
     received = world.models.first_weights
     update, _ = local_training(world, received, 1, 0)
-    shares = [torch.tensor([0, 7, 3]), torch.tensor([11])]
+    shares = [torch.tensor([0, 7, 3]), torch.tensor([11, 2, 29])]
     changes = list(simulated_changes(world, WireEntry(1, 0, received, update), shares))
     test = world.data.dataset.test
     for share, change in zip(shares, changes, strict=True):

@@ -27,9 +27,9 @@ from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.attacks.generation.cases import text
-from tests.threat.described import SMALL
-from tests.threat.judged import Cases
-from tests.threat.studied import MATERIAL, speaker
+from tests.questions.attributes.described import SMALL
+from tests.questions.generation.studied import MATERIAL, speaker
+from tests.questions.membership.judged import Cases
 
 Build = Callable[..., Scenario]
 

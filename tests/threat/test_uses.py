@@ -6,7 +6,7 @@ from fedsim.record import Failure, RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.uses import count_training
-from tests.threat.judged import SMALL
+from tests.questions.membership.judged import SMALL
 
 Build = Callable[..., Scenario]
 

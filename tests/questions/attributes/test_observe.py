@@ -13,14 +13,15 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
 from fedsim.experiment import runner
+from fedsim.federation.client import local_training
 from fedsim.processes.methods import Here
 from fedsim.questions.attributes import observe as attributes
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.threat.described import SMALL
-from tests.threat.judged import Watching
+from tests.questions.attributes.described import SMALL
+from tests.questions.membership.judged import Watching
 
 Build = Callable[..., Scenario]
 
@@ -32,7 +33,7 @@ def world(scenario: Build) -> worlds.World:
 
 def entry(world: worlds.World, client: int = 0) -> WireEntry:
     weights = world.models.first_weights
-    update, _ = attributes.local_training(world, weights, 1, client)
+    update, _ = local_training(world, weights, 1, client)
     return WireEntry(1, client, weights, update)
 
 

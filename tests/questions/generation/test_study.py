@@ -11,7 +11,7 @@ from fedsim.core import registry
 from fedsim.questions.generation.side_channels import Judging, TraceInquiry
 from fedsim.questions.generation.study import references, study
 from fedsim.questions.generation.types import TraceQuestion
-from tests.threat.studied import MATERIAL, SECRETS, speaker
+from tests.questions.generation.studied import MATERIAL, SECRETS, speaker
 
 
 def asked(name: str) -> TraceInquiry:

@@ -23,7 +23,7 @@ from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
 from fedsim.threat.uses import count_training
-from tests.threat.judged import ALL, CANDIDATES, SMALL, Cases, Watching
+from tests.questions.membership.judged import ALL, CANDIDATES, SMALL, Cases, Watching
 from tests.threat.reached import holds, tensors
 
 Build = Callable[..., Scenario]

@@ -81,7 +81,7 @@ def test_a_party_is_sent_the_gradients_of_others_where_they_are_broadcast(
 
     monkeypatch.setattr("fedsim.questions.vertical.client.cut", cut)
     over(world(bottom="none", epochs=1, batch_size=455, broadcast=broadcast))
-    assert contents == [seen]
+    assert contents == [{"question", *seen}]
 
 
 def test_a_second_training_begins_afresh() -> None:

@@ -10,7 +10,7 @@ from fedsim.questions.membership.types import Target
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
 from tests.experiment.running import Build
-from tests.threat.judged import CANDIDATES, SMALL, Cases
+from tests.questions.membership.judged import CANDIDATES, SMALL, Cases
 
 
 @pytest.fixture
