@@ -26,7 +26,7 @@ def test_without_sites_nothing_is_said() -> None:
     [
         ({"a": FIRST}, "--sites names 'a' alone, expected at least 2"),
         ({"a": FIRST, "b": FIRST}, "60 examples are among the examples of 'a' and among the examples of 'b'"),
-        ({"a": FIRST, "b": NO_LOADER}, "'tests.audit.release.hospital:no_loader' returned no loader, expected"),
+        ({"a": FIRST, "b": NO_LOADER}, "'tests.release.hospital:no_loader' returned no loader, expected"),
         ({"a": FIRST, "b": SAME}, "'a' and 'b' return the same weights, expected each site's own model"),
     ],
 )

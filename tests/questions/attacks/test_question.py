@@ -34,7 +34,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
     arm = run(scenario(**SHORT), tmp_path / "run").arms[1]
     for victim in arm.attacks[0].victims:
         assert victim.failure is not None
-        assert victim.failure.startswith("ZeroDivisionError: a bug in the attack (test_attacks.py, line")
+        assert victim.failure.startswith("ZeroDivisionError: a bug in the attack (test_question.py, line")
     assert [victim.failure for victim in arm.attacks[1].victims] == [None, None]
     assert arm.attacks[0].value is None
     assert arm.attacks[1].value is not None
