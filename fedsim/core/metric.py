@@ -23,7 +23,7 @@ class Metric(Config):
         name: name in scores and records.
         title: readable name, in headings and sentences.
         meaning: explanation in one sentence, for readers of a table.
-        over: resampling unit: an attacked example, an attacked update, the model after a round, or a question's
+        over: measured object: an attacked example, an attacked update, the model after a round, or a question's
             finding.
         unit: unit of a number, for example ``dB``.
         form: a number, a share that is displayed in per cent, or a flag, which is 1 for yes and 0 for no.

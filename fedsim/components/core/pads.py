@@ -66,7 +66,7 @@ def units(probabilities: Sequence[float], sure: float, most: int) -> list[int]:
 
 
 class PadBlock(NamedTuple):
-    """Position of a unit's first token and the number of pads for the tokens after it."""
+    """Input position with a unit's first token as its label, and the number of pads for the tokens after it."""
 
     place: int
     pads: int

@@ -67,7 +67,7 @@ class Population:
 
     @property
     def log_evidence(self) -> float:
-        """Ln of the estimated evidence (the expected total weight); open particles count too."""
+        """Ln of the estimated evidence: the factor times the mean weight; open particles count too."""
         return self.log_factor + log_mean(self.log_weights)
 
     def ended(self) -> Self:

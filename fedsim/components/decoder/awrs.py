@@ -283,7 +283,6 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         return self._constraint is not None or any(getattr(self.config, kind) is not None for kind in _KINDS)
 
     def _constraint_for(self, context: GenerationContext) -> Constraint:
-        """Return the constraint on tokens."""
         if self._constraint is not None:
             return self._constraint
         if not self._is_constrained:
@@ -295,7 +294,6 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         return constraints.OfText(_rule(self.config), context.tokenizer)
 
     def _critic_for(self, context: GenerationContext) -> Critic:
-        """Return the critic of tokens."""
         if self._critic is not None:
             return self._critic
         name = self.config.critic

@@ -143,7 +143,7 @@ class Exits(nn.Module):
     """A language model with exits: scores (B, M, T, V) of exits and whole model in training, else scores (B, T, V).
 
     Args:
-        own: the model.
+        module: the model.
         stack: its layers, stored because `stack_of` returns None while hooks are registered.
         exits: layer numbers, ascending.
     """

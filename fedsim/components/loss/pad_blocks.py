@@ -92,7 +92,7 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         return None
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
-        """Return the pads' loss, scaled by `weight`: the mean over all pads of the batch that have a target.
+        """Return the pads' loss, scaled by `weight`: the mean over the pads of a text, then over the texts.
 
         Raises:
             NotApplicable: the model's layers are unknown, or it has no pad.

@@ -2,26 +2,26 @@
 
     prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer; defenses
     initialise the model, from public examples           the same components
-    craft      the model, before clients receive it       attacks of a malicious server
+    craft      the model, before clients receive it      attacks of a malicious server
     augment    each batch                                components: augment; defenses
-    draw       the hidden random inputs of a step          the task
-    outputs    one forward pass, and the losses of it    the task
+    draw       the hidden random inputs of a step        the task
+    outputs    a forward pass, and its losses            the task
     objective  the training loss, from the outputs       components: loss, at most one
-    loss       one more term of the training loss        components: loss; defenses
+    loss       an added term of the training loss        components: loss; defenses
     examples   each example's gradient                   defenses, at most one
     gradient   each gradient, before the optimizer       defenses
     step       the weights, from the gradient            components: optimizer
     upload     the update, before it is sent             defenses
-    aggregate  one vector of a round's updates           aggregators
-    attack     reconstruct data from the observation      attacks
-    score      membership score of each example           membership attacks
-    describe   features of an update, and their values    attacks on attributes
+    aggregate  the vector of a round's updates           aggregators
+    attack     reconstruct data from the observation     attacks
+    score      membership score of each example          membership attacks
+    describe   features of an update, for inference      attacks on attributes
     evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
-    veil       the observable trace of a generation       components: mitigation
-    read       infer from traces of generations           attacks on traces
-    forget     examples, from a trained federation        components: unlearning
+    veil       the observable trace of a generation      components: mitigation
+    read       infer from traces of generations          attacks on traces
+    forget     examples, from a trained federation       components: unlearning
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """

@@ -130,7 +130,7 @@ class InputSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether an example is an image (C, H, W), or a volume (C, D, H, W)."""
+        """Whether an example is an image (C, H, W), or a volume (C, D, H, W), i.e. a stack of images."""
         return self.vocabulary is None and len(self.shape) in _IMAGES
 
     @property
