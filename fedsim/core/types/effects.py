@@ -48,6 +48,10 @@ class AddedNoise(Noise):
     share: float = 1.0
 
 
+NoiseGenerator = Literal["unpredictable", "torch", "chacha20"]
+"""Generator of a client's noise: taken as unpredictable, torch's on the CPU, or ChaCha20."""
+
+
 @dataclass(frozen=True)
 class PrivateNoise(Noise):
     """Noise of a private mechanism: of scale multiplier * norm on what is clipped, or on the sum of clipped parts.
@@ -55,10 +59,12 @@ class PrivateNoise(Noise):
     Attributes:
         multiplier: standard deviation over the norm that `Clipped` or `ClippedParts` states; or None.
         epsilon: what all rounds may cost, from which the multiplier follows; or None.
+        generator: of the client's noise, as the attacker knows it.
     """
 
     multiplier: float | None = None
     epsilon: float | None = None
+    generator: NoiseGenerator = "unpredictable"
 
 
 @dataclass(frozen=True)
