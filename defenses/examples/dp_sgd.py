@@ -89,7 +89,7 @@ class DpSgd(Defense[DpSgdConfig]):
             each, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
             loss = float(each.mean())
         deviation = self._multiplier(here.federation) * self.config.clip
-        return loss, {n: here.add_noise(t, deviation) / local.expected for n, t in total.items()}
+        return loss, {n: self.config.add_noise(here, t, deviation) / local.expected for n, t in total.items()}
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""

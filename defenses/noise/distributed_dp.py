@@ -13,6 +13,7 @@ Source: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu, Steinke 2021, arX
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import final
 
 from pydantic import Field
@@ -72,7 +73,7 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
-        return disturb(update, self.config.clip, self._share(here.federation), here.add_noise)
+        return disturb(update, self.config.clip, self._share(here.federation), partial(self.config.add_noise, here))
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""

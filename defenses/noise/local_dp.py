@@ -11,6 +11,7 @@ Source: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon: Balle, W
 
 from __future__ import annotations
 
+from functools import partial
 from typing import final
 
 from torch import nn
@@ -49,7 +50,8 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, here.add_noise)
+        add_noise = partial(self.config.add_noise, here)
+        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, add_noise)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return clipping and noise."""

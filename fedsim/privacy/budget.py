@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import Config
-from fedsim.core.types.effects import PrivateNoise
+from fedsim.core.types.effects import NoiseGenerator, PrivateNoise
 from fedsim.privacy.accounting import noise_multiplier
+from fedsim.privacy.secure_noise import normal
+from fedsim.privacy.stream import KEY_BYTES, key_stream
 
 
 class Budget(Config):
@@ -25,6 +31,11 @@ class Budget(Config):
         description="epsilon that all rounds may cost a client which takes part in each; replaces noise_multiplier",
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
+    generator: NoiseGenerator = Field(
+        default="unpredictable",
+        description="generator of a simulated client's noise, as attackers know it: unpredictable leaves it out of the "
+        "question, torch is the default of torch and Opacus on the CPU, chacha20 the remedy",
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -48,6 +59,13 @@ class Budget(Config):
     def noise(self) -> tuple[PrivateNoise, ...]:
         """What an attacker that knows the defense knows of its noise; nothing where there is none."""
         if self.target_epsilon is not None:
-            return (PrivateNoise("gaussian", epsilon=self.target_epsilon),)
+            return (PrivateNoise("gaussian", epsilon=self.target_epsilon, generator=self.generator),)
         multiplier = self.multiplier(1.0, 1, sensitivity=1.0)
-        return (PrivateNoise("gaussian", multiplier),) if multiplier else ()
+        return (PrivateNoise("gaussian", multiplier, generator=self.generator),) if multiplier else ()
+
+    def add_noise(self, here: HookContext, tensor: Tensor, deviation: float) -> Tensor:
+        """Return a tensor plus Gaussian noise, of the stated generator unless a real node has a secure source."""
+        if self.generator != "chacha20" or here.secure_noise is not None:
+            return here.add_noise(tensor, deviation)
+        key = bytes(torch.randint(256, (KEY_BYTES,), generator=here.generator).tolist())
+        return tensor + deviation * normal(tensor, partial(key_stream, key))

@@ -61,10 +61,10 @@ class _Words:
     def below(self, bound: int, count: int) -> _Integers:
         """Return integers in [0, bound), without bias; `bound` is at most 2**62."""
         mask = (1 << (bound - 1).bit_length()) - 1
-        drawn = self._draw(count, mask)
-        while len(again := np.flatnonzero(drawn >= bound)):
-            drawn[again] = self._draw(len(again), mask)
-        return drawn
+        numbers = self._draw(count, mask)
+        while len(again := np.flatnonzero(numbers >= bound)):
+            numbers[again] = self._draw(len(again), mask)
+        return numbers
 
     def _draw(self, count: int, mask: int) -> _Integers:
         return np.frombuffer(secret_bytes(_WORD_BYTES * count), np.int64) & mask

@@ -8,6 +8,7 @@ torch's and NumPy's generators are made for simulation: who sees enough of their
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -23,16 +24,21 @@ _CHUNK = 1 << 18  # pairs of values that are drawn at once
 _OptimizerT = TypeVar("_OptimizerT", bound="DPOptimizer")
 
 
-def normal(like: Tensor) -> Tensor:
+def normal(like: Tensor, draw: Callable[[int], bytes] = secret_bytes) -> Tensor:
     """Return Gaussian noise of mean 0 and variance 1, with the shape, type and device of a tensor.
 
     Box-Muller on uniforms of 53 bits, computed in float64. The largest value is 8.6.
+
+    Args:
+        like: the tensor.
+        draw: returns so many uniform bytes. A simulation gives the stream of a key that derives from its seed.
     """
     count = like.numel()
     values = torch.empty(count + count % 2, dtype=like.dtype)
+    words = torch.from_numpy(np.frombuffer(draw(8 * len(values)), np.int64).copy())
     for start in range(0, len(values), 2 * _CHUNK):
-        part = values[start : start + 2 * _CHUNK]
-        part.copy_(_pairs(len(part) // 2))
+        part = slice(start, start + 2 * _CHUNK)
+        values[part] = _normals(words[part]).to(like.dtype)
     return values[:count].reshape(like.shape).to(like.device)
 
 
@@ -56,9 +62,9 @@ def secure(optimizer: _OptimizerT) -> _OptimizerT:
     return secured(optimizer)
 
 
-def _pairs(count: int) -> Tensor:
-    """Return `count` cosines, then `count` sines, float64."""
-    words = torch.from_numpy(np.frombuffer(secret_bytes(16 * count), np.int64).copy())
+def _normals(words: Tensor) -> Tensor:
+    """Return values of uniform words of 64 bits, an even number of them: cosines, then sines, float64."""
+    count = len(words) // 2
     uniforms = ((words >> 11) & ((1 << 53) - 1)).double().add_(1.0).mul_(2.0**-53)
     radius = uniforms[:count].log_().mul_(-2.0).sqrt_()
     angle = uniforms[count:].mul_(2.0 * math.pi)

@@ -20,6 +20,7 @@ from fedsim.audit.adapters import (
     tensors_are,
     unwrapped,
 )
+from fedsim.audit.noise_check import REMEDY
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
@@ -30,6 +31,8 @@ _FLAT = {
     "DistributedDPOptimizer",
     "DistributedDPOptimizerFastGradientClipping",
     "FSDPOptimizerFastGradientClipping",
+    "SecureDPOptimizer",
+    "SecureFastGradientClipping",
 }
 _RETURN = "Return what make_private returned: (model, optimizer, loader)."
 
@@ -80,7 +83,7 @@ class OpacusTriple(SubjectAdapter):
             learning_rate=float(optimizer.param_groups[0]["lr"]),
             defenses=({"name": "dp-sgd", "delta": _DELTA, **self._privacy},),
             sampling="poisson",
-            notes=(_claim(optimizer, len(loader)),),
+            notes=(_claim(optimizer, len(loader)), *_weak_noise(optimizer)),
         )
 
     def understood(self) -> str:
@@ -110,6 +113,17 @@ class OpacusTriple(SubjectAdapter):
                 "samples and the epsilon of Opacus does not hold. Return the loader of make_private, called with "
                 "poisson_sampling=True."
             )
+
+
+def _weak_noise(optimizer: Any) -> tuple[str, ...]:
+    """Return that the noise is computable, where it comes from torch's generator on the CPU."""
+    is_cryptographic = optimizer.secure_mode or type(optimizer).__name__.startswith("Secure")
+    if is_cryptographic or not optimizer.noise_multiplier or any(p.device.type != "cpu" for p in optimizer.params):
+        return ()
+    return (
+        "Broken: the noise is computable. It comes from torch's generator on the CPU (MT19937), whose state follows "
+        f"from the noise of one step that a server sees. {REMEDY}. `fedsim check-mechanism --noise` runs the recovery.",
+    )
 
 
 def _claim(optimizer: Any, steps_a_pass: int) -> str:

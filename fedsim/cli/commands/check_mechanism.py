@@ -17,9 +17,22 @@ _Target = Annotated[
 ]
 
 
+_Noise = Annotated[
+    bool,
+    typer.Option(
+        "--noise",
+        help="check the generator of the noise: the function runs one step as it is deployed, and returns the sent "
+        "tensors by name in the order of the draws",
+    ),
+]
+
+
 @command("check-mechanism", epilog="Example: fedsim check-mechanism my_pkg/private.py:step")
-def check_mechanism(target: _Target) -> None:
+def check_mechanism(target: _Target, noise: _Noise = False) -> None:
     """Compare what a private step sends of neighbouring batches, with the same randomness; test sizes of batches."""
+    if noise:
+        _check_noise(target)
+        return
     from fedsim.audit.private_steps import check_target
 
     outcome = check_target(target)
@@ -34,3 +47,14 @@ def check_mechanism(target: _Target) -> None:
     for fault in outcome.faults:
         complain(f"- {fault}.")
     raise typer.Exit(1)
+
+
+def _check_noise(target: str) -> None:
+    from fedsim.audit.noise_check import REMEDY, check_noise
+    from fedsim.privacy.noise_recovery.result import ComputedNoise
+
+    outcome = check_noise(target)
+    if isinstance(outcome, ComputedNoise):
+        complain(f"Broken: {outcome}. {REMEDY}.")
+        raise typer.Exit(1)
+    say(f"Not broken: {outcome}. Other generators and longer searches were not tried.")

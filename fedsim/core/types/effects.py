@@ -47,6 +47,10 @@ class AddedNoise(Noise):
     share: float = 1.0
 
 
+NoiseGenerator = Literal["unpredictable", "torch", "chacha20"]
+"""Generator of a client's noise: taken as unpredictable, torch's on the CPU, or ChaCha20."""
+
+
 @dataclass(frozen=True)
 class PrivateNoise(Noise):
     """Noise of a private mechanism: of scale multiplier * norm on the clipped update, or on the sum of clipped parts.
@@ -54,10 +58,12 @@ class PrivateNoise(Noise):
     Attributes:
         multiplier: standard deviation over the norm of `Clipped` or `ClippedParts`; or None.
         epsilon: privacy budget of all rounds, which determines the multiplier; or None.
+        generator: generator of the client's noise, as far as the attacker knows it.
     """
 
     multiplier: float | None = None
     epsilon: float | None = None
+    generator: NoiseGenerator = "unpredictable"
 
 
 @dataclass(frozen=True)

@@ -113,18 +113,18 @@ def _blocks(size: int, dtype: torch.dtype, value: int, output: int) -> Pairs:
     whole = size - size % BLOCK
     starts = np.arange(0, whole, BLOCK)
     cosine = (starts[:, None] + np.arange(_HALF)).ravel()
-    drawn = cosine
+    draws = cosine
     if size % BLOCK:
         kept = cosine + _HALF < size - BLOCK  # the last 16 values are drawn again
         last = size - BLOCK + np.arange(_HALF)
         cosine = np.concatenate([cosine[kept], last])
-        drawn = np.concatenate([drawn[kept], size + np.arange(_HALF)])
+        draws = np.concatenate([draws[kept], size + np.arange(_HALF)])
     width = _WIDTH[dtype]
     return Pairs(
         value + cosine,
         value + cosine + _HALF,
-        output + width * drawn,
-        output + width * (drawn + _HALF),
+        output + width * draws,
+        output + width * (draws + _HALF),
         np.full(len(cosine), FIRST_BIT[dtype]),
     )
 

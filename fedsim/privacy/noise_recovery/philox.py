@@ -44,19 +44,19 @@ def first_normals(seeds: _Words, place: int) -> NDArray[np.float64]:
 
 def draw_like(values: Sequence[Tensor], seed: int, threads: int) -> list[Tensor]:
     """Return the float32 noise that a GPU of so many threads draws from a fresh seed, a tensor for each value."""
-    drawn: list[Tensor] = []
+    result: list[Tensor] = []
     offset = 0
     for value in values:
         count = value.numel()
         if not count:
-            drawn.append(torch.empty_like(value))
+            result.append(torch.empty_like(value))
             continue
         used = min(threads, -(-count // BLOCK_THREADS) * BLOCK_THREADS)
         calls = -(-count // (used * _LANES))
         lanes = [lane for call in range(calls) for lane in _four(seed, offset + call, used)]
-        drawn.append(torch.from_numpy(np.concatenate(lanes)[:count]).reshape(value.shape).to(value.dtype))
+        result.append(torch.from_numpy(np.concatenate(lanes)[:count]).reshape(value.shape).to(value.dtype))
         offset += calls
-    return drawn
+    return result
 
 
 def _four(seed: int, offset: int, threads: int) -> tuple[NDArray[np.float64], ...]:

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.core.types import Tensors
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise, concatenated
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS, guess_seed
 from fedsim.privacy.noise_recovery.state_recovery import recover_state
 
 _SECONDS = 120.0
+
+
+def subtract_noise(
+    sent: Tensors, most_seeds: int = SMALL_SEEDS, seconds: float = _SECONDS
+) -> tuple[ComputedNoise | UnknownNoise, Tensors]:
+    """Return how the noise of tensors was found, and the tensors without it; as they are where it was not found.
+
+    The deviation is measured: the update is small against the noise wherever the noise can be computed.
+
+    Args:
+        sent: an update plus noise of one deviation, float32 or float64, in the order of the draws.
+        most_seeds: seeds from 0 that are tried, beside the usual ones.
+        seconds: after which no further attempt is begun.
+    """
+    start = time.perf_counter()
+    entries = concatenated(list(sent.values())) if sent else torch.zeros(0)
+    deviation = float(entries.square().mean().sqrt()) if len(entries) else 0.0
+    if not 0.0 < deviation < math.inf:
+        return UnknownNoise("nothing was sent, or numbers that are not finite", time.perf_counter() - start), sent
+    outcome = recover_noise([tensor / deviation for tensor in sent.values()], None, most_seeds, seconds)
+    if isinstance(outcome, UnknownNoise):
+        return outcome, sent
+    noise = concatenated(outcome.noise)
+    deviation = float(entries @ noise / (noise @ noise))
+    parts = zip(sent.items(), outcome.noise, strict=True)
+    return outcome, {name: (t.double() - deviation * part.double()).to(t.dtype) for (name, t), part in parts}
 
 
 def recover_noise(

@@ -39,8 +39,8 @@ class ComputedNoise:
 
     def __str__(self) -> str:
         """Return the finding in one line."""
-        found = f"{self.source} from {self.coordinates:,} coordinates in {self.seconds:.0f} seconds"
-        return f"the noise is computable ({self.generator}, {found})"
+        how = f"{self.source} from {self.coordinates:,} coordinates in {self.seconds:.0f} seconds"
+        return f"the noise is computable ({self.generator}, {how})"
 
 
 @dataclass(frozen=True)

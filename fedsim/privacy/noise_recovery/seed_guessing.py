@@ -70,9 +70,9 @@ def guess_seed(values: Sequence[Tensor], most_seeds: int = SMALL_SEEDS) -> Compu
     for generator in _GENERATORS:
         for seeds in _seeds(min(most_seeds, generator.most_seeds)):
             for seed in generator.near(seeds, values, z).tolist():
-                found = _confirmed(generator, seed, values, start)
-                if found is not None:
-                    return found
+                confirmed = _confirmed(generator, seed, values, start)
+                if confirmed is not None:
+                    return confirmed
     tried = ", ".join(generator.name for generator in _GENERATORS)
     return UnknownNoise(f"no small or usual seed of {tried} fits", time.perf_counter() - start)
 
@@ -103,8 +103,8 @@ def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: f
     return ComputedNoise(noise, generator.name, f"seed {seed}", count, 0, 0, 0, off, time.perf_counter() - start)
 
 
-def _close(drawn: Any, seen: Any) -> NDArray[np.bool_]:
-    return np.abs(drawn - seen) < _NEAR
+def _close(noise: Any, seen: Any) -> NDArray[np.bool_]:
+    return np.abs(noise - seen) < _NEAR
 
 
 @final
@@ -157,8 +157,8 @@ class _TorchCuda(_Seeded):
     def draw(self, seed: int, like: Sequence[Tensor]) -> list[Tensor]:
         """Return the noise of the GPU whose number of threads fits best."""
         seen = concatenated(like)
-        drawn = [draw_philox(like, seed, threads) for threads in GPU_THREADS]
-        return min(drawn, key=lambda noise: disagreement(seen, concatenated(noise)))
+        candidates = [draw_philox(like, seed, threads) for threads in GPU_THREADS]
+        return min(candidates, key=lambda noise: disagreement(seen, concatenated(noise)))
 
 
 @final

@@ -114,9 +114,9 @@ def _regenerate(values: Sequence[Tensor], z: Tensor, solved: _Solved) -> tuple[l
         pairs = box_muller.layout(*_sizes(values), holds_value)
         origin = int(pairs.radius[np.searchsorted(pairs.cosine, solved.first)])
         noise = draw_like(values, generator_from(mersenne.rewind(solved.state, origin), holds_value))
-        drawn = concatenated(noise)
-        if best is None or disagreement(z[compared], drawn[compared]) < disagreement(z[compared], best[1][compared]):
-            best = noise, drawn
+        flat = concatenated(noise)
+        if best is None or disagreement(z[compared], flat[compared]) < disagreement(z[compared], best[1][compared]):
+            best = noise, flat
     assert best is not None
     return best[0], disagreement(z[held_out], best[1][held_out])
 

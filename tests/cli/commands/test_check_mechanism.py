@@ -23,6 +23,23 @@ def test_the_example_of_the_page_passes(command: Say, tmp_path: Path) -> None:
     assert "Nothing was noticed: 81 pairs of neighbouring batches were tried" in " ".join(told.split())
 
 
+def test_the_noise_of_a_seed_is_broken_and_that_of_chacha20_is_not(command: Say, tmp_path: Path) -> None:
+    draws = {"weak": "torch.empty(40, 5).normal_(generator=torch.Generator().manual_seed(5))"}
+    draws["strong"] = "normal(torch.empty(40, 5))"
+    head = "import torch\nfrom fedsim.privacy.secure_noise import normal\n\ndef describe():\n    return"
+    results = {
+        n: command("check-mechanism", "--noise", written(tmp_path, n, f"{head} {{'w': {d}}}\n"))
+        for n, d in draws.items()
+    }
+    code, told, said = results["weak"]
+    assert (code, told) == (1, "")
+    assert "Broken: the noise is computable (MT19937 (torch CPU), seed 5 from 200 coordinates" in " ".join(said.split())
+    assert "secure(optimizer)" in said
+    code, told, said = results["strong"]
+    assert (code, said) == (0, "")
+    assert "Not broken" in told
+
+
 def test_half_of_the_noise_is_noticed(command: Say, tmp_path: Path) -> None:
     target = written(tmp_path, "quiet_step", EXAMPLE.replace("2.0 * torch", "1.0 * torch"))
     code, told, said = command("check-mechanism", target)

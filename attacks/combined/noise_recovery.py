@@ -1,0 +1,112 @@
+"""noise-recovery: compute the noise of a weak generator, subtract it, and attack the clean update.
+
+Idea: torch's CPU generator is linear over GF(2), and its noise shows leading bits of its outputs: equations in the
+    19,937 bits of its state, which repeats all noise. Small and usual seeds are tried first.
+Equation: u1 = exp(-(z1^2 + z2^2) / 2), u2 = atan2(z2, z1) / (2 pi), z = sent / sigma: each certain bit of u1 and u2 is
+    one row of A s = b over GF(2), s the state. Bits are used in the order of the error of z that they bear.
+Assumes: honest-but-curious server; one step; a private defense that is known with its noise and its generator; all
+    tensors are seen. It knows nothing of the data, and no seed of the run.
+Recovers: what `attack` recovers of the update without noise; of the noisy update where the noise stays unknown.
+Fails: against a cryptographic generator, noise that several parties or steps add up, and fewer than 1,700 coordinates.
+Source: this project; generators: Matsumoto and Nishimura 1998; related: Mironov 2012, Holohan and Braghin 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+
+from attacks.core.inner_attack import inner_attack
+from attacks.core.preconditions import one_gradient_only
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
+from fedsim.core.types.effects import Effect, PrivateNoise
+from fedsim.privacy.noise_recovery.recovery import subtract_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
+
+
+class NoiseRecoveryConfig(Config):
+    """Settings of noise recovery."""
+
+    attack: str = Field(default="auto", description="the attack on the update without noise")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of that attack")
+    most_seeds: int = Field(default=SMALL_SEEDS, ge=0, description="seeds from 0 that are tried first")
+    seconds: float = Field(default=120.0, gt=0, description="after which no further attempt to find the state begins")
+
+
+@final
+@attack("noise-recovery", summary="computes the noise of a weak generator and attacks the update without it")
+class NoiseRecovery(Attack[NoiseRecoveryConfig]):
+    """Removes noise, then runs another attack."""
+
+    effort: ClassVar[Effort] = "algebra"
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
+    example: ClassVar[Tables] = {
+        "model": {"width": 8},
+        "defenses": [{"name": "local-dp", "noise_multiplier": 1.0, "generator": "torch"}],
+        "threat": {"knows": ["batch-size", "defenses"]},
+        "attacks": [{"attack": "closed-form-linear", "most_seeds": 0}],
+    }
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Come first: other attacks work better without noise."""
+        return Outlook(0.0, 1.0)
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates without noise of a stated generator, of several steps or with hidden tensors."""
+        if not _generators(observation):
+            return "no defense is known that adds private noise from a stated generator: set its `generator`"
+        if observation.hidden:
+            return "tensors are hidden, so the order of the draws is unknown"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Remove the noise, then attack."""
+        inner = inner_attack("noise-recovery", self.config.attack, self.config.options)
+        if isinstance(inner, NoiseRecovery):
+            raise NotApplicable("'attack' names this attack itself: set it to another one")
+        clean, note, facts = self._clean(observation)
+        guess = inner(clean, generator, on_step)
+        notes = (note, f"attacked by {inner.name}", *guess.notes)
+        return replace(guess, notes=notes, facts={**guess.facts, **facts})
+
+    def _clean(self, observation: Observation) -> tuple[Observation, str, dict[str, float]]:
+        """Return the observation of the clean update, how the noise was found, and figures of the recovery."""
+        outcome, tensors = subtract_noise(observation.update.tensors, self.config.most_seeds, self.config.seconds)
+        clean = replace(
+            observation,
+            update=replace(observation.update, tensors=tensors),
+            public=_after_recovery(observation, outcome),
+        )
+        if isinstance(outcome, UnknownNoise):
+            return clean, str(outcome), {}
+        facts = {
+            "equations": float(outcome.equations),
+            "rank": float(outcome.rank),
+            "disagreement": outcome.disagreement,
+        }
+        return clean, str(outcome), facts
+
+
+def _generators(observation: Observation) -> set[str]:
+    return {noise.generator for noise in observation.effects(PrivateNoise)} - {"unpredictable"}
+
+
+def _after_recovery(observation: Observation, outcome: ComputedNoise | UnknownNoise) -> tuple[PublicKnowledge, ...]:
+    """Return what is known of the defenses, without noise that was computed, or with noise that cannot be."""
+
+    def effects_of(known: PublicKnowledge) -> Iterator[Effect]:
+        for effect in known.effects:
+            if not isinstance(effect, PrivateNoise):
+                yield effect
+            elif isinstance(outcome, UnknownNoise):
+                yield replace(effect, generator="unpredictable")
+
+    return tuple(replace(known, effects=tuple(effects_of(known))) for known in observation.public)

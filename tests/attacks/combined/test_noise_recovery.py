@@ -1,0 +1,107 @@
+"""The attack removes the noise of torch's generator and hands on a clean update; ChaCha20 withstands."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attacks.combined.auto import Auto, AutoConfig
+from attacks.combined.noise_recovery import NoiseRecovery, NoiseRecoveryConfig
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.types import WireEntry
+from fedsim.core.types.effects import PrivateNoise
+from fedsim.federation.client import local_training
+from fedsim.scenario import world as worlds
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
+
+KNOWS = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
+
+
+@pytest.fixture
+def seen(scenario):
+    """The observation of one digit's noisy update, and the digit."""
+
+    def build(generator="torch", name="local-dp", width=400):
+        world = worlds.build(
+            scenario(
+                model={"name": "mlp", "width": width, "depth": 2, "dropout": 0.0},
+                partition={"scheme": "resampled", "examples_per_client": 1},
+                federation={"rounds": 1},
+                defenses=[{"name": name, "noise_multiplier": 4.0, "generator": generator}],
+            )
+        )
+        received = world.models.first_weights
+        update, truth = local_training(world, received, 1, 0)
+        return observe(Victim(world, WireEntry(1, 0, received, update), truth), KNOWS), truth
+
+    return build
+
+
+def inputs_of(truth):
+    return truth.private[0].inputs
+
+
+def attack(**settings):
+    return NoiseRecovery(NoiseRecoveryConfig(attack="closed-form-linear", most_seeds=0, **settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["local-dp", "dp-sgd"])
+def test_the_picture_comes_back_behind_torchs_noise(seen, name):
+    observation, truth = seen(name=name)
+    guess = attack()(observation, seeding.generator(1, "attack"))
+    assert "MT19937" in guess.notes[0]
+    assert guess.facts["rank"] == 19937
+    error = (guess.inputs - inputs_of(truth)).abs().max()
+    assert float(error) < 0.05
+
+
+@pytest.mark.slow
+def test_chacha20_withstands_and_the_noisy_update_is_attacked(seen):
+    observation, truth = seen("chacha20")
+    guess = attack(seconds=20.0)(observation, seeding.generator(1, "attack"))
+    assert "the noise was not computed" in guess.notes[0]
+    assert float((guess.inputs - inputs_of(truth)).abs().max()) > 0.3
+
+
+@pytest.mark.slow
+def test_auto_removes_the_noise_first(seen):
+    observation, truth = seen()
+    guess = Auto(AutoConfig(max_iterations=20, mask_iterations=5))(observation, seeding.generator(1, "attack"))
+    assert float((guess.inputs - inputs_of(truth)).abs().max()) < 0.05
+    assert any("noise-recovery" in note for note in guess.notes)
+
+
+def test_a_generator_that_is_taken_as_unpredictable_is_left_alone(seen):
+    observation, _ = seen("unpredictable")
+    assert not attack().fits(observation).holds
+    with pytest.raises(NotApplicable, match="generator"):
+        attack()(observation, seeding.generator(1, "attack"))
+
+
+def test_hidden_tensors_and_unknown_defenses_are_refused(seen):
+    observation, _ = seen()
+    assert attack().fits(observation).holds
+    assert "hidden" in str(attack().not_applicable(replace(observation, hidden=frozenset({"x"}))))
+    assert "no defense is known" in str(attack().not_applicable(replace(observation, public=())))
+
+
+def test_the_attack_does_not_call_itself(seen):
+    observation, _ = seen()
+    with pytest.raises((NotApplicable, FedsimError)):
+        NoiseRecovery(NoiseRecoveryConfig(attack="noise-recovery"))(observation, seeding.generator(1, "attack"))
+
+
+def test_the_description_of_a_defense_says_its_generator(seen):
+    observation, _ = seen("chacha20")
+    (noise,) = observation.effects(PrivateNoise)
+    assert (noise.generator, noise.multiplier) == ("chacha20", 4.0)
+
+
+def test_noise_of_chacha20_follows_from_the_seed_and_differs_from_torchs(seen):
+    first, again, other = (seen(generator)[0].update.tensors for generator in ("chacha20", "chacha20", "torch"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name])
+        assert not torch.equal(tensor, other[name])

@@ -1,0 +1,68 @@
+"""The check of a step's noise: torch's generator is broken, ChaCha20 never is."""
+
+import pytest
+import torch
+
+from fedsim.audit.noise_check import check_noise
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.noise_recovery.recovery import subtract_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.privacy.secure_noise import normal
+
+SEEDED = """
+import torch
+
+def step():
+    generator = torch.Generator().manual_seed({seed})
+    update = 0.1 * torch.linspace(-1, 1, 600).reshape(20, 30)
+    return {{"w": update + 0.5 * torch.empty(20, 30).normal_(generator=generator)}}
+"""
+
+
+def written(tmp_path, text):
+    file = tmp_path / f"{tmp_path.name}.py"  # a name of its own: modules stay loaded
+    file.write_text(text)
+    return f"{file}:step"
+
+
+def test_a_seeded_step_is_broken(tmp_path):
+    found = check_noise(written(tmp_path, SEEDED.format(seed=1234)))
+    assert isinstance(found, ComputedNoise)
+    assert found.source == "seed 1234"
+
+
+@pytest.mark.parametrize("returned", ["3", "torch.ones(2)", "{'w': 1}"])
+def test_other_results_are_refused(tmp_path, returned):
+    with pytest.raises(FedsimError, match="expected a dict of tensors"):
+        check_noise(written(tmp_path, f"import torch\n\ndef step():\n    return {returned}\n"))
+
+
+def test_the_update_comes_back_at_the_scale_of_what_was_sent():
+    update = {"w": 0.02 * torch.randn(30, 40), "b": 0.02 * torch.randn(3)}
+    generator = torch.Generator().manual_seed(99)
+    sent = {n: t + 0.3 * torch.empty(t.shape).normal_(generator=generator) for n, t in update.items()}
+    found, clean = subtract_noise(sent, most_seeds=100)
+    assert isinstance(found, ComputedNoise)
+    for name, tensor in update.items():
+        torch.testing.assert_close(clean[name], tensor, rtol=0, atol=0.003)
+
+
+@pytest.mark.parametrize("sent", [{}, {"w": torch.zeros(50)}, {"w": torch.full((50,), torch.nan)}])
+def test_nothing_to_look_at_is_no_verdict(sent):
+    found, same = subtract_noise(sent)
+    assert isinstance(found, UnknownNoise)
+    assert same is sent
+
+
+def test_a_correct_generator_is_never_called_broken_by_a_guessed_seed():
+    for run in range(100):
+        found, _ = subtract_noise({"w": normal(torch.empty(20 + run, 15)), "b": normal(torch.empty(9))}, 300, 0.0)
+        assert isinstance(found, UnknownNoise)
+
+
+@pytest.mark.slow
+def test_a_correct_generator_is_never_called_broken_by_equations():
+    for _ in range(3):
+        found, _ = subtract_noise({"w": normal(torch.empty(60, 400)), "b": normal(torch.empty(9))}, 300)
+        assert isinstance(found, UnknownNoise)
+        assert "contradict" in found.reason
