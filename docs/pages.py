@@ -48,6 +48,8 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "writing-a-question.md",
         "adding-a-task.md",
         "design.md",
+        "decisions.md",
+        "isolation.md",
         "testing.md",
         "releasing.md",
         "changelog.md",
