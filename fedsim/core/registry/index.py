@@ -1,13 +1,13 @@
-"""What fedsim's own methods say of themselves, read from their decorators: nothing is imported for it."""
+"""Index of fedsim's own methods, read from the syntax trees of their files: no method is imported."""
 
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry.method import Entry, Kind
@@ -48,39 +48,59 @@ _KINDS: dict[str, Kind] = {
     "trace_attack": "trace",
 }
 _MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
-_DECORATOR = re.compile(rf"^@(?:registry\.)?({'|'.join(_KINDS)})(\(.*?\))\n(?=@|class |def )", re.MULTILINE | re.DOTALL)
-_TEXT = re.compile(r'^(\w+) = (".*?")(?: *#.*)?$', re.MULTILINE)
 _FIELDS = ("summary", "paper", "fidelity", "deviates", "paper_steps", "extra", "related", "aliases")
 
 
+class Decorator(NamedTuple):
+    """A decorator of the registry in a source file: its name, its call, and the file's constants by name."""
+
+    name: str
+    call: ast.Call
+    constants: Mapping[str, Any]
+
+
 def entry_of(kind: Kind, name: str) -> Entry | None:
-    """Return what one of fedsim's own methods says of itself, by its name or an alias; None: it has no such method."""
-    return _by_names().get((kind, name))
+    """Return the entry of one of fedsim's own methods by its name or an alias; None if there is no such method."""
+    quoted = (f'"{name}"', f"'{name}'")
+    paths = (path for path, text in _sources().items() if any(word in text for word in quoted))
+    entries = (entry for path in paths for entry in _entries_in(path) if entry.kind == kind and name in entry.names)
+    return next(entries, None)
 
 
 @cache
 def entries_of(kind: Kind) -> dict[str, Entry]:
-    """Return what fedsim's own methods of a kind say of themselves, by name."""
-    return {entry.name: entry for entry in _by_names().values() if entry.kind == kind}
+    """Return the entries of fedsim's own methods of a kind, by name."""
+    word = next(word for word, known in _KINDS.items() if known == kind)
+    marks = (f"@{word}(", f"@registry.{word}(")
+    paths = [path for path, text in _sources().items() if any(mark in text for mark in marks)]
+    return {entry.name: entry for path in paths for entry in _entries_in(path) if entry.kind == kind}
 
 
 @cache
-def _by_names() -> dict[tuple[Kind, str], Entry]:
-    return {(entry.kind, name): entry for path in _files() for entry in read(path) for name in entry.names}
-
-
-def _files() -> Iterator[Path]:
-    """Yield every file of fedsim's that may hold methods; those at or below a name with an underscore are parts."""
+def _sources() -> dict[Path, str]:
+    """Return the text of every file of fedsim that may hold methods; names with an underscore are parts of others."""
+    texts: dict[Path, str] = {}
     for folder in (*BESIDE, *(name for name in FOLDERS.values() if name.startswith("fedsim."))):
         root = HOME.joinpath(*folder.split("."))
         for path in sorted(root.rglob("*.py")):
             if not any(part.startswith("_") for part in path.relative_to(root).parts):
-                yield path
+                texts[path] = _text(path)
+    return texts
+
+
+@cache
+def _entries_in(path: Path) -> list[Entry]:
+    """Return the entries of one of fedsim's own files: a list of methods parses a file once."""
+    return read(path)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def is_marked(path: Path) -> bool:
-    """Tell whether a file names the registry; others may do anything."""
-    return _is_marked(path.read_text(encoding="utf-8", errors="replace"))
+    """Return whether a file names the registry; other files may do anything."""
+    return _is_marked(_text(path))
 
 
 def _is_marked(text: str) -> bool:
@@ -88,17 +108,46 @@ def _is_marked(text: str) -> bool:
 
 
 def read(path: Path) -> list[Entry]:
-    """Return what the decorators in a file say.
+    """Return the entries of the decorators in a file, in their order; none for a file that is no Python.
 
     Raises:
-        FedsimError: one says it otherwise than by text, or by a name that the file gives to a text.
+        FedsimError: an argument is neither a literal nor the name of a constant of the file.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    module = ".".join(path.relative_to(HOME).with_suffix("").parts) if path.is_relative_to(HOME) else path.stem
+    return [_entry(decorator, module, path) for decorator in _decorators(path)]
+
+
+def _decorators(path: Path) -> list[Decorator]:
+    """Return the registry's decorators of the classes and functions of a file."""
+    text = _text(path)
     if not _is_marked(text):
         return []
-    texts = {name: ast.literal_eval(value) for name, value in _TEXT.findall(text)}
-    module = ".".join(path.relative_to(HOME).with_suffix("").parts) if path.is_relative_to(HOME) else path.stem
-    return [_entry(_KINDS[name], call, texts, module, path) for name, call in _DECORATOR.findall(text)]
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return []
+    constants: dict[str, Any] = {}
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with suppress(ValueError):
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+    calls = (
+        call
+        for node in body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call)
+    )
+    return [Decorator(name, call, constants) for call in calls if (name := _name(call.func)) in _KINDS]
+
+
+def _name(function: ast.expr) -> str:
+    """Return the name of a function of the registry that is called as `NAME` or `registry.NAME`; empty for others."""
+    match function:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="registry"), attr=name):
+            return name
+        case _:
+            return ""
 
 
 @cache
@@ -108,7 +157,7 @@ def metrics_beside_questions() -> dict[str, dict[str, Any]]:
     Questions and tasks declare metrics too. Their arguments are read, so that no question is imported for its metric.
 
     Raises:
-        FedsimError: an argument is no text, number or other literal.
+        FedsimError: an argument is neither a literal nor the name of a constant of the file.
     """
     outside = {
         entry.module for entry in entries_of("metric").values() if not entry.module.startswith(FOLDERS["metric"])
@@ -118,15 +167,12 @@ def metrics_beside_questions() -> dict[str, dict[str, Any]]:
 
 
 def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = path.read_text(encoding="utf-8")
-    texts = {name: ast.literal_eval(value) for name, value in _TEXT.findall(text)}
-    for kind, call in _DECORATOR.findall(text):
-        if kind != "metric":
+    for decorator in _decorators(path):
+        if decorator.name != "metric":
             continue
-        decorator = cast("ast.Call", ast.parse(f"_{call}", mode="eval").body)
         try:
-            (name,) = (_value(node, texts) for node in decorator.args)
-            yield name, {str(word.arg): _value(word.value, texts) for word in decorator.keywords}
+            (name,) = (_value(node, decorator.constants) for node in decorator.call.args)
+            yield name, {str(word.arg): _value(word.value, decorator.constants) for word in decorator.call.keywords}
         except (KeyError, ValueError) as error:
             raise FedsimError(
                 f"{path}: the arguments of @metric are read before the file is imported. Write each as text, number or "
@@ -134,20 +180,20 @@ def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             ) from error
 
 
-def _entry(kind: Kind, call: str, texts: dict[str, str], module: str, path: Path) -> Entry:
+def _entry(decorator: Decorator, module: str, path: Path) -> Entry:
+    kind, call, constants = _KINDS[decorator.name], decorator.call, decorator.constants
     try:
-        decorator = cast("ast.Call", ast.parse(f"_{call}", mode="eval").body)
-        (name,) = (_value(node, texts) for node in decorator.args)
-        about = {word.arg: _value(word.value, texts) for word in decorator.keywords if word.arg in _FIELDS}
-    except (KeyError, SyntaxError, ValueError) as error:
+        (name,) = (_value(node, constants) for node in call.args)
+        about = {word.arg: _value(word.value, constants) for word in call.keywords if word.arg in _FIELDS}
+    except (KeyError, ValueError) as error:
         raise FedsimError(
-            f"{path}: name and {', '.join(_FIELDS)} in @{kind} are read before the file is imported. Write each as "
-            "text, or as a name that the file gives to a text of one line."
+            f"{path}: name and {', '.join(_FIELDS)} in @{kind} are read before the file is imported. Write each as a "
+            "literal, or as the name of a constant of the file."
         ) from error
     hook = cast("Any", module.split(".")[2] if module.startswith("fedsim.components.") else None)
     several = {field: tuple(about.pop(field, ())) for field in ("aliases", "paper_steps")}
     return Entry(kind=kind, name=name, module=module, hook=hook, **several, **about)
 
 
-def _value(node: ast.expr, texts: dict[str, str]) -> Any:
-    return texts[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
+def _value(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    return constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)

@@ -52,11 +52,35 @@ def test_a_file_that_does_not_name_the_registry_is_not_read(tmp_path: Path) -> N
     assert read(path) == []
 
 
-@pytest.mark.parametrize("name", ['"a" + suffix', "NAME", "compute()", '"two", "names"', ""])
+@pytest.mark.parametrize("name", ['"a" + suffix, ', "NAME, ", "compute(), ", '"two", "names", ', ""])
 def test_what_a_decorator_computes_cannot_be_read(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path, f'{MARK}@attack({name}, summary="computed")\nclass Computed:\n    pass\n')
+    path = written(tmp_path, f'{MARK}@attack({name}summary="computed")\nclass Computed:\n    pass\n')
     with pytest.raises(FedsimError, match=f"{re.escape(str(path))}: name and summary, .* in @attack are read before"):
         read(path)
+
+
+def test_decorators_in_texts_and_comments_and_of_other_libraries_are_no_methods(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        f'{MARK}TEXT = """\n@attack("in-a-text", summary="no")\nclass No: pass\n"""\n'
+        '# @attack("in-a-comment", summary="no")\n'
+        '@other.attack("of-another-library", summary="no")\nclass Other:\n    pass\n'
+        '@registry.attack("mine", summary="yes")\nclass Mine:\n    @component("inner", summary="no")\n'
+        "    def inner(self): pass\n",
+    )
+    assert [entry.name for entry in read(path)] == ["mine"]
+
+
+def test_a_constant_on_several_lines_is_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, f'{MARK}_SUMMARY = (\n    "one "\n    "two"\n)\n@attack("mine", summary=_SUMMARY)\nclass Mine: pass\n'
+    )
+    assert read(path)[0].summary == "one two"
+
+
+def test_a_file_that_is_no_python_has_no_methods(tmp_path: Path) -> None:
+    path = written(tmp_path, f'{MARK}@attack("mine", summary="a"\nclass Mine: pass\n')
+    assert read(path) == []
 
 
 def test_no_such_method_is_in_the_index() -> None:
