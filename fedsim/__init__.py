@@ -6,7 +6,7 @@ What a user imports, each loaded when it is asked for:
     sweep        every run of a scenario's sweep, to `Runs`
     load         the `Run` or `Runs` in a folder
     reconstruct  an attacker's guess behind a gradient from anywhere
-    audit        what your own model gives away, and what it would cost to stop that
+    audit_client leakage of your own model, and the cost of defenses
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsim.api import Run, Runs, load, run, sweep
-    from fedsim.audit import audit
+    from fedsim.audit import audit_client
     from fedsim.reconstruction import reconstruct
 
 try:
@@ -25,18 +25,17 @@ try:
 except PackageNotFoundError:
     __version__ = "0+unknown"
 
-__all__ = ["Run", "Runs", "__version__", "audit", "load", "reconstruct", "run", "sweep"]
+__all__ = ["Run", "Runs", "__version__", "audit_client", "load", "reconstruct", "run", "sweep"]
 
 _HOMES = {
     **dict.fromkeys(("Run", "Runs", "load", "run", "sweep"), "fedsim.api"),
+    "audit_client": "fedsim.audit.client_audit",
     "reconstruct": "fedsim.reconstruction",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: `import fedsim` alone loads no torch."""
-    if name == "audit":
-        return importlib.import_module("fedsim.audit")  # called itself; see fedsim.audit.callable_module
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AuditRecord]:
     """Return a function that audits a client, fails the test where the policy is not kept, and returns the record.
 
-    It takes what `fedsim.audit` takes. The policy is that of the project's pyproject.toml unless one is given. No
+    Arguments are those of `fedsim.audit_client`. By default the policy is that of the project's pyproject.toml. No
     defenses are tried.
     """
 
     def audited(client: Any, **settings: Any) -> AuditRecord:
         __tracebackhide__ = True
-        from fedsim.audit import audit, verdict  # noqa: PLC0415
+        from fedsim.audit import audit_client, verdict  # noqa: PLC0415
         from fedsim.core.errors import FedsimError  # noqa: PLC0415
         from fedsim.judgement.policy import policy_of  # noqa: PLC0415
 
@@ -39,7 +39,7 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
                 pytrace=False,
             )
         try:
-            record = audit(client, **settings)
+            record = audit_client(client, **settings)
         except FedsimError as error:
             pytest.fail(str(error), pytrace=False)
         if verdict.exit_code(record):

@@ -55,12 +55,11 @@ def test_an_unknown_name_is_no_attribute() -> None:
         fedsim.nothing  # noqa: B018
 
 
-def test_audit_is_called_and_holds_modules() -> None:
-    """Python binds the package to its name as soon as anything below it is imported."""
+def test_an_audit_is_a_function_beside_the_package_of_its_modules() -> None:
     assert importlib.import_module("fedsim.audit.clock").AuditClock is fedsim.audit.clock.AuditClock
-    assert list(inspect.signature(fedsim.audit).parameters)[:2] == ["client", "batches"]
+    assert list(inspect.signature(fedsim.audit_client).parameters)[:2] == ["client", "batches"]
     with pytest.raises(FedsimError, match=re.escape("expected a tuple (model, loss, loader)")):
-        fedsim.audit(lambda: None)
+        fedsim.audit_client(lambda: None)
 
 
 def test_a_run_has_its_record_rows_table_and_report(run: fedsim.Run) -> None:

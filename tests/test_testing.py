@@ -44,7 +44,7 @@ def ended(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, limits: st
     def audit(_client: str, policy: Policy, **_settings: Any) -> Any:
         return record(policy, client=(arm,))
 
-    monkeypatch.setattr(fedsim.audit, "audit", audit)
+    monkeypatch.setattr(fedsim.audit, "audit_client", audit)
     written(pytester, limits)
     return pytester.runpytest_inprocess(*PLUGIN)
 
@@ -90,7 +90,7 @@ def test_a_mistake_fails_with_its_sentence(pytester: pytest.Pytester, monkeypatc
     def audit(_client: str, **_settings: Any) -> Any:
         raise FedsimError("the model has nothing to train.")
 
-    monkeypatch.setattr(fedsim.audit, "audit", audit)
+    monkeypatch.setattr(fedsim.audit, "audit_client", audit)
     written(pytester, "max_recognisable = 0.1")
     result = pytester.runpytest_inprocess(*PLUGIN)
     result.assert_outcomes(failed=1)

@@ -1,85 +1,36 @@
-"""Audit your own model: what an update gives away of the client's data, and what it costs to stop that.
+"""Audit of a user's own model: leakage of its updates, and the cost of defenses.
 
-import fedsim
-from fedsim.audit import verdict
+Public names are loaded on first use:
 
-record = fedsim.audit(lambda: (model, loss, loader), batches=(1, 4), minutes=5)
-print(verdict.sentence(record))
+    audit_client  audit a model with its loss and loader (also `fedsim.audit_client`)
+    AuditPlan     settings of an audit
+    AuditRecord   result of an audit
+    Subject       model, loss and loader with their details
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from fedsim.audit import auditing, running, verdict
-from fedsim.audit.callable_module import call_module
-from fedsim.audit.clock import AuditClock
-from fedsim.audit.loading import load, made
-from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
-from fedsim.audit.subject import Subject
-from fedsim.core.devices import DeviceName, find_device
-from fedsim.core.types import Knowledge
-from fedsim.judgement.policy import Policy
+if TYPE_CHECKING:
+    from fedsim.audit.client_audit import audit_client
+    from fedsim.audit.record import AuditPlan, AuditRecord
+    from fedsim.audit.subject import Subject
 
-__all__ = ["AuditPlan", "AuditRecord", "Subject", "audit", "verdict"]
+__all__ = ["AuditPlan", "AuditRecord", "Subject", "audit_client"]
 
+_HOMES = {
+    "AuditPlan": "record",
+    "AuditRecord": "record",
+    "Subject": "subject",
+    "audit_client": "client_audit",
+}
 
-def audit(
-    client: Any,
-    *,
-    batches: Sequence[int] = (1, 4, 16),
-    minutes: float = 5.0,
-    out: Path | None = None,
-    policy: Policy | None = None,
-    knows: Sequence[Knowledge] = KNOWS,
-    seed: int = 0,
-    device: DeviceName = "cpu",
-    updates: int | None = None,
-    defend: bool = True,
-) -> AuditRecord:
-    """Audit a client, in this process: without a memory limit; the clock acts between operations.
+if not TYPE_CHECKING:
 
-    Args:
-        client: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
-            lists; a text names it, as on the command line.
-        batches: batch sizes to attack.
-        minutes: wall time of the audit, without the import of what the client names.
-        out: folder for record, pictures, page and tables; absent: nothing is kept.
-        policy: thresholds; see `verdict.broken`.
-        knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
-        seed: seed of all draws.
-        device: where the client trains and attacks search.
-        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
-        defend: whether defenses are tried.
-
-    Raises:
-        FedsimError: the client is of no kind that can be audited, a function raises, nothing can be audited, or the
-            device is absent.
-    """
-    find_device(device)
-    thing = load(client) if isinstance(client, str) else client
-    clock = AuditClock(60.0 * minutes)
-    name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
-    command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
-    plan = AuditPlan(
-        target=name,
-        batches=tuple(batches),
-        minutes=minutes,
-        seed=seed,
-        device=device,
-        knows=tuple(knows),
-        updates=updates,
-        defend=defend,
-        command=command,
-    )
-    with TemporaryDirectory() as temporary:
-        folder = out or Path(temporary)
-        with running.prepared(folder):
-            record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
-            return running.finished(record, folder)
-
-
-call_module(__name__, audit)
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use: a command that names a module of this package does not load torch."""
+        if name not in _HOMES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

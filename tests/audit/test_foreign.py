@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.audit import audit, loading, subject
+from fedsim.audit import audit_client, loading, subject
 from fedsim.audit.record import AuditPlan
 from fedsim.audit.single_client import world_of
 from fedsim.federation.client import local_training
@@ -51,7 +51,7 @@ def test_what_is_attacked_is_the_gradient_that_the_model_itself_has(name: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FACTORIES)
 def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
-    record = audit(lambda: made(name), batches=(1,), minutes=0.5, out=tmp_path)
+    record = audit_client(lambda: made(name), batches=(1,), minutes=0.5, out=tmp_path)
     found = record.client[0]
     assert not found.failure
     assert found.recovered is not None
@@ -62,7 +62,7 @@ def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_loss_that_no_attack_can_differentiate_leaves_the_answer_open(tmp_path: Path) -> None:
-    record = audit(lambda: made("with_a_loss_of_one_derivative"), batches=(1,), minutes=0.5, out=tmp_path)
+    record = audit_client(lambda: made("with_a_loss_of_one_derivative"), batches=(1,), minutes=0.5, out=tmp_path)
     found = record.client[0]
     assert found.is_unknown
     assert all("multi_margin_loss_backward is not implemented" in (victim.failure or "") for victim in found.victims)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim.audit import audit, verdict
+from fedsim.audit import audit_client, verdict
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.statistics import wilson
 from tests.cli.typed import fedsim
@@ -22,7 +22,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     import clients
 
     policy = Policy(max_recognisable=0.05)
-    record = audit(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
+    record = audit_client(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
     found = record.client[0]
     images = sum(len(victim.scores) for victim in found.victims)
     assert found.recovered == wilson(images, images)

@@ -1,0 +1,71 @@
+"""Audit of a client from Python, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fedsim.audit import auditing, running
+from fedsim.audit.clock import AuditClock
+from fedsim.audit.loading import load, made
+from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
+from fedsim.core.devices import DeviceName, find_device
+from fedsim.core.types import Knowledge
+from fedsim.judgement.policy import Policy
+
+
+def audit_client(
+    client: Any,
+    *,
+    batches: Sequence[int] = (1, 4, 16),
+    minutes: float = 5.0,
+    out: Path | None = None,
+    policy: Policy | None = None,
+    knows: Sequence[Knowledge] = KNOWS,
+    seed: int = 0,
+    device: DeviceName = "cpu",
+    updates: int | None = None,
+    defend: bool = True,
+) -> AuditRecord:
+    """Audit a client, in this process: without a memory limit; the clock acts between operations.
+
+    Args:
+        client: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
+            lists; a text names it, as on the command line.
+        batches: batch sizes to attack.
+        minutes: wall time of the audit, without the import of what the client names.
+        out: folder for record, pictures, page and tables; absent: nothing is kept.
+        policy: thresholds; see `verdict.broken`.
+        knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
+        seed: seed of all draws.
+        device: where the client trains and attacks search.
+        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
+        defend: whether defenses are tried.
+
+    Raises:
+        FedsimError: the client is of no kind that can be audited, a function raises, nothing can be audited, or the
+            device is absent.
+    """
+    find_device(device)
+    thing = load(client) if isinstance(client, str) else client
+    clock = AuditClock(60.0 * minutes)
+    name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
+    command = f"fedsim.audit_client({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
+    plan = AuditPlan(
+        target=name,
+        batches=tuple(batches),
+        minutes=minutes,
+        seed=seed,
+        device=device,
+        knows=tuple(knows),
+        updates=updates,
+        defend=defend,
+        command=command,
+    )
+    with TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        with running.prepared(folder):
+            record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
+            return running.finished(record, folder)
