@@ -31,6 +31,8 @@ from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
 
+_EXPLAINED = 0.01  # largest objective; what subtraction leaves of the noise, 1e-6 of it, keeps it above 0
+
 
 class NoiseRecoveryConfig(Config):
     """Settings of noise recovery."""
@@ -75,7 +77,15 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         clean, note, facts = self._clean(observation)
         guess = inner(clean, generator, on_step)
         notes = (note, f"attacked by {inner.name}", *guess.notes)
-        return replace(guess, notes=notes, facts={**guess.facts, **facts})
+        # The noise is proven by spare equations, so a guess that explains the clean update needs no other attack. The
+        # noisy update cannot tell: noise covers what a guess explains.
+        is_explained = bool(facts) and guess.objective < _EXPLAINED
+        return replace(
+            guess,
+            notes=notes,
+            facts={**guess.facts, **facts},
+            has_exact_inputs=guess.has_exact_inputs or is_explained,
+        )
 
     def _clean(self, observation: Observation) -> tuple[Observation, str, dict[str, float]]:
         """Return the observation of the clean update, how the noise was found, and figures of the recovery."""

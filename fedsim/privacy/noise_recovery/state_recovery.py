@@ -57,7 +57,7 @@ def recover_state(
         if isinstance(solved, str):
             reason = solved
             continue
-        noise, off = _regenerate(values, z, solved)
+        noise, off = _regenerate(values, z, solved, quiet)
         if off > AGREES:
             reason = f"the recovered state disagrees with held-out values by {off:.2f} deviations of the noise"
             continue
@@ -101,12 +101,15 @@ def _why_impossible(values: Sequence[Tensor]) -> str | None:
     return None
 
 
-def _regenerate(values: Sequence[Tensor], z: Tensor, solved: _Solved) -> tuple[list[Tensor], float]:
+def _regenerate(
+    values: Sequence[Tensor], z: Tensor, solved: _Solved, quiet: Sequence[Tensor] | None
+) -> tuple[list[Tensor], float]:
     """Return all noise, and its disagreement with held-out values, with or without a value kept before the message."""
-    held_out = torch.ones(len(z), dtype=torch.bool)
+    comparable = torch.ones(len(z), dtype=torch.bool) if quiet is None else torch.cat([m.flatten() for m in quiet])
+    held_out = comparable.clone()
     held_out[torch.from_numpy(solved.used)] = False
     if not held_out.any():
-        held_out[:] = True
+        held_out = comparable
     small = torch.cat([torch.full((v.numel(),), v.numel() < box_muller.BLOCK) for v in values])
     compared = small if small.any() else held_out
     best: tuple[list[Tensor], Tensor] | None = None

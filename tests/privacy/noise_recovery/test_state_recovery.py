@@ -75,9 +75,7 @@ def test_guessed_zeros_help_where_the_update_is_large():
     update = torch.where(quiet[0], 0.0, 1.5)
     values[0], values[1] = values[0] + update, values[1] + 1.5
     check(recover_state(values, quiet), noise)
-    found = recover_state(values)
-    assert not isinstance(found, ComputedNoise)
-    assert "contradict" in str(found)
+    assert not isinstance(recover_state(values), ComputedNoise)
 
 
 @pytest.mark.slow
