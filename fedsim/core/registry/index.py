@@ -1,4 +1,4 @@
-"""What fedsim's own methods say of themselves, read from their decorators: nothing is imported for it."""
+"""Index of fedsim's own methods, parsed from their decorators without importing them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ FOLDERS: dict[Kind, str] = {
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
-"""The package of each kind; its files are one method each."""
+"""The package of each kind, with one method per file."""
 
 USER_FOLDERS: dict[Kind, str] = {**FOLDERS, "distance": "attacks", "prior": "attacks", "attention": "attacks"}
-"""The package of each kind that a folder of the user's may add to: what an attack compares stands beside the attack."""
+"""The package of each kind to which a user's folder may add; distances, priors and attentions go to `attacks`."""
 
 HOME = Path(__file__).resolve().parents[3]
-"""The folder that fedsim's packages stand in."""
+"""The folder that contains fedsim's packages."""
 
 BESIDE = ("attacks", "defenses")
-"""The packages of methods that stand beside fedsim."""
+"""The packages of methods outside the package `fedsim`."""
 
 _KINDS: dict[str, Kind] = {
     **{kind: kind for kind in FOLDERS if kind not in ("attribute", "trace")},
@@ -54,13 +54,13 @@ _FIELDS = ("summary", "paper", "fidelity", "deviates", "paper_steps", "extra", "
 
 
 def entry_of(kind: Kind, name: str) -> Entry | None:
-    """Return what one of fedsim's own methods says of itself, by its name or an alias; None: it has no such method."""
+    """Return the entry of fedsim's own method of this name or alias, or None."""
     return _by_names().get((kind, name))
 
 
 @cache
 def entries_of(kind: Kind) -> dict[str, Entry]:
-    """Return what fedsim's own methods of a kind say of themselves, by name."""
+    """Return the entries of fedsim's own methods of a kind, by name."""
     return {entry.name: entry for entry in _by_names().values() if entry.kind == kind}
 
 
@@ -70,7 +70,7 @@ def _by_names() -> dict[tuple[Kind, str], Entry]:
 
 
 def _files() -> Iterator[Path]:
-    """Yield every file of fedsim's that may hold methods; those at or below a name with an underscore are parts."""
+    """Yield fedsim's files that may contain methods, without files at or below a name with an underscore."""
     for folder in (*BESIDE, *(name for name in FOLDERS.values() if name.startswith("fedsim."))):
         root = HOME.joinpath(*folder.split("."))
         for path in sorted(root.rglob("*.py")):
@@ -79,7 +79,7 @@ def _files() -> Iterator[Path]:
 
 
 def is_marked(path: Path) -> bool:
-    """Tell whether a file names the registry; others may do anything."""
+    """Return whether a file names the registry; other files are not imported."""
     return _is_marked(path.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -88,10 +88,10 @@ def _is_marked(text: str) -> bool:
 
 
 def read(path: Path) -> list[Entry]:
-    """Return what the decorators in a file say.
+    """Parse the decorators in a file.
 
     Raises:
-        FedsimError: one says it otherwise than by text, or by a name that the file gives to a text.
+        FedsimError: an argument is neither a literal text nor the name of a literal text in the file.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     if not _is_marked(text):
@@ -103,12 +103,13 @@ def read(path: Path) -> list[Entry]:
 
 @cache
 def metrics_beside_questions() -> dict[str, dict[str, Any]]:
-    """Return the arguments of every `metric` decorator outside of the folder of metrics, by name, in order of modules.
+    """Return the arguments of every `metric` decorator outside the metrics folder, by name, in the order of modules.
 
-    Questions and tasks declare metrics too. Their arguments are read, so that no question is imported for its metric.
+    Questions and tasks declare metrics too. Their arguments are parsed, so that no question is imported for its
+    metrics.
 
     Raises:
-        FedsimError: an argument is no text, number or other literal.
+        FedsimError: an argument is no literal.
     """
     outside = {
         entry.module for entry in entries_of("metric").values() if not entry.module.startswith(FOLDERS["metric"])
