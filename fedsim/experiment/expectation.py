@@ -45,11 +45,9 @@ class Figure(NamedTuple):
         """Tolerance for the same run on another processor.
 
         Searches end within about 1 dB of each other; above 60 dB rounding decides, which depends on the processor (10
-        dB are
-        less than two bits). Of n units that succeed or fail, a single unit may change. Other values are compared to two
-        digits. If rounding changes sampled texts, the tolerance is sqrt(2) times half the interval: 95 of 100 pairs of
-        samples
-        differ by less.
+        dB are less than two bits). Of n units that succeed or fail, a single unit may change. Other values are compared
+        to two digits. If rounding changes sampled texts, the tolerance is sqrt(2) times half the interval: 95 of 100
+        pairs of samples differ by less.
         """
         between_draws = math.sqrt(2) * _half_width(self.value) if self.is_drawn_anew else 0.0
         return max(self._rounding(), round(between_draws, 4))

@@ -130,8 +130,7 @@ def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
 
     Returns:
         The first arm's threat model in sentences, and the differences of the first arm with another kind of server or
-        with
-        unlearning.
+        with unlearning.
 
     Raises:
         FedsimError: an arm cannot run; with several arms the message names it.

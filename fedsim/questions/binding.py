@@ -1,8 +1,7 @@
 """binding: infer the value of one attribute from a known value of another and a text's hidden states.
 
 The attacker sees hidden states, as in split learning. A hyperdimensional probe, trained on public texts with known
-values,
-maps states to codes in which two values are bound. Unbinding the known value yields the wanted value.
+values, maps states to codes in which two values are bound. Unbinding the known value yields the wanted value.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """neurons: infer words of a client's text from the MLP neurons that its update changed most.
 
-The input weights of an MLP neuron are a direction of the hidden state, and the model's head maps a direction to tokens.
-The server names
-the neurons whose rows changed most relative to their change for public texts.
+The weights of an MLP neuron are a direction of the hidden state, and the model's head maps a direction to tokens. The
+server names the neurons whose rows changed most relative to their change for public texts.
 """
 
 from __future__ import annotations

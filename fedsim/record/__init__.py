@@ -1,4 +1,4 @@
-"""Results of a run on disk: the record, the run folder, the policy, the environment.
+"""Results of a run on disk: the record, the run folder, the environment.
 
 Everything under `scores`, `rounds` and `model_hash` depends only on the scenario and its seed; durations and machine
 are stored separately. The record, `record.json`, is log, checkpoint and input of the report.

@@ -14,11 +14,9 @@ class GuaranteeRecord(Part):
 
     `source` names the method. `epsilon` is the tightest upper bound at `delta`, computed by `accountant`: ``exact``
     (Gaussian noise without sampling), ``PRV`` or ``RDP``; `rdp_epsilon` is the RDP bound, never smaller.
-    `noise_multiplier`
-    is the noise standard deviation over the sensitivity under `adjacency`, `sampling_rate` the probability that the
-    unit
-    is in one of the `steps`; `composition` describes the composed rounds, `against` the adversary, and
-    `holds_against_server` whether the server is covered.
+    `noise_multiplier` is the noise standard deviation over the sensitivity under `adjacency`, `sampling_rate` the
+    probability that the unit is in one of the `steps`; `composition` describes the composed rounds, `against` the
+    adversary, and `holds_against_server` whether the server is covered.
     """
 
     source: str

@@ -33,8 +33,7 @@ class RoundRecord(Part):
 
     `participants` are the clients of the cohort with counted updates, empty in an aborted round.
     `training_loss` is the mean over the examples of the counted updates, as clients reported it; with secure
-    aggregation
-    and equal weights it is the mean over clients, because the sum contains no more.
+    aggregation and equal weights it is the mean over clients, because the sum contains no more.
     `tested` holds the test metrics by name, the most informative first; empty without an evaluation.
     `tokens` is the number of tokens behind the counted updates, padding included; None unless examples are text.
     """
@@ -79,7 +78,7 @@ class KeptUpdate(Part):
 
     The file holds ``round-R/client-C/wire/NAME``, the sent tensor or buffer, for every name, and
     ``round-R/client-C/raw/NAME``, the same before the defenses of the update; `raw_is_wire` means that these defenses
-    changed no bit, so that the raw tensors are omitted.
+    changed no bit, so that the raw tensors are omitted. For a mean of updates ``sum`` replaces ``client-C``.
     """
 
     round: int
@@ -92,8 +91,7 @@ class ClientCost(Part):
     """Cost of a client's local training of a round, measured in the scorer's replay.
 
     Over `n` replays: the median CPU time, and the maximum memory of the process in bytes, code and data included; None
-    if
-    the system does not report it. Both vary between runs.
+    if the system does not report it. Both vary between runs.
     """
 
     processor_seconds: float

@@ -126,7 +126,7 @@ class RunRecord(Part):
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
 
     def with_part(self, part: ArmPart) -> RunRecord:
-        """Return the record with the part added to its last arm; a part of another arm or a repeated part is ignored."""
+        """Return the record with the part added to its last arm; a part of another arm or a known part is ignored."""
         if part.arm != len(self.arms) - 1:
             return self
         *before, arm = self.arms

@@ -32,8 +32,7 @@ class ItemScore(Part):
 
     `values` holds its metrics by name, in the order of tables. Other fields are absent if unknown: `label` and
     `guessed_label`, `text` and `guess`, `secret`, the planted span in the text, and `group`, whose risk is compared
-    with
-    the risk of other groups. An example without a guess `is_missing`, and has the worst values.
+    with the risk of other groups. An example without a guess `is_missing`, and has the worst values.
     """
 
     index: int
@@ -92,8 +91,7 @@ class VictimRecord(Part):
     scorer's own objective; None if undefined. A failed search is evidence only if it converged.
     `facts` are the attack's diagnostics by name; `extras` are the components' scores of recovered quantities other than
     images and masks; `why` explains in sentences why images were not recovered, using the scorer's knowledge too, and
-    is
-    empty if all were.
+    is empty if all were.
     """
 
     round: int

@@ -64,8 +64,7 @@ class RunFolder:
 
         Raises:
             FedsimError: the folder holds a record and `overwrite` is false, holds a record of another kind or a file
-                outside
-                the manifest, or cannot be written.
+                outside the manifest, or cannot be written.
         """
         with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []

@@ -46,8 +46,7 @@ def observe(
 
     Raises:
         ScenarioError: the dropout rates are not granted, or granted with an error, but are constants in the model's
-            code,
-            so that they cannot be changed.
+            code, so that they cannot be changed.
     """
     world, entry, truth = victim.world, victim.entry, victim.truth
     model = world.models.new()

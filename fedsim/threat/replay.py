@@ -40,8 +40,7 @@ class Replay:
     Attributes:
         truth: ground truth of the update.
         matches: whether the replay equals the observed update: bit by bit, or up to rounding on a GPU or on an engine
-            with
-            another order of summation.
+            with another order of summation.
         raw_is_wire: whether no defense changed the update, bit by bit.
         costs: cost of the round for every participant.
     """

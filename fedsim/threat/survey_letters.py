@@ -27,8 +27,7 @@ def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: boo
     Every attacker of a scenario knows model, local steps and learning rate, which the server sets. With the batch size
     it has the table's basic knowledge and training details (C); public data make it D, and statistics of the client's
     inputs E. A server that changes the model is F, with public data G. B and H do not occur: no attacker knows the
-    batch
-    size without the training, or selects the participants.
+    batch size without the training, or selects the participants.
 
     Args:
         server: whether the server is honest or malicious.

@@ -24,8 +24,7 @@ class Victim:
         entry: the observed update, or the mean of a round's updates, with the received weights.
         truth: ground truth of the update.
         is_step: whether the ground truth explains the whole update. False for an unlearning estimate from several
-            updates,
-            which also depends on other examples and draws: a converged search then proves nothing.
+            updates, which also depends on other examples and draws: a converged search then proves nothing.
     """
 
     world: World
@@ -64,8 +63,8 @@ class Victim:
         """Return whether a guess, in the order of the examples, explains the update as well as the ground truth does.
 
         None if the update is an unlearning estimate of several updates, or if a defense does not describe its
-        distortion:
-        it may be deterministic, so that with knowledge of the defense the ground truth explains the whole update.
+        distortion: it may be deterministic, so that with knowledge of the defense the ground truth explains the whole
+        update.
         """
         at_truth = self._unexplained_at_truth
         at_guess = None if at_truth is None else self._unexplained(guess)

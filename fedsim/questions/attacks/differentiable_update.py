@@ -305,8 +305,7 @@ class _Client:
         """Return the weights after the optimizer's step, with this step's noise.
 
         Noise of earlier steps, propagated through later steps, is ignored. Less noise only improves the attacker's
-        bound,
-        so the ceiling errs on the side of the defender.
+        bound, so the ceiling errs on the side of the defender.
         """
         optimizer = self._world.stack.optimizer
         moved = {name: w.clone() for name, w in weights.items()}

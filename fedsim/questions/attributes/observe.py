@@ -33,7 +33,7 @@ _PERMUTATIONS = 10
 
 
 def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
-    """Return a data set's attributes, plus the class label if each example has one of the named classes."""
+    """Return a data set's attributes, plus the class label if each example has a named class."""
     train, test = dataset.train.labels, dataset.test.labels
     if train.dim() != 1 or train.is_floating_point() or len(dataset.class_names) != dataset.spec.classes:
         return dict(dataset.attributes)

@@ -86,7 +86,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         attributes.check(world, [choice.attribute for choice in self.config.attacks])
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield a finding and a control per attack; attacks on one attribute share the public updates."""
+        """Yield a finding and a control per attack; attacks on the same attribute share the public updates."""
         by_attribute: dict[str, list[AttributeChoice]] = {}
         for choice in self.config.attacks:
             by_attribute.setdefault(choice.attribute, []).append(choice)

@@ -1,11 +1,11 @@
 """Canary audit of a client's private training: fair coins include canaries, and scores guess the coins.
 
-Canary i is a separate example: a large input entry, zeros elsewhere, so that the gradients of different canaries
-hardly overlap. The included canaries are all of the client's data, and join each step with the mechanism's sampling
-rate. The training is the scenario's own with all defenses, and every round starts from the same weights: an adversary
-may choose both. The weights are the initial weights or the same with a small first layer and large later layers,
-whichever gives less overlap. Score: inner product of the summed updates with the canary's normalised gradient, minus the mean
-score of its class. Bounds: `fedsim.privacy.one_run`.
+Canary i is a separate example: a large input entry, zeros elsewhere, so that the gradients of different canaries hardly
+overlap. The included canaries are all of the client's data, and join each step with the mechanism's sampling rate. The
+training is the scenario's own with all defenses, and every round starts from the same weights: an adversary may choose
+both. The weights are the initial weights or the same with a small first layer and large later layers, whichever gives
+less overlap. Score: inner product of the summed updates with the canary's normalised gradient, minus the mean score of
+its class. Bounds: `fedsim.privacy.one_run`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STANDS_OUT = 20.0  # normalised input units, far above any pixel
 _FIRST, _LATER = (
     0.01,
     5.0,
-)  # factors on weights: what later layers see of a canary is then little, and their slopes large
+)  # factors on weights, for small canary activations and large gradients of later layers
 _COMPARED = 30  # canaries
 
 
@@ -93,7 +93,7 @@ class _Examples(Data):
 
 
 def training_on(world: World, examples: Batch, included: Tensor, rate: float, seed: int) -> World:
-    """Return a world whose clients train on the given examples, with Poisson sampling at rate `rate`.
+    """Return a world with clients that train on the given examples, with Poisson sampling at rate `rate`.
 
     Args:
         world: source of all public facts.

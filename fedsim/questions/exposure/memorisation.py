@@ -1,8 +1,8 @@
 """Exposure and extraction of the secrets planted in a federation's training text.
 
-The attacker has the final model and knows a secret's prefix and form. It ranks all candidate values, generates from
-the prefix, or searches the most likely value. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret with 0 repetitions
-is the negative control: drawn from the same distribution, but in no client's text.
+The attacker has the final model and knows a secret's prefix and form. It ranks all candidate values, generates from the
+prefix, or searches the most likely value. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret with 0 repetitions is
+the negative control: drawn from the same distribution, but in no client's text.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # bot
 
 
 def check(world: World, *, search: int = 0, emission: int = 0) -> None:
-    """Check before the first round that there are secrets with measurable exposure.
+    """Check before the first round that secrets with measurable exposure exist.
 
     Args:
         world: a scenario with the question.
@@ -49,8 +49,7 @@ def check(world: World, *, search: int = 0, emission: int = 0) -> None:
 
     Raises:
         ScenarioError: no secret is planted, examples are too short for a secret, or a search or an emission is
-            requested
-            for a masked language model.
+            requested for a masked language model.
     """
     if not world.data.dataset.planted:
         raise ScenarioError(
@@ -105,7 +104,7 @@ def measure_exposure(
 def score(
     seed: int, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
 ) -> SecretScore:
-    """Return exposure and extraction of one secret.
+    """Return exposure and extraction of a secret.
 
     Args:
         seed: seed of the alternative values and of the generation.

@@ -4,8 +4,8 @@
 
 Exposure ranks a secret among other values of its form; P is the probability that a user obtains any of them. P sums
 over all tokenisations of a string, exposure uses the tokenizer's. A decoder that weights its texts
-(`fedsim.core.hooks.Weigher`) estimates P from few calls: each run's evidence is unbiased for every number of
-particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.
+(`fedsim.core.hooks.Weigher`) estimates P from few calls: each run's evidence is unbiased for every number of particles.
+Paper: Lipkin et al. 2025, arXiv 2504.05410.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def emission(
 def emissions(
     model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], runs: int, seed: int
 ) -> list[tuple[float, ...]]:
-    """Return the estimates for each secret's form, one per run; secrets with equal prefix and form share them.
+    """Return each run's estimate for each secret's form; secrets with equal prefix and form share them.
 
     Args:
         model: language model in evaluation mode.

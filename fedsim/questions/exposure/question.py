@@ -1,7 +1,7 @@
 """exposure: measure memorisation of planted secrets by the trained model.
 
-Secrets occur in the clients' text a known number of times. Each is ranked among other values of its form, and the
-model generates a completion of its prefix. A secret with 0 repetitions is the negative control.
+Secrets occur in the clients' text a known number of times. Each is ranked among other values of its form, and the model
+generates a completion of its prefix. A secret with 0 repetitions is the negative control.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """generation: measure leakage of a trained model through its generated texts, their traces, and samples.
 
 A decoder generates texts, and attacks with controls analyse their traces; a sampler generates images, which are
-compared
-with the training images.
+compared with the training images.
 """
 
 from __future__ import annotations

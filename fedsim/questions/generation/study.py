@@ -121,8 +121,7 @@ class Speaker:
         """Generate the texts of a question.
 
         For question prompt the attacker requests two thirds of the texts itself; for question member it knows the label
-        of
-        every other text.
+        of every other text.
         """
         if question == "member":
             both = (material.members, material.strangers)

@@ -187,7 +187,7 @@ def check_trained(world: World) -> None:
 
 
 def trained_weights(world: World, journal: Journal) -> Tensors:
-    """Return the last global weights, or the weights of the first watched client after its training.
+    """Return the last global weights, or the trained weights of the last observed update's client.
 
     Raises:
         FedsimError: a client's model is selected, but no watched update counted.

@@ -210,8 +210,7 @@ class _Study:
 
         Raises:
             FedsimError: there are more guesses than the client has rows, so that the matching with the ground truth
-                would
-                select among them; or a box is invalid.
+                would select among them; or a box is invalid.
         """
         if issubclass(attack, LeafAttack):
             check_shape(answer, (len(view.first.trees[0].leaves), 2))
