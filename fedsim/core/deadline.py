@@ -1,9 +1,8 @@
-"""Processor seconds that a search, or the answer to a question, may take. Then what was found so far counts.
+"""CPU time limits of searches and questions. After the limit, the results so far count.
 
-`limited` sets the end for what runs inside it; blocks may be nested, and the nearest end counts. A search asks
-`seconds_left`, or is ended at its next step: the `on_step` that it calls raises `DeadlineReached`. It may catch that to
-return more than its latest step, since otherwise the best step is the guess. Work in parts calls `check_time` between
-them.
+`limited` sets a limit for a block; in nested blocks the earliest deadline applies. A search polls `seconds_left`, or is
+ended at its next step: its `on_step` raises `DeadlineReached`. The search may catch it to return a better result;
+otherwise its best step is the guess. Work in several parts calls `check_time` between them.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from fedsim.core.processor_time import processor_seconds
 from fedsim.core.types import NO_LABEL, Config, Observation, OnStep, Reconstruction, Step
 
 OUT_OF_TIME = "out of time"
-"""Why a search stopped that its deadline ended."""
+"""Stop reason of a search that reached its deadline."""
 
 _end: ContextVar[float] = ContextVar("end of the search, on the clock of the processor", default=math.inf)
 
 
 class DeadlineReached(BaseException):
-    """The processor seconds are over. No `Exception`, since who expects any failure must not take it for one."""
+    """The CPU time limit is exceeded. Not an `Exception`, so that `except Exception` cannot swallow it."""
 
 
 class TimedConfig(Config):
-    """Settings of work that a deadline may end."""
+    """Settings of work with a time limit."""
 
     seconds: float | None = Field(
         default=None, gt=0, description="of the processor, after which the answers so far count; absent: no limit"
@@ -39,7 +38,7 @@ class TimedConfig(Config):
 
 @contextmanager
 def limited(seconds: float | None) -> Iterator[None]:
-    """Let what runs inside take so many processor seconds, those of processes that it starts too; None sets no end."""
+    """Limit the CPU seconds of a block, including the processes that it starts; None sets no limit."""
     end = math.inf if seconds is None else processor_seconds(is_fresh=True) + seconds
     token = _end.set(min(end, _end.get()))
     try:
@@ -49,38 +48,38 @@ def limited(seconds: float | None) -> Iterator[None]:
 
 
 def seconds_left() -> float:
-    """Return the processor seconds until the nearest end, at least 0; infinite where none is set."""
+    """Return the CPU seconds until the earliest deadline, at least 0; infinite without a deadline."""
     end = _end.get()
     return end if math.isinf(end) else max(0.0, end - processor_seconds())
 
 
 def check_time() -> None:
-    """Go on only where time is left.
+    """Raise if the deadline has passed.
 
     Raises:
-        DeadlineReached: no time is left.
+        DeadlineReached: the deadline has passed.
     """
     if seconds_left() == 0.0:
         raise DeadlineReached(OUT_OF_TIME)
 
 
 class BestStep:
-    """An `on_step` that passes steps on, keeps the one of the lowest objective, and ends the search at its deadline.
+    """Step callback that forwards steps, stores the step with the lowest objective, and enforces the deadline.
 
-    That is the deadline under which it was made.
+    The deadline is that of the block in which the object was created.
     """
 
     def __init__(self, on_step: OnStep) -> None:
-        """Pass steps on to `on_step`."""
+        """Set the callback to which steps are forwarded."""
         self._on_step = on_step
         self._end = _end.get()
         self._best: Step | None = None
 
     def __call__(self, step: Step) -> None:
-        """Pass a step on.
+        """Forward a step.
 
         Raises:
-            DeadlineReached: no time is left.
+            DeadlineReached: the deadline has passed.
         """
         self._on_step(step)
         if self._best is None or step.objective <= self._best.objective:
@@ -89,14 +88,14 @@ class BestStep:
             raise DeadlineReached(OUT_OF_TIME)
 
     def guess(self, observation: Observation) -> Reconstruction:
-        """Return the best step as a guess, without examples where there was no step."""
+        """Return the best step as a guess, without examples if there was no step."""
         return guess_of(observation, self._best)
 
 
 def best_in_time(
     search: Callable[[OnStep], Reconstruction], observation: Observation, on_step: OnStep
 ) -> Reconstruction:
-    """Return what a search returns, or its best step where the nearest deadline ends it."""
+    """Run a search, and return its result, or its best step if the deadline ended it."""
     best = BestStep(on_step)
     try:
         return search(best)
@@ -105,9 +104,9 @@ def best_in_time(
 
 
 def guess_of(observation: Observation, step: Step | None) -> Reconstruction:
-    """Return the guess of a step of a search that its deadline ended.
+    """Return the guess of a search that was ended at a step.
 
-    Labels are granted ones, or else unknown. Without a step the guess has no examples.
+    Labels are the granted labels, or unknown. Without a step the guess has no examples.
     """
     if step is None:
         nothing = torch.zeros(0, *observation.spec.shape, dtype=observation.spec.dtype)

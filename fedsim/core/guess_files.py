@@ -37,7 +37,7 @@ def figure(inputs: Tensor, labels: Tensor, mean: Sequence[float] | None, std: Se
     Raises:
         FedsimError: the number of means or standard deviations differs from the number of channels.
     """
-    from matplotlib.figure import Figure as New  # noqa: PLC0415 - half a second, for who asks for a picture
+    from matplotlib.figure import Figure as New  # noqa: PLC0415 - takes half a second, needed for figures only
 
     shown = pixels(inputs, mean, std)
     columns = max(1, min(_COLUMNS, len(shown)))
@@ -129,7 +129,7 @@ def _npy(tensor: Tensor) -> bytes:
 
 
 def _png(picture: np.ndarray) -> bytes:
-    from PIL import Image  # noqa: PLC0415 - for who saves a picture
+    from PIL import Image  # noqa: PLC0415 - needed for images only
 
     buffer = io.BytesIO()
     Image.fromarray((255 * _flat(picture)).round().astype(np.uint8)).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Changes of the process that a run needs and its host does not: made for a block, and undone behind it."""
+"""Process-wide changes for a run inside a host process: applied for a block, and undone afterwards."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 
 from fedsim.core.process import ENVIRONMENT
 
-_KEPT_BY_LIBRARIES = ("HF_HUB_OFFLINE",)  # huggingface_hub keeps the value that it finds when it is imported
+_KEPT_BY_LIBRARIES = ("HF_HUB_OFFLINE",)  # huggingface_hub keeps the value at its import
 Undo = Callable[[], None]
 
 
 class SharedChange:
-    """A change of the process that several blocks share, also in several threads.
+    """A process-wide change that several blocks share, also across threads.
 
-    The first block to begin makes it, and the last one to end undoes it, in whichever order they end.
+    The first block applies the change, and the last block to end undoes it, in any order.
     """
 
     def __init__(self, change: Callable[[], Undo]) -> None:
-        """Take the function that makes the change and returns the function that undoes it."""
+        """Set the function that applies the change and returns the undo function."""
         self._change = change
         self._undo: Undo = lambda: None
         self._blocks = 0
@@ -29,7 +29,7 @@ class SharedChange:
 
     @contextmanager
     def made(self) -> Iterator[None]:
-        """Make the change for a block."""
+        """Apply the change for a block."""
         with self._lock:
             if not self._blocks:
                 self._undo = self._change()
@@ -69,14 +69,14 @@ def _silence_flower() -> Undo:
 
 
 _environment, _flower = SharedChange(_set_environment), SharedChange(_silence_flower)
-_hosts: list[int] = []  # threads of torch in the host, once for every Python thread with a block on one thread
+_hosts: list[int] = []  # torch's number of threads in the host, once for every Python thread inside `one_thread`
 _lock, _here = threading.Lock(), threading.local()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have torch compute on one thread for a block, so that sums have one order; behind it, on as many as before."""
-    import torch  # noqa: PLC0415 - a list of names waits for no torch
+    """Run torch on a single thread for a block, so that the order of sums is fixed; restore the number afterwards."""
+    import torch  # noqa: PLC0415 - a list of names needs no torch
 
     if getattr(_here, "is_inside", False):
         yield
@@ -95,6 +95,6 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def hosted() -> Iterator[None]:
-    """Set environment, Flower's log and torch's threads for a run inside somebody's process, and restore them."""
+    """Set environment, Flower's logger and torch's threads for a run inside a host process, and restore them."""
     with _environment.made(), _flower.made(), one_thread():
         yield

@@ -1,7 +1,7 @@
-"""Settings of a worker process, and how one is started. `prepare` must run before torch or flwr is imported.
+"""Settings and start of worker processes. `prepare` must run before the import of torch or flwr.
 
-Spinning OpenMP threads and page-faulting allocators cost small models half their time; Flower would post usage
-data and ask for updates.
+Spinning OpenMP threads and page faults of the allocator double the time of small models; Flower would send telemetry
+and check for updates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-ENVIRONMENT = {  # what `prepare` sets
+ENVIRONMENT = {  # set by `prepare`
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "OMP_NUM_THREADS": "1",
@@ -34,16 +34,16 @@ _KEEP = 1 << 30
 _GIB = 1 << 30
 _DIE_WITH_PARENT = 1
 own_folders: list[str] = []
-"""Folders of the user's own methods and modules; see `find_own_modules`."""
-_FOLLOW = (  # what is set for a process outlives the change of its program
+"""Folders of user methods and modules; see `find_own_modules`."""
+_FOLLOW = (  # the parent-death signal survives exec
     "import os, sys; from fedsim.core.process import follow; "
     "follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
 )
 
 
 def prepare() -> None:
-    """Set environment, log and allocator; what the user has set stays."""
-    logging.getLogger("flwr").propagate = False  # Opacus gives the root log a handler, which would tell every notice
+    """Set environment, logging and allocator; variables set by the user stay."""
+    logging.getLogger("flwr").propagate = False  # Opacus adds a root handler, which would print every notice
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -56,47 +56,46 @@ def prepare() -> None:
 
 
 def limit_memory(gibibytes: float) -> None:
-    """Bound this process's address space; 0 for no bound."""
+    """Limit this process's address space; 0 for no limit."""
     if gibibytes > 0:
         size = int(gibibytes * _GIB)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def command_of(module: str, *arguments: str) -> list[str]:
-    """Return the command of a process that runs a module and ends with this one, whenever and however that ends."""
+    """Return the command of a process that runs a module and is killed when this process ends."""
     return [sys.executable, "-P", "-m", "fedsim.core.process", str(os.getpid()), module, *arguments]
 
 
 def program_of(path: Path, *arguments: str) -> list[str]:
-    """Return the command of a program that ends with this process, as `command_of` does for a module."""
+    """Return the command of a program that is killed when this process ends, as `command_of` does for a module."""
     return [sys.executable, "-P", "-c", _FOLLOW, str(os.getpid()), str(path), *arguments]
 
 
 def follow(parent: int) -> None:
-    """End this process when its parent ends, at once if that is gone already. To be called before slow imports."""
+    """Kill this process when its parent ends, or at once if the parent has ended. Call before slow imports."""
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def prepare_to_follow(parent: int) -> None:
-    """Do what a process of a pool does first: `follow` and `prepare`."""
+    """Initialise a pool process: `follow` and `prepare`."""
     follow(parent)
     prepare()
 
 
 def offer_working_folder() -> None:
-    """Have modules of the working folder found once somebody names one: see `find_own_modules`."""
+    """Offer modules of the working folder for import by name: see `find_own_modules`."""
     here = os.getcwd()
     if here not in own_folders:
         own_folders.append(here)
 
 
 def find_own_modules(name: str) -> None:
-    """Have modules found beside the one of this name, if that lies in a folder that was offered, after all others.
+    """Append an offered folder to the search path if it contains the module of this name.
 
-    Nothing in such a folder is imported before: a file there may be called like an installed module, or like one that
-    is missing.
+    No offered folder is on the search path before: its files may have the name of an installed or a missing module.
     """
     top = name.partition(".")[0]
     for folder in map(Path, own_folders):
@@ -105,9 +104,9 @@ def find_own_modules(name: str) -> None:
 
 
 def serve_parent() -> TextIO:
-    """Make this a process that works for its parent, and return where its answers go, a line each.
+    """Turn this process into a worker of its parent, and return the stream for answers, one per line.
 
-    It leaves Ctrl-C to its parent, offers the folder where it was started, and sends what foreign code prints to
+    It ignores SIGINT, which the parent handles, offers the working folder, and redirects prints of user code to
     standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -115,7 +114,7 @@ def serve_parent() -> TextIO:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # else what it said last is lost where it is ended
+        sys.stdout.reconfigure(line_buffering=True)  # otherwise the last output is lost when the process is killed
     return answers
 
 

@@ -1,4 +1,4 @@
-"""Processor time of a process and of everything that it started."""
+"""CPU time of a process and of all processes that it started."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from fedsim.core.supervisor import descendants
 
-_STALE = 0.2  # seconds after which the time of other processes is read again: that takes milliseconds
-_OWN_AND_WAITED_FOR = slice(11, 15)  # fields of /proc/PID/stat behind the name, from 0
+_STALE = 0.2  # seconds until the CPU time of other processes is read again, which takes milliseconds
+_OWN_AND_WAITED_FOR = slice(11, 15)  # indices of utime, stime, cutime, cstime in /proc/PID/stat after the name
 
 
 class _Started:
-    """Processor time of the processes that this one started, read now and then."""
+    """CPU time of the descendants, cached for `_STALE` seconds."""
 
     def __init__(self) -> None:
         self._read_at, self._seconds = -_STALE, 0.0
 
     def seconds(self, *, is_fresh: bool) -> float:
-        """Return the time; it never falls, although a process may end while others are read."""
+        """Return the CPU seconds; never decreasing, although a process may end while others are read."""
         now = time.monotonic()
         if is_fresh or now - self._read_at >= _STALE:
             self._seconds = max(self._seconds, _of_started())
@@ -31,26 +31,26 @@ _started = _Started()
 
 
 def processor_seconds(*, is_fresh: bool = False) -> float:
-    """Return the processor seconds of this process and of all processes that it started, ended ones included.
+    """Return the CPU seconds of this process and of all processes that it started, including ended ones.
 
-    Isolated attacks, workers, and nodes of Ray or of a SuperLink work in such processes. The time of a process that has
-    ended is part of its parent's. Without /proc, as on macOS, only ended processes count.
+    Such processes are isolated attacks, workers, and nodes of Ray or of a SuperLink. The time of an ended process is
+    part of its parent's. Without /proc, as on macOS, only ended processes count.
 
     Args:
-        is_fresh: whether the time of other processes must be of now. It may be a fifth of a second old otherwise.
+        is_fresh: whether the time of other processes must be current. Otherwise it may be 0.2 seconds old.
     """
     return time.process_time() + _started.seconds(is_fresh=is_fresh)
 
 
 def _of_started() -> float:
-    """Return the processor seconds of ended children and of living descendants."""
+    """Return the CPU seconds of ended children and of running descendants."""
     times = os.times()
     ticks = sum(map(_ticks, descendants(os.getpid())))
     return times.children_user + times.children_system + (ticks / os.sysconf("SC_CLK_TCK") if ticks else 0.0)
 
 
 def _ticks(pid: int) -> int:
-    """Return the processor time of a process and of its ended children, in clock ticks; 0 where it has ended."""
+    """Return the CPU time of a process and of its ended children, in clock ticks; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

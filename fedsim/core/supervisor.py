@@ -1,8 +1,8 @@
-"""A small process that runs one program and ends it together with all that it started.
+"""Supervisor: a small process that runs a program and ends all of its descendants.
 
-It ends them when the program ends, when it is told to (SIGTERM), and when the process that started it ends, however
-that ends. A program that leaves its group, its session or its parent stays its descendant: Linux hands orphans to the
-nearest subreaper above them, which is this process. It is started as a file and needs nothing but Python's own modules.
+They end with the program, on SIGTERM, and with the parent of this process, even if it is killed. A program that leaves
+its process group, its session or its parent stays a descendant: Linux reparents orphans to the nearest subreaper, which
+is this process. The supervisor is started as a file, and uses only the standard library.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 
 _DIE_WITH_PARENT = 1
 _ADOPT_ORPHANS = 36
-_GAIN_NO_PRIVILEGES = 38  # a program that changes its user could not be ended
+_GAIN_NO_PRIVILEGES = 38  # a program under another user could not be killed
 _PAUSE = 0.01
-_IGNORED = (signal.SIGINT, signal.SIGHUP)  # of a terminal; whoever started this ends it
+_IGNORED = (signal.SIGINT, signal.SIGHUP)  # signals of a terminal; the parent ends this process
 _AWAITED = (signal.SIGCHLD, signal.SIGTERM)
 
 
 def command_of(program: Sequence[str]) -> list[str]:
-    """Return the command that keeps a program; it is to be started by this process."""
+    """Return the command that runs a program under a supervisor, to be started by this process."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *program]
 
 
 def keep(program: Sequence[str]) -> int:
-    """Run a program until it ends or somebody asks for it, end what it started, and return its wait status.
+    """Run a program until it ends or SIGTERM arrives, end its descendants, and return its wait status.
 
-    The signals that are awaited must be blocked. Standard input and output go to the program alone.
+    The awaited signals must be blocked. Only the program keeps standard input and output.
     """
     child = os.fork()
     if child == 0:
         _become(program)
     for stream in (0, 1):
-        os.close(stream)  # their other ends see that the program has ended
+        os.close(stream)  # so that their other ends see the end of the program
     status = None
     while status is None:
         is_asked = signal.sigwait(_AWAITED) == signal.SIGTERM
@@ -47,14 +47,14 @@ def keep(program: Sequence[str]) -> int:
 
 
 def end_descendants(child: int) -> int:
-    """End every descendant of this process, and return the wait status of one child, 0 where it was reaped before."""
+    """End every descendant of this process, and return the wait status of `child`, 0 if it was reaped before."""
     status = 0
     while True:
         status = _reap(child) or status
         living = descendants(os.getpid())
         if not living:
             return status
-        for pid in living:  # first all stop, so that none can start another while they end
+        for pid in living:  # stop all first, so that none can start another process meanwhile
             _send(pid, signal.SIGSTOP)
         for pid in descendants(os.getpid()):
             _send(pid, signal.SIGKILL)
@@ -62,10 +62,10 @@ def end_descendants(child: int) -> int:
 
 
 def descendants(of: int) -> list[int]:
-    """Return the processes that a process started, and those that they started, parents first."""
+    """Return the children of a process and all their descendants, parents first."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError):  # the process has ended
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
     processes = children.get(of, [])
@@ -86,7 +86,7 @@ def _become(program: Sequence[str]) -> None:
 
 
 def _reap(child: int) -> int | None:
-    """Wait for every child that has ended, and return the wait status of this one, None while it lives."""
+    """Reap all ended children, and return the wait status of `child`, None while it is running."""
     status = None
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -100,7 +100,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def _serve(parent: int, program: Sequence[str]) -> None:
-    """Keep a program, and end as it ended."""
+    """Run a program, and end with its exit status."""
     libc = ctypes.CDLL(None)
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     for number in _IGNORED:

@@ -1,1 +1,1 @@
-"""From a scenario to a record, once or many times."""
+"""Experiments: from a scenario to the record of a run or a sweep."""

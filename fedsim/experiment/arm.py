@@ -1,4 +1,4 @@
-"""One arm of a run: train the federation, then attack what it sent."""
+"""An arm of a run: train the federation, then run all questions on its updates."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from fedsim.threat.replay import Replay
 
 
 def check(world: World) -> None:
-    """Say before anything is trained what would stop this arm.
+    """Check an arm before training.
 
     Raises:
-        FedsimError: what it is, and what to change.
+        FedsimError: the arm cannot run; the message gives the reason and the fix.
     """
     world.check()
     engines.check(world)
@@ -37,7 +37,7 @@ def check(world: World) -> None:
 
 
 def run_arm(this: RunInProgress, world: World, number: int, name: str, values: dict[str, Any]) -> None:
-    """Train the federation of an arm that is checked, ask every question, and keep each finding at once."""
+    """Train the federation of a checked arm, run every question, and store each finding immediately."""
     scenario = world.scenario
 
     def on_round(record: RoundRecord) -> None:
@@ -46,8 +46,8 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
 
     this.ask(describe(world))
     journal, replays, seconds = this.trainings.of(world, on_round, this.look_up)
-    begin = time.perf_counter() - seconds  # a training that is shared counts in every arm
-    this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
+    begin = time.perf_counter() - seconds  # a shared training counts in every arm
+    this.folder.write_record(this.record)  # first, before other files: its manifest entry marks the folder as fedsim's
     this.folder.write_weights(number, journal.weights)
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     this.begin(_train(world, journal, replays, name, values, updates))
@@ -68,7 +68,7 @@ def _train(
     values: dict[str, Any],
     updates: tuple[KeptUpdate, ...],
 ) -> ArmRecord:
-    """Return the record of an arm that no attack has looked at yet."""
+    """Return the record of a trained arm without findings."""
     scenario, dataset = world.scenario, world.data.dataset
     return ArmRecord(
         name=name,
@@ -106,7 +106,7 @@ def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
 def _kept(
     this: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
 ) -> tuple[KeptUpdate, ...]:
-    """Store the attacked updates of an arm, and return where they lie."""
+    """Store the attacked updates of an arm, and return their locations."""
     if not entries:
         return ()
     arrays: dict[str, np.ndarray] = {}

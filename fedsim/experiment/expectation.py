@@ -1,4 +1,4 @@
-"""Figures of a record, or of a sweep, beside those that its scenario expects."""
+"""Comparison of the metric values of a record or a sweep with the scenario's expected values."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from fedsim.core.metric import Metric
 from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
 from fedsim.scenario.expectations import Expected, ExpectedFigure
 
-_SEARCHED = 60.0  # dB; what is above comes from algebra, and its last digits from rounding
+_SEARCHED = 60.0  # dB; higher values come from closed-form attacks, and their last digits from rounding
 
 
 class Figure(NamedTuple):
-    """A figure of a record with its interval, and where it stands; `of` a metric, or of none.
+    """A metric value of a record with its interval and its location.
 
-    `is_drawn_anew` says whether another processor draws other units.
+    Attributes:
+        arm: name of the arm.
+        attack: label of the finding, or name of the private mechanism; empty for test metrics.
+        metric: name of the metric or statistic.
+        value: value with its interval.
+        of: declaration of the metric; None for epsilon.
+        is_drawn_anew: whether another processor samples other units.
     """
 
     arm: str
@@ -29,19 +35,19 @@ class Figure(NamedTuple):
 
     @property
     def is_told(self) -> bool:
-        """Whether no other figure says the same."""
+        """Whether the value is not redundant: no other value contains the same information."""
         if self.of is None:
             return True
         return self.of.compared and self.metric in (self.of.name, *list(self.of.statistics)[:1])
 
     @property
     def tolerance(self) -> float:
-        """How far the same run may be away from it on another processor.
+        """Tolerance for the same run on another processor.
 
-        A search ends within about 1 dB of another one; above 60 dB rounding decides, whose order differs by a few bits
-        (10 dB are less than two). Of n units that succeed or fail, one may change sides. Of any other figure the second
-        digit counts. A model that rounds otherwise draws other texts, and of 100 pairs of draws 95 differ by less than
-        the square root of 2 times half the interval.
+        Searches end within about 1 dB of each other; above 60 dB rounding decides, which depends on the processor (10
+        dB are less than two bits). Of n units that succeed or fail, a single unit may change. Other values are compared
+        to two digits. If rounding changes sampled texts, the tolerance is sqrt(2) times half the interval: 95 of 100
+        pairs of samples differ by less.
         """
         between_draws = math.sqrt(2) * _half_width(self.value) if self.is_drawn_anew else 0.0
         return max(self._rounding(), round(between_draws, 4))
@@ -56,7 +62,7 @@ class Figure(NamedTuple):
 
 
 def figures(record: RunRecord) -> list[Figure]:
-    """Return every figure of a record that may be expected, in the order of its arms."""
+    """Return every metric value of a record that may be expected, in the order of its arms."""
     return [
         figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value.value)
     ]
@@ -68,7 +74,7 @@ def hashes(record: RunRecord) -> dict[str, str]:
 
 
 def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected) -> list[str]:
-    """Return one sentence for every expected figure or hash that was not measured; empty when all were."""
+    """Return a sentence for every expected value or hash that was not met; empty if all were met."""
     values = {(figure.arm, figure.attack, figure.metric): figure.value.value for figure in measured}
     judged = [_departure(figure, values) for figure in expected.figures]
     judged += [
@@ -81,9 +87,9 @@ def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: 
 
 
 def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
-    """Return the table `expected` of what was measured, with a tolerance for another processor.
+    """Return the table `expected` of measured values, with tolerances for another processor.
 
-    Figures that say the same as another one are left out: other means of images and of words, and the test loss.
+    Redundant values are omitted: further means of images and words, and the test loss.
     """
     return {
         "figures": [
@@ -112,7 +118,7 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
 
 
 def _in_digits(value: Interval) -> dict[str, float]:
-    """Return a value and the ends of its interval, as far as there are any, with four digits."""
+    """Return a value and the finite ends of its interval, with four digits."""
     ends = {"value": value.value, "low": value.low, "high": value.high}
     return {name: float(f"{end:.4g}") for name, end in ends.items() if end is not None and math.isfinite(end)}
 
@@ -136,5 +142,5 @@ def _alone(value: float) -> Interval:
 
 
 def _half_width(value: Interval) -> float:
-    """Return half the width of an interval; 0 where there is none."""
+    """Return half the width of an interval; 0 without an interval."""
     return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

@@ -1,4 +1,4 @@
-"""What private mechanisms guaranteed over the rounds that were run."""
+"""Privacy guarantees over the completed rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedsim.scenario.world import World
 
 
 def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRecord, ...]:
-    """Return what each private mechanism of an arm guaranteed over the rounds that were run."""
+    """Return the guarantee of each private mechanism of an arm over the completed rounds."""
     stated = dict(world.facts.client_mechanisms)
     if world.facts.server_mechanism is not None:
         stated[world.scenario.aggregation.name] = world.facts.server_mechanism
@@ -20,7 +20,7 @@ def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRe
 
 
 def _compose_rounds(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
-    """Compose all rounds where clients are sampled, else those of the client that was asked most often."""
+    """Compose all rounds if clients are sampled, otherwise the rounds of the most frequent client."""
     is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
     calls = Counter(client for record in rounds for client in record.cohort)
     number = len(rounds) if is_sampled else max(calls.values(), default=0)

@@ -1,4 +1,4 @@
-"""What identifies a scenario and a model."""
+"""Hashes of scenarios and models."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fedsim.scenario import Scenario
 
 
 def scenario_hash(scenario: Scenario) -> str:
-    """Return the hash that identifies what a resolved scenario runs, seed included; how it is judged is no part."""
+    """Return the hash of a resolved scenario, seed included; expected values, policy and tuning are excluded."""
     described = scenario.model_dump(mode="json", exclude={"expected", "policy", "tune"})
     canonical = json.dumps(described, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def model_hash(weights: Tensors) -> str:
-    """Return a hash of names and bits of a state dict."""
+    """Return a hash of the names and bits of a state dict."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""In which processes the attacks of a run work, and the secret salt of what they draw from."""
+"""Isolation of a run's attacks in subprocesses, and the secret salt of their seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
 
 
 def describe_open() -> str:
-    """Return a sentence about what isolated attacks are not kept from here, '' where Landlock is recent."""
+    """Return a sentence on missing restrictions of isolated attacks on this machine, '' with a recent Landlock."""
     gaps = landlock.describe_gaps(landlock.version())
     if not gaps:
         return ""
@@ -22,15 +22,15 @@ def describe_open() -> str:
 
 
 def choose_start(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Start:
-    """Return what starts the attacks of a run, and keep the salt of their generators in its folder.
+    """Return the starter of a run's attacks, and store the salt of their seeds in the run folder.
 
     Args:
-        folder: of the run; the salt of an interrupted run is taken from it.
-        isolate: whether each attack gets a process of its own. Then there is a salt, a new one if none is given.
-        salt: a file with a salt, as an earlier run has left it in its folder.
+        folder: run folder; the salt of an interrupted run is reused.
+        isolate: whether each attack runs in a subprocess. This requires a salt: a new one is drawn if none is given.
+        salt: file with a salt, as an earlier run left it in its folder.
 
     Raises:
-        FedsimError: the file holds no salt, or the folder holds another one.
+        FedsimError: the file contains no salt, or the folder contains another salt.
     """
     kept = read_salt(folder.path / SALT) if (folder.path / SALT).exists() else None
     given = read_salt(salt) if salt is not None else None

@@ -1,4 +1,4 @@
-"""A run in progress: what was found so far, kept after every step."""
+"""A run in progress: its record, saved after every step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedsim.record.store import RunFolder
 
 @dataclass
 class RunInProgress:
-    """A run in progress. Its record says interrupted until `finish`, so that a kill leaves the truth behind."""
+    """A run in progress. Its record's status is ``interrupted`` until `finish`, so a kill leaves a correct record."""
 
     folder: RunFolder
     record: RunRecord
@@ -31,26 +31,26 @@ class RunInProgress:
     kept: set[str] = field(default_factory=set[str], init=False)
 
     def __post_init__(self) -> None:
-        """Note which arrays are on disk."""
+        """Mark the loaded arrays as stored."""
         self.kept.update(self.arrays)
 
     def look_up(self) -> None:
-        """Stop here, between two steps, if somebody asked for it."""
+        """Raise KeyboardInterrupt if a stop was requested. Called between steps."""
         if self.should_stop():
             raise KeyboardInterrupt
 
     def ask(self, questions: Iterable[QuestionAsked]) -> None:
-        """Let the record say what is asked."""
+        """Add the questions to the record."""
         known = {question.name: question for question in (*self.record.questions, *questions)}
         self.record = self.record.model_copy(update={"questions": tuple(known.values())})
 
     def begin(self, arm: ArmRecord) -> None:
-        """Write an arm that is trained, and that nothing has looked at yet."""
+        """Write the record with a trained arm without findings."""
         self.record = declaring(self.record.model_copy(update={"arms": (*self.record.arms, arm)}))
         self.folder.write_record(self.record)
 
     def work(self, place: str) -> Work:
-        """Return where the questions of an arm do their work; `place` is where its arrays stand."""
+        """Return the run context for an arm's questions; `place` is the prefix of its arrays."""
         watcher = self.watcher
         return Work(
             self.start,
@@ -63,7 +63,7 @@ class RunInProgress:
         )
 
     def add(self, finding: Finding, work: Work, seconds: float) -> None:
-        """Append a finding to the arm in work, with the table and the pictures behind it."""
+        """Append a finding to the arm in progress, with its table and images."""
         arm = self.record.arms[-1]
         is_new = finding.items and finding.items not in arm.items
         part = ArmPart(
@@ -80,7 +80,7 @@ class RunInProgress:
         self.record = self.record.with_part(part)
 
     def end(self, seconds: float) -> None:
-        """Write the arm in work whole: it is complete."""
+        """Mark the arm in progress as complete, and write the record."""
         *before, arm = self.record.arms
         whole = arm.model_copy(update={"seconds": seconds, "complete": True})
         self.record = declaring(self.record.model_copy(update={"arms": (*before, whole)}))
@@ -88,14 +88,14 @@ class RunInProgress:
         self.folder.write_record(self.record)
 
     def skip(self, arm: str, error: Exception) -> None:
-        """Keep the reason of an arm that failed, while the run goes on; what was kept of the arm is dropped."""
+        """Record the reason of a diverged arm, while the run continues; its partial results are dropped."""
         failure = Failure(who=f"arm {arm}", why=str(error), cause="not finite")
         complete = tuple(one for one in self.record.arms if one.complete)
         self.record = self.record.model_copy(update={"arms": complete, "failures": (*self.record.failures, failure)})
         self.folder.write_record(self.record)
 
     def fail(self, error: Exception) -> None:
-        """Say in the record of an earlier arm why there are no further ones."""
+        """Record the reason of a failed run, if an earlier arm has results."""
         if not self.record.arms:
             return
         failure = Failure(who="run", why=str(error))
@@ -104,18 +104,18 @@ class RunInProgress:
         self.folder.write_record(self.record)
 
     def finish(self) -> RunRecord:
-        """Write the whole record, and return it."""
+        """Set the status to finished, write the record, and return it."""
         self.record = self.record.model_copy(update={"status": "finished", "ended": now()})
         self.folder.write_record(self.record)
         return self.record
 
 
 def declaring(record: RunRecord) -> RunRecord:
-    """Return a record with what its metrics declare, and that which decides."""
+    """Return a record with the declarations of its metrics and of the scoring metric."""
     scoring = record.scenario["scoring"]["metric"]
     return record.model_copy(update={"metrics": registry.declared([*record.figures, scoring])})
 
 
 def now() -> str:
-    """Return the time as records state it."""
+    """Return the current UTC time in the record's format."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""One scenario -> one record: check every arm, then run one after the other."""
+"""Run a scenario: check every arm, then run all arms in order, and return the record."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
     start: Start = start_here,
 ) -> RunRecord:
-    """Run every arm of a scenario and leave record, arrays and weights in `folder`.
+    """Run every arm of a scenario, and write record, arrays and weights to `folder`.
 
     Args:
-        scenario: as `fedsim.scenario.load` returns it.
-        folder: an empty run folder, or that of `earlier`.
-        watcher: told of every round, attack and iteration.
-        command: the command line to keep in the record.
-        earlier: an interrupted record of the same scenario whose complete arms are kept.
-        should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
-        start: starts attacks, here or in processes of their own.
+        scenario: result of `fedsim.scenario.load`.
+        folder: an empty run folder, or the folder of `earlier`.
+        watcher: receives every round, attack and iteration.
+        command: command line for the record.
+        earlier: interrupted record of the same scenario; its complete arms are kept.
+        should_stop: polled after every round and iteration; True ends the run with KeyboardInterrupt.
+        start: starts attacks, in this process or in subprocesses.
 
     Raises:
-        FedsimError: a mistake in any arm, told before the first one is trained: a missing data set, a method that does
-            not fit. Or what shows only at work: a client function that always fails, a run folder of another scenario.
+        FedsimError: an error in any arm, raised before the first training, e.g. a missing data set or an inapplicable
+            method; or an error during the run: a client function that always fails, a run folder of another scenario.
     """
     digest = scenario_hash(scenario)
     if earlier is not None and earlier.scenario_hash != digest:
@@ -99,7 +99,7 @@ def run(
 
 
 def _arrays_of(folder: RunFolder, arms: Iterable[int]) -> dict[str, np.ndarray]:
-    """Return the arrays of these arms of a run."""
+    """Return a run's arrays of the given arms."""
     kept = {f"arm-{number}" for number in arms}
     return {name: array for name, array in folder.read_arrays().items() if name.partition("/")[0] in kept}
 
@@ -109,9 +109,9 @@ class _Arm:
     """An arm to run.
 
     Attributes:
-        name: for people.
-        values: what it differs in from the others.
-        scenario: resolved.
+        name: name for reports.
+        values: settings in which it differs from the other arms.
+        scenario: resolved scenario.
     """
 
     name: str
@@ -121,19 +121,19 @@ class _Arm:
 
 @lru_cache(maxsize=2)
 def _world(arm: _Arm) -> World:
-    """Return the world of an arm; it is large, so that of two arms at a time is at hand."""
+    """Return the world of an arm. Worlds are large, so the cache holds two."""
     return build(arm.scenario)
 
 
 def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
-    """Check every arm that is not done, and describe the attacker.
+    """Check every arm without a result, and describe the attacker.
 
     Returns:
-        That of the first arm in sentences, and what is different in the first arm with another kind of server,
-        or in which somebody asks to be forgotten.
+        The first arm's threat model in sentences, and the differences of the first arm with another kind of server or
+        with unlearning.
 
     Raises:
-        FedsimError: what would stop an arm; of several arms the message names it.
+        FedsimError: an arm cannot run; with several arms the message names it.
     """
     sentences: tuple[str, ...] = ()
     servers: set[tuple[str, bool]] = set()
@@ -153,7 +153,7 @@ def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
 
 
 def _describe(world: World) -> tuple[str, ...]:
-    """Return the attacker in sentences, with what questions add."""
+    """Return the threat model in sentences, with those of the questions."""
     questions = world.questions
     sentences = [sentence for question in questions for sentence in question.describe_attacker()]
     return describe(world, sentences, has_public_data=any(question.needs_public_data for question in questions))
@@ -161,7 +161,7 @@ def _describe(world: World) -> tuple[str, ...]:
 
 @contextmanager
 def _named(arm: _Arm, of: int) -> Iterator[None]:
-    """Put the name of the arm before a mistake, where there are several."""
+    """Prefix error messages with the arm's name if there are several arms."""
     try:
         yield
     except MissingExtra:
@@ -177,5 +177,5 @@ def _name(values: Mapping[str, Any]) -> str:
 
 
 def _short(key: str) -> str:
-    """The last word of a dotted key that says something: ``model`` for ``model.name``."""
+    """Return the last informative word of a dotted key: ``model`` for ``model.name``."""
     return key.removesuffix(".name").rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Trains the federations of arms; those that differ in nothing but what is asked afterwards share one."""
+"""Training of arms; arms that differ only in their questions share a training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.threat.replay import Replay, replay
 
 
 def train(world: World, on_round: Callable[[RoundRecord], None]) -> Journal:
-    """Check that the engine can run the federation of one arm, run it, and return what the server saw."""
+    """Check that the engine supports the federation of an arm, run it, and return the server's journal."""
     engines.check(world)
     return federate(world, on_round)
 
@@ -24,14 +24,14 @@ def train(world: World, on_round: Callable[[RoundRecord], None]) -> Journal:
 def federate(
     world: World, on_round: Callable[[RoundRecord], None], look_up: Callable[[], None] = lambda: None
 ) -> Journal:
-    """Run the federation of an arm that was checked before, and return what the server saw."""
+    """Run the federation of a checked arm, and return the server's journal."""
     journal = Journal(on_round, look_up=look_up)
     engines.run(world, journal)
     return journal
 
 
 class Trained(NamedTuple):
-    """What the server saw of a federation, what its clients did, and how long training and its repetition took."""
+    """The server's journal, the replays of clients, and the seconds of training and replays."""
 
     journal: Journal
     replays: list[Replay]
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 
 @dataclass
 class Trainings:
-    """The latest training of a run, at hand for the next arm."""
+    """Cache of a run's latest training, for the next arm."""
 
     _latest: tuple[Scenario, bool, Trained] | None = None
 
@@ -50,20 +50,21 @@ class Trainings:
         on_round: Callable[[RoundRecord], None],
         look_up: Callable[[], None] = lambda: None,
     ) -> Trained:
-        """Train the federation of an arm that is checked, or return the training of the arm before, if it is the same.
+        """Train the federation of a checked arm, or return the previous arm's training if it is the same.
 
         Args:
-            world: of the arm.
-            on_round: is called with every round; if it was trained before, without tokens, whose speed was told then.
-            look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
+            world: world of the arm.
+            on_round: called with every round; for a reused training without tokens, because their rate was reported
+                before.
+            look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
         """
-        scenario = world.scenario.model_copy(update={"questions": {}})  # they are asked after the training
+        scenario = world.scenario.model_copy(update={"questions": {}})  # questions run after the training
         if self._latest is not None and self._latest[:2] == (scenario, world.watches_models):
             *_, trained = self._latest
             for record in trained.journal.rounds:
                 on_round(record.model_copy(update={"tokens": None}))
             return trained
-        self._latest = None  # a journal holds models: one at a time
+        self._latest = None  # a journal holds models: free the old one first
         begin = time.perf_counter()
         journal = federate(world, on_round, look_up)
         replays = [replay(world, entry) for entry in journal.entries]

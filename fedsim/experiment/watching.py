@@ -1,4 +1,4 @@
-"""What a watcher of a run gets to know."""
+"""Interface of a run's watchers."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ class Watcher(Protocol):
     """A watcher of a run: a progress display, a log, a test."""
 
     def threat_model(self, sentences: tuple[str, ...]) -> None:
-        """The attacker, in plain sentences, before anything runs."""
+        """Receive the threat model in plain sentences, before the run starts."""
 
     def arm(self, name: str, number: int, total: int, rounds: int) -> None:
-        """An arm begins."""
+        """Receive the start of an arm."""
 
     def round(self, record: RoundRecord) -> None:
-        """A federated round ended."""
+        """Receive the end of a federated round."""
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        """An attack begins on one victim; returns what to call once an iteration."""
+        """Receive the start of an attack on a victim; return the step callback."""
         ...
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
-        """That attack ended."""
+        """Receive the end of that attack."""
 
     def progress(self, what: str, number: int, of: int) -> None:
-        """A question is about to take a step: what it does, its number from 1, and of how many."""
+        """Receive the start of a question's step: its name, its number from 1, and the number of steps."""
 
     def answered(self, finding: Finding) -> None:
-        """A question has a finding."""
+        """Receive a finding of a question."""
 
 
 class SilentWatcher:
-    """Watches a run and prints nothing."""
+    """A watcher without output."""
 
     def __getattr__(self, _moment: str) -> Any:
         return lambda *_about: lambda _step: None

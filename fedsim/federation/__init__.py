@@ -1,1 +1,1 @@
-"""Clients, server, wire, and the engines that run them."""
+"""Federation: clients, server, messages, and the engines that run them."""

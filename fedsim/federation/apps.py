@@ -1,7 +1,7 @@
-"""The ServerApp and the ClientApp in Flower's message API: the same two on every engine.
+"""The ServerApp and the ClientApp in Flower's message API, used on every engine.
 
-The ServerApp and the clients of its process share a world. To another process the resolved scenario travels as JSON in
-the run configuration, and it builds its world from that.
+The ServerApp and the clients in its process share a world. Another process receives the resolved scenario as JSON in
+the run configuration, and builds its own world.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, build
 
 SCENARIO_KEY = "scenario"
-QUESTION = "question"  # action of messages to a question's handlers, and the record that names question and step
+QUESTION = "question"  # action of messages to a question's handlers, and the record with names of question and step
 _START_TIMEOUT = 300.0
 _POLL_INTERVAL = 0.1
 
 
 @lru_cache(maxsize=2)
 def built(scenario_json: str) -> World:
-    """Return the world of a scenario that came from another process; the last two stay."""
+    """Return the world of a scenario received from another process; the last two are cached."""
     return build(Scenario.model_validate_json(scenario_json))
 
 
 def sent_world(context: Context) -> World:
-    """Return the world of the scenario that came in a run configuration."""
+    """Return the world of the scenario in a run configuration."""
     return built(cast("str", context.run_config[SCENARIO_KEY]))
 
 
 def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
-    """Return the ClientApp: trains on request, and says which client it is.
+    """Return the ClientApp, which trains on request and reports its client number.
 
     Args:
-        world_of: returns the world that a client lives in.
+        world_of: returns the client's world.
     """
     app = ClientApp()
 
@@ -94,7 +94,7 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
 
 
 def server_app(world: World, journal: Journal) -> ServerApp:
-    """Return the ServerApp of a world. It tells the journal of observed updates, rounds and the final weights."""
+    """Return the ServerApp of a world. It writes observed updates, rounds and the final weights to the journal."""
     app = ServerApp()
 
     @app.main()
@@ -133,14 +133,14 @@ def server_app(world: World, journal: Journal) -> ServerApp:
 
 @torch.no_grad()
 def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
-    """Return how good the global model is on the test set: by the name of the metric, the most telling first."""
+    """Return the global model's test metrics by name, the most informative first."""
     model, seed = world.models.holding(weights).eval(), world.scenario.seed
-    with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random here too
+    with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random in eval mode
         return world.task.evaluate(model, world.data.dataset, seeding.generator(seed, "evaluation"))
 
 
 def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
-    """Return the answers, or that the client refuses, and why."""
+    """Wrap a handler so that a refusal becomes a reply with its reason."""
 
     def answering(message: Message, context: Context) -> Message:
         try:
@@ -154,7 +154,7 @@ def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
 def _answer(
     world_of: Callable[[Context], World], stage: secure_client.Stage, message: Message, context: Context
 ) -> Message:
-    """Answer one stage of the masked protocol, unless this client is gone before the round begins."""
+    """Answer a stage of the masked protocol, or report a dropout before training."""
     world, client = world_of(context), _client(context)
     round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
     fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
@@ -164,10 +164,10 @@ def _answer(
 
 
 def _answer_question(world_of: Callable[[Context], World], message: Message, context: Context) -> Message:
-    """Answer a message of a question's own federation by the question's handler.
+    """Answer a question's own message by the question's handler.
 
     Raises:
-        FedsimError: the scenario does not ask the question, or the question has no such handler.
+        FedsimError: the scenario lacks the question, or the question has no such handler.
     """
     world, call = world_of(context), cast("ConfigRecord", message.content[QUESTION])
     name, step = cast("str", call["name"]), cast("str", call["step"])
@@ -189,7 +189,11 @@ class _KnowsItsNodes(Protocol):
 
 
 def nodes_of(grid: Grid, clients: int) -> Nodes:
-    """Return the node id of every client number; node ids alone are random and come in any order."""
+    """Return the node id of every client number, by queries to the nodes: Flower's node ids are random and unordered.
+
+    Raises:
+        FedsimError: a node failed, or the client numbers are not unique and complete.
+    """
     if isinstance(grid, _KnowsItsNodes):
         return grid.nodes
     questions = [
@@ -214,7 +218,7 @@ def nodes_of(grid: Grid, clients: int) -> Nodes:
 
 
 def _registered(grid: Grid, clients: int) -> list[int]:
-    """Wait until enough nodes have registered: the ServerApp may start before they do."""
+    """Wait until enough nodes have registered, because the ServerApp may start first."""
     deadline = time.monotonic() + _START_TIMEOUT
     while len(nodes := list(grid.get_node_ids())) < clients:
         if time.monotonic() > deadline:
@@ -227,9 +231,9 @@ def _registered(grid: Grid, clients: int) -> list[int]:
 
 
 class _Decoded:
-    """The weights that this process decoded last: a round sends the same ones to every client.
+    """Cache of the last decoded weights: all clients of a round receive the same weights.
 
-    Two arms may begin with the same numbers under other names.
+    The key includes names, because two arms may start with equal values under other names.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One client's round on one screen: received weights in, update out. Knows nothing about Flower."""
+"""Local training of a client in a round: from received weights to an update. Independent of Flower."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from fedsim.scenario.world import World
 def local_training(
     world: World, received: Tensors, round_: int, client: int, memory: Memory | None = None
 ) -> tuple[Update, Truth]:
-    """Train on one client's batches.
+    """Train on a client's batches.
 
     Args:
-        world: the scenario made real.
+        world: the scenario's built objects.
         received: the global state dict of this round.
-        round_: from 1.
-        client: number of the client's share, from 0.
-        memory: what the client remembers of its earlier rounds; changed in place. Nothing when absent.
+        round_: round number from 1.
+        client: client number from 0.
+        memory: the client's memory of its earlier rounds; changed in place. None: empty.
 
     Returns:
-        What the client sends, and its private side for the scorer. Both depend on the arguments alone: calling
-        it again gives the same bits.
+        The client's update, and its ground truth for the scorer. Both are deterministic functions of the arguments, bit
+        by bit.
 
     Raises:
-        Refused: a defense does not train on the received weights.
+        Refused: a defense rejected the received weights.
     """
     private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
     _inspect(world, received, round_, client, memory, private)
-    bench = world.bench  # made before anything is placed
+    bench = world.bench  # built before tensors are moved to the device
     with Stay(world.device) as there:
         working_memory = there.take(memory)
         here = ClientRound(world, there.take(received), round_, client, working_memory)
@@ -91,7 +91,7 @@ def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> t
 
 
 def refusal(world: World, received: Tensors, round_: int, client: int, memory: Memory) -> str | None:
-    """Return why a client does not train on the received weights, or None where it does; arguments as for training."""
+    """Return the reason for which a client rejects the received weights, or None; arguments as in `local_training`."""
     try:
         _inspect(world, received, round_, client, memory, world.data.batches(round_, client))
     except Refused as reason:
@@ -100,7 +100,7 @@ def refusal(world: World, received: Tensors, round_: int, client: int, memory: M
 
 
 def looks_first(world: World) -> bool:
-    """Say whether a defense looks at the received weights before the first step."""
+    """Return whether a defense inspects the received weights before training."""
     return any(defense.overrides("on_received") for defense in world.stack.defenses)
 
 
@@ -113,14 +113,14 @@ def _inspect(
 
 
 def mean_loss(losses: Sequence[float]) -> float:
-    """Return the mean over the steps that had an example, and 0 when none had one."""
+    """Return the mean over the steps with examples; 0 if there is none."""
     known = [loss for loss in losses if not math.isnan(loss)]
     return sum(known) / len(known) if known else 0.0
 
 
 @dataclass(frozen=True)
 class ClientRound:
-    """One client in one round: runs its hooks in their order, each with its own randomness and memory."""
+    """A client in a round: runs its hooks in order, each with its own random generator and memory."""
 
     world: World
     received: Tensors
@@ -130,10 +130,10 @@ class ClientRound:
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
     def inspect(self, private: Iterable[Batch]) -> None:
-        """Let the defenses look at the received weights, with the client's first batch at hand.
+        """Run the defenses' inspection of the received weights, with the client's first batch.
 
         Raises:
-            Refused: one of them does not train on these.
+            Refused: a defense rejected the weights.
         """
         models, first = self.world.models, next(iter(private))
         expected = self.world.scenario.federation.batch_size
@@ -143,22 +143,22 @@ class ClientRound:
                 defense.on_received(self._shown, self._at(f"defense {index}", defense, 0, local, "received"))
 
     def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
-        """Return the batches of all steps as the model sees them, and what was drawn for each.
+        """Augment the batches of all steps, and return them with the random draws of each step.
 
-        Before the first step, since the same work between two gradients, with cold caches, takes several times as long.
+        This precedes the first step, because augmentation between gradients, with cold caches, is several times slower.
         """
         draws: tuple[dict[str, Tensor], ...] = tuple({} for _ in batches)
         return [self.augment(batch, step, draws[step]) for step, batch in enumerate(batches)], draws
 
     def augment(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
-        """Return the batch as the model sees it, and add what was drawn for it to `draws`."""
+        """Return the augmented batch, and add its random draws to `draws`."""
         for index, augmentation in enumerate(self.world.stack.augmentations):
             here = self._at(f"augment {index}", augmentation, step, draws=draws)
             batch = augmentation.augment(batch, here) if len(batch) else batch
         return batch
 
     def apply_batch_defenses(self, local: LocalStep, step: int) -> LocalStep:
-        """Return the step with the batch that the defenses make of it."""
+        """Return the step with its batch changed by the defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_batch") and len(local.batch):
                 here = self._at(f"defense {index}", defense, step, local, "batch")
@@ -166,12 +166,12 @@ class ClientRound:
         return local
 
     def draw(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> None:
-        """Add to `draws` what the task draws for a step's batch, as the model sees it."""
+        """Add the task's random draws for an augmented batch to `draws`."""
         if self.world.task.draws and len(batch):
             draws.update(self.world.task.named_draws(batch, self.generator("task", step)))
 
     def dropout_contexts(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
-        """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""
+        """Return a context for every step's forward pass that samples and stores the step's dropout masks."""
         sites = self.world.models.sites
         if not sites:
             return [nullcontext(())] * steps
@@ -183,7 +183,7 @@ class ClientRound:
     def gradient(
         self, local: LocalStep, step: int, dropping: AbstractContextManager[Sequence[Tensor]]
     ) -> tuple[float, Tensors, LocalStep]:
-        """Return loss, gradient by parameter, and the step with the dropout masks that were drawn."""
+        """Return loss, gradient by parameter, and the step with its sampled dropout masks."""
         with dropping as masks:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.models.sites:
@@ -193,28 +193,28 @@ class ClientRound:
         return loss, gradient, LocalStep(model, parameters, batch, expected, tuple(masks), sites, local.draws)
 
     def defend(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
-        """Return the gradient that the optimizer gets."""
+        """Return the gradient after all defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
             gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step, local))
         return gradient
 
     def upload(self, update: Update, steps: int) -> Update:
-        """Return the update that goes onto the wire."""
+        """Return the update after all defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
             update = defense.on_upload(update, self._at(f"defense {index}", defense, steps))
         return update
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """Return the optimizer's state: that of earlier rounds if the scenario keeps it, else an empty one."""
+        """Return the optimizer's state: persistent if the scenario keeps it, else empty at the start of the round."""
         keeps = self.world.scenario.federation.keep_optimizer_state
         return (self.memory if keeps else self._brief).setdefault("optimizer", {})
 
     def generator(self, purpose: str, step: int) -> torch.Generator:
-        """Return this client's generator for one purpose at one step."""
+        """Return this client's random generator for a purpose and a step."""
         return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
 
     def _own_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
-        """Return what the defense that takes each example's gradient makes of them, or the plain mean."""
+        """Return the gradient of a per-example defense, or else the plain mean gradient."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_examples"):
                 here = self._at(f"defense {index}", defense, step, local, "examples")
@@ -247,7 +247,7 @@ class ClientRound:
         moment: str = "",
         draws: dict[str, Tensor] | None = None,
     ) -> HookContext:
-        """Return where a hook is; each of several moments in one step has randomness of its own."""
+        """Return a hook's context; each moment of a step has its own random generator."""
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
@@ -257,12 +257,12 @@ class ClientRound:
 
     @cached_property
     def _shown(self) -> Tensors:
-        """The received weights for hooks: copies, since those that came in belong to every client of the process."""
+        """The received weights for hooks, as copies, because all clients of the process share the originals."""
         return _Copies(self.received)
 
 
 class _Copies(Mapping[str, Tensor]):
-    """Copies of tensors; each is made at its first use."""
+    """Mapping of tensors, copied at first access."""
 
     def __init__(self, originals: Tensors) -> None:
         self._originals = originals

@@ -1,7 +1,7 @@
-"""Many clients' rounds as one computation: weights, batches and masks are stacked, and one gradient call serves all.
+"""Batched local training of many clients: stacked weights, batches and masks, with one gradient call per step.
 
-The same batches, dropout masks and hooks as in `fedsim.federation.client.local_training`, client by client. The result
-is equal to it within float32 rounding, not bit by bit: sums of products are taken in another order.
+Batches, dropout masks and hooks equal those of `fedsim.federation.client.local_training` for each client. The result
+equals it up to float32 rounding, not bit by bit, because sums of products have another order.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from fedsim.scenario.model_source import Workspace
 from fedsim.scenario.world import World
 
 ROUNDING = 1e-4
-"""Largest distance between an update trained in a cohort and the same trained alone, relative to the latter's norm."""
+"""Maximum distance between updates of batched and of single training, relative to the latter's norm."""
 
 _PROBE = 3
-_Parts = tuple[Tensor, Tensor, dict[str, Tensor]]  # of a batch
+_Parts = tuple[Tensor, Tensor, dict[str, Tensor]]  # inputs, labels and given inputs of a batch
 _ADVICE = "Use engine = 'local'."
 
 
 @dataclass(frozen=True)
 class CohortUpdates:
-    """Updates of several clients: one row of `vectors` (n, P), one number of examples and one mean loss each."""
+    """Updates of n clients: `vectors` (n, P), and each client's number of examples and mean loss."""
 
     vectors: Tensor
     examples: tuple[int, ...]
@@ -53,16 +53,16 @@ def cohort_training(
     """Train on the batches of several clients at once.
 
     Args:
-        world: the scenario made real; `check` accepted it.
+        world: a world accepted by `check`.
         received: the global state dict of this round.
-        round_: from 1.
-        clients: their numbers.
-        memories: what each remembers of earlier rounds; changed in place.
+        round_: round number from 1.
+        clients: client numbers.
+        memories: each client's memory of its earlier rounds; changed in place.
 
     Returns:
-        What each client sends, in the order of `clients`.
+        The clients' updates, in the order of `clients`.
     """
-    choices, bench = _choices(world, round_, clients), world.bench  # made before anything is placed
+    choices, bench = _choices(world, round_, clients), world.bench  # built before tensors are moved to the device
     with Stay(world.device) as there:
         memories_here = there.take(memories)
         trained = there.bring(
@@ -75,16 +75,16 @@ def cohort_training(
 
 
 def _choices(world: World, round_: int, clients: Sequence[int]) -> list[list[Tensor]]:
-    """Return the numbers of the examples of every client's steps."""
+    """Return the indices of the examples of every client's steps."""
     generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
     return [list(world.data.choices(client, generator)) for client, generator in zip(clients, generators, strict=True)]
 
 
 def check(world: World) -> None:
-    """Try two clients both ways.
+    """Train two clients batched and singly, and compare the updates.
 
     Raises:
-        FedsimError: the model or a component cannot be trained for several clients at once; the message names it.
+        FedsimError: the model or a component does not support batched training; the message names it.
     """
     for term in (*world.stack.objectives, *world.stack.loss_terms):
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as '{term.name}'. {_ADVICE}")
@@ -123,7 +123,7 @@ def check(world: World) -> None:
     for client, vector in zip(clients, together.vectors, strict=True):
         try:
             alone, _ = local_training(world, world.models.first_weights, 1, client)
-        except Refused:  # it sends nothing that could differ
+        except Refused:  # no update that could differ
             continue
         expected = world.models.layout.flat(alone.tensors, alone.buffers)
         if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
@@ -147,7 +147,10 @@ def _check_buffers(model: nn.Module, run: Callable[[], Tensor]) -> None:
 
 
 class _Cohort:
-    """One call of `cohort_training`. Clients are ordered by falling number of steps: the active ones come first."""
+    """A call of `cohort_training`.
+
+    Clients are sorted by descending number of steps, so that active clients come first.
+    """
 
     def __init__(
         self,
@@ -176,7 +179,7 @@ class _Cohort:
 
     @cached_property
     def _rounds(self) -> list[ClientRound]:
-        """The round of each client, for its hooks; without hooks nobody asks."""
+        """The hook runner of each client, built at first use."""
         pairs = zip(self._clients, self._memories, strict=True)
         return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in pairs]
 
@@ -210,7 +213,7 @@ class _Cohort:
         return losses
 
     def _batch(self, step: int, choices: list[Tensor]) -> tuple[Batch, Draws]:
-        """Return the clients' batches as their models see them, and what the task draws for them, all filled up."""
+        """Return the clients' augmented batches and the task's random draws, padded."""
         train = self._world.data.dataset.train
         if not self._world.stack.augmentations and not self._world.task.draws:
             chosen = pad_sequence(choices, batch_first=True)
@@ -232,7 +235,7 @@ class _Cohort:
         shares: Tensor,
         masks: tuple[Tensor, ...],
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return every client's gradient and mean loss; everything given has one dimension more in front."""
+        """Return every client's gradient and mean loss; all arguments have a leading client dimension."""
         sites, task = self._world.models.sites, self._world.task
 
         def answer(weights: dict[str, Tensor], parts: _Parts, drew: Draws, drop: Masks) -> tuple[Tensor, Tensor]:
@@ -248,12 +251,12 @@ class _Cohort:
         outputs, targets = together(leaves, parts, dict(draws), masks)
         each = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
         losses = (each * shares).sum(1)
-        # No client's loss depends on another's weights: the gradient of the sum holds each client's own.
+        # A client's loss depends only on its own weights, so the gradient of the sum holds each client's gradient.
         tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(leaves, tensors, strict=True)), losses.detach()
 
     def _masks(self, step: int, choices: list[Tensor]) -> tuple[Tensor, ...]:
-        """Draw what each client would draw alone: all masks of a step from one generator, in call order."""
+        """Sample each client's dropout masks as in single training: a generator per step, masks in call order."""
         if not self._world.models.sites:
             return ()
         like = next(iter(self._parameters.values()))
@@ -266,7 +269,7 @@ class _Cohort:
         return tuple(pad_sequence(list(site), batch_first=True) for site in zip(*masks, strict=True))
 
     def _one_by_one(self, parameters: dict[str, Tensor], gradient: dict[str, Tensor], step: int) -> None:
-        """Let each client's own hooks change its gradient and take its step."""
+        """Apply each client's own gradient defenses and optimizer step."""
         defended: list[Tensors] = []
         for index in range(len(next(iter(parameters.values())))):
             round_ = self._rounds[index]
@@ -297,13 +300,13 @@ def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
 
 
 def _shares(choices: Sequence[Tensor]) -> Tensor:
-    """Return the share of each example in its client's mean loss, zero for padding."""
+    """Return the weight of each example in its client's mean loss, zero for padding."""
     counts = torch.tensor([choice.shape[0] for choice in choices]).unsqueeze(1)
     return (torch.arange(int(counts.max())) < counts) / counts
 
 
 def _pad(batches: Sequence[Batch]) -> Batch:
-    """Return the batches of several clients, one dimension more in front; short ones are filled up."""
+    """Stack the batches of several clients along a leading dimension, with padding."""
     inputs = pad_sequence([batch.inputs for batch in batches], batch_first=True)
     labels = pad_sequence([batch.labels for batch in batches], batch_first=True)
     return Batch(inputs, labels, _fill_up([batch.given for batch in batches]))

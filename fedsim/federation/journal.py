@@ -1,4 +1,4 @@
-"""What the server tells about a run: observed updates, finished rounds, models after watched rounds, final weights."""
+"""The server's log of a run: observed updates, finished rounds, models after watched rounds, final weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fedsim.record import RoundRecord
 
 @dataclass
 class Journal:
-    """Keeps everything, and hands every finished round on.
+    """Stores all observations, and passes on every finished round.
 
-    An engine that waits for others calls `look_up` while it waits, since a round may take minutes. It raises
-    KeyboardInterrupt where somebody asked to stop.
+    Engines call `look_up` while they wait, because a round may take minutes. It raises KeyboardInterrupt after a stop
+    request.
     """
 
     on_round: Callable[[RoundRecord], None]
@@ -25,18 +25,18 @@ class Journal:
     look_up: Callable[[], None] = lambda: None
 
     def wire(self, entry: WireEntry) -> None:
-        """Keep an observed update."""
+        """Store an observed update."""
         self.entries.append(entry)
 
     def model(self, round_: int, weights: Tensors) -> None:
-        """Keep the global model after a round."""
+        """Store the global model after a round."""
         self.models[round_] = weights
 
     def round(self, record: RoundRecord) -> None:
-        """Keep a finished round and hand it on."""
+        """Store a finished round, and pass it on."""
         self.rounds.append(record)
         self.on_round(record)
 
     def end(self, weights: Tensors) -> None:
-        """Keep the final weights."""
+        """Store the final weights."""
         self.weights = weights

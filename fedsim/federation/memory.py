@@ -1,7 +1,7 @@
-"""What a client remembers between rounds, in Flower's `Context.state`.
+"""A client's memory between rounds, in Flower's `Context.state`.
 
-A client cannot know whether its update counted: it may have been late, lost, or refused. So what it learned in a
-round is kept as pending, and becomes its memory when the server says, in its next message, that the round counted.
+A client cannot know whether its update counted: it may have been late, lost, or refused. The memory of a round is
+therefore stored as pending, and becomes effective when the server's next message confirms the round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SEPARATOR = " / "
 
 
 def begin(state: RecordDict, round_: int) -> None:
-    """Note that a client answers a round. It answers each once: its noise and its masks follow from the round.
+    """Record that a client answers a round. It answers each round once, because its noise and masks derive from it.
 
     Raises:
         Refused: it has answered this round or a later one.
@@ -31,11 +31,11 @@ def begin(state: RecordDict, round_: int) -> None:
 
 
 def recall(state: RecordDict, counted: int) -> Memory:
-    """Return a copy of the client's memory, and settle what was pending.
+    """Return a copy of the client's memory, and commit or drop the pending memory.
 
     Args:
         state: Flower's state of the client; changed.
-        counted: the last round in which an update of this client counted, 0 when none did.
+        counted: last round with a counted update of this client, 0 if none.
     """
     if _PENDING in state:
         if state.config_records[_ROUND]["round"] == counted:
@@ -45,7 +45,7 @@ def recall(state: RecordDict, counted: int) -> Memory:
 
 
 def remember(state: RecordDict, round_: int, memory: Memory) -> None:
-    """Keep a client's memory after a round as pending; an empty one needs no place."""
+    """Store a client's memory after a round as pending; an empty memory is not stored."""
     if not memory:
         return
     state[_PENDING] = ArrayRecord(

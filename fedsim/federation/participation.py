@@ -1,7 +1,7 @@
-"""Who takes part in a round, and what happens to clients there: a declared process, seeded, the same on every engine.
+"""Client sampling and simulated client failures: a seeded process, equal on every engine.
 
-Every decision is a function of (seed, round, client). So the server and the client, which may live in different
-processes, agree on it without a message, and no engine's timing changes a result.
+Every decision is a function of (seed, round, client). Server and client, possibly in different processes, thus agree
+without a message, and an engine's timing does not change results.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from fedsim.scenario import Participation, Scenario
 
 @dataclass(frozen=True)
 class Loss:
-    """Why a client's update does not count in a round.
+    """Simulated failure of a client in a round.
 
     Attributes:
-        is_absent: whether the client is gone before it says anything in that round.
+        cause: kind of the failure.
+        why: reason as text.
+        is_absent: whether the client is gone before its first message of the round.
     """
 
     cause: Cause
@@ -31,10 +33,10 @@ class Loss:
 
 
 def cohort(scenario: Scenario, round_: int) -> tuple[int, ...]:
-    """Return the clients that the server asks in a round, by number; it may be empty.
+    """Return the sampled clients of a round, by number; possibly empty.
 
-    A fixed cohort is drawn without replacement from the clients that are available; under Poisson sampling every
-    available client is asked independently.
+    A fixed cohort is sampled without replacement from the available clients; under Poisson sampling every available
+    client is sampled independently.
     """
     settings, clients = scenario.participation, scenario.federation.clients
     available = _available(settings, scenario.seed, clients, round_)
@@ -47,13 +49,13 @@ def cohort(scenario: Scenario, round_: int) -> tuple[int, ...]:
 
 
 def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | None:
-    """Return why the round of an asked client does not count, or None when nothing happens to it.
+    """Return the simulated failure of a sampled client in a round, or None.
 
     Args:
-        scenario: says how often what happens.
-        round_: from 1.
-        client: its number, from 0.
-        steps: local steps that the client takes in a round.
+        scenario: source of the failure probabilities.
+        round_: round number from 1.
+        client: client number from 0.
+        steps: the client's local steps per round.
     """
     settings = scenario.participation
     if client in settings.crashing:
@@ -71,7 +73,7 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
 def fates(
     scenario: Scenario, round_: int, clients: Sequence[int], steps: Callable[[int], int]
 ) -> dict[int, Loss | None]:
-    """Return `fate` of several clients, by number; `steps` says how many local steps one takes in a round."""
+    """Return `fate` of several clients, by number; `steps` returns a client's local steps per round."""
     settings = scenario.participation
     if not settings.is_eventful and not settings.crashing:
         return dict.fromkeys(clients)
@@ -79,12 +81,12 @@ def fates(
 
 
 def refused(why: str) -> Loss:
-    """Return that a client does not train on what the server sent."""
+    """Return the failure of a client that rejected the server's message."""
     return Loss("refused", f"refused: {why}", is_absent=True)
 
 
 def duration(scenario: Scenario, round_: int, client: int, steps: int) -> float:
-    """Return the simulated seconds of a client's round: slow clients are slow in every round."""
+    """Return the simulated seconds of a client's round; slow clients are slow in every round."""
     settings = scenario.participation
     slow = torch.rand((), generator=seeding.generator(scenario.seed, "slow", client), dtype=torch.float64)
     factor = settings.slow_factor if slow < settings.slow else 1.0

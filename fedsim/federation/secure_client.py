@@ -1,7 +1,6 @@
-"""The client's side of secure aggregation: what it adds to the sum, and how it answers the stages of the protocol.
+"""Client side of secure aggregation: its summand, and its answers to the stages of the protocol.
 
-What a client keeps between the stages of a round lives in Flower's `Context.state`, so the stages may be answered by
-different processes.
+The client's state between the stages of a round is in Flower's `Context.state`, so different processes may answer them.
 """
 
 from __future__ import annotations
@@ -48,27 +47,26 @@ PROTOCOL, ROUND = "protocol", "config"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
-_SEVERAL = 2  # examples, to see whether a rule counts them
+_SEVERAL = 2  # examples, to test whether a rule weights by their number
 
 
 def summand(world: World, vector: Tensor, examples: int, loss: float, round_: int, client: int) -> Tensor | None:
-    """Return what a client adds to the sum, shape (P + 2,): weighted levels of update and loss, and the weight.
+    """Return a client's summand, shape (P + 2,): weighted integer levels of update and loss, and the weight.
 
-    Where elements need several contributors, P entries more say to which it contributes.
-
-    The loss is one more coordinate, scaled so that losses up to 64 fit whatever the clipping range. Masks are int64,
-    and so is what they hide; the trusted party of ideal mode takes int32 where that holds the levels: it is less work.
+    With a minimum number of contributors per element, P further entries mark the elements to which the client
+    contributes. The loss is scaled so that losses up to 64 fit into any clipping range. Masks, and thus masked
+    summands, are int64; in ideal mode summands are int32 if the levels fit, which is faster.
 
     Args:
-        world: the scenario made real, with secure aggregation.
+        world: world of a scenario with secure aggregation.
         vector: the update, shape (P,).
-        examples: number of examples behind it.
+        examples: number of examples of the update.
         loss: mean training loss.
-        round_: from 1.
-        client: its number; round and client seed the rounding.
+        round_: round number from 1.
+        client: client number; round and client seed the rounding.
 
     Returns:
-        None for an update that is not finite: it would spoil the sum, and only its client can notice.
+        None for an update that is not finite: it would spoil the sum, and only its client can detect it.
     """
     settings = secure_settings(world)
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
@@ -84,9 +82,9 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
 
 
 def mean_of(world: World, disclosed: Disclosed) -> tuple[Tensor, int, float]:
-    """Return what is told of a sum of summands: mean update (P,), float64, total weight and mean training loss.
+    """Decode the aggregate into mean update (P,), float64, total weight and mean training loss.
 
-    The mean is 0 at elements that were not told.
+    The mean is 0 at withheld elements.
     """
     settings = secure_settings(world)
     result = weighted_mean(disclosed.total, settings)
@@ -96,24 +94,24 @@ def mean_of(world: World, disclosed: Disclosed) -> tuple[Tensor, int, float]:
 
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
-    """Return how many examples are behind a sum: its weight, or what was drawn where every client weighs 1."""
+    """Return a sum's number of examples: its weight, or the sampled number if every client has weight 1."""
     if world.stack.rule.weight(_SEVERAL) == _SEVERAL:
         return weight
     return sum(len(batch) for client in participants for batch in world.data.numbers_of(round_, client))
 
 
 def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
-    """Return the client's answer to one stage of the masked protocol.
+    """Return the client's answer to a stage of the masked protocol.
 
     Args:
-        stage: which one.
-        world: the scenario made real, with secure aggregation.
-        client: its number.
-        content: what the server sent.
+        stage: the stage.
+        world: world of a scenario with secure aggregation.
+        client: client number.
+        content: content of the server's message.
         state: Flower's state of the client; changed.
 
     Raises:
-        Refused: asked out of turn, or for something that would endanger a client's vector.
+        Refused: the request is out of order, or would endanger a client's vector.
     """
     with _refusing():
         side = _side(world, client, content, state)
@@ -123,13 +121,13 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
 
 
 def upload(world: World, vector: Tensor, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
-    """Return a summand as it travels, as raw bytes: masked, or, in ideal mode, as it is for the trusted party.
+    """Return a summand as payload of raw bytes: masked, or in ideal mode in clear for the trusted party.
 
     Args:
-        world: the scenario made real, with secure aggregation.
-        vector: from `summand`.
-        client: its number.
-        content: the train message; in masked mode it holds the shares of the neighbours.
+        world: world of a scenario with secure aggregation.
+        vector: summand from `summand`.
+        client: client number.
+        content: the train message; in masked mode with the neighbours' shares.
         state: Flower's state of the client; changed in masked mode.
 
     Raises:
@@ -145,7 +143,7 @@ def upload(world: World, vector: Tensor, client: int, content: RecordDict, state
 
 
 def check_largest_sum(world: World) -> None:
-    """Say before the first round whether the sums fit.
+    """Check before the first round that the sums fit.
 
     Raises:
         ScenarioError: the largest total weight of a round does not fit the modulus, or masked counts do not.
@@ -174,38 +172,38 @@ def _check_counts(most: int, settings: SecureAggregation) -> None:
 
 
 class Sent(Protocol):
-    """A message of the protocol, or what a client remembers."""
+    """A message of the protocol, or a client's protocol state."""
 
     def to_config(self) -> dict[str, ConfigValue]:
-        """Return it as a flat mapping."""
+        """Return the fields as a flat mapping."""
         ...
 
 
 def as_record(message: Sent) -> ConfigRecord:
-    """Return a message of the protocol as it travels, or a client's memory as it is kept."""
+    """Serialise a message of the protocol, or a client's protocol state."""
     return ConfigRecord({**message.to_config()})
 
 
 def secure_settings(world: World) -> SecureAggregation:
-    """Return the settings of a scenario that has secure aggregation."""
+    """Return the secure aggregation settings of a scenario, which must exist."""
     settings = world.scenario.secure_aggregation
     assert settings is not None, "called for secure aggregation only"
     return settings
 
 
 def _most_examples(world: World) -> Sequence[int]:
-    """Return the largest number of examples that each client can state for an update."""
+    """Return each client's maximum number of examples in an update."""
     clients, shares = world.scenario.federation.clients, world.data.shares
     if isinstance(shares, tuple):
         return [_most_examples_of(world, client) for client in range(clients)]
-    return [_most_examples_of(world, 0)] * clients  # drawn on demand, all of one size
+    return [_most_examples_of(world, 0)] * clients  # drawn on demand, all of equal size
 
 
 def _most_examples_of(world: World, client: int) -> int:
-    """Return the same for one client.
+    """Return a client's maximum number of examples in an update.
 
-    A Poisson batch may hold all that its client owns. A defense on single examples states the expected number, which
-    is larger where a client owns less than a batch.
+    A Poisson batch may contain all of the client's examples. A per-example defense states the expected number, which is
+    larger if a client owns less than a batch.
     """
     settings, steps, size = world.scenario.federation, world.data.steps(client), len(world.data.shares[client])
     if settings.sampling == "poisson":
@@ -223,7 +221,7 @@ def _largest_batch(world: World) -> str:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Turn what is wrong with the server's message into a refusal."""
+    """Convert errors in the server's message into a refusal."""
     try:
         yield
     except FedsimError as error:

@@ -1,7 +1,7 @@
-"""The server behind secure aggregation: it learns a round's sum and who took part, and sees no update of one client.
+"""Server side of secure aggregation: it learns a round's sum and participants, but no single update.
 
-In ideal mode the uploads go to a trusted party, in masked mode through the protocol: keys and shares are exchanged by
-query messages before the weights are sent, and the sum is unmasked by query messages after the uploads have come.
+In ideal mode the uploads go to a trusted party. In masked mode the protocol exchanges keys and shares by query messages
+before the weights are sent, and unmasks the sum by query messages after the uploads.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ _TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
 class SecureSum(AggregationStrategy):
-    """Steps along what the rule makes of the mean of a round's updates; a round below the threshold changes nothing."""
+    """Applies the rule's step to the mean of a round's updates; a round below the threshold changes nothing."""
 
     def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
-        """Take the node id of every client number, and where to put observed sums.
+        """Set world, node ids by client number, and journal.
 
         Raises:
             ScenarioError: the largest total weight of a round does not fit the modulus.
@@ -73,7 +73,7 @@ class SecureSum(AggregationStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Prepare the sum, and send the weights to those who can take part in it."""
+        """Prepare the sum, and send the weights to the clients that can take part in it."""
         orders = cast("RoundMessages", super().configure_train(server_round, arrays, config, grid))
         self._lost = {}
         try:
@@ -87,7 +87,7 @@ class SecureSum(AggregationStrategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the new weights, or None when the round was aborted."""
+        """Return the new weights, or None for an aborted round."""
         if self._adder is None:
             return None, None
         try:
@@ -123,7 +123,7 @@ class SecureSum(AggregationStrategy):
     def _uploads(
         self, round_: int, expected: tuple[int, ...], replies: Iterable[Message]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the first upload of each client as it comes, for the adder alone, and note who sent none."""
+        """Yield each client's first upload as it arrives, for the adder only, and record failures."""
         clients = {self._nodes[client]: client for client in expected}
         missing = set(expected)
         for message in replies:
@@ -139,7 +139,7 @@ class SecureSum(AggregationStrategy):
             self._lose(round_, silent(client))
 
     def _upload(self, message: Message, clients: Mapping[int, int]) -> Reply | None:
-        """Return what the client of a node uploaded, or why that is nothing; None of a node that was not asked."""
+        """Return a client's upload or failure; None for a node outside the round."""
         client = clients.get(message.metadata.src_node_id)
         if client is None:
             return None
@@ -167,7 +167,7 @@ class SecureSum(AggregationStrategy):
         self.tally.failures = [self._lost[client] for client in sorted(self._lost)]
 
     def _abort(self, error: Aborted) -> None:
-        """Leave the weights as they are. That every client failed for a reason nobody declared is no abort."""
+        """Abort the round with unchanged weights; raise if every client failed with an undeclared error."""
         self._settle()
         self._adder = None
         if len(self._lost) == len(self.tally.cohort):
@@ -176,11 +176,11 @@ class SecureSum(AggregationStrategy):
 
 
 class _Adder(ABC):
-    """Makes one sum of the uploads of a round.
+    """Computes the sum of a round's uploads.
 
     Attributes:
-        expected: the clients that are asked for an upload, once `orders` has returned.
-        rejected: why a client's answer to a stage of the protocol was not used.
+        expected: clients that are requested to upload, set by `orders`.
+        rejected: by client: reason for which an answer of the protocol was rejected.
     """
 
     expected: tuple[int, ...]
@@ -188,16 +188,16 @@ class _Adder(ABC):
 
     @abstractmethod
     def orders(self) -> Iterable[Message]:
-        """Return the messages that ask for uploads."""
+        """Return the messages that request uploads."""
 
     @abstractmethod
     def total(self, uploads: Uploads) -> Aggregate:
-        """Return the sum of the uploads; raise Aborted when there are too few."""
+        """Return the sum of the uploads; raise Aborted if there are too few."""
 
 
 @final
 class _TrustedParty(_Adder):
-    """The ideal functionality: uploads go in, the sum comes out."""
+    """The ideal functionality: returns the sum of the uploads."""
 
     def __init__(self, world: World, orders: RoundMessages) -> None:
         self._settings = secure_settings(world)
@@ -213,12 +213,12 @@ class _TrustedParty(_Adder):
 
 
 class _Masked(_Adder, Generic[_Server]):
-    """Runs the server's side of a protocol over a grid."""
+    """Runs the server's side of the protocol over a grid."""
 
     _server_type: type[_Server]
 
     def __init__(self, world: World, orders: RoundMessages, grid: Grid, lose: Callable[[Reply], None]) -> None:
-        """Take whom to ask and how, and whom to tell when a client falls silent before its upload."""
+        """Set world, orders and grid; `lose` is called when a client fails before its upload."""
         self._server = self._server_type(world.scenario.seed, orders.round, orders.cohort, secure_settings(world))
         self._timeout = world.scenario.participation.timeout
         self._orders = orders
@@ -241,7 +241,7 @@ class _Masked(_Adder, Generic[_Server]):
     def _ask_survivors(
         self, stage: Stage, messages: Mapping[int, Sent], read: Callable[[ConfigRecord], _Answer]
     ) -> dict[int, _Answer]:
-        # Who uploaded is in the sum, whether or not it reveals anything.
+        # An uploaded vector is in the sum, even if its client reveals nothing.
         return self._exchange(stage, messages, lambda _reply: None, read)
 
     def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
@@ -258,7 +258,7 @@ class _Masked(_Adder, Generic[_Server]):
         lose: Callable[[Reply], None],
         read: Callable[[ConfigRecord], _Answer],
     ) -> dict[int, _Answer]:
-        """Send each client its message, and return its first answer as it was read, in the order of client numbers."""
+        """Send each client its message, and return the first parsed answers, sorted by client number."""
         nodes = {self._orders.nodes[client]: client for client in messages}
         sent = [self._message(stage, client, message) for client, message in messages.items()]
         answers: dict[int, _Answer] = {}
@@ -298,7 +298,7 @@ class _MaskedSum(_Masked[UnmaskingServer]):
 
 @final
 class _ConcealedSum(_Masked[ConcealingServer]):
-    """The sum of the elements to which enough clients contributed."""
+    """The sum of the elements with enough contributors."""
 
     _server_type = ConcealingServer
 

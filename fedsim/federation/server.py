@@ -1,4 +1,4 @@
-"""The server: a Flower Strategy that aggregates, and keeps the updates that the threat model watches."""
+"""The server: a Flower Strategy that aggregates updates and stores the updates watched by the threat model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 
 
 class Reply(NamedTuple):
-    """What came of asking one client: its update as one flat vector, or why there is none."""
+    """A client's reply: its update as a flat vector, or its failure."""
 
     client: int
     vector: Tensor | None = None
@@ -43,18 +43,18 @@ class Reply(NamedTuple):
 
 
 def failed(client: int, why: str, cause: Cause = "error") -> Reply:
-    """Return that a client sent no update, and why."""
+    """Return the reply of a failed client."""
     return Reply(client, failure=Failure(who=f"client {client}", why=why, cause=cause))
 
 
 def silent(client: int) -> Reply:
-    """Return that a client sent nothing at all."""
+    """Return the reply of a client that sent nothing."""
     return failed(client, "no reply", "no reply")
 
 
 @dataclass(frozen=True)
 class RoundMessages(Iterable[Message]):
-    """The messages of one round, made one by one. An engine that trains the cohort at once reads the fields."""
+    """The messages of a round, generated lazily. An engine with batched training reads the fields instead."""
 
     round: int
     arrays: ArrayRecord
@@ -64,7 +64,7 @@ class RoundMessages(Iterable[Message]):
     counted: Mapping[int, int]
 
     def __iter__(self) -> Iterator[Message]:
-        """Yield a message to each client: the weights, the round, and which of its rounds counted last."""
+        """Yield a message to each client: the weights, the round, and its last counted round."""
         for client in self.cohort:
             config = ConfigRecord({"round": self.round, "counted": self.counted.get(client, 0)})
             content = RecordDict({"arrays": self.arrays, "config": config})
@@ -73,13 +73,17 @@ class RoundMessages(Iterable[Message]):
 
 @dataclass
 class RoundState:
-    """What came of the current round.
+    """Results of the current round.
 
     Attributes:
-        examples: behind the updates that counted. Clients state them; behind a secure sum in which all count alike
-            nobody does, and the simulation fills them in, for those who are granted them.
-        weight: of the updates that counted, in the mean of their losses.
-        loss: sum of the losses, each times its weight.
+        round: round number.
+        cohort: sampled clients.
+        failures: failures of clients or of the round.
+        participants: clients with counted updates.
+        examples: number of examples of the counted updates. Clients state it; with secure aggregation and equal weights
+            it is unknown to the server, and the simulation fills it in for attackers with that grant.
+        weight: total weight of the counted updates in the mean loss.
+        loss: sum of the losses, times their weights.
     """
 
     round: int = 0
@@ -92,25 +96,25 @@ class RoundState:
 
     @property
     def counted(self) -> int:
-        """Number of updates that counted."""
+        """Number of counted updates."""
         return len(self.participants)
 
     @property
     def training_loss(self) -> float:
-        """Mean training loss over the examples of the updates that counted; over their clients, if all weigh alike."""
+        """Mean training loss over the examples of the counted updates; over clients, if all have equal weight."""
         return training_loss(self.loss, self.weight)
 
 
 class AggregationStrategy(Strategy):
-    """Combines the updates of a round by the scenario's rule, and steps along the result.
+    """Combines a round's updates by the scenario's rule, and applies the server's optimizer step.
 
-    Cohorts are drawn by client number from the scenario's seed, replies are combined in the order of client numbers,
-    and an update that is not finite is reported and left out: the result depends on neither node ids nor timing.
-    Where replies come in order, each is combined and forgotten before the next is asked for.
+    Cohorts are sampled by client number from the scenario's seed, replies are combined in the order of client numbers,
+    and an update that is not finite is reported and left out: the result depends on neither node ids nor timing. If
+    replies arrive in order, each is combined and freed before the next is requested.
     """
 
     def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
-        """Take the node id of every client number, and where to put observed updates."""
+        """Set world, node ids by client number, and journal."""
         self._world = world
         self._nodes = nodes
         self._journal = journal
@@ -126,7 +130,7 @@ class AggregationStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the weights to this round's cohort."""
-        if arrays is not self._encoded:  # what this server made itself it need not decode
+        if arrays is not self._encoded:  # no decoding of arrays that this server encoded
             self._weights = arrays.to_torch_state_dict()
         crafted = self._world.models.crafted.tensors
         if crafted and server_round in self._world.scenario.threat.rounds:
@@ -141,7 +145,7 @@ class AggregationStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the new weights, or None when no update counted."""
+        """Return the new weights, or None if no update counted."""
         contributions = self._contributions(server_round, self._in_order(replies))
         first = next(contributions, None)
         if first is None and not self._rule.acts_without_updates:
@@ -156,20 +160,20 @@ class AggregationStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ask no client: the test set lies with the server."""
+        """Return no messages: the server evaluates on its own test set."""
         return []
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing was asked, nothing is aggregated."""
+        """Return None: clients do not evaluate."""
         return None
 
     def summary(self) -> None:
-        """Log nothing: the display and the record tell the story."""
+        """Log nothing: the display and the record show the results."""
 
     def _in_order(self, replies: Iterable[Message]) -> Iterator[Reply]:
-        """Yield replies in the order of client numbers, as early as that allows, and a failure for each missing.
+        """Yield replies in the order of client numbers, as early as possible, and a failure for each missing reply.
 
-        The first reply of a client counts, and none of a node that was not asked.
+        The first reply of a client counts; replies of nodes outside the round are ignored.
         """
         clients = {self._nodes[client]: client for client in self.tally.cohort}
         waiting: dict[int, Reply] = {}
@@ -209,7 +213,7 @@ class AggregationStrategy(Strategy):
         self._check_failures()
 
     def _failure(self, round_: int, reply: Reply) -> Failure | None:
-        """Return why a reply does not count. A declared crash is a plain error on the wire, as a real one would be."""
+        """Return the failure of a reply, or None. A simulated crash arrives as a plain error, as a real one would."""
         failure = reply.failure or _unusable(reply, self._world.models.layout)
         if failure is None or failure.cause != "error":
             return failure
@@ -219,7 +223,7 @@ class AggregationStrategy(Strategy):
         return Failure(who=failure.who, why=fate.why, cause=fate.cause)
 
     def _check_failures(self) -> None:
-        """Stop where nobody's update counted for a reason that the next round will not mend."""
+        """Raise if no update counted for a reason that will persist in the next round."""
         undeclared = [f for f in self.tally.failures if f.cause not in _DECLARED]
         causes = {f.cause for f in undeclared}
         if self.tally.counted or len(causes) != 1:
@@ -235,7 +239,7 @@ class AggregationStrategy(Strategy):
             self._counted.setdefault(client, []).append(round_)
 
     def _watch_sum(self, round_: int, mean: Tensor) -> None:
-        """Keep the mean of the round's updates, where that is what the threat model watches."""
+        """Store the mean of the round's updates, if the threat model watches it."""
         threat, tally = self._world.scenario.threat, self.tally
         if threat.sees != "sum" or round_ not in threat.rounds or not tally.counted:
             return
@@ -254,17 +258,17 @@ class AggregationStrategy(Strategy):
         return WireEntry(round_, clients[0], self._weights, update, earlier=earlier)
 
     def _step(self, step: Tensor) -> ArrayRecord:
-        """Take the server's step, and return the new weights as they travel."""
+        """Apply the server's optimizer step, and return the new weights as an array record."""
         self._weights = stepped(self._world, self._weights, step, self._optimizer_state)
         self._encoded = ArrayRecord(dict(self._weights))
         return self._encoded
 
 
 def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
-    """Return an update as it travels: one flat vector as raw bytes, the number of examples, and the training loss.
+    """Serialise an update: a flat vector as raw bytes, the number of examples, and the training loss.
 
-    Flower's array records write and parse a file header for each array, and check each entry of three records; for a
-    small model that takes as long as the client's gradient.
+    Flower's array records write and parse a file header for each array, and check each entry of three records, which
+    takes as long as a small model's gradient.
     """
     data = vector.contiguous().numpy()
     entries = {VECTOR: data.tobytes(), TYPE: str(data.dtype), "examples": examples, "loss": loss}
@@ -272,13 +276,13 @@ def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
 
 
 def lost(loss: participation.Loss) -> Error:
-    """Return the reply of a client whose round does not count, for a declared reason."""
+    """Return the error reply for a simulated failure."""
     codes = {cause: code for code, cause in _CAUSES.items()}
     return Error(code=codes[loss.cause], reason=loss.why)
 
 
 def unpack(message: Message, client: int) -> Reply:
-    """Return what a client's message says, or why that is no update."""
+    """Parse a client's message into its update or its failure."""
     if message.has_error():
         return failure_of(message, client)
     vector = sent_vector(message, _DTYPES)
@@ -292,13 +296,13 @@ def unpack(message: Message, client: int) -> Reply:
 
 
 def failure_of(message: Message, client: int) -> Reply:
-    """Return why a client answered with an error."""
+    """Return the failure in a client's error reply."""
     error = message.error
     return failed(client, error.reason or "no reason given", _CAUSES.get(error.code, "error"))
 
 
 def sent_vector(message: Message, types: Mapping[str, torch.dtype]) -> Tensor | None:
-    """Return the vector that a message holds as raw bytes, of one of these types; None where it holds none."""
+    """Return the vector of raw bytes in a message, of one of these types; None if there is none."""
     entries = message.content.config_records.get(UPDATE, ConfigRecord())
     data, dtype = entries.get(VECTOR), types.get(str(entries.get(TYPE)))
     if not isinstance(data, bytes) or not data or dtype is None or len(data) % dtype.itemsize:
@@ -307,7 +311,7 @@ def sent_vector(message: Message, types: Mapping[str, torch.dtype]) -> Tensor | 
 
 
 def _why_diverged(scenario: Scenario, round_: int) -> str:
-    """Return which learning rate made a federation diverge, and one to try."""
+    """Return the learning rate at which a federation diverged, with a suggestion."""
     sends_gradients = scenario.federation.algorithm == "fedsgd"
     if sends_gradients and round_ == 1:
         return "no step was taken yet, so the first weights, the data or a component overflow. Check their scale."

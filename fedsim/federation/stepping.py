@@ -1,4 +1,4 @@
-"""What the server does to the global weights, and a whole federation as a function: no messages, no engine."""
+"""The server's step on the global weights, and a whole federation as a function, without messages or engine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fedsim.scenario.world import World
 
 
 def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
-    """Return the weights after a step of the server along what the rule made of a round's updates.
+    """Return the weights after the server's optimizer step along the aggregate.
 
     Args:
-        world: the scenario made real.
-        weights: those that clients received.
-        combined: as the rule returned it, shape (P,).
-        state: of the server's optimizer; changed in place.
+        world: the scenario's built objects.
+        weights: weights that clients received.
+        combined: result of the aggregation rule, shape (P,).
+        state: state of the server's optimizer; changed in place.
     """
     direction, buffers = world.models.layout.named(combined)
     trained = {name: weights[name].clone() for name in direction}
@@ -28,9 +28,9 @@ def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, T
 
 
 def trained(world: World, rounds: int) -> Iterator[Tensors]:
-    """Yield the global weights that each round begins with, and last those after all rounds.
+    """Yield the global weights before each round, and after the last one.
 
-    Every client takes part in every round, and remembers nothing. The weights are the local engine's, bit by bit.
+    Every client takes part in every round, without memory. The weights equal the local engine's bit by bit.
     """
     rule, state = world.stack.new_aggregator(), dict[str, Tensor]()
     weights = world.models.first_weights

@@ -1,1 +1,1 @@
-"""Questions: each module or package asks one privacy question about a trained federation and returns findings."""
+"""Questions: each module or package measures one privacy risk of a trained federation and returns findings."""

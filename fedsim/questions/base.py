@@ -1,7 +1,8 @@
-"""Questions: what somebody could learn from a federation. One question a file, registered like a method.
+"""Base class and run context of questions: a question measures one privacy risk of a trained federation.
 
-A scenario asks a question by a table of its name. Whatever reads results reads `Finding`s, so a new question needs no
-edit elsewhere: record, terminal, pages, CSV, `[expected]`, comparison and policy have it at once.
+A question is one file and registered like a method. A scenario selects it by a table of the question's name. All
+readers of results read `Finding`s, so a new question needs no edit elsewhere: record, terminal, pages, CSV,
+`[expected]`, comparison and policy support it at once.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fedsim.processes.salt import salt_of
 from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
 from fedsim.scenario.world import World
 
-if TYPE_CHECKING:  # these load flwr, for which a list of methods does not wait
+if TYPE_CHECKING:  # these modules import flwr, which would slow down a list of methods
     from flwr.app import RecordDict
 
     from fedsim.threat.replay import Replay
@@ -41,13 +42,13 @@ ConfigT = TypeVar("ConfigT", bound=TimedConfig)
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a training leaves behind.
+    """Results of a training that questions analyse.
 
     Attributes:
-        world: the scenario made real.
-        journal: what the server saw.
-        replays: what led to each observed update, one an entry of the journal.
-        guarantees: what private methods guaranteed over the rounds that were run.
+        world: the scenario's objects: data, model, task, methods.
+        journal: the server's observations.
+        replays: replays of the observed updates, in the journal's order.
+        guarantees: privacy guarantees of private methods over the completed rounds.
     """
 
     world: World
@@ -57,24 +58,24 @@ class Evidence:
 
     @property
     def truths(self) -> list[Truth]:
-        """The private side of each observed update."""
+        """The ground truth of each observed update."""
         return [replay.truth for replay in self.replays]
 
 
 @dataclass
 class Work:
-    """Where a question does its work, and who watches.
+    """Run context of a question: runners, callbacks, outputs.
 
     Attributes:
-        starts: starts methods, here or in a process of their own each.
-        should_stop: says that somebody asked to stop.
-        on_progress: called with what is being done, its number from 1, and of how many.
-        on_search: called with an attack's label, the number of the update from 1, and of how many; returns what the
-            attack calls once an iteration.
-        on_victim: called with that label and what became of an update.
-        place: under which arrays are kept, as ``arm-0``.
-        items: tables of per-example values by name, which findings refer to.
-        arrays: pictures of originals and guesses by place and name.
+        starts: starts a method, in this process or in a subprocess.
+        should_stop: returns whether the user requested a stop.
+        on_progress: called with the name of a step, its number from 1, and the number of steps.
+        on_search: called with an attack's label, the update's number from 1, and the number of updates; returns the
+            attack's step callback.
+        on_victim: called with an attack's label and the record of an attacked update.
+        place: prefix of the names of stored arrays, e.g. ``arm-0``.
+        items: tables of per-example values by name, to which findings refer.
+        arrays: originals and reconstructions by prefix and name.
     """
 
     starts: Start = start_here
@@ -88,35 +89,35 @@ class Work:
 
     @property
     def salt(self) -> bytes:
-        """The secret of the run that decides the order of what attacks see; empty where the run has none."""
+        """The run's secret that determines the order of an attack's candidates; empty without a secret."""
         return salt_of(self.starts)
 
     def keep(self, name: str, arrays: Mapping[str, np.ndarray]) -> str:
-        """Keep arrays under a name, and return where they stand."""
+        """Store arrays under a name, and return their prefix."""
         place = f"{self.place}/{name}"
         self.arrays.update({f"{place}/{key}": array for key, array in arrays.items()})
         return place
 
     def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[AtWork]:
-        """Start a method for as long as the block lasts."""
+        """Start a method; it ends with the block."""
         return self.starts(kind, choice, self.should_stop)
 
     def progress(self, what: str, number: int, of: int) -> None:
-        """Show that a step begins, or stop here if somebody asked for it or the time is over.
+        """Report that a step begins.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
-            DeadlineReached: no time is left.
+            KeyboardInterrupt: the user requested a stop.
+            DeadlineReached: the deadline has passed.
         """
         self.on_progress(what, number, of)
         self.look_up()
 
     def look_up(self) -> None:
-        """Stop here, between two steps, if somebody asked for it or the time is over.
+        """Raise if a stop was requested or the deadline has passed. Questions call it between two steps.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
-            DeadlineReached: no time is left.
+            KeyboardInterrupt: the user requested a stop.
+            DeadlineReached: the deadline has passed.
         """
         if self.should_stop():
             raise KeyboardInterrupt
@@ -124,16 +125,16 @@ class Work:
 
 
 class Question(Configured[ConfigT]):
-    """What somebody could learn. Its config is the scenario's table of its name.
+    """A measurable privacy risk. Its config is the scenario's table of the same name.
 
     Attributes:
-        title: the question, for people.
-        summary: what was compared with what, in a few sentences.
-        method: how the figures are made.
-        nothing: what is said where no finding stands above chance, without full stop.
-        metric: name of the metric of most findings.
-        watches_models: whether it reads the global model before each watched round.
-        needs_public_data: whether its attacker owns the test set, or half of it.
+        title: the question in everyday words.
+        summary: the compared quantities, in a few sentences.
+        method: computation of values, intervals and controls.
+        nothing: sentence, without full stop, for results without a finding above chance.
+        metric: metric of most findings.
+        watches_models: whether the question reads the global model before each watched round.
+        needs_public_data: whether the attacker owns the test set, or half of it.
     """
 
     title: ClassVar[str]
@@ -146,14 +147,14 @@ class Question(Configured[ConfigT]):
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def check(self, world: World) -> None:
-        """Say before anything is trained what would stop it.
+        """Check the scenario before training.
 
         Raises:
-            ScenarioError: what it is, and what to change.
+            ScenarioError: the question is not applicable; the message gives the reason and the fix.
         """
 
     def describe_attacker(self) -> Iterator[str]:
-        """Yield sentences on what its attacker knows, for the threat model."""
+        """Yield sentences on the attacker's knowledge, for the threat model."""
         yield from ()
 
     def message_handlers(self) -> Mapping[str, MessageHandler]:
@@ -162,15 +163,15 @@ class Question(Configured[ConfigT]):
 
     @abstractmethod
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield one finding after the other, in the order in which people read them.
+        """Yield findings in the order of the report.
 
-        An attack that fails is a finding with its `failure`; what is raised ends the run. Where the question's seconds
-        are over, `work` raises at its next step, and what was yielded before counts.
+        A failed attack is a finding with its `failure`; an exception ends the run. After the question's seconds, `work`
+        raises at its next step, and the findings yielded so far count.
         """
 
 
 def answers(question: Question[Any], evidence: Evidence, work: Work) -> Iterator[Finding]:
-    """Yield a question's findings until its seconds are over; then one that says so, which is undecided."""
+    """Yield a question's findings; after its time limit, a last, undecided finding."""
     try:
         yield from _in_time(question.ask(evidence, work), question.config.seconds)
     except DeadlineReached:
@@ -178,10 +179,10 @@ def answers(question: Question[Any], evidence: Evidence, work: Work) -> Iterator
 
 
 def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Finding]:
-    """Yield findings; the seconds count while they are made, and not what is done with them.
+    """Yield findings; the limit counts the CPU time of the question, without the CPU time of the caller.
 
     Raises:
-        DeadlineReached: the seconds are over.
+        DeadlineReached: the CPU time limit is exceeded.
     """
     left = seconds
     while True:
@@ -210,13 +211,13 @@ def _undecided(question: Question[Any]) -> Finding:
 def attempted(
     work: Work, choice: Choice, findings: Callable[[AtWork], Iterator[Finding]], open_finding: Finding
 ) -> Iterator[Finding]:
-    """Yield what an attack on evidence comes to; where it fails, a finding that says so.
+    """Yield the findings of an attack on evidence; after an exception, a finding with the failure.
 
     Args:
-        work: starts it.
-        choice: of the attack.
-        findings: makes the attack at work answer, and judges the answers.
-        open_finding: what is known of it before it has run.
+        work: starts the attack.
+        choice: the attack and its settings.
+        findings: calls the running attack and scores its answers.
+        open_finding: the finding's fields that are known before the attack runs.
     """
     begin = time.perf_counter()
     with work.start("evidence_attack", choice) as attack:
@@ -228,7 +229,7 @@ def attempted(
 
 
 def describe(world: World) -> tuple[QuestionAsked, ...]:
-    """Return what the questions beside attacks on updates say of themselves, for the record."""
+    """Return the record's descriptions of the scenario's questions, attacks on updates excluded."""
     return tuple(
         QuestionAsked(
             name=question.name,

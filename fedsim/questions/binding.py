@@ -1,7 +1,7 @@
-"""binding: which value of one attribute belongs to a known value of another, in a text whose states are seen?
+"""binding: infer the value of one attribute from a known value of another and a text's hidden states.
 
-Whoever sees hidden states, as in split learning, maps them to codes in which two values are bound, and takes the known
-one out again. It learns from public texts whose values it knows.
+The attacker sees hidden states, as in split learning. A hyperdimensional probe, trained on public texts with known
+values, maps states to codes in which two values are bound. Unbinding the known value yields the wanted value.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PERMUTATIONS = 5
 
 
 class Binding(TimedConfig):
-    """Which two attributes are bound, and how states become codes."""
+    """The two bound attributes, and the settings of the probe."""
 
     known: str = Field(min_length=1, description="attribute of a text whose value is known")
     wanted: str = Field(min_length=1, description="attribute whose value is asked for")
@@ -60,7 +60,7 @@ class _Texts(NamedTuple):
 @final
 @question("binding", summary="which value belongs to a known one, by states of a text?", related="2509.25045")
 class WhatBelongsTogether(Question[Binding]):
-    """Unbinds the known value from the code to which the state of a text's last token is mapped."""
+    """Unbinds the known value from the code of a text's last-token state."""
 
     metric: ClassVar[str] = "read_right"
     title: ClassVar[str] = "What belongs together?"
@@ -77,14 +77,14 @@ class WhatBelongsTogether(Question[Binding]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is asked, and with what help."""
+        """Yield the wanted attribute, the observed states and the attacker's knowledge."""
         yield (
             f"It sees the states of the last token of clients' texts in the upper half of the model's layers, knows "
             f"their {self.config.known}, and asks for their {self.config.wanted}. It has both of the test set."
         )
 
     def check(self, world: World) -> None:
-        """Check that both attributes are there, and that states can be read."""
+        """Check that the data have both attributes, and that hidden states can be read."""
         hidden_states.check(world, "binding")
         attributes = world.data.dataset.attributes
         for key in ("known", "wanted"):
@@ -103,7 +103,7 @@ class WhatBelongsTogether(Question[Binding]):
             )
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield a finding, and its control."""
+        """Yield the finding and its negative control."""
         world, right, truth, clients = evidence.world, list[Tensor](), list[Tensor](), list[Tensor]()
         finding = Finding(
             question="binding",
@@ -142,7 +142,7 @@ class WhatBelongsTogether(Question[Binding]):
         return range(stack.depth // 2, stack.depth)
 
     def _read(self, world: World, shared: hidden_states.SharedTexts) -> tuple[_Texts, _Texts, Tensor]:
-        """Return public texts and those behind a round's updates that have both values, and who sent the latter."""
+        """Return public texts and texts behind a round's updates, with both values known, and the latter's clients."""
         dataset, layers, pair = world.data.dataset, self._layers(world), self._pair(world)
         source = seeding.generator(world.scenario.seed, "first means", shared.number)
         starts = torch.randperm(len(layers), generator=source)[: self.config.means].tolist()
@@ -165,7 +165,7 @@ class WhatBelongsTogether(Question[Binding]):
         return read(*(part[is_public] for part in public)), read(*private), shared.clients[is_private]
 
     def _extract(self, world: World, round_: int, public: _Texts, private: _Texts, work: Work) -> Tensor:
-        """Return whether each text's value was extracted, shape (1 + permutations, N): first of the true values."""
+        """Return whether each text's value was inferred, shape (1 + permutations, N); row 0 uses the true values."""
         seed, values = world.scenario.seed, [len(attribute.values) for attribute in self._pair(world)]
         source = seeding.generator(seed, "permuted bindings", round_)
         taught = [public.wanted, *(permuted(public.wanted, source) for _ in range(_PERMUTATIONS))]

@@ -1,7 +1,7 @@
-"""neurons: which words does a model's head name of the neurons that a client's text moved?
+"""neurons: infer words of a client's text from the MLP neurons that its update changed most.
 
-Each neuron of an MLP reads a direction, and the head says which token that direction stands for. The server asks it
-about the neurons whose rows moved most, compared with how they move for public texts.
+The weights of an MLP neuron are a direction of the hidden state, and the model's head maps a direction to tokens. The
+server names the neurons whose rows changed most relative to their change for public texts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from fedsim.scenario.world import World
 from fedsim.threat import hidden_states
 from fedsim.threat.changes import simulated_changes
 
-_FEWEST = 2  # texts, so that there is another's to compare with
+_FEWEST = 2  # texts: the control compares with another client's text
 
 
 class Neurons(TimedConfig):
-    """Which neurons are looked at, and how many words are named."""
+    """The examined layers, and the numbers of neurons, words and public texts."""
 
     weights: Weights = Field(default="up_proj", description="layers whose neurons are looked at")
     moved: int = Field(default=50, ge=1, description="neurons that moved most, of which names are taken")
@@ -57,18 +57,18 @@ class Neurons(TimedConfig):
 def words_named(
     shares: Sequence[Sequence[float]], generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
-    """Return the mean share with its interval by bootstrap over clients.
+    """Return the mean share with its bootstrap interval over clients.
 
     Args:
-        shares: of each client's updates, the share of the named tokens that stand in its text.
-        generator: source of the resamples.
+        shares: by client, for each update: share of the named tokens that the text contains.
+        generator: random source of the resamples.
         confidence: coverage of the interval.
     """
     return mean_interval(shares, generator, confidence)
 
 
 class _Named(NamedTuple):
-    """The tokens that were named of an update, who sent it, and the tokens behind it."""
+    """The tokens named for an update, its client, and the tokens of its text."""
 
     words: list[int]
     client: int
@@ -78,7 +78,7 @@ class _Named(NamedTuple):
 @final
 @question("neurons", summary="which words name the neurons that a client's text moved?", related="2501.02688")
 class WhichWordsNameMovedNeurons(Question[Neurons]):
-    """Asks the head about the neurons whose rows an update changed."""
+    """Names the neurons whose rows an update changed by the tokens of the model's head."""
 
     metric: ClassVar[str] = "words_named"
     title: ClassVar[str] = "Which words name the moved neurons?"
@@ -95,14 +95,14 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is asked, and with what help."""
+        """Yield the number of named tokens and of public texts."""
         yield (
             f"It names {self.config.words} tokens of every attacked update, and has computed the updates of "
             f"{self.config.public} texts of the test set in each round."
         )
 
     def check(self, world: World) -> None:
-        """Check that the head can be asked, that neurons move, and that single updates are seen."""
+        """Check that the head is readable, that clients train the layer, and that the server sees single updates."""
         hidden_states.check(world, "neurons")
         if world.scenario.threat.sees != "single-update":
             raise ScenarioError("neurons: a sum has no single text. Expected threat.sees = 'single-update'.")
@@ -113,7 +113,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
             )
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield a finding and its control."""
+        """Yield the finding and its negative control."""
         world, named = evidence.world, list[_Named]()
         for _, group in groupby(evidence.journal.entries, key=lambda entry: entry.round):
             named += self._names_of(world, list(group), work)
@@ -138,7 +138,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
             yield known.model_copy(update={**more, "value": value})
 
     def _names_of(self, world: World, entries: Sequence[WireEntry], work: Work) -> Iterator[_Named]:
-        """Yield what is named of each update of a round."""
+        """Yield the named tokens of each update of a round."""
         config, dataset, first = self.config, world.data.dataset, entries[0]
         source = seeding.generator(world.scenario.seed, "public texts of neurons", first.round)
         size = world.scenario.federation.batch_size
@@ -159,16 +159,16 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
 
     @property
     def _across(self) -> int:
-        """The dimension of a neuron's weights."""
+        """The dimension of the weight matrix along one neuron's weights."""
         return 0 if self.config.weights == "down_proj" else 1
 
     def _changes(self, model: nn.Module, change: Tensors) -> Tensors:
-        """Return how the layers' weights changed, by the names that parameters have."""
+        """Return the change of the layers' weights by parameter name."""
         changes = weight_changes(model, change, self.config.weights)
         return {f"{name}.weight": moved for name, moved in changes.items()}
 
     def _words(self, model: nn.Module, beyond: Tensors, common: Tensor) -> list[int]:
-        """Return the tokens that stand for the neurons which moved most, by the sum of their probabilities."""
+        """Return the tokens with the largest summed probability over the neurons that changed most."""
         neurons = moved_neurons(beyond, self.config.weights)[: self.config.moved]
         rows = neuron_rows(model, self.config.weights)
         named = name_neurons(model, torch.stack([rows[name.removesuffix(".weight")][row] for name, row in neurons]))
@@ -179,19 +179,19 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
         return [token for token, _ in votes.most_common() if not common[token]][: self.config.words]
 
     def _common(self, world: World) -> Tensor:
-        """Return whether each token stands in too many public texts, booleans (V,)."""
+        """Return the mask of tokens that occur in too many public texts, booleans (V,)."""
         dataset = world.data.dataset
         counts = torch.cat([text.unique() for text in dataset.test.inputs]).bincount(minlength=dataset.spec.classes)
         return counts > self.config.common * len(dataset.test)
 
 
 def weight_changes(model: nn.Module, change: Tensors, weights: Weights) -> dict[str, Tensor]:
-    """Return how the weights (out, in) of layers change, by layer; of an adapter to first order, dB A + B dA.
+    """Return the weight change (out, in) of each selected layer; of a LoRA adapter to first order, dB A + B dA.
 
     Args:
-        model: holds the weights before.
-        change: by parameter, weights behind less weights before, or a gradient.
-        weights: the layers that are looked at.
+        model: model with the weights before the change.
+        change: by parameter: weights after minus weights before, or a gradient.
+        weights: name of the selected layers.
     """
     changes: dict[str, Tensor] = {}
     for name, module in model.named_modules():

@@ -1,8 +1,8 @@
-"""sources: which client did an example come from?
+"""sources: infer which client an example came from.
 
-The server sees the updates of a round with names withheld, and holds an example of one of these clients. It compares
-what each update does to the example: the loss under each client's model, or how well each update agrees with the
-example's gradient.
+The server sees the updates of a round without client names, and holds an example of one of these clients. It compares
+the clients by the example's loss under each client's model, or by the cosine of each update with the example's
+gradient.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 
-_FEWEST = 2  # clients between whom there is a question
+_FEWEST = 2  # clients in a round; a single client needs no inference
 _PERMUTATIONS = 10
 
 
 class Sources(TimedConfig):
-    """Whose examples are asked about."""
+    """Number of examples."""
 
     examples: int = Field(default=20, ge=1, description="of each watched client and round, from behind its update")
 
@@ -49,12 +49,12 @@ class Sources(TimedConfig):
     limits=(0.0, 1.0),
 )
 def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the share with its interval by bootstrap over clients, which has no bounds below three of them.
+    """Return the share with its bootstrap interval over clients; fewer than three clients give no bounds.
 
     Args:
-        guesses: shape (N,) or, of several permutations, (P, N).
-        clients: whose each example is, shape (N,).
-        generator: source of the resamples.
+        guesses: inferred clients, shape (N,), or (P, N) for P permutations.
+        clients: true client of each example, shape (N,).
+        generator: random source of the resamples.
         confidence: coverage of the interval.
     """
     right = (guesses == clients).double()
@@ -64,7 +64,7 @@ def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator
 @final
 @question("sources", summary="which client did an example come from?", related="2109.05659")
 class WhoseExampleIsIt(Question[Sources]):
-    """Tells the client of an example by what each client's update does to it."""
+    """Infers an example's client from each client's update."""
 
     metric: ClassVar[str] = "source_told"
     title: ClassVar[str] = "Whose example is it?"
@@ -79,7 +79,7 @@ class WhoseExampleIsIt(Question[Sources]):
     )
 
     def check(self, world: World) -> None:
-        """Check that there are several updates to tell apart, and that examples have a loss of their own."""
+        """Check that a round has several single updates, and that the task defines a loss per example."""
         threat = world.scenario.threat
         if threat.sees != "single-update":
             raise ScenarioError("sources: a sum has no single source. Expected threat.sees = 'single-update'.")
@@ -94,14 +94,14 @@ class WhoseExampleIsIt(Question[Sources]):
             )
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is asked, and with what help."""
+        """Yield the number of examples and the attacker's knowledge."""
         yield (
             f"It is asked which client up to {self.config.examples} examples of each attacked update came from. It "
             "holds these examples, and sees the round's updates without their clients' names."
         )
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield a finding and its control for each way of comparing."""
+        """Yield a finding and its negative control for each score."""
         rounds = list(self._rounds(evidence))
         for label, score in _WAYS.items():
             scores = []
@@ -111,7 +111,7 @@ class WhoseExampleIsIt(Question[Sources]):
             yield from _findings(evidence.world, label, rounds, scores)
 
     def _rounds(self, evidence: Evidence) -> Iterator[_Round]:
-        """Yield the watched rounds in which several clients' updates counted, with examples of each."""
+        """Yield the watched rounds with counted updates of at least two clients, with examples of each client."""
         pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
         for number, group in groupby(pairs, key=lambda pair: pair[0].round):
             some = [(entry, distinct([b for b in truth.private if len(b)])) for entry, truth in group]
@@ -122,7 +122,7 @@ class WhoseExampleIsIt(Question[Sources]):
 
 @dataclass(frozen=True)
 class _Round:
-    """Updates of a round, and examples from behind them; `sources` holds the place of each one's update."""
+    """Updates of a round and examples of their clients; `sources` (N,) holds the index of each example's update."""
 
     entries: tuple[WireEntry, ...]
     examples: Batch
@@ -130,7 +130,7 @@ class _Round:
 
     @classmethod
     def of(cls, some: Sequence[tuple[WireEntry, Batch]], most: int, generator: torch.Generator) -> _Round:
-        """Take examples of each client, in an order that tells nothing."""
+        """Sample at most `most` examples of each client, in random order."""
         chosen = [batch.taken(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
         sources = torch.cat([torch.full((len(examples),), place) for place, examples in enumerate(chosen)])
         order = torch.randperm(len(sources), generator=generator)
@@ -148,12 +148,12 @@ class _Round:
 
 
 def _by_loss(world: World, round_: _Round) -> Tensor:
-    """Return minus the loss of each example under each client's model, shape (N, K)."""
+    """Return the negative loss of each example under each client's model, shape (N, K)."""
     return torch.stack([-_losses(world, _trained(world, entry), round_.examples) for entry in round_.entries], dim=1)
 
 
 def _by_alignment(world: World, round_: _Round) -> Tensor:
-    """Return the cosine of each example's gradient with each update, as a gradient, shape (N, K)."""
+    """Return the cosine of each example's gradient with each update, shape (N, K)."""
     model = _holding(world, round_.entries[0].received)
     parameters = {name: p for name, p in model.named_parameters() if name in round_.entries[0].update.tensors}
     updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in round_.entries])
@@ -192,17 +192,17 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
 
 
 def _guess(rounds: Sequence[_Round], scores: Sequence[Tensor]) -> Tensor:
-    """Return the client with the highest score for each example of every round, shape (N,)."""
+    """Return the client with the highest score for each example of all rounds, shape (N,)."""
     return torch.cat([round_.numbers[score.argmax(1)] for round_, score in zip(rounds, scores, strict=True)])
 
 
 def _shuffled(scores: Tensor, generator: torch.Generator) -> Tensor:
-    """Return scores whose updates are dealt out anew."""
+    """Return scores (N, K) with permuted columns (updates)."""
     return scores[:, torch.randperm(scores.shape[1], generator=generator)]
 
 
 def _trained(world: World, entry: WireEntry) -> Tensors:
-    """Return a client's model: what it received, less what it sent; a gradient counts as one step of the server's."""
+    """Return a client's model: received weights minus the update, scaled by the server's rate for a gradient."""
     is_gradient = world.scenario.federation.algorithm == "fedsgd"
     rate = world.stack.server_optimizer.learning_rate if is_gradient else 1.0
     sent = {**entry.update.tensors, **entry.update.buffers}

@@ -1,7 +1,7 @@
-"""surplus: what do the states of a text say of its later tokens, beyond the next one?
+"""surplus: measure the information of a text's hidden states on tokens beyond the next one.
 
-Whoever sees hidden states, as in split learning, sees more than the token that the head emits. A measure of it learns
-from public texts, and is taken of clients' texts, so it is known to the scorer alone.
+The attacker sees hidden states, as in split learning, and hidden states contain more than the head's next token. The
+estimator is trained on public texts and evaluated on clients' texts, so only the scorer knows the result.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Estimator = Literal["log-linear", "network"]
 
 
 class Surplus(TimedConfig):
-    """Which states are measured, and how."""
+    """The number of tokens, directions and estimators of the measurement."""
 
     later: int = Field(default=1, ge=1, description="K - 1, tokens behind the next one that are asked about")
     vocabulary: int = Field(default=50, ge=2, description="most frequent public tokens that are told apart")
@@ -51,11 +51,11 @@ class Surplus(TimedConfig):
     digits=3,
 )
 def surplus(nats: Sequence[Sequence[float]], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean over positions with its interval by bootstrap over clients.
+    """Return the mean over positions with its bootstrap interval over clients.
 
     Args:
-        nats: of each client's positions, the cost of later tokens without the state less that with it.
-        generator: source of the resamples.
+        nats: by client, for each position: cost of the later tokens without the state minus cost with the state.
+        generator: random source of the resamples.
         confidence: coverage of the interval.
     """
     return mean_interval(nats, generator, confidence)
@@ -73,29 +73,29 @@ def surplus(nats: Sequence[Sequence[float]], generator: np.random.Generator, con
 def alignment(
     hidden: Tensor, tokens: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
-    """Return the alignment, with its interval by bootstrap over what each client adds to it.
+    """Return the alignment with its bootstrap interval over the clients' jackknife contributions.
 
     Args:
         hidden: states, shape (N, width).
-        tokens: the next token of each, as features (N, V).
-        clients: whose each is, shape (N,).
-        generator: source of the resamples.
+        tokens: next token of each state as one-hot features, shape (N, V).
+        clients: client of each state, shape (N,).
+        generator: random source of the resamples.
         confidence: coverage of the interval.
     """
     whole, owners = spectral_alignment(hidden, tokens), clients.unique()
     without = [spectral_alignment(hidden[clients != owner], tokens[clients != owner]) for owner in owners]
-    added = (len(owners) - 1) * (np.mean(without) - np.array(without))  # jackknife, without its correction of a bias
+    added = (len(owners) - 1) * (np.mean(without) - np.array(without))  # jackknife without bias correction
     return mean_interval([[whole + part] for part in added.tolist()], generator, confidence)
 
 
 class _Positions(NamedTuple):
-    """Places of public and of clients' texts that have a state and all tokens that are asked about.
+    """Positions of public and of clients' texts with a state and all predicted tokens.
 
     Attributes:
         hidden: states (N, directions).
-        tokens: the next token and the later ones, of the reduced vocabulary (N, 1 + later).
-        texts: the number of each one's text (N,).
-        clients: whose the text is (N,), -1 of public ones.
+        tokens: next token and later tokens in the reduced vocabulary, shape (N, 1 + later).
+        texts: index of each position's text (N,).
+        clients: client of each text (N,), -1 for public texts.
     """
 
     hidden: Tensor
@@ -107,7 +107,7 @@ class _Positions(NamedTuple):
 @final
 @question("surplus", summary="what do states say of tokens beyond the next one?", related="2507.19247")
 class WhatStatesSayOfLaterTokens(Question[Surplus]):
-    """Measures information surplus and spectral alignment of clients' states, each beside permuted states."""
+    """Measures information surplus and spectral alignment of clients' states, each with permuted states as control."""
 
     metric: ClassVar[str] = "surplus"
     title: ClassVar[str] = "What do states say beyond the next token?"
@@ -125,14 +125,14 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is seen, and with what help."""
+        """Yield the observed states and the attacker's training data."""
         yield "It sees the states of clients' texts that the model's head reads, and learns from those of the test set."
 
     def check(self, world: World) -> None:
-        """Check that states and their head can be read.
+        """Check that hidden states can be read and that the head is linear.
 
         Raises:
-            ScenarioError: they cannot, with the reason.
+            ScenarioError: a check failed; the message gives the reason.
         """
         hidden_states.check(world, "surplus")
         stack = stack_of(world.models.workspace.model)
@@ -153,10 +153,10 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         for estimator in self.config.estimators:
             work.look_up()
             yield from self._measure(world, some, estimator)
-        yield from self._align(world, some[-1])  # each round has coordinates of its own
+        yield from self._align(world, some[-1])  # each round has its own coordinates
 
     def _read(self, world: World, shared: hidden_states.SharedTexts) -> _Positions:
-        """Return the positions of public texts and of those behind a round's updates, as many as are asked about."""
+        """Return all positions, with enough later tokens, of public texts and of texts behind a round's updates."""
         dataset, stack = world.data.dataset, stack_of(shared.model)
         assert stack is not None
         assert isinstance(stack, Weighted)
@@ -175,7 +175,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         return _Positions(centred @ right.T, tokens, texts, owners[texts])
 
     def _reduced(self, public: Tensor, inputs: Tensor, padding: int | None) -> Tensor:
-        """Return tokens by their rank among public ones, all rare ones as the last number."""
+        """Return tokens as their frequency rank among public tokens; all rare tokens share the last rank."""
         counts = public.flatten()[public.flatten() != padding].bincount(minlength=int(inputs.max()) + 1)
         known = counts.topk(min(self.config.vocabulary, int((counts > 0).sum())) - 1).indices
         numbers = torch.full_like(counts, len(known))
@@ -201,7 +201,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
     def _nats(
         self, positions: _Positions, estimator: Estimator, is_control: bool, generator: torch.Generator
     ) -> Tensor:
-        """Return the surplus of every position of clients' texts, summed over the later tokens."""
+        """Return the surplus (N,) at every position of clients' texts, summed over the later tokens."""
         hidden, tokens, texts, clients = positions
         if is_control:
             hidden = hidden[torch.randperm(len(hidden), generator=generator)]
@@ -234,7 +234,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
 
 
 def _places(inputs: Tensor, padding: int | None, ahead: int) -> tuple[Tensor, Tensor]:
-    """Return text and place of every state that has so many tokens behind it, each of shape (N,)."""
+    """Return text index and position, each of shape (N,), of every state with at least `ahead` later tokens."""
     is_token = inputs[:, ahead:] != padding if padding is not None else torch.ones_like(inputs[:, ahead:]).bool()
     texts, places = is_token.nonzero(as_tuple=True)
     return texts, places

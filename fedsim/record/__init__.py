@@ -1,7 +1,7 @@
-"""What a run leaves on disk: the record, its folder, the policy it is judged by, the environment it ran in.
+"""Results of a run on disk: the record, the run folder, the environment.
 
-Everything under `scores`, `rounds` and `model_hash` depends on the scenario and its seed alone; times and the machine
-are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
+Everything under `scores`, `rounds` and `model_hash` depends only on the scenario and its seed; durations and machine
+are stored separately. The record, `record.json`, is log, checkpoint and input of the report.
 """
 
 from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that one process has: written beside their place, renamed into it."""
+"""Atomic file writes (temporary file, then rename) and folder locks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fedsim.core.errors import FedsimError
 
 LOCK = ".fedsim-lock"
 MANIFEST = ".fedsim-files"
-_REST = ".fedsim-"  # begins the name of a file that is being written
+_REST = ".fedsim-"  # prefix of temporary files
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part, also after a crash.
+    """Write a file atomically: readers see the old file or the new file, even after a crash.
 
     Args:
-        path: of the file.
-        content: of the file.
-        mode: who may read and write it, less the umask.
+        path: path of the file.
+        content: content of the file.
+        mode: permission bits, before the umask.
 
     Raises:
-        FedsimError: it cannot be written, for lack of room or of the right to.
+        FedsimError: the file cannot be written: no space or no permission.
     """
     temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
     with explain(path):
@@ -45,7 +45,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 
 def append(path: Path, line: bytes) -> None:
-    """Add a line to a file, on disk when this returns; one that a kill cut off before it is ended."""
+    """Append a line and sync it to disk; a line truncated by an earlier kill is terminated first."""
     with explain(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         with os.fdopen(handle, "a+b") as file:
@@ -56,10 +56,10 @@ def append(path: Path, line: bytes) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and those above it, unless it is there, and return it.
+    """Create a folder and its parents if missing, and return it.
 
     Raises:
-        FedsimError: it cannot be made.
+        FedsimError: the folder cannot be created.
     """
     with explain(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def make_folder(path: Path) -> Path:
 
 
 def make_inner_folder(root: Path, name: str) -> Path:
-    """Make a folder directly inside `root` unless it is there, and return it.
+    """Create a folder directly inside `root` if missing, and return it.
 
     Raises:
-        FedsimError: it cannot be made, or a symbolic link has this name: files written there would land elsewhere.
+        FedsimError: the folder cannot be created, or is a symbolic link, so that files would be written elsewhere.
     """
     path = root / name
     make_folder(root)
@@ -81,10 +81,10 @@ def make_inner_folder(root: Path, name: str) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Check that a path into which files are written is no symbolic link.
+    """Check that an output path is no symbolic link.
 
     Raises:
-        FedsimError: it is one.
+        FedsimError: the path is a symbolic link.
     """
     if path.is_symlink():
         raise FedsimError(
@@ -94,10 +94,10 @@ def refuse_link(path: Path) -> None:
 
 
 def open_log(path: Path) -> TextIO:
-    """Return a file opened for lines at its end; it is made if it is missing.
+    """Return a text file opened in append mode, created if missing.
 
     Raises:
-        FedsimError: it cannot be written, or is a symbolic link.
+        FedsimError: the file cannot be written, or is a symbolic link.
     """
     refuse_link(path)
     with explain(path):
@@ -105,10 +105,10 @@ def open_log(path: Path) -> TextIO:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder in which no file can be made.
+    """Check that files can be created in a folder.
 
     Raises:
-        FedsimError: the same.
+        FedsimError: no file can be created.
     """
     probe = folder / f"{_REST}{secrets.token_hex(8)}"
     with explain(folder):
@@ -117,7 +117,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_rests(folder: Path) -> None:
-    """Remove what a write that was killed left in a folder; nobody else may be writing there."""
+    """Remove the temporary files of killed writes from a folder. No other process may be writing there."""
     if folder.is_symlink() or not folder.is_dir():
         return
     with explain(folder):
@@ -128,10 +128,10 @@ def remove_rests(folder: Path) -> None:
 
 @contextmanager
 def explain(path: Path) -> Iterator[None]:
-    """Turn what the system says about a file or folder into a sentence with advice.
+    """Convert an `OSError` on a file or folder into an error message with advice.
 
     Raises:
-        FedsimError: the system refused; its cause is the error.
+        FedsimError: the system refused; its cause is the `OSError`.
     """
     try:
         yield
@@ -141,16 +141,16 @@ def explain(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Tell whether this error says that there is no room left."""
+    """Return whether the error means that the disk or the quota is full."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 @contextmanager
 def locked(folder: Path, who: str) -> Iterator[None]:
-    """Keep others from working in a folder at the same time. The lock ends with the process, however it ends.
+    """Lock a folder against other processes. The lock ends with the process, even after a kill.
 
     Raises:
-        FedsimError: somebody works in it, who is called `who`, or it cannot be written.
+        FedsimError: another process, named `who` in the message, holds the lock, or the folder cannot be written.
     """
     path = folder / LOCK
     while True:
@@ -161,7 +161,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
                 raise FedsimError(f"{who} is at work in {folder}. Wait for it, or choose another --out.")
         if _is(path, handle):
             break
-        os.close(handle)  # whoever held it removed it after it was opened here
+        os.close(handle)  # the former holder removed the lock file after it was opened here
     try:
         yield
     finally:
@@ -170,7 +170,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
 
 
 def remove_stale_lock(folder: Path) -> None:
-    """Remove the lock that a killed process left in a folder; a lock in use, and one that cannot be removed, stay."""
+    """Remove the lock file of a killed process; a lock in use or without permission to remove stays."""
     path = folder / LOCK
     with suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -197,5 +197,5 @@ def _is(path: Path, handle: int) -> bool:
 
 
 def is_rest(path: Path) -> bool:
-    """Tell whether a write that was killed has left this file."""
+    """Return whether the file is a temporary file of a killed write."""
     return path.name.startswith(_REST) and path.is_file() and not path.is_symlink()

@@ -1,4 +1,4 @@
-"""What a reader needs to run it again: versions, machine, commit."""
+"""Environment of a run for its repetition: versions, machine, commit."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-@cache  # a process runs what it has imported, whatever becomes of the checkout meanwhile
+@cache  # a process runs the imported code, even if the checkout changes meanwhile
 def _git(*arguments: str) -> str | None:
-    """Output of git in the folder of the source, or None when it is no checkout of fedsim."""
+    """Return git's output in the source folder; None if the folder is no checkout of fedsim."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

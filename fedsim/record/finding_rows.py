@@ -1,4 +1,4 @@
-"""Findings as a table for programs: one row a figure."""
+"""Findings as a flat table for programs, one row per metric value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FINDING_COLUMNS: Mapping[str, str] = {
 
 
 def finding_rows(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """Yield a row of plain values for every figure of every finding, by the names of `FINDING_COLUMNS`."""
+    """Yield a row of plain values for every metric value of every finding, with keys `FINDING_COLUMNS`."""
     for arm in record.arms:
         for finding in arm.findings:
             for name, value in finding.figures.items():

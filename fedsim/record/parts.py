@@ -1,4 +1,4 @@
-"""What every part of a record is made of."""
+"""Base class and common parts of a record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedsim.core.types import Config
 
 
 class Part(Config):
-    """Numbers that are not finite are written as text, which reads back; JSON has no word for them."""
+    """Base class of record parts. JSON has no infinite numbers or NaN, so they are serialised as text."""
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
 
@@ -28,10 +28,10 @@ Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply", "
 
 
 class Failure(Part):
-    """Somebody or something that was left out, and why.
+    """A client, arm or round without a result, and the reason.
 
-    `error` covers what nobody declared; `refused` is a client that did not train on what the server sent; `aborted` is
-    a whole round, `who` then being ``round``.
+    `error` is an unexpected exception; `refused` is a client that rejected the server's message; `aborted` is a whole
+    round, with `who` equal to ``round``.
     """
 
     who: str

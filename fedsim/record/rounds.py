@@ -1,4 +1,4 @@
-"""What a federation's rounds and shares leave behind."""
+"""Records of rounds, client shares, stored updates and client cost."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from fedsim.record.parts import Failure, Part
 
 
 class Utility(NamedTuple):
-    """How good a model is: what was measured on the test set, and the figure."""
+    """A test metric of a model and its value."""
 
     metric: Metric
     value: float
 
     @property
     def name(self) -> str:
-        """What was measured, for people."""
+        """The metric's title."""
         return self.metric.title
 
     @property
     def in_words(self) -> str:
-        """For people, without the name."""
+        """The formatted value, without the metric's title."""
         return self.metric.format(self.value)
 
 
 class RoundRecord(Part):
-    """One federated round. What is tested is the new global model on the test set, when it is evaluated.
+    """A federated round, with the test metrics of the new global model if it was evaluated.
 
-    `participants` are the clients of the cohort whose updates counted, none in an aborted round.
-    `training_loss` is the mean over the examples of the updates that counted, as they were stated; behind secure
-    aggregation with equal weights it is the mean over their clients, since the sum tells no more.
-    `tested` holds the metrics of the test set by name, the most telling first; empty when nothing was evaluated.
-    `tokens` are those of the examples behind the updates that counted, what fills short ones up included; None unless
-    examples are text.
+    `participants` are the clients of the cohort with counted updates, empty in an aborted round.
+    `training_loss` is the mean over the examples of the counted updates, as clients reported it; with secure
+    aggregation and equal weights it is the mean over clients, because the sum contains no more.
+    `tested` holds the test metrics by name, the most informative first; empty without an evaluation.
+    `tokens` is the number of tokens behind the counted updates, padding included; None unless examples are text.
     """
 
     round: int
@@ -48,20 +47,20 @@ class RoundRecord(Part):
     tokens: int | None = None
 
     def utilities(self, metrics: Mapping[str, Metric]) -> tuple[Utility, ...]:
-        """Return what was measured and people are shown, the most telling first."""
+        """Return the test metrics that reports show, the most informative first."""
         measured = (Utility(metrics[name], value) for name, value in self.tested.items())
         return tuple(utility for utility in measured if utility.metric.shown)
 
     def utility(self, metrics: Mapping[str, Metric]) -> Utility | None:
-        """Return the most telling of what was measured."""
+        """Return the most informative test metric."""
         return next(iter(self.utilities(metrics)), None)
 
 
 class PartitionRecord(Part):
-    """Who owns how much of which class.
+    """Data partition: clients' sizes and class counts.
 
-    Sizes are those of `clients_measured` clients, the first by number: all of them, or a part where every client's
-    share is drawn for itself. `class_counts` holds (client, examples of each class) of the first clients.
+    Sizes are those of the first `clients_measured` clients: all clients, or a part if every client's share is sampled
+    separately. `class_counts` holds (client, examples of each class) of the first clients.
     """
 
     scheme: str
@@ -77,9 +76,9 @@ class PartitionRecord(Part):
 class KeptUpdate(Part):
     """An attacked update in a file of the run folder.
 
-    The file holds ``round-R/client-C/wire/NAME``, what travelled, for every tensor and buffer by name, and
-    ``round-R/client-C/raw/NAME``, the same before the defenses that change uploads; `raw_is_wire` says that these
-    changed no bit, so that the second is left out.
+    The file holds ``round-R/client-C/wire/NAME``, the sent tensor or buffer, for every name, and
+    ``round-R/client-C/raw/NAME``, the same before the defenses of the update; `raw_is_wire` means that these defenses
+    changed no bit, so that the raw tensors are omitted. For a mean of updates ``sum`` replaces ``client-C``.
     """
 
     round: int
@@ -89,10 +88,10 @@ class KeptUpdate(Part):
 
 
 class ClientCost(Part):
-    """What a client's local training of one round took, when the scorer repeated it alone in its process.
+    """Cost of a client's local training of a round, measured in the scorer's replay.
 
-    Over `n` repetitions: the median of the processor time, and in bytes the most memory that the process held, programs
-    and data included; None where the system does not say. Both differ between runs.
+    Over `n` replays: the median CPU time, and the maximum memory of the process in bytes, code and data included; None
+    if the system does not report it. Both vary between runs.
     """
 
     processor_seconds: float

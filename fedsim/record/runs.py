@@ -1,4 +1,4 @@
-"""One run: its arms, its environment, its status."""
+"""Record of a run: arms, environment, status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AnyFinding = Annotated[
 
 
 class ArmFindings(Part):
-    """One arm of a run or of an audit, and what attacks and questions found of it."""
+    """Guarantees and findings of an arm of a run or an audit."""
 
     name: str
     guarantees: tuple[GuaranteeRecord, ...] = Field(
@@ -40,12 +40,12 @@ class ArmFindings(Part):
 
     @property
     def attacks(self) -> tuple[AttackFinding, ...]:
-        """What attacks on updates found."""
+        """The findings of attacks on updates."""
         return tuple(finding for finding in self.findings if isinstance(finding, AttackFinding))
 
     @property
     def answers(self) -> tuple[Finding, ...]:
-        """What all other questions found."""
+        """The findings of all other questions."""
         return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
 
     def of(self, question: str) -> tuple[Finding, ...]:
@@ -53,19 +53,19 @@ class ArmFindings(Part):
         return tuple(finding for finding in self.findings if finding.question == question)
 
     def with_findings(self, findings: Sequence[Finding], items: Mapping[str, Columns]) -> Self:
-        """Return the same with further findings, and the tables that they refer to.
+        """Return a copy with further findings, and the tables to which they refer.
 
-        A control above chance makes the findings beside it invalid, also those that came before.
+        A negative control above chance invalidates the findings of its group, earlier findings included.
         """
         more = {"findings": mark_invalid((*self.findings, *findings)), "items": {**self.items, **items}}
         return self.model_copy(update=more)
 
 
 class ArmRecord(ArmFindings):
-    """One combination of the scenario's arms, run to its end.
+    """A completed combination of the scenario's arms.
 
-    `dropout` holds the rate of every dropout site of the attacked model; empty means that nothing dropped out.
-    `attacked_model` says in which state the model was attacked, for example ``untrained`` or a checkpoint's name.
+    `dropout` holds the rate of every dropout site of the attacked model; empty without dropout.
+    `attacked_model` describes the state of the attacked model, for example ``untrained`` or a checkpoint's name.
     """
 
     values: dict[str, Any]
@@ -85,7 +85,7 @@ class ArmRecord(ArmFindings):
 
 
 class ArmPart(Part):
-    """What a question adds to the record of an arm in work."""
+    """Findings of a question, appended to the record of the arm in progress."""
 
     arm: int = Field(description="its number from 0")
     place: int = Field(description="how many findings the arm had before")
@@ -96,7 +96,7 @@ class ArmPart(Part):
 
 
 class Environment(Part):
-    """What a reader needs to run it again."""
+    """Environment of a run, for its repetition."""
 
     command: str
     versions: dict[str, str]
@@ -110,7 +110,7 @@ class Environment(Part):
 
 
 class RunRecord(Part):
-    """One run of a scenario. A record that is being written says ``interrupted``, so that a kill leaves the truth."""
+    """Record of a run. Its status is ``interrupted`` until the run ends, so a kill leaves a correct record."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
     status: Literal["finished", "interrupted", "failed"]
@@ -126,7 +126,7 @@ class RunRecord(Part):
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
 
     def with_part(self, part: ArmPart) -> RunRecord:
-        """Return the record with this part added to its last arm, unless it has it or is of another."""
+        """Return the record with the part added to its last arm; a part of another arm or a known part is ignored."""
         if part.arm != len(self.arms) - 1:
             return self
         *before, arm = self.arms
@@ -138,12 +138,12 @@ class RunRecord(Part):
 
     @property
     def declared(self) -> dict[str, Metric]:
-        """What the metrics in it declare, by name."""
+        """The metric declarations of the record, by name."""
         return {metric.name: metric for metric in self.metrics}
 
     @property
     def figures(self) -> Iterator[str]:
-        """The name of every metric in it, again and again."""
+        """The name of every metric value in the record, with repetitions."""
         for arm in self.arms:
             for entry in arm.rounds:
                 yield from entry.tested

@@ -1,4 +1,4 @@
-"""What attacks on updates found, example by example and in summary."""
+"""Scores of attacks on updates, per example and in summary."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedsim.core.types import Knowledge
 from fedsim.record.findings import Finding
 from fedsim.record.parts import Part
 
-AS_LOW = 1.05  # a search has converged where its objective is at most this many times that at the truth
+AS_LOW = 1.05  # a search has converged if its objective is at most this multiple of the objective at the ground truth
 
 
 class MaskScore(Part):
-    """Estimated against true dropout mask of one site, over its identifiable units only.
+    """Estimated against true dropout mask of a site, over its identifiable units only.
 
-    `accuracy` is of (estimate > 0.5); `auc` is None when the true units are all kept or all dropped.
+    `accuracy` uses (estimate > 0.5); `auc` is None when the true units are all kept or all dropped.
     """
 
     site: str
@@ -28,12 +28,11 @@ class MaskScore(Part):
 
 
 class ItemScore(Part):
-    """One example of a client beside the guess that is matched to it: an image, a sentence, or anything else.
+    """An example of a client with its matched guess: an image, a sentence, or another kind.
 
-    `values` holds its metrics by name, in the order in which tables show them. What else is known of it is absent where
-    it has none: `label` and `guessed_label`, `text` and `guess`, `secret`, the planted span that the text holds, and
-    `group`, whose risk is compared with that of others.
-    An example for which the attack made no guess `is_missing`, and has the worst values.
+    `values` holds its metrics by name, in the order of tables. Other fields are absent if unknown: `label` and
+    `guessed_label`, `text` and `guess`, `secret`, the planted span in the text, and `group`, whose risk is compared
+    with the risk of other groups. An example without a guess `is_missing`, and has the worst values.
     """
 
     index: int
@@ -47,7 +46,7 @@ class ItemScore(Part):
     is_missing: bool = False
 
     def with_values(self, more: Mapping[str, float]) -> ItemScore:
-        """Return the same with further metrics."""
+        """Return a copy with further metrics."""
         return self.model_copy(update={"values": {**self.values, **more}})
 
     @model_serializer(mode="wrap")
@@ -56,14 +55,14 @@ class ItemScore(Part):
 
 
 class Ceiling(Part):
-    """What an ideal attacker could know of the examples behind an update, to first order at the truth; no guarantee.
+    """Bound on an ideal attacker's knowledge of the examples, to first order at the ground truth; no guarantee.
 
-    `psnr` bounds the mean error in dB, for examples in pixels: of inputs too large for the exact figure between
-    `psnr_low` and `psnr_high`. `rank` and `condition` are those of the update's derivative by its `inputs` entries,
-    `known` is the effective number of entries that are known. `untold` is the PSNR of who is not told the dropout
-    masks. `others_known` is that of a server that knows the examples of all clients of a sum but one. `informed` is
-    that of who also knows how the entries of public examples vary together, and `scores` are those of what its guess
-    would look like. `undefined` says why there is no ceiling.
+    `psnr` bounds the mean error in dB, for examples in pixels; for inputs too large for the exact value it lies between
+    `psnr_low` and `psnr_high`. `rank` and `condition` describe the derivative of the update by its `inputs` entries,
+    `known` is the effective number of known entries. `untold` is the PSNR with unknown dropout masks. `others_known` is
+    the PSNR of a server that knows the examples of all clients of a sum but one. `informed` is the PSNR with known
+    covariance of public examples, and `scores` are the scores of such an attacker's guess. `undefined` gives the reason
+    if there is no ceiling.
     """
 
     psnr: float | None = None
@@ -81,18 +80,18 @@ class Ceiling(Part):
 
 
 class VictimRecord(Part):
-    """One attacked update, or the attacked mean of a round's updates.
+    """An attacked update, or the attacked mean of a round's updates.
 
-    `clients` holds all participants of a mean, of which `client` is the first; it is empty for a single update.
-    `scores` are those of its examples, `values` the metrics of the update as a whole, by name.
-    `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order); text has
-    none.
-    `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
-    `converged` says whether the guess explains what was sent as well as the truth does, up to `AS_LOW`, by the scorer's
-    own measure; None where that is not defined. A search that failed is evidence only where it converged.
-    `facts` are figures that explain the result, by name, as the attack gave them; `extras` compares what it read beside
-    images and masks with the truth, as the components score it; `why` says in sentences, with what
-    the scorer knows besides, why images were not recovered, and is empty when all were.
+    `clients` holds all participants of a mean, with `client` the first; it is empty for a single update.
+    `scores` are the scores of its examples, `values` the metrics of the whole update, by name.
+    `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order); empty for
+    text.
+    `objective_at_truth` is the attack's matching objective at the true batch and masks, computed by the scorer.
+    `converged` is whether the guess explains the update as well as the ground truth does, up to factor `AS_LOW` of the
+    scorer's own objective; None if undefined. A failed search is evidence only if it converged.
+    `facts` are the attack's diagnostics by name; `extras` are the components' scores of recovered quantities other than
+    images and masks; `why` explains in sentences why images were not recovered, using the scorer's knowledge too, and
+    is empty if all were.
     """
 
     round: int
@@ -119,26 +118,26 @@ class VictimRecord(Part):
 
     @property
     def examples(self) -> int:
-        """How many examples were scored."""
+        """The number of scored examples."""
         return len(self.scores)
 
     @property
     def who(self) -> str:
-        """Whose data were attacked, for people."""
+        """The attacked client or clients as text."""
         if not self.clients:
             return f"client {self.client}"
         return "sum of 1 client" if len(self.clients) == 1 else f"sum of {len(self.clients)} clients"
 
 
 class AttackFinding(Finding):
-    """What an attack made of every attacked update of an arm.
+    """Finding of an attack over all attacked updates of an arm.
 
-    Its value is the share of examples that count as recovered; `more` holds what the values of examples and updates
-    come to, by the names of statistics that metrics declare. Units of resampling are victims, not examples.
+    Its value is the share of recovered examples; `more` holds statistics of the metrics of examples and updates, by the
+    names that the metrics declare. Victims, not examples, are resampled.
 
     Attributes:
-        knows: everything that it was granted.
-        victims: the attacked updates, one by one.
+        knows: all granted knowledge.
+        victims: the attacked updates.
     """
 
     knows: tuple[Knowledge, ...] = ()
@@ -146,7 +145,7 @@ class AttackFinding(Finding):
 
     @property
     def measured(self) -> Iterator[str]:
-        """The name of every metric in it, again and again."""
+        """The name of every metric value in the finding, with repetitions."""
         yield self.metric
         for victim in self.victims:
             yield from (name for item in victim.scores for name in item.values)

@@ -1,4 +1,4 @@
-"""One folder a run, and what is read from it."""
+"""The run folder: writing and reading of its files."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
 AUDIT = "audit.json"
-_CONTENTS = {RECORD: "a run", AUDIT: "an audit"}  # by the name of the record
+_CONTENTS = {RECORD: "a run", AUDIT: "an audit"}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
-_LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
+_LARGE = 64 * 2**20  # bytes; above, no compression: it takes a second per 5 MB, and weights hardly shrink
 
 
 class RunFolder:
-    """The folder of one run or audit. Its manifest names every file that fedsim wrote there, before it is written."""
+    """The folder of a run or audit. Its manifest names every file of fedsim before it is written."""
 
     def __init__(self, path: Path, record: str = RECORD) -> None:
-        """Name the folder; nothing is touched.
+        """Set the path, without access to the disk.
 
         Args:
-            path: of the folder.
+            path: path of the folder.
             record: file name of the record, `RECORD` for a run, `AUDIT` for an audit.
         """
         self.path = path
         self._record = record
 
     def create(self, *, overwrite: bool) -> None:
-        """Make the folder, or empty it: files that the manifest names and leftovers of killed writes are removed.
+        """Create the folder, or empty it: files in the manifest and leftovers of killed writes are removed.
 
         Raises:
             FedsimError: the folder holds a record and `overwrite` is false, holds a record of another kind or a file
-                that the manifest does not name, or cannot be written.
+                outside the manifest, or cannot be written.
         """
         with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
@@ -85,34 +85,34 @@ class RunFolder:
             )
         self._make()
         with explain(self.path):
-            for name in sorted(files, key=lambda name: name == MANIFEST):  # until then it says whose the others are
+            for name in sorted(files, key=lambda name: name == MANIFEST):  # the manifest last: it identifies the others
                 (self.path / name).unlink()
             for folder in {name.partition("/")[0] for name in files if "/" in name}:
                 (self.path / folder).rmdir()
 
     def _manifest(self) -> frozenset[str]:
-        """Return the names of all files that fedsim wrote in the folder, the manifest among them."""
+        """Return the names of all files of fedsim in the folder, including the manifest."""
         path = self.path / MANIFEST
         if path.is_symlink() or not path.is_file():
             return frozenset()
         return frozenset((MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
     def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
-        """Add a file's name to the manifest, and write the file whole.
+        """Add a file's name to the manifest, and write the file atomically.
 
         Args:
-            name: path within the folder, through one folder at most.
-            content: of the file.
-            mode: who may read and write it, less the umask.
+            name: path within the folder, at most one folder deep.
+            content: content of the file.
+            mode: permission bits, before the umask.
 
         Raises:
-            FedsimError: it cannot be written.
+            FedsimError: the file cannot be written.
         """
         self.note(name)
         write_whole(self.path / name, content, mode=mode)
 
     def note(self, name: str) -> None:
-        """Add a file's name to the manifest, and make the file's folder.
+        """Add a file's name to the manifest, and create the file's folder.
 
         Raises:
             FedsimError: the manifest or the folder cannot be written, or the folder is a symbolic link.
@@ -126,7 +126,7 @@ class RunFolder:
             append(self.path / MANIFEST, name.encode())
 
     def reopen(self) -> RunRecord | None:
-        """Return the record of an earlier run in this folder, or None when there is none."""
+        """Create the folder if missing, and return its earlier record, or None."""
         self._make()
         if not (self.path / RECORD).exists():
             return None
@@ -137,10 +137,10 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from working in this folder at the same time; it is made if need be, and goes if it stays empty.
+        """Lock the folder against other processes. A missing folder is created, and removed again if it stays empty.
 
         Raises:
-            FedsimError: somebody works in it, or it cannot be written.
+            FedsimError: another process holds the lock, or the folder cannot be written.
         """
         is_new = not self.path.exists()
         self._make()
@@ -149,16 +149,16 @@ class RunFolder:
                 yield
         finally:
             if is_new:
-                with suppress(OSError):  # it is not empty: something was found
+                with suppress(OSError):  # not empty: a finding was written
                     self.path.rmdir()
 
     def write_record(self, record: RunRecord) -> None:
-        """Write `record.json`, which then holds what was appended to it as well."""
+        """Write `record.json` with all appended parts, and remove the parts."""
         self.write(RECORD, record.model_dump_json(indent=1).encode())
         self._forget_parts()
 
     def append(self, part: ArmPart, arrays: Mapping[str, np.ndarray]) -> None:
-        """Add what one attack or question found to the last arm of the record, on disk at once."""
+        """Append findings of an attack or question to the record's last arm, synced to disk."""
         if arrays:
             count = sum(1 for _ in self._parts_of_arrays())
             self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
@@ -169,7 +169,6 @@ class RunFolder:
         yield from sorted((self.path / _IN_WORK).glob("*.npz"))
 
     def _forget_parts(self) -> None:
-        """Remove what was appended."""
         folder = self.path / _IN_WORK
         if folder.is_symlink() or not folder.is_dir():
             return
@@ -177,22 +176,22 @@ class RunFolder:
             for path in (self.path / _PARTS, *self._parts_of_arrays()):
                 path.unlink(missing_ok=True)
             remove_rests(folder)
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # the folder contains a foreign file
                 folder.rmdir()
 
     def write_salt(self, salt: bytes) -> None:
-        """Write the secret salt of what attackers draw from, for its owner alone."""
+        """Write the secret salt of the attacks' seeds, readable by its owner only."""
         self.write(SALT, f"{salt.hex()}\n".encode(), mode=0o600)
 
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Write pictures and other arrays to `arrays.npz`."""
+        """Write images and other arrays to `arrays.npz`."""
         self.write(ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
-        """Return the arrays of `arrays.npz`, and those appended since; none where there is no such file.
+        """Return the arrays of `arrays.npz` and of appended parts; empty without files.
 
         Raises:
-            FedsimError: a file is cut off, or holds something other than arrays.
+            FedsimError: a file is truncated, or contains something other than arrays.
         """
         arrays: dict[str, np.ndarray] = {}
         for path in (self.path / ARRAYS, *self._parts_of_arrays()):
@@ -201,11 +200,11 @@ class RunFolder:
         return arrays
 
     def write_weights(self, arm: int, weights: Tensors) -> None:
-        """Write the final weights of an arm as ``weights/arm-N.npz``, which `model.checkpoint` accepts."""
+        """Write the final weights of an arm as ``weights/arm-N.npz``, a valid `model.checkpoint`."""
         self.write(f"{WEIGHTS}/arm-{arm}.npz", npz({name: tensor.numpy() for name, tensor in weights.items()}))
 
     def write_updates(self, arm: int, arrays: dict[str, np.ndarray]) -> str:
-        """Write the attacked updates of an arm as ``updates/arm-N.npz`` and return that path within the folder."""
+        """Write the attacked updates of an arm as ``updates/arm-N.npz``, and return this relative path."""
         name = f"{UPDATES}/arm-{arm}.npz"
         self.write(name, npz(arrays))
         return name
@@ -218,10 +217,10 @@ def read_record(path: Path) -> RunRecord:
     """Return the record in a run folder.
 
     Raises:
-        FedsimError: there is none, it is broken, or has another schema.
+        FedsimError: the record is missing or broken, or has another schema version.
     """
     try:
-        if (path / RECORD).exists() and not (path / RECORD).is_file():  # reading a pipe would wait for ever
+        if (path / RECORD).exists() and not (path / RECORD).is_file():  # reading a pipe would block forever
             raise FedsimError(f"{path / RECORD} is no regular file, expected the record of a run.")
         content = (path / RECORD).read_bytes()
         check_schema(path / RECORD, content)
@@ -245,7 +244,7 @@ def read_record(path: Path) -> RunRecord:
 
 
 def _parts(path: Path) -> Iterator[ArmPart]:
-    """Yield what was appended to the record of a run; a last line that a kill cut off is none."""
+    """Yield the parts appended to a run's record, without a last line truncated by a kill."""
     if not (path / _PARTS).is_file():
         return
     *whole, _cut = (path / _PARTS).read_bytes().split(b"\n")
@@ -257,7 +256,7 @@ def read_salt(path: Path) -> bytes:
     """Return the salt in a file.
 
     Raises:
-        FedsimError: it cannot be read, or holds something else.
+        FedsimError: the file cannot be read, or contains no salt.
     """
     try:
         salt = bytes.fromhex(path.read_text())
@@ -274,10 +273,10 @@ def read_salt(path: Path) -> bytes:
 
 
 def check_schema(record: Path, content: bytes) -> None:
-    """Check that a record's content has the schema that this fedsim reads, or says nothing of one.
+    """Check that a record has the supported schema version, or states none.
 
     Raises:
-        FedsimError: it has another.
+        FedsimError: the record has another schema version.
     """
     match = _SCHEMA.match(content)
     if match is not None and int(match[1]) != SCHEMA_VERSION:
@@ -288,7 +287,7 @@ def check_schema(record: Path, content: bytes) -> None:
 
 
 def npz(arrays: dict[str, Any]) -> bytes:
-    """Return arrays by name as the content of an ``.npz`` file, compressed unless that would take many seconds."""
+    """Return arrays as the content of an ``.npz`` file, compressed unless they are large."""
     buffer = io.BytesIO()
     save = np.savez_compressed if sum(array.nbytes for array in arrays.values()) < _LARGE else np.savez
     save(buffer, **arrays)
@@ -296,7 +295,7 @@ def npz(arrays: dict[str, Any]) -> bytes:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Yield what lies in a run folder and in its folders, by path within it."""
+    """Yield the files in a run folder and its subfolders, as relative paths."""
     for path in sorted(folder.iterdir()):
         if path.name == LOCK:
             continue

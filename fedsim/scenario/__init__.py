@@ -1,7 +1,7 @@
-"""A scenario file: read, checked, and made real.
+"""Scenario files: reading, checks, and the objects that they describe.
 
-TOML in, frozen pydantic models out. Every mistake is reported with the file, the key, what was expected and the nearest
-valid name.
+A TOML file becomes frozen pydantic models. Every error message gives the file, the key, the expected value and the
+nearest valid name.
 """
 
 from fedsim.core.choices import Choice

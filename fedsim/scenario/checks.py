@@ -1,4 +1,4 @@
-"""Whether a method fits the scenario that names it."""
+"""Checks of a method against the scenario that names it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TABLES = {
 
 
 def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
-    """Check that a method may stand at its place in the file, and that the scenario grants what it needs.
+    """Check that a method is allowed at its place in the file, and that the scenario grants its requirements.
 
     Raises:
-        FedsimError: it does not fit; the message says what to change.
+        FedsimError: it does not fit; the message gives the fix.
     """
     _check_hook(method, place, choice)
     _check_base(method, choice)
@@ -73,7 +73,7 @@ def _check_base(method: Method, choice: Choice) -> None:
 
 
 def check_crafting(scenario: Scenario, source: str) -> None:
-    """Check that a malicious server changes the model in exactly one way."""
+    """Check that exactly one attack of a malicious server changes the model."""
     if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
         return
     names = [choice.reported for choice in scenario.attacks if choice.crafts]
@@ -88,7 +88,7 @@ def check_crafting(scenario: Scenario, source: str) -> None:
 
 
 def check_scoring(scenario: Scenario) -> list[str]:
-    """Return what is wrong with the metric that decides about success; nothing where it does so."""
+    """Return the problems of the scoring metric; empty if it can decide about success."""
     name = scenario.scoring.metric
     try:
         declared = registry.get("metric", name).declares

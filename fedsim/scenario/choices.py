@@ -1,4 +1,4 @@
-"""What a scenario may say of a method beside its settings."""
+"""Choices of methods with further keys: checkpoint, label, knowledge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.core.types import Knowledge
 
 
 class ModelChoice(Choice):
-    """The clients' model, and where its first weights come from."""
+    """The clients' model and its initial weights."""
 
     checkpoint: Path | None = Field(
         default=None, description="weights to start from: .npz of an earlier run, .pt or .pth"
@@ -23,13 +23,13 @@ class ModelChoice(Choice):
 
 
 def crafts(attack: Method) -> bool:
-    """Say whether an attack changes the clients' model."""
+    """Return whether an attack changes the clients' model."""
     attack_class = attack.derived_from(Attack)
     return attack_class is not None and attack_class.crafts
 
 
 class ReportedChoice(Choice):
-    """An attack, and under which name it is reported."""
+    """An attack and its name in the report."""
 
     label: str = Field(default="", description="name in the report; the attack's name when empty")
 
@@ -40,10 +40,10 @@ class ReportedChoice(Choice):
 
 
 def check_reported(attacks: Iterable[ReportedChoice]) -> None:
-    """Refuse two attacks that are reported under one name.
+    """Check that no two attacks have the same name in the report.
 
     Raises:
-        ValueError: two are.
+        ValueError: two attacks have the same name.
     """
     names = [attack.reported for attack in attacks]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -52,7 +52,7 @@ def check_reported(attacks: Iterable[ReportedChoice]) -> None:
 
 
 class AttackChoice(ReportedChoice):
-    """An attack on updates, and what it knows beyond the threat model."""
+    """An attack on updates, and its knowledge beyond the threat model."""
 
     also_knows: tuple[Knowledge, ...] = ()
     seconds: float | None = Field(
@@ -66,7 +66,7 @@ class AttackChoice(ReportedChoice):
 
 
 class Aggregation(Choice):
-    """The rule that combines updates, and the server optimizer that steps along the result."""
+    """The aggregation rule, and the server optimizer that applies its result."""
 
     name: str = "mean"
     optimizer: Choice = Field(

@@ -1,4 +1,4 @@
-"""The tables of the federation: who owns what, who trains how, who takes part."""
+"""Tables of the federation: data partition, local training, participation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Partition(Config):
-    """How the training examples are shared out."""
+    """Partition of the training examples among clients."""
 
     scheme: Literal["iid", "dirichlet", "by-class", "by-user", "quantity-skew", "resampled"] = "iid"
     alpha: float = Field(
@@ -28,7 +28,7 @@ class Partition(Config):
 
 
 class LabelNoise(Config):
-    """Wrong labels in the training set; who owns which example, and the test set, stay as they are."""
+    """Wrong labels in the training set; the data partition and the test set stay."""
 
     rate: Probability = Field(description="share of every class that gets a wrong label, rounded down")
     scheme: Scheme = Field(
@@ -38,7 +38,7 @@ class LabelNoise(Config):
 
 
 class Federation(Config):
-    """Who trains, and how long."""
+    """Engine, clients, rounds and local training."""
 
     engine: Literal["local", "vectorized", "ray", "superlink"] = Field(
         default="local", description="how clients are run: docs/federation.md compares the engines"
@@ -96,7 +96,7 @@ class Federation(Config):
 
 
 class Participation(Config):
-    """Who takes part in a round, and what happens to clients: a declared process, seeded and recorded."""
+    """Client sampling and client failures: a random process with a seed, and recorded."""
 
     sampling: Literal["fixed", "poisson"] = Field(
         default="fixed", description="fixed: a cohort of given size; poisson: each client independently"
@@ -118,7 +118,7 @@ class Participation(Config):
 
     @property
     def is_eventful(self) -> bool:
-        """Whether anything can happen to a client that was asked."""
+        """Whether a sampled client can fail or be late, apart from clients in `crashing`."""
         chances = (self.drop_before, self.drop_during, self.drop_after, self.crash)
         return any(chances) or self.deadline is not None
 

@@ -1,4 +1,4 @@
-"""Every combination of the values that arms or sweeps declare."""
+"""All combinations of the values in arms or sweeps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fedsim.core.errors import ScenarioError
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.variations import Sweep
 
-MOST = 10_000  # arms of a scenario, or runs of a sweep: to write down so many takes a minute
+MOST = 10_000  # arms of a scenario, or runs of a sweep: larger numbers need over a minute
 
 
 def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``.
 
     Raises:
-        ScenarioError: there are too many.
+        ScenarioError: there are too many combinations.
     """
     _check_count("arms", "arms", map(len, scenario.arms.values()))
     raw = scenario.model_dump(mode="json")
@@ -28,10 +28,10 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
 
 
 def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without one, of the scenario.
+    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without a sweep the scenario itself.
 
     Raises:
-        ScenarioError: there are too many.
+        ScenarioError: there are too many combinations.
     """
     sweep = scenario.sweep or Sweep()
     _check_count("sweep", "runs", (*map(len, sweep.grid.values()), len(sweep.runs) or 1, len(sweep.seeds) or 1))
@@ -44,13 +44,13 @@ def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str,
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
+    """Return a copy of a raw scenario without `arms`, with an arm's values filled in by dotted key or group."""
     bare = {key: value for key, value in raw.items() if key != "arms"}
     return _fill(bare, raw.get("arms", {}), values)
 
 
 def _check_count(table: str, noun: str, lengths: Iterable[int]) -> None:
-    """Refuse too many combinations before any is made."""
+    """Check the number of combinations before they are built."""
     count = math.prod(lengths)
     if count > MOST:
         raise ScenarioError(
@@ -73,7 +73,7 @@ def _fill(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[s
 
 
 def put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the value at a place of nested tables and lists; tables that are missing are made."""
+    """Set the value at a path of nested tables and lists; missing tables are created."""
     *parents, last = path
     place: Any = raw
     for parent in parents:

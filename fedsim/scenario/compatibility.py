@@ -1,4 +1,4 @@
-"""Whether what a scenario names fits its data and its model; asked before the first round."""
+"""Checks of a scenario's methods against its data and model, before the first round."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _Hook = Component[Any] | Defense[Any] | Aggregator[Any]
 
 
 def check_objectives(stack: Stack) -> None:
-    """Check that clients minimise one thing.
+    """Check that clients have a single training objective.
 
     Raises:
-        ScenarioError: two components say what a client minimises.
+        ScenarioError: two components define the training objective.
     """
     if stack.objectives[1:]:
         names = " and ".join(objective.name for objective in stack.objectives[:2])
@@ -26,10 +26,10 @@ def check_objectives(stack: Stack) -> None:
 
 
 def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
-    """Check that every hook works on the examples of a task; an attack's `fits` says it for attacks.
+    """Check that every component and defense supports the task's examples; attacks are checked by their `fits`.
 
     Raises:
-        ScenarioError: one does not.
+        ScenarioError: a hook does not; or labels are granted although they are the inputs.
     """
     for hook in (*stack.components, *stack.defenses_as_written):
         reason = task.refuses_method(hook)
@@ -43,10 +43,10 @@ def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
 
 
 def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
-    """Check that examples without labels have what they need.
+    """Check that a task without labels has a training objective.
 
     Raises:
-        ScenarioError: no component says what a client minimises.
+        ScenarioError: no component defines the objective.
     """
     name = scenario.data.name
     if task.has_labels:
@@ -62,7 +62,7 @@ def check_hooks(stack: Stack, facts: FederationFacts, models: ModelSource) -> No
     """Check that every component, every defense and the aggregation rule fit the federation and the model.
 
     Raises:
-        ScenarioError: one does not, with the reason.
+        ScenarioError: a hook does not fit; the message gives the reason.
     """
     for component in stack.components:
         _check_hook(component, facts, models)
@@ -84,7 +84,7 @@ def _check_hook(hook: _Hook, facts: FederationFacts, models: ModelSource) -> Non
 
 
 def _check_concealment(facts: FederationFacts) -> None:
-    """Refuse a guarantee whose noise or bound is for whole sums: one client decides whether the others' sum is told."""
+    """Check that no mechanism is combined with withheld sums: its guarantee covers only sums of all elements."""
     secure = facts.scenario.secure_aggregation
     if secure is None or secure.least_contributors == 1:
         return

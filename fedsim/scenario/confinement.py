@@ -1,4 +1,4 @@
-"""Files that a scenario reads: a scenario from elsewhere reads files of its own folder only, unless it is trusted."""
+"""Confinement of file paths: an untrusted scenario reads only files of its own folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Place = tuple[str, ...]
 
 
 def texts_in(raw: Any) -> Iterator[str]:
-    """Yield every text in nested tables and lists; keys are left out."""
+    """Yield every text in nested tables and lists, without keys."""
     if isinstance(raw, str):
         yield raw
     elif isinstance(raw, Mapping):
@@ -29,9 +29,9 @@ def texts_in(raw: Any) -> Iterator[str]:
 
 
 def leaves(text: str, folder: Path) -> bool:
-    """Return whether a path leads out of a folder, by itself or by a symbolic link; relative to the working folder.
+    """Return whether a path, relative to the working folder, leads out of a folder, directly or by a symbolic link.
 
-    A name without a separator that is no file here leads nowhere.
+    A name without a separator that is no existing file is no path.
     """
     if "\0" in text or not (os.path.lexists(text) or os.sep in text or text == os.pardir):
         return False
@@ -42,21 +42,21 @@ def leaves(text: str, folder: Path) -> bool:
 
 
 def _links(folder: Path) -> Iterator[Path]:
-    """Yield every symbolic link in a folder and its folders."""
+    """Yield every symbolic link in a folder tree."""
     for inner, folders, files in os.walk(folder):
         yield from (path for name in (*folders, *files) if (path := Path(inner, name)).is_symlink())
 
 
 def check_paths(scenarios: Iterable[Scenario], source: Path, allowed: Iterable[str]) -> None:
-    """Check that the settings of scenarios name files of the scenario file's folder only.
+    """Check that the settings of scenarios name only files of the scenario file's folder.
 
     Args:
         scenarios: the scenario and all its arms and runs, with settled choices.
         source: the scenario file.
-        allowed: paths that the user gave, which may lead anywhere.
+        allowed: paths given by the user, which may lead anywhere.
 
     Raises:
-        ScenarioError: a setting names a path outside of the folder; the message has the key and three ways out.
+        ScenarioError: a setting names a path outside the folder; the message gives the key and three fixes.
     """
     exempt = {str(Path(text)) for text in allowed}
     for scenario in scenarios:
@@ -72,18 +72,18 @@ def check_paths(scenarios: Iterable[Scenario], source: Path, allowed: Iterable[s
 
 
 def _paths_in(table: BaseModel, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Yield (place, path) of every setting that names a file or folder and is not at its default."""
+    """Yield (place, path) of every setting that names a file or folder and differs from its default."""
     for name, field in type(table).model_fields.items():
         value = getattr(table, name)
         if value != field.default:
             yield from _paths_of(value, _inside(table, place, name), NAMES_PATH in field.metadata)
     if isinstance(table, OpenConfig):
-        for key, value in (table.model_extra or {}).items():  # of a function whose types are unknown
+        for key, value in (table.model_extra or {}).items():  # of a function with unknown types
             yield from (((*place, key), text) for text in texts_in(value) if _is_elsewhere(text))
 
 
 def _inside(table: BaseModel, place: Place, name: str) -> Place:
-    """Return the place of a field as a scenario file has it."""
+    """Return the place of a field in the scenario file."""
     if isinstance(table, Choice) and name == "settings":
         return place
     return () if isinstance(table, Scenario) and name == "questions" else (*place, name)

@@ -1,4 +1,4 @@
-"""The data of a scenario: the clients' shares, and the batches that they draw."""
+"""Data of a scenario: the clients' shares and batches."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fedsim.scenario.tasks import task_of
 
 @dataclass(frozen=True)
 class Data:
-    """Who owns which examples, and which of them are in which batch.
+    """Data partition and batches.
 
     Attributes:
         dataset: all examples.
-        shares: numbers of the training examples that each client owns; those of a row (N, K) are drawn together.
-        federation: how clients train.
-        seed: of the scenario.
+        shares: indices of the training examples of each client; the examples of a row (N, K) are drawn together.
+        federation: settings of local training.
+        seed: the scenario's seed.
     """
 
     dataset: Dataset
@@ -40,17 +40,17 @@ class Data:
 
     @property
     def sizes(self) -> list[int]:
-        """How many examples clients own; where shares are drawn on demand all are equal, and the first stands."""
+        """Number of examples of each client; for shares drawn on demand only the first, because all are equal."""
         return [len(share) for share in self.shares] if isinstance(self.shares, tuple) else [len(self.shares[0])]
 
     @property
     def public(self) -> Tensor:
-        """The inputs of the server's own examples: the test set, or none of it where that is the training set."""
+        """Inputs of the server's own examples: the test set, or empty if the test set is the training set."""
         train, test = self.dataset.train.inputs, self.dataset.test.inputs
         return test[:0] if torch.equal(train, test) else test
 
     def steps(self, client: int) -> int:
-        """Return the number of local steps that a client takes in a round."""
+        """Return a client's number of local steps per round."""
         settings = self.federation
         if settings.local_epochs is None:
             return settings.local_steps
@@ -63,15 +63,15 @@ class Data:
             yield train.taken(chosen)
 
     def numbers_of(self, round_: int, client: int) -> Iterator[Tensor]:
-        """Yield the numbers of the training examples of every local step."""
+        """Yield the indices of the training examples of every local step."""
         return self.choices(client, seeding.generator(self.seed, "batches", round_, client))
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield the numbers of the training examples of every local step: random passes over the client's share.
+        """Yield the indices of the training examples of every local step: random passes over the client's share.
 
-        With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own. Under
-        Poisson sampling each example is in each step's batch independently. Of examples that are drawn together a
-        batch holds all first ones, then all second ones.
+        With `local_steps` the incomplete last batch of a pass is dropped, with `local_epochs` it is a batch. Under
+        Poisson sampling each example is in each step's batch independently. If examples are drawn together, a batch
+        contains all first examples of the rows, then all second examples.
         """
         for chosen in self._draws(client, generator):
             yield chosen.movedim(-1, 0).flatten()
@@ -99,11 +99,11 @@ class Data:
 
 
 def build_data(scenario: Scenario) -> Data:
-    """Return the data of a scenario.
+    """Build the data of a scenario.
 
     Raises:
-        FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
-            fewer examples than a local step takes.
+        FedsimError: the data set is missing or malformed, the partition is impossible, or a client would own fewer
+            examples than a batch.
     """
     dataset = load_dataset(scenario.data)
     noisy = _with_noise(scenario, dataset)
@@ -129,7 +129,7 @@ def my_data() -> Dataset:
 
 
 def load_dataset(choice: Choice) -> Dataset:
-    """Return a data set; the last two are kept.
+    """Load a data set; the last two are cached.
 
     Raises:
         FedsimError: it is missing or malformed.

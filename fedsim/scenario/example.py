@@ -1,4 +1,4 @@
-"""A small scenario in which an attack applies: `fedsim show` prints it, and the contract tests run it."""
+"""Small example scenarios of attacks, for `fedsim show` and the contract tests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SMALL: Tables = {
     "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25},
     "federation": {"clients": 4, "batch_size": 1},
 }
-"""What the `example` of an attack leaves out."""
+"""Defaults of tables that an attack's `example` does not set."""
 
 
 def example_of(method: Method) -> dict[str, Any] | None:
-    """Return the tables of a small scenario in which an attack applies; None for methods of other kinds."""
+    """Return the tables of a small scenario to which an attack applies; None for methods of other kinds."""
     attack = method.derived_from(Attack)
     if attack is None:
         return None
@@ -32,7 +32,7 @@ def example_of(method: Method) -> dict[str, Any] | None:
 
 
 def with_tables(scenario: Tables, tables: Tables) -> dict[str, Any]:
-    """Return a scenario with more tables, joined by key; one that names a method replaces that of another method."""
+    """Return a scenario with tables merged by key; a table with a method's name replaces the old table."""
     joined = dict(scenario)
     for key, value in tables.items():
         is_whole = not isinstance(value, Mapping) or "name" in value

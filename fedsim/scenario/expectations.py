@@ -1,4 +1,4 @@
-"""What a scenario's run is expected to give. It is no part of what is run."""
+"""Expected results of a scenario's run, not part of the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedsim.core.types import Config
 
 
 class ExpectedFigure(Config):
-    """One figure of one arm, and how far a run may be away from it."""
+    """Expected metric value of an arm, with its tolerance."""
 
     arm: str = Field(default="all", description="the arm's name in the record; 'all' where there are no arms")
     attack: str = Field(default="", description="label of the attack, or source of a guarantee; empty: of the arm")
@@ -20,7 +20,7 @@ class ExpectedFigure(Config):
 
 
 class Expected(Config):
-    """Figures and hashes that a run of the scenario as it stands should give again."""
+    """Metric values and hashes that a run of the unchanged scenario should reproduce."""
 
     figures: tuple[ExpectedFigure, ...] = ()
     model_hash: dict[str, str] = Field(

@@ -1,4 +1,4 @@
-"""What is public about a scenario's federation, and what its private mechanisms state."""
+"""Public facts of a scenario's federation, and its private mechanisms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.scenario.tables import Scenario
 
 @dataclass(frozen=True)
 class FederationFacts:
-    """What follows from a scenario without running it."""
+    """Facts derived from a scenario without a run."""
 
     scenario: Scenario
     data: Data
@@ -22,7 +22,7 @@ class FederationFacts:
 
     @cached_property
     def federation(self) -> PublicFederation:
-        """What is public about the federation."""
+        """Public facts of the federation."""
         settings, sizes = self.scenario.federation, self.data.sizes
         stack, spec = self.stack, self.data.dataset.spec
         return PublicFederation(
@@ -51,13 +51,13 @@ class FederationFacts:
 
     @cached_property
     def remembers(self) -> bool:
-        """Whether what a client sends depends on earlier rounds of its own."""
+        """Whether a client's update depends on its own earlier rounds."""
         hooks = (*self.stack.augmentations, *self.stack.loss_terms, *self.stack.defenses)
         return self.scenario.federation.keep_optimizer_state or any(hook.remembers for hook in hooks)
 
     @property
     def expected_participants(self) -> float:
-        """Clients that are asked in a round on average."""
+        """Expected number of sampled clients per round."""
         scenario = self.scenario
         if scenario.participation.sampling == "fixed":
             return scenario.cohort_size
@@ -69,16 +69,16 @@ class FederationFacts:
         if secure is None:
             return 1
         if participation.sampling == "poisson" or participation.availability < 1:
-            return 2  # the smallest cohort that has a sum
+            return 2  # the smallest cohort with a sum
         return secure.survivors_needed(self.scenario.cohort_size)
 
     @cached_property
     def client_mechanisms(self) -> dict[str, Mechanism]:
-        """What private mechanism a client runs in each round, by the name of the defense that is it."""
+        """The private mechanism of each client-side defense, per round, by the defense's name."""
         stated = {defense.name: defense.mechanism(self.federation) for defense in self.stack.defenses_as_written}
         return {name: mechanism for name, mechanism in stated.items() if mechanism is not None}
 
     @cached_property
     def server_mechanism(self) -> Mechanism | None:
-        """What private mechanism the server's rule runs in each round."""
+        """The private mechanism of the aggregation rule, per round."""
         return self.stack.rule.mechanism(self.federation)

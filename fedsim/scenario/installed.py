@@ -1,4 +1,4 @@
-"""Check that everything is installed that scenarios need."""
+"""Check that the requirements of scenarios are installed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fedsim.scenario.tables import Scenario
 
 
 def check_installed(scenarios: Iterable[Scenario]) -> None:
-    """Say in one error what is not installed of all that scenarios need: data sets, and models that an extra brings.
+    """Raise a single error for all missing data sets, and models from missing extras.
 
-    Other mistakes are left to whoever builds a world, and so are functions of the user's own, which may do anything.
+    Other errors are raised when the world is built; user functions are not called here, because they may do anything.
 
     Raises:
-        FedsimError: something is not installed.
+        FedsimError: a requirement is not installed.
     """
     needed = {(scenario.data.model_dump_json(), scenario.model.model_dump_json()): scenario for scenario in scenarios}
     missing = dict.fromkeys(str(error) for scenario in needed.values() if (error := _missing(scenario)) is not None)
@@ -25,9 +25,9 @@ def check_installed(scenarios: Iterable[Scenario]) -> None:
 
 
 def _missing(scenario: Scenario) -> MissingExtra | None:
-    """Return what the data of a scenario lack, or its model, which cannot be tried without data.
+    """Return the error for missing data or a missing extra of the model, which requires the data's shape.
 
-    A function of the user's own runs in the run alone, where its failures and its time are the run's.
+    User functions are called in the run only, which reports their failures and durations.
     """
     model = scenario.model
     if ":" in scenario.data.name:
@@ -39,6 +39,6 @@ def _missing(scenario: Scenario) -> MissingExtra | None:
             model.make("model", dataset.spec)
     except MissingExtra as error:
         return error
-    except Exception:  # whoever runs the scenario says what it is
+    except Exception:  # the run reports other errors
         return None
     return None

@@ -1,4 +1,4 @@
-"""The clients' model, made from the seed: bare, prepared, initialised, and changed by a malicious server."""
+"""Factory of the clients' model, derived from the seed: built, prepared, initialised, changed by a malicious server."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from fedsim.scenario.weights import load_checkpoint
 
 @dataclass(frozen=True)
 class Crafted:
-    """What a malicious server put into the clients' model.
+    """A malicious server's changes to the clients' model.
 
     Attributes:
-        tensors: parameters and buffers that it added or changed, by the names they have in the model.
-        added: the names of those that the clients' own model lacks.
+        tensors: added or changed parameters and buffers, by their names in the model.
+        added: names of tensors that the original model lacks.
     """
 
     tensors: Tensors
@@ -41,13 +41,13 @@ class Crafted:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A model to train with, on one device; whoever asks for it overwrites its weights."""
+    """A training model on a device; each user overwrites its weights."""
 
     model: nn.Module
     travelling: tuple[str, ...]
 
     def holding(self, weights: Tensors) -> nn.Module:
-        """Return the model, holding `weights`. The next call overwrites it."""
+        """Load `weights` into the model, and return it in training mode. The next call overwrites it."""
         if weights.keys() != self._slots.keys():
             self.model.load_state_dict(dict(weights))
         for name, slot in self._slots.items():
@@ -61,7 +61,7 @@ class Workspace:
 
     @cached_property
     def buffers(self) -> dict[str, Tensor]:
-        """The floating-point buffers that travel with an update."""
+        """The floating-point buffers that are part of an update."""
         return {name: b for name, b in self.model.named_buffers() if name in self.travelling}
 
     @cached_property
@@ -71,14 +71,14 @@ class Workspace:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Makes the clients' model, always with the same weights, and keeps one of them to train with.
+    """Factory of the clients' model with fixed initial weights; it keeps a single model for training.
 
     Attributes:
-        scenario: names the model.
-        data: what the model reads.
-        stack: its components and defenses change the model.
-        task: what the model is for.
-        own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
+        scenario: scenario with the model's choice.
+        data: source of the input shape and the public examples.
+        stack: components and defenses that change the model.
+        task: training task of the model.
+        own_model: builds the model of user code instead of the scenario's; always with the same weights.
     """
 
     scenario: Scenario
@@ -88,62 +88,62 @@ class ModelSource:
     own_model: Callable[[], nn.Module] | None = None
 
     def new(self) -> nn.Module:
-        """Return the model with its first weights, in training mode: the same in every process.
+        """Return a new model with the initial weights, in training mode, equal in every process.
 
-        Under a malicious server it is the model that this server has changed.
+        With a malicious server it is the model that the server has changed.
 
         Raises:
-            NotApplicable: the model has no place for a component or a defense.
-            ScenarioError: the model has no place for the attack that a malicious server chose.
+            NotApplicable: a component or a defense does not fit the model.
+            ScenarioError: the attack of a malicious server does not fit the model.
         """
-        may_not_be_copied = ":" in self.scenario.model.name  # code of a user's own may return anything
+        may_not_be_copied = ":" in self.scenario.model.name  # user code may return objects without a copy
         return self._make() if may_not_be_copied else copy.deepcopy(self._original)
 
     def holding(self, weights: Tensors) -> nn.Module:
-        """Return this process's one training model, holding `weights`. The next call overwrites it."""
+        """Load `weights` into this process's only training model, and return it. The next call overwrites it."""
         return self.workspace.holding(weights)
 
     def on(self, device: torch.device) -> Workspace:
-        """Return a model to train with on a device: that of `holding` on the CPU, else one more."""
+        """Return a training model on a device: on the CPU the model of `holding`, elsewhere a new model."""
         if device.type == "cpu":
             return self.workspace
-        _ = self.sites  # found on the CPU, before a client asks for them elsewhere
+        _ = self.sites  # computed on the CPU, before a client needs them on the device
         return Workspace(self.new().to(device), self.layout.buffers)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable parameters of the model that `holding` returns."""
+        """The trainable parameters of the model of `holding`."""
         return self.workspace.parameters
 
     @property
     def buffers(self) -> dict[str, Tensor]:
-        """The floating-point buffers of that model that travel with an update."""
+        """The floating-point buffers of the model of `holding` that are part of an update."""
         return self.workspace.buffers
 
     @cached_property
     def layout(self) -> Layout:
-        """Names and shapes of what an update carries."""
+        """Names and shapes of an update's tensors."""
         return Layout(self.workspace.model)
 
     @cached_property
     def first_weights(self) -> Tensors:
-        """The state dict that round 1 starts from."""
+        """The state dict at the start of round 1."""
         return {name: t.detach() for name, t in self._original.state_dict().items()}
 
     @cached_property
     def sites(self) -> tuple[DropoutSite, ...]:
-        """Where the model drops out, for a batch of one example; of two if clients train on more than one."""
-        examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
+        """The model's dropout sites, for a batch of size 1; of size 2 if clients use larger batches."""
+        examples = min(2, self.scenario.federation.batch_size)  # batch normalisation cannot train on a single example
         spec, model = self.data.dataset.spec, self.new()
         return dropout_sites(model, spec.shape, examples, spec.dtype, self.trial(model))
 
     def trial(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return what runs a model of this kind on any inputs, to see how it behaves."""
+        """Return a function that runs a model of this kind on any inputs."""
         return trial(self.task, self.data.dataset, model)
 
     @property
     def mixing_module(self) -> str | None:
-        """Name and class of a module that mixes the examples of a batch, for people; None when there is none."""
+        """Name and class of a module that mixes the examples of a batch, as text; None without such a module."""
         for name, module in self.workspace.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 return f"'{name}' ({type(module).__name__})"
@@ -151,7 +151,7 @@ class ModelSource:
 
     @cached_property
     def crafted(self) -> Crafted:
-        """What the server changed in the model before it handed it out: nothing, if it is honest."""
+        """The server's changes to the model before it was sent; empty for an honest server."""
         if self.scenario.crafting is None:
             return Crafted({}, frozenset())
         honest = self._initialise()
@@ -164,7 +164,7 @@ class ModelSource:
 
     @cached_property
     def _original(self) -> nn.Module:
-        """The model that others are copies of; nobody runs or changes it."""
+        """The original of all copies; it is never run or changed."""
         return self._make()
 
     def _make(self) -> nn.Module:
@@ -188,7 +188,7 @@ class ModelSource:
         return crafted.train()
 
     def _initialise(self) -> nn.Module:
-        """Return the model of honest clients: with the first values of its components, or a checkpoint's weights."""
+        """Return the honest clients' model: initialised by its components, or with a checkpoint's weights."""
         model, checkpoint = self._prepare(), self.scenario.model.checkpoint
         if any(component.initialises for component in self.stack.model_components):
             model.load_state_dict(dict(self._first_values))
@@ -198,7 +198,7 @@ class ModelSource:
 
     @cached_property
     def _first_values(self) -> Tensors:
-        """The state dict once every component has looked at the public examples; found once, since it may take long."""
+        """The state dict after all components were initialised on public examples; cached, because it may be slow."""
         model, seed = self._prepare(), self.scenario.seed
         with seeding.isolate_randomness(seeding.derive(seed, "first values")):
             for index, component in enumerate(self.stack.model_components):
@@ -206,7 +206,7 @@ class ModelSource:
         return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
     def _prepare(self) -> nn.Module:
-        """Return the model as components and defenses change it."""
+        """Build the model, and apply the changes of components and defenses."""
         scenario = self.scenario
         with seeding.isolate_randomness(seeding.derive(scenario.seed, "weights")):
             model = self._bare()
@@ -227,6 +227,6 @@ class ModelSource:
 
     @cached_property
     def workspace(self) -> Workspace:
-        """This process's one model to train with on the CPU."""
+        """This process's only training model on the CPU."""
         model = self.new()
         return Workspace(model, Layout(model).buffers)

@@ -1,4 +1,4 @@
-"""What `--set` changes in the tables of a scenario file."""
+"""Overrides of scenario values by `--set`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _AXES = (("arms",), ("sweep", "grid"))
 
 
 def override(raw: dict[str, Any], text: str) -> None:
-    """Put one value into the tables of a scenario: ``key.path=value``, with a TOML value; a bare word is text.
+    """Set a value in the tables of a scenario: ``key.path=value``, with a TOML value; a bare word is text.
 
-    A key that arms or a sweep vary stays an axis, with this value alone.
+    A key that is varied by arms or a sweep stays an axis, with this single value.
 
     Raises:
-        ScenarioError: there is no such place, or an arm would put its own value over this one.
+        ScenarioError: the path does not exist, or an arm would override this value.
     """
     key, equals, given = text.partition("=")
     path = _path(key)
@@ -49,7 +49,7 @@ def _value(text: str) -> Any:
 
 
 def _path(key: str) -> list[str]:
-    """The parts of a TOML key, quoted ones whole; empty when it is none."""
+    """Return the parts of a TOML key, with quoted parts whole; empty if invalid."""
     try:
         place: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError:
@@ -62,7 +62,7 @@ def _path(key: str) -> list[str]:
 
 
 def _as_written(place: Any, path: Sequence[str]) -> list[str]:
-    """Return the path with those parts joined that a table holds as one key, as arms hold ``model.dropout``."""
+    """Return the path with parts joined that a table holds as a single key, e.g. ``model.dropout`` in arms."""
     if not path:
         return []
     table = cast("Mapping[str, Any]", place) if isinstance(place, dict) else {}
@@ -72,14 +72,14 @@ def _as_written(place: Any, path: Sequence[str]) -> list[str]:
 
 
 def _as_axis(raw: Mapping[str, Any], table: tuple[str, ...], path: list[str], value: Any) -> list[str]:
-    """Return the path of a new axis as that of one dotted key, which a list of values below `table` is."""
+    """Return the path of a new axis below `table` with its dotted key as a single part."""
     rest = path[len(table) :]
     is_new = tuple(path[: len(table)]) == table and rest and rest[0] not in _below(raw, table)
     return [*table, ".".join(rest)] if is_new and isinstance(value, list) else path
 
 
 def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value: Any, text: str) -> None:
-    """Make an axis of this key have this value alone."""
+    """Reduce the axis of this key to this value."""
     declared = _below(raw, table)
     for axis, entry in declared.items():
         where = ".".join((*table, axis))
@@ -92,7 +92,7 @@ def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value
 
 
 def _settle_runs(raw: Mapping[str, Any], key: str, text: str) -> None:
-    """Make runs of a sweep have this seed, if it is one, and refuse what they set themselves."""
+    """Clear the sweep's seeds if the key is the seed, and reject keys that `sweep.runs` sets."""
     sweep = _below(raw, ("sweep",))
     if key == "seed" and sweep.get("seeds"):
         sweep["seeds"] = []
@@ -115,7 +115,7 @@ def _refuse_covered(key: str, keys: Iterable[str], where: str, text: str) -> Non
 
 
 def _below(raw: Mapping[str, Any], table: Sequence[str]) -> dict[str, Any]:
-    """Return the table at a place; an empty one where there is none."""
+    """Return the table at a path; empty if it does not exist."""
     place: Any = raw
     for part in table:
         place = cast("Mapping[str, Any]", place).get(part) if isinstance(place, dict) else None

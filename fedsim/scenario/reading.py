@@ -1,4 +1,4 @@
-"""From a file to a scenario, with every mistake named."""
+"""Reading of scenario files, with a message for every error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedsim.scenario.overriding import override, value_of
 from fedsim.scenario.tables import Scenario
 
 TableT = TypeVar("TableT", bound=BaseModel)
-_SERVER_RATES = {"fedsgd": 0.1, "fedavg": 1.0}  # a mean of gradients is a direction, a mean of changes a whole step
+_SERVER_RATES = {"fedsgd": 0.1, "fedavg": 1.0}  # a mean gradient is a direction, a mean weight delta is a whole step
 _QUOTED = r"'([^']+)'"
 
 
@@ -35,14 +35,14 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
     Args:
         path: a TOML file.
         overrides: ``key.path=value`` with a TOML value, as ``attacks.0.max_iterations=500``; a bare word is text.
-        trust: let it name any function and read any file. Otherwise it names functions that are marked for scenarios,
-            and reads files of its own folder; paths in `overrides` may lead anywhere.
+        trust: allow the names of any function and the paths of any file. Otherwise functions must be marked for
+            scenarios, and files must be in the scenario's folder; paths in `overrides` may lead anywhere.
 
     Returns:
-        The scenario with every default filled in.
+        The scenario with all defaults filled in.
 
     Raises:
-        ScenarioError: the file is missing, is not TOML, or does not fit; the message lists every problem.
+        ScenarioError: the file is missing, is not TOML, or is invalid; the message lists every problem.
         FedsimError: it names a function that is not marked.
     """
     raw = read_tables(path)
@@ -58,7 +58,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
 
 
 def _variants(scenario: Scenario, source: str) -> Iterator[Scenario]:
-    """Yield every run of a scenario's sweep, or the scenario where it has none, each followed by its arms."""
+    """Yield every run of a scenario's sweep, or the scenario itself without a sweep, each followed by its arms."""
     for _, raw in expand_sweep(scenario):
         single = parse(raw, source)
         yield single
@@ -66,7 +66,7 @@ def _variants(scenario: Scenario, source: str) -> Iterator[Scenario]:
 
 
 def _functions(raw: Any, is_name: bool = False) -> Iterator[str]:
-    """Yield every function of the user's own that a raw scenario names, in arms and sweeps too."""
+    """Yield every user function that a raw scenario names, including arms and sweeps."""
     match raw:
         case dict():
             for key, value in raw.items():
@@ -81,25 +81,25 @@ def _functions(raw: Any, is_name: bool = False) -> Iterator[str]:
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Scenario:
-    """Return the scenario in `raw`, each method's settings filled in.
+    """Return the scenario in `raw`, with all methods' settings filled in.
 
     Raises:
-        ScenarioError: listing every problem with its place in `source`.
+        ScenarioError: the scenario is invalid; the message lists every problem with its place in `source`.
     """
     scenario = _settle(read_table(Scenario, raw, source), source)
     for _, arm in expand(scenario) if scenario.arms else ():
         try:
             _arm(json.dumps(arm, sort_keys=True))
         except ScenarioError:
-            parse(arm, source)  # says the same about the file
+            parse(arm, source)  # raises the same error with the file's name
     return scenario
 
 
 def read_settings(method: Method, overrides: Sequence[str]) -> Any:
-    """Return a method's settings, each given as ``key=value`` with a TOML value; a bare word is text.
+    """Return a method's settings, given as ``key=value`` with a TOML value; a bare word is text.
 
     Raises:
-        ScenarioError: a setting does not exist or does not fit; the message lists every problem.
+        ScenarioError: a setting is unknown or invalid; the message lists every problem.
     """
     raw: dict[str, Any] = {}
     for text in overrides:
@@ -110,17 +110,17 @@ def read_settings(method: Method, overrides: Sequence[str]) -> Any:
 def read_table(
     table: type[TableT], raw: Any, source: str, place: tuple[str | int, ...] = (), context: Any = None
 ) -> TableT:
-    """Return a table of a file, with defaults filled in.
+    """Validate a table of a file, and fill in defaults.
 
     Args:
-        table: what it must fit.
-        raw: keys and values as TOML has them.
+        table: model of the table.
+        raw: keys and values from TOML.
         source: name of the file.
-        place: of the table in the file.
-        context: for validators that ask for it.
+        place: path of the table in the file.
+        context: validation context.
 
     Raises:
-        ScenarioError: listing every problem with its key in `source`.
+        ScenarioError: the table is invalid; the message lists every problem with its key in `source`.
     """
     try:
         return table.model_validate(raw, context=context)
@@ -129,7 +129,7 @@ def read_table(
 
 
 def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
-    """Return (values, scenario) of every combination in ``scenario.arms``; one arm without values when it is empty."""
+    """Return (values, scenario) of every combination in ``scenario.arms``; without arms the scenario itself."""
     if not scenario.arms:
         return [({}, scenario)]
     return [(values, _arm(json.dumps(raw, sort_keys=True))) for values, raw in expand(scenario)]
@@ -137,14 +137,14 @@ def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
 
 @lru_cache(maxsize=64)
 def _arm(raw: str) -> Scenario:
-    """Return an arm; whoever parsed its scenario has validated it already."""
+    """Return an arm, cached; the parsing of its scenario has validated it."""
     return parse(json.loads(raw), "arms")
 
 
 def _settle(scenario: Scenario, source: str) -> Scenario:
-    """Check the settings of every chosen method and fill in its defaults.
+    """Check the settings of every chosen method, and fill in its defaults.
 
-    A method whose name differs between the arms is left to the arms: its settings belong to each of them.
+    A method with different names in the arms is settled in each arm, because its settings depend on the arm.
     """
     settled, problems = _with_device(scenario, source)
     for place, kind, choice in scenario.choices():
@@ -161,9 +161,9 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
 def _fill_in(
     scenario: Scenario, source: str, place: tuple[str | int, ...], kind: Kind, choice: Choice, problems: list[str]
 ) -> Choice | None:
-    """Return a choice with every default of its method, and of the choices in its settings.
+    """Return a choice with all defaults of its method and of nested choices.
 
-    None where arms decide, or where something is wrong, which is added to `problems`.
+    None if arms determine the choice, or after an error, which is added to `problems`.
     """
     key = _key(place)
     if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
@@ -184,7 +184,7 @@ def _fill_in(
         filled = _fill_in(scenario, source, (*place, *inner), part.kind, part, problems)
         settings = settings if filled is None else _with_part(settings, inner, filled)
     named = {"name": _own_name(method, choice.name), "settings": Settled(settings)}
-    return choice.model_copy(update=named)  # seeds follow names, not aliases
+    return choice.model_copy(update=named)  # seeds derive from names, not aliases
 
 
 def _key(place: Sequence[str | int]) -> str:
@@ -193,7 +193,7 @@ def _key(place: Sequence[str | int]) -> str:
 
 
 def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
-    """Return the scenario with the device that it runs on in place of `auto`, and what is wrong with that."""
+    """Return the scenario with the device resolved from `auto`, and the problems with it."""
     if "device" in scenario.varied:
         return scenario, []
     try:
@@ -204,13 +204,13 @@ def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
 
 
 def _is_left_to_arms(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> bool:
-    """Tell whether the rate of the server's steps depends on an algorithm that the arms choose."""
+    """Return whether the server's learning rate depends on an algorithm that the arms vary."""
     is_open = bool(_server_rate(scenario, place, choice)) and "learning_rate" not in choice.settings
     return is_open and not scenario.varied.isdisjoint(("federation", "federation.algorithm"))
 
 
 def _server_rate(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> dict[str, float]:
-    """Return the rate of a server that says nothing about it: what trains depends on what clients send."""
+    """Return the default learning rate of the server optimizer sgd, which depends on the kind of update."""
     if place != ("aggregation", "optimizer") or choice.name != "sgd":
         return {}
     return {"learning_rate": _SERVER_RATES[scenario.federation.algorithm]}
@@ -221,7 +221,7 @@ def _own_name(method: Method, chosen: str) -> str:
 
 
 def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
-    """Return a copy of a model, or of a tuple of models, with another choice at a place."""
+    """Return a copy of a nested model with the choice at a path replaced."""
     if not place:
         return part
     if isinstance(whole, dict):
@@ -237,7 +237,7 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
     lines: list[str] = []
     for problem in error.errors():
         if problem["type"] == "too_short" and problem["input"]:
-            continue  # it lost the items whose own mistakes are told
+            continue  # the list lost invalid items, which are reported themselves
         where = (*place, *problem["loc"])
         key = _key(where) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
@@ -252,7 +252,7 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
 
 
 def _wrong(problem: ErrorDetails) -> str:
-    """Return what was expected and what was given, and the nearest name where there are some."""
+    """Return the expected and the given value, with the nearest name if any."""
     message, given = problem["msg"].removeprefix("Value error, "), problem["input"]
     message = f"{message[0].lower()}{message[1:]}"
     match problem["type"]:
@@ -268,7 +268,7 @@ def _wrong(problem: ErrorDetails) -> str:
 
 
 def _wanted(model: type[BaseModel], place: Sequence[str | int]) -> str:
-    """Return what a key that is missing is for, if its table says so."""
+    """Return the description of a missing key, if any."""
     field = _table_at(model, place[:-1]).model_fields.get(str(place[-1]))
     return f" Expected: {field.description}." if field is not None and field.description else ""
 

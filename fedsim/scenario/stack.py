@@ -1,4 +1,4 @@
-"""What a scenario names that acts in a round: components, defenses, optimizers and the aggregation rule."""
+"""Stack of a scenario's hooks: components, defenses, optimizers and the aggregation rule."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Stack:
     """The hooks of a scenario.
 
     Attributes:
-        components: in the order of the file.
-        defenses_as_written: the defenses in the order of the file.
-        optimizer: of the clients.
-        server_optimizer: steps along what the aggregation rule returns.
-        aggregation: the choice of that rule.
-        criterion: what clients minimise where no component says so, ``criterion(outputs, targets) -> scalar``.
+        components: components in the order of the file.
+        defenses_as_written: defenses in the order of the file.
+        optimizer: optimizer of the clients.
+        server_optimizer: optimizer that applies the aggregate.
+        aggregation: choice of the aggregation rule.
+        criterion: default training objective, ``criterion(outputs, targets) -> scalar``.
     """
 
     components: tuple[Component[Any], ...]
@@ -48,43 +48,43 @@ class Stack:
 
     @cached_property
     def defenses(self) -> tuple[Defense[Any], ...]:
-        """The defenses in the order in which they act."""
+        """The defenses in the order of application."""
         return tuple(sorted(self.defenses_as_written, key=lambda defense: PLACES.index(defense.place)))
 
     @cached_property
     def model_components(self) -> tuple[ModelComponent[Any], ...]:
-        """Those that change the model."""
+        """Components that change the model."""
         return tuple(c for c in self.components if isinstance(c, ModelComponent))
 
     @cached_property
     def augmentations(self) -> tuple[Augmentation[Any], ...]:
-        """Those that change batches."""
+        """Components that change batches."""
         return tuple(c for c in self.components if isinstance(c, Augmentation))
 
     @cached_property
     def objectives(self) -> tuple[Objective[Any], ...]:
-        """Those that take the place of the task's loss: at most one, as the world's check says."""
+        """Components that replace the task's loss; `World.check` allows at most one."""
         return tuple(c for c in self.components if isinstance(c, Objective))
 
     @cached_property
     def loss_terms(self) -> tuple[LossTerm[Any], ...]:
-        """Those that add to the loss."""
+        """Components that add a loss term."""
         return tuple(c for c in self.components if isinstance(c, LossTerm))
 
     @property
     def component_views(self) -> tuple[PublicKnowledge, ...]:
-        """What an attacker who knows the components knows."""
+        """Public knowledge of the components, for attackers with grant `components`."""
         views = (component.public_view() for component in self.components)
         return tuple(view for view in views if view is not None)
 
     @property
     def whole_batch_components(self) -> tuple[str, ...]:
-        """What in the model takes a batch as a whole, by names for people."""
+        """Parts of the model that depend on the whole batch, by name."""
         readers = (component.batch_reader for component in self.model_components)
         return tuple(reader for reader in readers if reader is not None)
 
     def batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
-        """Yield the hooks that look at a whole batch."""
+        """Yield the hooks that depend on the whole batch."""
         yield from self.augmentations
         for defense in self.defenses:
             reads = defense.needs_step or defense.overrides("on_batch") or defense.overrides("loss")
@@ -92,13 +92,13 @@ class Stack:
                 yield defense
 
     def loss(self, round_: int) -> Loss:
-        """Return what a client minimises in a round, ``loss(outputs, targets) -> scalar``, without added terms."""
+        """Return the training objective of a round, ``loss(outputs, targets) -> scalar``, without added terms."""
         for objective in self.objectives:
             return partial(objective.objective, round_=round_)
         return self.criterion
 
     def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
-        """Take a client's step: the optimizer's, by as much as the components let it. Changes `parameters` in place."""
+        """Apply a client's optimizer step, scaled by the components' factors. Changes `parameters` in place."""
         factors: dict[str, Tensor] = {}
         for component in self.model_components:
             factors |= component.step_factors(parameters)
@@ -106,16 +106,16 @@ class Stack:
 
     @cached_property
     def rule(self) -> Aggregator[Any]:
-        """The aggregation rule, to be asked what it is; it aggregates nothing."""
+        """The aggregation rule for queries; it never aggregates."""
         return self.aggregation.make("aggregator")
 
     def new_aggregator(self) -> Aggregator[Any]:
-        """Return the aggregation rule of one run; it may keep what it needs from round to round."""
+        """Return a new aggregation rule for a run; it may keep state between rounds."""
         return copy.deepcopy(self.rule)
 
 
 def build_stack(scenario: Scenario, criterion: Loss) -> Stack:
-    """Return the hooks that a scenario names; `criterion` is the loss of its task."""
+    """Build the hooks of a scenario; `criterion` is the loss of its task."""
     return Stack(
         components=tuple(choice.make("component") for choice in scenario.components),
         defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),

@@ -1,4 +1,4 @@
-"""The whole scenario: every table, and how tables fit together."""
+"""The scenario table, and checks across its tables."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _FEWEST_IN_A_SUM = 2
 
 
 class Scenario(Config):
-    """One experiment. `arms` says what to compare; every combination is one arm of the run.
+    """An experiment. `arms` declares the comparison; every combination is an arm of the run.
 
-    An entry of `arms` is a dotted key with a list of values, or a name of the user's own with a table: names of its
-    values, and under each the dotted keys that it sets together.
+    An entry of `arms` is a dotted key with a list of values, or a user-defined name with a table: names of its values,
+    each with the dotted keys that it sets together.
     """
 
     title: str = Field(min_length=1, description="one line that says what is compared")
@@ -63,7 +63,7 @@ class Scenario(Config):
     @model_validator(mode="before")
     @classmethod
     def _gather_questions(cls, raw: Any) -> Any:
-        """Take the tables of questions together: every other key that a question is called."""
+        """Move the questions' tables into `questions`: all unknown keys that are names of questions."""
         if not isinstance(raw, Mapping) or "questions" in raw:
             return raw
         table = cast("Mapping[str, Any]", raw)
@@ -185,7 +185,7 @@ class Scenario(Config):
 
     @property
     def cohort_size(self) -> int:
-        """Clients the server asks a round: exactly (fixed) or on average (poisson)."""
+        """Number of sampled clients per round: exact (fixed) or expected (poisson)."""
         settings, clients = self.participation, self.federation.clients
         if settings.fraction is not None:
             return max(1, round(settings.fraction * clients))
@@ -193,18 +193,18 @@ class Scenario(Config):
 
     @property
     def sampling_rate(self) -> float:
-        """Probability that an available client is asked in a round, under Poisson sampling."""
+        """Probability that an available client is sampled in a round, under Poisson sampling."""
         return self.participation.fraction or self.cohort_size / self.federation.clients
 
     @property
     def every_question(self) -> list[Choice]:
-        """Every question: attacks on updates where there are any, then the others by name."""
+        """All questions: attacks on updates if any, then the others by name."""
         attacks = [Choice(name="attacks", settings={})] if self.attacks or self.forgetting else []
         return [*attacks, *(choice for _, choice in sorted(self.questions.items()))]
 
     @property
     def crafting(self) -> AttackChoice | None:
-        """The attack that changes the clients' model; None under an honest server."""
+        """The attack that changes the clients' model; None with an honest server."""
         if self.threat.server != "malicious":
             return None
         return next(choice for choice in self.attacks if choice.crafts)
@@ -219,7 +219,7 @@ class Scenario(Config):
         return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values()), *runs))
 
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
-        """Yield (place in the file, kind, choice) of every method the scenario names."""
+        """Yield (place in the file, kind, choice) of every method of the scenario."""
         yield ("data",), "dataset", self.data
         if self.task is not None:
             yield ("task",), "task", self.task

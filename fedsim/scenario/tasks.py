@@ -1,4 +1,4 @@
-"""The task of a scenario: the one that it names, or that of its data."""
+"""Training task of a scenario: its own, or the default of its data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fedsim.tasks.core.fitting import usual_task
 
 
 def task_of(scenario: Scenario, data: Dataset) -> Task[Any]:
-    """Return what clients train their model to do.
+    """Return the clients' training task.
 
     Raises:
-        FedsimError: the data set names a task that does not exist.
+        FedsimError: the data set names an unknown task.
     """
     if scenario.task is not None:
         return scenario.task.make("task").fitted(data)
@@ -36,7 +36,7 @@ def check_task(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
     """Check that the task fits the data.
 
     Raises:
-        ScenarioError: it does not, with the reason.
+        ScenarioError: it does not; the message gives the reason.
     """
     reason = task.refuses(data)
     if reason is not None:
@@ -44,10 +44,10 @@ def check_task(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
 
 
 def check_model(scenario: Scenario, task: Task[Any], model: nn.Module) -> None:
-    """Check that the task can run the clients' model.
+    """Check that the task supports the clients' model.
 
     Raises:
-        ScenarioError: it cannot, with the reason.
+        ScenarioError: it does not; the message gives the reason.
     """
     reason = task.refuses_model(model)
     if reason is not None:
@@ -55,10 +55,10 @@ def check_model(scenario: Scenario, task: Task[Any], model: nn.Module) -> None:
 
 
 def check_outputs(scenario: Scenario, task: Task[Any], data: Dataset, model: nn.Module) -> None:
-    """Check that a model of images returns what the task compares: it may give several answers for each example.
+    """Check the output shape of an image model against the task; several outputs per example are allowed.
 
     Raises:
-        ScenarioError: it does not.
+        ScenarioError: the shape does not fit.
     """
     few = next(data.train.split(2))
     expected = task.output_shape(few.labels, data.spec)
@@ -75,10 +75,10 @@ def check_outputs(scenario: Scenario, task: Task[Any], data: Dataset, model: nn.
 
 
 def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
-    """Check that the examples of the task have the metric that decides, by scoring one as its own guess.
+    """Check that the task's examples have the scoring metric, by scoring an example as its own guess.
 
     Raises:
-        ScenarioError: they do not; the message names what they have.
+        ScenarioError: they do not; the message lists their metrics.
     """
     wanted = scenario.scoring.metric
     if wanted == USUAL:
@@ -97,7 +97,7 @@ def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
 
 
 def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return what runs a model on any inputs, to see how it behaves: with what is given beside the first example."""
+    """Return a function that runs a model on any inputs, with the given inputs of the first training example."""
 
     def run(inputs: Tensor) -> Tensor:
         count, train = len(inputs), data.train

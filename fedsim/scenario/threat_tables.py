@@ -1,4 +1,4 @@
-"""The tables of the attacker and the scorer: what the server sees, who is judged, when a guess counts."""
+"""Tables of the attacker and the scorer: view, grants, victims, criterion of success."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fedsim.metrics.success import USUAL, Rule
 
 
 class Forgetting(Config):
-    """Who asks after the last round that examples be forgotten, and how the federation does that.
+    """Unlearning requests of clients after the last round, and the method that answers them.
 
-    Attacks on updates then read what the server works out of the answer, in place of the watched updates.
+    Attacks on updates then read the server's estimates from the answers, instead of the watched updates.
     """
 
     by: Choice = Field(description="a component of hook unlearning")
@@ -34,7 +34,7 @@ class Forgetting(Config):
 
 
 class Threat(Config):
-    """What the server does, sees and knows, and which updates are attacked."""
+    """The server's behaviour, view and knowledge, and the attacked updates."""
 
     server: Server = Field(
         default="honest-but-curious",
@@ -62,7 +62,7 @@ class Threat(Config):
 
 
 class Scoring(Config):
-    """When a reconstruction counts as a success, and how intervals are drawn."""
+    """The criterion of a successful reconstruction, and the settings of intervals."""
 
     metric: str = Field(
         default=USUAL,
@@ -79,5 +79,5 @@ class Scoring(Config):
 
     @property
     def rule(self) -> Rule:
-        """When an example counts as recovered."""
+        """The criterion of a recovered example."""
         return Rule.of(self.metric, self.threshold)

@@ -1,6 +1,6 @@
-"""A model that a user brings: what is checked about it before anything runs, so that a mistake is one sentence.
+"""Checks of a user's model before the run, so that an error is a single sentence.
 
-`staying` keeps the process alive while code of his own runs.
+`staying` keeps the process alive while user code runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedsim.core.hosting import SharedChange, Undo
 Run = Callable[[nn.Module, Tensor], Tensor]
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_OF_OPACUS = "AbstractGradSampleModule"  # by name, since importing Opacus takes seconds
+_OF_OPACUS = "AbstractGradSampleModule"  # by name, because the import of Opacus takes seconds
 
 
 def checked(
@@ -34,18 +34,18 @@ def checked(
     *,
     whose: str,
 ) -> None:
-    """Make a model twice, try a training step, and say what would go wrong later.
+    """Build a model twice and try a training step, to detect later failures.
 
     Args:
-        make: returns the model.
-        inputs: a few examples, as a client trains on them.
-        run: runs a model on them, as the task does.
-        shape: of what it then returns; None where only the number of rows is known.
-        loss: of what it returned, a scalar; None where a component makes the loss.
-        whose: names the model at the start of a sentence.
+        make: builds the model.
+        inputs: a few training examples.
+        run: runs a model on inputs, as the task does.
+        shape: expected output shape; None if only the number of rows is known.
+        loss: maps outputs to a scalar loss; None if a component computes the loss.
+        whose: name of the model at the start of a message.
 
     Raises:
-        FedsimError: the model cannot be trained, watched or repeated; one sentence says why and what helps.
+        FedsimError: the model cannot be trained, watched or replayed; the message gives the reason and the fix.
     """
     with staying(whose):
         model = _made(make, whose)
@@ -56,10 +56,10 @@ def checked(
 
 
 def check_structure(model: nn.Module, whose: str) -> None:
-    """Say what a model is made of that cannot be trained or watched.
+    """Check that a model's modules and parameters can be trained and watched.
 
     Raises:
-        FedsimError: it is wrapped, scripted or compiled, has no trainable parameter, or one without values.
+        FedsimError: it is wrapped, scripted or compiled, has no trainable parameter, or has an invalid tensor.
     """
     for module in model.modules():
         if isinstance(module, _WRAPPERS):
@@ -126,7 +126,7 @@ def _check_types(model: nn.Module, whose: str) -> None:
 
 
 def _check_same(model: nn.Module, again: nn.Module, whose: str) -> None:
-    """Compare two models of two calls under one seed: every process makes its own."""
+    """Check that two models built with the same seed are equal, because every process builds its own."""
     first, second = model.state_dict(), again.state_dict()
     odd = sorted(first.keys() ^ second.keys())
     odd += [name for name, tensor in first.items() if name in second and not _equal(tensor, second[name])]
@@ -170,13 +170,13 @@ def _plainly(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def call_model(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) -> Tensor:
-    """Return what a model returns, whatever that is.
+    """Run a model, and return its output.
 
     Raises:
-        FedsimError: it raises, or writes into its inputs.
+        FedsimError: it raises, or changes its inputs in place.
     """
     given = inputs.clone()
-    version = given._version  # counts the writes in place, also those that leave the values
+    version = given._version  # counts writes in place, even of equal values
     try:
         with seeding.isolate_randomness(0):
             outputs = run(model, given)
@@ -194,13 +194,13 @@ def call_model(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly
 
 
 def check_outputs(outputs: object, examples: int, shape: tuple[int, ...] | None, whose: str) -> None:
-    """Say what is wrong with what a model returns.
+    """Check the output of a model.
 
     Args:
-        outputs: what it returned.
-        examples: on so many.
-        shape: that is expected; None where only the number of examples is.
-        whose: names the model at the start of a sentence.
+        outputs: output of the model.
+        examples: number of examples in the batch.
+        shape: expected shape; None if only the number of rows is known.
+        whose: name of the model at the start of a message.
 
     Raises:
         FedsimError: it is no tensor, or has another shape, type or device, or values that are not finite.
@@ -251,12 +251,12 @@ def _made(make: Callable[[], object], whose: str) -> nn.Module:
 
 @contextmanager
 def staying(whose: str) -> Iterator[None]:
-    """Say so when foreign code ends the process, instead of ending without a word.
+    """Raise an error if user code would end the process.
 
-    `os._exit` leaves no other trace than an exit code that may be 0, so it is replaced while the block runs.
+    `os._exit` leaves only an exit code, possibly 0, so it is replaced while the block runs.
 
     Raises:
-        FedsimError: it raised SystemExit or called `os._exit` in this process.
+        FedsimError: the code raised SystemExit or called `os._exit` in this process.
     """
     try:
         with _raising.made():
@@ -273,7 +273,7 @@ def _raise_instead_of_leaving() -> Undo:
     owner, leave = os.getpid(), os._exit
 
     def left(code: int) -> NoReturn:
-        if os.getpid() != owner:  # a child process that ends as it should
+        if os.getpid() != owner:  # a child process that ends normally
             leave(code)
         raise SystemExit(code)
 

@@ -1,4 +1,4 @@
-"""The tables of many runs: arms, sweeps, and searches for settings."""
+"""Tables of several runs: arms, sweeps, and tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedsim.core.types.basics import NAMES_PATH, Config
 
 
 def _check_entries(raw: Any) -> Any:
-    """Say what an entry has to be; pydantic would name both types that it could have."""
+    """Check an entry's type; pydantic's own message would name both alternatives."""
     for key, entry in cast("Mapping[str, Any]", raw).items() if isinstance(raw, Mapping) else ():
         if not isinstance(entry, list | tuple) and not _is_of_tables(entry):
             raise ValueError(
@@ -29,10 +29,10 @@ Values = Annotated[dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]], Befor
 
 
 class Sweep(Config):
-    """Many runs of one scenario: every combination of `grid`, `runs` and `seeds`.
+    """Several runs of a scenario: every combination of `grid`, `runs` and `seeds`.
 
-    An entry of `grid` is like one of `arms`: a dotted key with a list of values, or a name of the user's own with a
-    table of named settings. Runs that share a seed share their victims.
+    An entry of `grid` has the form of an entry of `arms`: a dotted key with a list of values, or a user-defined name
+    with a table of named settings. Runs with the same seed have the same victims.
     """
 
     grid: Values = Field(default_factory=dict)
@@ -55,7 +55,7 @@ class Sweep(Config):
 
 
 class Span(Config):
-    """A range to search; of whole numbers if both ends are."""
+    """A search range; of integers if both ends are integers."""
 
     low: int | float
     high: int | float
@@ -69,7 +69,7 @@ class Span(Config):
 
 
 class Law(Config):
-    """A number of runs that is drawn at random: truncated negative binomial, at least 1."""
+    """Distribution of a random number of runs: truncated negative binomial, at least 1."""
 
     mean: float = Field(gt=1, lt=1e6, description="of the number of runs")
     shape: float = Field(default=1.0, gt=-1, lt=1e3, description="1 is the geometric law, 0 the logarithmic one")
@@ -82,7 +82,7 @@ Trials = Annotated[
 
 
 class Tune(Config):
-    """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
+    """Search of `fedsim tune` for the strongest settings of an attack, for every arm."""
 
     attack: str = Field(description="its label, or its name")
     space: Annotated[dict[str, Span | tuple[Any, ...]], NAMES_PATH] = Field(

@@ -1,4 +1,4 @@
-"""Weights from a file, into a model; nothing in the file is run."""
+"""Loading of a model's weights from a file, without executing code in it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fedsim.core.nets.tensor_files import read_npz, read_saved
 
 
 def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Put the weights of a file into a model.
+    """Load the weights of a file into a model.
 
     Raises:
-        ScenarioError: there is no such file, it holds something else, or it does not fit the model.
+        ScenarioError: the file is missing, contains something else, or does not fit the model.
     """
     weights = _read_weights(path)
     strangers = [name for name in weights if not isinstance(name, str) or not isinstance(weights[name], Tensor)]
@@ -32,7 +32,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
 
 
 def _read_weights(path: Path) -> dict[Any, Any]:
-    """Read a state dict; nothing in the file is run."""
+    """Read a state dict without executing code in the file."""
     if not path.is_file():
         raise ScenarioError(f"model.checkpoint: there is no file {path}.")
     try:

@@ -1,4 +1,4 @@
-"""A scenario made real: its data, its hooks, its model and what follows from them, all derived from the seed."""
+"""World: the objects of a scenario (data, hooks, model, derived facts), all determined by the seed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fedsim.scenario.tables import Scenario
 
 @dataclass(frozen=True)
 class World:
-    """Built by `build`; read-only for everybody.
+    """The objects of a scenario. Built by `build`, and read-only.
 
     Attributes:
-        scenario: the file, checked.
-        data: who owns which examples.
+        scenario: the checked scenario.
+        data: data partition and batches.
         stack: the hooks.
-        own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
+        own_model: builds the model of user code instead of the scenario's; always with the same weights.
     """
 
     scenario: Scenario
@@ -40,27 +40,27 @@ class World:
 
     @cached_property
     def task(self) -> Task[Any]:
-        """What clients train their model to do."""
+        """The clients' training task."""
         return tasks.task_of(self.scenario, self.data.dataset)
 
     @cached_property
     def questions(self) -> tuple[Any, ...]:
-        """What is asked of the training; `fedsim.questions.Question`s."""
+        """The questions on the training, of class `fedsim.questions.base.Question`."""
         return tuple(choice.make("question") for choice in self.scenario.every_question)
 
     @cached_property
     def models(self) -> ModelSource:
-        """What makes the clients' model."""
+        """Factory of the clients' model."""
         return ModelSource(self.scenario, self.data, self.stack, self.task, self.own_model)
 
     def with_data(self, data: Data, seed: int | None = None) -> World:
-        """Return a world with other examples of the same form, the models of this one, and where given another seed."""
+        """Return a world with other examples of the same form, the same models, and, if given, another seed."""
         if seed is None:
             return self._with_models(data=data)
         return self._with_models(data=data, scenario=self.scenario.model_copy(update={"seed": seed}))
 
     def again(self, shares: Sequence[Tensor], seed: int, batch_size: int | None = None) -> World:
-        """Return a world with the models of this one, whose clients own other examples and draw all anew."""
+        """Return a world with the same models, other clients' examples, and another seed of all random draws."""
         federation = self.scenario.federation
         if batch_size is not None:
             federation = federation.model_copy(update={"batch_size": batch_size})
@@ -69,7 +69,7 @@ class World:
 
     def _with_models(self, **changes: Any) -> World:
         other = replace(self, **changes)
-        vars(other).update(task=self.task, models=self.models)  # made once: a model may be large
+        vars(other).update(task=self.task, models=self.models)  # shared, because a model may be large
         return other
 
     @cached_property
@@ -79,21 +79,21 @@ class World:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where clients train and attacks search."""
+        """The device of local training and attacks."""
         return find_device(self.scenario.device)
 
     @cached_property
     def bench(self) -> Workspace:
-        """The model that clients train with, on that device."""
+        """The clients' training model on the scenario's device."""
         return self.models.on(self.device)
 
     @cached_property
     def facts(self) -> FederationFacts:
-        """What follows from the scenario without running it."""
+        """Facts derived from the scenario without a run."""
         return FederationFacts(self.scenario, self.data, self.stack)
 
     def server_round(self, round_: int, received: Tensors | None = None) -> ServerRound:
-        """Return a round as the aggregation rule sees it; `received` are the weights that clients started from."""
+        """Return a round's context for the aggregation rule; `received` are the weights that clients started from."""
         generator = seeding.generator(self.scenario.seed, "server", round_)
         expected, layout = self.facts.expected_participants, self.models.layout
         return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
@@ -102,7 +102,7 @@ class World:
         """Check before the first round that task, model, components, defenses and the aggregation rule fit.
 
         Raises:
-            ScenarioError: one does not, with the reason.
+            ScenarioError: a check failed; the message gives the reason.
         """
         tasks.check_task(self.scenario, self.data.dataset, self.task)
         tasks.check_scoring(self.scenario, self.data.dataset, self.task)
@@ -118,23 +118,23 @@ class World:
 
 
 def build(scenario: Scenario) -> World:
-    """Return the world of one arm.
+    """Build the world of an arm.
 
     Raises:
-        FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
-            fewer examples than a local step takes.
+        FedsimError: the data set is missing or malformed, the partition is impossible, or a client would own fewer
+            examples than a batch.
     """
     data = build_data(scenario)
     task = tasks.task_of(scenario, data.dataset)
     world = World(scenario, data, build_stack(scenario, task.loss))
-    vars(world)["task"] = task  # made once
+    vars(world)["task"] = task  # reused
     if ":" in scenario.model.name:
         _check_own_model(world)
     return world
 
 
 def _check_own_model(world: World) -> None:
-    """Try a model that a user brings, on as many examples as a local step has, at most two."""
+    """Try a user's model on a local step's batch, with at most two examples."""
     scenario, dataset = world.scenario, world.data.dataset
     few = min(2, scenario.federation.batch_size)
     batch, task = next(dataset.train.split(few)), world.task
@@ -150,5 +150,5 @@ def _check_own_model(world: World) -> None:
 
 
 def _loss(world: World, batch: Batch, draws: Draws, outputs: Tensor) -> Tensor:
-    """Return the loss of outputs that a model gave."""
+    """Return the loss of given outputs."""
     return world.stack.criterion(*world.task.answer(lambda *_, **__: outputs, batch, draws))

@@ -1,1 +1,1 @@
-"""From the wire to a score: what an attacker observes, and how its guesses compare with the truth."""
+"""Threat model and scoring: the attacker's observation, the ground truth, and the scores of guesses."""

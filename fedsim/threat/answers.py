@@ -1,7 +1,7 @@
-"""Limits of an attack's answer, checked where the truth is.
+"""Limits of an attack's answer, checked by the scorer.
 
-The scorer matches guesses to examples. An answer with more guesses than examples would let the truth choose among them,
-and so would a box that holds every row. An attack in its own process may return anything, so the checks of an attack's
+The scorer matches guesses to examples. With more guesses than examples the ground truth would select among the guesses;
+the same holds for a box that contains every row. An attack in a subprocess may return anything, so the checks of its
 base class do not suffice.
 """
 
@@ -15,22 +15,22 @@ from fedsim.core.errors import FedsimError
 
 
 def check_count(count: int, most: int, what: str) -> None:
-    """Refuse an answer with more parts than there is to guess.
+    """Check that an answer has no more parts than the ground truth.
 
     Args:
-        count: parts of the answer.
-        most: the limit, that of the truth.
-        what: the parts, in the plural.
+        count: number of parts in the answer.
+        most: number of parts in the ground truth.
+        what: name of the parts, in the plural.
 
     Raises:
-        FedsimError: the count is above the limit.
+        FedsimError: the count exceeds the limit.
     """
     if count > most:
         raise FedsimError(f"the answer has {count:,} {what}, expected at most {most:,}.")
 
 
 def check_shape(answer: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an answer of this shape.
+    """Return the answer after checking its shape.
 
     Raises:
         FedsimError: the answer has another shape.
@@ -41,13 +41,13 @@ def check_shape(answer: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def check_bounds(bounds: Tensor) -> None:
-    """Refuse boxes that have no bound in any column.
+    """Check that every box has at least one finite bound.
 
     Args:
-        bounds: least values and upper ends of each box, shape (N, 2 D).
+        bounds: lower and upper bounds of each box, shape (N, 2 D).
 
     Raises:
-        FedsimError: a box is unbounded, or a bound is no number.
+        FedsimError: a box is unbounded, or a bound is NaN.
     """
     if bool(bounds.isnan().any()):
         raise FedsimError("the answer holds a bound that is no number.")

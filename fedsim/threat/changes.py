@@ -1,4 +1,4 @@
-"""Simulated client updates on public examples, for attackers that learn from such updates."""
+"""Simulated client updates on public examples, the training data of attacks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fedsim.scenario.world import World
 
 
 def simulated_changes(world: World, entry: WireEntry, shares: Sequence[Tensor]) -> Iterator[Tensors]:
-    """Yield what a client would send in the round of an entry that holds a share of the public examples.
+    """Yield the updates of simulated clients with public examples, in the round of an entry.
 
     Args:
-        world: the scenario made real.
-        entry: whose round and received weights count.
-        shares: numbers of public examples, one tensor a client.
+        world: the scenario's built objects.
+        entry: source of the round and the received weights.
+        shares: indices of public examples, one tensor per simulated client.
     """
-    first = world.scenario.federation.clients  # so that no real client's randomness is drawn again
+    first = world.scenario.federation.clients  # new client numbers, so that no real client's random draws are repeated
     data = replace(
         world.data,
         dataset=replace(world.data.dataset, train=world.data.dataset.test),
@@ -34,9 +34,10 @@ def simulated_changes(world: World, entry: WireEntry, shares: Sequence[Tensor]) 
 
 
 def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the values dealt out anew, so that examples of each value get all values equally often.
+    """Return labels permuted so that the examples of each value get all values equally often.
 
-    A plain permutation of a hundred values keeps about a tenth of the truth, or of its opposite, and a reader finds it.
+    A plain permutation of a hundred labels correlates with the true labels, or with their inverse, by about a tenth,
+    which an attack would exploit.
     """
     numbers, dealt = labels.unique(), torch.empty_like(labels)
     for shift, value in enumerate(numbers.tolist()):

@@ -1,4 +1,4 @@
-"""From clients' texts to whoever sees hidden states of them, as the server of split learning does."""
+"""Texts behind the watched updates, for attackers that see hidden states, e.g. the server of split learning."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedsim.scenario.world import World
 
 
 class SharedTexts(NamedTuple):
-    """The texts behind the watched updates of one round.
+    """The texts behind the watched updates of a round.
 
     Attributes:
-        model: holds the weights that the clients received; the next round overwrites it.
-        number: of the round.
-        examples: numbers of the training examples (N,).
-        clients: whose each is (N,).
+        model: model with the weights that the clients received; the next round overwrites it.
+        number: round number.
+        examples: indices of the training examples (N,).
+        clients: client of each example (N,).
     """
 
     model: nn.Module
@@ -32,14 +32,14 @@ class SharedTexts(NamedTuple):
 
 
 def check(world: World, table: str) -> None:
-    """Check before the first round that clients have texts and a model whose layers can be read.
+    """Check before the first round that clients have texts, and that the model's layers can be read.
 
     Args:
-        world: the scenario made real.
-        table: of the question, for messages.
+        world: the scenario's built objects.
+        table: the question's table, for messages.
 
     Raises:
-        ScenarioError: they have not, with the reason.
+        ScenarioError: a check failed; the message gives the reason.
     """
     dataset = world.data.dataset
     if dataset.task != "next-token":
@@ -60,7 +60,7 @@ def check(world: World, table: str) -> None:
 
 
 def shared_texts(world: World, entries: Sequence[WireEntry]) -> Iterator[SharedTexts]:
-    """Yield the texts of each watched round; planted ones, which stand behind the data set's, are left out."""
+    """Yield the texts of each watched round, without planted texts, whose indices follow the data set's."""
     of_dataset = len(world.data.dataset.train)
     for number, group in groupby(entries, key=lambda entry: entry.round):
         some = list(group)

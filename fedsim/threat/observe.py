@@ -1,4 +1,4 @@
-"""From the wire to the attacker: the only door. What the threat model does not grant does not pass."""
+"""Build the attacker's observation. It contains only what the threat model grants."""
 
 from __future__ import annotations
 
@@ -37,17 +37,16 @@ def observe(
     knows: Collection[Knowledge],
     earlier: Sequence[Victim] = (),
 ) -> Observation:
-    """Return what the attacker gets.
+    """Return the observation of an attack.
 
     Args:
-        victim: the update on the wire, what is public about its world, and its private side, of which only granted
-            parts are copied.
-        knows: everything granted.
-        earlier: the same client's in rounds before; observed too if granted.
+        victim: the update with its ground truth, of which only granted parts are copied.
+        knows: all granted knowledge.
+        earlier: the same client's updates of earlier rounds; included if granted.
 
     Raises:
-        ScenarioError: the dropout rates are not granted, or granted with an error, but stand in the model's own code,
-            where they cannot be changed.
+        ScenarioError: the dropout rates are not granted, or granted with an error, but are constants in the model's
+            code, so that they cannot be changed.
     """
     world, entry, truth = victim.world, victim.entry, victim.truth
     model = world.models.new()
@@ -97,9 +96,9 @@ def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bo
     """Return the threat model in plain sentences, for the screen, the record and the report.
 
     Args:
-        world: the scenario made real.
-        questions: what questions say of their attackers.
-        has_public_data: whether one of these owns examples like the clients'.
+        world: the scenario's built objects.
+        questions: the questions' sentences on their attackers.
+        has_public_data: whether a question's attacker owns examples like the clients'.
     """
     return (
         *_sees(world, (world.scenario.federation.batch_size,)),
@@ -112,17 +111,17 @@ def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bo
 
 
 def describe_any_round(world: World, batch_sizes: Sequence[int]) -> tuple[str, ...]:
-    """Return the same of a server that attacks updates of several batch sizes, in whatever round.
+    """Return the sentences for a server that attacks updates of several batch sizes, in any round.
 
     Args:
-        world: one of these batch sizes made real.
-        batch_sizes: all of them.
+        world: the built objects of a scenario with any of these batch sizes.
+        batch_sizes: all batch sizes.
     """
     return (*_sees(world, batch_sizes), *_knows(world), _letter(world, has_public_data=False))
 
 
 def _sees(world: World, batch_sizes: Sequence[int]) -> Iterator[str]:
-    """Say what the server does to the protocol, and what arrives there."""
+    """Yield sentences on the server's behaviour and on the received updates."""
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     sent = "one gradient" if is_fedsgd else f"the change after {_training(world)}"
     yield from _server(world)
@@ -131,7 +130,7 @@ def _sees(world: World, batch_sizes: Sequence[int]) -> Iterator[str]:
 
 
 def _knows(world: World) -> Iterator[str]:
-    """Say what the attacker is granted, and what it is not."""
+    """Yield sentences on granted and on missing knowledge."""
     granted = world.scenario.threat.knows
     known = [grant.has for name, grant in GRANTS.items() if name in granted and _exists(world, name)]
     yield "It knows the model, its weights and the loss" + "".join(f", {what}" for what in known) + "."
@@ -141,7 +140,7 @@ def _knows(world: World) -> Iterator[str]:
 
 
 def _letter(world: World, *, has_public_data: bool) -> str:
-    """Say how a survey calls this attacker: crafting takes public data, and so do some questions."""
+    """Return the sentence with the survey's letter; crafting requires public data, as some questions do."""
     scenario = world.scenario
     knows: list[Knowledge] = [grant for grant in scenario.threat.knows if _exists(world, grant)]
     owns_test_set = has_public_data or scenario.crafting is not None
@@ -149,7 +148,7 @@ def _letter(world: World, *, has_public_data: bool) -> str:
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
-    """Say whether there is anything to know: most scenarios have no components that an attacker could miss."""
+    """Return whether knowledge is available that an attacker could lack, e.g. components or random draws."""
     if knowledge == "components":
         return bool(world.stack.component_views)
     if knowledge == "earlier-rounds":
@@ -160,14 +159,14 @@ def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
 
 
 def _exists(world: World, knowledge: Knowledge) -> bool:
-    """Say whether the inputs have it: tokens are not normalised, and the labels of a language model are its text."""
+    """Return whether the data have this knowledge: tokens are not normalised, and a text's labels are the text."""
     if knowledge == "given":
         return bool(world.data.dataset.train.given)
     return not GRANTS[knowledge].depends_on_task or knowledge in world.task.knowable
 
 
 def _server(world: World) -> Iterator[str]:
-    """Say what the server does to the protocol."""
+    """Yield sentences on the server's behaviour."""
     choice = world.scenario.crafting
     if choice is None:
         yield "The server is honest but curious: it runs the protocol and keeps what it receives."
@@ -187,10 +186,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
-    """Return the names of the trained parameters whose tensors the server sees: those that match a pattern.
+    """Return the names of the trained parameters that match a pattern: the server sees their tensors.
 
     Raises:
-        ScenarioError: a pattern matches none.
+        ScenarioError: a pattern matches no parameter.
     """
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for pattern in patterns:
@@ -210,13 +209,13 @@ def _copy(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
 
 
 def _labels(examples: Batch, steps: int) -> Tensor:
-    """Return a copy of the labels, sorted when their order would tell in which step an example was used."""
+    """Return a copy of the labels; of several steps sorted, because their order would reveal the step of an example."""
     labels = examples.labels
     return labels.clone() if steps == 1 else torch.tensor(sorted(labels.tolist()), dtype=labels.dtype)
 
 
 def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
-    """Return a copy of what is given beside the examples, in the order in which `_labels` returns theirs."""
+    """Return a copy of the given inputs of the examples, in the order of `_labels`."""
     labels = examples.labels.tolist()
     order = list(range(len(examples))) if steps == 1 else sorted(range(len(examples)), key=labels.__getitem__)
     return {name: tensor[order] for name, tensor in examples.given.items()}
@@ -245,7 +244,7 @@ def _optimizer(world: World) -> Iterator[str]:
 
 
 def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
-    """Say what arrives at the server, and what keeps the rest from it."""
+    """Yield sentences on the received updates and on secure aggregation."""
     secure = scenario.secure_aggregation
     if scenario.threat.sees == "single-update":
         yield f"It sees single updates: {sent} of each client, on batches of {sizes}."
@@ -265,7 +264,7 @@ def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
 
 
 def _attacked(scenario: Scenario) -> str:
-    """Say which updates attacks read, or what they read in their place."""
+    """Return the sentence on the attacked updates, or on the attacked unlearning request."""
     threat, forgetting = scenario.threat, scenario.forgetting
     rounds = ", ".join(map(str, threat.rounds))
     if forgetting is None:
@@ -311,13 +310,13 @@ def _misjudged(rate: float, error: float) -> float:
 
 
 def _shown(update: Update, seen: Collection[str], examples: int) -> Update:
-    """Return a copy of an update that holds the shared tensors and states this number of examples."""
+    """Return a copy of an update with the visible tensors and this number of examples."""
     tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in seen}
     return replace(update, tensors=tensors, buffers=copy.deepcopy(update.buffers), examples=examples)
 
 
 def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tuple[DropoutSite, ...]:
-    """Return the dropout sites with the rates that the attacker believes in, which the model then has too."""
+    """Return the dropout sites with the rates that the attacker assumes, and set these rates in the model."""
     sites = victim.sites if "batch-size" in knows else victim.sites_of_one
     error = victim.world.scenario.threat.rate_error
     if "dropout-rates" not in knows:
@@ -332,7 +331,7 @@ def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tu
 def _with_rates(
     model: nn.Module, sites: tuple[DropoutSite, ...], shown: Callable[[float], float], what_cannot: str
 ) -> tuple[DropoutSite, ...]:
-    """Return the sites with the rates that the attacker is shown, after putting them into its copy of the model."""
+    """Return the sites with the rates shown to the attacker, and set these rates in its copy of the model."""
     changed: set[str] = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):

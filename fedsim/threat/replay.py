@@ -1,4 +1,4 @@
-"""The scorer's truth: what clients did is repeated after the federation has ended, since nothing private travels."""
+"""Replay of clients' rounds after the federation: the scorer's ground truth, because clients send no private data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROUNDING_ENGINES = ("vectorized",)
 
 @dataclass(frozen=True)
 class Repeated:
-    """One client's round once more: what it sent, its private side, and what it cost."""
+    """Replay of a client's round: its update, its ground truth and its cost."""
 
     client: int
     update: Update
@@ -35,14 +35,14 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Replay:
-    """What led to an observed update.
+    """Replay of an observed update.
 
     Attributes:
-        truth: the private side of it.
-        matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
-            adds up in another order, or of a GPU.
-        raw_is_wire: whether no defense changed the update on its way, bit by bit.
-        costs: of the round of every client that took part.
+        truth: ground truth of the update.
+        matches: whether the replay equals the observed update: bit by bit, or up to rounding on a GPU or on an engine
+            with another order of summation.
+        raw_is_wire: whether no defense changed the update, bit by bit.
+        costs: cost of the round for every participant.
     """
 
     truth: Truth
@@ -52,10 +52,10 @@ class Replay:
 
 
 def replay(world: World, entry: WireEntry) -> Replay:
-    """Repeat what led to an observed update, and return the private side of it.
+    """Replay an observed update, and return its ground truth.
 
-    A client that remembers is followed through the earlier rounds that counted. Of a mean every participant is
-    repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
+    A client with memory is replayed through its earlier counted rounds. For a mean, every participant is replayed, and
+    the updates are combined by the server's rule, with the rounding of secure aggregation if it is used.
     """
     replayed = [repeat(world, entry, client) for client in entry.clients or (entry.client,)]
     expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
@@ -69,11 +69,10 @@ def replay(world: World, entry: WireEntry) -> Replay:
 
 
 def check_union(world: World) -> None:
-    """Say before the first round whether a mean gradient is the gradient of all participants' examples.
+    """Check before the first round that a mean gradient equals the gradient of all participants' examples.
 
     Raises:
-        FedsimError: a component or a layer takes a batch as a whole, or a dropout mask has another dimension before the
-            examples.
+        FedsimError: a component or a layer depends on the whole batch, or a dropout mask is not batch-first.
     """
     for reader in world.stack.whole_batch_components:
         raise FedsimError(
@@ -99,7 +98,7 @@ def check_union(world: World) -> None:
 
 
 def repeat(world: World, entry: WireEntry, client: int) -> Repeated:
-    """Repeat the round of one client behind an observed update, after those that it remembers."""
+    """Replay the round of a client behind an observed update, after the earlier rounds that its memory depends on."""
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
@@ -123,7 +122,7 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) ->
 
 
 def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
-    """Put the batches and masks of several clients side by side, step by step; an empty batch has drawn no masks."""
+    """Concatenate the batches and masks of several clients by step; an empty batch has no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))
     private = zip_longest(*(one.truth.private for one in replayed))

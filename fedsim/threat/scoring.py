@@ -1,4 +1,4 @@
-"""What an attack made of one update beside the truth, scored as the task says."""
+"""Scores of an attack's guess against the ground truth of an update, by the task's metrics."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Judged(NamedTuple):
     """A scored guess.
 
     Attributes:
-        record: of the victim, not yet with the time that it took and the place of its arrays.
-        arrays: by name what a report shows of pictures: originals and guesses, as pixels in matched order (B, C, H, W),
-            and the public image next to each guess, in 256 steps; empty for what is shown as text.
+        record: record of the victim, without the attack's duration and the name of its arrays.
+        arrays: images for the report by name: originals and guesses, as pixels in matched order (B, C, H, W), and the
+            public image nearest to each guess, in 256 steps; empty for examples shown as text.
     """
 
     record: VictimRecord
@@ -36,7 +36,7 @@ class Judged(NamedTuple):
 
 
 def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
-    """Score what an attack made of one update.
+    """Score an attack's guess of an update.
 
     Raises:
         FedsimError: the guess has more examples than the update.
@@ -78,7 +78,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
 
 
 def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool | None:
-    """Say whether the search ended where the truth is no better; None where the guess cannot be put into a step."""
+    """Return whether the guess explains the update as well as the ground truth does; None if it cannot be replayed."""
     masks = None if guess.masks is None else tuple(m[order] if len(m) == len(order) else m for m in guess.masks)
     in_order = replace(guess, inputs=guess.inputs[order], labels=guess.labels[order], masks=masks)
     try:
@@ -90,7 +90,7 @@ def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool
 def _shown(
     task: Task[Any], scored: Scored, reconstruction: Reconstruction, examples: Batch, data: Dataset
 ) -> tuple[tuple[ItemScore, ...], dict[str, np.ndarray]]:
-    """Return the items with the texts that show them, or else the pictures of originals and guesses, by name."""
+    """Return the items with their texts, or the items and the images of originals and guesses, by name."""
     items = cast("tuple[ItemScore, ...]", scored.items)
     if scored.order is None:
         return items, {}
@@ -127,7 +127,7 @@ def _why(
 
 
 def _mask_scores(victim: Victim, scored: Scored, reconstruction: Reconstruction) -> tuple[MaskScore, ...]:
-    """Score masks; not those that nobody kept, nor those of several steps: which guess belongs to which is unknown."""
+    """Score a single step's masks; of several steps the assignment of guesses to steps is unknown."""
     truth, sites, guess = victim.truth, victim.sites, scored.guess or reconstruction
     if scored.order is None or guess.masks is None or len(truth.masks) != 1:
         return ()

@@ -1,8 +1,8 @@
-"""Threat models by letter, as a survey of gradient inversion orders them, so that tools can be compared.
+"""Letters of threat models in a survey of gradient inversion, for the comparison of tools.
 
 Source: Carletti, Foggia, Mazzocca, Parrella, Vento 2025, "SoK: Gradient Inversion Attacks in Federated Learning",
-USENIX Security (no arXiv id). Its table was read, its definitions were not; what its columns mean for a scenario is our
-reading.
+USENIX Security (no arXiv id). Only its table was read, not its definitions; the mapping of its columns to scenarios is
+our interpretation.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ NAMES = {
 
 
 def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: bool) -> str:
-    """Return the letter whose row the attacker fills.
+    """Return the letter of the survey's row that matches the attacker.
 
     Every attacker of a scenario knows model, local steps and learning rate, which the server sets. With the batch size
-    it has what the table calls basic knowledge and training details (C); public data make that D, and statistics of the
-    client's inputs E. A server that changes the model is F, with public data G. B and H do not occur: nobody knows the
-    batch size and not the training, or chooses who takes part.
+    it has the table's basic knowledge and training details (C); public data make it D, and statistics of the client's
+    inputs E. A server that changes the model is F, with public data G. B and H do not occur: no attacker knows the
+    batch size without the training, or selects the participants.
 
     Args:
-        server: whether it changes the model.
-        knows: what it is granted.
+        server: whether the server is honest or malicious.
+        knows: granted knowledge.
         has_public_data: whether the attacker owns data like the client's.
     """
     if server == "malicious":
@@ -44,7 +44,7 @@ def letter(server: Server, knows: Collection[Knowledge], *, has_public_data: boo
 
 
 def sentence(server: Server, knows: Collection[Knowledge], *, has_public_data: bool) -> str:
-    """Return the letter with its name, and what the attacker is granted that no row has; for people."""
+    """Return the sentence with the letter, its name, and grants beyond the survey's row."""
     row = letter(server, knows, has_public_data=has_public_data)
     covered = {"input-statistics"} if row == "E" else set[str]()
     beyond = [grant.beyond for name, grant in GRANTS.items() if grant.beyond and name in knows and name not in covered]

@@ -1,4 +1,4 @@
-"""How often each training example was used."""
+"""Number of training uses of each example."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedsim.scenario.world import World
 
 
 def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
-    """Return how often each training example was in a batch behind an update that counted, shape (training set,).
+    """Return each training example's number of uses in batches behind counted updates, shape (training set,).
 
     Args:
-        world: the scenario made real.
-        rounds: of a run.
+        world: the scenario's built objects.
+        rounds: rounds of a run.
     """
     uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
     for record in rounds:

@@ -1,4 +1,4 @@
-"""An observed update beside its truth, and what follows from both: worked out once, for every attack."""
+"""A victim: an observed update with its ground truth, and quantities computed once for all attacks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fedsim.scenario.world import World
 
 @dataclass(frozen=True)
 class Victim:
-    """What one attack after the other works on.
+    """An attacked update with its ground truth.
 
     Attributes:
-        world: in which the update was made.
-        entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
-        truth: the private side of it.
-        is_step: whether the truth is all that the update was made of. It is not where the update was worked out of
-            several, of other examples and other draws too: then no search that ends proves anything.
+        world: the scenario's built objects.
+        entry: the observed update, or the mean of a round's updates, with the received weights.
+        truth: ground truth of the update.
+        is_step: whether the ground truth explains the whole update. False for an unlearning estimate from several
+            updates, which also depends on other examples and draws: a converged search then proves nothing.
     """
 
     world: World
@@ -34,36 +34,37 @@ class Victim:
 
     @property
     def model(self) -> nn.Module:
-        """The world's one training model, holding the weights that the update answers."""
+        """The world's only training model, loaded with the received weights."""
         return self.world.models.holding(self.entry.received)
 
     @cached_property
     def examples(self) -> Batch:
-        """Every example behind the update, once."""
+        """All distinct examples behind the update."""
         return distinct(self.truth.private)
 
     @cached_property
     def sites(self) -> tuple[DropoutSite, ...]:
-        """Where the model drops out, for the batch of the first step."""
+        """The dropout sites for the batch of the first step."""
         return self._sites(max(1, len(self.truth.batches[0])))
 
     @cached_property
     def sites_of_one(self) -> tuple[DropoutSite, ...]:
-        """The same for a batch of one example: what an attacker knows who does not know the batch size."""
+        """The dropout sites for a batch of size 1: the view of an attacker without the batch size."""
         return self._sites(1)
 
     @cached_property
     def objective_at_truth(self) -> float | None:
-        """What an attack that found the truth would reach."""
+        """The attack's objective at the ground truth."""
         sites, loss = self.sites, self.world.stack.loss(self.entry.round)
         with seeding.isolate_randomness(self._seed):
             return objective_at_truth(self.model, self.entry.update, self.truth, loss, sites, self.world.task.answer)
 
     def has_converged(self, guess: Reconstruction) -> bool | None:
-        """Say whether a guess, in the order of the examples, explains what was sent as well as the truth does.
+        """Return whether a guess, in the order of the examples, explains the update as well as the ground truth does.
 
-        None also where the update was worked out of several, and where a defense does not say what it does to a
-        gradient: it may be no noise, and then who knows the defense finds the truth to explain all of it.
+        None if the update is an unlearning estimate of several updates, or if a defense does not describe its
+        distortion: it may be deterministic, so that with knowledge of the defense the ground truth explains the whole
+        update.
         """
         at_truth = self._unexplained_at_truth
         at_guess = None if at_truth is None else self._unexplained(guess)
@@ -90,5 +91,5 @@ class Victim:
 
     @property
     def _seed(self) -> int:
-        """The seed of what a model draws for itself: no attack's randomness may depend on who asked first."""
+        """Seed of the model's own random draws, independent of the order of attacks."""
         return seeding.derive(self.world.scenario.seed, "foreign to the scorer", self.entry.round, self.entry.client)

@@ -1,11 +1,11 @@
-"""Methods are found, never listed: a file with a decorator in the right folder is enough.
+"""Registry of methods: a file with a decorator in the right folder is enough.
 
-A method is a class or function with a pydantic config. It is imported when it is named: what fedsim's own decorators
-say is read from their files. Third-party packages add theirs by an entry point in the group ``fedsim.attacks``,
-``fedsim.distances``, ``fedsim.priors``, ``fedsim.attentions``, ``fedsim.defenses``, ``fedsim.components``,
-``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``, ``fedsim.evidence_attacks``,
-``fedsim.evidence_defenses``, ``fedsim.questions``,
-``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+A method is a class or function with a pydantic config. It is imported at its first use; the arguments of fedsim's own
+decorators are parsed from the files without an import. Third-party packages add methods by an entry point in a group:
+``fedsim.attacks``, ``fedsim.distances``, ``fedsim.priors``, ``fedsim.attentions``, ``fedsim.defenses``,
+``fedsim.components``, ``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``,
+``fedsim.evidence_attacks``, ``fedsim.evidence_defenses``, ``fedsim.questions``, ``fedsim.metrics``, ``fedsim.tasks``,
+``fedsim.datasets`` or ``fedsim.models``. The entry point names the module to import.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ __all__ = [
     "trace_attack",
 ]
 
-_HOMES = ("method", "finding", "user_functions", "decorators")  # those that wait for torch come last
+_HOMES = ("method", "finding", "user_functions", "decorators")  # modules that import torch come last
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Import what is asked for: a list of methods waits for no torch."""
+        """Import lazily, so that a list of methods needs no torch."""
         if name in __all__:
             modules = (importlib.import_module(f"{__name__}.{home}") for home in _HOMES)
             return next(getattr(module, name) for module in modules if hasattr(module, name))

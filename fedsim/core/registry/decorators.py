@@ -1,4 +1,4 @@
-"""The decorators that register a method: one above each class or function."""
+"""Decorators that register a class or function as a method."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from fedsim.core.types import Config
 
 
 class About(TypedDict, total=False):
-    """What a decorator says of a method.
+    """Arguments of a method's decorator.
 
     Attributes:
-        summary: what it is, in a line.
+        summary: description in a line.
         paper: arXiv id or citation of the method itself.
-        fidelity: what the method is to its paper.
-        deviates: every deviation of a variant or an inspired method from its paper, in one sentence.
-        paper_steps: what the paper does, each step with its place in the code and the test that holds it to an oracle.
-        extra: name of the optional dependencies that it needs.
-        related: arXiv id or citation of what it builds on.
-        aliases: other names that find it, as those of papers.
+        fidelity: relation of the method to its paper.
+        deviates: every deviation of a variant or an inspired method from its paper, in a sentence.
+        paper_steps: the paper's steps, each with its place in the code and its test against an oracle.
+        extra: name of the required optional dependencies.
+        related: arXiv id or citation of the method's basis.
+        aliases: further names, e.g. names in papers.
     """
 
     summary: Required[str]
@@ -69,7 +69,7 @@ def component(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     Its hook is that of the first of these among its base classes.
 
     Raises:
-        FedsimError: nothing runs its base class.
+        FedsimError: no base class is one of them.
     """
 
     def decorate(make: F) -> F:
@@ -99,32 +99,32 @@ def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 
 
 def evidence_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on what a question gathers by itself: a final subclass of a base class of that question."""
+    """Register an attack on a question's own evidence: a final subclass of a base class of that question."""
     return _register("evidence_attack", name, None, **about)
 
 
 def evidence_defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register what changes the evidence of a question before anybody sees it: a final subclass of its base class."""
+    """Register a defense of a question's own evidence: a final subclass of a base class of that question."""
     return _register("evidence_defense", name, None, **about)
 
 
 def question(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register a question: a final subclass of `fedsim.questions.Question`, whose name is that of its table."""
+    """Register a question: a final subclass of `fedsim.questions.base.Question`, named like its scenario table."""
     return _register("question", name, None, **about)
 
 
 def metric(
     name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
 ) -> Callable[[F], F]:
-    """Register a metric; it stands above the function that computes it.
+    """Register a metric by a decorator of the function that computes it.
 
     Args:
-        name: under which scorers give it and records hold it.
-        title: for people.
-        summary: what it is, in a sentence.
+        name: name of the metric in scores and records.
+        title: name for reports.
+        summary: description in a sentence.
         paper: arXiv id or citation of the metric itself.
-        related: arXiv id or citation of what it builds on.
-        declared: what else `fedsim.core.metric.Metric` says of it.
+        related: arXiv id or citation of its basis.
+        declared: further fields of `fedsim.core.metric.Metric`.
     """
     declared_metric = Metric(name=name, title=title, meaning=summary, **declared)
 
@@ -206,7 +206,7 @@ def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[.
 
 
 def _hook_of(name: str, make: Callable[..., Any]) -> Hook:
-    """The hook of the first base class that something runs."""
+    """Return the hook of the first base class with a hook."""
     for base in make.__mro__ if isinstance(make, type) else ():
         if base in KINDS_OF_COMPONENTS:
             return cast("type[Component[Any]]", base).hook
@@ -218,7 +218,7 @@ def _hook_of(name: str, make: Callable[..., Any]) -> Hook:
 
 
 def _config_of(make: Callable[..., Any]) -> type[Config]:
-    """The config class: the type argument of a class's base, or the annotation of a function's first parameter."""
+    """Return the config class: the type argument of a class's base, or a function's first such annotation."""
     if isinstance(make, type):
         candidates = [arg for base in getattr(make, "__orig_bases__", ()) for arg in get_args(base)]
     else:

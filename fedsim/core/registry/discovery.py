@@ -1,4 +1,4 @@
-"""Imports methods from their folders: fedsim's own, those of the working folder, and those of installed packages."""
+"""Import of methods from fedsim's folders, the working folder, and installed packages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fedsim.core.registry import index
 from fedsim.core.registry.index import FOLDERS, HOME, USER_FOLDERS
 from fedsim.core.registry.method import Kind
 
-_entry_points = cache(entry_points)  # of every kind: to look for those of one alone takes as long
+_entry_points = cache(entry_points)  # of all kinds, because a selection by kind is as slow
 
 
 class _UserFolders(MetaPathFinder):
-    """Finds fedsim's own folders of methods beside fedsim, whatever else has such a name.
+    """Import finder for fedsim's folders of methods, with priority over equal names on the search path.
 
-    Folders of that name elsewhere on the search path, as one in the working folder, add what ours does not have.
+    Folders of the same name elsewhere on the search path, e.g. in the working folder, add further modules.
     """
 
     names = frozenset(folder for folder in USER_FOLDERS.values() if not folder.startswith("fedsim."))
@@ -52,7 +52,7 @@ def discover(kind: Kind) -> None:
     """Import every method of a kind, once.
 
     Raises:
-        FedsimError: one cannot be imported, or another package took the name of one of fedsim's folders.
+        FedsimError: a method cannot be imported, or another package has the name of one of fedsim's folders.
     """
     package = _import_package(FOLDERS[kind])
     for module in modules_below(package.__name__, package.__path__[0]):
@@ -64,7 +64,7 @@ def import_own(module: str) -> None:
     """Import one of fedsim's own methods.
 
     Raises:
-        FedsimError: another package took the name of its folder.
+        FedsimError: another package has the name of its folder.
     """
     package = module.partition(".")[0]
     if package in _UserFolders.names:
@@ -74,10 +74,10 @@ def import_own(module: str) -> None:
 
 @cache
 def add_others(kind: Kind) -> None:
-    """Import the methods of a kind that are not fedsim's: those of the working folder, and of installed packages.
+    """Import the user's and third-party methods of a kind: from the working folder, and from installed packages.
 
     Raises:
-        FedsimError: one cannot be imported.
+        FedsimError: a method cannot be imported.
     """
     for path in _files_of_others(kind):
         _add(USER_FOLDERS[kind], path)
@@ -92,10 +92,10 @@ def add_others(kind: Kind) -> None:
 
 
 def add_named(kind: Kind, name: str) -> None:
-    """Import the files of the working folder that have, or may have, a method of this name.
+    """Import the files of the working folder that contain, or may contain, a method of this name.
 
     Raises:
-        FedsimError: one cannot be imported, or its method is called like another one.
+        FedsimError: a file cannot be imported, or two methods have the same name.
     """
     for path in _files_of_others(kind):
         if _may_have(path, kind, name):
@@ -103,7 +103,7 @@ def add_named(kind: Kind, name: str) -> None:
 
 
 def modules_below(package: str, folder: str) -> Iterator[str]:
-    """Yield the modules below a package's folder; those at or below a name with an underscore are parts."""
+    """Yield the modules below a package's folder, without modules at or below a name with an underscore."""
     for info in pkgutil.walk_packages([folder], prefix=f"{package}."):
         below = info.name.removeprefix(f"{package}.").split(".")
         if not any(part.startswith("_") for part in below):
@@ -122,7 +122,7 @@ def _import_package(name: str) -> ModuleType:
 
 
 def _files_of_others(kind: Kind) -> Iterator[Path]:
-    """Yield the files in folders that are not fedsim's and may hold methods of a kind: those that name the registry."""
+    """Yield the user's files that may contain methods of a kind: those that name the registry."""
     if USER_FOLDERS[kind] not in _UserFolders.names:
         return
     package = _import_package(USER_FOLDERS[kind])
@@ -135,7 +135,7 @@ def _files_of_others(kind: Kind) -> Iterator[Path]:
 
 
 def _is_of_a_copy(package: str, folder: Path) -> bool:
-    """Tell whether a folder belongs to another copy of fedsim, as a checkout beside an installed one."""
+    """Return whether a folder belongs to another copy of fedsim, e.g. a checkout besides an installed package."""
     root = folder.resolve().parents[package.count(".")]
     return (root / "fedsim" / "core" / "registry" / "__init__.py").exists()
 
@@ -143,12 +143,12 @@ def _is_of_a_copy(package: str, folder: Path) -> bool:
 def _may_have(path: Path, kind: Kind, name: str) -> bool:
     try:
         return any(entry.kind == kind and name in entry.names for entry in index.read(path))
-    except FedsimError:  # it computes what it is called
+    except FedsimError:  # the name is computed
         return True
 
 
 def _add(package: str, path: Path) -> None:
-    """Import a file of methods that is not fedsim's."""
+    """Import a user's file of methods."""
     process.find_own_modules(package)
     try:
         module = importlib.import_module(f"{package}.{path.stem}")

@@ -1,4 +1,4 @@
-"""Methods by name. Each is imported when it is named; what a kind has is known before. This waits for no torch."""
+"""Lookup of methods by name. A method is imported when it is named; names and summaries need no import of torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, reg
 if TYPE_CHECKING:
     from fedsim.core.metric import Metric
 
-_NOT_DECLARED = ("summary", "paper", "related")  # arguments of a metric's decorator that its declaration lacks
+_NOT_DECLARED = ("summary", "paper", "related")  # decorator arguments that are no fields of `Metric`
 _SPOKEN: dict[Kind, str] = {
     "attribute": "attack on attributes",
     "membership": "membership attack",
@@ -27,29 +27,29 @@ _SPOKEN: dict[Kind, str] = {
 
 
 def methods(kind: Kind) -> dict[str, Method]:
-    """Import every method of a kind, and return them by name, sorted: fedsim's own and those of installed packages."""
+    """Import every method of a kind, and return the methods by name, sorted, including third-party methods."""
     for part in _parts(kind):
         discover(part)
     return _registered_of(kind)
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """Return what every method of a kind says of itself, by name, sorted. None of fedsim's own is imported for it."""
+    """Return the entries of every method of a kind, by name, sorted, without importing fedsim's own methods."""
     for part in _parts(kind):
         add_others(part)
     return dict(sorted({**entries_of(kind), **_registered_of(kind)}.items()))
 
 
 def get(kind: Kind, name: str) -> Method:
-    """Import one method, by its name or an alias, and return it.
+    """Import a method by its name or alias, and return it.
 
-    ``package.module:function`` names a data set or model of the user's own.
+    ``package.module:function`` names a user function for a data set or model.
 
     Raises:
-        FedsimError: no such method; the message names the nearest one.
+        FedsimError: the method is unknown; the message gives the nearest name.
     """
     if ":" in name and kind in ("dataset", "model"):
-        from fedsim.core.registry.user_functions import method_of  # noqa: PLC0415 - a list of names waits for no torch
+        from fedsim.core.registry.user_functions import method_of  # noqa: PLC0415 - a list of names needs no torch
 
         return method_of(kind, name)
     _import(kind, name)
@@ -61,12 +61,12 @@ def get(kind: Kind, name: str) -> Method:
 
 
 def named(name: str) -> list[Entry]:
-    """Return what methods of any kind with this name or alias say of themselves (a name may be used by two kinds).
+    """Return the entries of all kinds with this name or alias (two kinds may use the same name).
 
-    Tables write names as people do: ``DIA`` is ``dia``, and ``label shares`` is ``label-shares``.
+    Spelling is normalised: ``DIA`` is ``dia``, and ``label shares`` is ``label-shares``.
 
     Raises:
-        FedsimError: no kind has it.
+        FedsimError: no kind has a method of this name.
     """
     everything = [entry for kind in KINDS for entry in entries(kind).values()]
     wanted = "-".join(name.casefold().split())
@@ -79,7 +79,7 @@ def named(name: str) -> list[Entry]:
 
 
 def _parts(kind: Kind) -> tuple[Kind, ...]:
-    """Return the kinds whose folders hold methods of a kind: a question may declare the figures that it gives."""
+    """Return the kinds whose folders contain methods of a kind: files of questions may also declare metrics."""
     return ("metric", "question") if kind == "metric" else (kind,)
 
 
@@ -88,7 +88,7 @@ def _registered_of(kind: Kind) -> dict[str, Method]:
 
 
 def _import(kind: Kind, name: str) -> None:
-    """Import the method of this name, if there is one, and whatever has the same name."""
+    """Import the methods of this name, if any."""
     entry = entry_of(kind, name)
     if entry is not None:
         import_own(entry.module)
@@ -100,7 +100,7 @@ def _import(kind: Kind, name: str) -> None:
 
 
 def _hint(name: str, names: Iterable[str]) -> str:
-    """Return what somebody may have meant: names that begin so, else the nearest one, else where all stand."""
+    """Suggest names with this prefix, else the closest name, else `fedsim list`."""
     known = list(names)
     begun = sorted(candidate for candidate in known if candidate.startswith(f"{name}-"))
     if begun:
@@ -109,9 +109,9 @@ def _hint(name: str, names: Iterable[str]) -> str:
 
 
 def every_metric() -> dict[str, Metric]:
-    """Return the declaration of every metric by name: of files of metrics, of questions and tasks, then of packages.
+    """Return all metric declarations by name: of metric files, of questions and tasks, then of packages.
 
-    The result does not depend on the questions and tasks that are imported, and imports none of fedsim's own.
+    The result does not depend on the imported questions and tasks, and the function imports none of fedsim's own.
     """
     discover("metric")
     for kind in ("question", "task"):
@@ -130,7 +130,7 @@ def every_metric() -> dict[str, Metric]:
 
 @cache
 def _declared_beside_questions() -> dict[str, Metric]:
-    from fedsim.core.metric import Metric  # noqa: PLC0415 - a list of names waits for no metric
+    from fedsim.core.metric import Metric  # noqa: PLC0415 - a list of names needs no metrics
 
     return {
         name: Metric(name=name, meaning=about["summary"], **{k: v for k, v in about.items() if k not in _NOT_DECLARED})
@@ -139,10 +139,10 @@ def _declared_beside_questions() -> dict[str, Metric]:
 
 
 def declared(names: Iterable[str]) -> tuple[Metric, ...]:
-    """Return what these metrics declare, each once.
+    """Return the declarations of these metrics, without duplicates.
 
     Raises:
-        FedsimError: somebody gives a figure that is no metric; the message names the nearest one.
+        FedsimError: a name is no metric; the message gives the nearest one.
     """
     known = every_metric()
     wanted = dict.fromkeys(names)
@@ -157,8 +157,8 @@ def declared(names: Iterable[str]) -> tuple[Metric, ...]:
 
 @contextmanager
 def temporary() -> Generator[None]:
-    """Forget afterwards what was registered inside the block, for a test that adds a method of its own."""
-    for kind in KINDS:  # what is first imported inside would be forgotten with the rest
+    """Restore the registry after the block, for tests that register methods."""
+    for kind in KINDS:  # import all first: a first import inside the block would be undone too
         discover(kind)
     before = dict(METHODS)
     try:

@@ -31,16 +31,16 @@ FOLDERS: dict[Kind, str] = {
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
-"""The package of each kind; its files are one method each."""
+"""The package of each kind, with one method per file."""
 
 USER_FOLDERS: dict[Kind, str] = {**FOLDERS, "distance": "attacks", "prior": "attacks", "attention": "attacks"}
-"""The package of each kind that a folder of the user's may add to: what an attack compares stands beside the attack."""
+"""The package of each kind to which a user's folder may add; distances, priors and attentions go to `attacks`."""
 
 HOME = Path(__file__).resolve().parents[3]
-"""The folder that fedsim's packages stand in."""
+"""The folder that contains fedsim's packages."""
 
 BESIDE = ("attacks", "defenses")
-"""The packages of methods that stand beside fedsim."""
+"""The packages of methods outside the package `fedsim`."""
 
 _KINDS: dict[str, Kind] = {
     **{kind: kind for kind in FOLDERS if kind not in ("attribute", "trace")},
@@ -152,9 +152,10 @@ def _name(function: ast.expr) -> str:
 
 @cache
 def metrics_beside_questions() -> dict[str, dict[str, Any]]:
-    """Return the arguments of every `metric` decorator outside of the folder of metrics, by name, in order of modules.
+    """Return the arguments of every `metric` decorator outside the metrics folder, by name, in the order of modules.
 
-    Questions and tasks declare metrics too. Their arguments are read, so that no question is imported for its metric.
+    Questions and tasks declare metrics too. Their arguments are parsed, so that no question is imported for its
+    metrics.
 
     Raises:
         FedsimError: an argument is neither a literal nor the name of a constant of the file.

@@ -1,4 +1,4 @@
-"""What is known of a method, and the table of all that were registered. Importing this waits for no torch."""
+"""Entries of methods, and the table of registered methods. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 Fidelity = Literal["reproduction", "variant", "inspired"]
-"""What a method is to its paper.
+"""Relation of a method to its paper.
 
-reproduction: its algorithm, equations and settings; what it adds changes nothing where the paper applies.
-variant: its idea, with a step or settings changed on purpose.
-inspired: only its abstract or a short description was read, or it shares only the goal.
+reproduction: the paper's algorithm, equations and settings; additions change nothing where the paper applies.
+variant: the paper's idea, with a step or settings changed on purpose.
+inspired: only the abstract or a short description was read, or only the goal is shared.
 """
 
 _PHRASES: dict[Fidelity, str] = {
@@ -50,8 +50,11 @@ _PHRASES: dict[Fidelity, str] = {
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
 
 Step = tuple[str, str, str]
-"""A step of a paper; where it is in the code, by a name of the method's own file or in full; and the test that holds it
-to something that does not depend on it, by a name of the method's own test file or as ``tests/...py::test_...``."""
+"""A step of a paper: description, code and test.
+
+The code is a name of the method's own file, or a full name. The test compares it with an independent oracle, and is a
+name of the method's own test file, or ``tests/...py::test_...``.
+"""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -59,18 +62,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is known of a method before it is imported.
+    """Description of a method before its import.
 
     Attributes:
-        module: that imports it.
-        paper: arXiv id or citation of the method itself, empty when there is none.
-        fidelity: what the method is to its paper; None without a paper, and for metrics, tasks, data sets and models.
-        deviates: every deviation of a variant or an inspired method from its paper, in one sentence.
-        paper_steps: what the paper does, one by one.
-        extra: the optional extra of the distribution that it needs, if any.
-        hook: where a component plugs in; None for other kinds.
-        related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
-        aliases: other names that find it, as those of papers.
+        kind: kind of the method.
+        name: name of the method.
+        module: module of the method.
+        summary: description in a line.
+        paper: arXiv id or citation of the method itself, empty if there is none.
+        fidelity: relation of the method to its paper; None without a paper, and for metrics, tasks, data sets and
+            models.
+        deviates: every deviation of a variant or an inspired method from its paper, in a sentence.
+        paper_steps: the paper's steps.
+        extra: required optional extra of the distribution, if any.
+        hook: hook of a component; None for other kinds.
+        related: arXiv id or citation of what the method builds on, attacks or undoes, if it is another paper.
+        aliases: further names, e.g. names in papers.
     """
 
     kind: Kind
@@ -88,12 +95,12 @@ class Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its name and its aliases."""
+        """Name and aliases."""
         return (self.name, *self.aliases)
 
     @property
     def origin(self) -> str:
-        """Its paper and what it is to it, as "a variant of arXiv 2104.07586: REASON"; empty without a paper."""
+        """Relation to the paper and citation, e.g. "a variant of arXiv 2104.07586: REASON"; empty without a paper."""
         cited = f"arXiv {self.paper}" if _ARXIV.fullmatch(self.paper) else self.paper
         if self.fidelity is None:
             return cited
@@ -105,9 +112,9 @@ class Method(Entry):
     """A registered method.
 
     Attributes:
-        make: class (called with its config) or function (called with its config and what its kind needs).
-        config: the pydantic class of its settings.
-        declares: what a metric is; None for other kinds.
+        make: class (called with its config) or function (called with its config and the context of its kind).
+        config: pydantic class of its settings.
+        declares: declaration of a metric; None for other kinds.
     """
 
     make: Callable[..., Any]
@@ -115,20 +122,20 @@ class Method(Entry):
     declares: Metric | None = None
 
     def derived_from(self, base: type[T]) -> type[T] | None:
-        """Return the method's class where it derives from `base`, or None: another class, or a function."""
+        """Return the method's class if it derives from `base`, else None."""
         return self.make if isinstance(self.make, type) and issubclass(self.make, base) else None
 
     @property
     def doc(self) -> str:
-        """The docstring of the file the method lives in, or of the method itself."""
+        """The docstring of the method's file, or of the method itself."""
         return (sys.modules[self.module].__doc__ or self.make.__doc__ or "").strip()
 
 
 METHODS: dict[tuple[Kind, str], Method] = {}
-"""Every method that was registered so far."""
+"""All registered methods."""
 
 
 def registered(kind: Kind, name: str) -> Method | None:
-    """Return the method that was registered under a name or an alias, or None."""
+    """Return the method registered under a name or an alias, or None."""
     by_alias = (method for (k, _), method in METHODS.items() if k == kind and name in method.aliases)
     return METHODS.get((kind, name)) or next(by_alias, None)

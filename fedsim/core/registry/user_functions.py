@@ -1,4 +1,4 @@
-"""A user's own functions, which a scenario names as ``package.module:function``."""
+"""User functions, which a scenario names as ``package.module:function``."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _marked: list[Callable[..., Any]] = []
 
 
 class OpenConfig(Config, extra="allow"):
-    """Settings of a user's own function: passed on as keyword arguments, not checked here."""
+    """Settings of a user function: passed as keyword arguments, without checks."""
 
 
 def for_scenarios(function: F) -> F:
-    """Mark a function of your own: scenario files may name it. They may name no other one, unless they are trusted."""
+    """Mark a user function so that scenario files may name it. Untrusted files may name no other user function."""
     _marked.append(function)
     return function
 
 
 def check_marked(name: str, instead: str = "") -> None:
-    """Refuse ``package.module:function`` unless the function is marked with `for_scenarios`.
+    """Check that ``package.module:function`` is marked with `for_scenarios`.
 
     Args:
-        name: of the function.
-        instead: what the message offers beside the mark.
+        name: name of the function.
+        instead: alternative to the mark for the message.
 
     Raises:
-        FedsimError: it is not, or cannot be imported.
+        FedsimError: it is not marked, or cannot be imported.
     """
     function = _import_callable(name)
     if not any(function is marked for marked in _marked):
@@ -69,7 +69,7 @@ def method_of(kind: Kind, name: str) -> Method:
 
 
 def _import_callable(name: str) -> Any:
-    """Return what ``package.module:function`` names."""
+    """Import the function ``package.module:function``."""
     module_name, _, attribute = name.partition(":")
     process.find_own_modules(module_name)
     try:

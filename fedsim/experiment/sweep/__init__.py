@@ -1,4 +1,4 @@
-"""Many runs of one scenario, each known by the hash of its resolved scenario, so that nothing is computed twice."""
+"""Sweeps: many runs of a scenario, identified by the hash of the resolved scenario, so that none is repeated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: a finished sweep is recognised without torch."""
+    """Import lazily, so that a finished sweep is recognised without torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim.experiment.sweep' has no attribute '{name}'")
     return getattr(importlib.import_module(f"fedsim.experiment.sweep.{_HOMES[name]}"), name)

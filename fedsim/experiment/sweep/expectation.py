@@ -1,4 +1,4 @@
-"""Figures of a sweep, each of one setting over its seeds."""
+"""Metric values of a sweep: for each setting the mean over its seeds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedsim.metrics.statistics import wilson
 
 
 def figures(folder: Path) -> list[Figure]:
-    """Return the figures of a run folder, or of a sweep's: of each setting the means over its seeds, in order.
+    """Return the metric values of a run folder, or for a sweep folder the means of each setting over its seeds.
 
-    Runs of a sweep that are not finished count nothing.
+    Unfinished runs are ignored.
 
     Raises:
-        FedsimError: the folder holds neither a sweep nor a run.
+        FedsimError: the folder contains neither a sweep nor a run.
     """
     is_sweep = (folder / PLAN).exists()
     by_setting: dict[tuple[str, str, str], list[Figure]] = {}
@@ -34,7 +34,7 @@ def figures(folder: Path) -> list[Figure]:
 
 
 def _mean(seeds: Sequence[Figure]) -> Figure:
-    """Return one figure over seeds: the share of all units that it counts, or else the mean of the seeds."""
+    """Return a value over seeds: for counts the share of all units, otherwise the mean of the seeds."""
     if len(seeds) == 1:
         return seeds[0]
     values, units = [figure.value.value for figure in seeds], sum(figure.value.n for figure in seeds)

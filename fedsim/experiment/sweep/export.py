@@ -1,4 +1,4 @@
-"""A sweep's table as CSV or Parquet, with its columns explained beside it."""
+"""Export of a sweep's table as CSV, Parquet or DuckDB, with explained columns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ BEFORE = {
     "seed": "seed of the run",
 }
 _SET = "what the sweep set"
-_EXAMPLE = ("arm", "attack", "round", "client", "image")  # columns that name an example under attack
+_EXAMPLE = ("arm", "attack", "round", "client", "image")  # columns that identify an attacked example
 
 
 def write_csv(path: Path) -> Path:
-    """Write ``table.csv`` and ``table-columns.csv`` into the folder of a sweep or run, and return the first.
+    """Write ``table.csv`` and ``table-columns.csv`` into the folder of a sweep or run, and return the first path.
 
-    Where more was asked than attacks on updates, its findings stand in ``findings.csv`` and ``findings-columns.csv``.
+    Findings, if any, are written to ``findings.csv`` and ``findings-columns.csv``.
 
     Raises:
-        FedsimError: it is the folder of neither.
+        FedsimError: the folder contains neither a sweep nor a run.
     """
     recorded = read(path)
     names, rows = _table(recorded)
@@ -41,10 +41,10 @@ def write_csv(path: Path) -> Path:
 
 
 def write_parquet(path: Path) -> Path:
-    """Write ``table.parquet`` and ``table-columns.csv``, and return the first.
+    """Write ``table.parquet`` and ``table-columns.csv``, and return the first path.
 
     Raises:
-        FedsimError: it is the folder of neither a sweep nor a run.
+        FedsimError: the folder contains neither a sweep nor a run.
         MissingExtra: pyarrow is not installed.
     """
     try:
@@ -64,14 +64,13 @@ def write_parquet(path: Path) -> Path:
 
 
 def write_duckdb(path: Path) -> Path:
-    """Write ``results.duckdb`` and return it.
+    """Write ``results.duckdb``, and return its path.
 
-    Its table `results` holds the rows, its view `best` those of the attack that did best on each example: by the metric
-    that decides about success, or the one by which such examples are ordered. Findings of questions, where
-    there are any, are its table `findings`.
+    Its table `results` holds the rows, its view `best` the row of the strongest attack on each example, by the scoring
+    metric or the leading metric of such examples. Findings, if any, are its table `findings`.
 
     Raises:
-        FedsimError: it is the folder of neither a sweep nor a run.
+        FedsimError: the folder contains neither a sweep nor a run.
         MissingExtra: duckdb is not installed.
     """
     try:
@@ -104,7 +103,7 @@ def write_duckdb(path: Path) -> Path:
 
 
 def _order(path: Path, table: Path) -> str:
-    """Return by which columns of a CSV table one attack did better than another, in SQL."""
+    """Return the SQL order of attacks by strength, in columns of a CSV table."""
     with table.open(newline="") as file:
         columns = next(csv.reader(file))
     records = [record for _, record in read(path) if not isinstance(record, str)]
@@ -117,7 +116,7 @@ def _order(path: Path, table: Path) -> str:
 
 
 def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows; a setting that is a table itself is written as text."""
+    """Return columns and rows; settings that are tables are written as text."""
     rows = rows_of(recorded)
     names = list(dict.fromkeys([*columns(recorded), *(name for row in rows for name in row)]))
     values = [[_plain(row.get(name)) for name in names] for row in rows]
@@ -125,7 +124,7 @@ def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
 
 
 def _write_findings(path: Path, recorded: RecordedRuns) -> None:
-    """Write what questions found; an older table of a sweep that has none now is taken away."""
+    """Write the findings; without findings, remove the files of an earlier export."""
     rows = [
         {"run": planned.digest, "setting": planned.name, "seed": record.scenario.get("seed"), **row, **planned.values}
         for planned, record in recorded

@@ -1,13 +1,13 @@
-"""The folder of a sweep: a plan, a run folder for each run, and the reason of each that failed.
+"""The folder of a sweep: a plan, a run folder per run, and the failures.
 
 ```
 sweep.json           title, hash and scenario of the sweep, and its runs
-origin.json          what the runs were planned from, so that a finished sweep is known at once
+origin.json          hash of the plan's inputs, to recognise a finished sweep quickly
 runs/DIGEST/         a run folder, as `fedsim run` writes it
-failures/DIGEST.json why the last attempt failed
-logs/                what programs printed while they worked
+failures/DIGEST.json reason of the last failed attempt
+logs/                output of the worker processes
 ```
-Every file is written beside its place and renamed into it, so a kill leaves the old file or the new one.
+All files are written atomically, so a kill leaves the old file or the new file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PLAN = "sweep.json"
 
 
 class PlannedRun(Config):
-    """One line of the plan."""
+    """A run of the plan."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{16}$")
     name: str
@@ -50,7 +50,7 @@ class PlannedRun(Config):
 
 
 class SweepPlan(Config):
-    """What `sweep.json` holds."""
+    """Content of `sweep.json`."""
 
     schema_version: Literal[1] = 1
     title: str
@@ -60,7 +60,7 @@ class SweepPlan(Config):
 
 
 class Failed(Config):
-    """Why a run failed: the program said so (`error`), took too long, was killed, or the disk was full (`disk`)."""
+    """Failure of a run: an exception (`error`), a timeout, a killed process, or a full disk (`disk`)."""
 
     cause: Literal["error", "timeout", "killed", "disk"]
     why: str
@@ -68,17 +68,17 @@ class Failed(Config):
 
 
 class SweepFolder:
-    """One sweep on disk."""
+    """A sweep on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is touched."""
+        """Set the path, without access to the disk."""
         self.path = path
 
     def prepare(self, plan: SweepPlan) -> None:
-        """Make the folder, or check that it holds this sweep; a policy that changed is written down.
+        """Create the folder, or check that it contains this sweep; a changed policy is written to the plan.
 
         Raises:
-            FedsimError: it holds something else, or cannot be written.
+            FedsimError: the folder contains something else, or cannot be written.
         """
         with explain(self.path):
             occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
@@ -105,7 +105,7 @@ class SweepFolder:
             refuse_link(self.run_path(run.digest))
 
     def keep_origin(self, origin: str) -> None:
-        """Note what the plan was made from."""
+        """Store the hash of the plan's inputs."""
         noted = {"origin": origin, "runs": [run.digest for run in self.plan().runs]}
         write_whole(self.path / ORIGIN, json.dumps(noted).encode())
 
@@ -113,7 +113,7 @@ class SweepFolder:
         """Return the plan.
 
         Raises:
-            FedsimError: there is none, or it cannot be read.
+            FedsimError: the plan is missing or unreadable.
         """
         try:
             return SweepPlan.model_validate_json(printable_json((self.path / PLAN).read_bytes()))
@@ -124,10 +124,10 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from working in this folder at the same time. The lock ends with the process, however it ends.
+        """Lock the folder against other sweeps. The lock ends with the process, even after a kill.
 
         Raises:
-            FedsimError: somebody works in it.
+            FedsimError: another sweep holds the lock.
         """
         with locked(self.path, "another sweep"):
             for folder in (self.path, self.path / "failures"):
@@ -137,7 +137,7 @@ class SweepFolder:
             self._remove_stale_locks()
 
     def _remove_stale_locks(self) -> None:
-        """Remove locks of workers that were killed: a run that is finished is never locked again."""
+        """Remove locks of killed workers: a finished run is never locked again."""
         for folder in (self.path / "runs").glob("*"):
             remove_stale_lock(folder)
 
@@ -146,15 +146,15 @@ class SweepFolder:
         return self.path / "runs" / digest
 
     def log(self, worker: int) -> Path:
-        """Return the file for what a worker's programs print."""
+        """Return the log file of a worker."""
         return self.path / "logs" / f"worker-{worker}.log"
 
     def is_finished(self, digest: str) -> bool:
-        """Tell from both ends of its record whether a run was finished, by a fedsim whose schema this one reads."""
+        """Return whether a run has finished with the current schema version, from both ends of its record."""
         return heads.is_finished(self.run_path(digest) / RECORD)
 
     def misfit(self, digest: str) -> str | None:
-        """Return why there is a record that nobody can read, or None."""
+        """Return why an existing record is unreadable, or None."""
         path = self.run_path(digest) / RECORD
         start = heads.head(path)
         if start is None:
@@ -165,14 +165,14 @@ class SweepFolder:
         return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
 
     def failure(self, digest: str) -> Failed | None:
-        """Return why the last attempt at a run failed, or None when it did not fail."""
+        """Return the failure of the last attempt at a run, or None."""
         try:
             return Failed.model_validate_json(printable_json(self._failure_path(digest).read_bytes()))
         except (OSError, ValidationError):
             return None
 
     def note(self, digest: str, failure: Failed | None) -> Failed | None:
-        """Keep the reason of a failure, and return it with its number of attempts; or forget it when there is none."""
+        """Store a failure, and return it with its number of attempts; for None, remove the stored failure."""
         if failure is None:
             self._failure_path(digest).unlink(missing_ok=True)
             return None
@@ -186,6 +186,6 @@ class SweepFolder:
 
 
 def plan_of(title: str, digest: str, scenario: str, runs: Sequence[Planned]) -> SweepPlan:
-    """Return what a sweep's folder says about it."""
+    """Return the content of `sweep.json`."""
     lines = tuple(PlannedRun(digest=run.digest, name=run.name, values=run.values) for run in runs)
     return SweepPlan(title=title, digest=digest, scenario=json.loads(scenario), runs=lines)

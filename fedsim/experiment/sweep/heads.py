@@ -1,4 +1,4 @@
-"""What both ends of a record tell: its schema version, how its run ended, and whether it is whole."""
+"""Quick checks of both ends of a record: schema version, status, completeness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END = 16
 
 
 def head(record: Path) -> tuple[int, str] | None:
-    """Return (schema version, status), or None where there is no record or it begins like none."""
+    """Return (schema version, status), or None if the record is missing or has another beginning."""
     try:
         with record.open("rb") as file:
             start = _START.match(file.read(_LENGTH))
@@ -24,7 +24,7 @@ def head(record: Path) -> tuple[int, str] | None:
 
 
 def is_whole(record: Path) -> bool:
-    """Tell whether a record ends with the brace that closes it, alone in its line: it was not cut off."""
+    """Return whether a record ends with a closing brace on its own line, and so is not truncated."""
     try:
         with record.open("rb") as file:
             file.seek(-min(_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
@@ -34,5 +34,5 @@ def is_whole(record: Path) -> bool:
 
 
 def is_finished(record: Path) -> bool:
-    """Tell whether a run was finished by a fedsim whose schema this one reads, and its record is whole."""
+    """Return whether a run has finished with the current schema version, and its record is complete."""
     return head(record) == (SCHEMA_VERSION, "finished") and is_whole(record)

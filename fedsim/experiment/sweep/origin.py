@@ -1,7 +1,7 @@
-"""Whether the very same command finished a sweep before, told without loading what runs need.
+"""Quick check whether the same command has finished a sweep before, without slow imports.
 
-Planning a thousand runs takes seconds, and so does importing torch. A sweep therefore notes what it was planned from:
-the scenario file as it stood, the overrides, and the version of fedsim.
+Planning a thousand runs takes seconds, and so does the import of torch. A sweep therefore stores a hash of its plan's
+inputs: the content of the scenario file, the overrides, and the version of fedsim.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ORIGIN = "origin.json"
 
 
 def origin_of(scenario: Path, overrides: Sequence[str]) -> str:
-    """Return a hash of what a sweep is planned from; empty where the file cannot be read."""
+    """Return a hash of a plan's inputs; empty if the file cannot be read."""
     try:
         text = read_source(scenario)
     except ScenarioError:
@@ -30,7 +30,7 @@ def origin_of(scenario: Path, overrides: Sequence[str]) -> str:
 
 
 def finished_before(folder: Path, origin: str) -> int | None:
-    """Return the number of runs if the folder's sweep has this origin and every run is finished, else None."""
+    """Return the number of runs if the folder's sweep has this origin and every run has finished, else None."""
     try:
         noted = json.loads((folder / ORIGIN).read_bytes())
         records = [folder / "runs" / digest / "record.json" for digest in noted["runs"]]

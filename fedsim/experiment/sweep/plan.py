@@ -1,4 +1,4 @@
-"""Which runs a sweep has: every combination of its values, once."""
+"""The plan of a sweep: all combinations of its values, without duplicates."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fedsim.scenario import Scenario, arms, expand_sweep, parse
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep.
+    """A run of a sweep.
 
     Attributes:
         digest: hash of the resolved scenario; the run's folder has this name.
-        values: what the sweep set, seed included.
+        values: values set by the sweep, seed included.
         scenario: the resolved scenario, as JSON.
     """
 
@@ -29,15 +29,15 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """The values, for people."""
+        """The values as text."""
         return in_words(self.values)
 
 
 def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
-    """Return every run, in the order of the file, seeds last; two that come to the same scenario are one.
+    """Return every run, in the order of the file, seeds last, without duplicate scenarios.
 
     Raises:
-        ScenarioError: a combination does not fit; the message says which.
+        ScenarioError: a combination is invalid; the message names it.
     """
     runs: dict[str, Planned] = {}
     for values, raw in expand_sweep(scenario):
@@ -52,22 +52,22 @@ def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """Return what a sweep set, for people; of a key its last part."""
+    """Return the values as text, with the last part of each key."""
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return ", ".join(f"{key.rpartition('.')[2]} {word}" for key, word in words.items())
 
 
 def lacks_control(runs: Sequence[Planned]) -> bool:
-    """Say whether attacked updates are protected in every arm of every run, so that no attack has a control."""
+    """Return whether attacked updates are protected in every arm of every run, so that no attack has a control."""
     singles = [single for run in runs for _, single in arms(Scenario.model_validate_json(run.scenario))]
     attacked = [single for single in singles if single.attacks]
     return bool(attacked) and all(map(_is_protected, attacked))
 
 
 def _is_protected(scenario: Scenario) -> bool:
-    """Say whether a client has a defense, a component or active dropout, or is hidden in a sum.
+    """Return whether a client has a defense, a component or active dropout, or the server sees only a sum.
 
-    The dropout of a user's own model is not known before the model is built.
+    The dropout of a user's model is unknown before the model is built.
     """
     if scenario.defenses or scenario.components or scenario.threat.sees == "sum":
         return True

@@ -1,4 +1,4 @@
-"""A sweep as a table: one row for every attacked example of every finished run."""
+"""A sweep as a table with a row for every attacked example of every finished run."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _AFTER_SCORES = {
 
 
 def columns(recorded: RecordedRuns = ()) -> dict[str, str]:
-    """Return name and meaning of every column, in order: those of every metric that is installed or in a record.
+    """Return name and meaning of every column, in order: the metrics are those installed or in a record.
 
-    The values of the sweep follow, a column each.
+    The sweep's values are further columns at the end, not contained here.
     """
     declared = {
         name: metric
@@ -53,42 +53,42 @@ def columns(recorded: RecordedRuns = ()) -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Return `COLUMNS`: those of metrics that are installed."""
+    """Return `COLUMNS`, the columns of the installed metrics."""
     if name != "COLUMNS":
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return columns()
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a sweep, or of a single run, in the order of the plan.
+    """Return the rows of a sweep or a run, in the order of the plan.
 
-    Runs that are not finished, or whose record cannot be read, are left out; `problems` names them.
+    Unfinished runs and runs with unreadable records are omitted; `problems` names them.
 
     Args:
         path: folder of a sweep or of a run.
 
     Raises:
-        FedsimError: it is neither.
+        FedsimError: the folder contains neither a sweep nor a run.
     """
     return rows_of(read(path))
 
 
 def problems(path: Path) -> list[tuple[PlannedRun, str]]:
-    """Return every run of a sweep that has no usable record, with the reason."""
+    """Return every run of a sweep without a usable record, with the reason."""
     return problems_of(read(path))
 
 
 def read(path: Path) -> RecordedRuns:
-    """Return every run of a sweep, or a single one, with its record, or with the reason why there is none.
+    """Return all runs of a sweep, or the single run, each with its record or the reason of its absence.
 
     Raises:
-        FedsimError: the folder holds neither a sweep nor a run.
+        FedsimError: the folder contains neither a sweep nor a run.
     """
     return list(each(path))
 
 
 def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
-    """Yield what `read` returns, one record in memory at a time."""
+    """Yield the items of `read`, with one record in memory at a time."""
     if not (path / PLAN).exists():
         record = read_record(path)
         yield PlannedRun(digest=record.scenario_hash, name="", values={}), record
@@ -136,7 +136,7 @@ def _row(
     victim: VictimRecord,
     item: ItemScore | None,
 ) -> dict[str, Any]:
-    """Return what is known of an attacked example, by column; of an update without a guess there is none."""
+    """Return the columns of an attacked example; for an update without a guess the example's columns are None."""
     declared = record.declared
     evaluated = [entry.tested for entry in arm.rounds if entry.utilities(declared)]
     measured = (*(evaluated[-1] if evaluated else {}).items(), *(item.values if item else {}).items())

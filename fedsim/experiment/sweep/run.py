@@ -1,4 +1,4 @@
-"""Make the runs of a sweep that are not finished yet, several at a time, and survive whatever happens to them."""
+"""Execute the unfinished runs of a sweep in parallel workers, robust against crashes and timeouts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Status = Literal["reused", "finished", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run: how long it took in seconds, and why it failed, if it did."""
+    """Outcome of a run: its duration in seconds, and its failure, if any."""
 
     run: Planned
     status: Status
@@ -43,28 +43,28 @@ def sweep(
     on_outcome: Callable[[Outcome], None] = lambda _outcome: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
-    """Make every run that is not finished yet.
+    """Execute every unfinished run.
 
-    Each worker is a process of its own. One that ends, hangs or outgrows its memory is replaced, and its run has
-    failed; the others go on. When the disk is full no run begins any more.
+    Each worker is a separate process. A worker that ends, hangs or exceeds its memory is replaced, and its run has
+    failed; the others continue. When the disk is full, no further run starts.
 
     Args:
-        folder: prepared and locked.
+        folder: prepared and locked folder.
         runs: the plan.
         settings: limits of a single run.
-        executor: where they are made.
-        jobs: workers, at least 1.
-        command: the command line to keep in the records.
-        budget: seconds after which no run begins any more.
-        on_outcome: told of every run as it ends, from this thread.
-        should_stop: asked between runs and while waiting; when it says yes, runs in progress are ended.
+        executor: executor of the runs.
+        jobs: number of workers, at least 1.
+        command: command line for the records.
+        budget: seconds after which no further run starts.
+        on_outcome: called with the outcome of every run, in this thread.
+        should_stop: polled between runs and while waiting; True aborts runs in progress.
 
     Returns:
-        What came of every run that was reused or tried.
+        The outcomes of all reused and attempted runs.
 
     Raises:
-        FedsimError: something that a run needs is not installed; none has begun.
-        KeyboardInterrupt: it was asked to stop. Finished runs are kept.
+        FedsimError: a requirement of a run is not installed; no run has started.
+        KeyboardInterrupt: a stop was requested. Finished runs are kept.
     """
     finished = {run.digest for run in runs if folder.is_finished(run.digest)}
     done = [Outcome(run, "reused") for run in runs if run.digest in finished]
@@ -113,7 +113,7 @@ def _gather(
 
 
 def _unlike(runs: Sequence[Planned]) -> list[str]:
-    """Return the scenarios of runs that may need what the others do not: one for each data set, model and arms."""
+    """Return a scenario for each distinct data set, model and arms, because their requirements may differ."""
     unlike: dict[str, str] = {}
     for run in runs:
         raw = json.loads(run.scenario)
@@ -123,7 +123,7 @@ def _unlike(runs: Sequence[Planned]) -> list[str]:
 
 @dataclass
 class _Desk:
-    """Where workers fetch runs and hand in outcomes, until it closes."""
+    """Queue of runs and outcomes, shared by the worker threads until it is closed."""
 
     folder: SweepFolder
     command: str
@@ -133,7 +133,7 @@ class _Desk:
     is_closed: bool = field(default=False)
 
     def work(self, worker: Worker) -> None:
-        """Have a worker make one run after the other, in a thread of its own."""
+        """Execute runs with a worker until the queue is empty, closed or past its end time."""
         try:
             while not self.is_closed and (self.end is None or time.monotonic() < self.end):
                 try:

@@ -1,10 +1,10 @@
-"""The strongest setting of one attack, searched for every arm by itself and on victims that are never scored.
+"""Tuning: the strongest settings of an attack, separately for every arm, on victims that are never scored.
 
 Tree-structured Parzen estimator of optuna (Akiba et al. 2019, arXiv 1907.10902). Every trial is a run of the arm with
-another seed than the scenario's, so that data, shares and batches of its victims are others.
+another seed than the scenario's, so that data, partition and batches of its victims differ.
 
-Trials of a number that is known attack the same training. Where their number is drawn from a law, each has a training
-and settings of its own, independent of the others: then the epsilon of showing the best one is known.
+A fixed number of trials attacks the same training. If the number of trials is random, each trial has its own training
+and independent settings, so that the epsilon of releasing the best trial can be computed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from fedsim.scenario.combinations import put
 if TYPE_CHECKING:
     import optuna
 
-_MOST_REASONS = 3  # of failed trials that the message names
+_MOST_REASONS = 3  # maximum number of failed trials' reasons in the message
 _LOG = "trials.log"
 
 
 class Trial(NamedTuple):
-    """What an attack came to: the metric, its mean, and what the training guarantees."""
+    """Result of a trial: the metric's title, its signed mean, and the training's guarantees."""
 
     metric: str
     score: float
@@ -50,19 +50,19 @@ class Trial(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best setting for one arm.
+    """The best settings for an arm.
 
     Attributes:
-        arm: its name.
-        settings: of the attack, those of the space.
-        metric: what was scored: that of the scoring, or the one by which such examples are ordered.
-        score: mean of it over the victims' examples, higher is a stronger attack (negative where less is better).
-        default: the same for the settings of the scenario; None where they were not tried.
-        trials: how many were made; None where that is secret, since the number was drawn.
-        failed: how many of them ended with an error; None like `trials`.
-        epsilon: of one training, by its weakest guarantee; None where it states none.
-        delta: at which it is stated.
-        epsilon_of_choice: of the best one, whose number of trials was drawn.
+        arm: name of the arm.
+        settings: the attack's settings in the search space.
+        metric: title of the metric: the scoring metric, or the leading metric of such examples.
+        score: mean over the victims' examples, higher is a stronger attack (negated if lower values are better).
+        default: score of the scenario's settings; None if they were not tried.
+        trials: number of trials; None if it was random, because it is secret.
+        failed: number of failed trials; None like `trials`.
+        epsilon: epsilon of a training, by its weakest guarantee; None without a guarantee.
+        delta: delta of the guarantee.
+        epsilon_of_choice: epsilon of the best of a random number of trials.
     """
 
     arm: str
@@ -80,16 +80,16 @@ class Tuned:
 def tune(
     scenario: Scenario, folder: Path, on_trial: Callable[[str, int, int | None], None] = lambda _arm, _number, _of: None
 ) -> list[Tuned]:
-    """Return the best setting for every arm. Trials are kept in the folder, and a second call goes on with them.
+    """Return the best settings for every arm. Trials are stored in the folder, and a second call continues them.
 
     Args:
-        scenario: with a `tune` table.
-        folder: for the trials.
-        on_trial: gets arm, number and total before every trial; of a number that was drawn no total.
+        scenario: scenario with a `tune` table.
+        folder: folder for the trials.
+        on_trial: called before every trial with arm, number and total; the total is None if it was random.
 
     Raises:
         MissingExtra: optuna is not installed.
-        ScenarioError: there is no `tune` table, or it names no attack or setting of the scenario.
+        ScenarioError: the `tune` table is missing, or names an unknown attack or setting.
     """
     try:
         import optuna  # noqa: PLC0415 - an extra
@@ -134,7 +134,7 @@ def tune(
 
 
 def _number_of(trials: int | Law, seed: int, arm: int) -> int:
-    """Return how many trials an arm has."""
+    """Return the number of trials of an arm."""
     if isinstance(trials, int):
         return trials
     return draw_number(trials.mean, trials.shape, np.random.default_rng(seeding.derive(seed, "number of trials", arm)))
@@ -159,7 +159,7 @@ def _check(scenario: Scenario) -> Tune:
 
 
 def _at(settings: Any, place: str) -> Any:
-    """Return what stands at a place inside settings, as `priors.0.weight`."""
+    """Return the value at a dotted path in settings, e.g. `priors.0.weight`."""
     for part in place.split("."):
         settings = settings[int(part) if isinstance(settings, list) else part]
     return settings
@@ -174,7 +174,7 @@ def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> An
 
 
 def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int) -> Trial:
-    """Return what the attack with these settings comes to, on victims of another seed: the `training`-th from 0."""
+    """Run the attack with these settings on victims of another seed, with index `training`, and return the result."""
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
     attack = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     for place, value in settings.items():
@@ -216,7 +216,7 @@ def _tune(name: str, study: optuna.Study, law: Law | None) -> Tuned:
 
 
 def _prices(guarantees: Sequence[GuaranteeRecord], law: Law | None) -> dict[str, float]:
-    """Return the epsilon of one training, and that of the best of a number from a law; nothing without guarantees."""
+    """Return the epsilon of a training, and of the best of a random number of trials; empty without guarantees."""
     if not guarantees:
         return {}
     weakest = max(guarantees, key=lambda one: one.epsilon)

@@ -1,4 +1,4 @@
-"""Ways to run the same ServerApp and ClientApp: in this process, a cohort at a time, on Ray, on real Flower nodes."""
+"""Engines for the same apps: in-process, batched by cohort, on Ray, or on real Flower nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.scenario.world import World
 
 
 def check(world: World) -> None:
-    """Say before the first round whether the engine that a scenario names can run it.
+    """Check before the first round that the scenario's engine supports it.
 
     Raises:
         FedsimError: a model, a component or a defense does not fit the engine, or a masked sum would not fit its
@@ -30,10 +30,10 @@ def check(world: World) -> None:
 
 
 def run(world: World, journal: Journal) -> None:
-    """Run the federation of a world, which `check` accepted, to its end, on the engine that its scenario names.
+    """Run the federation of a world accepted by `check` on the scenario's engine.
 
     Raises:
-        FedsimError: what the engine lacks, or what went wrong.
+        FedsimError: the engine lacks a requirement, or the run failed.
         MissingExtra: the engine needs a package that is not installed.
     """
     if world.scenario.federation.engine != "vectorized":
@@ -46,16 +46,16 @@ def run(world: World, journal: Journal) -> None:
 
 
 def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
-    """Run a ServerApp to its end over clients of a world, on the engine that its scenario names.
+    """Run a ServerApp with clients of a world on the scenario's engine.
 
     Args:
-        world: the clients'.
+        world: the clients' world.
         server: the ServerApp.
-        nodes: how many clients there are.
-        look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
+        nodes: number of clients.
+        look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
 
     Raises:
-        FedsimError: what the engine lacks, or what went wrong; `vectorized` has no messages.
+        FedsimError: the engine lacks a requirement, or the run failed; `vectorized` has no messages.
         MissingExtra: the engine needs a package that is not installed.
     """
     with _explain_flower(world.scenario.federation.engine):
@@ -63,7 +63,7 @@ def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], Non
 
 
 def _serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
-    # Engines are imported late: two of them load parts of Flower that take a second.
+    # Engines are imported lazily: two of them load parts of Flower, which takes a second.
     match world.scenario.federation.engine:
         case "local":
             from fedsim.federation.engines import local  # noqa: PLC0415
@@ -83,7 +83,7 @@ def _serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], No
 
 @contextmanager
 def _explain_flower(engine: str) -> Iterator[None]:
-    """Name the versions of Flower that an engine runs on, where a part that it uses is not there."""
+    """Replace import errors of Flower by a message with the supported versions."""
     try:
         yield
     except ImportError as error:

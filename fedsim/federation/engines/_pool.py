@@ -1,4 +1,4 @@
-"""Client calls in worker processes, replies in order."""
+"""Client calls in worker processes, with replies in order."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _AHEAD = 2
 
 
 class Pool:
-    """Worker processes that start with the first call and stay until `close`."""
+    """Worker processes, started at the first call and kept until `close`."""
 
     def __init__(self, workers: int) -> None:
-        """Name the number of workers; nothing starts."""
+        """Set the number of workers, without starting them."""
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
 
     def answers(self, calls: Iterable[tuple[Message, Context]]) -> Iterator[tuple[Message, int, RecordDict]]:
-        """Yield reply, node and new state of every call, in order; few calls are under way at a time.
+        """Yield reply, node id and new state of every call, in order, with few calls in progress at a time.
 
         Raises:
             FedsimError: a worker died.
@@ -74,7 +74,7 @@ def _work(message: Message, context: Context) -> tuple[Message, RecordDict]:
 
 @cache
 def _app() -> ClientApp:
-    from fedsim.federation.engines.worker import WorkerApp  # noqa: PLC0415 - torch comes after the process has its settings
+    from fedsim.federation.engines.worker import WorkerApp  # noqa: PLC0415 - imports torch, after the process is set up
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = RUN_ID
     return WorkerApp()

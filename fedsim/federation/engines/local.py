@@ -1,6 +1,6 @@
-"""The default engine: the ClientApp is called in this process. No Ray, no polling, no topology.
+"""The default engine: calls the ClientApp in this process. No Ray, no polling, no topology.
 
-It is Flower's Grid interface over plain calls, so the same apps run here and on real nodes.
+It implements Flower's Grid interface by plain calls, so the same apps run here and on real nodes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _WORTH_A_PROCESS = 0.05
 
 
 class LocalGrid(Grid):
-    """Calls the ClientApp for every message, one after the other.
+    """Calls the ClientApp for every message in sequence.
 
-    Replies to our own server come one by one, each computed when it is asked for, so it needs no memory for the
-    others. A client's context is committed only when it answered: what an exception left half-done is forgotten.
+    Replies to fedsim's own server are generated lazily, so memory holds a single reply. A client's state is committed
+    only after a reply: changes before an exception are discarded.
 
-    With several workers, and once a client's round takes longer than 50 ms, clients are called in processes. They
-    depend on what they receive alone, and replies keep their order: the bits are the same.
+    With several workers, and after a client's round took longer than 50 ms, clients run in worker processes. Their
+    replies depend only on their messages and state, and keep their order, so results are equal bit by bit.
     """
 
     def __init__(self, client_app: ClientApp, clients: int, run_config: Mapping[str, Any], workers: int = 1) -> None:
-        """Give client i the node id i + 1."""
+        """Assign node id i + 1 to client i."""
         self._app = client_app
         self._clients = clients
         self._run_config = run_config
@@ -73,7 +73,7 @@ class LocalGrid(Grid):
         return self.nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Have every message answered, and return the ids to pull the replies with."""
+        """Run every message's client call, and return the message ids for `pull_messages`."""
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -81,14 +81,14 @@ class LocalGrid(Grid):
         return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Return the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
+        """Return the reply to every message in order; calls are synchronous, so `timeout` has no effect."""
         replies = self._time(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
         return (
             replies if isinstance(messages, RoundMessages) else list(replies)
-        )  # Flower's own workflows read them twice
+        )  # Flower's own workflows iterate over the replies twice
 
     def serve(self, server_app: ServerApp) -> None:
-        """Run the ServerApp to its end."""
+        """Run the ServerApp."""
         context = Context(
             run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(self._run_config)
         )
@@ -119,10 +119,10 @@ class LocalGrid(Grid):
         return self._commit(reply, context.node_id, context.state)
 
     def _deliver(self, message: Message) -> Message:
-        """Return the message with records of its own: mods may take some out of what they receive."""
+        """Return the message with copied records, because mods may remove records from received messages."""
         self._number(message)
         content = RecordDict({key: record.copy() for key, record in message.content.items()})
-        # The overload that keeps the metadata is not among Flower's declared ones.
+        # Flower declares no overload that keeps the metadata.
         return Message(content, metadata=message.metadata)  # pyright: ignore[reportCallIssue]
 
     def _commit(self, reply: Message, node: int, state: RecordDict) -> Message:
@@ -145,7 +145,7 @@ class LocalGrid(Grid):
 
 
 def serve(world: World, server: ServerApp, nodes: int) -> None:
-    """Run a ServerApp to its end on this machine, one client after the other, or several in processes."""
+    """Run a ServerApp on this machine, with clients in sequence or in worker processes."""
     run_config = {apps.SCENARIO_KEY: world.scenario.model_dump_json()}
     grid = LocalGrid(apps.client_app(lambda _: world), nodes, run_config, world.scenario.federation.workers)
     grid.serve(server)

@@ -1,4 +1,4 @@
-"""Flower's simulation engine: clients are trained by a pool of Ray actors, here or on an existing cluster."""
+"""Flower's simulation engine: a pool of Ray actors trains the clients, locally or on an existing cluster."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig
 
 _CONNECT_TIMEOUT = 5.0
-_GPU_PARTS = 10_000  # Ray counts in ten thousandths
-# Ray's name for it; off means that it listens on the loopback interface alone, on every system.
+_GPU_PARTS = 10_000  # Ray's resolution of resources is 1/10,000
+# Ray's variable; 0 restricts it to the loopback interface on every system.
 _LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> None:
-    """Run a ServerApp to its end on Ray.
+    """Run a ServerApp on Ray.
 
     Args:
-        world: of a scenario, whose `federation.address` is that of a running Ray cluster with fedsim on its machines;
-            without one Ray is started on this machine for the time of the run.
-        server: the ServerApp, which runs in another thread of this process.
-        nodes: how many clients there are.
-        cpus: CPUs that a client takes; their quotient is the number of clients that train at a time.
+        world: world of a scenario; `federation.address` is a running Ray cluster with fedsim on its machines; without
+            an address a local Ray is started for the run.
+        server: the ServerApp, run in another thread of this process.
+        nodes: number of clients.
+        cpus: CPUs per client, which limits the number of clients that train at a time.
 
     Raises:
         MissingExtra: Ray is not installed.
-        FedsimError: Ray could not run it, or what the ServerApp raised.
+        FedsimError: Ray could not run the federation. Exceptions of the ServerApp are raised unchanged.
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
@@ -55,11 +55,11 @@ def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> 
     raised: list[BaseException] = []
     catching = _catch(server, raised)
     with _quiet(), cluster(address, cpus):
-        # Imported late: it takes a second, and without Ray it would end the process.
+        # Imported lazily: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
         gpus = _gpus(world.device.type, cpus)
-        client = WorkerApp(lambda _: apps.built(text))  # here Flower hands on no run configuration
+        client = WorkerApp(lambda _: apps.built(text))  # Flower's simulation passes no run configuration
         backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
             run_simulation(catching, client, nodes, backend_config=backend)
@@ -72,10 +72,10 @@ def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> 
 
 @contextmanager
 def cluster(address: str | None, cpus: float) -> Iterator[None]:
-    """Connect to a cluster, or start Ray here; Flower uses the Ray that it finds. Disconnect or end it again.
+    """Connect to a Ray cluster, or start a local Ray, which Flower then uses; disconnect or stop it afterwards.
 
     Raises:
-        FedsimError: no cluster answers at the address, Ray does not start, or no machine has so many CPUs.
+        FedsimError: no cluster answers at the address, Ray does not start, or no machine has enough CPUs.
     """
     if address is None:
         os.environ.setdefault(_LISTENS_OUTSIDE, "0")
@@ -88,7 +88,7 @@ def cluster(address: str | None, cpus: float) -> Iterator[None]:
     search_path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        # "local" is not the default: without it Ray waits for a cluster that once ran on this machine.
+        # "local" is not the default: without it Ray waits for a former cluster on this machine.
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
@@ -111,12 +111,12 @@ def cluster(address: str | None, cpus: float) -> Iterator[None]:
 
 
 def _gpus(device: str, cpus: float) -> float:
-    """Return the share of a GPU that a client takes: as many train at a time as there are CPUs for.
+    """Return the GPU share of a client, so that CPUs limit the number of parallel clients.
 
-    Ray hides the GPUs from who asks for none.
+    Ray hides the GPUs from actors without a GPU share.
 
     Raises:
-        FedsimError: the scenario wants a GPU, and the cluster has none.
+        FedsimError: the scenario requires a GPU, and the cluster has none.
     """
     if device == "cpu":
         return 0.0
@@ -129,7 +129,7 @@ def _gpus(device: str, cpus: float) -> float:
 
 
 def _check_address(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Check that a server answers at the address; Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
@@ -140,9 +140,9 @@ def _check_address(address: str) -> None:
 
 
 def _catch(server: ServerApp, raised: list[BaseException]) -> ServerApp:
-    """Return the ServerApp, keeping what it raises.
+    """Wrap the ServerApp to store its exception.
 
-    Flower runs it in a thread of its own, where it would lose a KeyboardInterrupt.
+    Flower runs it in a separate thread, where a KeyboardInterrupt would be lost.
     """
     app = ServerApp()
 
@@ -159,10 +159,10 @@ def _catch(server: ServerApp, raised: list[BaseException]) -> ServerApp:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the notices of Flower and Ray, and keep what they write out of the home folder and the environment."""
+    """Silence notices and telemetry of Flower and Ray, and redirect their files to a temporary folder."""
     log = logging.getLogger("flwr")
     level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", _LISTENS_OUTSIDE)}
-    posts, telemetry.FLWR_TELEMETRY_ENABLED = telemetry.FLWR_TELEMETRY_ENABLED, "0"  # was read when flwr was imported
+    posts, telemetry.FLWR_TELEMETRY_ENABLED = telemetry.FLWR_TELEMETRY_ENABLED, "0"  # read at the import of flwr
     log.setLevel(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="fedsim-") as folder, warnings.catch_warnings():

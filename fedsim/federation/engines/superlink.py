@@ -1,7 +1,7 @@
-"""Real Flower nodes: a SuperLink and SuperNodes that this engine starts on 127.0.0.1, or that somebody else runs.
+"""Real Flower nodes: a SuperLink and SuperNodes, started on 127.0.0.1 or already running elsewhere.
 
-The SuperLink runs with ``--isolation process``: it leaves the ServerApp to a process outside, and that is this one.
-So what it observes stays in memory, and what the ServerApp raises arrives as on the local engine.
+The SuperLink runs with ``--isolation process``: it leaves the ServerApp to an external process, this one. The
+ServerApp's observations thus stay in memory, and its exceptions are raised here as on the local engine.
 """
 
 from __future__ import annotations
@@ -80,20 +80,20 @@ clientapp = "fedsim.federation.engines.worker:client"
 
 
 def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None] = lambda: None) -> None:
-    """Run a ServerApp to its end in this process, with clients on real nodes.
+    """Run a ServerApp in this process, with clients on real nodes.
 
     Args:
-        world: of a scenario, which travels to the nodes; they have fedsim and the data installed. Its
+        world: world of a scenario, which is sent to the nodes; fedsim and the data are installed there.
             `federation.address` is host and port of a running SuperLink with its own nodes, and
-            `federation.certificates` the file of the authority behind its certificate; without an address a SuperLink
-            and one SuperNode a client are started on this machine for the time of the run.
+            `federation.certificates` the file of the authority of its certificate; without an address a SuperLink and
+            one SuperNode per client are started on this machine for the run.
         server: the ServerApp.
-        nodes: how many clients there are.
-        look_up: is called while it waits; raises KeyboardInterrupt where somebody asked to stop.
+        nodes: number of clients.
+        look_up: called while waiting; raises KeyboardInterrupt after a stop request.
 
     Raises:
-        FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
-            raised.
+        FedsimError: no SuperLink answers, it died, or a node died before the training. Exceptions of the ServerApp are
+            raised unchanged.
     """
     federation, text = world.scenario.federation, world.scenario.model_dump_json()
     theirs = _running(federation, look_up) if federation.address else None
@@ -119,9 +119,9 @@ def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], Non
 
 @dataclass(frozen=True)
 class _Process:
-    """A process that leads a group of its own: what it starts ends with it.
+    """A process with its own process group, which ends together with its children.
 
-    It ends with this process too, which may be killed before a guardian knows the group.
+    It also ends with this process, which may be killed before the guardian knows the group.
     """
 
     name: str
@@ -162,7 +162,7 @@ class _Process:
         raise FedsimError(f"{self.name} ended with exit code {self.process.returncode}. The end of its log:\n{tail}")
 
     def signal(self, number: int) -> None:
-        # The group may outlive its leader, and the leader may be gone already.
+        # The group may outlive its leader, or the leader may have ended already.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
@@ -174,7 +174,7 @@ class _Encryption(TypedDict):
 
 @dataclass
 class _Deployment:
-    """A SuperLink's address and the authority behind its certificate, and its processes when they are ours."""
+    """A SuperLink's address and certificate authority, and the processes started by this engine."""
 
     address: str
     look_up: Callable[[], None] = lambda: None
@@ -184,36 +184,36 @@ class _Deployment:
 
     @property
     def encryption(self) -> _Encryption:
-        """How clients of Flower's APIs reach it."""
+        """Encryption arguments of Flower's clients."""
         return {"insecure": self.certificates is None, "root_certificates": self.certificates}
 
     def check_link(self) -> None:
-        """Raise when our SuperLink has died."""
+        """Raise if the SuperLink started here has died."""
         if self.link is not None:
             self.link.check()
 
     def pause(self) -> None:
-        """Wait a little; raise when our SuperLink has died, or somebody asked to stop."""
+        """Sleep for a poll interval; raise after a stop request or if the SuperLink has died."""
         self.look_up()
         self.check_link()
         time.sleep(_POLL_INTERVAL)
 
     def check(self) -> None:
-        """Raise when one of our processes has died, or somebody asked to stop."""
+        """Raise after a stop request or if a process started here has died."""
         self.look_up()
         self.check_link()
         for node in self.nodes:
             node.check()
 
     def stop(self) -> None:
-        """End every process of ours, the nodes while their SuperLink still answers."""
+        """End all processes started here, the nodes before their SuperLink."""
         deadline = time.monotonic() + _STOP_TIMEOUT
         _stop(self.nodes, deadline)
         _stop([self.link] if self.link else [], deadline)
 
 
 def _stop(processes: list[_Process], deadline: float) -> None:
-    """End processes and what they started: first politely, then for certain."""
+    """End processes and their children by SIGTERM, then SIGKILL."""
     for process in processes:
         process.signal(signal.SIGTERM)
     for process in processes:
@@ -224,7 +224,7 @@ def _stop(processes: list[_Process], deadline: float) -> None:
 
 
 def _running(federation: Federation, look_up: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
-    """Return what somebody else runs, and goes on running."""
+    """Return the deployment of a running SuperLink, which stays running afterwards."""
     assert federation.address is not None
     certificates = None
     if federation.certificates is not None:
@@ -240,7 +240,7 @@ def _running(federation: Federation, look_up: Callable[[], None]) -> contextlib.
 
 @contextmanager
 def _start(clients: int, look_up: Callable[[], None]) -> Iterator[_Deployment]:
-    """Start a SuperLink and one SuperNode a client; end them, and remove what they wrote, whatever happens."""
+    """Start a SuperLink and one SuperNode per client; end them and remove their files afterwards in all cases."""
     with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guard(Path(name)) as guardian:
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
@@ -281,9 +281,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _submit(deployment: _Deployment, scenario_json: str) -> int:
-    """Register a run of an app that holds nothing but the names of fedsim's two apps; return its id."""
+    """Register a run with an app that contains only the names of fedsim's two apps; return the run id."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
+        warnings.simplefilter("ignore", DeprecationWarning)  # raised by a dependency of Flower
         content, _ = build_fab_from_files({"pyproject.toml": _APP.encode()})
     request = StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
@@ -301,7 +301,7 @@ def _submit(deployment: _Deployment, scenario_json: str) -> int:
 
 @contextmanager
 def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
-    """Take the run's ServerApp over from the SuperLink, and tell it how that ended."""
+    """Acquire the run's ServerApp task from the SuperLink, and report its outcome."""
     grid = _NodeGrid(deployment, _acquire(deployment, run_id))
     heartbeat = HeartbeatSender(grid.beat)
     try:
@@ -311,7 +311,7 @@ def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
         grid.finish(SubStatus.COMPLETED, "")
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
-            deployment.stop()  # first: on a busy machine an answer of the SuperLink may take half a minute
+            deployment.stop()  # before the report: on a busy machine an answer of the SuperLink may take half a minute
         with contextlib.suppress(httpx.HTTPError):
             grid.finish(SubStatus.FAILED, str(error))
         raise
@@ -322,7 +322,7 @@ def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
 
 
 def _acquire(deployment: _Deployment, run_id: int) -> str:
-    """Return the token of the run's ServerApp."""
+    """Return the token of the run's ServerApp task."""
     address = deployment.address
     client = RuntimeHttpClient.from_server_address(
         address, interceptors=[RuntimeVersionHttpInterceptor("SuperExec")], **deployment.encryption
@@ -346,15 +346,15 @@ def _acquire(deployment: _Deployment, run_id: int) -> str:
 
 
 class _NodeGrid(HttpGrid):
-    """Flower's grid, in which every reply comes from the node that was asked, and a dead SuperLink is an error.
+    """Flower's grid, changed so that every reply has its node as sender, and a dead SuperLink is an error.
 
-    For a node that is gone the SuperLink answers in its own name; nobody could tell which client that was.
+    For an unavailable node the SuperLink replies as itself, so that the client would be unknown.
     """
 
     def __init__(self, deployment: _Deployment, token: str) -> None:
         super().__init__(deployment.address, token=token, **deployment.encryption)
         self._deployment = deployment
-        # Flower's own would interrupt this process when the run was stopped.
+        # Flower's own retry invoker would interrupt this process after the run was stopped.
         self._retry_invoker = RetryInvoker(
             lambda: exponential(max_delay=2),
             httpx.TransportError,
@@ -364,13 +364,13 @@ class _NodeGrid(HttpGrid):
         )
 
     def begin(self, run_id: int) -> None:
-        """Say that the ServerApp runs."""
+        """Report that the ServerApp is running."""
         task = self._runtime_client.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, run_id, SUPERLINK_NODE_ID
         self.set_run(Run.create_empty(run_id))
 
     def beat(self) -> bool:
-        """Say that it still does."""
+        """Send a heartbeat; return whether it arrived."""
         try:
             self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
         except httpx.HTTPError:
@@ -378,17 +378,17 @@ class _NodeGrid(HttpGrid):
         return True
 
     def finish(self, status: str, details: str) -> None:
-        """Say how it ended, without waiting for a SuperLink that is gone."""
+        """Report the outcome, without retries if the SuperLink is gone."""
         self._retry_invoker.max_tries = 1
         self._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of the nodes that are there."""
+        """Return the ids of the registered nodes."""
         self._deployment.check()
         return super().get_node_ids()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Return the replies that came within `timeout` seconds."""
+        """Return the replies received within `timeout` seconds."""
         deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
         orders = list(messages)
         ids = list(self.push_messages(orders))

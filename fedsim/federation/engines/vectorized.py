@@ -1,7 +1,7 @@
-"""The fast engine for small models: a cohort's local training is one batched computation, without messages.
+"""The fast engine for small models: a cohort's local training is a single batched computation, without messages.
 
-The ServerApp is the one of every engine. It hands over a round's orders and gets replies; in between, clients are
-trained together instead of one ClientApp call each. Results equal the local engine's within float32 rounding.
+The ServerApp is the same as on every engine. Between its orders and the replies, clients are trained together instead
+of by ClientApp calls. Results equal the local engine's up to float32 rounding.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _MOST_VALUES = 1 << 24
 
 
 class VectorizedGrid(LocalGrid):
-    """Trains the clients of a round together, some at a time, so that memory does not grow with the cohort."""
+    """Trains the clients of a round in chunks, so that memory does not grow with the cohort."""
 
     def __init__(self, world: World) -> None:
-        """Take the world that every client lives in."""
+        """Set the world of all clients."""
         super().__init__(apps.client_app(lambda _: world), world.scenario.federation.clients, {})
         self._world = world
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Yield the reply to every message in turn; a round's orders are answered without any message."""
+        """Yield the reply to every message in order; a round's orders are answered without messages."""
         if not isinstance(messages, RoundMessages):
             return super().send_and_receive(messages, timeout=timeout)
         return cast("Iterable[Message]", self._replies_to(messages))
@@ -70,7 +70,7 @@ class VectorizedGrid(LocalGrid):
                 yield failed(client, fate.why, fate.cause)
 
     def _spend(self, fates: Mapping[int, participation.Loss | None]) -> None:
-        """Let every client that trained, in time or not, note what it cost; nothing but the client's state is told."""
+        """Record the privacy cost in the state of every client that trained, in time or not."""
         if not self._world.facts.client_mechanisms:
             return
         for client, fate in fates.items():
@@ -78,7 +78,7 @@ class VectorizedGrid(LocalGrid):
                 spend(self._state.setdefault(client, RecordDict()), self._world.facts.client_mechanisms)
 
     def _reply(self, round_: int, client: int, vector: Tensor, examples: int, loss: float) -> Reply:
-        """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""
+        """Return the client's reply: its update, or for secure aggregation its summand."""
         if self._world.scenario.secure_aggregation is None:
             return Reply(client, vector, examples, loss)
         summand = secure_client.summand(self._world, vector, examples, loss, round_, client)
@@ -94,5 +94,5 @@ class VectorizedGrid(LocalGrid):
 
 
 def run(world: World, journal: Journal) -> None:
-    """Run the federation to its end in this process, a cohort's training at a time."""
+    """Run the federation in this process, with batched training."""
     VectorizedGrid(world).serve(apps.server_app(world, journal))

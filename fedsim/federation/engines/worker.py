@@ -1,4 +1,4 @@
-"""The apps as another process loads them: a Ray actor, or the client process of a SuperNode."""
+"""The apps for another process: a Ray actor, or the client process of a SuperNode."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CLIENT_FAILED = 2
 
 
 def answer(app: ClientApp, message: Message, context: Context) -> Message:
-    """Return a client's reply; an exception becomes an error reply that reads the same on every engine.
+    """Return a client's reply; an exception becomes an error reply with the same text on every engine.
 
-    The client's state is committed only when it answered: what an exception left half-done is forgotten.
+    The client's state is committed only after a reply: changes before an exception are discarded.
     """
     app_context = Context(
         run_id=context.run_id,
@@ -37,15 +37,15 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
 
 
 class WorkerApp(ClientApp):
-    """The ClientApp on one torch thread."""
+    """The ClientApp on a single torch thread."""
 
     def __init__(self, world_of: Callable[[Context], World] = apps.sent_world) -> None:
-        """Take what returns the world that a client lives in."""
+        """Set the function that returns the client's world."""
         super().__init__()
         self._app = apps.client_app(world_of)
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Return the reply to one message."""
+        """Return the reply to a message."""
         torch.set_num_threads(1)
         return answer(self._app, message, context)
 

@@ -1,7 +1,8 @@
-"""The ceiling of an attacked update: a bound on how well any attacker could know its examples, to first order.
+"""Ceiling of an attacked update: first-order upper bound on the reconstruction quality of any attacker.
 
-The client's computation is repeated in double precision at the truth, with its dropout masks, and differentiated by the
-examples. Defenses say what they do to it (`Defense.describe_distortion`). Nothing of this reaches an attacker.
+The client's computation is replayed in double precision at the ground truth, with its dropout masks, and differentiated
+with respect to the examples. Defenses describe their effect on it (`Defense.describe_distortion`). Attacks never
+receive any of these values.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000
 _PROBES, _FEWEST, _STEPS = 4, 6, 96
-_LEAST = 1e-30  # mean squared error that has a PSNR
+_LEAST = 1e-30  # smallest mean squared error with a PSNR
 
 
 class MeasuredCeiling(NamedTuple):
-    """A ceiling, and how much is known of every entry: shape of the examples, 0 for nothing, 1 for all."""
+    """A ceiling, and the known share of every input entry: shape of the examples, 0 unknown, 1 known."""
 
     ceiling: Ceiling
     known: Tensor | None = None
 
 
 def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: float | None = None) -> MeasuredCeiling:
-    """Return the ceiling of an update.
+    """Compute the ceiling of an update.
 
     Args:
-        victim: the update beside its truth.
-        largest: number of entries up to which the exact figure is computed.
-        seconds: time for it; where the exact figure takes longer, or there are more entries, an interval is estimated.
-            Absent: any time, and no estimates, so that the result depends on the update alone.
+        victim: the update with its ground truth.
+        largest: maximum number of entries for the exact value.
+        seconds: time limit; if the exact value takes longer, or if there are more entries, an interval is estimated.
+            None: no limit and no estimate, so that the result depends on the update alone.
     """
     entries = victim.examples.inputs.numel() if victim.truth.batches else 0
     try:
@@ -63,7 +64,7 @@ def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: floa
 
 
 class _Prior(NamedTuple):
-    """Mean and variance of every entry: those of its channel over the client's data, which is public knowledge."""
+    """Prior mean and variance of every entry: statistics of its channel over the training data, public knowledge."""
 
     mean: Tensor
     variance: Tensor
@@ -84,19 +85,19 @@ def _prior(victim: Victim) -> _Prior:
 
 
 def _public(victim: Victim) -> Tensor:
-    """Return examples of the same kind that an attacker may own, shape (N, d): of the test set, where there is one."""
+    """Return public examples of the same kind, shape (N, d): of the test set if it has at least two examples."""
     dataset = victim.world.data.dataset
     known = dataset.test if len(dataset.test) > 1 else dataset.train
     return known.inputs[:_MOST_PUBLIC].double().flatten(1)
 
 
 def _products(sent: DifferentiableUpdate, *masks: Tensor) -> ideal.Products:
-    """Return the function that multiplies by A, of the examples, and of masks where these are unknown too."""
+    """Return the product with the matrix A of the examples and, if given, the unknown masks."""
     return ideal.products(sent.tensors, [sent.inputs, *masks], sent.noise, sent.spread)
 
 
 def _seconds_of(sent: DifferentiableUpdate) -> float:
-    """Return the time of one product with the matrix A, the second of two."""
+    """Return the duration of one product with A; an earlier, untimed product warms up."""
     times = _products(sent)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
     times(row)
@@ -134,7 +135,7 @@ def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
 
 
 def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
-    """Return the ceiling of who is not told the masks; None without dropout, and where there are too many entries."""
+    """Return the ceiling with unknown masks; None without dropout or with too many entries."""
     n, masks = len(prior.mean), [mask for step_masks in victim.truth.masks for mask in step_masks]
     if not masks or n + sum(mask.numel() for mask in masks) > ideal.MOST_DENSE:
         return None
@@ -149,8 +150,8 @@ def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
 def _others_known(
     victim: Victim, sent: DifferentiableUpdate, information: Tensor, times: ideal.Products, prior: _Prior
 ) -> float | None:
-    """Return the ceiling of who knows the examples of all clients but one; None for an update of a single client."""
-    if len(victim.entry.clients) < 2:  # noqa: PLR2004 - of one client there are no others
+    """Return the ceiling with the examples of all other clients known; None for an update of a single client."""
+    if len(victim.entry.clients) < 2:  # noqa: PLR2004 - a single client has no others
         return None
     owner = sent.owners.repeat_interleave(sent.inputs[0].numel())
     error = torch.zeros_like(prior.variance)

@@ -1,8 +1,8 @@
-"""What a server got, as a differentiable function of the examples behind it.
+"""The received update as a differentiable function of the clients' examples.
 
-The local training of every client behind an update is repeated in double precision at the truth, with its batches,
-dropout masks and optimizer, and what defenses do to it (`Defense.describe_distortion`). Nothing of this reaches an
-attacker.
+The local training of every client behind an update is replayed in double precision at the ground truth, with its
+batches, dropout masks, optimizer and defenses (`Defense.describe_distortion`). Attacks never receive any of these
+values.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from fedsim.threat.victim import Victim
 
 Noise = dict[str, Tensor]  # standard deviation of every entry
 Spread = dict[str, Tensor]  # k columns of a covariance, each (k, *shape)
-_MOST = 100_000_000  # numbers of these columns
+_MOST = 100_000_000  # entries of all covariance columns
 
 
 class NotDefinedError(Exception):
-    """What was sent is no differentiable function of the client's examples."""
+    """The update is not a differentiable function of the client's examples."""
 
 
 class DifferentiableUpdate(NamedTuple):
-    """What the server got.
+    """The received update and its noise.
 
     Attributes:
-        inputs: of every distinct example behind it, a leaf, shape (N, *shape).
-        masks: dropout masks of all clients and steps, leaves where they may move.
-        rates: dropout rate of each of them.
-        tensors: what the server got, with its graph.
-        noise: standard deviation of every entry of it.
-        spread: columns of the covariance of noise that is not independent, each (k, *shape).
-        owners: position of the client of each example among the participants, shape (N,).
+        inputs: all distinct examples, a leaf, shape (N, *shape).
+        masks: dropout masks of all clients and steps, leaves if they are variables.
+        rates: dropout rate of each mask.
+        tensors: received tensors with their autograd graph.
+        noise: standard deviation of the noise on every received entry.
+        spread: columns of the covariance of correlated noise, each (k, *shape).
+        owners: index of each example's client among the participants, shape (N,).
     """
 
     inputs: Tensor
@@ -61,7 +61,7 @@ class DifferentiableUpdate(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One local step; `places` says which of the distinct examples stands where in its batch."""
+    """One local step; `places` holds the index of each batch entry among the distinct examples."""
 
     batch: Batch
     places: Tensor
@@ -71,7 +71,7 @@ class _Step(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """What one client behind the update sent, and how it got there."""
+    """One client's update with its local steps and aggregation weight."""
 
     update: Update
     steps: tuple[_Step, ...]
@@ -79,14 +79,14 @@ class _Share(NamedTuple):
 
 
 def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdate:
-    """Return what the server got as a function of the examples; `check` comes first.
+    """Return the received update as a function of the examples. Call `check` first.
 
     Args:
-        victim: the update beside its truth.
-        moves_masks: whether it is a function of the dropout masks too.
+        victim: the update with its ground truth.
+        moves_masks: whether the dropout masks are variables too.
 
     Raises:
-        NotDefinedError: it is no such function; the message says why.
+        NotDefinedError: the update is no such function; the message gives the reason.
     """
     shares = _shares(victim, moves_masks=moves_masks)
     inputs = victim.examples.inputs.detach().double().requires_grad_()
@@ -111,10 +111,10 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdat
 
 
 def check(victim: Victim) -> None:
-    """Raise where it is seen without repeating anything that what is sent is no function of the client's examples.
+    """Check, without a replay, that the update is a differentiable function of the client's examples.
 
     Raises:
-        NotDefinedError: the message says why.
+        NotDefinedError: it is not; the message gives the reason.
     """
     truth, world = victim.truth, victim.world
     if not len(victim.examples):
@@ -136,7 +136,7 @@ def check(victim: Victim) -> None:
 
 
 def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
-    """Return what each client behind the update did; of a single one that is the truth itself."""
+    """Return the local training of each client behind the update; of a single client from the ground truth itself."""
     world, entry = victim.world, victim.entry
     if not entry.clients:
         return [_share(victim, entry.update, victim.truth, numbers(victim.truth.private), 1.0, moves_masks)]
@@ -175,12 +175,12 @@ def _share(
 def _combined(
     victim: Victim, weights: Sequence[float], clients: Sequence[tuple[Tensors, Noise, Spread]]
 ) -> tuple[Tensors, Noise]:
-    """Return the weighted mean of what clients sent, and its noise: behind secure aggregation each rounds its own."""
+    """Return the weighted mean of the updates and its noise; with secure aggregation each client rounds its update."""
     if not victim.entry.clients:
         return clients[0][:2]
     secure = victim.world.scenario.secure_aggregation is not None
     clip = secure_settings(victim.world).clipping_range if secure else None
-    width = secure_settings(victim.world).step / 6**0.5 if secure else 0.0  # of rounding at random: f (1 - f) step^2
+    width = secure_settings(victim.world).step / 6**0.5 if secure else 0.0  # stochastic rounding: f (1 - f) step^2
     tensors, noise = dict[str, Tensor](), Noise()
     for name in clients[0][0]:
         parts = [
@@ -224,7 +224,7 @@ class _Client:
         ]
 
     def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
-        """Return what the client sends without noise, the standard deviation of its noise, and its covariance."""
+        """Return the client's update without noise, the standard deviation of its noise, and the covariance columns."""
         if len(steps) > 1 and self._of_one_step:
             raise NotDefinedError(f"not defined for {self._of_one_step[0]} at each of several steps")
         received = {n: p.detach() for n, p in self._model.named_parameters() if p.requires_grad}
@@ -246,7 +246,7 @@ class _Client:
         return change, _joined([*noises, _rounding(plain, change, lost)]), spread
 
     def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
-        """Return a step's gradient as it is and as the defenses leave it, and their noise."""
+        """Return a step's gradient before and after the defenses, and their noise."""
         by_example = any(distortion.of_examples for distortion in self._of_steps)
         gradient = self._gradient(step, weights, by_example=by_example)
         plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
@@ -266,9 +266,9 @@ class _Client:
         return plain, gradient, noises, spread
 
     def _columns(self, spread: Callable[[Tensors, Tensor], Tensors], gradient: Tensors) -> Spread:
-        """Return those columns of a covariance that are not 0."""
+        """Return the nonzero columns of a covariance."""
         size = self._inputs.numel() * sum(part.numel() for part in gradient.values())
-        if size > _MOST:  # of as many columns as inputs, at most
+        if size > _MOST:  # at most as many columns as inputs
             raise NotDefinedError(
                 f"not defined for a covariance of {size:,} numbers, which is too much to compute with"
             )
@@ -277,7 +277,7 @@ class _Client:
         return {name: column.detach()[moves] for name, column in columns.items()}
 
     def _gradient(self, step: _Step, weights: Tensors, *, by_example: bool) -> Tensors:
-        """Return the gradient of the mean loss, or that of each example, with its graph."""
+        """Return the gradient of the mean loss, or the gradient of each example, with its autograd graph."""
         if not len(step.batch):
             blank = {name: torch.zeros_like(w) for name, w in weights.items()}
             return {name: w[None] for name, w in blank.items()} if by_example else blank
@@ -302,14 +302,14 @@ class _Client:
         spread: Spread,
         state: dict[str, Tensor],
     ) -> tuple[Tensors, list[Noise], Spread]:
-        """Return the weights after the optimizer's step, and this step's noise in them.
+        """Return the weights after the optimizer's step, with this step's noise.
 
-        Noise of earlier steps passes through the later ones, and is left out: no attacker knows less for it, so the
-        ceiling errs on the side of a defender.
+        Noise of earlier steps, propagated through later steps, is ignored. Less noise only improves the attacker's
+        bound, so the ceiling errs on the side of the defender.
         """
         optimizer = self._world.stack.optimizer
         moved = {name: w.clone() for name, w in weights.items()}
-        # `step` is switched off for the derivative by a decorator; what it wraps has one.
+        # `step` runs under a decorator that disables gradients; the wrapped function is differentiable.
         inspect.unwrap(type(optimizer).step)(optimizer, moved, gradient, state)
         depends = any(part.requires_grad for part in gradient.values())
         if depends and not any(part.requires_grad for part in moved.values()):
@@ -322,7 +322,7 @@ class _Client:
 
 
 def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
-    """Return by how much each weight moves with its own entry of the gradient; optimizers act entry by entry."""
+    """Return the absolute derivative of each weight by its own gradient entry; optimizers act elementwise."""
     names = [name for name, part in gradient.items() if part.requires_grad]
     whole = torch.stack([moved[name].sum() for name in names]).sum()
     derivatives = torch.autograd.grad(
@@ -333,7 +333,7 @@ def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
 
 
 def _distorted(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
-    """Return what a defense makes of tensors, and its noise."""
+    """Return tensors after a defense, and the defense's noise."""
     change = distortion.of_examples or distortion.change
     tensors = tensors if change is None else change(tensors)
     noise = {} if distortion.noise is None else distortion.noise(tensors)
@@ -343,15 +343,15 @@ def _distorted(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[
 
 
 def _side_by_side(weights: Sequence[float], parts: Sequence[Spread]) -> Spread:
-    """Return the columns of the weighted mean of what clients sent: each draws its own noise."""
+    """Concatenate the covariance columns of the weighted mean: the clients' noise is independent."""
     names = next((list(part) for part in parts if part), [])
     return {n: torch.cat([w * part[n] for w, part in zip(weights, parts, strict=True) if part]) for n in names}
 
 
 def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noise:
-    """Return the rounding noise, as scaled by clipping: what is left out rounds nothing better.
+    """Return the rounding noise, scaled by the clipping factor, which is estimated from entries that remain nonzero.
 
-    `lost` is what a change loses of each tensor where it is a difference of weights, which were rounded.
+    `lost` is the additional rounding of each tensor of a weight delta, whose two operands were rounded.
     """
     before = torch.cat([tensor.detach().flatten() for tensor in plain.values()])
     after = torch.cat([sent[name].detach().flatten() for name in plain])
@@ -364,7 +364,7 @@ def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noi
 
 
 def _joined(noises: Sequence[Tensors]) -> Noise:
-    """Return the noise of several sources together; the last has every name."""
+    """Return the root of the summed variances of several noise sources; the last source has every name."""
     return {
         name: torch.stack([noise[name].detach().expand(whole.shape).square() for noise in noises]).sum(0).sqrt()
         for name, whole in noises[-1].items()

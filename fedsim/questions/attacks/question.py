@@ -1,7 +1,7 @@
-"""attacks: what does an attack make of an update?
+"""attacks: reconstruct a client's examples from its update.
 
-The server sees an update on the wire, or the mean of a round's updates, or what it works out where somebody asks to be
-forgotten. Each attack of the scenario makes examples of it, which are scored beside those of the client.
+The server sees single updates, the mean of a round's updates, or estimates from an unlearning request. Each attack of
+the scenario returns a reconstruction, which is scored against the client's examples.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from fedsim.threat.victim import Victim
 @final
 @question("attacks", summary="what does an attack make of an update?")
 class WhatIsInAnUpdate(Question[TimedConfig]):
-    """Lets every attack in the list `attacks` read every watched update; the question has no settings of its own."""
+    """Runs every attack of the list `attacks` on every watched update; the question has no settings of its own."""
 
     title: ClassVar[str] = "What is in an update?"
 
     def check(self, world: World) -> None:
-        """Check that the truth of a sum is one batch, and that what somebody wants forgotten can be worked out."""
+        """Check that the ground truth of a sum is one batch, and that an unlearning request can be simulated."""
         if world.scenario.threat.sees == "sum" and world.scenario.attacks:
             check_union(world)
         if world.scenario.forgetting is not None:
@@ -63,14 +63,14 @@ class WhatIsInAnUpdate(Question[TimedConfig]):
 def finding_of(
     choice: AttackChoice, knows: Sequence[Knowledge], victims: Sequence[VictimRecord], scoring: Scoring, seed: int
 ) -> AttackFinding:
-    """Return what an attack reached over all victims; a failure where it gave a guess of none.
+    """Return an attack's finding over all victims; a failure if it returned no reconstruction.
 
     Args:
-        choice: of the attack.
-        knows: everything that it was granted.
+        choice: the attack and its settings.
+        knows: all granted knowledge.
         victims: the attacked updates.
-        scoring: what counts as recovered, and how intervals are made.
-        seed: of the resamples.
+        scoring: criterion of recovery, and settings of the intervals.
+        seed: seed of the resamples.
     """
     rule = Rule.of(scoring.metric, scoring.threshold)
     summary = summarise(victims, rule, seed, confidence=scoring.confidence, resamples=scoring.resamples)
@@ -85,7 +85,7 @@ def finding_of(
         victims=tuple(victims),
     )
     if summary is None:
-        has_guess = any(victim.failure is None for victim in victims)  # of an update whose examples nobody knows
+        has_guess = any(victim.failure is None for victim in victims)  # of an update whose examples are unknown
         reasons = dict.fromkeys(victim.failure for victim in victims if victim.failure)
         failure = "" if has_guess else "; ".join(reasons) or "no update was attacked"
         return finding.model_copy(update={"failure": failure})
@@ -101,12 +101,12 @@ def finding_of(
 
 
 def place_of(update: WireEntry | VictimRecord) -> str:
-    """Return where what belongs to an observed update is stored."""
+    """Return the storage prefix of an observed update."""
     return f"round-{update.round}/{'sum' if update.clients else f'client-{update.client}'}"
 
 
 def _victims(evidence: Evidence) -> list[Victim]:
-    """Return what attacks read: the watched updates, or, where somebody asks to be forgotten, what that shows."""
+    """Return the victims: the watched updates, or the server's estimates from unlearning."""
     world = evidence.world
     if world.scenario.forgetting is not None:
         return unlearning.shown(world, evidence.journal)
@@ -115,7 +115,7 @@ def _victims(evidence: Evidence) -> list[Victim]:
 
 
 def _find_ceilings(victims: Sequence[Victim], work: Work) -> dict[str, Ceiling]:
-    """Return the ceiling of every observed update by its place, and keep the map of what is known of its examples."""
+    """Return the ceiling of every observed update by storage prefix, and store the known share of its entries."""
     ceilings: dict[str, Ceiling] = {}
     for victim in victims:
         place = place_of(victim.entry)
@@ -129,7 +129,7 @@ def _find_ceilings(victims: Sequence[Victim], work: Work) -> dict[str, Ceiling]:
 def _attack(
     world: World, choice: AttackChoice, attacker: AtWork, victims: Sequence[Victim], work: Work
 ) -> Iterator[VictimRecord]:
-    """Attack every observed update, as many together as the attack likes."""
+    """Attack every observed update, in chunks of the size that the attack supports."""
     attack_class = registry.get("attack", choice.name).derived_from(Attack)
     over_rounds = attack_class is not None and attack_class.over_rounds
     knows, label = _knowledge(world.scenario, choice), choice.reported
@@ -154,7 +154,7 @@ def _attack(
 
 
 def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
-    """Observe one update, with those among others that the same client sent before."""
+    """Return the observation of one update, with the same client's earlier updates among `others`."""
     who = victim.entry
     before = [
         other
@@ -172,8 +172,8 @@ def _search(
     entries: Sequence[WireEntry],
     watch: OnStep,
 ) -> list[Reconstruction | str]:
-    """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
-    purpose = "attack"  # not the attack by name: attacks on one update start alike, so that they can be compared
+    """Return the reconstruction or the failure of each observation; after a joint failure each runs alone."""
+    purpose = "attack"  # not the attack's name: equal seeds make attacks on an update comparable
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
     guesses = search(attacker, seen, generators, watch, choice.seconds)
     if not isinstance(guesses, str):
@@ -185,13 +185,13 @@ def _search(
 
 
 def recorded(victim: Victim, result: Reconstruction | str, place: str, work: Work) -> VictimRecord:
-    """Return what became of an update: its scores, or why there are none.
+    """Return the record of an attacked update: its scores, or its failure.
 
     Args:
         victim: the update.
-        result: what an attack made of it, or why it failed.
-        place: where pictures of it are kept.
-        work: keeps them.
+        result: reconstruction of an attack, or its failure.
+        place: storage prefix of the images.
+        work: stores the images.
     """
     if not isinstance(result, Reconstruction):
         return _lost(victim.entry, result)

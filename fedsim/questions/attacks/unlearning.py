@@ -1,7 +1,7 @@
-"""A request to forget, answered after the last round: what the server works out of it becomes what attacks read.
+"""Unlearning requests after the last round: the server's estimates become the victims of attacks.
 
-Each client that asks does so in a federation that forgets nothing else. The answer is a component of hook unlearning,
-which computes with the clients' own code; what it draws anew it draws from a seed of its own.
+Each client requests unlearning in its own federation, where no other client does. A component of hook unlearning
+answers the request with the clients' own training code; the second training has its own seed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fedsim.threat.victim import Victim
 
 
 def check(world: World) -> None:
-    """Say before the first round what stands in the way of a second training, or of working anything out of it.
+    """Check before the first round that a second training is possible and that updates can be estimated from it.
 
     Raises:
-        ScenarioError: what it is, and what to change.
+        ScenarioError: a check failed; the message gives the reason and the fix.
     """
     _check_shares(world)
     if world.facts.remembers:
@@ -80,7 +80,7 @@ def _check_means(world: World) -> None:
 
 
 def shown(world: World, journal: Journal) -> list[Victim]:
-    """Return what attacks read, by client: what the server works out, beside what guesses are judged by."""
+    """Return one victim per server estimate, by round and client: the estimated update with its ground truth."""
     way, victims = _way(world), list[Victim]()
     for client in range(_settings(world).clients):
         request = _Request(world, journal, client)
@@ -103,7 +103,7 @@ def _way(world: World) -> Unlearning[Any]:
 
 @dataclass(frozen=True)
 class _Request:
-    """One client's request; what it offers is described where it is declared, in `fedsim.core.hooks.Request`."""
+    """One client's unlearning request, as documented in `fedsim.core.hooks.Request`."""
 
     world: World
     journal: Journal
@@ -147,7 +147,7 @@ class _Request:
         return local_training(self._world(part), weights, round_, self.client)
 
     def truth(self, revealed: Shown) -> Truth:
-        """Return what guesses are judged by, and of what is one step of the client, the private side."""
+        """Return the ground truth for scoring, with masks and draws if the estimate is one local step."""
         known = revealed.truth
         if known is not None and _settings(self.world).judged == "forgotten":
             return known
@@ -159,7 +159,7 @@ class _Request:
 
     @cached_property
     def _order(self) -> Tensor:
-        """The client's examples: first those to forget, then those that stay."""
+        """Indices of the client's examples, shuffled: first the examples to forget, then the remaining ones."""
         share = self.world.data.shares[self.client]
         generator = seeding.generator(self.world.scenario.seed, "forgetting", self.client)
         return share[torch.randperm(len(share), generator=generator)]
@@ -188,7 +188,7 @@ class _Request:
         return self._with(self._forgotten, batch_size=self.forgotten)
 
     def _with(self, chosen: Tensor, batch_size: int | None = None) -> World:
-        """Return the world in which the client owns other examples, and all is drawn anew."""
+        """Return the world in which the client owns other examples, with a new seed for all random draws."""
         shares = tuple(
             chosen if number == self.client else share for number, share in enumerate(self.world.data.shares)
         )
@@ -197,6 +197,6 @@ class _Request:
 
     @cached_property
     def _retrained(self) -> list[Tensors]:
-        """The weights before every round of the second training that are of use, and after the last."""
+        """The weights before every needed round of the second training, and after the last one."""
         last = self.rounds if self.sees == "sum" else max(self.watched) - 1
         return list(trained(self._rest, last))

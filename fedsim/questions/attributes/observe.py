@@ -1,8 +1,7 @@
-"""From the wire to attackers who ask for an attribute: the only door. What clients' examples are stays on this side.
+"""Build the observation of attribute inference attacks. It never contains the clients' examples.
 
-The attacker owns the test set with its attributes, and computes what a client would send that holds so many public
-examples of one value. It simulates the client with the scenario's own code, defenses included, and with randomness of
-its own.
+The attacker owns the test set with its attributes. It simulates clients that hold public examples of a single value,
+with the scenario's own code, defenses included, and with its own randomness.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from fedsim.threat.observe import shared
 from fedsim.threat.orders import secret_order
 
 LABEL = "label"
-"""The attribute that every data set with one label an example has: the control that must be read."""
+"""The attribute of every data set with one class label per example: a positive control."""
 
 _FEWEST_VALUES = 2
 _PERMUTATIONS = 10
 
 
 def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
-    """Return the attributes of a data set, with the label where each example has one of a few."""
+    """Return a data set's attributes, plus the class label if each example has a named class."""
     train, test = dataset.train.labels, dataset.test.labels
     if train.dim() != 1 or train.is_floating_point() or len(dataset.class_names) != dataset.spec.classes:
         return dict(dataset.attributes)
@@ -42,14 +41,14 @@ def known_attributes(dataset: Dataset) -> dict[str, Attribute]:
 
 
 def check(world: World, names: Sequence[str]) -> None:
-    """Check before the first round that every attribute is known and has public examples, and that tensors are seen.
+    """Check before the first round that all attributes exist and have public examples, and that tensors are seen.
 
     Args:
-        world: the scenario made real.
-        names: of the attributes, in the order of `attributes.attacks`.
+        world: the scenario's built objects.
+        names: attribute names, in the order of `attributes.attacks`.
 
     Raises:
-        ScenarioError: it has not, with the reason.
+        ScenarioError: a check failed; the message gives the reason.
     """
     dataset = world.data.dataset
     known = known_attributes(dataset)
@@ -75,16 +74,16 @@ def check(world: World, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """What attacks make of the changes of one round, and the truth for the scorer.
+    """Feature vectors of the updates of a round, with the ground truth for the scorer.
 
     Attributes:
-        known: by attack, descriptions of public changes, shape (P, F).
-        labels: their values, shape (P,).
-        unknown: by attack, descriptions of the clients' changes in a secret order, shape (N, F).
-        truth: their values, shape (N,).
-        clients: who sent them, shape (N,).
-        left_out: updates whose examples have no value that most of them share.
-        refusals: by attack, why it describes no change: it does not fit, or failed.
+        known: by attack: features of public updates, shape (P, F).
+        labels: values of the public updates, shape (P,).
+        unknown: by attack: features of the clients' updates in secret order, shape (N, F).
+        truth: values of the clients' updates, shape (N,).
+        clients: clients of these updates, shape (N,).
+        left_out: number of updates without a most frequent value.
+        refusals: by attack: the reason for which it returned no features: not applicable, or an exception.
     """
 
     known: Mapping[str, Tensor]
@@ -97,7 +96,7 @@ class Descriptions:
 
 
 OnChange = Callable[[int, int], None]
-"""Called before a change of public examples is computed, with its number from 1 and how many there are."""
+"""Called before the update of public examples is computed, with its number from 1 and the number of updates."""
 
 
 def describe_round(
@@ -109,16 +108,16 @@ def describe_round(
     on_change: OnChange = lambda _number, _total: None,
     salt: bytes = b"",
 ) -> Descriptions:
-    """Return how attacks describe the updates of one round, and changes of public examples.
+    """Return the attacks' features of the updates of a round, and of updates of public examples.
 
     Args:
-        world: the scenario made real.
-        name: of the attribute.
-        entries: of one round, at least one.
-        attacks: by their titles; all of them see each change once.
-        public: changes of public examples, for each value; at most one an example.
-        on_change: called before each change of public examples.
-        salt: of the run; empty where it has none.
+        world: the scenario's built objects.
+        name: name of the attribute.
+        entries: entries of a single round, not empty.
+        attacks: attacks by title; each attack sees each update once.
+        public: number of updates of public examples for each value; at most one per example.
+        on_change: called before each update of public examples.
+        salt: the run's salt; empty without a salt.
     """
     attribute, first = known_attributes(world.data.dataset)[name], entries[0]
     describe = _Describing(world, first, attacks)
@@ -145,9 +144,9 @@ def describe_round(
 
 
 def value_of(world: World, entry: WireEntry, attribute: Attribute) -> int | None:
-    """Return the value that most examples behind an update have, of those that have any; None where there is none."""
+    """Return the most frequent value among the examples behind an update; None if no value or a tie."""
     numbers = torch.cat(list(world.data.numbers_of(entry.round, entry.client)))
-    inside = numbers[numbers < len(attribute.train)]  # planted examples stand behind those that have attributes
+    inside = numbers[numbers < len(attribute.train)]  # planted examples have indices after the examples with attributes
     values = attribute.train[inside]
     counts = values[values >= 0].bincount(minlength=2).sort(descending=True)
     return None if counts.values[0] == counts.values[1] else int(counts.indices[0])
@@ -161,12 +160,12 @@ def public_changes(
     public: int,
     on_change: OnChange = lambda _number, _total: None,
 ) -> Iterator[tuple[int, Tensors]]:
-    """Yield (value, what a client would send that holds public examples of this value), the values in turn."""
+    """Yield (value, update of a simulated client with public examples of this value), cycling through the values."""
     source = seeding.generator(world.scenario.seed, f"public examples of {name}", entry.round)
     pools = {value: (attribute.test == value).nonzero().flatten() for value in _public_values(attribute)}
     size = _examples(world, entry)
     count = public
-    if size == 1:  # the same example again would teach nothing
+    if size == 1:  # a repeated example would add no information
         count = min(count, *map(len, pools.values()))
     held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
     pairs = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
@@ -178,15 +177,15 @@ def public_changes(
 
 @dataclass(frozen=True)
 class AttributeAccuracy:
-    """How often an attack reads the value of an attribute.
+    """Accuracy of an attribute inference attack.
 
     Attributes:
-        right: mean over the values of the share of their updates that were read right.
-        permuted: the same of the same attack, with permuted values of the public examples: the control.
-        chance: what guesses without the updates reach.
-        values: of the attribute.
-        left_out: updates whose examples have no value that most of them share.
-        public: changes of public examples that the attacker computed, a round.
+        right: mean over the values of the share of their updates with a correctly inferred value.
+        permuted: the same after training on permuted public values: the negative control.
+        chance: expected accuracy of guesses without the updates.
+        values: the attribute's values.
+        left_out: number of updates without a most frequent value.
+        public: number of updates of public examples per round.
     """
 
     right: Interval
@@ -200,10 +199,10 @@ class AttributeAccuracy:
 def score(
     label: str, attribute: str, attack: AtWork, rounds: Sequence[Descriptions], world: World
 ) -> AttributeAccuracy:
-    """Return how often an attack reads the value, and how often its control does.
+    """Return the accuracy of an attack and of its negative control.
 
     Raises:
-        NotApplicable: with the reason.
+        NotApplicable: the attack is not applicable; with the reason.
     """
     refusal = next((round_.refusals[label] for round_ in rounds if label in round_.refusals), None)
     if refusal is not None:
@@ -231,9 +230,9 @@ def score(
 
 
 def _right(attack: AtWork, descriptions: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
-    """Return whether an attack reads the value of each change; of its control, in which share of the permutations.
+    """Return per update whether the inferred value is correct, (N,); for the control the share over permutations.
 
-    One permutation would not do: what it keeps by accident is the same for all changes.
+    A single permutation is not enough: its chance agreement with the true values is shared by all updates.
     """
     labels = [descriptions.labels]
     if is_control:
@@ -242,20 +241,20 @@ def _right(attack: AtWork, descriptions: Descriptions, label: str, seed: int, *,
     right = []
     for some in labels:
         generator = seeding.generator(seed, f"attribute attack {label}")
-        numbers, places = some.unique(return_inverse=True)  # a value without public examples has no number
+        numbers, places = some.unique(return_inverse=True)  # values without public examples have no index
         read = _read(attack, descriptions.known[label], places, descriptions.unknown[label], generator)
         right.append(numbers[read.argmax(1)] == descriptions.truth)
     return torch.stack(right).double().mean(0)
 
 
 def _read(attack: AtWork, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the probability of each value for every change that is asked about, shape (N, K)."""
+    """Return the probability of each value for every client update, shape (N, K)."""
     read = tensor_of(attack.call("read", known, labels, changes, generators=[generator]))
     return AttributeAttack.checked(read.detach(), labels, changes)
 
 
 class _Describing:
-    """Hands changes of one round to attacks; one that refuses or fails is not asked again."""
+    """Passes updates of a round to the attacks; an attack that failed once is not called again."""
 
     def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AtWork]) -> None:
         self.refusals: dict[str, str] = {}
@@ -291,13 +290,13 @@ def _public_values(attribute: Attribute) -> list[int]:
 
 
 def _in_passes(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return at least so many numbers of the pool, in random passes, so that none comes again before all have come."""
+    """Return at least `count` indices of the pool in random passes: no repetition before the pool is exhausted."""
     passes = -(-count // len(pool))
     return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(passes)])
 
 
 def _examples(world: World, entry: WireEntry) -> int:
-    """Return how many public examples a simulated client holds: those of its steps, or as many as were trained on."""
+    """Return the number of examples of a simulated client: batch size times local steps, or examples per epoch."""
     settings = world.scenario.federation
     if settings.local_epochs is None:
         return settings.batch_size * settings.local_steps

@@ -1,7 +1,7 @@
-"""attributes: what are the data behind an update like?
+"""attributes: infer a property of the data behind an update.
 
-An attack says of every watched update which value most of its examples have. It learns from changes that it computes
-itself, of public examples whose value it knows.
+An attack infers the most frequent attribute value among the examples of every watched update. It is trained on updates
+that it computes itself from public examples with known values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedsim.scenario.world import World
 
 
 class AttributeChoice(ReportedChoice):
-    """An attack on an attribute of the data behind an update, and under which name it is reported."""
+    """An attribute inference attack with its attribute and its name in the report."""
 
     kind: ClassVar[Kind | None] = "attribute"
     attribute: str = Field(min_length=1, description="what is asked; `label` is the control that must succeed")
@@ -39,7 +39,7 @@ class AttributeChoice(ReportedChoice):
 
 
 class Attributes(TimedConfig):
-    """Which attributes of the data behind the watched updates are asked for, and by which attacks."""
+    """Attribute inference attacks and their number of public updates."""
 
     public: int = Field(
         default=64,
@@ -57,7 +57,7 @@ class Attributes(TimedConfig):
 @final
 @question("attributes", summary="which value has an attribute of the data behind an update?", related="1805.04049")
 class WhatAreTheDataLike(Question[Attributes]):
-    """Has attacks read attributes from updates, each beside itself with permuted public values."""
+    """Runs attribute inference attacks, each with permuted public values as negative control."""
 
     metric: ClassVar[str] = "read_right"
     title: ClassVar[str] = "What are the data like?"
@@ -74,7 +74,7 @@ class WhatAreTheDataLike(Question[Attributes]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what attacks ask for, and with what help."""
+        """Yield the inferred attributes and the attackers' knowledge."""
         names = ", ".join(dict.fromkeys(choice.attribute for choice in self.config.attacks))
         yield (
             f"Attacks on attributes ask of every attacked update: {names}. They know how clients train, defenses too, "
@@ -86,7 +86,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         attributes.check(world, [choice.attribute for choice in self.config.attacks])
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield a finding an attack, and its control; attacks on one attribute see the same public changes."""
+        """Yield a finding and a control per attack; attacks on the same attribute share the public updates."""
         by_attribute: dict[str, list[AttributeChoice]] = {}
         for choice in self.config.attacks:
             by_attribute.setdefault(choice.attribute, []).append(choice)
@@ -135,7 +135,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         on_change: Callable[[int, int], None],
         salt: bytes,
     ) -> list[attributes.Descriptions]:
-        """Return what attacks make of the updates of every round."""
+        """Return the attacks' features of the updates of every round."""
         by_round = groupby(evidence.journal.entries, key=lambda entry: entry.round)
         return [
             attributes.describe_round(
@@ -164,7 +164,7 @@ def _score(
     world: World,
     shared: float,
 ) -> Iterator[Finding]:
-    """Yield how often an attack reads the value, and how often it does with permuted public values."""
+    """Yield the accuracy of an attack, and of its control with permuted public values."""
     begin, finding = time.perf_counter(), _finding(choice)
     try:
         read = attributes.score(choice.reported, choice.attribute, attack, rounds, world)

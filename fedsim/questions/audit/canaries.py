@@ -1,11 +1,11 @@
-"""A client's private training put to the test: canaries are added or left out by fair coins, and guessed afterwards.
+"""Canary audit of a client's private training: fair coins include canaries, and scores guess the coins.
 
-Canary i is an example of its own: one entry of the input stands out, all others are 0, so that the gradients of
-different canaries hardly overlap. Those that are in are all that the client owns, and take part in every step with the
-probability that the mechanism states. The training is the scenario's own, with all its defenses, in every round from
-the same weights: an adversary may choose both. Of two kinds of weights it takes those at which canaries overlap less:
-the first ones, and the same with a small first layer and large later ones. Score: the inner product of all updates with
-the canary's normalised gradient, less the mean score of its class. Bounds are those of `fedsim.privacy.one_run`.
+Canary i is a separate example: a large input entry, zeros elsewhere, so that the gradients of different canaries hardly
+overlap. The included canaries are all of the client's data, and join each step with the mechanism's sampling rate. The
+training is the scenario's own with all defenses, and every round starts from the same weights: an adversary may choose
+both. The weights are the initial weights or the same with a small first layer and large later layers, whichever gives
+less overlap. Score: inner product of the summed updates with the canary's normalised gradient, minus the mean score of
+its class. Bounds: `fedsim.privacy.one_run`.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _STANDS_OUT = 20.0  # normalised input units, far above any pixel
 _FIRST, _LATER = (
     0.01,
     5.0,
-)  # factors on weights: what later layers see of a canary is then little, and their slopes large
+)  # factors on weights, for small canary activations and large gradients of later layers
 _COMPARED = 30  # canaries
 
 
 def can_audit(world: World, guarantee: GuaranteeRecord) -> bool:
-    """Say whether a guarantee is one for a record of a client, and claims something; others are not audited."""
+    """Return whether a guarantee is record-level, for a client's mechanism, with steps and a finite epsilon."""
     of_a_client = guarantee.source in world.facts.client_mechanisms
     return of_a_client and guarantee.unit == "record" and guarantee.steps > 0 and math.isfinite(guarantee.epsilon)
 
@@ -56,7 +56,7 @@ def audit_guarantee(
     client: int,
     confidence: float,
 ) -> AuditResult:
-    """Return what canaries in a client's training show about a guarantee that `can_audit`."""
+    """Return the result of a canary audit of a guarantee accepted by `can_audit`."""
     spec = world.data.dataset.spec
     examples = _canaries(canaries, spec.shape, spec.classes)
     seed, purpose = world.scenario.seed, f"audit {guarantee.source}"
@@ -76,31 +76,31 @@ def audit_guarantee(
 
 @dataclass(frozen=True)
 class _Examples(Data):
-    """Data whose clients train on examples that are given; all that is public about it stays.
+    """Data whose clients train on given examples; all public facts stay.
 
     Attributes:
-        included: numbers of those that are in, among the training examples.
-        rate: probability that one of them is in a step's batch.
+        included: indices of the included examples among the training examples.
+        rate: probability that an included example is in a step's batch.
     """
 
     included: Tensor
     rate: float
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Yield the numbers of the training examples of every local step."""
+        """Yield the indices of the training examples of every local step."""
         for _ in range(self.steps(client)):
             yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
 
 
 def training_on(world: World, examples: Batch, included: Tensor, rate: float, seed: int) -> World:
-    """Return the world whose clients train on examples in place of their own, each in a step with the chance `rate`.
+    """Return a world with clients that train on the given examples, with Poisson sampling at rate `rate`.
 
     Args:
-        world: all that is public about its data stays.
-        examples: of the same shape.
-        included: which of them clients have, boolean (N,).
-        rate: in [0, 1].
-        seed: of the training's randomness.
+        world: source of all public facts.
+        examples: examples of the same shape as the data set's.
+        included: mask of the examples that clients have, boolean (N,).
+        rate: sampling rate in [0, 1].
+        seed: seed of the training.
     """
     dataset = replace(world.data.dataset, train=examples, users=None)
     numbers = included.nonzero()[:, 0]
@@ -117,10 +117,10 @@ def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
 
 
 def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
-    """Return how much each canary seems to have taken part, shape (canaries,)."""
+    """Return a membership score of each canary, shape (canaries,)."""
     model = world.models.new().eval()
     for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _at(weights, model), canaries)):
-        with suppress(Refused):  # a client that checks what it receives may refuse crafted weights
+        with suppress(Refused):  # a client that checks the received weights may refuse crafted weights
             total = _sum_of_updates(world, weights, rounds, client)
             along = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
             return _beside_their_class(torch.tensor(along), canaries.labels)
@@ -128,7 +128,7 @@ def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
 
 
 def _weights(model: nn.Module) -> Iterator[Tensors]:
-    """Yield weights to audit at: those of a model, and the same with a small first layer and large later ones."""
+    """Yield candidate weights: the initial weights, and the same with a small first layer and large later layers."""
     first = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     yield first
     layers = [name for name, parameter in model.named_parameters() if parameter.dim() > 1]
@@ -166,7 +166,7 @@ def _product(one: Tensors, other: Tensors) -> float:
 
 
 def _overlap(world: World, model: nn.Module, canaries: Batch) -> float:
-    """Return the mean product of gradients of different canaries of one class, in [0, 1]; less is better."""
+    """Return the mean absolute cosine of gradients of canaries of the same class, in [0, 1]; lower is better."""
     of_a_class = canaries.labels == canaries.labels[0]
     few = Batch(canaries.inputs[of_a_class][:_COMPARED], canaries.labels[of_a_class][:_COMPARED])
     slopes = [torch.cat([tensor.flatten() for tensor in slope.values()]) for slope in _slopes(world, model, few)]
@@ -175,6 +175,6 @@ def _overlap(world: World, model: nn.Module, canaries: Batch) -> float:
 
 
 def _beside_their_class(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return scores less the mean of their class: what the gradients of a class have in common tells nothing."""
+    """Return scores minus the mean of their class, which removes the gradients' class component."""
     means = torch.bincount(labels, scores) / torch.bincount(labels).clamp_min(1)
     return scores - means[labels]

@@ -1,4 +1,4 @@
-"""A client's private step on neighbouring batches, with the same randomness: `fedsim.privacy.coupled` of a scenario."""
+"""A client's private step on neighbouring batches with equal randomness: a scenario in `fedsim.privacy.coupled`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _RECORDS = 9
 
 
 def try_neighbours(world: World, guarantee: GuaranteeRecord, client: int) -> Coupled | None:
-    """Return what neighbours show of a guarantee for a record; None where a round holds several private steps.
+    """Compare private steps on neighbouring batches; None if a round consists of several private steps.
 
-    Of several steps, later ones start at weights that the record has moved, and nothing bounds how far these lead.
+    After the first step the weights depend on the record, so nothing bounds the distance of later steps.
 
     Args:
-        world: of the scenario.
-        guarantee: one that can be audited.
-        client: whose first examples are the records.
+        world: the scenario's built objects.
+        guarantee: a guarantee accepted by `can_audit`.
+        client: client whose first examples are the records.
     """
     if world.facts.client_mechanisms[guarantee.source].steps != 1:
         return None

@@ -1,7 +1,7 @@
-"""audit: does a private training keep the epsilon that it states?
+"""audit: test whether private training keeps its stated epsilon.
 
-Canaries are added to a client's private training by fair coins, and guessed afterwards. An audit can contradict a
-stated epsilon, and never prove one.
+Fair coins add canaries to a client's private training, and an attacker guesses the coins. An audit can contradict a
+stated epsilon, but never prove it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from fedsim.questions.base import Evidence, Question, Work
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario.world import World
 
-_ENOUGH = 0.8  # power below which an audit says little
+_ENOUGH = 0.8  # power below which an audit is inconclusive
 
 
 class AuditSettings(TimedConfig):
-    """A test of every private training's own guarantee, with canaries in the training of one client."""
+    """Canary audit of every private mechanism's guarantee, in the training of a client."""
 
     canaries: int = Field(default=400, ge=2, description="added by fair coins")
     guesses: int | None = Field(
@@ -53,7 +53,7 @@ class AuditSettings(TimedConfig):
 @final
 @question("audit", summary="does a private training keep the epsilon that it states?", related="2410.22235")
 class IsTheGuaranteeKept(Question[AuditSettings]):
-    """Audits every guarantee for a record of a client with canaries."""
+    """Audits every record-level guarantee of a client's mechanism with canaries."""
 
     metric: ClassVar[str] = "epsilon_shown"
     title: ClassVar[str] = "Is the guarantee kept?"
@@ -69,7 +69,7 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
     )
 
     def check(self, world: World) -> None:
-        """Check that the client exists, and that examples are images."""
+        """Check that the client exists, and that examples are images with class labels."""
         clients = world.scenario.federation.clients
         if self.config.client >= clients:
             raise ScenarioError(f"audit.client: there is no client {self.config.client}, expected 0 to {clients - 1}.")
@@ -83,7 +83,7 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
             )
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield one finding for each guarantee that can be audited."""
+        """Yield a finding for each auditable guarantee."""
         for guarantee in evidence.guarantees:
             if can_audit(evidence.world, guarantee):
                 work.progress(f"audit of {guarantee.source}", 1, 1)
@@ -132,7 +132,7 @@ def _faults(faults: Sequence[str]) -> str:
 
 
 def _neighbours(tried: Coupled | None) -> str:
-    """Say what neighbouring batches showed."""
+    """Return the sentence on the comparison of neighbouring batches."""
     if tried is None:
         return "Neighbouring batches were not compared: a round holds several private steps."
     if tried.faults:

@@ -94,7 +94,7 @@ def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
 
 
 def _fitting(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
-    """Return for each position of the rest the tokens whose text fits there, with the lengths of their texts."""
+    """Return for each position of the remaining form the tokens with matching text, with their text lengths."""
     texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.vocabulary)]
     return [
         [

@@ -1,8 +1,8 @@
-"""What a trained federation remembers of the secrets in its training text: each one's exposure and extraction.
+"""Exposure and extraction of the secrets planted in a federation's training text.
 
-The attacker has the final model, knows how a secret begins and what form it has, and ranks all fillings, lets the model
-write on, or searches the likeliest filling. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret that is planted 0
-times is the control: drawn alike, and in no client's text.
+The attacker has the final model and knows a secret's prefix and form. It ranks all candidate values, generates from the
+prefix, or searches the most likely value. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret with 0 repetitions is
+the negative control: drawn from the same distribution, but in no client's text.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from fedsim.questions.exposure.pattern_probability import emissions
 from fedsim.scenario.world import World
 from fedsim.threat.uses import count_training
 
-_NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # both take the likeliest token
+_NEXT_TOKEN, _MASKED_PLACES = Choice(name="greedy"), Choice(name="fixed")  # both decode greedily
 
 
 def check(world: World, *, search: int = 0, emission: int = 0) -> None:
-    """Say before the first round whether there are secrets whose exposure can be measured.
+    """Check before the first round that secrets with measurable exposure exist.
 
     Args:
-        world: of a scenario that asks for it.
+        world: a scenario with the question.
         search: as in `measure_exposure`.
-        emission: likewise.
+        emission: as in `measure_exposure`.
 
     Raises:
-        ScenarioError: no secret is planted, examples are too short to hold one, or a search or an emission is wanted
-            of a model that fills in masked places.
+        ScenarioError: no secret is planted, examples are too short for a secret, or a search or an emission is
+            requested for a masked language model.
     """
     if not world.data.dataset.planted:
         raise ScenarioError(
@@ -73,21 +73,21 @@ def check(world: World, *, search: int = 0, emission: int = 0) -> None:
 def measure_exposure(
     world: World, journal: Journal, *, candidates: int, search: int = 0, emission: int = 0
 ) -> tuple[SecretScore, ...]:
-    """Return what the final model remembers of every planted secret.
+    """Return exposure and extraction of every planted secret in the final model.
 
     Args:
-        world: of a scenario that asks for it, as `check` found it.
-        journal: of the whole training.
-        candidates: other sentences of a secret's form that it is ranked among; or all there are.
-        search: beginnings that the model is shown at most in a search for the likeliest filling; 0: no search.
-        emission: runs that estimate how likely the model writes any string of a secret's form; 0: none.
+        world: a scenario accepted by `check`.
+        journal: journal of the whole training.
+        candidates: maximum number of alternative values of a secret's form in the ranking.
+        search: maximum number of prefixes evaluated in the search for the most likely value; 0: no search.
+        emission: runs that estimate the probability of generating any string of a secret's form; 0: none.
     """
     model, tokenizer = world.models.new().eval(), world.data.dataset.tokenizer
     model.load_state_dict(dict(journal.weights))
     assert tokenizer is not None
     uses = count_training(world, journal.rounds)
     seed = world.scenario.seed
-    with seeding.isolate_randomness(seeding.derive(seed, "exposure")):  # some models are random here too
+    with seeding.isolate_randomness(seeding.derive(seed, "exposure")):  # some models are random in evaluation mode too
         secrets = tuple(
             score(seed, model, tokenizer, secret, candidates, number, sum(uses[list(secret.examples)].tolist()))
             for number, secret in enumerate(world.data.dataset.planted)
@@ -104,16 +104,16 @@ def measure_exposure(
 def score(
     seed: int, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
 ) -> SecretScore:
-    """Return what a model remembers of a secret.
+    """Return exposure and extraction of a secret.
 
     Args:
-        seed: of the other sentences, and of what a model draws.
+        seed: seed of the alternative values and of the generation.
         model: language model in evaluation mode.
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         planted: the secret.
-        most: other sentences of its form that it is ranked among; or all there are.
-        number: of the secret, for draws of its own.
-        uses: how often it was trained on.
+        most: maximum number of alternative values in the ranking.
+        number: index of the secret, part of its seeds.
+        uses: number of training uses of the secret.
     """
     check_time()
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
@@ -139,7 +139,7 @@ def score(
 def _search(
     secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], most: int
 ) -> tuple[SecretScore, ...]:
-    """Return the scores with the likeliest filling, which secrets of one beginning and form share."""
+    """Return the scores with the most likely value, one search per prefix and form."""
     answers = {
         (canary.prompt, canary.form): likeliest(model, canary.prompt, canary.form, tokenizer, most)
         for canary in {(canary.prompt, canary.form): canary for canary in planted}.values()
@@ -149,7 +149,7 @@ def _search(
 
 
 class Recall(NamedTuple):
-    """What a model remembers of a secret: exposure in bits, and its beginning with what the model writes behind it."""
+    """Exposure of a secret in bits, and the tokens of its prefix with the model's completion."""
 
     exposure: float
     written: tuple[int, ...]
@@ -158,14 +158,14 @@ class Recall(NamedTuple):
 def recall(
     model: nn.Module, tokenizer: Tokenizer, sentences: Sequence[Sequence[int]], known: int, generator: torch.Generator
 ) -> Recall:
-    """Rank a secret among other sentences, and let the model write on behind its beginning, as many tokens as it has.
+    """Rank a secret among alternative values, and generate a completion of its prefix, as long as the secret.
 
     Args:
         model: language model in evaluation mode.
-        tokenizer: of the model.
-        sentences: tokens of the secret, then those of others of its form.
-        known: how many tokens of the secret are its beginning.
-        generator: source of the draws of models that draw.
+        tokenizer: the model's tokenizer.
+        sentences: tokens of the secret, then of the alternatives.
+        known: number of tokens of the secret's prefix.
+        generator: random source of models that sample.
     """
     bits = log_perplexities(model, sentences, tokenizer)
     secret = sentences[0]

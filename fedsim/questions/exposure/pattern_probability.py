@@ -1,11 +1,11 @@
-"""How likely a model is to write any string of a pattern behind a beginning: an unbiased estimate, beside exposure.
+"""Unbiased estimate of the probability that a model generates any string of a pattern after a prefix.
 
-    P = sum over texts s whose decoding begins with a string of the pattern of Pr(s | beginning)
+    P = sum over texts s whose decoding begins with a string of the pattern of Pr(s | prefix)
 
-Exposure ranks one secret among others of its form; P says how often a user who asks gets any of them. It sums over
-all ways in which tokens spell a string, where exposure takes the tokenizer's. A decoder that weighs its texts
-(`fedsim.core.hooks.Weigher`) estimates it from few calls: each run's evidence is unbiased for every number of
-particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.
+Exposure ranks a secret among other values of its form; P is the probability that a user obtains any of them. P sums
+over all tokenisations of a string, exposure uses the tokenizer's. A decoder that weights its texts
+(`fedsim.core.hooks.Weigher`) estimates P from few calls: each run's evidence is unbiased for every number of particles.
+Paper: Lipkin et al. 2025, arXiv 2504.05410.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fedsim.metrics.statistics import mean_interval
 from fedsim.record import Interval
 
 _AT_ONCE = 8
-_MORE = 2  # tokens that another spelling of a secret may take
+_MORE = 2  # additional tokens of other tokenisations of a secret
 _SIGNS = {"#": "[0-9]", "?": "[a-z]"}
 
 
@@ -38,9 +38,9 @@ class Emission:
     """Estimates of a probability.
 
     Attributes:
-        estimates: one a run, each unbiased; most may be far below the mean.
-        calls: of the pattern, in all runs.
-        rows: texts that the model was shown, in all runs.
+        estimates: an unbiased estimate per run; most may be far below the mean.
+        calls: number of calls of the pattern in all runs.
+        rows: number of texts evaluated by the model in all runs.
     """
 
     estimates: tuple[float, ...]
@@ -48,12 +48,12 @@ class Emission:
     rows: int
 
     def interval(self, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-        """Return the mean of the runs with its interval, by bootstrap over them."""
+        """Return the mean of the runs with a bootstrap interval over the runs."""
         return mean_interval([[estimate] for estimate in self.estimates], generator, confidence)
 
 
 def pattern_of(form: str) -> str:
-    """Return the regular expression of a secret's form; ``#`` stands for a digit and ``?`` for a small letter."""
+    """Return the regular expression of a secret's form; ``#`` is a digit and ``?`` a small letter."""
     return "".join(_SIGNS.get(sign) or re.escape(sign) for sign in form)
 
 
@@ -68,27 +68,27 @@ def emission(
     particles: int = 5,
     decoder: str | None = None,
 ) -> Emission:
-    """Estimate how likely what the model writes behind a beginning begins with a string of a pattern.
+    """Estimate the probability that the completion of a prefix starts with a string of a pattern.
 
     Args:
-        model: tokens (B, T) to scores of the next token (B, T, V). It is left as it was.
-        tokenizer: of the model.
-        beginning: text of at least one token.
+        model: causal model, maps tokens (B, T) to scores of the next token (B, T, V); unchanged afterwards.
+        tokenizer: the model's tokenizer.
+        beginning: prefix of at least one token.
         pattern: regular expression, for example `pattern_of` a secret's form.
-        longest: tokens of a string, at most; longer ones count as not written.
-        generators: the randomness of each run.
-        particles: of each run.
-        decoder: name of the one that weighs texts; absent: the first that is registered.
+        longest: maximum number of tokens of a string; longer strings have probability 0 in the estimate.
+        generators: random source of each run.
+        particles: number of particles per run.
+        decoder: name of a weighting decoder; default: the first registered decoder.
 
     Raises:
         MissingExtra: a package of the decoder is not installed.
-        FedsimError: a model that fills in masked places, no such pattern or decoder, no string follows it, an empty
-            beginning, or scores that are no numbers.
+        FedsimError: the model is a masked language model, the pattern or decoder is unknown, no string matches, the
+            prefix is empty, or scores are not finite.
     """
     known = tuple(tokenizer.encode(beginning))
     if not known or not generators:
         raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
-    # A token may reach beyond the string, so that anything may follow.
+    # A token may extend beyond the string, so any text may follow.
     name, kind = _weigher(decoder)
     weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).named(name)
     weigher.check(model)
@@ -104,14 +104,14 @@ def emission(
 def emissions(
     model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], runs: int, seed: int
 ) -> list[tuple[float, ...]]:
-    """Return the estimates for the form of each secret, one a run; secrets of one beginning and form share them.
+    """Return each run's estimate for each secret's form; secrets with equal prefix and form share them.
 
     Args:
-        model: in evaluation mode.
-        tokenizer: of the model.
+        model: language model in evaluation mode.
+        tokenizer: the model's tokenizer.
         planted: the secrets.
-        runs: for each beginning and form.
-        seed: of all runs.
+        runs: number of runs for each prefix and form.
+        seed: seed of all runs.
 
     Raises:
         MissingExtra: a package of the decoder is not installed.
@@ -128,7 +128,7 @@ def emissions(
 
 
 def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
-    """Return name and class of a decoder that weighs texts: the one of that name, or the first."""
+    """Return name and class of the weighting decoder with this name, or of the first registered decoder."""
     known = {label: method.derived_from(Weigher) for label, method in registry.methods("component").items()}
     weighers = {label: kind for label, kind in known.items() if kind is not None}
     chosen = next(iter(weighers), "") if name is None else name
@@ -138,7 +138,7 @@ def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
 
 
 def _run(weigher: Weigher[Any, Any], model: nn.Module, known: tuple[int, ...], context: GenerationContext) -> Emission:
-    """Take steps until no run goes on or has room, and return the evidence of each."""
+    """Step until all runs have ended, and return their evidence."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
     with evaluating([*model.modules()]):

@@ -1,7 +1,7 @@
-"""exposure: what does the trained model remember of planted secrets?
+"""exposure: measure memorisation of planted secrets by the trained model.
 
-Secrets stand in the clients' text a known number of times. Each is ranked among other sentences of its form, and the
-model writes on behind its beginning. A secret that was planted 0 times is the control.
+Secrets occur in the clients' text a known number of times. Each is ranked among other values of its form, and the model
+generates a completion of its prefix. A secret with 0 repetitions is the negative control.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ITEMS = "exposure/secrets"
 
 
 class Exposure(TimedConfig):
-    """What the trained model remembers of the secrets that were planted into the training text."""
+    """Settings of the ranking, the search and the emission estimate."""
 
     candidates: int = Field(
         default=1000,
@@ -52,7 +52,7 @@ class Exposure(TimedConfig):
 @final
 @question("exposure", summary="what does the trained model remember of planted secrets?", related="1802.08232")
 class WhatWasMemorised(Question[Exposure]):
-    """Ranks planted secrets among others of their form, and lets the model write them."""
+    """Ranks planted secrets among other values of their form, and generates completions of their prefixes."""
 
     metric: ClassVar[str] = "exposure"
     title: ClassVar[str] = "What was memorised?"
@@ -69,11 +69,11 @@ class WhatWasMemorised(Question[Exposure]):
     )
 
     def check(self, world: World) -> None:
-        """Check that secrets are planted, that examples hold them whole, and that the model can be searched."""
+        """Check that secrets are planted, that examples contain them whole, and that the model supports the search."""
         memorisation.check(world, search=self.config.search, emission=self.config.emission)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield one finding for each kind and number of repetitions."""
+        """Yield a finding for each kind and number of repetitions."""
         secrets = memorisation.measure_exposure(
             evidence.world, evidence.journal, **self.config.model_dump(exclude={"seconds"})
         )
@@ -83,7 +83,7 @@ class WhatWasMemorised(Question[Exposure]):
 
 
 def table_of(secrets: Sequence[SecretScore]) -> Columns:
-    """Return secrets as the table that findings about them refer to as `ITEMS`."""
+    """Return the table of secrets, to which findings refer as `ITEMS`."""
     columns = ("kind", "repetitions", "uses", "text", "guess", "extracted", "exposure", "likeliest")
     return {name: [getattr(secret, name) for secret in secrets] for name in columns}
 
@@ -91,13 +91,13 @@ def table_of(secrets: Sequence[SecretScore]) -> Columns:
 def summarise(
     secrets: Sequence[SecretScore], scoring: Scoring, seed: int, *, is_searched: bool = False
 ) -> Iterator[Finding]:
-    """Yield a finding for the secrets of each kind that stand in the text equally often.
+    """Yield a finding for the secrets of each kind and number of repetitions.
 
     Args:
-        secrets: of one model, at least one.
-        scoring: coverage of intervals, and resamples of the bootstrap over secrets.
-        seed: of the resamples.
-        is_searched: whether somebody searched the likeliest sentence of each form.
+        secrets: secrets of a single model, not empty.
+        scoring: coverage of intervals, and number of bootstrap resamples over secrets.
+        seed: seed of the resamples.
+        is_searched: whether the most likely value of each form was searched.
     """
     source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
     groups: set[tuple[SecretKind, int]] = {(secret.kind, secret.repetitions) for secret in secrets}
@@ -131,5 +131,5 @@ def _finding(
 
 
 def _chance(sentences: int) -> float:
-    """Return the mean exposure of a secret that was never seen, whose rank among so many is uniform, in bits."""
+    """Return the mean exposure of an unseen secret, with uniform rank among `sentences` values, in bits."""
     return math.log2(sentences) - math.lgamma(sentences + 1) / (sentences * math.log(2))

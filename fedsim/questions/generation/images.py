@@ -1,4 +1,4 @@
-"""What the trained denoiser of an arm draws with its sampler, and whether that gives its training images away."""
+"""Samples from an arm's trained denoiser, and their similarity to training images."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from fedsim.scenario.world import World
 from fedsim.threat.uses import count_training
 
 _AT_ONCE = 64
-_COARSE = 8  # pixels a side of what the distance of samples looks at
+_COARSE = 8  # pixels per side of the images that the Frechet distance compares
 _LOSS_DRAWS = 16
 
 
 def draws(settings: GenerationSettings) -> bool:
-    """Tell whether a generation draws samples, and writes no text."""
+    """Return whether the scenario's decoder is a sampler of images, not a decoder of text."""
     return registry.get("component", settings.decoder.name).hook == "sampler"
 
 
 def check(world: World) -> None:
-    """Say before the first round whether the sampler can draw with this model.
+    """Check before the first round that the sampler runs on this model.
 
     Raises:
-        ScenarioError: it cannot, with the reason.
+        ScenarioError: it does not, or attacks on traces are requested; the message gives the reason.
     """
     settings = generation_of(world)
     check_trained(world)
@@ -61,14 +61,14 @@ def check(world: World) -> None:
 
 
 def draw(world: World, journal: Journal) -> GenerationStudy:
-    """Let the trained model draw, and return what the samples repeat.
+    """Sample from the trained model, and return samples and findings.
 
     Args:
-        world: of a scenario with a sampler, as `check` found it.
-        journal: of the whole training.
+        world: a scenario with a sampler, accepted by `check`.
+        journal: journal of the whole training.
 
     Raises:
-        FedsimError: the model cannot draw.
+        FedsimError: the sampler failed.
     """
     model = world.models.new().eval()
     model.load_state_dict(dict(trained_weights(world, journal)))
@@ -80,7 +80,7 @@ def draw(world: World, journal: Journal) -> GenerationStudy:
 
 
 def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:
-    """Return samples of all classes in turn."""
+    """Return samples, with class labels in turn."""
     spec, seed = world.data.dataset.spec, world.scenario.seed
     condition = Condition(((),) * count, {"class": torch.arange(count) % spec.classes})
     sources = seeding.generators(seed, "generation samples", [(number,) for number in range(count)])
@@ -111,7 +111,7 @@ def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor)
 def _canaries(
     world: World, model: nn.Module, pictures: Tensor, alike: list[PlantedImage], repetitions: int
 ) -> Iterator[Finding]:
-    """Ask whether canaries of one number of copies are drawn, and how they rank among their controls by their loss."""
+    """Yield whether canaries with equal repetitions were sampled, and their loss rank among controls."""
     spec, scoring = world.data.dataset.spec, world.scenario.scoring
     role: Role = "attack" if repetitions else "chance"
     is_drawn = [is_among(pictures, to_pixels(canary.image[None], spec)[0]) for canary in alike]
@@ -127,7 +127,7 @@ def _canaries(
 
 @torch.no_grad()
 def _scores(world: World, model: nn.Module, canary: PlantedImage, number: int) -> list[float]:
-    """Return minus the mean loss of a canary and of its controls, under the same draws."""
+    """Return the negative summed denoising loss of a canary and of its controls, under the same draws."""
     images = torch.cat((canary.image[None], canary.others))
     batch = Batch(images, torch.full((len(images),), canary.label))
     source = seeding.generator(world.scenario.seed, "canary loss", number)

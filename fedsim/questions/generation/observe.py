@@ -1,12 +1,12 @@
-"""From a generation to its observer: the only door for traces. What no granted view shows does not pass.
+"""Build the observation of a generation. It contains only what the granted views show.
 
 | view | shows |
 |---|---|
-| outputs | the text's tokens, or the sample; of a text that is filled in, which places each step wrote |
-| counts | tokens of each step that sent any, as a network observer reads off packets |
-| work | every count of every step, as a neighbour on the machine or a power meter reads off |
+| outputs | the text's tokens, or the sample; for masked generation also the positions written in each step |
+| counts | tokens of each step that sent any, as a network observer infers from packets |
+| work | every count of every step, as a co-located process or a power meter infers |
 | timing | seconds of every step |
-| activations | what crossed between layers in every step, as a party of split inference receives it |
+| activations | activations that crossed between layers in every step, as a party of split inference receives them |
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ VIEWS: tuple[TraceView, ...] = get_args(TraceView)
 
 
 def observe_trace(generated: Generated, views: Collection[TraceView]) -> TraceObservation:
-    """Return what an observer with these views gets of a generation; of tensors, copies.
+    """Return the observation of a generation under the given views; tensors are copied.
 
     Args:
-        generated: what the generation came to.
-        views: all that the threat model grants; each shows its own part alone.
+        generated: result of the generation.
+        views: all granted views; each shows only its own part.
 
     Raises:
-        FedsimError: there is no such view, none is granted, or the driver kept no activations to show.
+        FedsimError: a view is unknown, no view is granted, or the driver stored no activations.
     """
     _check(generated, views)
     trace = generated.trace

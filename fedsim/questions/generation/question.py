@@ -1,7 +1,7 @@
-"""generation: what does a trained model give away when it writes or draws?
+"""generation: measure leakage of a trained model through its generated texts, their traces, and samples.
 
-Its decoder writes texts, attacks see how, each beside controls; a sampler draws images, and copies of training images
-among them are counted.
+A decoder generates texts, and attacks with controls analyse their traces; a sampler generates images, which are
+compared with the training images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TRACES = "generation/traces"
 @final
 @question("generation", summary="what does a trained model give away when it writes or draws?")
 class WhatGenerationGivesAway(Question[GenerationSettings]):
-    """Lets the trained model write or draw, and has attacks look at how."""
+    """Generates texts or images with the trained model, and runs attacks on their traces."""
 
     metric: ClassVar[str] = "tokens_a_step"
     title: ClassVar[str] = "What generation gives away"
@@ -58,11 +58,11 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
     )
 
     def check(self, world: World) -> None:
-        """Check that the decoder can write, or the sampler draw, and that each attack can be asked."""
+        """Check that the decoder or the sampler runs, and that each attack is applicable."""
         (sampled_images if sampled_images.draws(self.config) else written_texts).check(world)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield what was written, and then what every attack and control found."""
+        """Yield the summary of the generation, then the findings of all attacks and controls."""
         begin = time.perf_counter()
         try:
             written = self._written(evidence, work)
@@ -100,7 +100,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
         )
 
     def _summary(self, world: World, written: written_texts.GenerationStudy, seconds: float) -> Finding:
-        """Say what was written, by whose model, how fast, and how it ended."""
+        """Return the finding with model, decoder, pace and endings of the generated texts."""
         endings = Counter(text.ending for text in written.texts)
         about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
@@ -122,7 +122,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
 
 @contextmanager
 def _answering(work: Work) -> Iterator[Answer]:
-    """Yield what has attacks answer; each is started when it is first asked, and ends with this block."""
+    """Yield the function that runs attacks; an attack starts at its first case and ends with this block."""
     attacks: dict[str, AtWork] = {}
     with ExitStack() as started:
 

@@ -1,4 +1,4 @@
-"""The table of what the trained model writes, and of who looks at its traces."""
+"""Settings of a generation and of attacks on its traces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.questions.generation.types import TraceQuestion
 
 
 class Prompts(Config):
-    """What the model is asked."""
+    """Source, number and length of prompts."""
 
     source: Literal["clients", "test", "file", "texts"] = Field(
         default="clients",
@@ -36,21 +36,21 @@ class Prompts(Config):
 
 
 class DecoderChoice(Choice):
-    """What writes."""
+    """A decoder, unmasker or sampler."""
 
     kind: ClassVar[Kind | None] = "component"
     hooks: ClassVar[tuple[str, ...]] = ("decoder", "unmasker", "sampler")
 
 
 class MitigationChoice(Choice):
-    """What hides how something was written."""
+    """A mitigation of side channels."""
 
     kind: ClassVar[Kind | None] = "component"
     hooks: ClassVar[tuple[str, ...]] = ("mitigation",)
 
 
 class TraceAttackChoice(Choice):
-    """An attack on traces: its question, what it sees, and what hides that."""
+    """An attack on traces with its question, its view and a mitigation."""
 
     kind: ClassVar[Kind | None] = "trace"
 
@@ -76,13 +76,13 @@ class TraceAttackChoice(Choice):
 
     @property
     def reported(self) -> str:
-        """Under which label it is reported."""
+        """The name in the report."""
         hidden = f", {self.mitigation.name}" if self.mitigation is not None else ""
         return self.label or f"{self.name}, {self.view}{hidden}"
 
 
 class GenerationSettings(TimedConfig):
-    """What the trained model writes after the last round, and who looks at its traces."""
+    """The generation after the last round, and attacks on its traces."""
 
     decoder: DecoderChoice = Field(
         default=DecoderChoice(name="greedy"), description="a component of hook decoder, unmasker or sampler"

@@ -1,4 +1,4 @@
-"""From texts that a model wrote to what their traces tell: the cases that attacks get, the truth, and its figures."""
+"""From generated texts to side-channel findings: cases of attacks, ground truth, scores."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from fedsim.threat.answers import check_count
 from fedsim.threat.orders import secret_order
 
 Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
-"""Has an attack answer a case; raises what the attack raised, or says why it failed."""
+"""Runs an attack on a case and returns its answer; raises the attack's exception."""
 
 
 def answer_here(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
-    """Return an attack's answer, from this process."""
+    """Return an attack's answer, computed in this process."""
     return tensor_of(Here(attack).call("__call__", case, generators=[generator]))
 
 
 @dataclass(frozen=True)
 class Speech:
-    """Texts that answer a question, and the truth about each.
+    """Generated texts of one question with their ground truth.
 
     Attributes:
-        question: what is asked about them.
-        texts: what was written.
-        truth: of each: its prompt's number; 1 for a member and 0 for another; its secret's number.
-        is_known: whether the attacker asked for it itself.
-        is_secret: of question planted: whether it goes on from the planted secret, and not from another of its form.
+        question: the question.
+        texts: the generated texts.
+        truth: per text: index of its prompt; 1 for a member and 0 for a non-member; index of its secret.
+        is_known: per text: whether the attacker requested it itself.
+        is_secret: per text of question planted: whether it continues the planted secret, not an alternative.
     """
 
     question: TraceQuestion
@@ -53,24 +53,24 @@ class Speech:
     is_secret: tuple[bool, ...] = ()
 
     def of(self, texts: Sequence[Generated]) -> Speech:
-        """Return the same with other texts."""
+        """Return a copy with other texts."""
         return replace(self, texts=tuple(texts))
 
     @property
     def seen_truth(self) -> np.ndarray:
-        """The truth about the texts that the attacker only sees."""
+        """The ground truth of the texts that the attacker only observes."""
         return np.array([answer for answer, known in zip(self.truth, self.is_known, strict=True) if not known], int)
 
 
 @dataclass(frozen=True)
 class TraceInquiry:
-    """An attack, and what it is given.
+    """An attack with its view.
 
     Attributes:
-        attack: built, with its name.
-        label: under which it is reported.
-        view: what it sees.
-        mitigation: what hides the traces; None for nothing.
+        attack: the attack object.
+        label: name in the report.
+        view: the attack's view of the traces.
+        mitigation: mitigation that is applied to the traces; None for none.
     """
 
     attack: TraceAttack[Any]
@@ -81,14 +81,14 @@ class TraceInquiry:
 
 @dataclass(frozen=True)
 class Judging:
-    """How findings are computed.
+    """Settings of findings.
 
     Attributes:
-        seed: of the scenario.
-        confidence: of intervals.
-        answer: has an attack answer.
-        private: data that no attack holds, on which the order of the seen texts depends.
-        salt: of the run; empty where it has none.
+        seed: the scenario's seed.
+        confidence: coverage of intervals.
+        answer: runs an attack on a case.
+        private: data unknown to attacks, which determines the order of the observed texts.
+        salt: the run's salt; empty without a salt.
     """
 
     seed: int = 0
@@ -99,12 +99,12 @@ class Judging:
 
 
 def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
-    """Return what an attacker gets of texts under one view; nothing else passes.
+    """Build the inputs of an attack under one view; they contain nothing else.
 
     Args:
         speech: the texts.
-        view: what the attacker sees of each.
-        order: numbers of the seen texts, in the order in which the attacker gets them.
+        view: the attacker's view of each text.
+        order: indices of the observed texts, in the attacker's order.
     """
     observed = [observe_trace(text, [view]) for text in speech.texts]
     seen = [trace for trace, known in zip(observed, speech.is_known, strict=True) if not known]
@@ -118,19 +118,19 @@ def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
 
 
 def judge(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Finding:
-    """Run an attack and score it; why it failed stands in the finding."""
+    """Run an attack and score it; an exception becomes the finding's failure."""
     return _judge(speech, inquiry, judging, "attack")
 
 
 def judge_at_chance(speech: Speech, inquiry: TraceInquiry, judging: Judging, what: str) -> Finding:
-    """Run an attack where there is nothing to find, because of what `what` says."""
+    """Run an attack as a negative control; `what` names the reason in the label."""
     return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "chance")
 
 
 def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterator[Finding]:
-    """Yield what the same attack finds where it must succeed, and where it must be at chance.
+    """Yield the attack's positive control and its negative control.
 
-    What was written tells the prompt, so view `outputs` must. Labels that are shuffled tell nothing.
+    The generated text identifies its prompt, so view `outputs` must succeed; shuffled labels must stay at chance.
     """
     if "outputs" in inquiry.attack.views and speech.question in ("prompt", "bits"):
         seen = replace(inquiry, view="outputs", mitigation=None, label=f"{inquiry.attack.name}, of the text itself")
@@ -153,12 +153,12 @@ def _judge(speech: Speech, inquiry: TraceInquiry, judging: Judging, role: Any) -
     )
     try:
         return finding.model_copy(update=_score(speech, inquiry, judging))
-    except Exception as error:  # an attack is somebody's code
+    except Exception as error:  # an attack may raise any exception
         return finding.model_copy(update={"failure": reason(error)})
 
 
 def about(question: TraceQuestion, view: str, mitigation: str = "") -> dict[str, str | int | float]:
-    """Return what a finding about texts is of: the question, what was seen of them, and what hid that."""
+    """Return the facts of a finding: question, view and mitigation."""
     return {"question": question, "view": view, **({"mitigation": mitigation} if mitigation else {})}
 
 
@@ -174,7 +174,7 @@ def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str,
 
 
 def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:
-    """Return an attack's answer for each seen text, in the order of the speech, which would tell the truth."""
+    """Return the answer for each observed text in the speech's order; the attacker gets a secret order."""
     purpose = f"order of traces {inquiry.label} {speech.question}"
     private = (*judging.private, torch.tensor(speech.truth), *(torch.tensor(text.tokens) for text in speech.texts))
     order = secret_order(len(speech.seen_truth), private, judging.seed, purpose, salt=judging.salt)
@@ -185,14 +185,14 @@ def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndar
 
 
 def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
-    """Score which prompt each text answers."""
+    """Score the inferred prompt of each text."""
     truth = speech.seen_truth
     accuracy = figures.prompt_accuracy(answer, truth, confidence)
     return {"value": accuracy, "chance": 1 / len(set(speech.truth))}
 
 
 def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
-    """Score who was trained on."""
+    """Score membership inference."""
     is_member = speech.seen_truth == 1
     rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
     more = {name: rate for name, rate in rates.items() if rate is not None}
@@ -200,7 +200,7 @@ def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, c
 
 
 def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
-    """Score how far ahead each planted secret is of the others of its form."""
+    """Score each planted secret's rank among the alternatives of its form."""
     secrets, is_own = np.array(speech.truth), np.array(speech.is_secret)
     rows = np.array(
         [[*answer[(secrets == secret) & is_own], *answer[(secrets == secret) & ~is_own]] for secret in set(secrets)]
@@ -210,7 +210,7 @@ def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generat
 
 
 def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
-    """Estimate how much the best figure says of the prompt."""
+    """Estimate the mutual information of the best feature and the prompt."""
     bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
     return {"value": bits.information, "chance": bits.chance, "p": bits.p}
 
@@ -230,7 +230,7 @@ _SCORES: dict[TraceQuestion, Callable[[Speech, np.ndarray, np.random.Generator, 
 
 
 def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, Interval]:
-    """Return how many times as many steps, and tokens, there are."""
+    """Return the ratios of steps and of tokens after to before a mitigation."""
     (old_steps, old_tokens), (steps, tokens) = _size(before), _size(after)
     return {
         "times_the_steps": figures.times(steps, old_steps, len(after)),

@@ -1,4 +1,7 @@
-"""A model writes texts for the four questions, and attacks look at their traces. Nothing here knows a federation."""
+"""Generation study: a model generates texts for four questions, and attacks analyse their traces.
+
+The study works on a model alone, without a federation.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,15 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class SecretAmongOthers:
-    """A secret, and others of its form.
+    """A secret and alternative values of its form.
 
     Attributes:
         text: the whole sentence.
-        known: tokens of its beginning, which the attacker knows.
-        wholes: the sentence of each filling, that of the secret first.
-        halves: of each the beginning and the first half of the filling.
-        is_planted: whether it stands in the training text.
-        space: how many fillings its form has.
+        known: tokens of the prefix, known to the attacker.
+        wholes: tokens of the sentence for each value, the secret first.
+        halves: for each value: the prefix and the first half of the value.
+        is_planted: whether the training text contains the secret.
+        space: number of possible values of the form.
     """
 
     text: str
@@ -54,16 +57,16 @@ class SecretAmongOthers:
 
 @dataclass(frozen=True)
 class Material:
-    """What the model is asked.
+    """Prompts of a generation study.
 
     Attributes:
-        prompts: of questions prompt and bits.
-        given: what else the model reads with each prompt, as an image.
-        repeats: texts of each prompt.
-        members: sentences that were trained on.
-        strangers: as many others.
-        length: tokens of their beginnings that are asked.
-        secrets: of question planted.
+        prompts: prompts of questions prompt and bits.
+        given: further model inputs of each prompt, e.g. an image.
+        repeats: number of texts per prompt.
+        members: sentences of the training.
+        strangers: as many sentences outside the training.
+        length: number of tokens of a sentence that are used as prompt.
+        secrets: secrets of question planted.
     """
 
     prompts: tuple[Tokens, ...] = ()
@@ -80,9 +83,11 @@ class Speaker:
     """A model with its decoder.
 
     Attributes:
-        model: in evaluation mode.
-        limits: what ends a text.
-        seed: of all that is drawn.
+        model: model in evaluation mode.
+        decoder: decoder or unmasker of the model.
+        tokenizer: tokenizer of the model.
+        limits: stopping criteria of a text.
+        seed: seed of all random draws.
     """
 
     model: nn.Module
@@ -92,30 +97,31 @@ class Speaker:
     seed: int = 0
 
     def write(self, prompts: Sequence[Tokens], purpose: str, given: Tensors | None = None) -> list[Generated]:
-        """Return a text behind each prompt, and what is given with it, each with a seed of its own.
+        """Generate a text for each prompt with its further inputs, each with its own seed.
 
-        They are written in a random order: texts of one step share its seconds, and a machine may slow down.
+        The prompts are processed in random order: texts of one step share its duration, and a machine may slow down.
         """
         shuffle = seeding.generator(self.seed, f"order of writing {purpose}")
         order = torch.randperm(len(prompts), generator=shuffle)
         sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in order.tolist()])
         with_each = {name: rows[order] for name, rows in (given or {}).items()}
         condition = Condition(tuple(prompts[number] for number in order.tolist()), with_each)
-        with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random here too
+        with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random in eval mode
             texts = generate(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer)
         return [texts[place] for place in order.argsort().tolist()]
 
     def begin(self, prompt: Tokens, purpose: str, given: Tensors | None = None) -> Piece:
-        """Return what comes first behind a prompt: tokens, or why there are none."""
+        """Return the first piece of a completion: tokens, or the reason of an empty completion."""
         condition = Condition((prompt,), given or {})
         sources = seeding.generators(self.seed, f"generation {purpose}", [(0,)])
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):
             return next(stream(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer))
 
     def speech(self, question: TraceQuestion, material: Material) -> Speech:
-        """Return texts that answer a question.
+        """Generate the texts of a question.
 
-        Of prompts the attacker asks two thirds of the texts itself, and of candidates it knows every other one.
+        For question prompt the attacker requests two thirds of the texts itself; for question member it knows the label
+        of every other text.
         """
         if question == "member":
             both = (material.members, material.strangers)
@@ -138,7 +144,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Study:
-    """What was written for each question, and what was found."""
+    """The texts of each question, and the findings."""
 
     speeches: tuple[Speech, ...]
     findings: tuple[Finding, ...]
@@ -147,13 +153,13 @@ class Study:
 def study(
     speaker: Speaker, material: Material, inquiries: Sequence[tuple[TraceQuestion, TraceInquiry]], judging: Judging
 ) -> Study:
-    """Write the texts that the questions need, and run every attack, each followed by its controls.
+    """Generate the texts of all questions, and run every attack, followed by its controls.
 
     Args:
-        speaker: writes.
-        material: what it is asked.
-        inquiries: a question, and who answers it.
-        judging: how figures are drawn.
+        speaker: model and decoder.
+        material: the prompts.
+        inquiries: pairs of a question and an attack.
+        judging: settings of the findings.
     """
     speeches: dict[TraceQuestion, Speech] = {}
     planted = replace(material, secrets=tuple(secret for secret in material.secrets if secret.is_planted))
@@ -178,7 +184,7 @@ def study(
 
 
 def references(speaker: Speaker, material: Material, question: TraceQuestion, judging: Judging) -> Iterator[Finding]:
-    """Yield what tells without a trace: the model's loss of candidates and secrets, and secrets that are written."""
+    """Yield references without a trace: the model's loss of candidates and secrets, and generated secrets."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
     if question != "planted":
@@ -226,7 +232,7 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
 
 
 def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging: Judging) -> Finding:
-    """Tell the prompt of each seen text as the one behind which the model finds it likeliest."""
+    """Infer the prompt of each observed text by maximum likelihood under the model."""
     seen = [text.tokens for text, known in zip(speech.texts, speech.is_known, strict=True) if not known]
     alone = _bits(speaker, material.prompts)
     guesses = [
@@ -245,7 +251,7 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
 
 
 def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
-    """Return -log2 of the probability of each sentence behind its first token; of one token alone, 0."""
+    """Return -log2 of each sentence's probability after its first token; 0 for a single token."""
     bits = np.zeros(len(sentences))
     longer = [place for place, sentence in enumerate(sentences) if len(sentence) > 1]
     if longer:
@@ -255,7 +261,7 @@ def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
 
 
 def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Judging) -> Finding:
-    """Rank planted secrets by the model's own scores."""
+    """Rank planted secrets by the model's log-perplexity."""
     scores = [-log_perplexities(speaker.model, secret.wholes, speaker.tokenizer).numpy() for secret in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
     exposure, chance = trace_exposure(np.array(scores), draws, judging.confidence)
@@ -277,7 +283,7 @@ def _reference(question: TraceQuestion, label: str, view: str, role: Any, **figu
 def _speech(
     speaker: Speaker, question: TraceQuestion, material: Material, before: dict[TraceQuestion, Speech]
 ) -> Speech:
-    """Return texts for a question; prompt and bits share them."""
+    """Return the texts of a question; questions prompt and bits share texts."""
     shared = before.get("bits" if question == "prompt" else "prompt") if question in ("prompt", "bits") else None
     if shared is None:
         return speaker.speech(question, material)

@@ -1,4 +1,4 @@
-"""What the trained model of an arm writes with its decoder, and what the traces of that give away."""
+"""Text generation with an arm's trained model, and findings on its traces."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from fedsim.scenario.world import World
 from fedsim.tasks.core.fitting import QUESTION
 from fedsim.threat.uses import count_training
 
-_FITTED = 64  # texts that a decoder is fitted to, at most
+_FITTED = 64  # maximum number of texts to which a decoder is fitted
 
 
 def check(world: World) -> None:
-    """Say before the first round whether the decoder can write with this model, and each question can be asked.
+    """Check before the first round that the decoder runs on this model, and that each question is applicable.
 
     Raises:
-        ScenarioError: it cannot, with the reason.
+        ScenarioError: a check failed; the message gives the reason.
         FedsimError: the decoder does not run on this model.
     """
     settings, dataset = generation_of(world), world.data.dataset
@@ -74,12 +74,12 @@ def check(world: World) -> None:
 
 @dataclass(frozen=True)
 class GenerationStudy:
-    """What a trained model wrote or drew, and what that gave away.
+    """Generated texts or samples of a trained model, and findings on them.
 
     Attributes:
-        texts: every one, each once.
-        traces: their traces as a table: question, number of what it is about, ending, tokens and counts a step.
-        findings: about them.
+        texts: all texts, each once.
+        traces: table of the traces: question, ground truth, ending, tokens and counts per step.
+        findings: findings on the texts and their traces.
     """
 
     texts: Sequence[Generated]
@@ -88,16 +88,16 @@ class GenerationStudy:
 
 
 def speak(world: World, journal: Journal, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
-    """Let the trained model write, run every attack on the traces, and return what was found.
+    """Generate texts with the trained model, and run every attack on the traces.
 
     Args:
-        world: of a scenario with a generation, as `check` found it.
-        journal: of the whole training.
-        answer: has attacks answer, here or elsewhere.
-        salt: of the run; empty where it has none.
+        world: a scenario with a generation, accepted by `check`.
+        journal: journal of the whole training.
+        answer: runs an attack on a case, in this process or in a subprocess.
+        salt: the run's salt; empty without a salt.
 
     Raises:
-        FedsimError: the model cannot write.
+        FedsimError: the generation failed.
     """
     scenario = world.scenario
     speaker = speaker_of(world, trained_weights(world, journal), rounds=journal.rounds)
@@ -111,7 +111,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here, salt: by
 
 
 def generation_of(world: World) -> GenerationSettings:
-    """Return the table [generation] of a scenario that has one."""
+    """Return the scenario's settings of table [generation]; the table must exist."""
     return next(one.config for one in world.questions if isinstance(one.config, GenerationSettings))
 
 
@@ -134,10 +134,10 @@ def speaker_of(
     """Return the model with these weights and the scenario's decoder, fitted to texts of clients.
 
     Args:
-        world: of a scenario with a generation.
-        weights: of the model.
-        tokens: of a text, at most; absent: those of the scenario.
-        rounds: that were run; the decoder is fitted to texts that none of them trained on.
+        world: a scenario with a generation.
+        weights: weights of the model.
+        tokens: maximum number of new tokens per text; default: the scenario's.
+        rounds: completed rounds; the decoder is fitted to texts that no round trained on.
 
     Raises:
         FedsimError: no setting of the decoder fits.
@@ -155,7 +155,7 @@ def speaker_of(
 
 
 def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
-    """Return texts of clients that no round trained on, the first of a random order."""
+    """Return texts of clients that no round trained on, a random sample."""
     train, uses = world.data.dataset.train, count_training(world, rounds)
     unseen = torch.cat([share[uses[share] == 0] for share in world.data.shares])
     source = seeding.generator(world.scenario.seed, "texts to fit a decoder")
@@ -163,9 +163,10 @@ def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
 
 
 def _speaker_to_try(world: World) -> Speaker:
-    """Return the untrained model. It fills in whole answers, whose length decides whether blocks fit.
+    """Return a speaker with the untrained model for `check`.
 
-    Else it writes two tokens, since no decoder drafts for a single one.
+    An unmasker gets the full text length, which decides whether blocks fit. Other decoders get two tokens, because no
+    decoder drafts for a single token.
     """
     settings = generation_of(world)
     is_filled_in = registry.get("component", settings.decoder.name).hook == "unmasker"
@@ -173,10 +174,10 @@ def _speaker_to_try(world: World) -> Speaker:
 
 
 def check_trained(world: World) -> None:
-    """Check that the model which is used is trained.
+    """Check that the selected model is trained.
 
     Raises:
-        ScenarioError: it is a client's, and clients send gradients.
+        ScenarioError: the model is a client's, and clients send gradients.
     """
     if generation_of(world).model == "client" and world.scenario.federation.algorithm == "fedsgd":
         raise ScenarioError(
@@ -186,7 +187,11 @@ def check_trained(world: World) -> None:
 
 
 def trained_weights(world: World, journal: Journal) -> Tensors:
-    """Return the weights that are used: the last global ones, or those of the first watched client, trained."""
+    """Return the last global weights, or the trained weights of the last observed update's client.
+
+    Raises:
+        FedsimError: a client's model is selected, but no watched update counted.
+    """
     if generation_of(world).model == "global":
         return journal.weights
     if not journal.entries:
@@ -197,12 +202,12 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
 
 
 def inquiries_of(world: World) -> list[tuple[TraceQuestion, TraceInquiry]]:
-    """Return the attacks of the scenario, each with its question."""
+    """Return the scenario's attacks with their questions."""
     return [(_question(attack), _inquiry_of(attack)) for attack in generation_of(world).attacks]
 
 
 def material_of(world: World, journal: Journal) -> Material:
-    """Return what the model is asked, as far as the scenario's questions need it."""
+    """Return the prompts that the scenario's questions need."""
     settings, dataset = generation_of(world), world.data.dataset
     questions = {_question(attack) for attack in settings.attacks}
     members, strangers = list[Tokens](), list[Tokens]()
@@ -227,7 +232,7 @@ def material_of(world: World, journal: Journal) -> Material:
 
 
 class _Prompts(NamedTuple):
-    """Prompts, and what the model reads with each."""
+    """Prompts and further model inputs of each."""
 
     tokens: tuple[Tokens, ...]
     given: Tensors
@@ -238,7 +243,7 @@ def _asks_about_images(world: World) -> bool:
 
 
 def _check_images(settings: GenerationSettings, questions: Collection[str]) -> None:
-    """Refuse decoders that read no images, and questions about sentences."""
+    """Reject decoders without image input, and questions about sentences."""
     decoder = settings.decoder.make("component")
     if IMAGES.isdisjoint(decoder.modalities):
         raise ScenarioError(
@@ -258,10 +263,10 @@ def _check_images(settings: GenerationSettings, questions: Collection[str]) -> N
 
 
 def _prompts(world: World) -> _Prompts:
-    """Return different prompts; questions with their images, where clients learn to answer those.
+    """Return distinct prompts; for visual question answering, questions with their images.
 
     Raises:
-        ScenarioError: there are fewer than two, or their file cannot be read.
+        ScenarioError: there are fewer than two prompts, or their file cannot be read.
     """
     if not _asks_about_images(world):
         return _Prompts(tuple(_texts_to_prompt(world)), {})
@@ -273,10 +278,10 @@ def _prompts(world: World) -> _Prompts:
 
 
 def _texts_to_prompt(world: World) -> list[Tokens]:
-    """Return different beginnings of texts.
+    """Return distinct prefixes of texts.
 
     Raises:
-        ScenarioError: there are fewer than two, or their file cannot be read.
+        ScenarioError: there are fewer than two prefixes, or their file cannot be read.
     """
     settings, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
     if settings.source in ("clients", "test"):
@@ -290,7 +295,7 @@ def _texts_to_prompt(world: World) -> list[Tokens]:
         lines = settings.texts if settings.path is None else _lines(settings.path)
         sentences = [tuple(tokenizer.encode(line)) for line in lines if line.strip()]
     prompts = list(dict.fromkeys(sentence[: settings.length] for sentence in sentences if sentence))[: settings.count]
-    if len(prompts) < 2:  # noqa: PLR2004 - what there is to tell apart
+    if len(prompts) < 2:  # noqa: PLR2004 - prompt inference needs two prompts
         raise ScenarioError(
             f"generation.prompts: {len(prompts)} different prompts of up to {settings.length} tokens, expected at "
             "least 2. Raise generation.prompts.length, or give more texts."
@@ -306,7 +311,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:
-    """Return tokens without padding and end, of sentences of two tokens or more, each once."""
+    """Return distinct sentences of at least two tokens, without padding and end tokens."""
     tokenizer = _tokenizer(world)
     drop = {tokenizer.padding, tokenizer.end}
     rows = (tuple(token for token in row if token not in drop) for row in inputs.tolist())
@@ -345,7 +350,7 @@ def _tokenizer(world: World) -> Tokenizer:
 
 
 def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
-    """Return speeches without those that share their texts with one before."""
+    """Return speeches, without those that share their texts with an earlier speech."""
     kept: dict[int, Speech] = {}
     for speech in speeches:
         kept.setdefault(id(speech.texts), speech)
@@ -353,7 +358,7 @@ def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
 
 
 def _traces(speeches: Sequence[Speech]) -> dict[str, list[Any]]:
-    """Return the traces as a table, a text a row; series are numbers in a text, since each would take a line."""
+    """Return the table of traces, one row per text; a series is a string of numbers to keep it on one line."""
     rows = [
         (speech.question, about, text.ending, _in_a_line(text.trace.tokens), _counts(text))
         for speech in speeches

@@ -1,4 +1,4 @@
-"""From a trained federation to a membership attacker: the only door. Who is a member stays on this side of it."""
+"""Build the observation of a membership attack. It never contains the membership labels."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from fedsim.threat.uses import count_training
 
 @dataclass(frozen=True)
 class Case:
-    """What a membership attack gets, and the truth for the scorer.
+    """The observation of a membership attack, with the ground truth for the scorer.
 
     Attributes:
-        is_member: boolean, one a candidate, shape (N,).
-        client: whose updates are judged; None for the model.
+        observation: the attack's inputs.
+        is_member: membership of each candidate, boolean, shape (N,).
+        client: client whose updates are attacked; None for the model.
     """
 
     observation: MembershipObservation
@@ -40,25 +41,27 @@ class Case:
 
     @property
     def rounds(self) -> tuple[int, ...]:
-        """The rounds whose updates are judged; none for the model."""
+        """Rounds of the attacked updates; empty for the model."""
         return tuple(watched.round for watched in self.observation.updates)
 
 
 @dataclass(frozen=True)
 class ShadowTraining:
-    """Trains a shadow model about as the federation trained its own, in one place and without clients.
+    """Trains a shadow model similarly to the federation, centrally and without clients.
 
-    It starts from the federation's first weights, which the server chose, passes over the examples as often, and takes
-    in each step as many examples as all clients of a round took together: the mean of small steps on small batches is
-    a step on one large batch. In FedAvg it uses the clients' optimizer and keeps its state to the end, in FedSGD the
-    server's. Augmentations, loss terms and defenses are left out.
+    It starts from the federation's initial weights, which the server chose, uses the same mean number of passes over
+    the examples, and a batch size equal to the examples of all clients of a round: the mean of small steps on small
+    batches approximates a step on one large batch. FedAvg: the clients' optimizer, with state kept throughout; FedSGD:
+    the server's optimizer. Augmentations, loss terms and defenses are omitted.
 
     Attributes:
-        model: the architecture, in training mode; left as it is.
-        start: its first weights.
-        batch_size: examples of a step, or all when there are fewer.
-        passes: over all examples in total; fractions count.
-        task: what the model is trained to do.
+        model: the architecture, in training mode; not modified.
+        start: initial weights.
+        optimizer: optimizer of the training.
+        loss: loss of the training.
+        batch_size: examples per step, at most the number of examples.
+        passes: total passes over the examples, possibly fractional.
+        task: training task of the model.
     """
 
     model: nn.Module
@@ -70,7 +73,7 @@ class ShadowTraining:
     task: Task[Any]
 
     def __call__(self, examples: Batch, generator: torch.Generator) -> Tensors:
-        """Return the trained state dict."""
+        """Train, and return the state dict."""
         model = copy.deepcopy(self.model).train()
         model.load_state_dict(dict(self.start))
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -87,7 +90,7 @@ class ShadowTraining:
         return {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
     def _choices(self, examples: int, generator: torch.Generator) -> Sequence[Tensor]:
-        """Return the numbers of the examples of every step: random passes, one behind the other."""
+        """Return the indices of the examples of every step, from concatenated random passes."""
         size = min(self.batch_size, examples)
         steps = max(1, round(self.passes * examples / size))
         passes = -(-steps * size // examples)
@@ -96,7 +99,7 @@ class ShadowTraining:
 
 
 def check(world: World, wanted: int) -> None:
-    """Check before the first round that there are so many candidates.
+    """Check before the first round that there are enough candidates.
 
     Raises:
         ScenarioError: the test set is the training set, or the data set is too small.
@@ -112,10 +115,10 @@ def check(world: World, wanted: int) -> None:
 
 
 def check_trained_on(world: World, wanted: int) -> None:
-    """Check before the first round that clients whose updates should count train on so many examples.
+    """Check before the first round that clients with expected updates train on enough examples.
 
     Raises:
-        ScenarioError: they train on fewer, so there are not so many members of the model.
+        ScenarioError: they train on fewer examples than members of the model are requested.
     """
     scenario, is_member = world.scenario, torch.zeros(len(world.data.dataset.train), dtype=torch.bool)
     for round_ in range(1, scenario.federation.rounds + 1):
@@ -131,15 +134,16 @@ def check_trained_on(world: World, wanted: int) -> None:
 
 
 def of_model(world: World, journal: Journal, wanted: int, salt: bytes = b"") -> Case:
-    """Return the case against the final model: who among `wanted` members, and others, was in a batch that counted?
+    """Return the case of an attack on the final model, with up to `wanted` members.
 
-    Planted secrets are no candidates: they are repeated, and nothing in the test set is like them.
+    Members are training examples in batches of counted updates. Planted secrets are no candidates, because they are
+    repeated and unlike all test examples.
 
     Args:
-        world: the scenario made real.
-        journal: of the whole training.
-        wanted: members, and as many others.
-        salt: of the run; empty where it has none.
+        world: the scenario's built objects.
+        journal: journal of the whole training.
+        wanted: number of members, and of non-members.
+        salt: the run's salt; empty without a salt.
 
     Raises:
         ScenarioError: fewer training examples were used than members are wanted.
@@ -157,17 +161,17 @@ def _planted(world: World) -> list[int]:
 
 
 def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int, salt: bytes = b"") -> Case:
-    """Return the case against the first watched client: who among the candidates was in its batches of these rounds?
+    """Return the case of an attack on the first watched client: members are in its batches of the watched rounds.
 
     Args:
-        world: the scenario made real.
-        journal: with one entry a watched update.
-        truths: the private side of each entry.
-        most: members to judge, if the client has so many.
-        salt: of the run; empty where it has none.
+        world: the scenario's built objects.
+        journal: journal with one entry per watched update.
+        truths: ground truth of each entry.
+        most: maximum number of members.
+        salt: the run's salt; empty without a salt.
 
     Raises:
-        ScenarioError: no update was watched.
+        ScenarioError: no update was watched, or the client trained on no example.
     """
     if not journal.entries:
         raise ScenarioError("membership: no watched update counted, so there is none to judge. See threat.rounds.")
@@ -188,10 +192,10 @@ def shadows(
     """Train the shadow models of a plan.
 
     Args:
-        observation: whose examples and recipe are used.
-        plan: how many, and on what.
-        seed: the scenario's.
-        on_shadow: called with the number of each, from 1, before it is trained.
+        observation: source of the examples and of the training function.
+        plan: number of models, and their pool of examples.
+        seed: the scenario's seed.
+        on_shadow: called with the number of each model, from 1, before its training.
     """
     n, purpose = len(observation.candidates), f"shadows {plan.count} {plan.with_candidates}"
     pool = observation.reference
@@ -212,7 +216,7 @@ def shadows(
 
 
 def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
-    """Return who trains on what, boolean, shape (count, examples): each example is in exactly half of the rows."""
+    """Return training set masks, boolean, shape (count, examples): each example is in exactly half of the rows."""
     order = torch.rand((count, examples), generator=generator).argsort(dim=0)
     return order < count // 2
 
@@ -268,7 +272,7 @@ def _recipe(world: World, journal: Journal) -> ShadowTraining:
 
 
 def _seen(threat: Threat, update: Update) -> Update:
-    """Return a copy of what the server sees of an update."""
+    """Return a copy of an update as the server sees it: shared tensors, buffers, and the batch size if granted."""
     shared = {name for pattern in threat.shares for name in fnmatch.filter(update.tensors, pattern)}
     return replace(
         update,

@@ -1,7 +1,7 @@
-"""membership: was an example trained on?
+"""membership: infer whether an example was trained on.
 
-Members are examples behind updates that counted; as many others come from the test set. An attacker that is sure of a
-few members is a threat, so the share of members at few false alarms counts more than the AUC.
+Members are examples behind counted updates; an equal number of non-members comes from the test set. An attacker that
+identifies a few members with certainty is a threat, so the TPR at low FPR matters more than the AUC.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from fedsim.scenario.world import World
 
 
 class MembershipChoice(ReportedChoice):
-    """A membership attack, and under which name it is reported."""
+    """A membership attack and its name in the report."""
 
     kind: ClassVar[Kind | None] = "membership"
 
 
 class Membership(TimedConfig):
-    """Whom membership attacks judge, and which are tried."""
+    """The number of candidates and the membership attacks."""
 
     candidates: int = Field(
         default=500,
@@ -55,9 +55,9 @@ class Membership(TimedConfig):
 @final
 @question("membership", summary="was an example trained on?", related="2112.03570")
 class WhoWasAMember(Question[Membership]):
-    """Has attacks score candidates, and says how well the scores tell members from others.
+    """Runs membership attacks, and measures the separation of members and non-members by their scores.
 
-    A finding is judged at the rarest false alarms that so many candidates support.
+    A finding's value is the TPR at the lowest FPR that the number of candidates supports.
     """
 
     metric: ClassVar[str] = "auc"
@@ -78,7 +78,7 @@ class WhoWasAMember(Question[Membership]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say whom attacks judge, and with what help."""
+        """Yield the number of candidates and the attackers' knowledge."""
         yield (
             f"Membership attacks judge {self.config.candidates} training examples and as many others, shuffled. They "
             "know how the federation trains, the global model after every watched round and after the last, and half "
@@ -99,19 +99,21 @@ class WhoWasAMember(Question[Membership]):
             membership.check_trained_on(world, self.config.candidates)
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield one finding an attack; candidates and shadow models are made once."""
+        """Yield one finding per attack; all attacks share candidates and shadow models."""
         yield from judge_all(self.config.attacks, Cases(evidence, work, self.config.candidates))
 
 
 @dataclass
 class Cases:
-    """Candidates and shadow models, made when the first attack asks.
+    """Candidates and shadow models, built at their first use.
 
     Attributes:
-        evidence: what a training left behind.
-        work: gets the curve of each attack.
-        candidates: members, and as many others, to judge.
-        scores: what each attack gave the candidates, by its label, shape (N,).
+        evidence: results of the training.
+        work: run context, stores the ROC curve of each attack.
+        candidates: number of members, and of non-members.
+        scores: candidates' scores by the attack's label, shape (N,).
+        made: cases by target.
+        trained: shadow models by target and plan.
     """
 
     evidence: Evidence
@@ -122,7 +124,7 @@ class Cases:
     trained: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
 
     def case(self, target: Target) -> membership.Case:
-        """Return the candidates that are judged against the model, or against a client's updates."""
+        """Return the case of an attack on the model, or on a client's updates."""
         if target not in self.made:
             world, journal = self.evidence.world, self.evidence.journal
             self.made[target] = (
@@ -133,7 +135,7 @@ class Cases:
         return self.made[target]
 
     def shadows(self, label: str, target: Target, plan: ShadowPlan | None) -> dict[ShadowPlan, tuple[Shadow, ...]]:
-        """Return the shadow models that an attack asks for, and no others."""
+        """Return the shadow models of an attack's plan, and no others."""
         if plan is None:
             return {}
         if (target, plan) not in self.trained:
@@ -147,11 +149,11 @@ class Cases:
 
 
 def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Finding]:
-    """Yield the finding of one attack after the other; what an attack or its start raises is a failure.
+    """Yield the findings of all attacks in order; exceptions of an attack or of its start become failures.
 
     Args:
-        attacks: to try, in this order.
-        cases: whom they judge; gets their scores.
+        attacks: the attacks.
+        cases: candidates; receives the attacks' scores.
     """
     for choice in attacks:
         attack: MembershipAttack[Any] = choice.make("membership")
@@ -165,7 +167,7 @@ def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Fin
 
 
 def open_finding(label: str, method: str, settings: dict[str, Any], target: Target) -> Finding:
-    """Return what is known of an attack before it has run: a finding without a value."""
+    """Return the finding of an attack before its run, without a value."""
     return Finding(
         question="membership",
         label=label,
@@ -181,10 +183,10 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, case
     """Run one attack, and complete its finding.
 
     Args:
-        finding: as `open_finding` made it.
-        attack: of the finding.
-        at_work: the same attack, here or in a process of its own.
-        cases: whom it judges; gets its scores.
+        finding: result of `open_finding`.
+        attack: attack of the finding.
+        at_work: the same attack, in this process or in a subprocess.
+        cases: candidates; receives the attack's scores.
     """
     scenario, case = cases.evidence.world.scenario, cases.case(attack.target)
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))

@@ -1,4 +1,4 @@
-"""From a federation of trees to what its server sees: the only door. Clients' rows stay on this side."""
+"""Build the server's view of a federation of trees. It never contains the clients' rows."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fedsim.questions.trees.types import Objective, Tree, TreesView, read_model
 from fedsim.threat.orders import secret_generator
 
 Variant = Literal["as it is", "labels shuffled"]
-"""What is trained: the scenario, or each client's rows with the labels of others of its rows."""
+"""Training variant: the scenario, or each client's rows with its labels permuted."""
 
 
 @dataclass(frozen=True)
 class TreesRun:
-    """A federation that was run.
+    """A completed federation of trees.
 
     Attributes:
-        rounds: what each client sent in each round, by its number.
-        model: in the end.
-        shares: rows of the clients, as they own them, and labels that were trained on.
+        rounds: each client's message in each round, by client number.
+        model: the final model.
+        shares: rows of the clients before a defense, with the training labels.
     """
 
     rounds: Sequence[Mapping[int, str]]
@@ -42,11 +42,11 @@ class TreeFederation:
     """The clients of a scenario with their rows.
 
     Attributes:
-        settings: how they train.
-        dataset: whose rows they share out; its test rows are public.
-        seed: of the scenario.
-        defense: of every client; None where there is none.
-        salt: of the run, which then decides the clients' rows; empty where it has none.
+        settings: settings of the training.
+        dataset: source of the clients' rows; its test rows are public.
+        seed: the scenario's seed.
+        defense: defense of every client; None for none.
+        salt: the run's salt, which then determines the clients' rows; empty without a salt.
     """
 
     settings: TreeTraining
@@ -57,15 +57,15 @@ class TreeFederation:
 
     @property
     def objective(self) -> Objective:
-        """What trees are fitted to."""
+        """The training objective of the trees."""
         return "reg:squarederror" if self.dataset.train.labels.is_floating_point() else "binary:logistic"
 
     @cached_property
     def shares(self) -> list[Batch]:
-        """Each client's rows, chosen at random, with labels of shape (N,)."""
+        """Each client's rows, sampled at random, with labels of shape (N,)."""
         train, purpose = self.dataset.train, "rows of trees"
         source = seeding.generator(self.seed, purpose)
-        if self.salt:  # the seed alone would say which rows of the data set to look up
+        if self.salt:  # the seed alone would identify the rows of the data set
             source = secret_generator(train, self.seed, purpose, salt=self.salt)
         order = torch.randperm(len(train), generator=source)
         return [
@@ -75,7 +75,7 @@ class TreeFederation:
 
     @cached_property
     def public(self) -> Batch:
-        """Rows that everybody knows, in random order."""
+        """Public rows in random order."""
         order = torch.randperm(len(self.dataset.test), generator=seeding.generator(self.seed, "public rows of trees"))
         return self._cut(self.dataset.test.taken(order))
 
@@ -86,7 +86,7 @@ class TreeFederation:
         """Check that clients can train on the rows.
 
         Raises:
-            ScenarioError: with the reason.
+            ScenarioError: a check failed; the message gives the reason.
         """
         train, needed = self.dataset.train, self.settings.clients * self.settings.rows
         if train.inputs.dim() != 2 or train.inputs.dtype != torch.float32:  # noqa: PLR2004 - (N, D)
@@ -109,10 +109,10 @@ class TreeFederation:
             )
 
     def run(self, variant: Variant = "as it is", on_round: Callable[[int], None] = lambda _number: None) -> TreesRun:
-        """Train, and return what was sent.
+        """Train, and return the messages.
 
         Args:
-            variant: what is trained.
+            variant: training variant.
             on_round: called before each round with its number from 0.
         """
         shares = self.shares
@@ -131,7 +131,7 @@ class TreeFederation:
         return Batch(share.inputs, share.labels[order])
 
     def view(self, run: TreesRun, client: int) -> TreesView:
-        """Return what the server sees, which asks for the rows of a client."""
+        """Return the server's view when it attacks a client."""
         return TreesView(
             client=client,
             columns=self.public.inputs.shape[1],
@@ -146,16 +146,16 @@ class TreeFederation:
 
 
 def leaf_sums(view: TreesView, rows: Tensor, labels: Tensor) -> Tensor:
-    """Return how many rows come to each leaf of the client's first tree, and the sum of their labels, shape (L, 2)."""
+    """Return row count and label sum of each leaf of the client's first tree, for the given rows, shape (L, 2)."""
     tree = view.first.trees[0]
     pairs = torch.stack([torch.ones(len(rows)), labels], 1).double()
     return torch.zeros(len(tree.leaves), 2, dtype=torch.double).index_add(0, tree.reached(rows), pairs)
 
 
 def boxes_of(view: TreesView, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where the leaves that each row (N, D) comes to meet, as bounds (N, D).
+    """Return the bounds (N, D) of the intersection of all leaves that contain a row, for rows (N, D).
 
-    Over the client's trees and those that they build on, which are the ones that its sums say something of.
+    The trees are the client's and all trees on which they build, because the client's sums depend on these trees.
     """
     low, high = torch.full(rows.shape, -torch.inf), torch.full(rows.shape, torch.inf)
     for tree in _behind(view):

@@ -1,7 +1,7 @@
-"""trees: what do boosted trees that clients send say of their rows?
+"""trees: infer facts about clients' rows from the boosted trees that they send.
 
-Clients train on rows of the scenario's table, apart from its federation. The server reads their trees: counts, labels
-and values, which are certain, and boxes and rows, which are guessed beside what public rows give.
+Clients train on rows of the scenario's table, separately from its federation. Attacks on the server's view recover
+counts, labels and values exactly, and guess boxes and rows, with public rows as baseline.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from fedsim.threat.answers import check_bounds, check_count, check_shape
 
 
 class TreeAttackChoice(ReportedChoice):
-    """An attack on trees, and under which name it is reported."""
+    """An attack on trees and its name in the report."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
     base: ClassVar[type[Configured[Any]] | None] = TreeAttack
@@ -63,14 +63,14 @@ class TreeAttackChoice(ReportedChoice):
 
 
 class TreeDefenseChoice(Choice):
-    """What protects trees at the clients."""
+    """A defense of trees at the clients."""
 
     kind: ClassVar[Kind | None] = "evidence_defense"
     base: ClassVar[type[Configured[Any]] | None] = TreeDefense
 
 
 class Trees(TreeTraining):
-    """How clients train trees, and who reads them."""
+    """Settings of the training, the defense and the attacks."""
 
     defense: TreeDefenseChoice | None = Field(default=None, description="of every client")
     attacks: tuple[TreeAttackChoice, ...] = Field(min_length=1)
@@ -84,7 +84,7 @@ class Trees(TreeTraining):
 @final
 @question("trees", summary="what do boosted trees that clients send say of their rows?", related="2506.07605")
 class WhatTreesSay(Question[Trees]):
-    """Trains a federation of trees, and has attacks read every client's, beside their controls."""
+    """Trains a federation of trees, and attacks every client's trees, with controls."""
 
     metric: ClassVar[str] = "leaf_counts_exact"
     title: ClassVar[str] = "What do trees say of rows?"
@@ -103,7 +103,7 @@ class WhatTreesSay(Question[Trees]):
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is asked, and with what help."""
+        """Yield the server's view and knowledge."""
         yield (
             f"Of {self.config.clients} clients that train boosted trees, apart from the others, the server sees each "
             "one's trees. It knows eta and lambda, and holds the test set as public rows."
@@ -115,7 +115,7 @@ class WhatTreesSay(Question[Trees]):
         _federation(self.config, world).check()
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield how good the model is, then each attack and its controls."""
+        """Yield the model's utility, then the findings and controls of each attack."""
         study = _Study(self.config, evidence.world, work)
         yield study.utility()
         for choice in self.config.attacks:
@@ -128,7 +128,7 @@ def _federation(config: Trees, world: World, salt: bytes = b"") -> TreeFederatio
 
 
 class _Study:
-    """The trainings of one scenario, and what attacks make of them. Findings are over all clients."""
+    """Trainings of one scenario, and findings of attacks on them, over all clients."""
 
     def __init__(self, config: Trees, world: World, work: Work) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
@@ -153,7 +153,7 @@ class _Study:
         return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
 
     def utility(self) -> Finding:
-        """Return how well the model does on public rows."""
+        """Return the model's performance on public rows."""
         public = self._federation.public
         outputs = predict(self._run.model, public.inputs)
         known = Finding(question="trees", label="the model", role="context", metric="trees_accuracy")
@@ -178,7 +178,7 @@ class _Study:
         )
 
     def findings(self, choice: TreeAttackChoice, attack: AtWork) -> Iterator[Finding]:
-        """Yield what an attack makes of every client's trees, and its controls."""
+        """Yield the findings of an attack on every client's trees, and its controls."""
         begin = time.perf_counter()
         answers = self._answers(choice, attack, self._run)
         seconds = time.perf_counter() - begin
@@ -206,10 +206,11 @@ class _Study:
         return answers
 
     def _checked(self, attack: type[TreeAttack[Any]], answer: Tensor, view: TreesView) -> Tensor:
-        """Return an answer that has no more rows than there is to guess, and no box without a bound.
+        """Check an answer's number of rows, and the bounds of its boxes.
 
         Raises:
-            FedsimError: it has, so that the truth would choose among the guesses.
+            FedsimError: there are more guesses than the client has rows, so that the matching with the ground truth
+                would select among them; or a box is invalid.
         """
         if issubclass(attack, LeafAttack):
             check_shape(answer, (len(view.first.trees[0].leaves), 2))
@@ -224,19 +225,19 @@ class _Study:
 
     @property
     def _others(self) -> list[int]:
-        """For each client the number of another one."""
+        """For each client, the index of another client."""
         return [(client + 1) % self._config.clients for client in range(self._config.clients)]
 
     @cached_property
     def _strangers(self) -> Batch:
-        """As many public rows as a client has rows."""
+        """Public rows, as many as a client has."""
         return self._federation.public.taken(torch.arange(self._config.rows))
 
     def _control(self, known: Finding, suffix: str, role: Role = "context", **update: Any) -> Finding:
         return known.model_copy(update={"label": f"{known.label}, {suffix}", "role": role, "seconds": 0.0, **update})
 
     def _leaves(self, known: Finding, read: list[Tensor], of_shuffled: list[Tensor]) -> Iterator[Finding]:
-        """Yield how many leaves were read, and the same of shuffled labels and of others' models."""
+        """Yield the share of recovered leaves, and controls: shuffled labels, another client's rows."""
         sums, estimated = self._sums(self._run), self._estimates()
         chance = leaf_counts_exact(estimated, torch.cat(sums), self._confidence).value
 
@@ -256,7 +257,7 @@ class _Study:
         yield self._control(known, "against another client's rows", **scored(read, of_others))
 
     def _sums(self, run: TreesRun, labelled: TreesRun | None = None) -> list[Tensor]:
-        """Return rows and label sums of every client's leaves, with the labels of another training where given."""
+        """Return row counts and label sums of every client's leaves, with another training's labels if given."""
         shares = (labelled or run).shares
         return [self._leaf_sums(run, client, share) for client, share in enumerate(shares)]
 
@@ -264,7 +265,10 @@ class _Study:
         return leaf_sums(self._federation.view(run, client), rows.inputs, rows.labels)
 
     def _estimates(self) -> Tensor:
-        """Return what public rows say of every client's leaves, scaled to its rows; numbers are not rounded."""
+        """Return estimates of every client's leaves from public rows, scaled to its number of rows.
+
+        Counts are rounded; label sums are rounded for classes only.
+        """
         public = self._federation.public
         share = self._config.rows / len(public)
         sums = torch.cat([self._leaf_sums(self._run, client, public) for client in range(self._config.clients)]) * share
@@ -272,7 +276,7 @@ class _Study:
         return counts if self._federation.objective == "binary:logistic" else torch.stack([counts[:, 0], sums[:, 1]], 1)
 
     def _values(self, known: Finding, listed: list[Tensor]) -> Iterator[Finding]:
-        """Yield how many values occur, and how many of them in another client's rows."""
+        """Yield the share of listed values that occur in the client's rows, and in another client's rows."""
         shares = self._run.shares
         right = torch.cat([occurring(one, share.inputs) for one, share in zip(listed, shares, strict=True)])
         others = [occurring(one, shares[other].inputs) for one, other in zip(listed, self._others, strict=True)]
@@ -282,7 +286,7 @@ class _Study:
         yield self._control(known, "against another client's rows", value=of_others, chance=of_others.value)
 
     def _boxes(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
-        """Yield how many rows boxes cover, and the same at random, of public rows and of others' models."""
+        """Yield the share of covered rows; baselines: random leaves, public rows, another client's model."""
         boxes, at_random = ([RowBoxes.unpacked(one) for one in some] for some in (answers, blind))
         of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
         others = [boxes[other] for other in self._others]
@@ -300,7 +304,7 @@ class _Study:
         return RowBoxes(self._strangers.labels, low, high)
 
     def _strangers_covered(self, boxes: list[RowBoxes]) -> Interval:
-        """Return the share of public rows that the boxes cover, whatever their label: wide boxes hold any row."""
+        """Return the share of public rows that the boxes cover, with any label: wide boxes contain any row."""
         rows, any_label = self._strangers.inputs, torch.zeros(self._config.rows, dtype=torch.long)
         unlabelled = [RowBoxes(torch.zeros_like(one.labels), one.low, one.high) for one in boxes]
         return covered(torch.cat([match_boxes(one, rows, any_label) for one in unlabelled]), self._confidence)
@@ -315,7 +319,7 @@ class _Study:
         return {"value": covered(matched, self._confidence), "more": more}
 
     def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
-        """Yield how many more values guesses meet than public rows, and the same of guesses at random."""
+        """Yield the gain of guessed rows over public rows, and the gain of random guesses."""
         public = self._near([self._strangers.inputs] * self._config.clients)
         for suffix, guesses in (("", answers), ("leaves at random", blind)):
             update = self._gain(self._near(guesses), public)

@@ -1,7 +1,7 @@
-"""Federated boosted trees, as Flower's FedXgbBagging and FedXgbCyclic exchange them: models in xgboost's JSON.
+"""Federated boosted trees with the message format of Flower's FedXgbBagging and FedXgbCyclic: xgboost JSON.
 
-Bagging: in a round every client adds trees to the same model, and the server appends them all. Cyclic: one client
-after the other adds trees. As in Flower, a client that begins estimates the base score from its own labels.
+Bagging: in each round every client adds trees to the same model, and the server appends them all. Cyclic: clients add
+trees in turn. As in Flower, a client without a received model estimates the base score from its own labels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Cover = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class TreeTraining(TimedConfig):
-    """How clients train trees."""
+    """Settings of the clients' training."""
 
     clients: int = Field(default=4, ge=2)
     rows: int = Field(default=60, ge=4, description="of each client")
@@ -43,7 +43,7 @@ class TreeTraining(TimedConfig):
 
 
 def load_xgboost() -> ModuleType:
-    """Return the package.
+    """Import xgboost.
 
     Raises:
         MissingExtra: it is not installed.
@@ -56,7 +56,7 @@ def load_xgboost() -> ModuleType:
 
 
 def parameters(settings: TreeTraining, objective: Objective) -> dict[str, Any]:
-    """Return xgboost's parameters; one thread, so that sums have one order."""
+    """Return xgboost's parameters; a single thread makes the order of sums deterministic."""
     base = {} if settings.base_score is None else {"base_score": settings.base_score}
     return {
         "objective": objective,
@@ -71,13 +71,13 @@ def parameters(settings: TreeTraining, objective: Objective) -> dict[str, Any]:
 
 
 def grow(rows: Batch, trees: int, parameters: Mapping[str, Any], before: str = "") -> str:
-    """Return the model that a client sends: the trees that it added, in xgboost's JSON.
+    """Return a client's message: the trees that it added, in xgboost's JSON.
 
     Args:
-        rows: of the client, inputs (N, D) and labels (N,) or (N, 1).
-        trees: how many it adds.
-        parameters: of xgboost.
-        before: the model that it adds to; empty at the begin.
+        rows: rows of the client, inputs (N, D) and labels (N,) or (N, 1).
+        trees: number of added trees.
+        parameters: parameters of xgboost.
+        before: received model; empty in the first turn.
     """
     xgboost = load_xgboost()
     data = xgboost.DMatrix(rows.inputs.float().numpy(), rows.labels.flatten().float().numpy())
@@ -91,7 +91,7 @@ def grow(rows: Batch, trees: int, parameters: Mapping[str, Any], before: str = "
 
 
 def appended(before: str, sent: str) -> str:
-    """Return a model with the trees of another behind its own; it keeps its base score. Empty `before`: the other."""
+    """Return model `before` with the trees of `sent` appended; its base score stays. If `before` is empty: `sent`."""
     if not before:
         return sent
     model, other = json.loads(before), json.loads(sent)
@@ -112,13 +112,13 @@ def federate(
     cover: Cover = lambda model: model,
     on_round: Callable[[int], None] = lambda _number: None,
 ) -> tuple[list[dict[int, str]], str]:
-    """Return what each client sent in each round, by its number, and the model in the end.
+    """Run the rounds, and return each client's message in each round, by client number, and the final model.
 
     Args:
-        settings: how they train.
+        settings: settings of the training.
         shares: each client's rows.
-        parameters: of xgboost.
-        cover: changes a model before it is sent.
+        parameters: parameters of xgboost.
+        cover: defense applied to a model before it is sent.
         on_round: called before each round with its number from 0.
     """
     model, rounds = "", []
@@ -138,7 +138,7 @@ def _participants(settings: TreeTraining, number: int) -> Sequence[int]:
 
 
 def predict(model: str, rows: Tensor) -> Tensor:
-    """Return probabilities of the second class, or numbers, for rows (N, D), shape (N,)."""
+    """Return probabilities of the second class, or regression outputs, for rows (N, D), shape (N,)."""
     xgboost = load_xgboost()
     booster = xgboost.Booster({"nthread": 1, "verbosity": 0})
     booster.load_model(bytearray(model, "utf-8"))

@@ -1,6 +1,6 @@
-"""A party of split training as a client: it answers with vectors, and trains on the gradients that come back.
+"""A feature party of split training as a client: sends cut-layer activations, trains on returned gradients.
 
-What it keeps between two messages lives in Flower's `Context.state`, so they may be answered by different processes.
+Its state between two messages is in Flower's `Context.state`, so different processes may handle them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _WEIGHTS, _MOMENTS = "weights", "moments"
 
 
 def embed(world: World, party: int, content: RecordDict, state: RecordDict) -> RecordDict:
-    """Return the party's vectors of the rows that a message names; the step with number 0 begins the training.
+    """Return the party's cut-layer activations of the rows in a message; step 0 resets the party's state.
 
     Args:
-        world: the scenario made real.
-        party: its number, from 0.
-        content: of the message: numbers of the rows, and of the step.
-        state: what the party keeps; gets the step.
+        world: the scenario's built objects.
+        party: index of the party, from 0.
+        content: content of the message: row indices and step number.
+        state: state of the party; receives the step and the rows.
     """
     if cast("ConfigRecord", content[STEP])["number"] == 0:
         state.clear()
@@ -36,21 +36,21 @@ def embed(world: World, party: int, content: RecordDict, state: RecordDict) -> R
 
 
 def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> RecordDict:
-    """Train the party on the gradients of the rows that it sent last, and return nothing.
+    """Train the party on the gradients of the last sent rows, and return an empty record.
 
     Args:
-        world: the scenario made real.
-        party: its number, from 0.
-        content: of the message: the gradients, under the party's name.
-        state: what the party keeps; gets its new weights.
+        world: the scenario's built objects.
+        party: index of the party, from 0.
+        content: content of the message: the gradients, under the party's name.
+        state: state of the party; receives the new weights and Adam moments.
 
     Raises:
-        FedsimError: no rows were asked for before.
+        FedsimError: no activations were requested before.
     """
     if STEP not in state:
         raise FedsimError("gradients came back for rows that were never asked for. Ask with query.embed first.")
     seat = _seat(world, party, state)
-    _embedded(seat, world, party, state)  # the process that sent the vectors may be gone, and its graph with it
+    _embedded(seat, world, party, state)  # recompute the graph: another process may have sent the activations
     seat.step(unpacked(content, split_settings(world).parties[party].name))
     state[_WEIGHTS] = ArrayRecord(dict(seat.bottom.state_dict()))
     state[_MOMENTS] = ArrayRecord(_moments(seat))
@@ -58,20 +58,20 @@ def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> Rec
 
 
 def packed(tensor: Tensor) -> ArrayRecord:
-    """Return a record of one tensor."""
+    """Return a record with a single tensor."""
     return ArrayRecord({VECTORS: tensor})
 
 
 def unpacked(content: RecordDict, key: str = VECTORS) -> Tensor:
-    """Return the tensor of one record of a message."""
+    """Return the tensor of a record in a message."""
     return cast("ArrayRecord", content[key]).to_torch_state_dict()[VECTORS]
 
 
 def split_settings(world: World) -> SplitTraining:
-    """Return how the parties of a scenario train.
+    """Return the settings of split training of a scenario.
 
     Raises:
-        FedsimError: it has no table of them.
+        FedsimError: the scenario has no table of parties.
     """
     for question in world.questions:
         if isinstance(question.config, SplitTraining):
@@ -80,7 +80,7 @@ def split_settings(world: World) -> SplitTraining:
 
 
 def _seat(world: World, party: int, state: RecordDict) -> Seat:
-    """Return the party as it was after its last message."""
+    """Return the party restored from its state after its last message."""
     settings, seed = split_settings(world), world.scenario.seed
     bottom = first_model(settings, world.data.dataset, seed).bottoms[settings.parties[party].name]
     seat = Seat(settings, bottom, seed, party)
@@ -97,7 +97,7 @@ def _embedded(seat: Seat, world: World, party: int, state: RecordDict) -> Tensor
 
 
 def _moments(seat: Seat) -> dict[str, Tensor]:
-    """Return what Adam knows, by the number of the weights and the name of the moment."""
+    """Return Adam's state tensors, by parameter index and name, e.g. ``0.exp_avg``."""
     if seat.optimizer is None:
         return {}
     state = seat.optimizer.state_dict()["state"]

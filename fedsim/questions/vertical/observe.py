@@ -1,4 +1,4 @@
-"""From a split training to one seat's view of it: the only door. Labels and others' columns stay on this side."""
+"""Build a party's view of split training. It never contains labels or columns of other parties without a grant."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from fedsim.questions.vertical.types import CutKnowledge, CutStep, CutView, Evid
 from fedsim.threat.orders import secret_order
 
 Variant = Literal["as it is", "labels permuted", "mean label", "input zero"]
-"""What is trained: the scenario, or a control of it."""
+"""Training variant: the scenario, or a control."""
 
 
 Sizes = tuple[int, int]
-"""How many rows are asked about, and how many labels of each class are known."""
+"""Number of attacked rows, and number of known labels of each class."""
 
 
 @dataclass(frozen=True)
 class SplitRun:
-    """A split training that was run.
+    """A completed split training.
 
     Attributes:
-        model: as it was in the end.
+        model: the final model.
         parts: the parties' parts of the training examples.
-        labels: that were trained on.
-        epochs: steps of the watched epochs, by their number from 1.
+        labels: the training labels.
+        epochs: steps of the watched epochs, by epoch number from 1.
     """
 
     model: SplitModel
@@ -60,11 +60,11 @@ class SplitFederation:
     """The parties of a scenario with their data.
 
     Attributes:
-        settings: how they train.
-        dataset: whose inputs they share out.
-        seed: of the scenario.
-        watched: epochs whose messages are kept.
-        salt: of the run; empty where it has none.
+        settings: settings of the training.
+        dataset: source of the parties' inputs.
+        seed: the scenario's seed.
+        watched: epochs whose messages are stored.
+        salt: the run's salt; empty without a salt.
     """
 
     settings: SplitTraining
@@ -77,7 +77,7 @@ class SplitFederation:
     def order(self) -> Tensor:
         """A secret permutation of the training examples, shape (N,): row i of the split training is example order[i].
 
-        Row numbers of the data set would let an attack look its labels and columns up.
+        With row numbers of the data set an attack could look up labels and columns.
         """
         train = self.dataset.train
         return secret_order(len(train), (train.inputs,), self.seed, "rows of the split training", salt=self.salt)
@@ -106,10 +106,10 @@ class SplitFederation:
         return {party.name: party.held(batch.inputs).double() for party in self.settings.parties}
 
     def check(self) -> None:
-        """Check that parties can hold parts of the examples, and that those have one class each.
+        """Check that the parties' parts fit the examples, and that each example has a class label.
 
         Raises:
-            ScenarioError: with the reason.
+            ScenarioError: a check failed; the message gives the reason.
         """
         labels = self.dataset.train.labels
         if labels.dim() != 1 or labels.is_floating_point():
@@ -128,15 +128,15 @@ class SplitFederation:
         on_step: Callable[[int], None] = lambda _number: None,
         wire: CutWire = HERE,
     ) -> SplitRun:
-        """Train, and return what crossed the cut.
+        """Train, and return the messages at the cut.
 
         Args:
-            variant: what is trained.
-            relabel: changes the labels before they are trained on.
-            cover: changes what comes back across the cut.
-            party: whose input is zero, where the variant says so.
-            on_step: called before a step is kept, with its number from 0.
-            wire: how parties are reached.
+            variant: training variant.
+            relabel: changes the labels before training.
+            cover: changes the returned gradients.
+            party: party with zero input in variant `input zero`.
+            on_step: called before a step is stored, with its number from 0.
+            wire: connection to the parties.
         """
         labels, parts = self.train.labels, self.parts
         if variant == "labels permuted":
@@ -160,16 +160,17 @@ class SplitFederation:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
-        """Where each party's numbers stand among those that the top reads: the first, and the one behind the last."""
+        """Each party's slice (start, stop) of the top's input."""
         ends = [0]
         for name, bottom in self.fresh_model().bottoms.items():
             ends.append(ends[-1] + bottom(self.parts[name][:1]).shape[1])
         return dict(zip(self.parts, pairwise(ends), strict=True))
 
     def chosen(self, run: SplitRun, rows: int, known: int) -> tuple[Tensor, Tensor]:
-        """Return numbers of examples that are asked about, and of `known` of each class whose labels are known.
+        """Return indices of attacked examples, and of `known` examples of each class with known labels.
 
-        They are the same in every variant but for the known ones, whose labels are those that were trained on.
+        Both follow a fixed random order, the known ones by the variant's training labels; known examples are not
+        attacked.
         """
         order = torch.randperm(len(run.labels), generator=seeding.generator(self.seed, "rows at the cut"))
         mixed = run.labels[order]
@@ -180,7 +181,7 @@ class SplitFederation:
 
 @dataclass(frozen=True)
 class _DataSetRows(CutWire):
-    """A wire to parties that number examples as the data set does."""
+    """Wire adapter that maps row numbers of the split training to those of the data set."""
 
     wire: CutWire
     order: Tensor
@@ -193,7 +194,7 @@ class _DataSetRows(CutWire):
 
 
 def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:
-    """Return a loss that compares every example with the shares of the labels, so that it knows none of them."""
+    """Return the cross-entropy with the label distribution as every example's target, independent of its label."""
     shares = labels.bincount(minlength=classes).double() / len(labels)
     return lambda outputs, _labels: F.cross_entropy(outputs, shares.expand(len(outputs), -1))
 
@@ -201,9 +202,9 @@ def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:
 def labels_view(
     federation: SplitFederation, run: SplitRun, party: str, epoch: int, knows: frozenset[CutKnowledge], sizes: Sizes
 ) -> CutView:
-    """Return what a party without labels sees of an epoch: its own part, bottom and messages.
+    """Return a feature party's view of an epoch: its own part, bottom and messages.
 
-    Where gradients are broadcast, what came back to it is all parties', side by side as the top reads them.
+    If gradients are broadcast, its returned gradients are those of all parties, concatenated in the top's order.
     """
     rows, known = federation.chosen(run, *sizes)
     has_labels = "few-labels" in knows
@@ -239,7 +240,7 @@ def features_view(
     knows: frozenset[CutKnowledge],
     sizes: Sizes,
 ) -> CutView:
-    """Return what the party with labels sees of an epoch, or of predictions alone, where others' columns are asked."""
+    """Return the label party's view of an epoch, or of predictions alone, for attacks on another party's columns."""
     rows, _ = federation.chosen(run, *sizes)
     view = blank_view(federation, party, knows)
     if reads == "predictions":
@@ -256,7 +257,7 @@ def features_view(
 
 
 def blank_view(federation: SplitFederation, party: str, knows: frozenset[CutKnowledge]) -> CutView:
-    """Return what the party with labels knows before anything was sent."""
+    """Return the label party's view before the first message."""
     shape, architecture = federation.shapes[party], None
     if "architecture" in knows:
         with seeding.isolate_randomness(seeding.derive(federation.seed, "another bottom")):
@@ -276,7 +277,7 @@ def blank_view(federation: SplitFederation, party: str, knows: frozenset[CutKnow
 def _with_predictions(
     federation: SplitFederation, run: SplitRun, view: CutView, knows: frozenset[CutKnowledge]
 ) -> CutView:
-    """Return a view of the probabilities of rows, with the other parties' columns and the top where they are known."""
+    """Return a view with predicted probabilities; with the other parties' columns and the top, if granted."""
     parts = {name: part[view.rows] for name, part in run.parts.items()}
     nothing = torch.zeros(0, dtype=torch.long)
     others = [part.flatten(1) for name, part in parts.items() if name != view.party]
@@ -290,7 +291,7 @@ def _with_predictions(
 
 
 def with_shuffled_gradients(view: CutView, seed: int) -> CutView:
-    """Return a view in which each example of the epoch gets back the gradient of another one."""
+    """Return a view with the returned gradients permuted among the examples of the epoch."""
     every = torch.cat([step.down[view.party] for step in view.steps])
     mixed = every[torch.randperm(len(every), generator=seeding.generator(seed, "shuffled gradients"))]
     parts = mixed.split([len(step.rows) for step in view.steps])
@@ -300,5 +301,5 @@ def with_shuffled_gradients(view: CutView, seed: int) -> CutView:
 
 
 def with_raw_columns(view: CutView) -> CutView:
-    """Return a view whose bottom passes the party's own columns on as they are."""
+    """Return a view whose bottom is the identity (flatten) on the party's own columns."""
     return replace(view, steps=[replace(step, bottoms={view.party: nn.Flatten()}) for step in view.steps])

@@ -1,7 +1,7 @@
-"""vertical: what crosses the cut of a model whose parts several parties hold?
+"""vertical: infer labels and features from the messages at the cut of a split model.
 
-Parties hold columns, one other holds the labels and the top of the model. They train on the scenario's examples, apart
-from its clients. Attacks read labels from a party's seat, or a party's columns from the seat with the labels.
+Feature parties hold columns; the label party holds the labels and the top model. They train on the scenario's examples,
+separately from its clients. A feature party infers labels, or the label party reconstructs a party's columns.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ from fedsim.threat.answers import check_shape
 _BINARY = 2
 
 
-if TYPE_CHECKING:  # it loads flwr, for which a list of methods does not wait
+if TYPE_CHECKING:  # the module imports flwr, which would slow down a list of methods
     from fedsim.questions.base import MessageHandler
 
 
 class CutAttackChoice(ReportedChoice):
-    """An attack at the cut: on whom, when, and under which name it is reported."""
+    """An attack at the cut with its party, its epoch and its name in the report."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
     base: ClassVar[type[Configured[Any]] | None] = CutAttack
@@ -79,14 +79,14 @@ class CutAttackChoice(ReportedChoice):
 
 
 class CutDefenseChoice(Choice):
-    """What hides labels in the gradients that come back."""
+    """A defense of labels in the returned gradients."""
 
     kind: ClassVar[Kind | None] = "evidence_defense"
     base: ClassVar[type[Configured[Any]] | None] = CutDefense
 
 
 class Vertical(SplitTraining):
-    """Who holds what, how they train, and who attacks."""
+    """Settings of the training, the attackers' knowledge, the defense and the attacks."""
 
     engine: Literal["local", "flower"] = Field(
         default="local",
@@ -117,7 +117,7 @@ class Vertical(SplitTraining):
 @final
 @question("vertical", summary="what crosses the cut of a model that parties hold in parts?", related="2102.08504")
 class WhatCrossesTheCut(Question[Vertical]):
-    """Trains a split model, and has attacks read labels and columns from one seat each, beside their controls."""
+    """Trains a split model, and attacks labels and columns from the view of a single party, with controls."""
 
     metric: ClassVar[str] = "label_read"
     title: ClassVar[str] = "What crosses the cut?"
@@ -144,7 +144,7 @@ class WhatCrossesTheCut(Question[Vertical]):
         return {client.EMBED: client.embed, client.CUT: client.cut}
 
     def describe_attacker(self) -> Iterator[str]:
-        """Say what is asked, and with what help."""
+        """Yield the attackers' view and knowledge."""
         known = ", ".join(self.config.knows) or "nothing"
         yield (
             f"Of a split training apart from the clients', with {len(self.config.parties)} parties, attackers see what "
@@ -152,7 +152,7 @@ class WhatCrossesTheCut(Question[Vertical]):
         )
 
     def check(self, world: World) -> None:
-        """Check that parties can hold the data, and that attacks are granted what they need."""
+        """Check that the parties' parts fit the data, and that attacks have the required knowledge."""
         _federation(self.config, world).check()
         if self.config.engine == "flower" and world.scenario.federation.engine == "vectorized":
             raise ScenarioError(
@@ -167,7 +167,7 @@ class WhatCrossesTheCut(Question[Vertical]):
                 )
 
     def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
-        """Yield the accuracy of the model, then each attack and its controls."""
+        """Yield the model's accuracy, the label baselines, then the findings and controls of each attack."""
         study = _Study(self.config, evidence.world, work)
         yield study.utility("the split model", study.run("as it is"))
         yield from study.baselines()
@@ -181,7 +181,7 @@ def _federation(config: Vertical, world: World, salt: bytes = b"") -> SplitFeder
 
 
 class _Study:
-    """The trainings of one scenario, and what attacks make of them."""
+    """Trainings of one scenario, and findings of attacks on them."""
 
     def __init__(self, config: Vertical, world: World, work: Work) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
@@ -195,12 +195,12 @@ class _Study:
         return None if choice is None else choice.make("evidence_defense")
 
     def _train(self, variant: Variant, party: str = "") -> SplitRun:
-        """Return a training of the scenario, or of a control of it; `party` is whose input is zero."""
+        """Return the training of a variant; `party` has zero input in variant `input zero`."""
         run = partial(self._federation.run, variant, self._relabel, self._cover, party, self._watch(variant))
         return self._over_wire(run) if variant == "as it is" else run()
 
     def _over_wire(self, run: Callable[..., SplitRun]) -> SplitRun:
-        """Return a training whose messages travel as the scenario says; in controls no party takes part."""
+        """Run a training over the scenario's engine; controls always run in-process."""
         if self._config.engine == "local":
             return run()
         from fedsim.questions.vertical.server import over_flower  # noqa: PLC0415 - it loads flwr
@@ -224,7 +224,7 @@ class _Study:
         return {party: self._defense.cover(gradients, labels, source) for party, gradients in step.down.items()}
 
     def utility(self, label: str, run: SplitRun) -> Finding:
-        """Return how well a split model does on the test set."""
+        """Return a split model's accuracy on the test set."""
         test = self._federation.dataset.test
         outputs = run.model.outputs(self._federation.public)
         return Finding(
@@ -237,7 +237,7 @@ class _Study:
         )
 
     def baselines(self) -> Iterator[Finding]:
-        """Yield how many labels a ridge reads from raw columns, at each seat where an attack knows a few labels."""
+        """Yield the label accuracy of a ridge on raw columns, for each party with known labels."""
         choices = [
             one
             for one in self._config.attacks
@@ -258,7 +258,7 @@ class _Study:
             )
 
     def findings(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
-        """Yield what an attack makes of its seat, and its controls."""
+        """Yield the findings of an attack and its controls."""
         if issubclass(choice.attack, CutLabelAttack):
             yield from self._labels(choice, attack)
         elif issubclass(choice.attack, CutSteering):
@@ -362,7 +362,7 @@ class _Study:
         )
 
     def _steered(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
-        """Yield what a party that sends other gradients makes of what comes up, and what is left of the model."""
+        """Yield the findings of a malicious label party that sends crafted gradients, and the model's utility."""
         party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
         attack.call("begin", blank_view(self._federation, party, self._knows(choice)), generators=[source])
 
@@ -390,7 +390,7 @@ class _Study:
         return self.finding(choice).model_copy(update=update)
 
     def _nearest(self, choice: CutAttackChoice, view: CutView) -> Finding:
-        """Return what the nearest public example explains, which the truth chooses."""
+        """Return the explained variance of the nearest public example, which is selected by the ground truth."""
         _, of_mean, of_nearest = self._errors(view, self._originals(view))
         value = features_explained(of_nearest, of_mean, self._resampler, self._confidence)
         label = f"{choice.reported}, nearest public example"
@@ -399,7 +399,7 @@ class _Study:
         return self.finding(choice).model_copy(update={**update, "about": about})
 
     def _chance_of_features(self, view: CutView) -> float:
-        """Return what the best guess without a message explains: the public mean, or 0, the mean of normalised data."""
+        """Return the explained variance of the better constant guess: the public mean, or 0, the normalised mean."""
         of_zero, of_mean, _ = self._errors(view, torch.zeros_like(self._originals(view)))
         return max(0.0, 1.0 - float(of_zero.sum() / of_mean.sum()))
 
@@ -415,5 +415,4 @@ class _Study:
 
 
 def _commonest(labels: Tensor) -> float:
-    """Return the share of the commonest label."""
     return float(labels.bincount().max() / len(labels))

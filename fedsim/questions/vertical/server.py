@@ -1,4 +1,4 @@
-"""The party with the labels as a server: its steps travel to the other parties as Flower messages."""
+"""The label party as a Flower server: the steps' messages go to the feature parties over the engine."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fedsim.questions.vertical.client import CUT, EMBED, ROWS, STEP, packed, spl
 from fedsim.questions.vertical.training import CutWire, SplitTraining
 from fedsim.scenario.world import World
 
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # another kind of processor rounds otherwise, by 1e-16, and training repeats it
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # training amplifies rounding of other processors, about 1e-16
 
 ResultT = TypeVar("ResultT")
 
 
 def over_flower(world: World, look_up: Callable[[], None], training: Callable[[CutWire], ResultT]) -> ResultT:
-    """Return what a training returns whose parties are clients on the engine that the scenario names.
+    """Run a training with the parties as clients on the scenario's engine, and return its result.
 
     Args:
-        world: the scenario made real; its party number i is the client with that number.
-        look_up: is called while an engine waits; raises KeyboardInterrupt where somebody asked to stop.
-        training: is called once, with the wire to the parties.
+        world: the scenario's built objects; party i is client i.
+        look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
+        training: called once, with the wire to the parties.
 
     Raises:
-        FedsimError: a party did not answer, or not as it should.
+        FedsimError: a party did not answer, or answered with an error.
     """
     settings = split_settings(world)
     results: list[ResultT] = []
@@ -48,27 +48,27 @@ def over_flower(world: World, look_up: Callable[[], None], training: Callable[[C
 
 
 class FlowerWire(CutWire):
-    """Asks parties twice a step: for the vectors of rows, and to train on what comes back for them."""
+    """Sends two messages per step to each party: a request for activations, and the returned gradients."""
 
     def __init__(self, grid: Grid, settings: SplitTraining, nodes: Nodes, timeout: float) -> None:
-        """Find the node of each party.
+        """Map parties to nodes.
 
         Args:
-            grid: Flower's.
-            settings: who the parties are, and whether each gets back the others' gradients too.
-            nodes: id of the node of each party, by its number.
-            timeout: seconds that an answer may take.
+            grid: Flower's grid.
+            settings: the parties, and whether each party receives all gradients.
+            nodes: node id of each party, by index.
+            timeout: time limit of an answer in seconds.
         """
         self._grid, self._timeout = grid, timeout
         self._nodes = {party.name: nodes[number] for number, party in enumerate(settings.parties)}
         self._broadcast = settings.broadcast
 
     def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return what the parties send.
+        """Request the parties' activations.
 
         Raises:
-            FedsimError: a party sends other vectors than this process computes in its place, so that nothing could be
-                said of the truth; or it does not answer.
+            FedsimError: a party's activations differ from the replay in this process, so that the ground truth would be
+                unknown; or a party does not answer.
         """
         step = {STEP: ConfigRecord({"number": number}), ROWS: packed(rows)}
         answers = self._ask("query", EMBED, {name: RecordDict(dict(step)) for name in self._nodes})
@@ -92,7 +92,7 @@ class FlowerWire(CutWire):
         self._ask("train", CUT, contents)
 
     def _ask(self, category: str, step: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
-        """Send a message to each party, and return the contents of the replies by the party's name."""
+        """Send a message to each party, and return the contents of the replies by party name."""
         call = ConfigRecord({"name": "vertical", "step": step})
         messages = [
             Message(

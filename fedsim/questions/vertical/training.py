@@ -1,6 +1,6 @@
-"""Split training: parties hold parts of each example's inputs, one other holds the labels and the top of the model.
+"""Split training: feature parties hold parts of each example's inputs, the label party the labels and the top model.
 
-A round is a step. Its examples' numbers go to the parties, one vector an example and party goes up, and one comes back.
+In each step the parties receive example indices, send cut-layer activations, and receive their gradients.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedsim.questions.vertical.types import CutStep
 ImagePart = Literal["all", "left", "right", "upper", "lower"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 Cover = Callable[[CutStep, Tensor, int], Mapping[str, Tensor]]
-"""Returns what parties get back: from the step as it would be, its labels, and its number from 0."""
+"""Returns the gradients to send back, from the undefended step, its labels, and its number from 0."""
 
 _CHANNELS = 8
 _SLOPE = 0.1
@@ -31,7 +31,7 @@ _HIDDEN = 64
 
 
 class Party(Config):
-    """Who holds which part of each example's inputs: columns of a table, or a part of an image."""
+    """A feature party and its part of each example's inputs: columns of a table, or a part of an image."""
 
     name: str = Field(min_length=1)
     columns: tuple[int, int] | None = Field(
@@ -82,7 +82,7 @@ class Party(Config):
 
 
 class SplitTraining(TimedConfig):
-    """How parties train a model whose parts they hold."""
+    """Settings of the parties, the split model and its training."""
 
     parties: tuple[Party, ...] = Field(min_length=1)
     bottom: Literal["dense", "convolutions", "none"] = Field(default="dense", description="what a party computes")
@@ -111,20 +111,20 @@ class SplitTraining(TimedConfig):
 
 @dataclass(frozen=True)
 class SplitModel:
-    """The parts of the model: the parties' bottoms by name, in the order in which the top reads them, and the top."""
+    """The parts of the model: the parties' bottoms by name, in the order of the top's input, and the top."""
 
     bottoms: Mapping[str, nn.Module]
     top: nn.Module
 
     def outputs(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the outputs of evaluation for the parties' parts of examples, shape (N, classes)."""
+        """Return the outputs in evaluation mode for the parties' parts of examples, shape (N, classes)."""
         for module in (*self.bottoms.values(), self.top):
             module.eval()
         with torch.no_grad():
             return self.top(torch.cat([bottom(parts[name]) for name, bottom in self.bottoms.items()], 1))
 
     def copied(self) -> SplitModel:
-        """Return a copy that stays as it is, in mode of evaluation."""
+        """Return a copy in evaluation mode."""
         return SplitModel(
             {name: copy.deepcopy(bottom).eval() for name, bottom in self.bottoms.items()},
             copy.deepcopy(self.top).eval(),
@@ -132,13 +132,13 @@ class SplitModel:
 
 
 def make_model(settings: SplitTraining, shapes: Mapping[str, tuple[int, ...]], classes: int, seed: int) -> SplitModel:
-    """Return a fresh model in double precision, with weights that follow from the seed.
+    """Return a new model in double precision, initialised from the seed.
 
     Args:
-        settings: how its parts are built.
-        shapes: of each party's part of one example, by name.
-        classes: outputs of the top.
-        seed: of the weights.
+        settings: architecture of the parts.
+        shapes: shape of each party's part of an example, by name.
+        classes: number of outputs of the top.
+        seed: seed of the weights.
     """
     with seeding.isolate_randomness(seed):
         bottoms = {name: make_bottom(settings, shape) for name, shape in shapes.items()}
@@ -147,15 +147,15 @@ def make_model(settings: SplitTraining, shapes: Mapping[str, tuple[int, ...]], c
 
 
 def first_model(settings: SplitTraining, dataset: Dataset, seed: int) -> SplitModel:
-    """Return the model of parties that share out a data set's inputs, before its first step.
+    """Return the initial model of parties that hold parts of a data set's inputs.
 
     Args:
-        settings: who holds what, and how the parts are built.
-        dataset: whose inputs they hold.
-        seed: of the scenario.
+        settings: the parties, and the architecture of the parts.
+        dataset: source of the inputs.
+        seed: the scenario's seed.
 
     Raises:
-        ValueError: a party cannot hold its part of such examples.
+        ValueError: a party's part does not fit the examples.
     """
     one = dataset.train.inputs[:1]
     shapes = {party.name: tuple(party.held(one).shape[1:]) for party in settings.parties}
@@ -163,7 +163,7 @@ def first_model(settings: SplitTraining, dataset: Dataset, seed: int) -> SplitMo
 
 
 def make_bottom(settings: SplitTraining, shape: tuple[int, ...]) -> nn.Module:
-    """Return a bottom for parts of one shape, with weights from torch's global generator."""
+    """Return a bottom for parts of the given shape, initialised from torch's global generator."""
     if settings.bottom == "none":
         return nn.Flatten().double()
     if settings.bottom == "convolutions":
@@ -197,16 +197,16 @@ def _dropout(settings: SplitTraining, place: str) -> list[nn.Module]:
 
 
 class Seat:
-    """A party at work: its part of the model, and the step that it has begun."""
+    """A party in training: its part of the model, and the current step."""
 
     def __init__(self, settings: SplitTraining, bottom: nn.Module, seed: int, place: int) -> None:
-        """Sit down.
+        """Prepare the optimizer.
 
         Args:
-            settings: how to train.
-            bottom: is trained in place.
-            seed: of the masks of dropout.
-            place: the party's number among the parties, from 0.
+            settings: settings of the training.
+            bottom: bottom model, trained in place.
+            seed: seed of the dropout masks.
+            place: index of the party, from 0.
         """
         self.bottom = bottom
         weights = list(bottom.parameters())
@@ -215,11 +215,11 @@ class Seat:
         self._vectors = torch.zeros(0)
 
     def embed(self, inputs: Tensor, number: int) -> Tensor:
-        """Return what the party sends of examples, shape (B, width).
+        """Return the party's activations of examples, shape (B, width).
 
         Args:
-            inputs: its parts of them, in double precision, first dimension the example.
-            number: of the step, from 0.
+            inputs: its parts of the examples, in double precision, first dimension the example.
+            number: number of the step, from 0.
         """
         self.bottom.train()
         with seeding.isolate_randomness(seeding.derive(self._seed, "split dropout", number, self._place)):
@@ -227,7 +227,7 @@ class Seat:
         return self._vectors.detach()
 
     def step(self, gradients: Tensor) -> None:
-        """Train on what came back for the examples that were sent last, shape (B, width)."""
+        """Train on the gradients of the last sent activations, shape (B, width)."""
         if self.optimizer is None:
             return
         self._vectors.backward(gradients)
@@ -236,20 +236,20 @@ class Seat:
 
 
 class CutWire:
-    """How parties are reached: here they are parts of this program, and what they compute is what they send."""
+    """Connection to the parties. This base class is in-process: a party sends its replayed activations."""
 
     def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return what each party sends of examples, shape (B, width).
+        """Return each party's activations of examples, shape (B, width).
 
         Args:
-            rows: numbers of the examples, shape (B,).
-            number: of the step, from 0.
-            replayed: what this process computes in the parties' place.
+            rows: indices of the examples, shape (B,).
+            number: number of the step, from 0.
+            replayed: the activations that this process computes for the parties.
         """
         return replayed
 
     def cut(self, down: Mapping[str, Tensor]) -> None:
-        """Give each party what comes back for those examples, shape (B, width)."""
+        """Send each party the gradients of the last activations, shape (B, width)."""
 
 
 HERE = CutWire()
@@ -265,20 +265,20 @@ def train(
     loss: Loss = F.cross_entropy,
     wire: CutWire = HERE,
 ) -> Iterator[tuple[int, CutStep]]:
-    """Train a model in place, and yield each step with the number of its epoch from 1.
+    """Train a model in place, and yield each step with its epoch number from 1.
 
-    The parts of the model that a step holds are those that made it, copied. This process computes the parties' parts
-    even where a wire leads to others, who keep theirs: only so are they known afterwards.
+    A step contains copies of the models that computed it. This process replays the parties' parts even if a wire leads
+    to other processes, which do not reveal their models: the ground truth needs them.
 
     Args:
-        settings: how to train.
-        model: its parts.
+        settings: settings of the training.
+        model: the split model.
         parts: the parties' parts of all examples, by name, in double precision, first dimension the example.
         labels: classes, shape (N,).
-        seed: of the order of examples and the masks of dropout.
-        cover: what parties get back in place of their gradients.
-        loss: the mean loss, from outputs and labels.
-        wire: how parties are reached.
+        seed: seed of the batches and the dropout masks.
+        cover: defense that changes the returned gradients.
+        loss: mean loss of outputs and labels.
+        wire: connection to the parties.
     """
     seats = {name: Seat(settings, bottom, seed, place) for place, (name, bottom) in enumerate(model.bottoms.items())}
     optimizer = torch.optim.Adam(model.top.parameters(), lr=settings.learning_rate)
@@ -303,7 +303,7 @@ def train(
 
 
 def _gradients(top: nn.Module, up: Mapping[str, Tensor], labels: Tensor, loss: Loss) -> dict[str, Tensor]:
-    """Return the gradients of what parties sent, and leave the top's in its parameters."""
+    """Return the gradients of the parties' activations; the top's gradients stay in its parameters."""
     read = {name: vectors.clone().requires_grad_() for name, vectors in up.items()}
     loss(top(torch.cat(list(read.values()), 1)), labels).backward()
     return {name: vectors.grad for name, vectors in read.items() if vectors.grad is not None}

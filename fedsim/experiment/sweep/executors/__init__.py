@@ -1,4 +1,4 @@
-"""Where the runs of a sweep are made: processes of this machine, or a Ray cluster."""
+"""Executors of a sweep's runs: local processes, or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.scenario import Sweep
 
 @dataclass(frozen=True)
 class RunOrder:
-    """One run to make: its resolved scenario as JSON, its folder, and the command line to keep in its record."""
+    """A run to execute: its resolved scenario as JSON, its folder, and the command line for its record."""
 
     scenario: str
     path: str
@@ -21,35 +21,35 @@ class RunOrder:
 
 
 class Worker(Protocol):
-    """Makes one run after the other. One that crashes, hangs or outgrows its memory has failed; the worker goes on."""
+    """Executes runs in sequence. A run that crashes, hangs or exceeds its memory has failed; the worker continues."""
 
     def make(self, order: RunOrder) -> Failed | None:
-        """Make a run, and return why it failed, or None."""
+        """Execute a run, and return its failure, or None."""
         ...
 
     def stop(self) -> None:
-        """End whatever it is doing, from another thread."""
+        """Abort the current run, from another thread."""
 
 
 class Executor(Protocol):
-    """Gives out workers."""
+    """Factory of workers."""
 
     def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
         """Return a worker.
 
         Args:
-            number: from 0.
+            number: index of the worker, from 0.
             settings: limits of a single run.
-            log: file for what programs print, where the executor keeps it.
+            log: file for the output of programs, if the executor stores it.
         """
         ...
 
 
 def order_of(run: Planned, folder: Path, command: str) -> RunOrder:
-    """Return the order for one run of a plan."""
+    """Return the order for a planned run."""
     return RunOrder(run.scenario, str(folder.resolve()), command)
 
 
 def failure_of(answer: dict[str, Any]) -> Failed | None:
-    """Return what a worker's answer says of its run."""
+    """Return the failure in a worker's answer, or None."""
     return None if answer["why"] is None else Failed(cause=answer["cause"], why=answer["why"])

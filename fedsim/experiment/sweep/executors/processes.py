@@ -1,4 +1,4 @@
-"""Runs in processes of this machine, one thread each. Orders and answers are lines of JSON over pipes."""
+"""Local worker processes with one thread each. Orders and answers are lines of JSON over pipes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FAREWELL = 10.0
 
 
 class ProcessExecutor:
-    """The executor of this machine."""
+    """Executor on this machine."""
 
     def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
         """Return a worker; its process starts with its first run."""
@@ -31,9 +31,9 @@ class ProcessExecutor:
 
 
 class _Process:
-    """A process that makes runs; a new one takes its place when it ends or is ended.
+    """A worker process, restarted after it ends or is killed.
 
-    One thread calls `make`, which alone reads from the process; another one may call `stop`.
+    One thread calls `make` and is the only reader of the process's output; another thread may call `stop`.
     """
 
     def __init__(self, settings: Sweep, log: Path) -> None:
@@ -65,7 +65,7 @@ class _Process:
     def _made(self, process: subprocess.Popen[str], order: RunOrder) -> Failed | None:
         limit = None if self._settings.minutes is None else 60.0 * self._settings.minutes
         answers = _pipe(process.stdout)
-        with contextlib.suppress(OSError):  # a process that is gone says so by an empty answer
+        with contextlib.suppress(OSError):  # a dead process is detected by its empty answer
             _pipe(process.stdin).write(json.dumps(asdict(order)) + "\n")
             _pipe(process.stdin).flush()
         if not select.select([answers], [], [], limit)[0]:
@@ -94,7 +94,7 @@ class _Process:
         return self._process
 
     def _kill(self) -> None:
-        """End the process and what it started, which would keep the pipe open."""
+        """Kill the process and its children, which would keep the pipe open."""
         process = self._process
         if process is not None:
             with contextlib.suppress(ProcessLookupError):

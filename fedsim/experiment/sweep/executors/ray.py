@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster: each worker is an actor with one CPU. The sweep's folder must be shared by its machines."""
+"""Runs on a Ray cluster: each worker is an actor with one CPU. All machines must share the sweep's folder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from fedsim.scenario import Sweep
 
 @contextmanager
 def on_ray(address: str | None) -> Iterator[Ray]:
-    """Yield the executor of a running cluster at HOST:PORT, or of one started here for the time of the sweep.
+    """Yield the executor of a running cluster at HOST:PORT, or of a local cluster that ends with the sweep.
 
     Raises:
         MissingExtra: Ray is not installed.
-        FedsimError: no cluster answers there, or Ray could not start.
+        FedsimError: no cluster answers at the address, or Ray could not start.
     """
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which --ray needs,", "pip install 'fedsim-privacy[flower-sim]'")
@@ -35,7 +35,7 @@ def on_ray(address: str | None) -> Iterator[Ray]:
 
 
 class Ray:
-    """The executor of the cluster that this process is connected to."""
+    """Executor on the connected cluster."""
 
     def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
         """Return a worker; its actor starts with its first run."""
@@ -43,7 +43,7 @@ class Ray:
 
 
 class _Actor:
-    """An actor that makes runs; a new one takes its place when it dies or is ended."""
+    """A Ray actor, replaced after it dies or is killed."""
 
     def __init__(self, settings: Sweep) -> None:
         self._settings = settings
@@ -78,7 +78,7 @@ class _Actor:
 
 
 class _Maker:
-    """What an actor is made of. It imports the worker, and with it torch, on its own machine."""
+    """Class of the actor. It imports the worker, and thus torch, on its own machine."""
 
     def __init__(self, memory: float) -> None:
         logging.disable(logging.CRITICAL)

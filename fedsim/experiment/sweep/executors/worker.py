@@ -1,7 +1,7 @@
-"""A worker of a sweep: one process with one thread that makes runs, one after the other, until its input ends.
+"""Worker process of a sweep: single-threaded, executes runs in sequence until its input ends.
 
-Orders come as lines of JSON on standard input, answers go as lines of JSON to standard output; whatever a user's code
-prints goes to standard error, which is a log file.
+Orders are lines of JSON on standard input, answers are lines of JSON on standard output; prints of user code go to
+standard error, a log file.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from fedsim.scenario import Scenario  # noqa: E402
 
 
 def make(scenario: Scenario, path: Path, command: str) -> None:
-    """Make one run, or go on with one that was interrupted.
+    """Execute a run, or resume an interrupted one.
 
     Raises:
-        FedsimError: the scenario cannot be run; the message says why.
+        FedsimError: the scenario cannot run; the message gives the reason.
     """
     folder = RunFolder(path)
     with folder.locked():
         try:
             earlier = folder.reopen()
-        except FedsimError:  # a record that cannot be read says nothing about the run: begin anew, and keep it
+        except FedsimError:  # an unreadable record: restart the run, and keep the record
             (path / "record.json").replace(path / "record.json.corrupted")
             earlier = None
         if earlier is not None and earlier.status == "failed":
@@ -42,14 +42,14 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:
-    """Make one run, and return under `why` what went wrong, or None, and under `cause` of which kind it is."""
+    """Execute a run, and return its error message (or None) under `why`, and the kind of error under `cause`."""
     try:
         make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
     except FedsimError as error:
         return {"why": str(error), "cause": "disk" if is_full(error.__cause__) else "error"}
     except MemoryError:
         return {"why": "it ran out of the memory that sweep.memory allows", "cause": "error"}
-    except Exception as error:  # a user's own code may raise anything
+    except Exception as error:  # user code may raise anything
         return {"why": describe_exception(error), "cause": "disk" if is_full(error) else "error"}
     return {"why": None, "cause": None}
 
