@@ -20,7 +20,7 @@ from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown
 from fedsim.metrics.image import to_pixels
 from fedsim.tasks.core.classes import ClassTask, class_answers
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import WINDOW, refuses_classes, refuses_inputs
 from fedsim.tasks.core.images import score_images
 
 
@@ -33,10 +33,8 @@ class Classification(ClassTask):
 
     def refuses(self, data: Dataset) -> str | None:
         """Return why examples are not images with a class each, or None."""
-        if len(data.spec.shape) == 1 and data.spec.vocabulary is None:
-            return "it reads images, and the examples are rows of a table, which have the task 'tabular'"
-        if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
-            return f"it reads images, and an example has shape {data.spec.shape}. Flatten series to rows"
+        if len(data.spec.shape) <= WINDOW and data.spec.vocabulary is None:
+            return "it reads images, and the examples are rows of a table or windows, which have the task 'tabular'"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

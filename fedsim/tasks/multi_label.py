@@ -1,4 +1,4 @@
-"""Multi-label: a model predicts which of K labels apply to every image or row.
+"""Multi-label: a model predicts which of K labels apply to every image, row or window.
 
     loss = -[y log s + (1 - y) log(1 - s)], s = sigmoid(output), the mean over the K labels, then over the examples
 
@@ -27,17 +27,15 @@ from fedsim.tasks.core.targets import TargetScore, TargetTask
 
 
 @final
-@task("multi-label", summary="which of several things hold, for every image or row")
+@task("multi-label", summary="which of several things hold, for every image, row or window")
 class MultiLabel(TargetTask[Config]):
     """Binary cross-entropy of label sets."""
 
     label_kind: ClassVar[LabelKind] = "set"
 
     def refuses(self, data: Dataset) -> str | None:
-        """Return why examples are tokens or series, or labels are not rows of 0 and 1, or None."""
+        """Return why examples are tokens, or labels are not rows of 0 and 1, or None."""
         labels = data.train.labels
-        if len(data.spec.shape) == 2:  # noqa: PLR2004 - a window of a series
-            return "it reads images or rows, and the examples are series"
         why = refuses_inputs(data, tokens=False)
         if why is not None or _are_sets(labels):
             return why

@@ -13,10 +13,8 @@ from typing import final
 
 from fedsim.core.registry import task
 from fedsim.core.types import Dataset
-from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.fitting import WINDOW, refuses_inputs
 from fedsim.tasks.core.numbers import NumberTask, refuses_numbers
-
-_SERIES = 2  # dimensions of a window
 
 
 @final
@@ -26,6 +24,6 @@ class Series(NumberTask):
 
     def refuses(self, data: Dataset) -> str | None:
         """Return why examples are not windows, or labels are not numbers, or None."""
-        if len(data.spec.shape) != _SERIES:
+        if len(data.spec.shape) != WINDOW:
             return f"it reads windows (times, variables), and an example has shape {data.spec.shape}"
         return refuses_inputs(data, tokens=False) or refuses_numbers(data)

@@ -1,10 +1,11 @@
-"""Tables: a model predicts one of K classes for every table row.
+"""Tables and series: a model predicts one of K classes for every table row or window of a series.
 
     loss = -log softmax(outputs)_label, the mean over the rows
 
-A row is a vector (C,) of normalised numbers; a category is one-hot. Test metrics: accuracy and mean loss. Guesses are
-scored by the error of numbers in standard deviations and the share of correct categories, each with the baseline of the
-columns' public marginals, and by whether a whole row was recovered. Time series are tables with a column per time.
+A row is a vector (C,) of normalised numbers; a category is one-hot. A window is (channels, times), as `torch.nn.Conv1d`
+reads it, or (times, channels); it is scored as a row with one column per channel and time. Test metrics: accuracy and
+mean loss. Guesses are scored by the error of numbers in standard deviations and the share of correct categories, each
+with the baseline of the columns' public marginals, and by whether a whole row was recovered.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown
 from fedsim.record import ItemScore
 from fedsim.tasks.core.classes import ClassTask, class_answers
-from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.fitting import WINDOW, refuses_classes, refuses_inputs
 from fedsim.tasks.core.images import label_values
 from fedsim.tasks.core.rows import score_rows
 
 
 @final
-@task("tabular", summary="one class for every row of a table")
+@task("tabular", summary="one class for every row of a table or window of a series")
 class Tabular(ClassTask):
     """Cross-entropy of the classes of rows.
 
@@ -38,9 +39,9 @@ class Tabular(ClassTask):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Return why examples are not rows with a class each, or None."""
-        if len(data.spec.shape) != 1:
-            return f"it reads rows of a table, and an example has shape {data.spec.shape}"
+        """Return why examples are not rows or windows with a class each, or None."""
+        if len(data.spec.shape) > WINDOW:
+            return f"it reads rows of a table or windows of a series, and an example has shape {data.spec.shape}"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
@@ -62,4 +63,4 @@ class Tabular(ClassTask):
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the normalised numbers of each row."""
-        return tuple(" ".join(f"{value:.2f}" for value in row) for row in inputs.tolist())
+        return tuple(" ".join(f"{value:.2f}" for value in row) for row in inputs.flatten(1).tolist())

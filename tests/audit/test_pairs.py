@@ -168,10 +168,6 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         (net(25, 3), None, [((IMAGES, IMAGES.flip(-1)), CLASSES)]),
         r"yields examples of type tuple, .* Two views of each example are taken with Subject\(views='halves'\)",
     ),
-    "a class for each window": (
-        (nn.Sequential(nn.Flatten(), nn.Linear(6, 3)), None, [(ROWS.view(8, 3, 2), CLASSES)]),
-        "it reads images, and an example has shape",
-    ),
     "other kinds in one loader": (
         (net(6, 3), None, [(ROWS, CLASSES), (ROWS[:, :3], CLASSES)]),
         "Sizes of tensors must ma",

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fedsim.core.types import Config
+from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data.digit_traits import traits_of
+from fedsim.tasks.core.fitting import usual_task
 from fedsim.tasks.multi_label import MultiLabel
 from tests.tasks.targets import Build, attacked, scored, victim
 
@@ -39,3 +40,12 @@ def test_the_usual_answer_is_what_most_have(samples: dict) -> None:
 
 def test_traits_are_those_of_the_number() -> None:
     assert traits_of(torch.tensor([0, 2, 9])).tolist() == [[1, 0, 1, 0, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", [(20, 5), (20, 2, 6), (20, 1, 4, 4)])
+def test_rows_windows_and_images_may_have_sets(samples: dict, shape: tuple[int, ...]) -> None:
+    data, task = samples["multi-label"], MultiLabel(Config())
+    batch = Batch(torch.randn(shape, generator=torch.Generator().manual_seed(0)), data.train.labels)
+    spec = InputSpec(shape[1:], 3, (0.0,) * shape[1], (1.0,) * shape[1])
+    assert task.refuses(Dataset(batch, batch, spec, ())) is None
+    assert usual_task(Dataset(batch, batch, spec, ())) == "multi-label"

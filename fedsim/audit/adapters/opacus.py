@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, cast, final
 
 from torch.utils.data import DataLoader
@@ -34,75 +35,108 @@ _FLAT = {
     "SecureDPOptimizer",
     "SecureFastGradientClipping",
 }
-_RETURN = "Return what make_private returned: (model, optimizer, loader)."
+_RETURN = (
+    "Return what make_private returned: (model, optimizer, loader). Without the optimizer, name clip and noise: "
+    "fedsim.audit.Subject(model, loss, loader, defenses=({'name': 'dp-sgd', 'clip': 1.0, 'noise_multiplier': 1.0},))."
+)
 
 
 @final
 @adapter
 class OpacusTriple(SubjectAdapter):
-    """Model, optimizer and loader of `make_private`; the loss is cross-entropy unless it stands beside them."""
+    """Model, optimizer and loader of `make_private`; the loss is cross-entropy unless the tuple contains it.
+
+    Without the optimizer, clip and noise multiplier are those of the `dp-sgd` in `Subject.defenses`, or the attributes
+    `max_grad_norm` and `noise_multiplier` of the model.
+    """
 
     takes: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether one of the parts is of Opacus."""
+        """Return whether a part is from Opacus."""
         return any(
             is_a(part, "AbstractGradSampleHooks", "opacus")
             or is_a(part, "DPOptimizer", "opacus")
             or is_a(part, "PrivacyEngine", "opacus")
-            for part in parts_of(thing)
+            for part in _parts(thing)
         )
 
     def subject(self) -> Subject:
-        """Return the unwrapped model with `dp-sgd` at the optimizer's clip and noise."""
-        parts = parts_of(self.thing)
-        wrapped = self._part("AbstractGradSampleHooks", "wrapped model", parts)
-        optimizer = self._part("DPOptimizer", "DPOptimizer", parts)
+        """Return the unwrapped model with `dp-sgd` at the clip and noise of the mechanism."""
+        parts = _parts(self.thing)
+        wrapped = next((part for part in parts if is_a(part, "AbstractGradSampleHooks", "opacus")), None)
+        if wrapped is None:
+            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, but no wrapped model of Opacus. {_RETURN}")
+        optimizer = _optimizer_in(parts)
         loader = next((part for part in parts if isinstance(part, DataLoader)), None)
         if loader is None:
             raise FedsimError(f"'{self.name}' gives no loader beside the model and optimizer of Opacus. {_RETURN}")
-        others = [part for part in parts if not any(part is one for one in (wrapped, optimizer, loader))]
-        strange = [part for part in others if not callable(part)]
+        self._check(optimizer, loader)
+        if optimizer is None:
+            stated = self._stated(wrapped, parts)
+            self._batch = len(cast("Any", loader.dataset)) // len(loader)
+        else:
+            stated = _table(optimizer.max_grad_norm, optimizer.noise_multiplier)
+            self._batch = optimizer.expected_batch_size
+        self._mechanism = ", ".join(
+            f"{key.replace('_', ' ')} {value:g}" for key, value in stated.items() if isinstance(value, int | float)
+        )
+        model = unwrapped(wrapped)
+        self._sent = sum(p.requires_grad for p in model.parameters())
+        given = self.thing if isinstance(self.thing, Subject) else Subject(model)
+        subject = replace(
+            given,
+            model=model,
+            loss=self._loss(part for part in parts if not any(part is known for known in (wrapped, optimizer, loader))),
+            loader=DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn),
+            defenses=(*(table for table in given.defenses if table.get("name") != "dp-sgd"), stated),
+            sampling="poisson",
+        )
+        if optimizer is None:
+            return replace(subject, notes=(*subject.notes, _without_optimizer(subject)))
+        return replace(
+            subject,
+            optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
+            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            notes=(*subject.notes, _claim(optimizer, len(loader)), *_weak_noise(optimizer)),
+        )
+
+    def understood(self) -> str:
+        """Return the mechanism of the client in words."""
+        return (
+            f"Opacus, {tensors_are(self._sent)} sent; each step is dp-sgd with {self._mechanism} and Poisson sampling "
+            f"of {self._batch} examples (--batch {self._batch} attacks such steps)"
+        )
+
+    def _loss(self, others: Iterable[Any]) -> Any:
+        """Return the loss among the remaining parts, without Opacus's wrapper; None for cross-entropy."""
+        given = [part for part in others if part is not None]
+        strange = [part for part in given if not callable(part)]
         if strange:
             raise FedsimError(
                 f"'{self.name}' gives {kinds_of(strange)} beside what make_private returned, expected at most the "
                 "loss, a function of scores and labels."
             )
-        self._check(optimizer, loader)
-        self._batch = optimizer.expected_batch_size
-        self._privacy = {"clip": float(optimizer.max_grad_norm), "noise_multiplier": float(optimizer.noise_multiplier)}
-        model = unwrapped(wrapped)
-        self._sent = sum(p.requires_grad for p in model.parameters())
-        plain = DataLoader(loader.dataset, batch_size=self._batch, collate_fn=loader.collate_fn)
-        return Subject(
-            model,
-            getattr(others[0], "criterion", others[0]) if others else None,
-            plain,
-            optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
-            learning_rate=float(optimizer.param_groups[0]["lr"]),
-            defenses=({"name": "dp-sgd", "delta": _DELTA, **self._privacy},),
-            sampling="poisson",
-            notes=(_claim(optimizer, len(loader)), *_weak_noise(optimizer)),
-        )
+        return getattr(given[0], "criterion", given[0]) if given else None
 
-    def understood(self) -> str:
-        """Say which mechanism the client has."""
-        return (
-            f"Opacus, {tensors_are(self._sent)} sent; each example is clipped at {self._privacy['clip']:g}, noise "
-            f"multiplier {self._privacy['noise_multiplier']:g}, Poisson sampling of {self._batch} examples a step "
-            f"(--batch {self._batch} attacks such steps)"
-        )
-
-    def _part(self, kind: str, what: str, parts: Iterable[Any]) -> Any:
-        known = next((part for part in parts if is_a(part, kind, "opacus")), None)
-        if known is None:
-            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, but no {what} of Opacus. {_RETURN}")
-        return known
+    def _stated(self, wrapped: Any, parts: Iterable[Any]) -> Mapping[str, Any]:
+        """Return the table of `dp-sgd` that the user named, or that of the model's clip and noise multiplier."""
+        tables = self.thing.defenses if isinstance(self.thing, Subject) else ()
+        named = next((table for table in tables if table.get("name") == "dp-sgd"), None)
+        if named is not None:
+            return named
+        clip, noise = (getattr(wrapped, name, None) for name in ("max_grad_norm", "noise_multiplier"))
+        if clip is None or noise is None:
+            raise FedsimError(
+                f"'{self.name}' gives {kinds_of(parts)}, but no DPOptimizer of Opacus, so clip and noise are unknown. "
+                f"{_RETURN}"
+            )
+        return _table(clip, noise)
 
     def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:
         kind = type(optimizer).__name__
-        if kind not in _FLAT:
+        if optimizer is not None and kind not in _FLAT:
             raise FedsimError(
                 f"'{self.name}' clips with {kind}, which has more than one bound. Call make_private with "
                 "clipping='flat' to audit it."
@@ -113,6 +147,32 @@ class OpacusTriple(SubjectAdapter):
                 "samples and the epsilon of Opacus does not hold. Return the loader of make_private, called with "
                 "poisson_sampling=True."
             )
+
+
+def _parts(thing: Any) -> tuple[Any, ...]:
+    return (thing.model, thing.loss, thing.loader) if isinstance(thing, Subject) else parts_of(thing)
+
+
+def _optimizer_in(parts: Iterable[Any]) -> Any:
+    """Return the DPOptimizer of a tuple, or of its loss in ghost clipping; None if there is none."""
+    for part in parts:
+        if is_a(part, "DPOptimizer", "opacus"):
+            return part
+        if is_a(part, "DPLossFastGradientClipping", "opacus"):
+            return part.optimizer
+    return None
+
+
+def _table(clip: Any, noise: Any) -> Mapping[str, Any]:
+    return {"name": "dp-sgd", "delta": _DELTA, "clip": float(clip), "noise_multiplier": float(noise)}
+
+
+def _without_optimizer(subject: Subject) -> str:
+    return (
+        "The optimizer of make_private was not given, so the audit simulates "
+        f"{subject.optimizer} with learning rate {subject.learning_rate:g}, no accountant of Opacus claims an epsilon, "
+        "and it is not known whether the generator of the noise is cryptographic."
+    )
 
 
 def _weak_noise(optimizer: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from fedsim.core.nets.losses import are_classes, are_tokens
 from fedsim.core.types import Dataset
 from fedsim.core.types.tasks import Task
 
+WINDOW = 2  # dimensions of a window of a series: (channels, times) or (times, channels)
 QUESTION = "question"  # key of the question about an image
 
 
@@ -26,7 +27,7 @@ def usual_task(data: Dataset) -> str:
     if data.spec.vocabulary is None and (special := _task_of_targets(data)):
         return special
     if data.spec.vocabulary is None:
-        return "tabular" if len(data.spec.shape) == 1 else "classification"
+        return "tabular" if len(data.spec.shape) <= WINDOW else "classification"
     if data.spec.classes == data.spec.vocabulary:
         return "next-token"
     return "tagging" if are_tokens(data.train.labels) else "text-classification"

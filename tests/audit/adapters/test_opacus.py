@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit.loading import made
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import share
 
@@ -61,8 +61,8 @@ def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> N
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.0},)
     assert (subject.sampling, subject.optimizer, subject.learning_rate) == ("poisson", "sgd", 0.05)
     assert subject.notes[0] == (
-        "Understood: Opacus, 4 tensors are sent; each example is clipped at 0.5, noise multiplier 1, Poisson sampling "
-        "of 8 examples a step (--batch 8 attacks such steps)."
+        "Understood: Opacus, 4 tensors are sent; each step is dp-sgd with delta 1e-05, clip 0.5, noise multiplier 1 "
+        "and Poisson sampling of 8 examples (--batch 8 attacks such steps)."
     )
     names = dict(subject.model.named_parameters())
     assert list(names) == ["1.weight", "1.bias", "3.weight", "3.bias"], "not those of the wrapper"
@@ -102,7 +102,7 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: private()[0], "gives GradSampleModule, but no DPOptimizer of Opacus. Return what"),
+        (lambda: private()[0], "gives no loader beside the model and optimizer of Opacus. Return what"),
         (lambda: private()[:2], "gives no loader beside the model and optimizer of Opacus. Return what"),
         (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no wrapped model of Opacus"),
         (lambda: private()[1:], "but no wrapped model of Opacus"),
@@ -152,7 +152,7 @@ IMAGES, CLASSES = tensors()
 def test_data_and_loss_are_checked_as_of_any_model(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
         checked(made(thing(), "train:private"), "train:private")
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value).partition("Wrap it:\n")[0]
 
 
 def test_ghost_clipping_brings_its_loss() -> None:
@@ -168,3 +168,67 @@ def test_one_example_comes_back_without_noise() -> None:
 @pytest.mark.slow
 def test_one_example_does_not_come_back_with_noise() -> None:
     assert share(made(private(noise=8.0), "train:private")) == 0.0
+
+
+NAMED = {"name": "dp-sgd", "clip": 0.25, "noise_multiplier": 3.0, "delta": 1e-6}
+
+
+def without_optimizer(**attributes: float) -> tuple[Any, ...]:
+    model, _, loader = private()
+    vars(model).update(attributes)
+    return model, nn.CrossEntropyLoss(label_smoothing=0.1), loader
+
+
+def test_the_optimizer_can_be_left_out_if_the_user_names_clip_and_noise() -> None:
+    model, loss, loader = without_optimizer()
+    other = {"name": "pruning", "rate": 0.5}
+    given = Subject(model, loss, loader, learning_rate=0.02, defenses=(other, NAMED), notes=("Mine.",))
+    subject = made(given, "train:private")
+    assert subject.defenses == (other, NAMED)
+    assert (subject.sampling, subject.loss, subject.learning_rate) == ("poisson", loss, 0.02)
+    assert list(dict(subject.model.named_parameters())) == ["1.weight", "1.bias", "3.weight", "3.bias"]
+    assert subject.notes[0].endswith(
+        "each step is dp-sgd with clip 0.25, noise multiplier 3, delta 1e-06 and Poisson sampling of 8 examples "
+        "(--batch 8 attacks such steps)."
+    )
+    assert subject.notes[1:] == (
+        "Mine.",
+        "The optimizer of make_private was not given, so the audit simulates sgd with learning rate 0.02, no "
+        "accountant of Opacus claims an epsilon, and it is not known whether the generator of the noise is "
+        "cryptographic.",
+    )
+    assert checked(subject, "train:private").is_scored
+
+
+def test_the_optimizer_can_be_left_out_if_clip_and_noise_are_on_the_model() -> None:
+    subject = made(without_optimizer(max_grad_norm=0.75, noise_multiplier=2.0), "train:private")
+    assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.75, "noise_multiplier": 2.0},)
+    assert isinstance(subject.loss, nn.CrossEntropyLoss)
+    plain = made((*without_optimizer(max_grad_norm=0.75, noise_multiplier=0.0)[::2], None), "train:private")
+    assert (plain.loss, plain.defenses[0]["noise_multiplier"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize("known", [{}, {"max_grad_norm": 0.5}, {"noise_multiplier": 1.0}])
+def test_unknown_clip_or_noise_is_refused_with_a_way_out(known: dict[str, float]) -> None:
+    for thing in (without_optimizer(**known), Subject(*without_optimizer(**known), defenses=({"name": "pruning"},))):
+        with pytest.raises(FedsimError, match=r"no DPOptimizer of Opacus, so clip and noise are unknown.*defenses=\("):
+            made(thing, "train:private")
+
+
+def test_a_loader_without_poisson_sampling_is_refused_without_the_optimizer_too() -> None:
+    model, loss, _ = without_optimizer()
+    loader = DataLoader(TensorDataset(*tensors()), batch_size=BATCH)
+    with pytest.raises(FedsimError, match="has a DataLoader in place of the DPDataLoader"):
+        made(Subject(model, loss, loader, defenses=(NAMED,)), "train:private")
+
+
+def test_the_loss_of_ghost_clipping_brings_the_optimizer() -> None:
+    model, optimizer, loss, loader = private(grad_sample_mode="ghost", criterion=nn.CrossEntropyLoss())
+    whole, short = (made(thing, "train:private") for thing in ((model, optimizer, loss, loader), (model, loss, loader)))
+    assert short.defenses == whole.defenses
+    assert (short.notes, short.learning_rate) == (whole.notes, 0.05)
+    assert short.loss is whole.loss is loss.criterion
+
+
+def test_one_example_comes_back_without_optimizer_and_without_noise() -> None:
+    assert share(made(without_optimizer(max_grad_norm=1e6, noise_multiplier=0.0), "train:private")) == 1.0
