@@ -1,7 +1,7 @@
-"""Callable modules: `fedsim.audit(...)`, although `fedsim.audit` is also a package.
+"""Callable modules: `fedsim.audit(...)` works although `fedsim.audit` is also a package.
 
-Python binds a package to its name in the parent when any of its modules is imported. A function of that name would
-exist or not, depending on the order of imports. A callable module works in both cases.
+Python binds a package to its name in the parent when any of its modules is imported. Whether a function of the same
+name survives would depend on the order of imports. A callable module works in both cases.
 """
 
 from __future__ import annotations

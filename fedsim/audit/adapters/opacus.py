@@ -1,4 +1,4 @@
-"""What `PrivacyEngine.make_private` of Opacus returns: model, optimizer and loader."""
+"""Adapter of the result of Opacus `PrivacyEngine.make_private`: model, optimizer and loader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fedsim.audit.noise_check import REMEDY
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
-_DELTA = 1e-5  # the default of dp-sgd, so that both epsilons are of one delta
+_DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
 _FLAT = {
     "DPOptimizer",
     "DPOptimizerFastGradientClipping",
@@ -40,13 +40,13 @@ _RETURN = "Return what make_private returned: (model, optimizer, loader)."
 @final
 @adapter
 class OpacusTriple(SubjectAdapter):
-    """Model, optimizer and loader of `make_private`; the loss is cross-entropy unless it stands beside them."""
+    """Model, optimizer and loader of `make_private`, and optionally a loss; cross-entropy by default."""
 
     takes: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether one of the parts is of Opacus."""
+        """Return whether a part belongs to Opacus."""
         return any(
             is_a(part, "AbstractGradSampleHooks", "opacus")
             or is_a(part, "DPOptimizer", "opacus")
@@ -55,7 +55,7 @@ class OpacusTriple(SubjectAdapter):
         )
 
     def subject(self) -> Subject:
-        """Return the unwrapped model with `dp-sgd` at the optimizer's clip and noise."""
+        """Return the unwrapped model with `dp-sgd` at the optimizer's clipping norm and noise multiplier."""
         parts = parts_of(self.thing)
         wrapped = self._part("AbstractGradSampleHooks", "wrapped model", parts)
         optimizer = self._part("DPOptimizer", "DPOptimizer", parts)
@@ -87,7 +87,7 @@ class OpacusTriple(SubjectAdapter):
         )
 
     def understood(self) -> str:
-        """Say which mechanism the client has."""
+        """Describe the client's mechanism."""
         return (
             f"Opacus, {tensors_are(self._sent)} sent; each example is clipped at {self._privacy['clip']:g}, noise "
             f"multiplier {self._privacy['noise_multiplier']:g}, Poisson sampling of {self._batch} examples a step "
@@ -116,7 +116,7 @@ class OpacusTriple(SubjectAdapter):
 
 
 def _weak_noise(optimizer: Any) -> tuple[str, ...]:
-    """Return that the noise is computable, where it comes from torch's generator on the CPU."""
+    """Return a warning that the noise is computable if it comes from torch's CPU generator."""
     is_cryptographic = optimizer.secure_mode or type(optimizer).__name__.startswith("Secure")
     if is_cryptographic or not optimizer.noise_multiplier or any(p.device.type != "cpu" for p in optimizer.params):
         return ()
@@ -127,7 +127,7 @@ def _weak_noise(optimizer: Any) -> tuple[str, ...]:
 
 
 def _claim(optimizer: Any, steps_a_pass: int) -> str:
-    """Return what the accountant of Opacus says, which hangs on the optimizer by a function alone."""
+    """Return the epsilon claimed by the Opacus accountant, reachable only through the optimizer's step hook."""
     known = inspect.getclosurevars(optimizer.step_hook).nonlocals if optimizer.step_hook else {}
     accountant, rate = known.get("self"), known.get("sample_rate")
     if accountant is None or rate is None:
@@ -140,7 +140,7 @@ def _claim(optimizer: Any, steps_a_pass: int) -> str:
     name = f"Opacus ({accountant.mechanism()})"
     if not optimizer.noise_multiplier:
         return f"{name} claims no finite epsilon, since the noise multiplier is 0."
-    with warnings.catch_warnings():  # of an order at the end of its range, and of a short series
+    with warnings.catch_warnings():  # warnings about RDP orders at the end of their range
         warnings.simplefilter("ignore")
         epsilon = float(accountant.get_epsilon(_DELTA))
     return f"{name} claims epsilon {epsilon:.3g} at delta {_DELTA:g} for {steps}."
