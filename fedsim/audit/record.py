@@ -103,8 +103,8 @@ class AuditArm(ArmFindings):
     """The client with a given batch size: undefended, or with an additional defense.
 
     Its findings cover attacks on updates, membership attacks and planted secrets; findings of `GROUPS` compare the risk
-    of classes and of the user's groups. Of the undefended arms, only the arm of the largest batch is trained. Attacks on a
-    defended arm train no shadow models.
+    of classes and of the user's groups. Of the undefended arms, only the arm of the largest batch is trained.
+    Membership attacks on a defended arm train no shadow models.
 
     Attributes:
         kind: undefended client, control (undefended, attacked like the defenses), or defended client.
