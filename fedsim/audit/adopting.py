@@ -1,4 +1,4 @@
-"""How a user adopts the recommended defense: as a mod of his own Flower app, and in the next audit."""
+"""Code lines that add the recommended defense to a user's Flower app (as a mod) and to the next audit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fedsim.federation.mods import as_mod
 
 
 def adopted(arm: AuditArm) -> tuple[str, ...]:
-    """Return the lines that put a defense into a Flower app, or why a mod cannot, and the one for the next audit.
+    """Return the code lines that add an arm's defense to a Flower app, and the line for the next audit.
 
-    Nothing for a defense that is not installed here.
+    If the defense cannot be a mod, a comment line states the reason. Empty if the defense is not installed.
     """
     name = arm.defense
     if name not in registry.entries("defense"):

@@ -1,4 +1,4 @@
-"""What an audit asks of an arm: what is in its updates, what it learns, and who was a member."""
+"""Steps of an audit arm: attacks on updates, training, guarantee tests and membership inference."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fedsim.record import AttackFinding
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
-_FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
-_ALL = 0.95  # where none follow
+_FOR_MEMBERS = 0.25  # share of the remaining time if defenses follow
+_ALL = 0.95  # the same share if no defenses follow
 
 
 @dataclass
 class ArmAuditor:
-    """Attacks, trains and questions arms one by one.
+    """Attacks, trains and tests audit arms.
 
     Attributes:
-        book: of the audit.
-        subject: its client.
-        inspector: attacks the updates of all of them.
+        book: journal of the audit.
+        subject: audited client.
+        inspector: attacks the updates of all arms.
     """
 
     book: AuditJournal
@@ -41,14 +41,14 @@ class ArmAuditor:
 
     @classmethod
     def of(cls, book: AuditJournal, subject: Checked) -> ArmAuditor:
-        """Return one whose attacks know what the plan grants."""
+        """Return an auditor; its attacks have the knowledge that the plan grants."""
         return cls(book, subject, Inspector(book.plan.knows, book.tell, groups=subject.groups))
 
     def world(self, arm: AuditArm) -> World:
-        """Return the world of an arm, if its batch size and defense fit.
+        """Return the world of an arm.
 
         Raises:
-            FedsimError: they do not; the message says why.
+            FedsimError: the batch size or the defense does not fit; the message states the reason.
         """
         tables = [{"name": arm.defense, **arm.settings}] if arm.defense else []
         world = world_of(self.subject, self.book.plan, arm.batch_size, tables, arm.sampling)
@@ -56,7 +56,10 @@ class ArmAuditor:
         return world
 
     def attempt(self, arm: AuditArm, ask: Callable[[AuditArm], object]) -> AuditArm:
-        """Ask about an arm, and return all that is known then; what ends it early is its failure."""
+        """Call `ask` on an arm and return the arm with its results so far.
+
+        An exception or timeout of `ask` becomes the arm's `failure`.
+        """
         begin, failure = self.book.clock.used, ""
         try:
             ask(arm)
@@ -69,29 +72,29 @@ class ArmAuditor:
         return self.book.put(known.model_copy(update={"failure": failure, "seconds": spent}))
 
     def attack(self, arm: AuditArm, world: World, most: int, iterations: int, seconds: float) -> AuditArm:
-        """Attack updates of an arm, after those that were attacked before."""
+        """Attack updates of an arm, continuing after the updates already attacked."""
         work, allowed = self.book.work(arm), self.book.record.policy.max_recognisable
         finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
         return self._noted(arm, finding)
 
     def attack_again(self, arm: AuditArm, world: World, iterations: int, seconds: float) -> AuditArm:
-        """Attack updates of an arm anew, with more iterations; those for which no time is left keep their guess."""
+        """Attack the updates of an arm again with more iterations; updates beyond the time limit keep their guess."""
         work, most = self.book.work(arm), len(arm.victims)
         longer = self.inspector.inspect(world, updates(world), work, most, iterations, seconds).victims
         return self._noted(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
 
     def _noted(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:
-        """Put a finding in the place of the arm's attacks."""
+        """Replace the arm's attack finding and note the arm in the journal."""
         return self.book.note(arm.model_copy(update={"findings": arm.answers}).with_findings([finding], {}))
 
     def train(self, arm: AuditArm, world: World, rounds: int, seconds: float) -> tuple[AuditArm, TrainedClient]:
-        """Train an arm for so many rounds, or as many as fit the time."""
+        """Train an arm for `rounds` rounds, or fewer if the time ends, and state its guarantees."""
         trained = train(world, rounds, seconds)
         stated = guarantees(world, trained.evidence.journal.rounds)
         return arm.model_copy(update={"training": trained.summary, "guarantees": stated}), trained
 
     def test_guarantees(self, arm: AuditArm, trained: TrainedClient, seconds: float) -> AuditArm:
-        """Have canaries test what a training guarantees, if anything; the record notes why they could not."""
+        """Test the stated guarantees of a training with canaries, if any; a note records why a test failed."""
         if not arm.guarantees:
             return arm
         question, evidence = Choice(name="audit").make("question"), replace(trained.evidence, guarantees=arm.guarantees)
@@ -110,7 +113,10 @@ class ArmAuditor:
     def judge_members(
         self, arm: AuditArm, trained: TrainedClient, attacks: Sequence[MembershipChoice]
     ) -> tuple[AuditArm, Cases | None]:
-        """Have membership attacks judge a training, and return whom; None where too few can be judged alone."""
+        """Run membership attacks on a trained arm and return the arm with its cases.
+
+        The cases are None, and nothing runs, if the subject has paired views or too few candidates.
+        """
         if self.subject.subject.views is not None or members.count_candidates(trained) < members.FEWEST:
             return arm, None
         cases = members.cases_of(trained, self.book.work(arm))

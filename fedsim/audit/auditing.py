@@ -1,4 +1,4 @@
-"""The audit in order: attack the client as it is, find members, then try what could protect it."""
+"""Sequence of an audit: attack the client's updates, run membership inference, then evaluate defenses."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from fedsim.record.environment import environment
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe_any_round
 
-_FOR_UPDATES = 0.4  # share of the time, where defenses follow
-_FOR_SECRETS = 0.4  # share of the time that is left then
-_FOR_THE_TRAINING = 0.125  # and of that
-_FOR_CANARIES = 0.2  # and of what is left then, where the client states an epsilon
-_WITHOUT_DEFENSES = 0.8  # where none follow
+_FOR_UPDATES = 0.4  # share of the time for updates if defenses follow
+_FOR_SECRETS = 0.4  # share of the remaining time
+_FOR_THE_TRAINING = 0.125  # share of the time that remains after the secrets
+_FOR_CANARIES = 0.2  # share of the time that remains after training, if the client states an epsilon
+_WITHOUT_DEFENSES = 0.8  # share of the time for updates if no defenses follow
 
 
 @one_thread()
@@ -48,18 +48,18 @@ def run(
     clock: AuditClock,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> AuditRecord:
-    """Audit a subject and leave record and pictures in a folder.
+    """Audit a subject and write its record and pictures to a folder.
 
     Args:
-        subject: what the user's factory returned.
-        plan: what to attack, for how long, with which knowledge.
-        policy: stored in the record, for the verdict.
+        subject: subject returned by the user's factory.
+        plan: batch sizes, time, seed and attacker knowledge.
+        policy: thresholds, stored in the record for the verdict.
         folder: an existing folder.
         clock: clock of the whole audit.
-        tell: called with what is being done.
+        tell: callback for progress messages.
 
     Raises:
-        FedsimError: nothing can be audited; the message says why.
+        FedsimError: nothing can be audited; the message states the reason.
     """
     sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
     tell("loaded")
@@ -99,10 +99,10 @@ def run(
 
 
 def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
-    """Attack the client as it is with every batch size; return the arms of those that work.
+    """Attack the undefended client with every batch size, and return the arms without a failure.
 
     Raises:
-        FedsimError: no batch size works.
+        FedsimError: every batch size failed.
     """
     if not subject.is_scored:
         raise FedsimError(f"'{book.plan.target}' returned no loader, so there is nothing to train on.")
@@ -120,10 +120,10 @@ def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
 
 
 def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
-    """Attack the client as it is with one batch size.
+    """Attack the undefended client with a single batch size.
 
     Raises:
-        FedsimError: it does not work; the message says why.
+        FedsimError: the attack cannot run; the message states the reason.
     """
     book, size = auditor.book, arm.batch_size
     try:
@@ -140,7 +140,7 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
 
 
 def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
-    """Measure what a causal language model remembers of planted secrets; others learn no text that could hold one."""
+    """Measure memorisation of planted secrets if the client trains a causal language model; other tasks are skipped."""
     if not subject.task.labels_are_inputs:
         return arm
     book.tell("plants secrets and trains")
@@ -152,7 +152,7 @@ def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
 
 
 def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient:
-    """Train the client as it is, find members, and compare groups of its examples."""
+    """Train the undefended client, run membership inference, and compare the risk of its groups."""
     auditor = ArmAuditor.of(book, subject)
     book.tell("trains for a few rounds, without further defenses")
     world = world_of(subject, book.plan, arm.batch_size)
@@ -168,7 +168,7 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
 
 
 def _search_longer(book: AuditJournal, subject: Checked) -> None:
-    """Search again where searches are no evidence, with the time that defenses without a valid control leave.
+    """Search undecided updates again with the time that is free because no defense could be judged.
 
     An update that is not searched again keeps its first guess.
     """
@@ -183,7 +183,7 @@ def _search_longer(book: AuditJournal, subject: Checked) -> None:
 
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
-    """Attack more updates of batch sizes for which the time ended before the policy was decided."""
+    """Attack more updates of batch sizes with a still undecided policy."""
     allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
     most = book.plan.updates or fewest(allowed, scoring.confidence)
     for arm in book.record.client:
@@ -196,7 +196,7 @@ def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
 
 
 def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
-    """Say before the first search how many minutes searches as long as the literature's would take."""
+    """Report once how many minutes searches at the literature's strength need, if more than the plan's minutes."""
     if book.record.needed_minutes is not None:
         return
     needed = (
@@ -226,7 +226,10 @@ def _attack_captured(book: AuditJournal, subject: Checked) -> AuditArm:
 
 
 def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm: AuditArm) -> None:
-    """Train as the client's own loop does, find members and try defenses; not where mods change what it sends."""
+    """Repeat the client's own training, run membership inference and evaluate defenses.
+
+    Skipped with a note if mods change the reply, because fedsim does not repeat the mods.
+    """
     if reply.mods:
         why = f"what its mods {', '.join(reply.mods)} do is not repeated"
         book.keep(notes=(*book.record.notes, f"Members and defenses of the app are not measured: {why}."))
@@ -237,7 +240,7 @@ def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm
 
 
 def _introduce(book: AuditJournal, world: World) -> None:
-    """Describe the attacker once, for all batch sizes."""
+    """Record the threat model once, for all batch sizes."""
     if book.record.threat_model:
         return
     sizes = (world.scenario.federation.batch_size,) if book.record.is_captured else book.plan.batches

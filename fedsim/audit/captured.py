@@ -28,14 +28,14 @@ _METRIC = "num-examples"
 
 @dataclass(frozen=True)
 class Captured:
-    """One captured update, and the knowledge that the attacker can get."""
+    """A captured update with the knowledge available to its attacker."""
 
     victim: Victim
     knows: tuple[Knowledge, ...]
 
 
 def read_update(subject: Checked, plan: AuditPlan) -> Captured:
-    """Return the update that the plan names, or that the subject brings.
+    """Return the update named by the plan, or the reply stored in the subject.
 
     Raises:
         FedsimError: a file cannot be read or does not fit the model, or the ClientApp fails.
@@ -51,10 +51,10 @@ def read_update(subject: Checked, plan: AuditPlan) -> Captured:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` or ``.npz`` file, by name.
+    """Return the tensors of a ``.safetensors`` or ``.npz`` file by name.
 
     Raises:
-        FedsimError: the file does not exist, has another ending, or cannot be read.
+        FedsimError: the file does not exist, has another suffix, or cannot be read.
     """
     if not path.is_file():
         raise FedsimError(f"there is no file {path}.")
@@ -90,16 +90,15 @@ def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
 
 
 def model_holding(subject: Checked, tensors: Tensors, path: Path) -> torch.nn.Module:
-    """Return a copy of the subject's model that holds the tensors of a file.
+    """Return a copy of the subject's model with the weights of a file loaded.
 
     Raises:
-        FedsimError: a tensor is missing, is not finite, has no place in the model, or has another shape or kind of
-            numbers.
+        FedsimError: a tensor is missing, unexpected or not finite, or has another shape or dtype than the model's.
     """
     model, weights = subject.new_model(), _renamed(subject, tensors)
     known = model.state_dict()
     weights = {**_tied(weights, known), **weights}
-    if subject.subject.names:  # such a file holds what is trained, and the model holds the rest
+    if subject.subject.names:  # an adapter file holds only the trained tensors
         weights = {**known, **weights}
     _check_values({name: tensor for name, tensor in weights.items() if name in known}, known, path)
     try:
@@ -111,14 +110,14 @@ def model_holding(subject: Checked, tensors: Tensors, path: Path) -> torch.nn.Mo
 
 
 def _tied(weights: Tensors, known: Tensors) -> Tensors:
-    """Return tensors that a file holds under another name alone: safetensors keeps one name of tied weights."""
+    """Return the tied weights stored under another name only: safetensors keeps a single name per tensor."""
     places = {tensor.data_ptr(): weights[name] for name, tensor in known.items() if name in weights}
     absent = {name: tensor.data_ptr() for name, tensor in known.items() if name not in weights}
     return {name: places[place] for name, place in absent.items() if place in places}
 
 
 def _renamed(subject: Checked, tensors: Tensors) -> Tensors:
-    """Return tensors by the names of their parameters."""
+    """Return tensors under the names of the model's parameters."""
     return {subject.subject.names.get(name, name): tensor for name, tensor in tensors.items()}
 
 
@@ -134,7 +133,7 @@ def _check_names(gradients: Tensors, trained: Mapping[str, Tensor], path: Path) 
 
 
 def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> None:
-    """Check that tensors are finite, and have the shapes and kinds of numbers of the model's tensors of their names."""
+    """Check that tensors are finite, and that shape and dtype kind match the model's tensors."""
     for name, tensor in tensors.items():
         expected = known[name]
         if tensor.shape != expected.shape:
@@ -161,7 +160,7 @@ def _of_reply(subject: Checked, plan: AuditPlan, reply: ClientReply) -> Captured
 
 
 def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:
-    """Run one round of a ClientApp in this process, and take the update from its reply."""
+    """Run a round of a ClientApp in this process and take the update from its reply."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower is slow to import
 
@@ -192,7 +191,7 @@ def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:
 
 
 def _run_config(project: Path) -> dict[str, Any]:
-    """Return the configuration that ``flwr run`` gives the app: the project's ``[tool.flwr.app.config]``, if any."""
+    """Return the run configuration of ``flwr run``: the project's ``[tool.flwr.app.config]``, empty if missing."""
     if not project.is_file():
         return {}
     try:
@@ -206,7 +205,7 @@ def _run_config(project: Path) -> dict[str, Any]:
 
 
 def _seen(subject: Checked, plan: AuditPlan, examples: int, update_: Update) -> Captured:
-    """Put an update on the wire; its originals are the loader's first examples, or blanks where they are unknown."""
+    """Wrap an update as a victim with the loader's first examples as ground truth; zeros if originals are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
     rows, owned = examples * subject.subject.rows_of_one, len(data.train) // subject.subject.rows_of_one
     if subject.is_scored and examples > owned:

@@ -1,7 +1,7 @@
-"""The process that runs a user's code, with limited memory; its parent ends it when the time is over.
+"""Child process of an audit: runs the user's code with limited memory; the parent kills it when the time is over.
 
-It reads the order as one line of JSON from standard input and writes its progress as lines of JSON to standard output.
-What the user's code prints goes to standard error, which is a log file.
+It reads an order as a line of JSON from standard input and writes progress as lines of JSON to standard output.
+Output of the user's code goes to standard error, which is a log file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedsim.scenario import user_models  # noqa: E402
 
 
 def serve() -> None:
-    """Read the order, audit, and report how it ended."""
+    """Read the order, run the audit, and report success or failure to the parent."""
     answers = process.serve_parent()
 
     def tell(what: str, key: str = "doing") -> None:

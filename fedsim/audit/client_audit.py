@@ -29,24 +29,24 @@ def audit_client(
     updates: int | None = None,
     defend: bool = True,
 ) -> AuditRecord:
-    """Audit a client, in this process: without a memory limit; the clock acts between operations.
+    """Audit a client in this process, without a memory limit; the time limit acts between two operations.
 
     Args:
-        client: a function that returns (model, loss, loader) or a `Subject`, one of these, or what `docs/audit.md`
-            lists; a text names it, as on the command line.
+        client: a function that returns (model, loss, loader) or a `Subject`, one of these directly, or another object
+            that `docs/audit.md` lists; a string is an import target, as on the command line.
         batches: batch sizes to attack.
-        minutes: wall time of the audit, without the import of what the client names.
-        out: folder for record, pictures, page and tables; absent: nothing is kept.
+        minutes: wall time of the audit, without the import of the client's module.
+        out: folder for record, pictures, page and tables; by default no file is kept.
         policy: thresholds; see `verdict.broken`.
         knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
-        seed: seed of all draws.
-        device: where the client trains and attacks search.
-        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
-        defend: whether defenses are tried.
+        seed: seed of all random draws.
+        device: device for training and for attacks.
+        updates: number of attacked updates per batch size and defense; by default enough for a few images.
+        defend: whether defenses are evaluated.
 
     Raises:
-        FedsimError: the client is of no kind that can be audited, a function raises, nothing can be audited, or the
-            device is absent.
+        FedsimError: the client has an unsupported type, a user function raises, nothing can be audited, or the device
+            is missing.
     """
     find_device(device)
     thing = load(client) if isinstance(client, str) else client

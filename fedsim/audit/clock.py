@@ -1,4 +1,4 @@
-"""A time budget: foreign code is interrupted when its share is used up."""
+"""Time limits for user code: a signal interrupts the code when its share of the time is used up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SOON = 1e-2
-_GRACE = 5.0  # seconds, far longer than any switch takes: code that never leaves one is interrupted all the same
+_GRACE = 5.0  # seconds; a context switch that lasts longer is interrupted too
 _SWITCHES = {"__enter__", "__exit__"}
-_SWALLOWS = {"__del__", "gc_callback"}  # Python drops what is raised there, with a warning
-_AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may suppress one
+_SWALLOWS = {"__del__", "gc_callback"}  # Python drops exceptions raised there, with a warning
+_AGAIN = 1.0  # seconds until the signal is repeated, in case user code suppressed the exception
 
 
 class OutOfTime(BaseException):
@@ -42,17 +42,18 @@ class AuditClock:
 
 @contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` inside the block after this many seconds; in other threads than the main one do nothing.
+    """Raise `OutOfTime` in the block after this many seconds; without effect outside the main thread.
 
-    Blocks may be nested. The signal acts between two operations, so a long one runs to its end. An import is never
-    interrupted, since that would leave a half-loaded module. Nor is a context that is being entered or left: it would
-    never be undone, and torch.no_grad() would hold for the rest of the process.
+    Blocks may be nested. The signal acts between two operations, so a long operation runs to its end. An import is not
+    interrupted, because that would leave a half-loaded module. Neither is a context manager being entered or left: its
+    exit would never run, and torch.no_grad(), for example, would stay active for the rest of the process. That
+    protection ends `_GRACE` seconds after the limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    owner = sys._getframe(2)  # behind this function and contextlib's
+    owner = sys._getframe(2)  # caller of this function and of contextlib's wrapper
     begin = time.monotonic()
 
     def ring(_number: int, frame: FrameType | None) -> None:
@@ -73,7 +74,7 @@ def limit(seconds: float) -> Iterator[None]:
 
 
 def _frames(frame: FrameType | None, owner: FrameType | None = None) -> Iterator[FrameType]:
-    """Yield a frame and its callers, up to `owner` and without it."""
+    """Yield a frame and its callers, up to but excluding `owner`."""
     while frame is not None and frame is not owner:
         yield frame
         frame = frame.f_back
@@ -84,5 +85,5 @@ def _imports(frame: FrameType) -> bool:
 
 
 def _switches(frame: FrameType) -> bool:
-    """Return whether a context is being entered or left, or an object collected."""
+    """Return whether a context manager is being entered or left, or an object collected."""
     return frame.f_code.co_name in _SWITCHES | _SWALLOWS

@@ -1,4 +1,4 @@
-"""An audit on a terminal: the time left while it runs, then what its document says."""
+"""Terminal output of an audit: progress with the time left, then the result."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fedsim.audit import page
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditRecord
 from fedsim.report.document import Fold, to_terminal
 
-_LINES = 4  # of progress where there is no terminal
+_LINES = 4  # progress lines if the output is no terminal
 
 
 def show(record: AuditRecord, console: Console) -> None:
-    """Print what updates give away in one sentence, what the audit measured, and what it recommends and cannot say."""
+    """Print the headline, the measurements, the recommendation and the limits of an audit."""
     sections = page.build(record, {}).sections
     measured = [block for part in sections if part.place not in page.ONLY_THERE for block in part.blocks]
     to_terminal(
@@ -33,9 +33,9 @@ def show(record: AuditRecord, console: Console) -> None:
 
 @contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Show what is being done and the time left: one live line on a terminal, elsewhere a line a quarter of the time.
+    """Show progress and the time left: a live line on a terminal, otherwise a line per quarter of the time.
 
-    The time left never grows, also where the clock begins anew once a user's module is imported.
+    The displayed time never grows, even when the clock restarts after the import of the user's module.
     """
     latest, shown, due, pause = "", math.inf, math.inf, 0.0
     with console.status("") as status:

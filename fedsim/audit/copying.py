@@ -1,7 +1,7 @@
-"""A copy of a user's model to audit.
+"""Copies of a user's model for an audit.
 
-Users need not change their model. Where it returns an object instead of a tensor, a hook on the copy reads its
-``logits``. Modules in evaluation mode stay in it, whoever calls ``train()``.
+The user's model stays unchanged. If it returns an object instead of a tensor, a forward hook on the copy extracts
+``logits``. Modules in evaluation mode stay in it, even when ``train()`` is called.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from fedsim.audit.foreign import reason
 from fedsim.core.errors import FedsimError
 from fedsim.scenario import user_models
 
-_INSIDE = ("logits", "out")  # where transformers and torchvision's networks for masks have their scores
+_INSIDE = ("logits", "out")  # score entries of transformers and of torchvision's segmentation models
 
 
 def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) -> nn.Module:
-    """Return a copy on the CPU that returns scores, each module in the mode in which the user returned it.
+    """Return a CPU float32 copy of a model that returns scores; modules keep their training or evaluation mode.
 
     Args:
-        returned: what should be a model.
-        logits: extracts the scores from what it returns; absent: that is a tensor, or has them as ``logits``.
-        name: of the factory, for errors.
+        returned: the user's object, expected to be a module.
+        logits: extracts the scores from the model's output; by default the output is a tensor or has ``logits``.
+        name: name of the factory, for errors.
 
     Raises:
-        FedsimError: it is no model, cannot be copied, or is built so that it cannot be trained or watched.
+        FedsimError: the object is no model, cannot be copied, or has a structure that cannot be trained or hooked.
     """
     model = cast("Any", returned)
     if isinstance(model, type):
@@ -55,14 +55,14 @@ def _frozen(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _train_children(frozen: nn.Module, mode: bool = True) -> nn.Module:
-    """Set the mode of what a module holds, and leave its own evaluation mode; stands in for `nn.Module.train`."""
+    """Set the mode of the children only; replaces `nn.Module.train` on a module that stays in evaluation mode."""
     for child in frozen.children():
         child.train(mode)
     return frozen
 
 
 def modes(model: nn.Module) -> tuple[str, ...]:
-    """Return a sentence where modules stay in evaluation mode, since pretrained models often come so by accident."""
+    """Return a note if modules stay in evaluation mode, since pretrained models are often loaded in it by accident."""
     frozen = [module for module in _frozen(model).values() if not any(True for _ in module.children())]
     if not frozen:
         return ()
@@ -79,14 +79,14 @@ def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs:
 
 
 class NoScores(TypeError):
-    """A model returned something without scores."""
+    """The model's output contains no scores."""
 
 
 def scores_in(output: Any) -> Tensor:
-    """Return the scores in what a model returned: a tensor, or an object or mapping with them as ``logits`` or ``out``.
+    """Return the scores in a model's output: a tensor, or the ``logits`` or ``out`` entry of an object or mapping.
 
     Raises:
-        NoScores: it has none.
+        NoScores: the output contains none.
     """
     if isinstance(output, Tensor):
         return output

@@ -1,7 +1,7 @@
-"""Try each defense that fits until the time is over: what it stops and what it costs.
+"""Evaluation of defenses within the time limit: attack success and cost of each defense that fits.
 
-All defenses, and the undefended client as their control, get attacks with the same iterations on the same batches, and
-train for the same number of rounds.
+All defenses, and the undefended client as control, face attacks with the same number of iterations on the same batches,
+and train for the same number of rounds.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from fedsim.core.hooks import Defense
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
-_TRIALS = 10  # planned ones; cheap defenses leave time for more
-_FOR_THE_ATTACK = 0.6  # share of a trial
+_TRIALS = 10  # planned trials; cheap defenses leave time for more
+_FOR_THE_ATTACK = 0.6  # share of a trial's time
 _IMAGES = 4
 _LEAST_SECONDS = 1.0
-_STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # besides the defaults, which are the papers' settings
+_STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # in addition to the defaults, which are the papers' settings
     "gradient-noise": tuple({"scale": scale, "relative": True} for scale in (0.1, 1.0, 10.0)),
     "pruning": ({"rate": 0.99}, {"rate": 0.999}),
 }
 
 
 def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -> None:
-    """Attack the control, then attack and train the client with one more defense after the other.
+    """Attack the control, then attack and train the client with each additional defense in turn.
 
-    Where nothing is recovered from the control, no defense can be judged, so none is tried.
+    If nothing is recovered from the control, no defense can be judged, so none is evaluated.
 
     Args:
-        book: holds the arms of the client as it is.
-        subject: the audited subject.
-        without: the client as it was trained without further defenses.
+        book: journal with the arms of the undefended client.
+        subject: audited subject.
+        without: training of the client without further defenses.
     """
     auditor = ArmAuditor.of(book, subject)
     works = [arm for arm in book.record.client if not arm.failure]
@@ -73,9 +73,9 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
 
 
 def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tuple[str, str], ...]]:
-    """Return an arm for each defense that fits, by defaults and by stronger settings, and why others do not fit.
+    """Return an arm per fitting defense and setting (defaults and stronger settings), and why others do not fit.
 
-    Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
+    Defenses with a guarantee come first, then cheap defenses that change only the sent update.
     """
     used = {str(defense.get("name")) for defense in auditor.book.record.client_defenses}
     fitting: list[tuple[bool, bool, str, AuditArm]] = []
@@ -97,13 +97,13 @@ def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tupl
 
 
 def _reads_steps(defense: Defense[Any]) -> bool:
-    """Say whether a defense changes local training, not only what is sent."""
+    """Return whether a defense changes local training, not only the sent update."""
     moments = ("prepare", "on_batch", "on_examples", "loss")
     return defense.needs_step or any(map(defense.overrides, moments))
 
 
 def _sample(auditor: ArmAuditor, arm: AuditArm) -> tuple[AuditArm, World]:
-    """Return the arm with a sampling that fits its defense, and its world."""
+    """Return the arm and its world, with Poisson sampling if the defense rejects the subject's sampling."""
     try:
         return arm, auditor.world(arm)
     except FedsimError:
@@ -113,13 +113,13 @@ def _sample(auditor: ArmAuditor, arm: AuditArm) -> tuple[AuditArm, World]:
 
 @dataclass(frozen=True)
 class _Defender:
-    """Attacks and trains arms with a defense, all with the same attacks on the same batches.
+    """Attacks and trains defended arms, all with the same attacks on the same batches.
 
     Attributes:
-        auditor: asks them.
-        without: the client as it was trained without further defenses.
+        auditor: runs the attacks and the trainings.
+        without: training of the client without further defenses.
         most: largest number of attacked updates.
-        iterations: of a search.
+        iterations: iterations per search.
     """
 
     auditor: ArmAuditor
@@ -128,10 +128,10 @@ class _Defender:
     iterations: int
 
     def ask(self, arm: AuditArm, seconds: float) -> AuditArm:
-        """Attack, then train for as many rounds as without the defense, and compare.
+        """Attack an arm, train it for as many rounds as without the defense, and record the cost of the defense.
 
         Raises:
-            OutOfTime: the seconds are over.
+            OutOfTime: the time of the trial is over.
         """
         auditor, before = self.auditor, self.without.summary
         with limit(seconds):

@@ -1,6 +1,6 @@
-"""Decide whether a failed search is evidence: it converged, on enough updates, and it succeeds without the defense.
+"""Evidence of failed searches: each search converged, on enough updates, and succeeds without the defense.
 
-Only then does a failed attack say something about a defense. Otherwise the answer is "undecided", with the reason.
+Only then does a failed attack support a statement about a defense. Otherwise the state is "undecided", with a reason.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval, VictimRecord
 
-NO_GUESS = "no guess within the time"  # why there is none of an update, where the clock came first
+NO_GUESS = "no guess within the time"  # failure of an update with no guess when its time ended
 
 
 def ideal(victims: Sequence[VictimRecord], rule: Rule) -> Reach:
-    """Return how far the ideal attacker comes on some updates; nothing where nobody asked it."""
+    """Return the recovered share of the ideal attacker on some updates; an empty `Reach` if it was not computed."""
     return reach([victim.ceiling for victim in victims], rule) or Reach(None, None, "")
 
 
 def converged(victims: Sequence[VictimRecord]) -> int:
-    """Return how many searches explain the update as well as the truth does."""
+    """Return the number of searches with a guess that explains the update as well as the ground truth does."""
     return sum(victim.converged is True for victim in victims)
 
 
@@ -34,17 +34,17 @@ def iterations(victims: Sequence[VictimRecord]) -> int:
 
 
 def restarts(victims: Sequence[VictimRecord]) -> int:
-    """Return the largest number of starts that the winning attack searched from."""
+    """Return the largest number of restarts of a winning attack."""
     return max((int(victim.facts.get("starts", 1)) for victim in victims), default=0)
 
 
 def is_short(victims: Sequence[VictimRecord]) -> bool:
-    """Say whether the clock ended a search, which could have found more."""
+    """Return whether the time limit ended a search before its end."""
     return any(victim.stopped == OUT_OF_TIME or victim.failure == NO_GUESS for victim in victims)
 
 
 def doubts(arm: AuditArm, rule: Rule) -> tuple[str, ...]:
-    """Return why examples that were not recovered from these updates are no evidence; empty where they are."""
+    """Return reasons why unrecovered examples of an arm are no evidence; empty if they are evidence."""
     if arm.recovered is not None and arm.recovered.value == 1.0:
         return ()
     return tuple(_doubts(arm, rule))
@@ -62,7 +62,7 @@ def _doubts(arm: AuditArm, rule: Rule) -> Iterator[str]:
 
 
 def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
-    """Yield why updates are no evidence, each update for one reason."""
+    """Yield reasons why updates are no evidence; each update counts for a single reason."""
     late = [victim for victim in left if victim.stopped == OUT_OF_TIME]
     failed = [victim for victim in left if victim.failure is not None]
     rest = [victim for victim in left if victim not in late and victim not in failed]
@@ -81,21 +81,24 @@ def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
 
 
 def fewest(allowed: float | None, confidence: float) -> int:
-    """Return how many updates, none recovered, keep what a policy allows; 0 without one, or where no number does."""
+    """Return how many updates without any recovery are needed to keep the allowed share.
+
+    0 without a limit, or if no number of updates suffices.
+    """
     if not allowed or allowed >= 1:
         return 0
     return 1 + (updates_to_decide(wilson(0, 1, confidence), allowed, confidence) or 0)
 
 
 def may_change(arm: AuditArm, allowed: float | None, rule: Rule) -> bool:
-    """Say whether more updates could change what is known: the policy is undecided, and not for a weak search alone."""
+    """Return whether more updates could change the verdict: it is undecided, and not only because a search was weak."""
     if arm.recovered is None or allowed is None or held(arm.recovered, allowed) != "undecided":
         return False
     return not doubts(arm, rule) or arm.recovered.value > 0
 
 
 def more(arm: AuditArm, limit: float, confidence: float) -> str:
-    """Return how much more would decide about a limit, in words; empty where nobody knows."""
+    """Return in words how many more updates and minutes would decide about a limit; empty if that is unknown."""
     needed = updates_to_decide(arm.recovered, limit, confidence) if arm.recovered else None
     if not needed:
         return ""
@@ -108,19 +111,19 @@ def more(arm: AuditArm, limit: float, confidence: float) -> str:
 
 
 def seconds_each(arm: AuditArm) -> float:
-    """Return how long attacks took on one update."""
+    """Return the mean attack time per update, in seconds."""
     return sum(victim.seconds for victim in arm.victims) / max(1, len(arm.victims))
 
 
 def has_learned(training: Training) -> bool:
-    """Return whether a trained client classifies better than the most frequent class."""
+    """Return whether the lower bound of a trained client's accuracy exceeds the share of the most frequent class."""
     n = training.test_examples
     low = wilson(training.accuracy * n, n).low
     return low is not None and low > training.guessing
 
 
 def is_below(one: Interval | None, other: Interval | None) -> bool:
-    """Return whether a figure is below another beyond chance, that is, with disjoint intervals."""
+    """Return whether a figure lies below another beyond chance, that is, with disjoint intervals."""
     if one is None or other is None or one.high is None or other.low is None:
         return False
     return one.high < other.low

@@ -1,4 +1,4 @@
-"""An audit for others: JUnit for a pipeline, and SARIF for a code host."""
+"""Machine-readable verdicts of an audit: JUnit for a pipeline, SARIF for a code host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
 
 
 def junit(record: AuditRecord) -> bytes:
-    """Return a test suite with a case for each threshold; what is undecided fails unless the policy lets it pass."""
+    """Return a JUnit suite with a case per threshold; an undecided threshold fails unless the policy passes it."""
     thresholds = list(of_client(record))
     fails = record.policy.undecided == "fail"
     failing = [one for one in thresholds if one.state == "broken" or (one.state == "undecided" and fails)]
@@ -36,7 +36,7 @@ def junit(record: AuditRecord) -> bytes:
 
 
 def sarif(record: AuditRecord) -> bytes:
-    """Return a SARIF 2.1.0 log with a result for each threshold that is not kept."""
+    """Return a SARIF 2.1.0 log with a result per threshold that is broken or undecided."""
     open_ = [one for one in of_client(record) if one.state != "kept"]
     rules = [{"id": rule} for rule in dict.fromkeys(one.rule for one in open_)]
     results = [

@@ -10,7 +10,7 @@ _ALL = "dev"  # contains all other extras
 
 
 def extra_of(package: str) -> str:
-    """Return the extra that installs a package, preferably the one with its name; empty if absent."""
+    """Return the extra that installs a package, preferably the extra of the same name; empty if none does."""
     try:
         lines = requires("fedsim-privacy") or []
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The picture of what defenses cost and leave: accuracy lost against the share of examples that came back."""
+"""Figure of the cost of defenses: test accuracy lost against the share of recovered examples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOTHING = Interval(value=0.0, low=None, high=None, n=0)
 
 
 def defenses(record: AuditRecord) -> Picture | None:
-    """Return the picture, or None where no defense was attacked and trained."""
+    """Return the figure, or None if no defense was both attacked and trained."""
     arms = [arm for arm in record.defended if arm.cost and arm.recovered and not arm.is_unknown]
     return _picture_of(record, arms) if arms else None
 

@@ -1,4 +1,4 @@
-"""Describe an exception that a user's code raised."""
+"""Descriptions of exceptions raised by user code."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _AS_TORCH_SAYS_IT = "allocate memory"
 
 
 def reason(error: Exception) -> str:
-    """Return one sentence without its full stop.
+    """Return the exception as a sentence without its full stop.
 
     Raises:
-        MemoryError: the exception is one, so the audit cannot continue.
+        MemoryError: the exception reports exhausted memory, so the audit cannot continue.
     """
     if isinstance(error, MemoryError) or _AS_TORCH_SAYS_IT in str(error):
         raise MemoryError from error

@@ -1,4 +1,4 @@
-"""Groups of examples whose risk is compared: classes, or what a user names: a column of the loader, or a function."""
+"""Groups of examples for a comparison of risk: classes, a column of the loader, or the values of a user function."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from fedsim.core.types import Batch
 from fedsim.metrics.groups import GroupRisk, rates
 from fedsim.record import Finding, ItemScore
 
-Grouping = str | Callable[[Any], Sequence[Any]]  # name of a column, or from what the loader yields to values
+Grouping = str | Callable[[Any], Sequence[Any]]  # column name, or a function from a loader item to values
 
 CLASS = "class"
-_MOST = 10  # distinct numbers that are groups of their own; more are cut at their quartiles
+_MOST = 10  # largest number of distinct values that form groups; more are cut at their quartiles
 _OTHER = "other"
 
 
 @dataclass(frozen=True)
 class ExampleGroups:
-    """Says which group examples are of.
+    """Assignment of examples to groups.
 
     Attributes:
-        name: what the groups are of, for people.
-        of: from a batch of the subject's examples to the group of each; empty where they have none.
+        name: display name of the grouping.
+        of: function from a batch of the subject's examples to each example's group; empty without groups.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ExampleGroups:
 
 
 def class_name(label: int) -> str:
-    """Return what the group of a class is called."""
+    """Return the group name of a class."""
     return f"{CLASS} {label}"
 
 
@@ -54,13 +54,13 @@ CLASSES = ExampleGroups(CLASS, _classes)
 
 
 def compare(groups: str, label: str, metric: str, risks: Mapping[str, GroupRisk]) -> tuple[Finding, ...]:
-    """Return a finding for each group.
+    """Return a finding per group.
 
     Args:
-        groups: what they are of.
-        label: what was measured, for people.
-        metric: the same by name.
-        risks: by group.
+        groups: name of the grouping.
+        label: display name of the measured risk.
+        metric: name of the metric.
+        risks: risk by group.
     """
     return tuple(
         Finding(
@@ -77,7 +77,7 @@ def compare(groups: str, label: str, metric: str, risks: Mapping[str, GroupRisk]
 
 
 def compare_recovered(record: AuditRecord, groups: ExampleGroups) -> tuple[Finding, ...]:
-    """Return how many examples of each group were recovered from updates of the client as it is."""
+    """Return a finding per group: its share of examples recovered from updates of the undefended client."""
     scoring = record.plan.scoring
     items = [item for arm in record.client for victim in arm.victims for item in victim.scores]
     names = [_class_of(item) if groups is CLASSES else item.group for item in items]
@@ -94,10 +94,11 @@ def _class_of(item: ItemScore) -> str | None:
 
 
 def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
-    """Return what the examples of one item of a loader are grouped by.
+    """Return the group value of each example of a loader item.
 
     Raises:
-        FedsimError: there is no such column, the function fails, or there is not one value for each example.
+        FedsimError: the column does not exist, the function fails, or the number of values differs from the number of
+            examples.
     """
     column = _called(group, item, what) if callable(group) else _column(group, item, batch, what)
     values: list[Any] = column.tolist() if isinstance(column, Tensor | np.ndarray) else list(column)
@@ -128,12 +129,12 @@ def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Te
 
 
 def group_examples(group: Grouping, values: Sequence[Any], examples: Batch) -> ExampleGroups:
-    """Return the groups of a subject's examples, found again by inputs and label.
+    """Return the groups of a subject's examples, looked up by inputs and label.
 
     Args:
-        group: what the user named.
-        values: one for each example.
-        examples: all of them, as the audit sees them.
+        group: the user's grouping.
+        values: one value per example.
+        examples: all examples, as the audit uses them.
     """
     name = group if isinstance(group, str) else getattr(group, "__name__", "group").replace("<lambda>", "group")
     name = f"column {name}" if name.isdecimal() else name
@@ -146,7 +147,7 @@ def _look_up(known: Mapping[tuple[bytes, ...], str], batch: Batch) -> list[str]:
 
 
 def _names(name: str, values: Sequence[Any]) -> list[str]:
-    """Return the group of each value: numbers of many values are cut at their quartiles."""
+    """Return the group name of each value; numbers with many distinct values are cut at their quartiles."""
     is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     if not is_number or len(set(values)) <= _MOST:
         return [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for value in values]

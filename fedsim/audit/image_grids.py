@@ -1,4 +1,4 @@
-"""Pictures of an audit: originals above guesses, the first images of the first updates, without selection."""
+"""Image grids of an audit: originals above guesses, the first images of the first updates, without selection."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fedsim.report.document import Wall, WallCell, WallRow
 from fedsim.report.image_grid import MOST, TICKS, Arrays, pixels_of
 
 _WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
-_ROUNDING = 1e-3  # of what is known of a pixel, from 0 to 1
+_ROUNDING = 1e-3  # tolerance of the known share of a pixel, from 0 to 1
 
 
 def read(folder: Path) -> Arrays:
-    """Return the pictures of an audit by name; none where it kept none."""
+    """Return the pictures of an audit by name; empty if the audit kept none."""
     return read_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
 
 
 def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
-    """Yield a wall for every batch size that has pictures, first that of the batch size that the answer names first."""
+    """Yield a grid per batch size with pictures, beginning with the batch size that the verdict names first."""
     labels = {
         "originals": "original",
         "guesses": "guess",
@@ -40,7 +40,10 @@ def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
 
 
 def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
-    """Yield the same images without and with every defense, except defenses that draw other batches."""
+    """Yield a grid of the same images without and with each defense.
+
+    Defenses with Poisson sampling are omitted, because they draw other batches.
+    """
     control = record.control
     if control is None:
         return

@@ -1,4 +1,4 @@
-"""What a user names, as a subject: a function, what it returns, or a thing that an adapter takes as it is."""
+"""Subject of an import target: a function, its returned value, or an object that an adapter accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WITH_LOSS = """  def audited():
 
 
 def load(target: str) -> Any:
-    """Return the object of ``package.module:name``, or of ``folder/file.py:name``, or the path of a Flower app.
+    """Return the object of ``package.module:name`` or ``folder/file.py:name``, or the path of a Flower app.
 
     Raises:
         FedsimError: the module cannot be imported, or has no such name.
@@ -51,7 +51,7 @@ def load(target: str) -> Any:
 
 
 def _reachable(file: Path) -> str:
-    """Put a file's folder where imports look first, as Python does with a script's, and return the module's name."""
+    """Insert a file's folder at the front of the import path, as Python does for a script; return the module name."""
     sys.path.insert(0, str(file.resolve().parent))
     loaded = sys.modules.get(file.stem)
     if loaded is not None and getattr(loaded, "__file__", None) != str(file.resolve()):
@@ -63,11 +63,12 @@ def _reachable(file: Path) -> str:
 
 
 def made(thing: Any, name: str) -> Subject:
-    """Return the subject of a thing that an adapter takes, of a subject or its tuple, or of what a function returns.
+    """Return the subject of a supported object, of a subject or its tuple, or of a factory's returned value.
 
     Raises:
-        FedsimError: the thing is none of these, a function raises or returns something else, or an adapter misses
-            something.
+        FedsimError: the object has an unsupported type, a function raises or returns an unsupported value, or an
+            adapter
+            lacks a required part.
     """
     kind = adapter_of(thing)
     if kind is None and callable(thing) and not isinstance(thing, nn.Module):
@@ -84,11 +85,11 @@ def made(thing: Any, name: str) -> Subject:
 
 
 def called(factory: Callable[[], Any], name: str) -> Any:
-    """Return what a function without arguments returns, called with randomness of its own.
+    """Return the value of a function without arguments, called with isolated randomness.
 
     Raises:
-        FedsimError: it needs arguments, or raises.
-        MemoryError: there is too little of it.
+        FedsimError: the function needs arguments, or raises.
+        MemoryError: memory is exhausted.
     """
     if needed := _needed(factory):
         raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
@@ -113,7 +114,7 @@ def _plain(thing: Any, what: str) -> Subject:
 
 
 def _needed(factory: Callable[..., Any]) -> list[str]:
-    """Return the parameters of a function that have no default; none where it does not say so."""
+    """Return the required parameters of a function; empty if the signature is unavailable."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except ValueError:  # some built-in functions

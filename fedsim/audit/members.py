@@ -1,4 +1,4 @@
-"""Run membership attacks on a client's updates and on the model that it trained."""
+"""Membership attacks on a client's updates and on its trained model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.scenario import Choice
 
-MOST = 100  # as many non-members as 1 % false positives need
+MOST = 100  # candidates; 1 % false positives need as many non-members
 FEWEST = 10
 
 
 def count_candidates(training: TrainedClient) -> int:
-    """Return how many members, and as many others, can be judged; half of the test data belong to the attacker."""
+    """Return the largest number of members, with as many non-members; half of the test data belong to the attacker."""
     world = training.evidence.world
     data, federation = world.data.dataset, world.scenario.federation
     touched = ROUNDS * federation.batch_size * federation.local_steps
@@ -40,22 +40,23 @@ def count_candidates(training: TrainedClient) -> int:
 
 
 def attacks() -> list[MembershipChoice]:
-    """Return every membership attack that is installed, first those without shadow models."""
+    """Return all installed membership attacks, first the attacks without shadow models."""
     without = attacks_without_shadows()
     others = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
     return [*without, *(choice for choice in others if choice not in without)]
 
 
 def attacks_without_shadows() -> list[MembershipChoice]:
-    """Return those that train no shadow models."""
+    """Return the membership attacks that train no shadow models."""
     methods = sorted(registry.methods("membership").items())
     return [MembershipChoice(name=name) for name, method in methods if method.make(method.config()).plan() is None]
 
 
 def cases_of(training: TrainedClient, work: Work) -> Cases:
-    """Return whom attacks judge: as many as can be, of examples that were trained on, in as few updates as hold them.
+    """Return the membership cases: as many candidates as possible, in as few updates as contain them.
 
-    Some examples are drawn twice, or the time ended.
+    Candidates are limited to the examples used in training, since sampling may repeat examples and time may end it
+    early.
     """
     evidence = training.evidence
     used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
@@ -76,11 +77,11 @@ def judge_within(
     """Yield a finding of every attack.
 
     Args:
-        seconds: time for all of them; what does not fit says so.
+        seconds: time for all attacks; the finding of an attack that does not fit contains the reason.
         choices: the attacks.
-        cases: whom they judge; gets their scores.
-        training: says how long a shadow model takes.
-        on_progress: called with what is being done.
+        cases: cases to score; they collect the attack scores.
+        training: source of the time per shadow model.
+        on_progress: callback for progress messages.
     """
     end = time.monotonic() + seconds
 
@@ -103,7 +104,7 @@ def judge_within(
 
 
 def too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
-    """Return why the rest of some seconds is too short for an attack, without full stop."""
+    """Return why the remaining time is too short for an attack, without full stop."""
     share = f"the {seconds:.0f} s for membership attacks"
     if plan is None:
         return f"{share} were over; give more minutes"
@@ -111,12 +112,12 @@ def too_long(plan: ShadowPlan | None, cost: float, seconds: float) -> str:
 
 
 def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
-    """Return about how many seconds the shadow models of a plan take."""
+    """Return the estimated seconds for training the shadow models of a plan."""
     return plan.count * training.summary.rounds * training.summary.seconds_a_round
 
 
 def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
-    """Return how well the best attack tells members of each group; of the first by AUC for whom there are groups."""
+    """Return the AUC by group of the best attack (by AUC) for which groups exist."""
     for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
         case = cases.case(cast("Target", finding.about["target"]))
         names = groups.of(case.observation.candidates)

@@ -1,4 +1,4 @@
-"""Noise of a private step as it is used: `fedsim check-mechanism --noise`."""
+"""Check of a private step's noise generator: `fedsim check-mechanism --noise`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ REMEDY = (
 
 
 def check_noise(target: str) -> ComputedNoise | UnknownNoise:
-    """Return whether the noise of a step can be computed from what the step sends.
+    """Return whether the noise of a step can be computed from the tensors that the step sends.
 
     Args:
-        target: ``package.module:function`` or ``folder/file.py:function``, without arguments. It runs one step with
-            the randomness of a deployment, and returns what is sent: tensors by name, in the order in which their
-            noise is drawn, with noise of one deviation.
+        target: ``package.module:function`` or ``folder/file.py:function``, without arguments. It runs a step with
+            the randomness of a deployment and returns the sent tensors by name, in the order in which their noise is
+            drawn, with noise of equal standard deviation.
 
     Raises:
-        FedsimError: the function is not there, fails, or returns something else.
+        FedsimError: the function is missing, fails, or returns another type.
     """
     function = load(target)
     if not callable(function):

@@ -1,4 +1,4 @@
-"""An audit as a document: verdict, attacker, pictures, members, secrets, groups, defenses, and how to run it again."""
+"""Page of an audit: verdict, attacker, pictures, members, secrets, groups, defenses, and the command to repeat it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from fedsim.report.document import (
 )
 from fedsim.report.image_grid import MOST, Arrays
 
-AGAIN = "again"  # place of the section on how to run it again, which is of no use where somebody just did
+AGAIN = "again"  # place of the section with the repeat command, which the terminal omits
 ONLY_THERE = {AGAIN, "texts", "words"}
 
 
@@ -43,8 +43,8 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
     """Return the page of an audit.
 
     Args:
-        record: of the audit, finished or not.
-        pictures: originals and guesses by name, as `walls.read` returns them.
+        record: record of the audit, finished or not.
+        pictures: originals and guesses by name, as `image_grids.read` returns them.
     """
     shown = list(image_grids.of_updates(record, pictures))
     sections = (
@@ -72,14 +72,14 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
 
 
 def headline(record: AuditRecord) -> Verdict:
-    """Return what updates give away, in one sentence."""
+    """Return the verdict on updates as a sentence."""
     state, sentence = verdict.answer(record)
     levels: dict[State, Level] = {"recovered": "recovered", "undecided": "caution"}
     return Verdict(levels.get(state, ""), sentence)
 
 
 def conclusion(record: AuditRecord) -> Iterator[Block]:
-    """Yield the recommendation, what the audit cannot say, and why time was left."""
+    """Yield the recommendation, the limits of the audit, and why time was left."""
     if record.plan.defend:
         yield _advice(record)
     yield from _limits(record)
@@ -110,7 +110,7 @@ def table(
     words: Iterable[str] = (),
     layout: Literal["", "words"] = "",
 ) -> Table:
-    """Return a table whose columns hold figures but for the first, and those headed by `words`; see `Table.layout`."""
+    """Return a table; all columns are numeric except the first and the headings in `words`; see `Table.layout`."""
     texts = {headings[0], *words}
     heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
     return Table.of(
@@ -119,7 +119,7 @@ def table(
 
 
 def updates_table(record: AuditRecord) -> Iterator[Block]:
-    """Yield what was recovered from updates, a row a batch size, and how to read it."""
+    """Yield the table of recovered examples, a row per batch size, and its explanation."""
     column, noun = table_cells.headline(record.noun), record.noun
     figures = ("updates", f"{noun}s", "searched", scoring.rule(record), column.heading)
     words = ("ideal attacker", "state", "by")
@@ -137,7 +137,7 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
 
 
 def _targets_table(record: AuditRecord) -> Iterator[Block]:
-    """Yield how near the targets that were read come to the client's, a row a batch size; nothing where none are."""
+    """Yield the table of recovered targets, a row per batch size; nothing if no targets were recovered."""
     columns = table_cells.target_columns(record)
     if not columns:
         return
@@ -151,7 +151,7 @@ def _targets_table(record: AuditRecord) -> Iterator[Block]:
 
 
 def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
-    """Return what stands of a batch size in the table of updates."""
+    """Return the row of a batch size in the table of updates."""
     batch, victims = str(arm.batch_size), arm.victims
     if arm.failure:
         return TableRow.of(batch, *[""] * 7, arm.failure)
@@ -168,7 +168,7 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
 
 
 def without_policy(record: AuditRecord) -> Iterator[Block]:
-    """Yield what the exit code says where no threshold is stated; nothing where one is, or anything is broken."""
+    """Yield the meaning of the exit code if no threshold is stated; nothing if a threshold exists or is broken."""
     if record.policy.is_empty and not verdict.broken(record):
         yield note(
             "No policy was given, so exit code 0 says only that the audit ran. Thresholds in ",
@@ -202,7 +202,7 @@ def _advice(record: AuditRecord) -> Verdict:
 
 
 def _limits(record: AuditRecord) -> Iterator[Block]:
-    """Yield what the audit cannot say, and why time was left."""
+    """Yield statements that the audit cannot support, and why time was left."""
     sentences = list(verdict.unjudged(record))
     if record.defended and (weak := verdict.weak_control(record)):
         sentences.insert(0, f"Undecided: no defense can be judged. For each of them, {'; '.join(weak)}.")
@@ -222,7 +222,7 @@ def _attacker(record: AuditRecord) -> Section:
 
 
 def _texts(record: AuditRecord) -> Iterator[Block]:
-    """Yield where the first texts of each batch size were attacked, each text, and the guess of it."""
+    """Yield a table of the first texts of each batch size with their position and guess."""
     rows: list[tuple[str, str, str]] = []
     for arm in record.client:
         pairs = [(victim, item) for victim in arm.victims for item in victim.scores if item.text is not None]
@@ -353,7 +353,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
 
 
 def _remarks(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
-    """Return why a defense does not keep the policy, less what is said of all defenses above."""
+    """Return why a defense breaks or may break the policy, without the reasons common to all defenses."""
     if arm.failure:
         return ()
     of_all = verdict.weak_control(record)
@@ -391,7 +391,7 @@ def _not_tried(record: AuditRecord) -> Iterator[str]:
 
 
 def repeat(record: AuditRecord) -> Section:
-    """Return how to run the audit again, and on what it ran."""
+    """Return the section with the command, seed and environment of the audit."""
     made = record.environment
     versions = "".join(f", {name} {version}" for name, version in made.versions.items())
     how = note(

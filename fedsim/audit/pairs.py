@@ -1,4 +1,4 @@
-"""What a loader yields as examples and labels, and what labels are: classes, numbers, sets of 0 and 1, or masks."""
+"""Examples and labels of a loader's items, and the kind of labels: classes, numbers, multi-label sets, or masks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _KINDS = (
 
 
 def pair_of(item: Any, what: str) -> tuple[Tensor, Tensor]:
-    """Return the examples, float32, and the labels of an item of a loader: int64 of shape (B,) where they are classes.
+    """Return the float32 examples and the labels of a loader item; class labels are int64 of shape (B,).
 
     Raises:
-        FedsimError: they are missing, or have a type or shape that nothing takes; the sentence says which.
+        FedsimError: a part is missing, or has an unsupported type or shape; the message names it.
     """
     inputs, labels = _mapped(item, what) if isinstance(item, Mapping) else _two(item, what)
     check_inputs(inputs, what)
@@ -38,9 +38,9 @@ def pair_of(item: Any, what: str) -> tuple[Tensor, Tensor]:
 
 
 def fitted(labels: Tensor, outputs: int) -> Tensor:
-    """Return labels as what they are, now that the number of a model's outputs for each example is known.
+    """Return labels converted to floats if the model has a single output per example.
 
-    Whole numbers beside one output are no classes: it takes two scores to tell two classes apart.
+    Integer labels with a single output are numbers, not classes: two classes need two scores.
     """
     return labels.float() if are_classes(labels) and outputs == 1 else labels
 
@@ -87,10 +87,10 @@ def _tensors(parts: Sequence[Any], what: str) -> tuple[Tensor, Tensor]:
 
 
 def check_inputs(inputs: Tensor, what: str) -> None:
-    """Say what is wrong with examples.
+    """Check the type and shape of examples.
 
     Raises:
-        FedsimError: they have a type or shape that nothing takes.
+        FedsimError: the type or shape is unsupported.
     """
     seen = f"{what} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
     if inputs.dtype == torch.uint8 and inputs.ndim == _IMAGES:

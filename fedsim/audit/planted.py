@@ -1,8 +1,8 @@
-"""Plant secrets into the texts of a language model's client, train it, and tell how much of them it remembers.
+"""Planted secrets: insert canaries into a language model client's texts, train, and measure how well it memorises them.
 
-A secret is a row of random tokens of the client's texts. The attacker has the trained model, knows how a secret begins,
-and ranks its end among others that are drawn alike. Secrets that are planted 0 times are the control, and those that
-are planted often show whether this training remembers anything. Paper: Carlini et al. 2019, arXiv 1802.08232.
+A secret is a sequence of random tokens of the client's texts. The attacker has the trained model, knows the first half
+of a secret, and ranks its second half among random alternatives. Secrets planted 0 times are the control. Secrets
+planted often show whether this training memorises at all. Paper: Carlini et al. 2019, arXiv 1802.08232.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ from fedsim.scenario.world import World
 from fedsim.threat.uses import count_training
 
 REPETITIONS = (0, 1, 16)
-_EACH = 8  # secrets of each number of repetitions
-_TEXTS = 128  # texts of the client among which they are planted
-_LENGTH, _SHORTEST = 8, 4  # tokens of a secret, half of them known
+_EACH = 8  # secrets per number of repetitions
+_TEXTS = 128  # client texts that are mixed with the secrets
+_LENGTH, _SHORTEST = 8, 4  # tokens of a secret; the attacker knows half
 _OTHERS = 200
-_FEWEST = 3  # secrets of each number that have an interval
+_FEWEST = 3  # secrets per number of repetitions that allow an interval
 _PASSES = 4
 
 
 @dataclass(frozen=True)
-class _Secret:  # no `Planted`, which is a text of digits and letters: a user's tokenizer need not read what it wrote
+class _Secret:  # not `Planted`: a user's tokenizer need not encode its letters and digits
     tokens: tuple[int, ...]
     examples: tuple[int, ...]
 
 
 def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) -> AuditArm:
-    """Train the client on a part of its texts and on secrets, and add to its arm what the model remembers of them.
+    """Train the client on some of its texts and on planted secrets, and add the memorisation findings to its arm.
 
     Args:
         subject: a causal language model.
-        plan: holds the seed.
-        arm: says how large the batches of the training are.
-        seconds: time for all of it.
+        plan: source of the seed.
+        arm: source of the batch size.
+        seconds: time for training and scoring.
 
     Raises:
-        FedsimError: texts are too short or too much alike, or the time was too short.
+        FedsimError: texts are too short or have too few distinct tokens, or the time was too short.
     """
     source = np.random.default_rng(seeding.derive(plan.seed, "planted secrets"))
     texts, secrets = _planted(subject, source)
@@ -80,7 +80,10 @@ def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) ->
 
 
 def sentence_of(findings: Sequence[Finding]) -> str:
-    """Return in a sentence or two what the model remembers; nothing follows where it forgets those planted often."""
+    """Return the memorisation result as a sentence or two.
+
+    Undecided if even the most frequently planted secrets are not above the control.
+    """
     control, *planted = findings
     remembered = [finding for finding in planted if is_above(finding, control)]
     if planted[-1] not in remembered:
@@ -94,7 +97,7 @@ def sentence_of(findings: Sequence[Finding]) -> str:
 
 
 def is_above(finding: Finding, control: Finding) -> bool:
-    """Return whether secrets are remembered better than those that were not planted: with disjoint intervals."""
+    """Return whether secrets rank above the unplanted control, with disjoint intervals."""
     if finding.role == "chance" or finding.value is None or control.value is None:
         return False
     low, high = finding.value.low, control.value.high
@@ -107,13 +110,13 @@ def _times(planted: Sequence[Finding]) -> str:
 
 
 def _alphabet(subject: Checked) -> Tensor:
-    """Return the tokens that secrets are drawn from: those of the client's texts."""
+    """Return the tokens from which secrets are sampled: all distinct tokens of the client's texts except padding."""
     tokens = subject.dataset.train.inputs.unique()
     return tokens[tokens != subject.dataset.spec.padding] if subject.dataset.spec.padding is not None else tokens
 
 
 def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tuple[_Secret, ...]]:
-    """Return a part of the client's texts, then copies of them that begin with a secret, and the secrets."""
+    """Return some of the client's texts followed by copies that begin with a secret, and the secrets."""
     texts, alphabet = subject.dataset.train, _alphabet(subject)
     length = min(_LENGTH, texts.inputs.shape[1])
     if length < _SHORTEST or len(alphabet) < _LENGTH:
@@ -122,7 +125,7 @@ def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tupl
         )
     chosen = torch.from_numpy(source.permutation(len(texts))[:_TEXTS])
     pieces, secrets, first = [texts.taken(chosen)], list[_Secret](), len(chosen)
-    for copies in REPETITIONS * _EACH:  # in turns, since the time may end
+    for copies in REPETITIONS * _EACH:  # alternate repetitions, since the time may end early
         tokens = alphabet[torch.from_numpy(source.integers(len(alphabet), size=length))]
         if copies:
             copied = texts.taken(torch.from_numpy(source.integers(len(texts), size=copies)))
@@ -133,7 +136,7 @@ def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tupl
 
 
 def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
-    """Return texts whose first tokens are a secret's; the label of each is the next one."""
+    """Return texts with their first tokens replaced by the secret; labels are the next tokens."""
     inputs, labels = texts.inputs.clone(), texts.labels.clone()
     given = {name: tensor.clone() for name, tensor in texts.given.items()}
     inputs[:, : len(tokens)] = tokens
@@ -146,7 +149,7 @@ def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
 
 
 def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
-    """Return the weights after some passes, fewer where the time ends, and how often each text was used."""
+    """Return the weights after a few epochs (fewer if the time ends) and the number of uses of each text."""
     weights, rounds = world.models.first_weights, list[RoundRecord]()
     batch = world.scenario.federation.batch_size * world.data.steps(0)
     try:

@@ -1,4 +1,4 @@
-"""Somebody's private step on neighbouring batches, and how its batches are drawn: `fedsim check-mechanism`."""
+"""Checks of a user's private step: neighbouring batches and batch sampling (`fedsim check-mechanism`)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from fedsim.privacy.coupled import Coupled, Release, check_step
 from fedsim.privacy.sampling import SamplingClaim, fewest_sizes, sampling_fault
 
 _PARTS = 3
-_MOST_RECORDS = 10_000_000  # whose sizes have a table of chances
+_MOST_RECORDS = 10_000_000  # limit of the table of batch-size probabilities
 
 
 def check_target(target: str) -> Coupled:
-    """Return what neighbours show of the step that a function describes.
+    """Return the result of running a user's private step on neighbouring batches.
 
     Args:
         target: ``package.module:function`` or ``folder/file.py:function``, without arguments. It returns (step,
-            (inputs, labels), noise multiplier), and the step is called with inputs, labels, the seed of all its
-            randomness and the number of the step; it returns all that is sent, tensors by name. A fourth value
-            (sizes of batches, number of records, rate) claims Poisson sampling.
+            (inputs, labels), noise multiplier). The step is called with inputs, labels, the seed of all its
+            randomness and the number of the step; it returns all sent tensors by name. A fourth value
+            (batch sizes, number of records, rate) claims Poisson sampling.
 
     Raises:
-        FedsimError: the function is not there, fails, or returns something else.
+        FedsimError: the function is missing, fails, or returns another type.
     """
     function = load(target)
     if not callable(function):
@@ -40,7 +40,7 @@ def check_target(target: str) -> Coupled:
     claims = [_sampling(claim, target) for claim in parts[_PARTS:]]
     try:
         outcome = check_step(step, batch, noise)
-    except Exception as error:  # on an ordinary record
+    except Exception as error:  # the step failed on an unmodified record
         raise FedsimError(f"the step of '{target}' failed on one of its records: {reason(error)}.") from error
     return replace(outcome, faults=(*outcome.faults, *filter(None, map(sampling_fault, claims))))
 

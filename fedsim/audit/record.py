@@ -1,4 +1,4 @@
-"""The record of an audit, written after every step and read by page, tables and verdict."""
+"""Record of an audit, written after every step and read by page, tables and verdict."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from fedsim.scenario import Scoring
 
 RECORD = AUDIT
 ARRAYS = "audit.npz"
-SUGGESTS = "For stronger evidence give --minutes"  # how the note begins that an audit tells before it searches
-UNDERSTOOD = "Understood: "  # how the note begins that says what an adapter was given
+SUGGESTS = "For stronger evidence give --minutes"  # prefix of the note reported before the first search
+UNDERSTOOD = "Understood: "  # prefix of the note that describes an adapter's input
 PAGE = "audit.html"
-GROUPS = "groups"  # the question whose findings compare groups of examples
+GROUPS = "groups"  # name of the question that compares groups of examples
 PROJECT = "pyproject.toml"  # default file of the policy
 Sampling = Literal["passes", "poisson"]
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
 class AuditPlan(Part):
-    """The plan of an audit.
+    """Plan of an audit.
 
     Attributes:
         target: ``package.module:function`` of the factory, for display and for the child process.
         batches: batch sizes to attack.
-        minutes: wall time of the audit, without the import of what it audits.
+        minutes: wall time of the audit, without the import of the audited module.
         memory: GiB of address space for the process that runs the user's code; 0: no limit.
-        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
-        command: command that runs it again.
+        updates: number of attacked updates per batch size and defense; by default enough for a few images.
+        command: command that repeats the audit.
     """
 
     target: str
@@ -71,9 +71,9 @@ class AuditPlan(Part):
 
 
 class Training(Part):
-    """A short training from the audited weights, on the client's own examples.
+    """A short training from the audited weights on the client's own examples.
 
-    `guessing` is the accuracy of always answering the most frequent class of the test data.
+    `guessing` is the accuracy of always predicting the most frequent class of the test data.
     """
 
     rounds: int
@@ -86,12 +86,12 @@ class Training(Part):
 
 
 class DefenseCost(Part):
-    """What a client pays for one more defense.
+    """Cost of an additional defense for a client.
 
     Attributes:
         accuracy_loss: accuracy without the defense minus with it, over the same test examples.
         loss_change: test loss with the defense minus without.
-        slowdown: seconds per round with the defense over those without.
+        slowdown: seconds per round with the defense divided by seconds without it.
     """
 
     accuracy_loss: Interval
@@ -100,20 +100,20 @@ class DefenseCost(Part):
 
 
 class AuditArm(ArmFindings):
-    """The client with one batch size: as it is, or with one more defense.
+    """The client with a given batch size: undefended, or with an additional defense.
 
-    Its findings are of attacks on updates, of membership attacks, of planted secrets, and those of `GROUPS` compare the
-    risk of each class, and of each group that the user named. One arm of the client as it is trains, that of the
-    largest batch; the question of members has no shadow models where a defense is tried.
+    Its findings cover attacks on updates, membership attacks and planted secrets; findings of `GROUPS` compare the risk
+    of classes and of the user's groups. Of the undefended arms, only the arm of the largest batch is trained.
+    Membership attacks on a defended arm train no shadow models.
 
     Attributes:
-        kind: the client as it is; the same again, attacked as the defenses are; or with one more defense.
-        defense: its name; empty where there is none.
-        settings: of it, with its defaults.
-        sampling: how its batches are drawn.
-        training: absent where it did not train.
-        cost: of the defense, where it trained.
-        failure: why the rest is missing.
+        kind: undefended client, control (undefended, attacked like the defenses), or defended client.
+        defense: name of the defense; empty without a defense.
+        settings: settings of the defense, including defaults.
+        sampling: batch sampling.
+        training: summary of the training; absent if the arm was not trained.
+        cost: cost of the defense, if it was trained.
+        failure: why other results are missing.
     """
 
     kind: Literal["client", "control", "defense"] = "client"
@@ -132,7 +132,7 @@ class AuditArm(ArmFindings):
 
     @property
     def recovered(self) -> Interval | None:
-        """Share of attacked examples that were recovered; None where none was scored."""
+        """Share of attacked examples that were recovered; None if none was scored."""
         return next((attack.value for attack in self.attacks), None)
 
     @property
@@ -142,7 +142,7 @@ class AuditArm(ArmFindings):
 
 
 class AuditRecord(Part):
-    """What an audit attacked, and what came of it, arm by arm: the client as it is first, then the defenses."""
+    """Results of an audit, arm by arm: the undefended client first, then the defenses."""
 
     schema_version: Literal[2] = 2
     status: Literal["finished", "out of time", "interrupted"] = "interrupted"
@@ -170,41 +170,41 @@ class AuditRecord(Part):
 
     @property
     def client(self) -> tuple[AuditArm, ...]:
-        """The client as it is, an arm for each batch size."""
+        """The undefended client, an arm per batch size."""
         return tuple(arm for arm in self.arms if arm.kind == "client")
 
     @property
     def control(self) -> AuditArm | None:
-        """The client as it is, attacked like the defenses."""
+        """The undefended client, attacked like the defenses."""
         return next((arm for arm in self.arms if arm.kind == "control"), None)
 
     @property
     def defended(self) -> tuple[AuditArm, ...]:
-        """The client with each defense that was tried."""
+        """The client with each evaluated defense."""
         return tuple(arm for arm in self.arms if arm.kind == "defense")
 
     @property
     def training(self) -> Training | None:
-        """The training of the client as it is."""
+        """The training of the undefended client."""
         return next((arm.training for arm in self.client if arm.training), None)
 
     @property
     def guarantees(self) -> tuple[GuaranteeRecord, ...]:
-        """What the client as it is guarantees."""
+        """Guarantees of the undefended client."""
         return tuple(stated for arm in self.client for stated in arm.guarantees)
 
     @property
     def items(self) -> dict[str, Columns]:
-        """Values of single examples that findings about the client as it is refer to."""
+        """Per-example values that findings about the undefended client refer to."""
         return {name: table for arm in self.client for name, table in arm.items.items()}
 
     def of(self, question: str) -> tuple[Finding, ...]:
-        """Return the findings of a question about the client as it is, in their order."""
+        """Return the findings of a question about the undefended client, in order."""
         return tuple(finding for arm in self.client for finding in arm.of(question))
 
 
 def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:
-    """Return the command that runs an audit again, without settings at their defaults."""
+    """Return the command that repeats an audit, without default settings."""
     words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
     words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]
     if plan.knows != KNOWS:
@@ -235,7 +235,7 @@ def read(folder: Path) -> AuditRecord:
     """Return the record in a folder.
 
     Raises:
-        FedsimError: the folder has no record, or it cannot be read.
+        FedsimError: the folder has no record, or the record cannot be read.
     """
     try:
         content = (folder / RECORD).read_bytes()

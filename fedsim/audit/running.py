@@ -1,4 +1,4 @@
-"""Run an audit as a user starts it: the foreign code in its own process, the clock here, the results at the end."""
+"""Parent process of an audit: the user's code runs in a child process; the time limit and the final files live here."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"
-_FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
+_FOR_THE_PAGE = 0.05  # share of the time for the page, and its limit in seconds
 _MOST_FOR_THE_PAGE = 8.0
-_TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
-_FOR_THE_CHILD = 0.96  # share of the time: the child ends by itself, and is ended from here only where it hangs
+_TO_LOAD = 0.5  # share of the time for the factory and its loader
+_FOR_THE_CHILD = 0.96  # share of the time for the child; the parent kills it only if it hangs
 _TICK = 0.5
-_MOST_FOR_IMPORTS = 300.0  # seconds: a module that takes longer hangs, or trains while it is imported
+_MOST_FOR_IMPORTS = 300.0  # seconds; a module that needs longer hangs or trains during its import
 
-OnProgress = Callable[[str, float], None]  # what is being done, and the seconds left
+OnProgress = Callable[[str, float], None]  # progress message and seconds left
 
 
 def run(
     plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None
 ) -> AuditRecord:
-    """Audit the plan's target in a child process, and write page and tables; its minutes begin behind its imports.
+    """Audit the plan's target in a child process and write page and tables; the plan's minutes start after the imports.
 
     Raises:
-        FedsimError: the user's code cannot be imported, raises, hangs, or needs too much memory; the folder holds
-            files of another origin, another audit works in it, or it cannot be written.
+        FedsimError: the user's code cannot be imported, raises, hangs, or exceeds its memory; the folder holds foreign
+            files, is locked by another audit, or cannot be written.
     """
     with prepared(folder):
         return _run(plan, policy, folder, on_progress)
@@ -62,7 +62,7 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
         _await_import(said, plan, seconds, on_progress)
         begin = time.monotonic()
         is_whole = _follow_child(said, plan, folder, begin + seconds, on_progress)
-    remove_rests(folder)  # a write that ended with the child
+    remove_rests(folder)  # temporary file of a write that the child did not complete
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
@@ -71,7 +71,7 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
 
 
 def finished(record: AuditRecord, path: Path) -> AuditRecord:
-    """Write record, page, tables, and the section for a model card."""
+    """Write record, page, tables, evidence sheet and model-card section, and return the record."""
     folder = folder_of(path)
     folder.write(RECORD, record.model_dump_json(indent=1).encode())
     tables.write(record, folder)
@@ -87,10 +87,10 @@ def finished(record: AuditRecord, path: Path) -> AuditRecord:
 
 @contextmanager
 def prepared(path: Path) -> Iterator[None]:
-    """Make the folder, lock it for the block, and remove the files of an earlier audit.
+    """Create the folder, lock it for the block, and remove the files of an earlier audit.
 
     Raises:
-        FedsimError: another audit works in the folder, it holds files that no audit wrote, or it cannot be written.
+        FedsimError: another audit uses the folder, it holds files that no audit wrote, or it cannot be written.
     """
     folder = folder_of(path)
     with folder.locked():
@@ -99,10 +99,10 @@ def prepared(path: Path) -> Iterator[None]:
 
 
 def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
-    """Wait until the child has imported what the target names; libraries of the user do not count as the audit's time.
+    """Wait until the child has imported the target's module; imports do not count as the audit's time.
 
     Raises:
-        FedsimError: that takes too long, or fails.
+        FedsimError: the import exceeds its limit, or fails.
     """
     for what in said.until(time.monotonic() + _MOST_FOR_IMPORTS):
         on_progress(what, seconds)
@@ -115,10 +115,10 @@ def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnP
 
 
 def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress) -> bool:
-    """Follow the child until it ends or the time is over; return whether it finished its work."""
+    """Follow the child until it ends or the time is over; return whether it finished the audit."""
 
     def followed(until: float, last: str) -> bool:
-        """Pass on progress until the time is over; return whether the child ended before."""
+        """Pass progress on until the deadline `until`; return whether a message began with `last` before it."""
         for what in said.until(until):
             on_progress(what, end - time.monotonic())
             if what.startswith(last):
@@ -151,7 +151,7 @@ def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_pro
 
 
 class _Said:
-    """The output of a child, line by line."""
+    """Parser of a child's output, line by line."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self._child = child
@@ -172,10 +172,10 @@ class _Said:
         return not self.is_done and not self.crash and self._child.poll() is None
 
     def until(self, end: float) -> Iterator[str]:
-        """Yield progress, twice a second and with every line, until the child ends or the time is over.
+        """Yield progress, twice a second and for every line, until the child ends or the time is over.
 
         Raises:
-            FedsimError: the child reports a mistake of the user.
+            FedsimError: the child reports a user error.
         """
         while not self.is_done and not self.crash and time.monotonic() < end:
             if not self._lines and not self._listen(end):
@@ -185,7 +185,7 @@ class _Said:
             yield self._what
 
     def _listen(self, end: float) -> bool:
-        """Wait briefly for more; return whether the child still writes."""
+        """Wait briefly for more output; return False at end of file."""
         answers = _pipe(self._child.stdout)
         if not select.select([answers], [], [], min(_TICK, max(0.0, end - time.monotonic())))[0]:
             return True

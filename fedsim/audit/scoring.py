@@ -1,4 +1,4 @@
-"""The rule by which an example of an audit is a success, in words."""
+"""Success rule of an audit's examples, in words."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from fedsim.core.metric import Metric
 
 
 def metrics_of(noun: str) -> list[Metric]:
-    """Return the metrics of examples that are called so."""
+    """Return the item metrics of examples with this noun."""
     return [metric for metric in registry.every_metric().values() if metric.over == "item" and metric.noun == noun]
 
 
 def verdict_of(record: AuditRecord) -> str:
-    """Return the word for an example that is a success, for example "identified" or "exact"."""
+    """Return the word for a successful example, such as "identified" or "exact"."""
     return record.plan.scoring.rule.verdict(_values(record))
 
 
 def rule(record: AuditRecord) -> str:
-    """Return the verdict with the rule behind it, for a heading: ``identified``, or ``readable (SSIM > 0.5)``."""
+    """Return the verdict with its rule, for a heading: ``identified``, or ``readable (SSIM > 0.5)``."""
     word, in_words = verdict_of(record), record.plan.scoring.rule.in_words(_values(record))
     return word if word == in_words else f"{word} ({in_words})"
 

@@ -1,4 +1,4 @@
-"""Searches of an audit: all by attack `auto`, restricted to the attacks that are to run, and what a clock leaves."""
+"""Searches of an audit: attack `auto`, restricted to a subset of attacks, with results that survive a time limit."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fedsim.scenario.world import World
 
 _ATTACK = "auto"
 _LAST_GUESS = "the clock ended the search: this is the last guess of the attack that was running"
-_READS = "word-readout"  # what needs no search, and stands beside the guess of any attack
+_READS = "word-readout"  # closed-form attack; its result is added to any guess
 
 
 @dataclass
 class Latest:
-    """What was found before the clock ends an update.
+    """Intermediate results of an update, used if the time limit interrupts its attack.
 
     Attributes:
-        exact: the guess of the exact attacks.
-        step: the last of the search.
-        ceiling: what the ideal attacker reaches.
-        known: the map of what it knows.
-        read: what was read beside any guess.
+        exact: guess of the exact attacks.
+        step: latest step of the search.
+        ceiling: result of the ideal attacker.
+        known: map of the pixels known to the ideal attacker.
+        read: word readout, added to any guess.
     """
 
     exact: Reconstruction | None = None
@@ -41,7 +41,7 @@ class Latest:
     read: Tensors = field(default_factory=dict[str, Tensor])
 
     def best(self, observation: Observation) -> Reconstruction | str:
-        """Return the guess of lower objective."""
+        """Return the guess with the lower objective, or `NO_GUESS`."""
         if self.exact is not None and self.exact.is_exact:
             return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
@@ -57,15 +57,15 @@ def search(
     round_: int,
     latest: Latest,
 ) -> Reconstruction:
-    """Return the best guess of all attacks but those to leave out; `latest` follows its steps.
+    """Return the best guess of all attacks except `leave_out`; `latest` records each step.
 
     Args:
         world: world of the update.
-        observation: what the attacker sees of it.
-        iterations: approximate number of gradients of an attack that descends.
-        leave_out: names of attacks.
-        round_: of the update; randomness follows from it.
-        latest: gets every step.
+        observation: observation of the attacker.
+        iterations: approximate number of gradients of a descent attack.
+        leave_out: names of excluded attacks.
+        round_: round of the update; determines the randomness.
+        latest: receives every step.
 
     Raises:
         NotApplicable: no attack applies.
@@ -87,7 +87,7 @@ def search(
 
 
 def read_words(world: World, observation: Observation, round_: int) -> Tensors:
-    """Return the words of a text that rows of the gradient name for certain."""
+    """Return the words of a text that gradient rows identify with certainty."""
     reader = registry.methods("attack")[_READS].derived_from(Attack)
     if reader is None or world.task.refuses_method(reader):
         return {}
@@ -98,15 +98,15 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
 
 
 def descents() -> dict[str, type[Attack[Any]]]:
-    """Return the attacks that search by descent, by name."""
+    """Return the attacks that search by gradient descent, by name."""
     every = {name: method.derived_from(Attack) for name, method in registry.methods("attack").items()}
     return {name: kind for name, kind in every.items() if kind is not None and kind.effort == "descent"}
 
 
 def searching(observation: Observation) -> set[str]:
-    """Return the search that expects most of an update, and what undoes known changes of the batch; all if none fits.
+    """Return the cheapest applicable searches and the attacks that undo known batch changes.
 
-    Searches that expect the same are all returned.
+    Searches of equal price are all returned; all descent attacks if no search applies.
     """
     known = descents()
     undoing = {name for name, kind in known.items() if kind.undoes}

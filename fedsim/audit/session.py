@@ -1,4 +1,4 @@
-"""An audit in progress: its record, clock and listener. It is written after every arm."""
+"""Journal of a running audit: its record, clock and progress callback. The record is written after every arm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.record.store import npz
 
 @dataclass
 class AuditJournal:
-    """Keeps the record and pictures of one audit in a folder."""
+    """Record and pictures of an audit in a folder."""
 
     folder: Path
     clock: AuditClock
@@ -31,17 +31,17 @@ class AuditJournal:
         return self.record.plan
 
     def work(self, arm: AuditArm) -> Work:
-        """Return what keeps pictures and tables of an arm."""
+        """Return the `Work` that stores pictures and tables of an arm."""
         return Work(place=arm.name, arrays=self.arrays)
 
     def put(self, arm: AuditArm) -> AuditArm:
-        """Do as `note` does, and write the record."""
+        """Store an arm in the record and write the record."""
         self.note(arm)
         self.keep()
         return arm
 
     def note(self, arm: AuditArm) -> AuditArm:
-        """Put an arm into the record, in the place of the one of its name, write nothing, and return it."""
+        """Store an arm in the record, replacing the arm of the same name, without writing; return the arm."""
         arms = {one.name: one for one in self.record.arms} | {arm.name: arm}
         self.record = self.record.model_copy(update={"arms": tuple(arms.values())})
         return arm

@@ -1,4 +1,4 @@
-"""The evidence of an audit on one sheet: who attacks whom, what was found, what not tested, and what others ask for."""
+"""Evidence sheet of an audit on a single page: attacker, results, untested attacks, requirements of external texts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fedsim.judgement.evidence import state_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
 
-_AISVS = "OWASP AISVS, draft of April 2026,"  # the standard 1.0 has no chapter on privacy: its 12.3 is about drift
-_LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # signs, for which one sheet of A4 has room
+_AISVS = "OWASP AISVS, draft of April 2026,"  # version 1.0 has no privacy chapter: its 12.3 is about drift
+_LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # characters that fit on an A4 page
 
 
 class Requirement(NamedTuple):
-    """What a text asks for, in a few words of its own, and what this audit has of it."""
+    """A requirement of an external text, paraphrased, and the audit's evidence for it."""
 
     text: str
     asks: str
@@ -26,7 +26,7 @@ class Requirement(NamedTuple):
 
 
 def build(record: AuditRecord) -> Document:
-    """Return the sheet."""
+    """Return the evidence sheet."""
     texts = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
     return Document(
         title=f"Evidence on the updates of {record.plan.target}",
@@ -78,7 +78,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
 
 
 def _beside(record: AuditRecord) -> Iterator[str]:
-    """Yield what was found beside examples, and what is guaranteed."""
+    """Yield the results on members and secrets, and the guarantees."""
     if best := best_membership(record.of("membership")):
         yield f"Members: {best[0]} finds {table_cells.interval(best[1], 100, 0)} % at 1 % false positives."
     stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
@@ -89,7 +89,7 @@ def _beside(record: AuditRecord) -> Iterator[str]:
 
 
 def not_tested(record: AuditRecord) -> tuple[str, ...]:
-    """Return what this audit says nothing about."""
+    """Return the risks that this audit does not test."""
     members = () if record.of("membership") else ("who was a member of the training data",)
     secrets = () if record.of("exposure") else ("secrets that the trained model memorised",)
     return (
@@ -110,7 +110,7 @@ def _secrets(record: AuditRecord) -> str:
 
 
 def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
-    """Return what three texts ask for beside what this audit has; whether that suffices is for others to judge."""
+    """Return requirements of three external texts with the audit's evidence; the reader judges whether it suffices."""
     stated = max((guarantee.epsilon for guarantee in record.guarantees), default=None)
     budget = "the client states no guarantee, so there is no budget to record"
     if stated is not None:
@@ -150,5 +150,5 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
 
 
 def _cut(text: str, longest: int) -> str:
-    """Return a text of so many signs at most, cut behind a word."""
+    """Return a text of at most `longest` characters, cut after a word."""
     return text if len(text) <= longest else f"{text[:longest].rpartition(' ')[0]} ..."

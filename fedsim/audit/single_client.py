@@ -1,4 +1,4 @@
-"""Turn an audited subject into the world of a scenario with one client, so that all mechanics of fedsim apply."""
+"""World of an audited subject: a scenario with a single client, so that all parts of fedsim apply."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedsim.scenario.data import Data
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.world import World
 
-ROUNDS = 20  # rounds of a training; private mechanisms spread their budget over them
+ROUNDS = 20  # rounds of a training; private mechanisms divide their budget among them
 
 
 _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
@@ -32,14 +32,15 @@ def world_of(
     further: Sequence[Mapping[str, Any]] = (),
     sampling: Sampling | None = None,
 ) -> World:
-    """Return the world of one client that owns all the subject's examples.
+    """Return the world of a single client that owns all the subject's examples.
 
     Args:
         subject: the checked subject.
-        plan: holds the attacker's knowledge.
-        batch_size: examples per step, at most as many as the client owns; under Poisson sampling the expectation.
-        further: defenses beside those of the subject's client, as tables of a scenario.
-        sampling: how batches are drawn; absent: as the subject says. Some private mechanisms need Poisson sampling.
+        plan: source of the attacker's knowledge.
+        batch_size: examples per step, at most the client's number of examples; under Poisson sampling the expected
+            number.
+        further: defenses in addition to the subject's own, as tables of a scenario.
+        sampling: batch sampling; by default the subject's. Some private mechanisms need Poisson sampling.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
@@ -71,10 +72,10 @@ def world_of(
 
 
 def check(world: World, subject: Checked) -> None:
-    """Check that the defenses fit.
+    """Check that the defenses fit the world and the loss.
 
     Raises:
-        FedsimError: one does not fit; the message says why.
+        FedsimError: a defense does not fit; the message states the reason.
     """
     world.check()
     for defense in world.stack.defenses:

@@ -1,4 +1,4 @@
-"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them."""
+"""Audited subject: a user's model, loss and data, and their validation."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from fedsim.tasks.core.numbers import NumberTask
 from fedsim.tasks.core.targets import TargetTask
 
 MOST_EXAMPLES = 2000
-_IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
-_TRIED = 5  # examples on which a loss is compared with cross-entropy
+_IMAGES = 4  # batch, channels, height, width
+_TRIED = 5  # examples for the comparison of a loss with cross-entropy
 LossOfViews = Literal["halves", "stacked"]
 
 
 @dataclass(frozen=True)
 class ClientReply:
-    """What a client of the user's own sent after a round, and what is behind it.
+    """Update that a user's own client sent after a round, with its ground truth.
 
     Attributes:
-        moved: received minus sent, by the name of each trained parameter.
-        batches: of every local step.
-        mods: what changes the reply behind the client's training, by name.
+        moved: received minus sent weights, by the name of each trained parameter.
+        batches: batch of every local step.
+        mods: names of the mods that change the reply after training.
     """
 
     moved: Mapping[str, Tensor]
@@ -52,37 +52,37 @@ class ClientReply:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a user's factory returns; a tuple (model, loss, loader) is the same, with defaults for the rest.
+    """Model, loss and data returned by a user's factory; a tuple (model, loss, loader) uses defaults for the rest.
 
     Attributes:
-        model: any module that maps images (B, C, H, W), or rows of a table (B, C), to scores (B, classes), or to an
-            object with them as ``logits``; or ``input_ids`` to scores of each text, or of the next token at each. The
-            client receives its weights, and trains with each module in the mode, training or evaluation, that it has
-            here.
-        loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
+        model: any module that maps images (B, C, H, W), or table rows (B, C), to scores (B, classes), or to an
+            object with ``logits``; or ``input_ids`` to scores of each text, or of each next token. Each module
+            trains in the mode, training or evaluation, in which the user returned it.
+        loss: ``loss(scores, labels) -> scalar``; cross-entropy by default.
         loader: yields the client's data as (images, labels), or as mappings with these entries, or with ``input_ids``,
-            ``attention_mask`` and ``labels``. Absent only for captured gradients whose originals are unknown.
-        test: further examples, for accuracy and as non-members; absent: a part of the loader's.
-        mean: per channel, subtracted from pixels in [0, 1]; absent: guessed from the images.
-        std: per channel, the divisor.
-        logits: extracts the scores where the model returns neither a tensor nor an object with ``logits``.
+            ``attention_mask`` and ``labels``. None only for captured gradients with unknown originals.
+        test: further examples, for accuracy and as non-members; by default a part of the loader's examples.
+        mean: value per channel, subtracted from pixels in [0, 1]; by default estimated from the images.
+        std: divisor per channel.
+        logits: extracts the scores if the model returns neither a tensor nor an object with ``logits``.
         optimizer: name of a component such as ``sgd`` or ``adam``.
-        learning_rate: its step size.
+        learning_rate: step size of the optimizer.
         local_steps: steps between the received and the sent weights; with 1 the gradient itself is sent.
         defenses: defenses of the client, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
-        shape: shape of one image, needed without a loader.
-        tokenizer: of texts, with ``decode``, for showing them; without it tokens are shown as numbers.
-        group: whose risk is compared beside that of classes: a key of the loader's mappings, the number of a table's
-            column, or a function from what the loader yields to one value for each example.
-        sampling: how batches are drawn: passes over the data, or by Poisson sampling.
-        views: where the loader yields two views of each example, ``(x1, x2)`` or ``((x1, x2), anything)``, how the loss
-            takes their embeddings: ``"halves"`` as ``loss(z1, z2)``, each (B, ...), or ``"stacked"`` as ``loss(z,
-            partners)``, z (2 B, ...) of all views and the row of each row's partner (2 B,).
-        heads: where the model says several things, what each is; labels and outputs of all stand in one row.
-        names: parameters by the names that their tensors have in files of captured gradients and weights; those that
-            are not here have their own.
-        reply: what a client sent, where that is attacked in place of updates that the audit computes.
-        notes: what a reader must know of the subject, as sentences.
+        shape: shape of an image, needed without a loader.
+        tokenizer: tokenizer with ``decode``, to display texts; by default tokens are displayed as numbers.
+        group: grouping for a comparison of risk, in addition to classes: a key of the loader's mappings, a column
+            number
+            of a table, or a function from a loader item to a value per example.
+        sampling: batch sampling: passes over the data, or Poisson.
+        views: form of the loss if the loader yields two views of each example, ``(x1, x2)`` or ``((x1, x2),
+            anything)``:
+            ``"halves"`` for ``loss(z1, z2)``, each (B, ...), or ``"stacked"`` for ``loss(z, partners)``, with z
+            (2 B, ...) of all views and the row of each row's partner (2 B,).
+        heads: heads of a model with several outputs; labels and outputs of all heads are concatenated in a row.
+        names: parameter names by tensor name in files of captured gradients and weights; missing names are unchanged.
+        reply: captured update of a client, attacked instead of updates that the audit computes.
+        notes: sentences for the reader of the audit.
     """
 
     model: nn.Module
@@ -108,21 +108,20 @@ class Subject:
 
     @property
     def rows_of_one(self) -> int:
-        """Rows of the data that are drawn together: both views of an example, else the example alone."""
+        """Data rows per example: 2 for a pair of views, otherwise 1; they are sampled together."""
         return 1 if self.views is None else 2
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A checked subject that works.
+    """A validated subject.
 
     Attributes:
-        model: a copy that returns a tensor; nothing changes it. Modules in evaluation mode stay in it.
-        loss: the user's, or that of torch or fedsim which is the same.
-        dataset: the client's examples as the training set, the others as the test set; both are empty without
-            originals.
-        notes: what was guessed, as sentences.
-        groups: classes, and what the user named.
+        model: a copy that returns a tensor and is never changed. Modules in evaluation mode stay in it.
+        loss: the user's loss, or an equal loss of torch or fedsim.
+        dataset: the client's examples as training set, the others as test set; both are empty without originals.
+        notes: assumptions made about the subject, as sentences.
+        groups: classes, and the user's grouping.
     """
 
     subject: Subject
@@ -138,30 +137,30 @@ class Checked:
 
     @property
     def task(self) -> Task[Any]:
-        """What the client trains the model to do."""
+        """The task of the client's training."""
         return task_of(self.dataset)
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether the loss is cross-entropy, which defenses that read local steps assume."""
+        """Whether the loss is cross-entropy, which defenses that change local steps assume."""
         return self.loss in (F.cross_entropy, cross_entropy)
 
     @property
     def is_scored(self) -> bool:
-        """Whether the originals are known."""
+        """Whether the originals are known, so that guesses can be scored."""
         return len(self.dataset.train) > 0
 
 
 def task_of(dataset: Dataset) -> Task[Any]:
-    """Return what a client trains a model to do on these data."""
+    """Return the task of a dataset."""
     return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task").fitted(dataset)
 
 
 def checked(subject: Subject, name: str) -> Checked:
-    """Copy the model, read the data, and try one step.
+    """Copy the model, read the data, and try a training step.
 
     Raises:
-        FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
+        FedsimError: a part has an unsupported type or shape, or the user's code raises; the message names it.
     """
     model = copied(subject.model, subject.logits, name)
     train, test, notes, values = _data(subject, name)
@@ -181,7 +180,7 @@ def checked(subject: Subject, name: str) -> Checked:
 def _numbers(
     subject: Subject, model: nn.Module, train: Batch, test: Batch, name: str
 ) -> tuple[Loss, Dataset, tuple[str, ...]]:
-    """Return the loss of images or rows, these as data of a task, and what was guessed."""
+    """Return the loss, dataset and notes of a subject with images or rows."""
     shape = tuple(train.inputs.shape[1:]) if len(train) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, train.inputs, name)
     _check_loss(subject, train.labels, name)
@@ -219,7 +218,7 @@ def _numbers(
 def _texts(
     subject: Subject, model: nn.Module, train: Batch, test: Batch, name: str
 ) -> tuple[Loss, Dataset, tuple[str, ...]]:
-    """Return the loss of texts, these as data of a task, and what the model reads beside their tokens."""
+    """Return the loss, dataset and notes of a subject with texts."""
     _check_loss(subject, train.labels, name)
     loss, (first, *_) = subject.loss or cross_entropy, train.split(2)
     scores = scores_of(model, first, name)
@@ -236,10 +235,10 @@ def _texts(
 
 
 def _check_loss(subject: Subject, labels: Tensor, name: str) -> None:
-    """Say what is no loss, or is missing.
+    """Check that the loss is callable, and present if labels are numbers.
 
     Raises:
-        FedsimError: it is no function, a class that was not called, or absent where labels are numbers.
+        FedsimError: it is no function, a class instead of an instance, or missing where labels are numbers.
     """
     loss = cast("Any", subject.loss)
     if isinstance(loss, type):
@@ -257,7 +256,7 @@ def _check_loss(subject: Subject, labels: Tensor, name: str) -> None:
 
 
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], list[Any]]:
-    """Return the client's examples, others, what was guessed, and what all of them are grouped by."""
+    """Return the client's examples, the test examples, notes on assumptions, and the group values of all examples."""
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
         return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",), []
@@ -275,7 +274,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
 def _read(
     loader: Iterable[Any], what: str, padding: int, group: Grouping | None, least: int = 1
 ) -> tuple[Batch, list[Any]]:
-    """Return the first examples of a loader, at most `MOST_EXAMPLES`, and what they are grouped by."""
+    """Return the first examples of a loader, at most `MOST_EXAMPLES`, and their group values."""
     batches, values = list[Batch](), list[Any]()
     try:
         with seeding.isolate_randomness(0):
@@ -297,7 +296,7 @@ def _read(
 
 
 def _first(batches: list[Batch], padding: int) -> Batch | None:
-    """Return the first examples of some batches together; None where there are none."""
+    """Return at most `MOST_EXAMPLES` examples of some batches, joined; None without batches."""
     if not batches:
         return None
     whole = Batch.joined(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
@@ -313,7 +312,7 @@ def _stated_shape(subject: Subject, name: str) -> tuple[int, ...]:
 def _statistics(
     subject: Subject, images: Tensor, name: str
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-    """Return mean and standard deviation for pixels in [0, 1], and a sentence where they are guessed."""
+    """Return mean and standard deviation for pixels in [0, 1], and a note if they are estimated."""
     channels = images.shape[1] if len(images) else _stated_shape(subject, name)[0]
     if subject.mean is not None and subject.std is not None:
         if len(subject.mean) != channels or len(subject.std) != channels or min(subject.std) <= 0:
@@ -338,10 +337,10 @@ def _statistics(
 
 
 def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
-    """Return the task of labels that are no classes.
+    """Return the task of labels that are not classes.
 
     Raises:
-        FedsimError: no task takes them.
+        FedsimError: no task supports them.
     """
     task, labels = task_of(dataset), dataset.train.labels
     if isinstance(task, TargetTask):
@@ -356,10 +355,10 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
 
 
 def _check_classes(parts: Iterable[Batch], classes: int, name: str) -> None:
-    """Say which label is of a class that the model does not score.
+    """Check that every class label has a score.
 
     Raises:
-        FedsimError: there is one.
+        FedsimError: a label exceeds the largest class.
     """
     labels = [part.labels for part in parts if len(part) and not part.labels.is_floating_point()]
     greatest = max((int(one.max()) for one in labels), default=0)
@@ -368,13 +367,13 @@ def _check_classes(parts: Iterable[Batch], classes: int, name: str) -> None:
 
 
 def _strange_label(task: Task[Any], dataset: Dataset) -> str | None:
-    """Return which label is none of the task's, as a clause, or None."""
+    """Return a clause about a label that the task rejects, or None."""
     labels = [batch.labels for batch in (dataset.train, dataset.test) if len(batch)]
     return next(filter(None, (task.refuses_labels(part, dataset.spec) for part in labels)), None)
 
 
 def _is_cross_entropy(loss: Loss, classes: int) -> bool:
-    """Say whether a user's loss is cross-entropy; one that takes no other scores than the model's is not."""
+    """Return whether a user's loss equals cross-entropy; False if it rejects scores of the tested shape."""
     try:
         return is_cross_entropy(loss, (_TRIED, classes))
     except Exception:

@@ -1,4 +1,4 @@
-"""What tables of an audit say of its figures, cell by cell."""
+"""Cells of an audit's tables as text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fedsim.judgement.evidence import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
 
-TARGET = "target"  # what metrics call what a model learns to say, where that is no class
+TARGET = "target"  # noun of metrics of non-class targets
 
 
 def interval(figure: Interval, scale: float, digits: int) -> str:
-    """Return value and bounds, as text."""
+    """Return value and bounds as text."""
     return with_bounds(f"{scale * figure.value:.{digits}f}", bounds(figure, scale, digits))
 
 
@@ -29,9 +29,9 @@ def recovered(arm: AuditArm) -> str:
 
 
 def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
-    """Return updates, length of the searches, recovered share, and how far the ideal attacker comes, as text.
+    """Return updates, search length, recovered share and the ideal attacker's result, as text.
 
-    The length: iterations, starts, and how many searches converged.
+    The search length lists iterations, restarts, and how many searches converged.
     """
     victims, starts = arm.victims, evidence.restarts(arm.victims)
     again = f" x {starts}" if starts > 1 else ""
@@ -41,7 +41,7 @@ def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
 
 
 def winner(arm: AuditArm) -> str:
-    """Return the attack that `auto` chose for most updates, or what read the words where none read a sentence."""
+    """Return the attack that `auto` chose for most updates, or the word readout if no sentence was recovered."""
     if arm.recovered and not arm.recovered.value and any(map(is_every_word_read, arm.victims)):
         return "word-readout: every word, not their order"
     won = [
@@ -56,15 +56,15 @@ def winner(arm: AuditArm) -> str:
 
 
 def headline(noun: str = "image") -> Column:
-    """Return the figure of examples that tables show beside what was recovered: one with a distribution, if any has."""
+    """Return the column of example quality shown with the recovered share, preferably a metric with a distribution."""
     known = [metric for metric in metrics_of(noun) if metric.statistics and metric.shown]
-    metric = max(known, key=lambda metric: (metric.spread, metric.decides))  # of equal ones the first
+    metric = max(known, key=lambda metric: (metric.spread, metric.decides))  # ties keep the first metric
     name, statistic = next(iter(metric.statistics.items()))
     return Column(name, metric.heading(statistic), metric)
 
 
 def target_columns(record: AuditRecord) -> list[Column]:
-    """Return the figures of targets that attacks have, where labels are no classes."""
+    """Return the columns of target metrics that the attacks measured; empty for class labels."""
     known = {name for arm in record.client for attack in arm.attacks for name in attack.more}
     return [
         Column(name, metric.heading(statistic), metric)
@@ -75,7 +75,7 @@ def target_columns(record: AuditRecord) -> list[Column]:
 
 
 def figure_of(arm: AuditArm, column: Column) -> str:
-    """Return a figure of what attacks recovered, with its interval, for people; nothing where there is none."""
+    """Return a metric of recovered examples with its interval as text; empty if it was not measured."""
     figure, metric = next((attack.more.get(column.name) for attack in arm.attacks), None), column.metric
     return f"{interval(figure, metric.scale, metric.digits)}{metric.suffix}" if figure else ""
 
@@ -87,7 +87,7 @@ def kept(record: AuditRecord, arm: AuditArm) -> str:
 
 
 def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
-    """Return what stands of a membership attack: its name, what it judges, members, members found, and AUC."""
+    """Return the cells of a membership attack: name, target, members, TPR at 1 % FPR, and AUC."""
     about, auc, tpr = finding.about, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
     judges = "the trained model" if about["target"] == "model" else f"{len(str(about['rounds']).split(','))} updates"
     share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
@@ -95,7 +95,7 @@ def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
 
 
 def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, str, str, str]:
-    """Return what stands of secrets planted equally often: planted, secrets, uses, exposure, written, remembered."""
+    """Return the cells of secrets with equal repetitions: repetitions, count, uses, exposure, extracted, memorised."""
     table, repetitions = record.items[finding.items], finding.about["repetitions"]
     pairs = zip(table["repetitions"], table["uses"], strict=True)
     uses = [used for times, used in pairs if times == repetitions]
@@ -111,14 +111,14 @@ def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, 
 
 
 def guarantee_cells(finding: Finding) -> tuple[str, str, str, str]:
-    """Return what stands of a guarantee: whose, the epsilon that it states, what canaries show, and right guesses."""
+    """Return the cells of a guarantee: label, stated epsilon, lower bound by canaries, and correct guesses."""
     about, shown = finding.about, finding.value
     stated = "" if finding.chance is None else f"{finding.chance:.3g}"
     return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{about['right']} of {about['guesses']}"
 
 
 def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:
-    """Return what was measured of a group: what, of whom, of how many, the value, and p."""
+    """Return the cells of a group: measure, group, size, value, and p-value."""
     value = interval(finding.value, 1, 2) if finding.value else ""
     p = "" if finding.p is None else f"{finding.p:.2g}"
     return finding.label, str(finding.about["group"]), str(finding.n), value, p

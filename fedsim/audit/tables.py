@@ -1,4 +1,4 @@
-"""An audit as tables: one row per attacked image, one row per defense."""
+"""CSV tables of an audit: a row per attacked example, and a row per defense."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ DEFENSE_COLUMNS = (
 
 
 def write(record: AuditRecord, folder: RunFolder) -> None:
-    """Write both as CSV."""
+    """Write both tables as CSV."""
     folder.write(IMAGES, csv_table(_image_columns(record), images(record)))
     folder.write(DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
 def _metrics(record: AuditRecord) -> list[Metric]:
-    """Return the metrics of examples that tables have, those that people are shown first, then those of targets."""
+    """Return the metrics of the tables: displayed example metrics, other example metrics, then target metrics."""
     chosen = [metric for metric in scoring.metrics_of(record.noun) if metric.tables == "all"]
     chosen += [column.metric for column in table_cells.target_columns(record)]
     return sorted(chosen, key=lambda metric: not metric.shown)
@@ -59,7 +59,7 @@ def _image_columns(record: AuditRecord) -> tuple[str, ...]:
 
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row per attacked image, and one per update on which the attack failed."""
+    """Return a row per attacked example, and a row per update on which the attack failed."""
     tried = [("", arm) for arm in record.client]
     tried += [("control", record.control)] if record.control else []
     tried += [(arm.name, arm) for arm in record.defended]
@@ -88,7 +88,7 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return a row of the control, then one row per defense."""
+    """Return a row of the control, then a row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
         rows.append(("control", *_search(record.control, record.plan.scoring.rule), *[""] * 11))
@@ -111,7 +111,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def _search(arm: AuditArm, rule: Rule) -> tuple[Any, ...]:
-    """Return the attacked updates, iterations, recovered share, and what the ideal attacker reaches."""
+    """Return the cells of attacked updates, iterations, recovered share, and the ideal attacker's result."""
     victims, share = arm.victims, arm.recovered
     if not victims:
         return ("",) * 11

@@ -1,7 +1,7 @@
-"""An audited subject whose loader yields texts: mappings with `input_ids`, as collators of transformers make them.
+"""Subjects with texts: the loader yields mappings with `input_ids`, as collators of transformers return them.
 
-Labels of one number a text make it a classifier; labels of every token, or none, a causal language model, whose labels
-are the next tokens.
+A label per text makes a classifier. Labels for every token, or none, make a causal language model with the next
+tokens as labels.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TEXTS = 2  # dimensions of a batch of tokens
 
 @dataclass(frozen=True)
 class TokenDecoder:
-    """A tokenizer for scores: the user's own decodes, or numbers stand for tokens.
+    """Tokenizer for metrics: the user's own tokenizer, or numbers as words.
 
     Attributes:
         vocabulary: number of tokens.
-        padding: the token that fills up a short text.
-        tokenizer: the user's, with `decode`; None for numbers.
+        padding: padding token.
+        tokenizer: the user's tokenizer with `decode`; None for numbers.
     """
 
     vocabulary: int
@@ -54,15 +54,15 @@ class TokenDecoder:
 
 
 def is_text(item: Any) -> bool:
-    """Say whether an item of a loader holds tokens."""
+    """Return whether a loader item holds tokens."""
     return isinstance(item, Mapping) and KEY in cast("Mapping[str, Any]", item)
 
 
 def batch_of(item: Mapping[str, Any], what: str) -> Batch:
-    """Return the texts of an item.
+    """Return the texts of a loader item as a batch.
 
     Raises:
-        FedsimError: they have another shape or type than tokens have.
+        FedsimError: tokens or labels have an unsupported shape or type.
     """
     tokens = item[KEY]
     labels = next((item[key] for key in _LABELS if item.get(key) is not None), None)
@@ -82,7 +82,7 @@ def batch_of(item: Mapping[str, Any], what: str) -> Batch:
 
 
 def _with_next(tokens: Tensor, labels: Tensor, given: Mapping[str, Tensor]) -> Batch:
-    """Return texts without their last token, which is a label alone: nothing that a model makes of it is learned."""
+    """Return texts without their last token, which serves only as a label, and the next tokens as labels."""
     after = labels.detach().cpu().long()[:, 1:]
     kept = {name: tensor[:, :-1] for name, tensor in given.items()}
     if MASK in given:
@@ -92,7 +92,7 @@ def _with_next(tokens: Tensor, labels: Tensor, given: Mapping[str, Tensor]) -> B
 
 
 def joined(batches: Sequence[Batch], padding: int) -> Batch:
-    """Return all texts, short ones filled up, and without a mask where none is."""
+    """Return all texts in a batch, padded to the longest; an attention mask without zeros is omitted."""
     longest = max(batch.inputs.shape[1] for batch in batches)
 
     def filled(tensors: list[Tensor], value: int) -> Tensor:
@@ -120,16 +120,16 @@ def _default(name: str, tokens: Tensor) -> Tensor:
 
 
 def padding_of(model: nn.Module) -> int:
-    """Return the token that fills up short texts: that of the model's configuration, or 0."""
+    """Return the padding token of the model's configuration, or 0."""
     padding = getattr(getattr(model, "config", None), "pad_token_id", None)
     return padding if isinstance(padding, int) and padding >= 0 else 0
 
 
 def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokenizer: Any, name: str) -> Dataset:
-    """Return the texts as data of a task.
+    """Return the texts as the dataset of a task.
 
     Raises:
-        FedsimError: the model's vocabulary is not to be found, or does not hold every token.
+        FedsimError: the vocabulary cannot be determined, or does not contain every token.
     """
     vocabulary = _vocabulary(model, name)
     length = max(batch.inputs.shape[1] for batch in (train, test) if len(batch))
@@ -154,7 +154,7 @@ def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokeni
 
 
 def _blank(length: int, like: Batch) -> Batch:
-    """Return no text, of a length to fill up to."""
+    """Return an empty batch of texts of this length, for padding."""
     labels = like.labels.new_empty((0, length) if like.labels.ndim == _TEXTS else (0,))
     given = {name: tensor.new_empty((0, length)) for name, tensor in like.given.items()}
     return Batch(like.inputs.new_empty((0, length)), labels, given)

@@ -1,4 +1,4 @@
-"""A short training from the audited weights, for membership attacks, planted secrets and the cost of defenses."""
+"""Short training from the audited weights, for membership attacks, planted secrets and the cost of defenses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FEWEST_ROUNDS = 2
 
 @dataclass(frozen=True)
 class AuditRound:
-    """What the client sent in a round, why, and the weights that the server made of it."""
+    """A client's update in a round, its ground truth, and the server's weights after it."""
 
     entry: WireEntry
     truth: Truth
@@ -40,18 +40,18 @@ class AuditRound:
 
     @property
     def record(self) -> RoundRecord:
-        """Its record."""
+        """The record of the round."""
         number, loss = self.entry.round, self.entry.update.loss
         return RoundRecord(round=number, cohort=(0,), participants=(0,), training_loss=loss)
 
 
 @dataclass(frozen=True)
 class TrainedClient:
-    """A client that was trained.
+    """A trained client.
 
     Attributes:
-        evidence: what the server saw, and the private side of it.
-        correct: share of right answers on each test example at the end, shape (test set,): 0 or 1 of an image.
+        evidence: the server's observations, with the ground truth.
+        correct: share of correct labels of each test example, shape (test set,): 0 or 1 for an image.
         summary: summary for the record.
     """
 
@@ -61,7 +61,7 @@ class TrainedClient:
 
 
 def rounds_of(world: World) -> Iterator[AuditRound]:
-    """Train the only client without end, and yield every round."""
+    """Yield the rounds of an endless training of the only client."""
     memory: Memory = {}
     state: dict[str, Tensor] = {}
     weights: Tensors = world.models.first_weights
@@ -73,7 +73,7 @@ def rounds_of(world: World) -> Iterator[AuditRound]:
 
 
 def train(world: World, rounds: int, seconds: float) -> TrainedClient:
-    """Train for this many rounds, or as many as fit the time, at least two."""
+    """Train for this many rounds, or as many as fit the time, but at least two."""
     journal, replays = Journal(lambda _record: None), list[Replay]()
     begin, spent = time.monotonic(), 0.0
     for one in itertools.islice(rounds_of(world), rounds):
@@ -107,7 +107,7 @@ def _is_raw(truth: Truth, sent: Update) -> bool:
 
 
 def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
-    """Return the share of right answers of each test example, shape (test set,), and the mean loss."""
+    """Return the share of correct labels of each test example, shape (test set,), and the mean loss."""
     model, test = world.models.holding(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
     total = 0.0
@@ -122,7 +122,7 @@ def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
 
 
 def _right(world: World, scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of an example's labels that a model finds; an image has one, a text one for every token."""
+    """Return the share of correct labels per example: a single label of an image, a label per token of a text."""
     if isinstance(world.task, TargetTask):
         return world.task.right(scores, labels, world.data.dataset).double()
     known, right = labels != IGNORED, (scores.argmax(-1) == labels).double()
@@ -132,7 +132,7 @@ def _right(world: World, scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _guessing(world: World) -> float:
-    """Return the accuracy of who always gives the answer that is right most often."""
+    """Return the accuracy of always predicting the most frequent answer."""
     task, data = world.task, world.data.dataset
     if not isinstance(task, TargetTask):
         return chance(data.test.labels)
@@ -141,6 +141,6 @@ def _guessing(world: World) -> float:
 
 
 def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
-    """Return the accuracy that a defense costs, with a paired bootstrap interval over test examples."""
+    """Return the accuracy lost by a defense, with a paired bootstrap interval over test examples."""
     lost = without.double() - with_.double()
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))

@@ -1,4 +1,4 @@
-"""One forward pass and one training step of a user's model with the user's loss, on a copy, before an audit begins."""
+"""Trial of a user's model and loss on a copy, before an audit: a forward pass and a training step."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Batch, Loss
 from fedsim.scenario import user_models
 
-_OTHER_INPUTS = (TypeError, KeyError, AttributeError, IndexError)  # what a forward of a mapping raises on a tensor
+_OTHER_INPUTS = (TypeError, KeyError, AttributeError, IndexError)  # raised by a forward that expects a mapping
 _WRAPPER = """If its forward takes no single tensor, wrap it:
   class OfTensor(nn.Module):
       def __init__(self, model): super().__init__(); self.model = model
       def forward(self, images): return self.model({"images": images})"""
 _ROWS = 2  # dimensions of a batch of rows
-_IMAGES = 4  # dimensions of a batch of images, and of scores of their pixels
+_IMAGES = 4  # dimensions of a batch of images, or of pixel scores
 
 
 def scores_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
-    """Run a copy of the model once, and return what it says of each example, first dimension that of the examples.
+    """Run a copy of the model once and return its scores; the first dimension is the batch.
 
     Raises:
-        FedsimError: it fails, or returns something else.
+        FedsimError: the model fails, or returns another type or shape.
     """
 
     def run(copied_model: nn.Module, inputs: Tensor) -> Tensor:
@@ -51,36 +51,36 @@ def scores_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
 
 
 def outputs_in(scores: Tensor, labels: Tensor, name: str) -> int:
-    """Return the number of classes, or of outputs for each example where labels are none; of masks, for each pixel.
+    """Return the number of classes; for other labels the number of outputs per example, for masks per pixel.
 
     Raises:
-        FedsimError: scores of such a shape are none of such labels.
+        FedsimError: the shapes of scores and labels do not fit.
     """
     shape = tuple(scores.shape)
     if labels.is_floating_point() or (scores.ndim > 1 and labels.shape[1:] == scores.shape[1:]):
         return scores.shape[1] if scores.ndim >= _IMAGES else scores[0].numel()
     if scores.ndim >= _IMAGES and labels.ndim == scores.ndim - 1:
         return scores.shape[1]
-    if scores.ndim != labels.ndim + 1:  # one more, where every token has a label
+    if scores.ndim != labels.ndim + 1:  # scores have an additional dimension
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(scores)}, classes).")
     return scores.shape[-1]
 
 
 def has_numbers(scores: Tensor, labels: Tensor) -> bool:
-    """Say whether labels are one number or a row of numbers for each example, as many as the model returns."""
+    """Return whether labels are numbers, as many per example as the model returns."""
     is_row = scores.ndim <= _ROWS and labels.ndim <= _ROWS
     return is_row and labels.is_floating_point() and labels[0].numel() == scores[0].numel()
 
 
 def number_loss(loss: Loss, scores: Tensor, labels: Tensor) -> NumberLoss:
-    """Return a loss of numbers that gets labels in the shape of the scores, or in another that it expects.
+    """Return a loss that receives number labels in the scores' shape, or in another shape that it expects.
 
-    A loss of (B,) and (B, 1) broadcasts to (B, B). The first shape of labels is chosen in which it does not.
+    A loss of (B,) and (B, 1) would broadcast to (B, B). The first label shape without broadcasting is chosen.
 
     Args:
-        loss: the user's.
-        scores: what the model returns for some examples.
-        labels: of these examples, as many numbers as scores.
+        loss: the user's loss.
+        scores: scores of some examples.
+        labels: labels of these examples, as many numbers as scores.
     """
     pair = torch.arange(2) % len(scores)
     scores, labels = scores[pair], labels[pair]
@@ -89,16 +89,16 @@ def number_loss(loss: Loss, scores: Tensor, labels: Tensor) -> NumberLoss:
 
 
 def _is_paired(loss: Loss, scores: Tensor, labels: Tensor) -> bool:
-    """Say whether a loss takes these shapes without broadcasting."""
+    """Return whether a loss accepts these shapes without broadcasting."""
     try:
         with _Unbroadcast(), seeding.isolate_randomness(0):
             return loss(scores, labels).ndim == 0
-    except Exception:  # whatever a user's loss raises, these shapes are not the expected ones
+    except Exception:  # any exception of the user's loss means that it expects other shapes
         return False
 
 
 class _Unbroadcast(TorchFunctionMode):
-    """Refuses operations on one tensor (B,) and another (B, 1), whose result would have shape (B, B)."""
+    """Refuses operations on a tensor (B,) with a tensor (B, 1), which would broadcast to (B, B)."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -110,10 +110,10 @@ class _Unbroadcast(TorchFunctionMode):
 
 
 def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
-    """Try one training step on a copy.
+    """Try a training step on a copy.
 
     Raises:
-        FedsimError: the loss fails, is no finite number, or leaves every gradient zero; one sentence says which.
+        FedsimError: the loss fails, is not a finite scalar, or every gradient is zero; the message names the cause.
     """
     trial = copy.deepcopy(model)
     outputs = user_models.call_model(
@@ -121,7 +121,7 @@ def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="Using a target size")  # it broadcasts, which is nobody's wish
+            warnings.filterwarnings("error", message="Using a target size")  # the loss broadcasts, which is an error
             value = loss(outputs, batch.labels)
         value.backward()
     except UserWarning:

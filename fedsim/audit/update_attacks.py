@@ -1,6 +1,6 @@
-"""Attack updates of one batch size: exact attacks first, then one search as long as the literature's, then more.
+"""Attacks on updates of a given batch size: exact attacks first, then a search at the literature's strength.
 
-A search is begun only where it can still change the verdict: where the exact attacks left an image, and the ideal
+A search starts only if it can still change the verdict: the exact attacks left an image unrecovered, and the ideal
 attacker would recover it.
 """
 
@@ -37,16 +37,16 @@ from fedsim.threat.victim import Victim
 
 _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
-STRENGTH = 4800  # iterations of one start, as in the experiments of Geiping et al. 2020, arXiv 2003.14053
-_SHORT = 300  # iterations where the ideal attacker would recover nothing
-_MOST_EXACT = 1000  # gradients of an exact attack that takes any
-_FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of the time of an update, and as many seconds at least
+STRENGTH = 4800  # iterations per restart, as in Geiping et al. 2020, arXiv 2003.14053
+_SHORT = 300  # iterations if the ideal attacker recovers nothing
+_MOST_EXACT = 1000  # gradients of an exact attack that uses gradients
+_FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of an update's time, and minimum seconds
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
-_HANGS = 2.0  # times that share, after which it is ended
+_HANGS = 2.0  # multiple of that share after which it is interrupted
 _OF_THE_SEARCH = ("objective", "iterations", "best_iteration", "stopped", "history", "notes")
-_RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
+_RESERVE = 2.5  # measured ratio of an attack step to a bare second derivative
 
 _AUTO = AttackChoice(name="auto")
 
@@ -57,9 +57,9 @@ class Inspector:
 
     Attributes:
         knows: knowledge granted to the attacker.
-        on_progress: called with what is being done, in words.
+        on_progress: callback for progress messages.
         is_scored: whether the originals are known.
-        groups: whose risk is compared; the group of what the user named stands with each example.
+        groups: groupings for a comparison of risk; the user's grouping is stored with each example.
     """
 
     knows: tuple[Knowledge, ...]
@@ -67,7 +67,7 @@ class Inspector:
     is_scored: bool = True
     groups: tuple[ExampleGroups, ...] = (CLASSES,)
     _cost: dict[int, float] = field(default_factory=dict)
-    _is_hopeless: bool = False  # whether the ideal attacker would recover nothing of the latest update
+    _is_hopeless: bool = False  # the ideal attacker recovers nothing of the latest update
 
     def inspect(
         self,
@@ -80,19 +80,19 @@ class Inspector:
         allowed: float | None = None,
         before: Sequence[VictimRecord] = (),
     ) -> AttackFinding:
-        """Attack updates one by one until `most` are done or the time is over; at least one is started.
+        """Attack updates in sequence until `most` are done or the time is over; at least the first is started.
 
         More updates are attacked only while they can change the verdict.
 
         Args:
             world: world of the updates.
             victims: the updates.
-            work: keeps the pictures.
+            work: stores the pictures.
             most: largest number of updates.
             iterations: approximate number of gradients of a search.
-            seconds: time for all of them.
+            seconds: time for all updates.
             allowed: share of recovered images that a policy allows; once it is broken, no further update is attacked.
-            before: what came of the first of these updates already; it is continued.
+            before: existing results of the first updates; the attack continues after them.
         """
         begin, done, first = time.monotonic(), list(before), len(before)
         for number, victim in enumerate(itertools.islice(victims, first, most), first + 1):
@@ -107,13 +107,13 @@ class Inspector:
         return self.finding(world, done)
 
     def finding(self, world: World, victims: Sequence[VictimRecord]) -> AttackFinding:
-        """Return what attacks on these updates come to."""
+        """Return the finding of attacks on these updates."""
         scenario = world.scenario
         finding = finding_of(_AUTO, self.knows, victims, scenario.scoring, scenario.seed)
         return finding.model_copy(update={"about": {"batch size": scenario.federation.batch_size}})
 
     def iterations(self, world: World, seconds: float) -> int:
-        """Return how many gradients one search can take in this time, at most `STRENGTH`, from the measured cost."""
+        """Return the number of gradients of a search that fit the time, at most `STRENGTH`, from the measured cost."""
         batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
@@ -121,7 +121,7 @@ class Inspector:
         return min(max(affordable, _LEAST_ITERATIONS), STRENGTH)
 
     def seconds(self, world: World) -> float:
-        """Return about how long one search at the literature's strength takes."""
+        """Return the estimated seconds of a search at the literature's strength."""
         self.iterations(world, 0.0)
         return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
@@ -145,9 +145,10 @@ class Inspector:
     def _find(
         self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
     ) -> Reconstruction:
-        """Try the exact attacks, ask the ideal attacker, then search where that can still change the verdict.
+        """Run the exact attacks and the ideal attacker, then search if that can still change the verdict.
 
-        Where the update before was out of everybody's reach, the ideal attacker is asked first.
+        If the ideal attacker recovered nothing of the previous update, it runs first and the exact attacks may be
+        skipped.
         """
         world, round_ = victim.world, victim.entry.round
         others = set(registry.entries("attack")) - searching(observation)
@@ -161,12 +162,12 @@ class Inspector:
             self._ask_ideal(victim, seconds, latest)
         if latest.exact is not None and self._is_settled(victim, latest.exact, latest.ceiling):
             return latest.exact
-        strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # a short search must agree
+        strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # confirms the ideal attacker
         guess = search(world, observation, strength, others, round_, latest)
         return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
 
     def _ask_ideal(self, victim: Victim, seconds: float, latest: Latest) -> None:
-        """Ask the ideal attacker, and note whether it would recover nothing."""
+        """Run the ideal attacker, and store whether it recovers nothing."""
         latest.ceiling, latest.known = self._ceiling(victim, _FOR_THE_CEILING * seconds)
         empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
         self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
@@ -174,7 +175,7 @@ class Inspector:
     def _exact(
         self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
     ) -> Reconstruction | None:
-        """Return the best guess of the attacks that search nothing; None where there is none."""
+        """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
             with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
                 most, round_ = min(iterations, _MOST_EXACT), victim.entry.round
@@ -185,7 +186,7 @@ class Inspector:
         return guess if len(guess.inputs) else None
 
     def _is_settled(self, victim: Victim, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
-        """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
+        """Return whether a search could change nothing: the guess is exact, or the ideal attacker fails on the rest."""
         if exact.is_exact:
             return True
         if not self.is_scored:
@@ -195,7 +196,7 @@ class Inspector:
         )
 
     def _ceiling(self, victim: Victim, seconds: float) -> tuple[Ceiling | None, Tensor | None]:
-        """Return how well anybody could know the examples, and the map of it."""
+        """Return the ideal attacker's result and the map of its known pixels."""
         if not self.is_scored:
             return None, None
         try:
@@ -230,7 +231,7 @@ def _has_classes(victim: Victim) -> bool:
 
 
 def with_read_targets(victim: Victim, guess: Reconstruction, latest: Latest) -> Reconstruction:
-    """Return a guess whose targets are those that exact attacks read: a search has them from nobody but the client."""
+    """Return a guess with targets set to NaN unless exact attacks recovered them: a search is given the targets."""
     is_read = latest.exact is not None and guess.inputs is latest.exact.inputs
     if _has_classes(victim) or is_read:
         return guess
@@ -247,14 +248,14 @@ def updates(world: World) -> Iterator[Victim]:
 
 
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
-    """Return how many updates give this many images, at least 2."""
+    """Return how many updates contain this many images, at least 2."""
     return max(_LEAST_UPDATES, images // batch_size)
 
 
 def _cost(world: World, batch_size: int) -> float:
-    """Return the seconds of one second-order gradient, the minimum of three.
+    """Return the seconds of a second-order gradient, the minimum of three measurements.
 
-    Where a user's layer or loss has no second derivative, it counts as three gradients.
+    If the user's layer or loss has no second derivative, it counts as three first-order gradients.
     """
     model = world.models.holding(world.models.first_weights)
     parameters, spec = list(world.models.parameters.values()), world.data.dataset.spec

@@ -1,4 +1,4 @@
-"""Warnings above everything else: what makes the figures of a run count for less."""
+"""Banners of a run's report: conditions that weaken or invalidate its results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedsim.report.verdict import Count, RunJudge, listed
 
 
 def banners(record: RunRecord, judge: RunJudge) -> list[Banner]:
-    """Return the warnings a reader must see first."""
+    """Return the banners of a run: alarms, failed controls, incomplete status, and replay mismatches."""
     return [*_about_alarms(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
 
 

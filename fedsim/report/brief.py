@@ -1,4 +1,4 @@
-"""The verdict of a run in two sentences: what got out, and how far that can be trusted."""
+"""Two-sentence verdict of a run: attack results and their reliability."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fedsim.report.document import Statement
 from fedsim.report.tables.findings import finding_sentences
 from fedsim.report.verdict import RunJudge, as_strong, listed, sentences, strength
 
-_MOST_NAMED = 3  # arms that a sentence names, and attacks
+_MOST_NAMED = 3  # arms and attacks that a sentence names
 
 
 def write_brief(record: RunRecord) -> tuple[str, str]:
-    """Return what the strongest attacks found, and what a reader must know before believing it."""
+    """Return a sentence on the strongest attacks' results and a sentence on their reliability."""
     judge = RunJudge.of(record)
     return _outcome(record, judge), _trust(record, judge)
 
@@ -31,26 +31,26 @@ def _outcome(record: RunRecord, judge: RunJudge) -> str:
 
 
 def every_sentence(record: RunRecord, judge: RunJudge) -> list[Statement]:
-    """Return what attacks on updates recovered, arm by arm, then what questions found."""
+    """Return a statement per arm on recovered examples, then statements on the findings of questions."""
     return [*sentences(record, judge), *finding_sentences(record)]
 
 
 def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
-    """Return in how many arms attacks succeeded, and the two ends."""
+    """Return the number of arms with a successful attack, and the arms with the highest and lowest success."""
     leaking = {one.subject for one in every_sentence(record, judge) if one.level == "recovered"}
     if not leaking:
         return f"No attack succeeded in any of {len(outcomes)} arms."
     tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in tried}
     most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
-    if shares[most][0] == shares[least][0]:  # of members only: rates at different false alarms have no order
+    if shares[most][0] == shares[least][0]:  # membership rates at different false-positive rates have no order
         return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms, as in '{most}' ({outcomes[most]})."
     ends = f"most in '{most}' ({outcomes[most]}), least in '{least}' ({outcomes[least]})"
     return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms: {ends}."
 
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
-    """Return what was found in an arm: examples by the strongest attack, then members."""
+    """Return the results of an arm: examples recovered by the strongest attack, then findings on members."""
     of_arm = [sentence for sentence in every_sentence(record, judge) if sentence.subject == arm.name]
     parts = [f"{sentence.before if arm.answers else ''}{sentence.strong}" for sentence in of_arm]
     attack = _strongest(arm, judge)
@@ -67,7 +67,7 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
 
 
 def _strongest(arm: ArmRecord, judge: RunJudge) -> AttackFinding | None:
-    """Return the strongest attack that was not granted the masks, or of all if each was."""
+    """Return the strongest attack without granted masks; if all attacks had masks, the strongest of all."""
     return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
 
 
@@ -85,7 +85,11 @@ def _share(arm: ArmRecord, judge: RunJudge) -> float:
 
 
 def _trust(record: RunRecord, judge: RunJudge) -> str:
-    """Return the first of these that holds: a warning, attacks that would have passed for protection, no success."""
+    """Return the first applicable statement on reliability.
+
+    In order: a banner, attacks that failed although stronger attacks succeeded, no success at all, or the utility of
+    the trained model.
+    """
     for banner in banners(record, judge):
         why = banner.text.partition(". ")[0].rstrip(".")
         return f"{banner.title}: {why[:1].lower()}{why[1:]}."
@@ -109,7 +113,7 @@ def _fooled(record: RunRecord, judge: RunJudge) -> Iterator[str]:
 
 
 def _utility(record: RunRecord) -> Iterator[str]:
-    """Yield how good the model of each of the first arms is."""
+    """Yield the utility of the trained model of each of the first arms."""
     for arm in record.arms[:_MOST_NAMED]:
         last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
         utility = last.utility(record.declared) if last else None

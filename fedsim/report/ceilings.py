@@ -1,4 +1,4 @@
-"""Measured attacks below the ceilings that an epsilon sets: what a guarantee forbids, and how far attacks came."""
+"""Measured attack success compared with the upper bounds that an (epsilon, delta) guarantee implies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COLUMNS = (*COLUMNS, "audited_floor")
 
 
 class Mark(NamedTuple):
-    """One attack in one arm with a guarantee.
+    """An attack in an arm with a guarantee.
 
     Attributes:
-        what: reconstruction, or membership at a false positive rate.
-        prior: what is reached without seeing anything: the share of the images that their own mean recovers, at least
-            1 / (images + 1); or the false positive rate.
-        ceiling: the most that any attack can reach.
-        floor: the least epsilon that an audit of the guarantee proved; None without one.
+        what: reconstruction, or membership inference at a false-positive rate.
+        prior: success without an observation: the share of images recovered by their own mean, at least
+            1 / (images + 1); or the false-positive rate.
+        ceiling: upper bound on the success of any attack.
+        floor: lower bound on epsilon from an audit of the guarantee; None without an audit.
     """
 
     arm: str
@@ -45,19 +45,19 @@ class Mark(NamedTuple):
 
 
 class Guaranteed(NamedTuple):
-    """An arm, or a setting of a sweep, with one of its guarantees; its findings may hold an audit of that."""
+    """An arm, or a setting of a sweep, with a guarantee; its findings may contain an audit of the guarantee."""
 
     name: str
     findings: Sequence[Finding]
     guarantee: GuaranteeRecord
 
     def membership(self, attack: str, rate: Interval, fpr: float) -> Mark:
-        """Return a membership attack, at a rate of false alarms, below its ceiling."""
+        """Return the mark of a membership attack: its TPR at a false-positive rate, with the ceiling."""
         ceiling = membership_ceiling(self.guarantee.epsilon, self.guarantee.delta, fpr)
         return self._mark(f"membership, FPR {fpr:g}", attack, rate, fpr, ceiling)
 
     def reconstruction(self, attack: str, rule: str, rate: Interval, prior: float) -> Mark:
-        """Return an attack on updates below its ceiling; `rule` says in words when it has recovered an example."""
+        """Return the mark of an attack on updates with its ceiling; `rule` is the success rule in words."""
         ceiling = reconstruction_ceiling(self.guarantee.epsilon, self.guarantee.delta, prior)
         return self._mark(f"reconstruction, {rule}", attack, rate, prior, ceiling)
 
@@ -70,9 +70,9 @@ class Guaranteed(NamedTuple):
 
 
 def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> tuple[Mark, ...]:
-    """Return every attack that a guarantee bounds, with its ceiling; guarantees of infinite epsilon bound nothing.
+    """Return every attack bounded by a guarantee, with its ceiling; guarantees of infinite epsilon are skipped.
 
-    Reconstructions are the server's, and are bounded only where the guarantee holds against it.
+    Reconstruction attacks are run by the server, so they are bounded only if the guarantee holds against the server.
     """
     return tuple(
         mark
@@ -106,7 +106,7 @@ def _reconstructions(
 def blind(attack: AttackFinding, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> float | None:
     """Return the share of an attack's originals that their mean image recovers.
 
-    None without images, and where the metric that decides is not installed or takes something else.
+    None without images, or if the deciding metric is not installed or does not compare images.
     """
     metric = judge.deciding(attack)
     stored = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]

@@ -1,6 +1,6 @@
-"""How the reports draw: one look, colours that colour-blind readers can tell apart, and the numbers kept beside.
+"""Style of the report's figures: colours safe for colour-blind readers, and figures stored with their data.
 
-Colours are those of Okabe and Ito; line styles, hatches and markers repeat the distinction for print in grey.
+Colours are from Okabe and Ito; line styles, hatches and markers repeat the distinction for greyscale print.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the look of the reports; also a decorator."""
-    from matplotlib import rc_context  # noqa: PLC0415 - half a second that reading a record need not pay
+    """Apply the report's matplotlib style; also a decorator."""
+    from matplotlib import rc_context  # noqa: PLC0415 - half a second that readers of records skip
 
     with rc_context(_STYLE):
         yield
 
 
 def canvas() -> tuple[Figure, Axes]:
-    """Return a figure of the usual size and its axes."""
+    """Return a figure of the default size and its axes."""
     figure = blank(*SIZE)
     return figure, figure.subplots()
 
 
 def blank(width: float, height: float, dpi: float | None = None) -> Figure:
-    """Return an empty figure, in inches, with the usual resolution where none is given."""
+    """Return an empty figure; sizes in inches, default resolution unless `dpi` is given."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
     return Figure(figsize=(width, height), dpi=dpi)
 
 
 def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: Rows) -> Picture:
-    """Return a figure as a picture, with the data that it draws."""
+    """Return a figure as a picture, with the data that it plots."""
     return Picture(name, arm, alt, *printed(figure), columns, tuple(rows))
 
 
@@ -75,15 +75,15 @@ def printed(figure: Figure) -> tuple[bytes, bytes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - as above
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - as above
 
-    png, svg = io.BytesIO(), io.BytesIO()  # not through savefig, which draws twice for each file
+    png, svg = io.BytesIO(), io.BytesIO()  # not savefig, which draws twice per file
     FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
-    figure.set_layout_engine("none")  # it is laid out already
+    figure.set_layout_engine("none")  # already laid out
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return png.getvalue(), svg.getvalue()
 
 
 def utility_axis(metric: Metric | None) -> str:
-    """Return the label of an axis with what was measured on the test set, as people read it."""
+    """Return the axis label of a test metric."""
     if metric is None:
         return "test utility"
     return f"test {metric.title} ({metric.suffix.strip()})" if metric.suffix else f"test {metric.title}"

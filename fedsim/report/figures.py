@@ -1,4 +1,4 @@
-"""The report's pictures, each with the numbers behind it. The same attack has the same colour in every figure."""
+"""Figures of a run's report, each with its data. An attack has the same colour in every figure."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHEET_DPI = 100
 
 
 class _Limits(NamedTuple):
-    """Axes that every arm's curves share."""
+    """Axis limits shared by the curves of all arms."""
 
     iterations: float
     lowest: float
@@ -48,7 +48,7 @@ class _Limits(NamedTuple):
 
 @styled()
 def attack_curves(record: RunRecord) -> list[Picture]:
-    """Return one picture an arm: every search's objective over iterations, a line a victim, all on the same axes."""
+    """Return a picture per arm: each search's objective over iterations, a line per victim, on common axes."""
     points = {number: _curve_points(arm) for number, arm in enumerate(record.arms, 1)}
     every = [point for of_arm in points.values() for point in of_arm]
     if not every:
@@ -64,7 +64,7 @@ def attack_curves(record: RunRecord) -> list[Picture]:
 
 @styled()
 def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
-    """Return one picture an arm: the share of examples whose score is above t, for every attack."""
+    """Return a picture per arm: for every attack, the share of examples with a score above t."""
     metric = next(iter(judge.spread), None)
     if metric is None:
         return []
@@ -82,7 +82,7 @@ def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
 
 @styled()
 def utility(record: RunRecord, judge: RunJudge) -> list[Picture]:
-    """Return a picture of each measure on the test set over rounds, a line an arm; none where nothing was evaluated."""
+    """Return a picture per test metric: its value over rounds, a line per arm; empty if nothing was evaluated."""
     evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.tested}
     shown = (metric for name, metric in judge.declared.items() if name in evaluated and metric.shown)
     return [_utility_of(record, metric) for metric in sorted(shown, key=lambda metric: metric.title)]
@@ -113,32 +113,32 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
 
 @styled()
 def epsilons(marks: Sequence[Mark]) -> list[Picture]:
-    """Return one picture a kind of attack: what was measured over epsilon, below the ceiling of each guarantee."""
+    """Return a picture per kind of attack: measured success over epsilon, with the ceiling of each guarantee."""
     kinds = dict.fromkeys(mark.what for mark in marks)
     return [_epsilons_of([mark for mark in marks if mark.what == kind], number) for number, kind in enumerate(kinds, 1)]
 
 
 @styled()
 def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
-    """Return one picture a partition: how many examples of each class its first clients own, a bar a client."""
+    """Return a picture per partition: examples of each class per client, a bar for each of the first clients."""
     return [_ownership_of(owned, number) for number, owned in enumerate(ownerships, 1)]
 
 
 @styled()
 def participation(attendances: Sequence[Attendance]) -> list[Picture]:
-    """Return one picture an arm: how many updates counted and were lost, by cause, a bar a round."""
+    """Return a picture per arm: counted and lost updates by cause, a bar per round."""
     return [_participation_of(attended, number) for number, attended in enumerate(attendances, 1)]
 
 
 @styled()
 def rocs(record: RunRecord) -> list[Picture]:
-    """Return one picture an arm: TPR over FPR of every attack that left both, both logarithmic, with the diagonal."""
+    """Return a picture per arm: log-log ROC curves of every attack that recorded a curve, with the diagonal."""
     curves = {number: list(roc_curves(arm)) for number, arm in enumerate(record.arms, 1)}
     return [_roc_of(record.arms[number - 1].name, number, of_arm) for number, of_arm in curves.items() if of_arm]
 
 
 def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, float]]]]:
-    """Yield the findings that left a curve of false alarms and hits, each with its points (FPR, TPR)."""
+    """Yield each finding with a ROC curve, and the curve's points (FPR, TPR)."""
     for finding in arm.findings:
         table = arm.items.get(finding.items, {})
         if "fpr" in table and "tpr" in table:
@@ -147,11 +147,11 @@ def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, floa
 
 @styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
-    """Return a wall as one sheet for slides; the page shows its pictures one by one."""
+    """Return an image grid as a single sheet for slides; the page shows its pictures individually."""
     figure = blank(1.15 * len(wall.columns) + 1.2, 1.35 * len(wall.rows) + 0.3, dpi=_SHEET_DPI)
-    axes = figure.subplots()  # one for all pictures: hundreds of axes take a minute to lay out
+    axes = figure.subplots()  # a single axes object: hundreds of axes take a minute to lay out
     axes.axis("off")
-    sheet = np.full((_TILE * 6 * len(wall.rows) // 5, _TILE * len(wall.columns), 3), 255, np.uint8)  # one is faster
+    sheet = np.full((_TILE * 6 * len(wall.rows) // 5, _TILE * len(wall.columns), 3), 255, np.uint8)  # faster
     rows: list[tuple[Any, ...]] = []
     names = list(dict.fromkeys(name for row in wall.rows for cell in row.cells for name in cell.data))
     for top, row in enumerate(wall.rows):
@@ -178,7 +178,7 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
 
 
 def _paste(sheet: np.ndarray, pixels: np.ndarray, top: int, left: int) -> None:
-    """Draw a picture into its tile, every pixel as a block and with a margin, by nearest neighbour."""
+    """Draw a picture into its tile, with nearest-neighbour scaling and a margin."""
     size = _TILE - 2 * _MARGIN
     down, across = (np.arange(size) * length // size for length in pixels.shape[:2])
     sheet[top + _MARGIN : top + _MARGIN + size, left + _MARGIN : left + _MARGIN + size] = (255 * pixels).round()[down][
@@ -359,7 +359,7 @@ def _roc_of(arm: str, number: int, curves: Sequence[tuple[Finding, list[tuple[fl
 
 
 def _segments(partition: PartitionRecord) -> list[tuple[str, list[int]]]:
-    """Return (class, examples of every client) of as many classes as can be told apart, the rarest ones added up."""
+    """Return (class, examples per client) of as many classes as have distinct colours, the rarest classes summed up."""
     by_class = list(zip(*(counts for _, counts in partition.class_counts), strict=True))
     ranked = sorted(range(len(by_class)), key=lambda label: -sum(by_class[label]))
     shown, rest = sorted(ranked[:_MOST_CLASSES]), ranked[_MOST_CLASSES:]
@@ -375,7 +375,7 @@ def _styles(record: RunRecord) -> _Styles:
 
 
 def _curve_points(arm: ArmRecord) -> Rows:
-    """Return (arm, attack, round, client, iteration, objective) of what a logarithmic axis can show."""
+    """Return (arm, attack, round, client, iteration, objective) of the positive finite objectives, for a log axis."""
     return [
         (arm.name, attack.label, victim.round, victim.client, iteration, objective)
         for attack in arm.attacks
@@ -386,7 +386,7 @@ def _curve_points(arm: ArmRecord) -> Rows:
 
 
 def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
-    """Return the lines of each attack, one per victim."""
+    """Return the lines of each attack, a line per victim."""
     lines: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
     for _, label, number, client, iteration, objective in points:
         lines.setdefault(label, {}).setdefault((number, client), []).append((iteration, objective))
@@ -399,11 +399,11 @@ def _scores(attack: AttackFinding, metric: Metric) -> list[float]:
 
 
 def _shares_above(values: Sequence[float], images: int) -> list[tuple[float, float]]:
-    """Return (t, share above t) at 0 and at every value, of so many images that were guessed."""
+    """Return (t, share above t) at 0 and at every value, relative to the number of images."""
     if not values:
         return []
     return [(t, sum(value > t for value in values) / images) for t in sorted({0.0, *values})]
 
 
 def _marker(line: Sequence[Any]) -> str:
-    return "o" if len(line) < 3 else ""  # noqa: PLR2004 - a line of one point would be invisible
+    return "o" if len(line) < 3 else ""  # noqa: PLR2004 - a line of a single point would be invisible

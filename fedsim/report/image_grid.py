@@ -1,4 +1,4 @@
-"""The wall: originals beside every attack's reconstruction of them, chosen by rule and never by hand."""
+"""Image grid of a run: originals and each attack's reconstructions, with examples selected by rule."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Key = tuple[int, int, int]
 
 
 def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[Wall]:
-    """Return a wall for every arm that has pictures; those where some attacks recover and others do not come first.
+    """Return a grid for every arm with pictures; arms in which some attacks succeed and others fail come first.
 
-    The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
+    The examples are chosen once, in the first arm with scores, and reused in every arm that has them.
     """
     preferred = next((keys for arm in record.arms if (keys := choose(arm, judge))), ())
     built: list[Wall] = []
@@ -47,7 +47,7 @@ def _is_telling(arm: ArmRecord, judge: RunJudge) -> bool:
 def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
     """Choose (round, client, index) of the examples to show.
 
-    All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores.
+    All examples up to 8; otherwise the examples at percentiles 0, 25, 50, 75 and 100 of the first attack's scores.
     """
     for attack in arm.attacks:
         scores = scores_of(attack)
@@ -61,17 +61,17 @@ def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
 
 
 def has_public(walls: Sequence[Wall]) -> bool:
-    """Tell whether any guess has a public picture beside it."""
+    """Return whether any guess is shown with its nearest public picture."""
     return any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
 
 
 def sheet_name(number: int, title: str) -> str:
-    """Return the name of the file that shows a wall as one sheet, without its ending."""
+    """Return the file name of a grid's sheet, without suffix."""
     return f"wall-{number}-{slug(title)}"
 
 
 def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: int, number: int) -> Wall:
-    """Return a wall that says how many of so many examples it shows, and where its sheet is."""
+    """Return a grid with a note on the number of examples shown and the path of its sheet."""
     note = f"{len(columns)} of {of} examples. Sheet for slides: figures/{sheet_name(number, title)}.png"
     return Wall(title, tuple(columns), tuple(rows), note)
 
@@ -96,7 +96,7 @@ def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: RunJu
 
 
 def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]]:
-    """Return (victim, score) of every example that an attack gave a guess for."""
+    """Return (victim, score) of every example for which an attack returned a guess."""
     return {
         (victim.round, victim.client, item.index): (victim, item)
         for victim in attack.victims
@@ -106,20 +106,20 @@ def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]
 
 
 def column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> str:
-    """Return the heading of an example."""
+    """Return the column heading of an example."""
     example = f", image {key[2]}" if several else ""
     return f"round {victim.round}, {victim.who}{example}, class {item.label}"
 
 
 def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> WallCell:
-    """Return the picture of an example as it is."""
+    """Return the cell of an original."""
     pixels = pixels_of(arrays, f"{victim.arrays}/originals", item.index)
     alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
     return WallCell(pixels, alt, text="not stored", data=place(key))
 
 
 def place(key: Key) -> dict[str, object]:
-    """Return round, client and image of an example as data."""
+    """Return round, client and image of an example as data columns."""
     return dict(zip(("round", "client", "image"), key, strict=True))
 
 
@@ -130,7 +130,7 @@ def guess(
     arrays: Arrays,
     judge: RunJudge,
 ) -> WallCell:
-    """Return the picture of what an attack made of an example."""
+    """Return the cell of an attack's guess of an example."""
     if key not in scores:
         return WallCell(None, text="failed", data=place(key))
     victim, item = scores[key]
@@ -157,17 +157,14 @@ def guess(
 
 
 def _psnr(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    """Return how near two pictures are, in dB; two that differ by less than a step of 256 count as one such step.
-
-    0 where one is not stored.
-    """
+    """Return the PSNR of two pictures in dB, at most that of a mean error of 1/255; 0 if a picture is not stored."""
     if one is None or other is None:
         return 0.0
     return float(-10 * np.log10(max(np.square(one - other).mean(), 255.0**-2)))
 
 
 def pixels_of(arrays: Arrays, name: str, index: int) -> np.ndarray | None:
-    """Return one picture as (H, W, 3); pictures with neither 1 nor 3 channels show their first channel in grey."""
+    """Return a picture as (H, W, 3); unless it has 1 or 3 channels, its first channel is shown in grey."""
     if name not in arrays or arrays[name].ndim != 4 or index >= len(arrays[name]):  # noqa: PLR2004 - (B, C, H, W)
         return None
     stored = arrays[name][index]

@@ -1,4 +1,4 @@
-"""The page of a run: what the attacks recovered, how sure that is, and how to run it again."""
+"""Report page of a run: attack results, their uncertainty, and the command to repeat the run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
 from fedsim.report.verdict import RunJudge
 
-_OPEN_ROWS = 24  # a longer diagnosis starts shut
+_OPEN_ROWS = 24  # a longer diagnosis is folded
 _HOW = "How these numbers are made"
 _OF_IMAGES = (
     "Images are de-normalised and clipped to [0, 1] before scoring. PSNR is at most 160 dB; SSIM uses an 11 x 11 "
@@ -66,7 +66,7 @@ _CEILINGS = (
 
 
 def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[Wall]) -> Document:
-    """Return the page of a run, with `walls` of its pictures."""
+    """Return the page of a run; `walls` are its image grids."""
     return Document(
         title=str(record.scenario.get("title", "Untitled run")),
         kicker=f"fedsim report · {record.started} · {record.status}",
@@ -131,7 +131,7 @@ def _sections(
 
 
 def _charts(title: str, place: str, pictures: Sequence[Picture], text: str, nothing: str) -> Section:
-    """Return a folded section of charts below a sentence, or the sentence that there are none."""
+    """Return a folded section with a text and charts, or with the sentence `nothing` if no chart exists."""
     above = (paragraph(text),) if text else ()
     blocks = (*above, Figures(tuple(pictures))) if pictures else (paragraph(nothing),)
     return Section(title, blocks, place, is_folded=True)
@@ -225,7 +225,7 @@ def _question(record: RunRecord, question: QuestionAsked, judge: RunJudge) -> It
 
 
 def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:
-    """Return a paragraph that starts with the arms it is about, unless there is one arm."""
+    """Return a paragraph that starts with the names of its arms, unless the run has a single arm."""
     return paragraph(Strong(names), f": {text}") if len(record.arms) > 1 else paragraph(text)
 
 

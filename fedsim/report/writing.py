@@ -1,4 +1,4 @@
-"""One self-contained page about a run: what the attacks recovered, how sure that is, and how to run it again."""
+"""Writer of a run's report: a single self-contained page, with figures and CSV files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["build"]
 
 
 def build(run_dir: Path) -> Path:
-    """Write the report of a run beside its record.
+    """Write the report of a run into its folder.
 
-    Reads `record.json` and, when it is there, `arrays.npz`. Writes `figures/` (each picture as PNG, its data as
-    CSV), `scores.csv`, where more was asked than attacks on updates `findings.csv`, and last `report.html`, every file
-    whole or not at all. Nothing in it refers to another file or to the network.
+    Reads `record.json` and, if it exists, `arrays.npz`. Writes `figures/` (each picture as PNG, its data as CSV),
+    `scores.csv`, `findings.csv` if the record has findings, and finally `report.html`; every write is atomic. The page
+    refers to no other file and to no network address.
 
     Args:
         run_dir: folder of the run.

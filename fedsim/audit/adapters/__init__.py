@@ -1,7 +1,7 @@
-"""Adapters: each takes one kind of thing that engineers have, and gives the subject of an audit.
+"""Adapters: each converts a kind of object that engineers have into the subject of an audit.
 
-A kind is one file in this folder with one class below `@adapter`. A package of your own adds a kind by an entry point
-in the group ``fedsim.adapters`` that names the module to import.
+A kind is a file in this folder with a class below `@adapter`. Another package adds a kind by an entry point in the
+group ``fedsim.adapters`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _PARTS = 3  # model, loss, loader
 
 
 class SubjectAdapter(ABC):
-    """Takes one kind of thing.
+    """Base class of adapters; each subclass accepts a single kind of object.
 
     Attributes:
-        takes: what is given, in a few words.
-        thing: what was given, of the kind.
-        name: of the target, for errors.
+        takes: the accepted objects, in a few words.
+        thing: the given object.
+        name: name of the target, for errors.
     """
 
     takes: ClassVar[str]
@@ -46,19 +46,19 @@ class SubjectAdapter(ABC):
     @classmethod
     @abstractmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether a thing is of the kind, or was meant to be; imports no heavy library for that."""
+        """Return whether an object is, or was meant to be, of this kind; must not import a heavy library."""
 
     @abstractmethod
     def subject(self) -> Subject:
-        """Return the subject: model, loss, batches and what is sent.
+        """Return the subject: model, loss, batches and sent parameters.
 
         Raises:
-            FedsimError: something is missing or does not fit; one sentence says what to do.
+            FedsimError: a part is missing or does not fit; the message states the fix.
         """
 
     @abstractmethod
     def understood(self) -> str:
-        """Return in one line, without full stop, what was given and what of it is sent; called after `subject`."""
+        """Return a line, without full stop, on the given object and its sent parameters; called after `subject`."""
 
 
 AdapterT = TypeVar("AdapterT", bound=type[SubjectAdapter])
@@ -66,37 +66,37 @@ _ADAPTERS: list[type[SubjectAdapter]] = []
 
 
 def adapter(kind: AdapterT) -> AdapterT:
-    """Register a kind."""
+    """Register an adapter class."""
     _ADAPTERS.append(kind)
     return kind
 
 
 def adapters() -> tuple[type[SubjectAdapter], ...]:
-    """Return every kind: fedsim's, then those of installed packages.
+    """Return every adapter: fedsim's, then those of installed packages.
 
     Raises:
-        FedsimError: one of another package cannot be imported.
+        FedsimError: an adapter of another package cannot be imported.
     """
     _discover()
     return tuple(_ADAPTERS)
 
 
 def what_is_taken() -> str:
-    """Return what every kind takes, in one sentence."""
+    """Return a sentence that lists the objects accepted by all adapters."""
     return f"As it is, an audit also takes {'; '.join(kind.takes for kind in adapters())}."
 
 
 def adapter_of(thing: Any) -> type[SubjectAdapter] | None:
-    """Return the kind that recognises a thing; None where none does."""
+    """Return the adapter that recognises an object; None if no adapter does."""
     return next((kind for kind in adapters() if kind.recognises(thing)), None)
 
 
 def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
-    """Return the subject of a thing, with a note of what was understood.
+    """Return the subject of an object, with a note that describes the object.
 
     Raises:
-        FedsimError: something is missing or does not fit; one sentence says what to do.
-        MemoryError: there is too little of it.
+        FedsimError: a part is missing or does not fit; the message states the fix.
+        MemoryError: memory is exhausted.
     """
     one = kind(thing, name)
     try:
@@ -108,42 +108,42 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
         why = " ".join(reason(error).split())
         raise FedsimError(f"'{name}' was taken for {kind.takes}, but {why}.") from error
     subject = replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
-    inner = adapter_of(subject)  # as of a peft model in a Trainer
+    inner = adapter_of(subject)  # for example a peft model in a Trainer
     return subject if inner in (None, kind) else adapted(inner, subject, name)
 
 
 def parts_of(thing: Any) -> tuple[Any, ...]:
-    """Return what a tuple or list holds, or the thing itself as the only part."""
+    """Return the items of a tuple or list, or the object itself as the only item."""
     return tuple(cast("tuple[Any, ...]", thing)) if isinstance(thing, tuple | list) else (thing,)
 
 
 def kinds_of(parts: Iterable[Any]) -> str:
-    """Return the types of what was given, for people."""
+    """Return the type names of the given parts as text."""
     return ", ".join(type(part).__name__ for part in parts) or "nothing"
 
 
 def optimizer_called(name: str) -> Literal["adam", "sgd"]:
-    """Return the optimizer that an audit simulates for one of this name."""
+    """Return the simulated optimizer for an optimizer of this name."""
     return "adam" if "adam" in name.lower() else "sgd"
 
 
 def is_a(thing: Any, name: str, *packages: str) -> bool:
-    """Say whether a thing is of a class of this name in one of these packages, without importing them."""
+    """Return whether an object's class has this name in one of these packages, without importing them."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
 
 
 def unwrapped(model: Any) -> nn.Module:
-    """Return a copy of a model that Opacus has hooked, without the hooks, which the model keeps."""
+    """Return a copy of a model wrapped by Opacus, without its hooks; the original keeps its hooks."""
     hooked = copy.deepcopy(model)
     hooked.cleanup()
     return hooked._module
 
 
 def with_model(thing: Any, name: str) -> Subject:
-    """Return a subject, or the tuple (model, loss, loader) as one.
+    """Return a subject as it is, or a tuple (model, loss, loader) as a subject.
 
     Raises:
-        FedsimError: it is neither.
+        FedsimError: the object is neither.
     """
     if isinstance(thing, Subject):
         return thing
@@ -154,13 +154,13 @@ def with_model(thing: Any, name: str) -> Subject:
 
 
 def model_of(thing: Any) -> nn.Module | None:
-    """Return the model of a subject, of a tuple that begins with one, or the thing itself where it is one."""
+    """Return the model of a subject or of a tuple that begins with it, or the object itself if it is a module."""
     first = thing.model if isinstance(thing, Subject) else next(iter(parts_of(thing)), None)
     return first if isinstance(first, nn.Module) else None
 
 
 def tensors_are(count: int, which: str = "") -> str:
-    """Return how many tensors, up to the verb."""
+    """Return the number of tensors in words, up to the verb."""
     return f"{count} tensor{'s' if count != 1 else ''}{which} {'are' if count != 1 else 'is'}"
 
 

@@ -1,4 +1,4 @@
-"""What estimators of scikit-learn share: the parts that were given, what a pipeline hands on, and twins of layers."""
+"""Common parts of the scikit-learn adapters: validation of (estimator, X, y), pipelines, layers of the torch twin."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedsim.core.types import Loss
 PENALTY = "A penalty on the weights is left out: the server knows the weights, and can subtract it."
 _PARTS = 3  # estimator, X, y
 _RETURN = "Return (estimator, X, y), with the client's rows and labels."
-_BATCH = 32  # rows that the loader yields at once
+_BATCH = 32  # batch size of the loader
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
@@ -29,13 +29,13 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class EstimatorAdapter(SubjectAdapter):
-    """Takes an estimator with its rows and labels. Derive a kind from it.
+    """Base class of adapters for an estimator with its rows and labels.
 
     Attributes:
-        label_dimensions: of y, at most.
-        estimator: the last step of what was given.
-        model: its twin.
-        loss_name: for people.
+        label_dimensions: largest number of dimensions of y.
+        estimator: last step of the given estimator.
+        model: torch twin of the estimator.
+        loss_name: display name of the loss.
     """
 
     label_dimensions: ClassVar[int] = 1
@@ -44,7 +44,7 @@ class EstimatorAdapter(SubjectAdapter):
     loss_name: str
 
     def understood(self) -> str:
-        """Say which twin is attacked."""
+        """Describe the attacked torch twin."""
         sent = sum(1 for _ in self.model.parameters())
         is_fitted = hasattr(self.estimator, "coef_") or hasattr(self.estimator, "coefs_")
         fitted = "as it was fitted" if is_fitted else "before its first fit, all 0"
@@ -54,14 +54,14 @@ class EstimatorAdapter(SubjectAdapter):
         )
 
     def twin(self, rows: Any, labels: Tensor, build: Callable[[int], nn.Module], loss: Loss | None) -> Subject:
-        """Return the subject of a twin that `build` makes for so many columns."""
+        """Return the subject of a torch twin that `build` returns for the number of columns."""
         inputs = torch.tensor(np.asarray(rows, dtype=np.float32))
         self.model = build(inputs.shape[1])
         pairs = list(zip(inputs.split(_BATCH), labels.split(_BATCH), strict=True))
         return Subject(self.model, loss, pairs, notes=(PENALTY,))
 
     def dense(self, columns: int, outputs: int) -> nn.Linear:
-        """Return a linear estimator's weights as a layer; 0 before its first fit."""
+        """Return a linear estimator's weights as a layer; zeros before its first fit."""
         layer = nn.Linear(columns, outputs, bias=bool(self.estimator.fit_intercept))
         with torch.no_grad():
             for p, name in ((layer.weight, "coef_"), (layer.bias, "intercept_")):
@@ -71,10 +71,10 @@ class EstimatorAdapter(SubjectAdapter):
         return layer
 
     def layers(self) -> list[nn.Module]:
-        """Return the layers of a fitted perceptron, each with what follows it; the last one alone.
+        """Return the layers of a fitted perceptron, each followed by its activation except the last.
 
         Raises:
-            FedsimError: it has no weights yet.
+            FedsimError: the estimator has no weights yet.
         """
         if not hasattr(self.estimator, "coefs_"):
             how = "partial_fit(X, y, classes=...)" if hasattr(self.estimator, "predict_proba") else "partial_fit(X, y)"
@@ -91,10 +91,10 @@ class EstimatorAdapter(SubjectAdapter):
         return layers[:-1]
 
     def parts(self) -> tuple[Any, Any, Any]:
-        """Return the estimator, rows as it gets them, and labels; and keep the estimator.
+        """Return the estimator, the rows after the pipeline's earlier steps, and the labels; sets `estimator`.
 
         Raises:
-            FedsimError: something is missing, does not fit, or the pipeline is not fitted.
+            FedsimError: a part is missing or does not fit, or the pipeline is not fitted.
         """
         parts = parts_of(self.thing)
         if len(parts) != _PARTS:
@@ -119,10 +119,10 @@ class EstimatorAdapter(SubjectAdapter):
         return self.estimator, rows, labels
 
     def numbers(self, values: Any, what: str) -> Any:
-        """Return an array of numbers.
+        """Return values as a float array.
 
         Raises:
-            FedsimError: some are none.
+            FedsimError: a value is not a number.
         """
         try:
             return np.asarray(values, dtype=float)
@@ -133,7 +133,7 @@ class EstimatorAdapter(SubjectAdapter):
             ) from error
 
     def _last_of(self, estimator: Any, rows: Any) -> tuple[Any, Any]:
-        """Return the classifier of a pipeline, and the rows that it gets there."""
+        """Return the last estimator of a pipeline, and the rows transformed by its earlier steps."""
         if not is_a(estimator, "Pipeline", "sklearn"):
             return estimator, rows
         not_fitted = importlib.import_module("sklearn.exceptions").NotFittedError
@@ -147,6 +147,6 @@ class EstimatorAdapter(SubjectAdapter):
 
 
 def last_step(thing: Any) -> Any:
-    """Return the estimator that was given first; of a pipeline its last step."""
+    """Return the first given object, or the last step if it is a pipeline."""
     first: Any = next(iter(parts_of(thing)), None)
     return first.steps[-1][1] if is_a(first, "Pipeline", "sklearn") else first

@@ -1,4 +1,4 @@
-"""The archive that `flwr build` writes: a zip of sources, unpacked without leaving its folder."""
+"""Extraction of the archive that `flwr build` writes: a zip of sources."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from fedsim.core.errors import FedsimError, in_a_line
 
-_MOST_BYTES = 100 << 20  # unpacked; Flower allows 10 MiB packed
-_MODE = 16  # bits below which a zip keeps the mode of a file
+_MOST_BYTES = 100 << 20  # unpacked size; Flower allows 10 MiB packed
+_MODE = 16  # bits to shift for the file mode in a zip entry
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Write the files of an archive into a folder; nothing in it is run or unpickled.
+    """Extract the files of an archive into a folder; nothing in it is executed or unpickled.
 
     Raises:
-        FedsimError: it cannot be read, is too large, or holds a link or a path that leaves the folder.
+        FedsimError: the archive cannot be read, is too large, or holds a link or a path outside the folder.
     """
     try:
         with zipfile.ZipFile(archive) as packed:

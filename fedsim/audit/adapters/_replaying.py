@@ -1,6 +1,6 @@
-"""A loss that stands in a training step of foreign code, which calls a model first.
+"""Extraction of the loss from a third-party training step that calls a model first.
 
-The step runs with scores in place of what its model would return, so that an audit has the loss of scores and labels.
+The step runs with given scores in place of the model's output, which yields a loss of scores and labels.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Loss
 
-_CLOSE = 1e-4  # relative; both compute the same in float32, in another order
+_CLOSE = 1e-4  # relative tolerance; both compute in float32, in another order
 
 
 def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], Tensor], what: str) -> None:
-    """Check that a loss of scores and labels is the one of the whole step, on one batch.
+    """Check on a batch that a loss of scores and labels equals the loss of the whole step.
 
     Args:
-        loss: of scores and labels.
-        scores: what the model returns on the batch, of any shape that `loss` takes.
-        labels: of the batch.
-        whole: runs the step as it is, with its model, on the same batch.
-        what: whose step, at the end of a sentence.
+        loss: loss of scores and labels.
+        scores: the model's output on the batch, of any shape that `loss` accepts.
+        labels: labels of the batch.
+        whole: runs the unchanged step with its model on the same batch.
+        what: owner of the step, for the message.
 
     Raises:
-        FedsimError: the step's loss is another: it depends on more than scores and labels.
+        FedsimError: the step's loss differs, so it depends on more than scores and labels.
     """
     with torch.no_grad():
         replayed, actual = float(loss(scores, labels)), float(whole())
@@ -42,7 +42,7 @@ def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], T
 
 
 def called_modules(run: Callable[[], object]) -> list[nn.Module]:
-    """Return the modules with trainable parameters that a function calls itself, each once, in their order."""
+    """Return the modules with trainable parameters that a function calls directly, each once, in call order."""
     known: list[nn.Module] = []
     depth = 0
 

@@ -1,4 +1,7 @@
-"""One round of an app, as its server sees it, beside what trained in its clients. Imported when an app is audited."""
+"""A single round of a Flower app as its server sees it, with the observed training of its clients.
+
+Imported only when an app is audited.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from fedsim.audit.adapters._watching import WatchedClient, watching
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.federation.engines.local import LocalGrid
 
-_CLIENTS = 2  # whose replies are awaited: the first is attacked, the other's examples are test data
-_MOST = 1000  # clients that a server may wait for
-_PATIENT_POLLS = 2  # a server may ask once to tell how many there are, and once to choose
+_CLIENTS = 2  # replies to await: the first is attacked, the second client's examples are test data
+_MOST = 1000  # largest number of clients that a server may require
+_PATIENT_POLLS = 2  # a server may query the nodes once to count and once to sample
 _TRAIN, _EXAMPLES = "train", "num-examples"
 
 
 class AnsweredTraining(NamedTuple):
-    """A client that trained: its node, the arrays it received and sent, the examples it states, and its training."""
+    """A client that trained: node, received and sent arrays, stated number of examples, and observed training."""
 
     node: int
     received: dict[str, Tensor]
@@ -32,14 +35,14 @@ class AnsweredTraining(NamedTuple):
 
 
 class _RoundIsOver(BaseException):
-    """Enough clients answered. Not an `Exception`, so that an app which catches all errors does not catch it."""
+    """Enough clients replied. Not an `Exception`, so that an app which catches all errors does not catch it."""
 
 
 class _OneRoundGrid(LocalGrid):
-    """Keeps what the first clients receive, do and send, and ends the server's work then.
+    """Grid that records received arrays, training and reply of the first clients, then ends the server's work.
 
-    Older servers call clients from threads, and take what is raised there for a client's failure. So clients train one
-    after the other, and what went wrong is kept.
+    Older servers call clients from threads and treat exceptions in them as client failures. Therefore clients train
+    sequentially, and the grid stores the failure.
     """
 
     def __init__(self, client_app: ClientApp, run_config: Mapping[str, Any], name: str) -> None:
@@ -52,7 +55,7 @@ class _OneRoundGrid(LocalGrid):
         self.failure: FedsimError | None = None
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the node ids; twice as many as before where the server waits for more."""
+        """Return the node ids; the number doubles while the server waits for more clients."""
         self._polls += 1
         if self._polls > _PATIENT_POLLS and not self._has_asked:
             self._clients *= 2
@@ -96,10 +99,10 @@ class _OneRoundGrid(LocalGrid):
 
 
 def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any], name: str) -> list[AnsweredTraining]:
-    """Have a server run until clients have answered what it asked them to train, at least one.
+    """Run a server until clients have replied to its first training messages, and return the trained clients.
 
     Raises:
-        FedsimError: an app fails, or the server asks for no training, or waits for too many clients.
+        FedsimError: an app fails, the server requests no training, or it waits for too many clients.
     """
     grid, error = _OneRoundGrid(client, config, name), None
     try:
@@ -132,7 +135,7 @@ def _arrays(message: Message, whose: str) -> dict[str, Tensor]:
 
 
 def _stated(reply: Message) -> int | None:
-    """Return on how many examples a client says that it trained."""
+    """Return the number of training examples that a client states in its reply."""
     for metrics in reply.content.metric_records.values():
         if isinstance(stated := metrics.get(_EXAMPLES), int):
             return stated

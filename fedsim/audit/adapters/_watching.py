@@ -1,7 +1,7 @@
-"""Watch a client's own training loop: on which batches it trains, by which loss and optimizer.
+"""Observation of a client's own training loop: its batches, loss and optimizer.
 
-What the loop does is not changed. It is seen where torch shows it: calls of modules, calls of cross-entropy, and steps
-of optimizers. A loop that does without these cannot be watched.
+The loop is not changed. Hooks observe module calls, cross-entropy calls and optimizer steps of torch. A loop without
+these cannot be observed.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _LOSSES = (F.cross_entropy, F.nll_loss)
 
 @dataclass
 class WatchedClient:
-    """The training of one client in one round.
+    """Observed training of a client in a round.
 
     Attributes:
-        model: a copy from before the first step; None where nothing trained.
-        steps: the examples of every step of an optimizer.
-        losses: with their settings; one, unless the loop changes it.
-        optimizer: name of its class.
-        learning_rate: of its first group.
-        not_seen: why the loop cannot be watched, as the end of a sentence.
+        model: a copy from before the first step; None if nothing trained.
+        steps: examples of every optimizer step.
+        losses: losses with their settings; only the first is kept.
+        optimizer: class name of the optimizer.
+        learning_rate: learning rate of its first group.
+        not_seen: why the loop cannot be observed, as the end of a sentence.
     """
 
     model: nn.Module | None = None
@@ -51,7 +51,7 @@ class WatchedClient:
     _depth: int = 0
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Note what the outermost module trains on."""
+        """Record the training inputs of the outermost module."""
         self._depth += 1
         if self._depth > 1 or not module.training or not torch.is_grad_enabled() or isinstance(module, _Loss):
             return
@@ -63,13 +63,13 @@ class WatchedClient:
         self._inputs.append(inputs[0].detach().clone())
 
     def leave(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        """Note the scores of the outermost module."""
+        """Record the scores of the outermost module."""
         self._depth -= 1
         if self._depth == 0 and not isinstance(module, _Loss):
             self._scores = output
 
     def judge(self, function: Any, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:
-        """Note the labels with which a loss judges these scores."""
+        """Record the labels of a loss call on these scores."""
         if not torch.is_grad_enabled() or len(self._labels) >= len(self._inputs):
             return
         known = dict(zip(("input", "target"), arguments, strict=False)) | settings
@@ -81,7 +81,7 @@ class WatchedClient:
             self.losses.append(partial(function, **more))
 
     def step(self, optimizer: Optimizer, _arguments: Any, _settings: Any) -> None:
-        """Note that the batches since the step before are behind this one."""
+        """Assign the batches since the previous optimizer step to this step."""
         if not self._inputs or len(self._inputs) != len(self._labels):
             self.not_seen = self.not_seen or "it trains with a loss other than cross-entropy"
             return
@@ -91,7 +91,7 @@ class WatchedClient:
 
 
 class _LossCalls(TorchFunctionMode):
-    """Sees calls of losses, whether by a module or as a function."""
+    """Intercepts loss calls, by a module or as a function."""
 
     def __init__(self, client: WatchedClient) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _LossCalls(TorchFunctionMode):
 
 @contextmanager
 def watching() -> Iterator[WatchedClient]:
-    """Watch whatever trains inside the block, as one client."""
+    """Observe all training inside the block as that of a single client."""
     client = WatchedClient()
     with ExitStack() as hooks:
         for hook in (

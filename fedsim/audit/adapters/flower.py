@@ -1,4 +1,4 @@
-"""A Flower app: its folder, or the archive that `flwr build` writes. One round of its own apps, in this process."""
+"""Adapter of a Flower app: its folder, or the archive of `flwr build`. A round of the app runs in this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fedsim.audit.subject import ClientReply, Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
-_OF_OPACUS = "_module."  # how names in a wrapped model begin
+_OF_OPACUS = "_module."  # name prefix in a wrapped model
 _ARCHIVE, _PROJECT = ".fab", "pyproject.toml"
 _FUNCTION = "Audit a function that returns (model, loss, loader) instead, with --client-app where a ClientApp has it."
 
@@ -47,17 +47,17 @@ class _Apps(NamedTuple):
 @final
 @adapter
 class FlowerApp(SubjectAdapter):
-    """The reply of the first client to the first message of the app's own server, with the app's mods in place."""
+    """The first client's reply to the first message of the app's own server, including the app's mods."""
 
     takes: ClassVar[str] = "the folder or .fab file of a Flower app"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether it is a folder, an archive, or an app without its folder."""
+        """Return whether the object is a folder, an archive, or an app without its folder."""
         return isinstance(thing, Path) or is_a(thing, "ClientApp", "flwr") or is_a(thing, "ServerApp", "flwr")
 
     def subject(self) -> Subject:
-        """Run the round, and return what trained, on what, and what was sent."""
+        """Run the round, and return the trained model with its batches and update."""
         if not isinstance(self.thing, Path):
             raise FedsimError(
                 f"'{self.name}' is a {type(self.thing).__name__} alone, without the weights that a server sends. Name "
@@ -88,7 +88,7 @@ class FlowerApp(SubjectAdapter):
         )
 
     def understood(self) -> str:
-        """Say what was sent after which training."""
+        """Describe the sent update and its training."""
         steps, client = self._client.steps, self._client
         sizes = sorted({len(step) for step in steps})
         what = f"{len(steps)} step{'s' if len(steps) > 1 else ''} of {' or '.join(map(str, sizes))}"
@@ -118,14 +118,14 @@ class FlowerApp(SubjectAdapter):
         return model.cpu(), tuple(client.steps)
 
     def _names_in(self, model: nn.Module) -> Mapping[str, str]:
-        """Return the parameters by the names of arrays, where the library of the model has others for them."""
+        """Return parameter names by array name, if the model's library uses other names."""
         inner = adapter_of(bare := Subject(model))
         return {} if inner is None else adapted(inner, bare, self.name).names
 
     def _update(
         self, model: nn.Module, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Return by how much each trained parameter moved."""
+        """Return the weight delta (received minus sent) of each trained parameter."""
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         for name in trained:
             if name not in received or name not in sent:
@@ -138,14 +138,14 @@ class FlowerApp(SubjectAdapter):
 
 
 def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:
-    """Say whether less was seen than passes over all examples, each without less than a batch at its end."""
+    """Return whether fewer examples were observed than full passes contain; each pass may drop a partial batch."""
     seen, largest = sum(map(len, steps)), max(map(len, steps))
     passes = math.ceil(seen / examples)
     return passes * examples - seen >= passes * largest
 
 
 def _by_name(arrays: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return arrays by the names that the model has for them, where they are numbered, or named as Opacus does."""
+    """Return arrays under the model's names if they are numbered, renamed by its library, or prefixed by Opacus."""
     known = model.state_dict()
     arrays = {name.removeprefix(_OF_OPACUS): tensor for name, tensor in arrays.items()}
     arrays = {names.get(name, name): tensor for name, tensor in arrays.items()}
@@ -155,7 +155,7 @@ def _by_name(arrays: Mapping[str, Tensor], model: nn.Module, names: Mapping[str,
 
 @contextmanager
 def _folder_of(path: Path) -> Iterator[Path]:
-    """Give the folder of an app; that of an archive is gone afterwards."""
+    """Yield the folder of an app; an archive is extracted into a temporary folder."""
     if path.is_dir():
         yield path.resolve()
         return
@@ -168,7 +168,7 @@ def _folder_of(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _importing(folder: Path) -> Iterator[None]:
-    """Have modules found in a folder before all others."""
+    """Put a folder first on the import path."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -180,7 +180,7 @@ def _load(folder: Path, name: str) -> _Apps:
     """Import both apps of a folder.
 
     Raises:
-        FedsimError: the project names none, or one cannot be imported.
+        FedsimError: the project names none, or an app cannot be imported.
     """
     table = _table_of(folder, name)
     components = table.get("components", {})

@@ -1,4 +1,4 @@
-"""A model with several heads: its outputs and labels are mappings with the same names, or tuples of the same length."""
+"""Adapter of a model with several heads: outputs and labels are mappings with equal keys, or tuples of equal size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LIKE = "Give both the same names, or tuples of the same length; Subject(logits=
 
 @dataclass(frozen=True)
 class _Form:
-    """How a user's code writes several tensors: by name, or one after the other; and the shape of one example's."""
+    """Structure of several tensors in the user's code: mapping or tuple, with the shape of an example per part."""
 
     is_mapping: bool
     shapes: Mapping[str, tuple[int, ...]]
@@ -35,7 +35,7 @@ class _Form:
         return cls(isinstance(written, Mapping), {name: tuple(one.shape[1:]) for name, one in _named(written).items()})
 
     def written(self, parts: Mapping[str, Tensor]) -> Any:
-        """Return rows (B, numbers) by name as the user's code writes them."""
+        """Return rows (B, numbers) by name in the user's structure."""
         shaped = {name: parts[name].view(len(parts[name]), *shape) for name, shape in self.shapes.items()}
         return shaped if self.is_mapping else tuple(shaped.values())
 
@@ -43,13 +43,13 @@ class _Form:
 @final
 @adapter
 class HeadedClient(SubjectAdapter):
-    """A model, a loss of all heads, and a loader whose labels have several parts."""
+    """A model, a loss of all heads, and a loader of labels with several parts."""
 
     takes: ClassVar[str] = "(model, loss, loader) with several outputs and as many labels"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether the loader's first labels have several parts; what can be read once alone is not read."""
+        """Return whether the loader's first labels have several parts; iterators are not read."""
         if model_of(thing) is None or (isinstance(thing, Subject) and thing.views is not None):
             return False
         parts = parts_of(thing)
@@ -59,7 +59,7 @@ class HeadedClient(SubjectAdapter):
         return isinstance(_labels_in(next(iter(cast("Iterable[Any]", loader)), None)), Mapping | tuple | list)
 
     def subject(self) -> Subject:
-        """Return the subject whose outputs and labels stand in one row each."""
+        """Return the subject with all outputs concatenated in a row, and all labels in another."""
         given = with_model(self.thing, self.name)
         if given.loss is None:
             raise FedsimError(f"'{self.name}' has several heads and no loss. Give one of outputs and labels.")
@@ -88,12 +88,12 @@ class HeadedClient(SubjectAdapter):
         )
 
     def understood(self) -> str:
-        """Say which heads there are."""
+        """Describe the heads."""
         heads = ", ".join(f"'{head.name}' ({_in_words(head)})" for head in self._heads)
         return f"a model with {len(self._heads)} heads, {heads}; {tensors_are(self._sent)} sent"
 
     def _outputs(self, given: Subject, item: Any) -> Any:
-        """Return what the model says of a batch."""
+        """Return the model's outputs on a batch."""
         inputs = _inputs_in(item)
         with torch.no_grad():
             output = copy.deepcopy(given.model).cpu()(inputs.cpu().float())
@@ -132,27 +132,27 @@ def _labels_key(item: Mapping[str, Any]) -> str:
 
 
 def _labels_in(item: Any) -> Any:
-    """Return the labels of what a loader yields; None where there are none."""
+    """Return the labels of a loader item; None if it has none."""
     if isinstance(item, Mapping):
         return cast("Mapping[str, Any]", item).get(_labels_key(item))
     return item[1] if isinstance(item, tuple | list) and len(cast("list[Any]", item)) == _PAIR else None
 
 
 def _inputs_in(item: Any) -> Tensor:
-    """Return the examples of what a loader yields, the first tensor of it."""
+    """Return the examples of a loader item: its first tensor."""
     values = cast("Mapping[str, Any]", item).values() if isinstance(item, Mapping) else cast("list[Any]", item)
     return next(value for value in values if isinstance(value, Tensor))
 
 
 def _named(parts: Any) -> dict[str, Any]:
-    """Return parts by name; those of a tuple are numbered."""
+    """Return parts by name; parts of a tuple are numbered from 1."""
     if isinstance(parts, Mapping):
         return dict(cast("Mapping[str, Any]", parts))
     return {str(number): part for number, part in enumerate(cast("list[Any]", parts), 1)}
 
 
 def _head(name: str, labels: Tensor, outputs: Tensor) -> LabelHead:
-    """Return what a head says, by its labels of all examples and its outputs for some."""
+    """Return a head's kind and shape, inferred from all its labels and some outputs."""
     width, shape = outputs[0].numel(), tuple(labels.shape[1:])
     if are_classes(labels) and width > 1:
         return LabelHead(name, "class", (), width)
@@ -169,7 +169,7 @@ def _in_words(head: LabelHead) -> str:
 
 
 def _packed(item: Any, heads: tuple[LabelHead, ...]) -> Any:
-    """Return what a loader yields, with the labels of all heads in a row."""
+    """Return a loader item with the labels of all heads concatenated in a row."""
     labels = _named(_labels_in(item))
     row = torch.cat([labels[head.name].reshape(-1, head.labels).float() for head in heads], 1)
     if isinstance(item, Mapping):
@@ -191,7 +191,7 @@ def _loss_of_rows(
     scores: Tensor,
     targets: Tensor,
 ) -> Tensor:
-    """Return the user's loss of outputs and labels that stand in rows."""
+    """Return the user's loss of concatenated outputs and labels."""
     said, true = dict[str, Tensor](), dict[str, Tensor]()
     for head, place, at in placed(heads):
         said[head.name] = scores[:, at]

@@ -1,4 +1,4 @@
-"""A LightningModule with its DataModule or its loader: the loss is that of its training_step."""
+"""Adapter of a LightningModule with its DataModule or loader; the loss is that of its training_step."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _RETURN = "Return (module, datamodule), or (module, train_dataloader)."
 @final
 @adapter
 class LightningClient(SubjectAdapter):
-    """The module that training_step calls, with what training_step makes of its scores as the loss."""
+    """The module that training_step calls, with the rest of training_step as the loss."""
 
     takes: ClassVar[str] = "(module, datamodule) of Lightning"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether one of the parts is of Lightning."""
+        """Return whether a part belongs to Lightning."""
         kinds = ("LightningModule", "LightningDataModule", "Trainer")
         return any(is_a(part, kind, *_PACKAGES) for part in parts_of(thing) for kind in kinds)
 
     def subject(self) -> Subject:
-        """Return a copy of that module, with the loaders of the data."""
+        """Return a copy of the called module, with the loaders of the data."""
         parts = parts_of(self.thing)
         module = next((part for part in parts if is_a(part, "LightningModule", *_PACKAGES)), None)
         if module is None or len(parts) != _PAIR:
@@ -62,7 +62,7 @@ class LightningClient(SubjectAdapter):
         return Subject(self._core, loss, train, test, optimizer=optimizer, learning_rate=rate, notes=notes)
 
     def understood(self) -> str:
-        """Say what is trained, and by which loss."""
+        """Describe the trained module and its loss."""
         sent = sum(p.requires_grad for p in self._core.parameters())
         which = "" if self._core is self._module else f" of its {type(self._core).__name__}"
         return (
@@ -86,7 +86,7 @@ class LightningClient(SubjectAdapter):
             raise FedsimError(f"the DataModule of '{self.name}' failed: {describe_exception(error)}.") from error
         try:
             test = data.val_dataloader()
-        except Exception:  # it has none
+        except Exception:  # no validation loader
             return train, None
         return train, test if is_a(test, "DataLoader", "torch") else None
 
@@ -107,7 +107,7 @@ class LightningClient(SubjectAdapter):
         """Return the module that training_step calls.
 
         Raises:
-            FedsimError: it calls none or several, or fails.
+            FedsimError: it calls no module or several, or fails.
         """
         trial = copy.deepcopy(self._module)
         try:
@@ -154,12 +154,12 @@ class LightningClient(SubjectAdapter):
 
 
 class _StepLoss:
-    """The loss that training_step makes of scores and labels.
+    """The loss that training_step computes from scores and labels.
 
     Attributes:
-        module: runs the step.
-        name: of the module whose scores are replaced.
-        batch: an example of what the step gets; its labels are replaced.
+        module: the LightningModule.
+        name: name of the submodule with the replaced scores.
+        batch: example batch; its labels are replaced.
     """
 
     def __init__(self, module: Any, core: nn.Module, batch: Any) -> None:
@@ -175,7 +175,7 @@ class _StepLoss:
 
 
 def _silent(module: Any) -> Any:
-    """Let a module log nothing, since there is no Trainer to log to."""
+    """Disable a module's logging, since there is no Trainer to log to."""
     module.log = module.log_dict = _nothing
     return module
 
@@ -185,10 +185,10 @@ def _nothing(*_what: Any, **_more: Any) -> None:
 
 
 def _loss_of(output: Any) -> Tensor:
-    """Return the loss in what training_step returned.
+    """Return the loss in the output of training_step.
 
     Raises:
-        TypeError: it has none.
+        TypeError: the output contains no loss.
     """
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
@@ -205,7 +205,7 @@ def _labels_of(batch: Any) -> Tensor:
 
 
 def _with_labels(batch: Any, labels: Tensor) -> Any:
-    """Return a batch with other labels, and as many inputs, which stand there for their shape alone."""
+    """Return a batch with other labels; its inputs are repeats of the first example, used only for their shape."""
     known = _labels_of(batch)
     numbers = torch.zeros(len(labels), dtype=torch.long)
     if isinstance(batch, Mapping):
@@ -215,7 +215,7 @@ def _with_labels(batch: Any, labels: Tensor) -> Any:
 
 
 def _first_optimizer(configured: Any) -> Optimizer | None:
-    """Return the first optimizer of what configure_optimizers may return."""
+    """Return the first optimizer of any value that configure_optimizers may return."""
     if isinstance(configured, Optimizer):
         return configured
     parts = [configured.get("optimizer")] if isinstance(configured, Mapping) else configured

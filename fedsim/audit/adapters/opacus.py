@@ -1,4 +1,4 @@
-"""What `PrivacyEngine.make_private` of Opacus returns: model, optimizer and loader."""
+"""Adapter of the result of Opacus `PrivacyEngine.make_private`: model, optimizer and loader."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedsim.audit.noise_check import REMEDY
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
-_DELTA = 1e-5  # the default of dp-sgd, so that both epsilons are of one delta
+_DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
 _FLAT = {
     "DPOptimizer",
     "DPOptimizerFastGradientClipping",
@@ -176,7 +176,7 @@ def _without_optimizer(subject: Subject) -> str:
 
 
 def _weak_noise(optimizer: Any) -> tuple[str, ...]:
-    """Return that the noise is computable, where it comes from torch's generator on the CPU."""
+    """Return a warning that the noise is computable if it comes from torch's CPU generator."""
     is_cryptographic = optimizer.secure_mode or type(optimizer).__name__.startswith("Secure")
     if is_cryptographic or not optimizer.noise_multiplier or any(p.device.type != "cpu" for p in optimizer.params):
         return ()
@@ -187,7 +187,7 @@ def _weak_noise(optimizer: Any) -> tuple[str, ...]:
 
 
 def _claim(optimizer: Any, steps_a_pass: int) -> str:
-    """Return what the accountant of Opacus says, which hangs on the optimizer by a function alone."""
+    """Return the epsilon claimed by the Opacus accountant, reachable only through the optimizer's step hook."""
     known = inspect.getclosurevars(optimizer.step_hook).nonlocals if optimizer.step_hook else {}
     accountant, rate = known.get("self"), known.get("sample_rate")
     if accountant is None or rate is None:
@@ -200,7 +200,7 @@ def _claim(optimizer: Any, steps_a_pass: int) -> str:
     name = f"Opacus ({accountant.mechanism()})"
     if not optimizer.noise_multiplier:
         return f"{name} claims no finite epsilon, since the noise multiplier is 0."
-    with warnings.catch_warnings():  # of an order at the end of its range, and of a short series
+    with warnings.catch_warnings():  # warnings about RDP orders at the end of their range
         warnings.simplefilter("ignore")
         epsilon = float(accountant.get_epsilon(_DELTA))
     return f"{name} claims epsilon {epsilon:.3g} at delta {_DELTA:g} for {steps}."

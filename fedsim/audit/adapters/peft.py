@@ -1,4 +1,4 @@
-"""A model of peft: LoRA, DoRA, IA3, prompt tuning and others. What is trainable is what is sent."""
+"""Adapter of a peft model: LoRA, DoRA, IA3, prompt tuning and others. Trainable parameters are sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPOKEN: dict[str, str] = {
     "P_TUNING": "p-tuning",
     "PREFIX_TUNING": "prefix tuning",
 }
-_BEFORE_THE_TEXT = {"PROMPT_TUNING", "P_TUNING"}  # their virtual tokens get scores of their own
+_BEFORE_THE_TEXT = {"PROMPT_TUNING", "P_TUNING"}  # virtual tokens have their own scores
 _WHOLE = "modules_to_save"
 _LOGITS_OF_TOKENS = 3  # dimensions
 
@@ -28,17 +28,17 @@ _LOGITS_OF_TOKENS = 3  # dimensions
 @final
 @adapter
 class PeftClient(SubjectAdapter):
-    """A model of peft with its loss and loader, as a tuple or a `Subject`."""
+    """A peft model with its loss and loader, as a tuple or a `Subject`."""
 
     takes: ClassVar[str] = "(model, loss, loader) with a model of peft"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether the model is one of peft."""
+        """Return whether the model is a peft model."""
         return is_a(model_of(thing), "PeftModel", "peft")
 
     def subject(self) -> Subject:
-        """Return the subject with the names that tensors have in files of peft."""
+        """Return the subject with the tensor names of peft files."""
         given = with_model(self.thing, self.name)
         self._model: Any = given.model
         self._config: Any = self._model.active_peft_config
@@ -52,7 +52,7 @@ class PeftClient(SubjectAdapter):
         )
 
     def understood(self) -> str:
-        """Say what is sent and what stays."""
+        """Describe the sent and the frozen parameters."""
         rank = getattr(self._config, "r", None)
         others = [name for name in self._trained if f".{self._model.active_adapter}" not in name]
         whole = sum(_WHOLE in name for name in self._trained)
@@ -90,7 +90,7 @@ class PeftClient(SubjectAdapter):
         return partial(_without_virtual, int(self._config.num_virtual_tokens))
 
     def _untrained(self) -> tuple[str, ...]:
-        """Return a sentence where every B of LoRA is still 0, which hides what an update of A would tell."""
+        """Return a note if every B of LoRA is still 0: the gradient of A is then 0 and hides information."""
         seconds = [p for name, p in self._trained.items() if "lora_B" in name]
         if not seconds or any(bool(p.any()) for p in seconds):
             return ()
@@ -101,13 +101,13 @@ class PeftClient(SubjectAdapter):
 
 
 def _without_virtual(tokens: int, output: Any) -> Tensor:
-    """Return the scores of the text's tokens, without those of the virtual tokens before it."""
+    """Return the scores of the text's tokens, without the virtual tokens before it."""
     logits: Tensor = output.logits
     return logits[:, tokens:] if logits.ndim == _LOGITS_OF_TOKENS else logits
 
 
 def _names_in_files(model: Any, trained: Mapping[str, nn.Parameter]) -> dict[str, str]:
-    """Return the parameter that each tensor of a saved adapter is, by its name in the file."""
+    """Return the model's parameter name for each tensor name of a saved adapter."""
     saved: dict[str, Tensor] = importlib.import_module("peft").get_peft_model_state_dict(model)
     places = {p.data_ptr(): name for name, p in trained.items()}
     names = {name: places[tensor.data_ptr()] for name, tensor in saved.items() if tensor.data_ptr() in places}

@@ -1,4 +1,4 @@
-"""A classifier of scikit-learn with its data: a torch twin of its weights and loss."""
+"""Adapter of a scikit-learn classifier with its data: a torch twin of its weights and loss."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class SklearnClassifier(EstimatorAdapter):
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether the first part is an estimator that foretells no numbers."""
+        """Return whether the first part is an estimator that is not a regressor."""
         last = last_step(thing)
         return is_a(last, "BaseEstimator", "sklearn") and not is_a(last, "RegressorMixin", "sklearn")
 
     def subject(self) -> Subject:
-        """Return the twin, with rows as the estimator's last step gets them."""
+        """Return the torch twin, with rows as the pipeline passes them to the classifier."""
         estimator, rows, labels = self.parts()
         names = np.unique(labels)
         self._classes = getattr(estimator, "classes_", names)
@@ -52,7 +52,7 @@ class SklearnClassifier(EstimatorAdapter):
             raise FedsimError(f"'{self.name}' gives y with {strange[0]!r}, which is no class that it was fitted on.")
 
     def _loss(self, kind: str) -> tuple[str, Loss | None]:
-        """Return the loss by name, and as a function of scores and labels; None is cross-entropy."""
+        """Return the name of the loss, and its function of scores and labels; None is cross-entropy."""
         if kind in ("LogisticRegression", "LogisticRegressionCV", "MLPClassifier"):
             return "cross-entropy", None
         if kind == "SGDClassifier":
@@ -72,7 +72,7 @@ class SklearnClassifier(EstimatorAdapter):
         )
 
     def _linear(self, columns: int) -> nn.Module:
-        """Return scores of one dense layer; of two classes it has one row, the score of the second."""
+        """Return a dense layer of scores; two classes have a single row, the score of the second class."""
         outputs = 1 if len(self._classes) == 2 else len(self._classes)  # noqa: PLR2004 - classes
         layer = self.dense(columns, outputs)
         return nn.Sequential(layer, _BesideZero() if outputs == 1 else nn.Identity())
@@ -86,7 +86,7 @@ class SklearnClassifier(EstimatorAdapter):
 
 
 class _BesideZero(nn.Module):
-    """Turns the one score of two classes into two, of which the first is 0: their softmax is its sigmoid."""
+    """Prepends a zero score to the single score of two classes: their softmax equals its sigmoid."""
 
     def forward(self, score: Tensor) -> Tensor:
         """Return scores, shape (B, 2)."""
@@ -108,11 +108,11 @@ _MARGINS: dict[str, Callable[[Tensor], Tensor]] = {
     "perceptron": lambda margins: (-margins).clamp_min(0),
     "squared_hinge": lambda margins: _hinge(margins).square(),
 }
-"""Losses of SGDClassifier, of the score of a class times 1 for its rows and -1 for others."""
+"""Losses of SGDClassifier as functions of the margin: the class score times 1 for its rows and -1 for other rows."""
 
 
 def _against_the_rest(loss: Callable[[Tensor], Tensor], scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over rows of the loss of each class's score against the rest, summed; of two classes once."""
+    """Return the one-versus-rest loss, summed over classes and averaged over rows; two classes count once."""
     signs = 2.0 * F.one_hot(labels, scores.shape[1]) - 1
     if scores.shape[1] == 2:  # noqa: PLR2004 - classes
         scores, signs = scores[:, 1:] - scores[:, :1], signs[:, 1:]

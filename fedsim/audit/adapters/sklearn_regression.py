@@ -1,4 +1,4 @@
-"""A regressor of scikit-learn with its data: a torch twin of its weights and loss."""
+"""Adapter of a scikit-learn regressor with its data: a torch twin of its weights and loss."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class SklearnRegressor(EstimatorAdapter):
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether the first part is an estimator that foretells numbers."""
+        """Return whether the first part is a regressor."""
         return is_a(last_step(thing), "RegressorMixin", "sklearn")
 
     def subject(self) -> Subject:
-        """Return the twin, with rows as the estimator's last step gets them."""
+        """Return the torch twin, with rows as the pipeline passes them to the regressor."""
         estimator, rows, labels = self.parts()
         numbers = torch.tensor(self.numbers(labels, "y"), dtype=torch.float32).reshape(len(labels), -1)
         kind = type(estimator).__name__
@@ -44,7 +44,7 @@ class SklearnRegressor(EstimatorAdapter):
         return self.twin(rows, numbers, lambda columns: nn.Sequential(self.dense(columns, numbers.shape[1])), loss)
 
     def _loss(self, kind: str) -> tuple[str, Loss]:
-        """Return the loss by name, and as a function of outputs and numbers."""
+        """Return the name of the loss, and its function of outputs and numbers."""
         name = getattr(self.estimator, "loss", "squared_error") if kind in _KNOWN else ""
         if kind in _SQUARED and name == "squared_error":
             return "half the squared error", _half_squared
@@ -62,7 +62,7 @@ class SklearnRegressor(EstimatorAdapter):
 
 
 def _half_squared(outputs: Tensor, numbers: Tensor) -> Tensor:
-    """Return the mean over rows, of several numbers their sum: of that scikit-learn follows the gradient."""
+    """Return half the squared error, summed over outputs and averaged over rows: scikit-learn follows its gradient."""
     return (outputs - numbers).square().sum(1).mean() / 2
 
 

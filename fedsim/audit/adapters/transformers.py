@@ -1,4 +1,4 @@
-"""A `Trainer` of transformers: its model, collator, data and loss."""
+"""Adapter of a transformers `Trainer`: its model, collator, data and loss."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Loss
 
-_TOKENS = 2  # dimensions of labels of every token
+_TOKENS = 2  # dimensions of per-token labels
 
 
 @final
 @adapter
 class TrainerClient(SubjectAdapter):
-    """What a `Trainer` trains, as one step of plain gradient: what a client sends that trains like it."""
+    """The model and data of a `Trainer`; the client sends a plain gradient step of the same loss."""
 
     takes: ClassVar[str] = "a Trainer of transformers"
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether it is a Trainer, or its settings."""
+        """Return whether a part is a Trainer or its TrainingArguments."""
         return any(
             is_a(part, kind, "transformers") for part in parts_of(thing) for kind in ("Trainer", "TrainingArguments")
         )
@@ -52,7 +52,7 @@ class TrainerClient(SubjectAdapter):
         self._check()
         model = copy.deepcopy(trainer.model).cpu()
         if getattr(model, "is_activation_checkpointing", False):
-            model.gradient_checkpointing_disable()  # it keeps nothing for second derivatives
+            model.gradient_checkpointing_disable()  # checkpointing stores nothing for second derivatives
         self._model: nn.Module = model.train()
         train = trainer.get_train_dataloader()
         test = trainer.get_eval_dataloader() if is_one_set(trainer.eval_dataset) else None
@@ -68,7 +68,7 @@ class TrainerClient(SubjectAdapter):
         )
 
     def understood(self) -> str:
-        """Say what is trained, and by which loss."""
+        """Describe the trained model and its loss."""
         args, sent = self._trainer.args, sum(p.requires_grad for p in self._model.parameters())
         batch = args.train_batch_size * args.gradient_accumulation_steps
         return (
@@ -93,7 +93,7 @@ class TrainerClient(SubjectAdapter):
         """Return the first batch.
 
         Raises:
-            FedsimError: the collator fails on the data, or makes no labels.
+            FedsimError: the collator fails on the data, or returns no labels.
         """
         try:
             batch = next(iter(train))
@@ -128,14 +128,14 @@ class TrainerClient(SubjectAdapter):
         return self._checked(partial(_as_the_trainer, trainer), batch)
 
     def _loss_of_numbers(self, batch: Mapping[str, Any]) -> Loss:
-        """Return the loss that models of transformers have for labels that are no classes: of numbers, or of sets."""
+        """Return the loss of transformers models for non-class labels: squared error, or BCE for sets of 0 and 1."""
         labels = batch["labels"]
         are_sets = labels.ndim > 1 and bool(((labels == 0) | (labels == 1)).all())
         self._what = "binary cross-entropy" if are_sets else "squared error"
         return self._checked(F.binary_cross_entropy_with_logits if are_sets else _squared, batch)
 
     def _checked(self, loss: Loss, batch: Mapping[str, Any]) -> Loss:
-        """Return a loss of scores and labels, once it is the trainer's on a batch."""
+        """Return a loss of scores and labels after checking on a batch that it equals the trainer's."""
         labels, model = batch["labels"], copy.deepcopy(self._trainer.model).eval()
         with torch.no_grad():
             scores = scores_in(model(**{key: value for key, value in batch.items() if key != "labels"}))
@@ -152,7 +152,7 @@ class TrainerClient(SubjectAdapter):
 
 
 def is_one_set(dataset: Any) -> bool:
-    """Say whether a trainer has one evaluation set, not none or several by name."""
+    """Return whether a trainer has a single evaluation set, not none or several by name."""
     return dataset is not None and not isinstance(dataset, Mapping)
 
 
@@ -165,20 +165,23 @@ def _squared(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 class _Scored(nn.Module):
-    """Stands in for the trainer's model, and returns scores that are known."""
+    """Replacement of the trainer's model that returns given scores."""
 
     def __init__(self, scores: Tensor, config: Any) -> None:
         super().__init__()
         self.scores, self.config = scores, config
 
     def forward(self, **_inputs: Any) -> Any:
-        """Return the scores as a model of transformers does."""
+        """Return the scores as a transformers model output."""
         outputs = cast("Any", sys.modules["transformers.utils"]).ModelOutput
         return outputs(logits=self.scores)
 
 
 def _as_the_trainer(trainer: Any, scores: Tensor, labels: Tensor) -> Tensor:
-    """Return what a trainer's own loss makes of scores; it moves next tokens itself, so these are moved back."""
+    """Return the trainer's own loss of scores and labels, with next-token labels shifted back.
+
+    The trainer shifts labels itself, so labels that are already shifted must be moved back.
+    """
     if labels.ndim == _TOKENS and not labels.is_floating_point():
         scores = torch.cat([scores, scores[:, -1:].detach()], 1)
         labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels], 1)

@@ -1,6 +1,6 @@
-"""Two views of each example, whose loss compares their embeddings: what `Subject(views=...)` says that a loader yields.
+"""Adapter of `Subject(views=...)`: a loader of two views per example and a loss that compares their embeddings.
 
-The batch that the model sees holds all views, and the label of each is the number of its pair.
+The model's batch holds all views, and the label of each view is the index of its pair.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedsim.core.types import InputSpec
 from fedsim.tasks.core.pairing import pairs_in, partners_in
 
 _PAIR = 2
-_LEAST = 4  # pairs: two for the client, since a loss may need others to compare with, and two for tests
+_LEAST = 4  # pairs: two for the client, since a contrastive loss needs others, and two for tests
 _FORMS: dict[LossOfViews, str] = {
     "halves": "as (z1, z2), a half each",
     "stacked": "as (z, partners), the row of each row's partner",
@@ -49,11 +49,11 @@ class PairedViews(SubjectAdapter):
 
     @classmethod
     def recognises(cls, thing: Any) -> bool:
-        """Say whether a subject states how its loss takes two views."""
+        """Return whether a subject states the form of its two-view loss."""
         return isinstance(thing, Subject) and thing.views is not None
 
     def subject(self) -> Subject:
-        """Return the subject whose batches hold both views of each pair, one after the other."""
+        """Return the subject with batches of both views of each pair, in sequence."""
         given: Subject = self.thing
         form = given.views
         if form is None or form not in _FORMS:
@@ -78,7 +78,7 @@ class PairedViews(SubjectAdapter):
         return replace(given, loss=loss, loader=_packed(train), test=_packed(test), notes=(*given.notes, _ALONE))
 
     def understood(self) -> str:
-        """Say that a batch holds two views of each example."""
+        """State that a batch holds two views of each example."""
         return (
             f"pairs, 2 views of each {self._noun}, so a batch of 1 holds 2; loss of both embeddings; "
             f"{tensors_are(self._sent)} sent"
@@ -95,10 +95,10 @@ class PairedViews(SubjectAdapter):
         return torch.cat(pairs)[: MOST_EXAMPLES // _PAIR] if pairs else torch.empty(0, _PAIR)
 
     def _try(self, given: Subject, loss: Callable[[Tensor, Tensor], Tensor], taken_as: str, pairs: Tensor) -> None:
-        """Compare the losses of the same embeddings twice.
+        """Compute the loss of the same embeddings twice and compare.
 
         Raises:
-            FedsimError: the model does not take single views, the loss fails, or it remembers the first time.
+            FedsimError: the model does not accept single views, the loss fails, or it differs between the two calls.
         """
         (views, labels), *_ = _packed(pairs)
         with torch.no_grad(), seeding.isolate_randomness(0):
@@ -124,7 +124,7 @@ class PairedViews(SubjectAdapter):
 
 
 def _views_in(item: Any, what: str) -> Tensor:
-    """Return the two views of what a loader yields, shape (B, 2, *shape)."""
+    """Return the two views of a loader item, shape (B, 2, *shape)."""
     parts = cast("list[Any]", item) if isinstance(item, tuple | list) else []
     inside = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
     if len(inside) != _PAIR or not all(isinstance(view, Tensor) for view in inside):
@@ -143,14 +143,14 @@ def _views_in(item: Any, what: str) -> Tensor:
 
 
 def _packed(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return one batch of all views with the numbers of their pairs."""
+    """Return a batch of all views, labelled with the index of their pair."""
     return [(pairs.flatten(0, 1), torch.arange(len(pairs)).repeat_interleave(_PAIR).float())]
 
 
 def _loss_of_rows(
     loss: Callable[[Tensor, Tensor], Tensor], form: LossOfViews, embeddings: Tensor, labels: Tensor
 ) -> Tensor:
-    """Return the user's loss of embeddings whose labels are numbers of pairs."""
+    """Return the user's loss of embeddings; the labels are pair indices."""
     if form == "stacked":
         return loss(embeddings, partners_in(labels))
     first, second = pairs_in(labels).unbind(1)

@@ -1,6 +1,6 @@
-"""A page as data: title, warnings, and sections of blocks, which HTML, terminals and Markdown show each in its way.
+"""Documents as data: title, warnings, and sections of blocks, rendered as HTML, terminal text or Markdown.
 
-Figures are computed once, where a document is built; a renderer computes none.
+All figures are computed when a document is built; a renderer computes nothing.
 """
 
 from fedsim.report.document.blocks import (

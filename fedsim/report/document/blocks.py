@@ -1,4 +1,4 @@
-"""What a document is made of. All text is plain: renderers escape it."""
+"""Building blocks of a document. All text is plain: renderers escape it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Literal
 import numpy as np
 
 Level = Literal["", "kept", "recovered", "undecided", "broken", "advice", "caution", "alarm", "not measured"]
-"""How a statement is meant: green, orange, amber, red, blue; grey where it is empty."""
+"""Tone of a statement, as a colour: green, orange, amber, red, blue; grey if empty."""
 
 
 @dataclass(frozen=True)
 class Strong:
-    """Words that stand out in a paragraph."""
+    """Emphasised words of a paragraph."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Code:
-    """Words that a reader may type: part of a paragraph, or a block of lines that scrolls."""
+    """Text for the reader to type: a span of a paragraph, or a scrolling block of lines."""
 
     text: str
     label: str = ""
@@ -31,7 +31,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of plain text, strong words and code. A `note` is small and says how to read what is above."""
+    """A paragraph of plain text, emphasised words and code. A `note` is small and explains the block above."""
 
     spans: tuple[str | Strong | Code, ...]
     is_note: bool = False
@@ -48,13 +48,13 @@ def paragraph(*spans: str | Strong | Code) -> Paragraph:
 
 
 def note(*spans: str | Strong | Code) -> Paragraph:
-    """Return a small paragraph that says how to read what is above."""
+    """Return a small paragraph that explains the block above."""
     return Paragraph(spans, is_note=True)
 
 
 @dataclass(frozen=True)
 class Banner:
-    """A warning above everything else, or beside what it is about."""
+    """A warning at the top of the document, or next to its subject."""
 
     level: Literal["alarm", "caution"]
     title: str
@@ -63,7 +63,7 @@ class Banner:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A framed answer: one sentence that stands out, and what a reader must know before believing it."""
+    """A framed conclusion: an emphasised sentence, and the blocks that qualify it."""
 
     level: Level
     headline: str
@@ -72,7 +72,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Check:
-    """A threshold: what was measured, what is allowed, and whether it is kept."""
+    """A threshold: measured value, allowed value, and its state."""
 
     what: str
     measured: str
@@ -82,7 +82,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that holds of one subject: `before`, then strong words, then `after`, a caveat, and thresholds."""
+    """A statement about a subject: `before`, emphasised words, `after`, a caveat, and thresholds."""
 
     subject: str
     strong: str
@@ -95,19 +95,19 @@ class Statement:
 
 @dataclass(frozen=True)
 class Statements:
-    """Statements below each other."""
+    """A vertical list of statements."""
 
     rows: tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The head of a column.
+    """Heading of a column.
 
     Attributes:
-        is_number: whether numbers stand below it.
-        keeps_interval: whether a narrow screen shows the intervals below it too.
-        is_extra: whether a narrow screen leaves the column out.
+        is_number: whether the column contains numbers.
+        keeps_interval: whether a narrow screen keeps the column's intervals.
+        is_extra: whether a narrow screen omits the column.
     """
 
     text: str
@@ -117,13 +117,13 @@ class Heading:
 
 
 def number(text: str, *, keeps_interval: bool = False, is_extra: bool = False) -> Heading:
-    """Return the head of a column of numbers."""
+    """Return the heading of a numeric column."""
     return Heading(text, True, keeps_interval, is_extra)
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """A cell: its text, an interval below it, tags, small notes, how it is meant, and by what it is sorted."""
+    """A table cell: text, interval, tags, notes, tone, and sort key."""
 
     text: str = ""
     interval: str = ""
@@ -135,9 +135,9 @@ class TableCell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """Cells; the first names the row. With a `reason` there are no figures, and it stands across the others.
+    """A table row; its first cell names it. A row with a `reason` has no figures: the reason spans the other columns.
 
-    A terminal shows a reason up to its first colon.
+    A terminal shows the reason up to its first colon.
     """
 
     cells: tuple[TableCell, ...]
@@ -146,13 +146,13 @@ class TableRow:
 
     @classmethod
     def of(cls, *cells: TableCell | str, level: Literal["", "muted", "best"] = "") -> TableRow:
-        """Return a row of cells; one that is text has that text alone."""
+        """Return a row of cells; a string becomes a cell with that text."""
         return cls(tuple(TableCell(cell) if isinstance(cell, str) else cell for cell in cells), level=level)
 
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows below a title of their own."""
+    """Rows below a common title."""
 
     title: str
     rows: tuple[TableRow, ...]
@@ -164,12 +164,12 @@ class Table:
     """A table.
 
     Attributes:
-        title: what it shows, for who cannot see it and for terminals.
-        headings: one a column.
-        groups: rows, under a title each; one group without a title is a table without groups.
-        group_heading: what titles of groups name, for renderers without groups.
+        title: description of the table, for screen readers and terminals.
+        headings: column headings.
+        groups: groups of rows, each with a title; a single group without a title is a table without groups.
+        group_heading: heading of the group titles, for renderers without groups.
         is_sortable: whether a reader may sort it.
-        layout: ``long`` scrolls instead of breaking its cells, ``words`` has room for sentences in its last column.
+        layout: ``long`` scrolls instead of wrapping its cells, ``words`` leaves room for sentences in its last column.
     """
 
     title: str
@@ -194,7 +194,7 @@ class Table:
         is_sortable: bool = True,
         layout: Literal["", "long", "words"] = "",
     ) -> Table:
-        """Return a table without groups; a heading that is text has words below it."""
+        """Return a table without groups; a string becomes the heading of a text column."""
         heads = tuple(Heading(head) if isinstance(head, str) else head for head in headings)
         return cls(title, heads, (RowGroup("", tuple(rows)),), is_sortable=is_sortable, layout=layout)
 
@@ -204,13 +204,13 @@ class Picture:
     """A chart as files and as part of a page.
 
     Attributes:
-        name: file name without ending.
-        arm: the arm it belongs to, empty for all arms.
-        alt: what a reader who cannot see it should know.
-        png: for the folder of figures.
-        svg: the same for the page, scales without blur.
+        name: file name without suffix.
+        arm: the chart's arm; empty for all arms.
+        alt: text alternative of the chart.
+        png: PNG for the folder of figures.
+        svg: SVG for the page.
         columns: names of the data columns.
-        rows: the data that is drawn.
+        rows: the plotted data.
     """
 
     name: str
@@ -223,13 +223,13 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The picture as a data address."""
+        """The picture as a data URL."""
         return data_address("image/svg+xml", self.svg)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Charts side by side, whose data lie in a folder; `is_wide` gives each more room."""
+    """Charts side by side, with their data in a folder; `is_wide` widens each chart."""
 
     pictures: tuple[Picture, ...]
     is_wide: bool = False
@@ -238,18 +238,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class WallCell:
-    """One picture, or a text where there is none.
+    """A picture of an image grid, or a text in its place.
 
     Attributes:
         pixels: (H, W, 3) in [0, 1], or None.
-        alt: what a reader who cannot see it should know.
-        scores: how close it is to the original, for people.
-        level: how good a success it is, for example "identified"; empty where it is no success.
-        text: in place of a picture.
+        alt: text alternative of the picture.
+        scores: similarity to the original, as text.
+        level: level of success, for example "identified"; empty without success.
+        text: text in place of a picture.
         public: the public picture nearest to a guess, as `pixels`.
-        public_note: how near it is.
-        is_nearer_to_public: whether the guess is nearer to it than to the original.
-        data: the same as numbers, by column of a file of data.
+        public_note: distance to the public picture, as text.
+        is_nearer_to_public: whether the guess is nearer to the public picture than to the original.
+        data: numeric values by column of the data file.
     """
 
     pixels: np.ndarray | None
@@ -264,18 +264,18 @@ class WallCell:
 
     @property
     def source(self) -> str:
-        """The picture as a data address, empty without one."""
+        """The picture as a data URL; empty without a picture."""
         return png_address(self.pixels)
 
     @property
     def public_source(self) -> str:
-        """The public picture as a data address, empty without one."""
+        """The public picture as a data URL; empty without a picture."""
         return png_address(self.public)
 
 
 @dataclass(frozen=True)
 class WallRow:
-    """Originals, or guesses of one attack."""
+    """Originals, or guesses of an attack."""
 
     label: str
     cells: tuple[WallCell, ...]
@@ -284,7 +284,7 @@ class WallRow:
 
 @dataclass(frozen=True)
 class Wall:
-    """The same examples in every row."""
+    """Image grid; every row shows the same examples."""
 
     title: str
     columns: tuple[str, ...]
@@ -294,7 +294,7 @@ class Wall:
 
 @dataclass(frozen=True)
 class Walls:
-    """Walls side by side; `hides` labels a switch that hides the originals, empty for none."""
+    """Image grids side by side; `hides` labels a switch that hides the originals, and is empty without a switch."""
 
     walls: tuple[Wall, ...]
     hides: str = ""
@@ -302,7 +302,7 @@ class Walls:
 
 @dataclass(frozen=True)
 class Card:
-    """A title above a list."""
+    """A titled list."""
 
     title: str
     items: tuple[Paragraph, ...]
@@ -311,26 +311,26 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """Cards side by side; one without a title is a list."""
+    """Cards side by side; a card without a title is a plain list."""
 
     cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """Terms and what they are."""
+    """Terms with their definitions."""
 
     pairs: tuple[tuple[str, Paragraph], ...]
 
     @classmethod
     def of(cls, meanings: Mapping[str, str]) -> Definitions:
-        """Return terms with what they are in plain text."""
+        """Return terms with plain-text definitions."""
         return cls(tuple((term, paragraph(meaning)) for term, meaning in meanings.items()))
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file inside the page."""
+    """A file embedded in the page."""
 
     name: str
     label: str
@@ -338,13 +338,13 @@ class Download:
 
     @property
     def address(self) -> str:
-        """The content as a data address."""
+        """The content as a data URL."""
         return data_address("text/csv", self.content)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Blocks that are read only by who wants to."""
+    """Collapsible blocks."""
 
     summary: str
     blocks: tuple[Block, ...]
@@ -354,7 +354,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page with a heading; `place` is its anchor, the title's slug if empty. A folded one starts shut."""
+    """A titled part of a page; `place` is its anchor (default: slug of the title). A folded section starts closed."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -372,15 +372,15 @@ class Document:
     """A page.
 
     Attributes:
-        title: its heading.
-        kicker: a small line above it: what kind of page, when, how far.
-        lead: a sentence below it.
-        banners: what a reader must see before everything else.
+        title: heading of the page.
+        kicker: small line above the title: kind of page, date, progress.
+        lead: sentence below the title.
+        banners: warnings above everything else.
         opening: blocks before the first section, without a heading.
-        sections: all else, in order.
-        footer: the last line.
-        name: the title of the window, if another.
-        is_sheet: whether it is to be printed on one sheet of A4, in small type.
+        sections: sections in order.
+        footer: last line.
+        name: window title, if it differs from the title.
+        is_sheet: whether the page is printed on a single A4 sheet, in small type.
     """
 
     title: str
@@ -395,7 +395,7 @@ class Document:
 
     @property
     def pictures(self) -> list[Picture]:
-        """Its charts, in order."""
+        """The charts of the document, in order."""
         parts = [self.opening, *(section.blocks for section in self.sections)]
         return [picture for blocks in parts for picture in _pictures(blocks)]
 
@@ -409,7 +409,7 @@ def _pictures(blocks: Iterable[Block]) -> Iterator[Picture]:
 
 
 def png_address(pixels: np.ndarray | None) -> str:
-    """Return (H, W, 3) pixels in [0, 1] as a data address; empty without any."""
+    """Return (H, W, 3) pixels in [0, 1] as a data URL; empty without pixels."""
     return "" if pixels is None else data_address("image/png", encode(pixels))
 
 
@@ -423,5 +423,5 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def data_address(kind: str, content: bytes) -> str:
-    """Return `content` as a ``data:`` address, so that the page needs no other file."""
+    """Return `content` as a ``data:`` URL, so that the page needs no other file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""A document as one page that loads nothing: style, script and pictures are inside it."""
+"""HTML renderer: a single page with embedded style, script and pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 def to_html(document: Document) -> str:
-    """Return a document as a page. It runs its own script alone, and all text in it is escaped."""
+    """Return a document as an HTML page. It runs only its own script, and all text is escaped."""
     from markupsafe import Markup  # noqa: PLC0415 - as below
 
     script = (_HERE / "page.js").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def to_html(document: Document) -> str:
 
 @cache
 def _template() -> Template:
-    """Return the page's template, which takes as long to compile as the rest of a report."""
+    """Return the compiled page template; cached, because compiling it is as slow as the rest of a report."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
 
     environment = Environment(

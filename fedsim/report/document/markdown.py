@@ -1,4 +1,4 @@
-"""A document for logs of continuous integration: what can be read without pictures, in Markdown."""
+"""Markdown renderer of a document, for logs of continuous integration; without pictures."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from fedsim.report.document.blocks import (
 
 
 def to_markdown(document: Document, *, depth: int = 1) -> str:
-    """Return a document as Markdown. No text in it is taken for a tag, a link or a table.
+    """Return a document as Markdown. Its text is escaped, so none of it forms a tag, a link or a table.
 
     Args:
-        document: what is shown.
-        depth: of its title, from 1; more makes it a part of a longer text.
+        document: the document.
+        depth: heading level of the title, from 1; higher levels embed the document in a longer text.
     """
     parts = [f"{'#' * depth} {plain(document.title)}", *map(plain, filter(None, (document.kicker, document.lead)))]
     parts += [text for banner in document.banners for text in _markdown(banner)]
@@ -41,7 +41,7 @@ def to_markdown(document: Document, *, depth: int = 1) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that Markdown shows as it is: no tags, no links, no table cells, no lines of its own."""
+    """Return text escaped for Markdown: no tags, links, table cells or line breaks."""
     return re.sub(r"([\\`*_\[\]<>|#!])", r"\\\1", " ".join(text.split()))
 
 
@@ -54,7 +54,7 @@ def _section(section: Section, depth: int) -> Iterator[str]:
 
 @singledispatch
 def _markdown(block: Block) -> Iterator[str]:
-    """Yield a block as paragraphs of Markdown; pictures are left out."""
+    """Yield a block as paragraphs of Markdown; pictures are omitted."""
     del block
     yield from ()
 
@@ -149,6 +149,6 @@ def _spans(paragraph: Paragraph) -> str:
 
 
 def _inline(text: str) -> str:
-    """Return text as it is shown, with the spaces at its ends."""
+    """Return escaped text with its leading and trailing spaces."""
     start, end = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
     return f"{' ' if start else ''}{plain(text)}{' ' if end and text.strip() else ''}"

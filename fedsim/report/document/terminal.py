@@ -1,4 +1,4 @@
-"""Blocks of a document for a terminal: tables that fit its width, and sentences."""
+"""Terminal renderer of document blocks: sentences, and tables that fit the console's width."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BETWEEN = 2  # columns
 
 
 def to_terminal(blocks: Iterable[Block], console: Console) -> None:
-    """Print blocks. A table shows every column and interval where the console is wide enough; pictures are left out."""
+    """Print blocks. A table shows all columns and intervals if the console is wide enough; pictures are omitted."""
     for block in blocks:
         for part in _shown(block, console):
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
@@ -42,7 +42,7 @@ def to_terminal(blocks: Iterable[Block], console: Console) -> None:
 
 @singledispatch
 def _shown(block: Block, console: Console) -> Iterator[RenderableType]:
-    """Yield what a terminal shows of a block."""
+    """Yield the terminal output of a block."""
     del block, console
     yield from ()
 
@@ -125,7 +125,10 @@ def _(block: Table, console: Console) -> Iterator[RenderableType]:
 
 
 def _keep_words(table: RichTable, names: int, width: int) -> bool:
-    """Let no column break a word, nor any of the first columns a name if there is room; say whether words fit."""
+    """Set minimum widths so that no column breaks a word, and the first `names` columns no name if possible.
+
+    Returns whether the words fit the width.
+    """
     columns = list(enumerate(table.columns))
     for whole in (names, 0):
         longest = [_longest(column, "\n" if index < whole else None) for index, column in columns]
@@ -145,7 +148,7 @@ def _longest(column: Column, separator: str | None) -> int:
 
 
 def _without_extras(block: Table) -> Table:
-    """Return a table without the columns that a narrow screen leaves out."""
+    """Return a table without the columns that a narrow screen omits."""
     kept = [index for index, heading in enumerate(block.headings) if not heading.is_extra]
     groups = (
         replace(group, rows=tuple(row if row.reason else _with_cells(row, kept) for row in group.rows))
@@ -159,7 +162,7 @@ def _with_cells(row: TableRow, kept: list[int]) -> TableRow:
 
 
 def _lines(block: Table) -> Iterator[str]:
-    """Yield the title, then each row as a line: its name, and what stands below each heading, if anything does."""
+    """Yield the title, then a line per row: its name, and its nonempty cells with their headings."""
     yield printable(block.title)
     names = [printable(heading.text) for heading in block.headings[1:]]
     for group in block.groups:
@@ -171,9 +174,9 @@ def _lines(block: Table) -> Iterator[str]:
 
 
 def _table(block: Table, *, is_narrow: bool) -> RichTable:
-    """Return a table without vertical lines, which a narrow screen has no room for.
+    """Return a rich table without vertical lines, for which a narrow screen has no room.
 
-    In a narrow one headings and tags have lines of their own, or rich would break the cells instead.
+    If `is_narrow`, headings and tags are placed on lines of their own; otherwise rich would break the cells.
     """
     from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - as above
     from rich.table import Table as RichTable  # noqa: PLC0415 - as above

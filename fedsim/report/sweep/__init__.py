@@ -1,4 +1,4 @@
-"""One self-contained page about a sweep: which defense, at which setting, and how sure that is."""
+"""Report of a sweep, a single self-contained page: cost and protection of each defense setting, with uncertainty."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from fedsim.report.tables.figures import with_noun
 
 __all__ = ["build"]
 
-_MOST_PROBLEMS = 20  # in the summary
+_MOST_PROBLEMS = 20  # listed in the summary
 
 
 def build(path: Path) -> Path:
-    """Write the report of a sweep into its folder, or of a single run as one of one.
+    """Write the report of a sweep, or of a single run, into its folder.
 
-    Writes `figures/` (each picture as PNG and SVG, its data as CSV), `table.csv` in `figures/`, `report.md` and last
-    `report.html`, every file whole or not at all. Nothing in the page refers to another file or to the network.
+    Writes `figures/` (each picture as PNG and SVG, its data as CSV), `table.csv` in `figures/`, `report.md` and finally
+    `report.html`; every write is atomic. The page refers to no other file and to no network address.
 
     Returns:
         The path of `report.html`.
@@ -118,7 +118,7 @@ def _document(
 
 
 def _summary(sweep: SweepRecords, page: Document, verdicts: Sequence[Statement], table: Table) -> Document:
-    """Return the page in short, for logs of continuous integration: verdict, table and what is missing."""
+    """Return a short document for logs of continuous integration: verdict, table and missing runs."""
     missing = [paragraph(f"{name}: {why}") for name, why in sweep.problems[:_MOST_PROBLEMS]]
     if len(sweep.problems) > _MOST_PROBLEMS:
         missing.append(paragraph(f"and {len(sweep.problems) - _MOST_PROBLEMS} more"))
@@ -302,7 +302,7 @@ def _glossary() -> Fold:
 
 
 def _rules(sweep: SweepRecords) -> str:
-    """Return when an example is a success, in words."""
+    """Return the success rules of all settings in words."""
     return "; ".join(sorted({f"of {setting.decides.noun}s, {setting.rule}" for setting in sweep.settings}))
 
 

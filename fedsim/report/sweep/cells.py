@@ -1,4 +1,4 @@
-"""One setting of a sweep under one seed, read from an arm's record and kept only as far as the report needs it."""
+"""A sweep cell: a setting under a seed, read from an arm's record and reduced to the report's needs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fedsim.record import (
 from fedsim.report.figures import roc_curves
 from fedsim.report.verdict import RunJudge, has_guess
 
-_LATE = 0.95  # of a search: an objective that is lowest behind it was still falling
+_LATE = 0.95  # share of a search's iterations: a best objective after it was still falling
 
 
 class Attacked(NamedTuple):
-    """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
+    """An update under an attack; `share` of its examples were recovered, and each metric has a value per example.
 
-    Where the attack failed, `share` is None.
-    `is_evidence` says whether no more could be recovered (`fedsim.judgement.evidence`).
+    `share` is None if the attack failed. `is_evidence` states whether a failed recovery is evidence
+    (`fedsim.judgement.evidence`).
     """
 
     seed: int
@@ -44,7 +44,7 @@ class Attacked(NamedTuple):
 
 
 class Searches(NamedTuple):
-    """How the searches of one attack ended, as counts of victims; `converged` explain it as well as the truth."""
+    """Counts of victims by the end of an attack's searches; `converged` guesses explain the update like the truth."""
 
     victims: int
     gave_up: int
@@ -54,7 +54,7 @@ class Searches(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """One attack in one cell. `goal` is the metric by which its guesses are better or worse."""
+    """An attack in a cell. `goal` is the metric that ranks its guesses."""
 
     label: str
     knows: tuple[Knowledge, ...]
@@ -66,33 +66,33 @@ class Tried(NamedTuple):
 
 
 class FindingCurve(NamedTuple):
-    """A finding that left a curve of false alarms and hits, with its points (FPR, TPR)."""
+    """A finding with a ROC curve, and the curve's points (FPR, TPR)."""
 
     finding: Finding
     points: Sequence[tuple[float, float]]
 
     @property
     def members(self) -> int:
-        """How many members there were to find."""
+        """Number of members."""
         return int(self.finding.about["members"])
 
     @property
     def others(self) -> int:
-        """How many other examples stood beside them."""
+        """Number of non-members."""
         return int(self.finding.about["others"])
 
     @property
     def rates(self) -> dict[float, float]:
-        """The share of members at each rate of false alarms that n supports."""
+        """TPR at each low FPR that the number of non-members supports."""
         figures = self.finding.figures
         return {fpr: rate.value for fpr in LOW_FPR if (rate := figures.get(name_of(fpr))) is not None}
 
 
 @dataclass(frozen=True)
 class SweepCell:
-    """One setting under one seed.
+    """A setting under a seed.
 
-    `seconds` is the training alone, for `client_rounds` trainings of a client.
+    `seconds` is the time of training without attacks, for `client_rounds` trainings of a client.
     """
 
     digest: str
@@ -110,7 +110,7 @@ class SweepCell:
 
 
 def cell_of(planned: PlannedRun, judge: RunJudge, number: int, arm: ArmRecord) -> SweepCell:
-    """Read the arm of this number from the record of a planned run."""
+    """Return the cell of an arm in the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
     utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.declared)) is not None]
     attacking = sum(finding.seconds for finding in arm.findings)

@@ -1,4 +1,4 @@
-"""Two sweeps side by side: what differs in each setting that both have, on the same seeds and victims."""
+"""Comparison of two sweeps: differences in each common setting, on the same seeds and victims."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Better = Literal["A", "B", "no difference shown", "nothing to pair"]
 
 
 class Difference(NamedTuple):
-    """B minus A in one respect, and whom it speaks for once its p-value is adjusted for all comparisons."""
+    """B minus A of a quantity, and the better side after the p-value is adjusted for all comparisons."""
 
     value: Interval | None
     p: float | None
@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
 
 class SettingCompared(NamedTuple):
-    """One setting that both sweeps have; less attack success and more utility are better."""
+    """A common setting; less attack success and more utility are better."""
 
     name: str
     success: Difference
@@ -39,7 +39,7 @@ class SettingCompared(NamedTuple):
 
 
 class FindingCompared(NamedTuple):
-    """One finding of a question that both sweeps have in one setting: the figure of each, and their difference."""
+    """A finding of a question common to both sweeps in a setting: both values and their difference."""
 
     name: str
     label: str
@@ -49,7 +49,7 @@ class FindingCompared(NamedTuple):
 
 
 class SweepComparison(NamedTuple):
-    """All settings that both have, and the names of those that only one has."""
+    """All common settings, and the names of the settings of only one sweep."""
 
     titles: tuple[str, str]
     rows: tuple[SettingCompared, ...]
@@ -62,10 +62,10 @@ def compare(first: Path, second: Path) -> SweepComparison:
     """Compare two sweeps or runs.
 
     Success is that of each side's strongest attack, paired by seed, round and client (sign-flip test); utility is
-    paired by seed (Student's t-test). All p-values together are adjusted by Holm.
+    paired by seed (Student's t-test). The p-values of both, over all settings, are adjusted by Holm.
 
     Raises:
-        FedsimError: a folder is neither a sweep nor a run, or they have no setting in common.
+        FedsimError: a folder is neither a sweep nor a run, or the sweeps have no setting in common.
     """
     one, other = gather(first), gather(second)
     a, b = (_by_values(sweep.settings) for sweep in (one, other))
@@ -86,7 +86,7 @@ def compare(first: Path, second: Path) -> SweepComparison:
 
 
 def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterator[Block]:
-    """Yield what `compare` found of two folders, for people."""
+    """Yield the comparison of two folders as document blocks."""
     for side, title, path in zip("AB", comparison.titles, (first, second), strict=True):
         yield paragraph(f"{side}: {title} ({path})")
     yield paragraph("B minus A in points, 95% interval, p after Holm.")
@@ -136,7 +136,7 @@ def _utility(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Int
 
 
 def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator[FindingCompared]:
-    """Yield what questions found in both settings, B minus A, paired by seed; p-values stand by themselves."""
+    """Yield the findings of both settings, B minus A, paired by seed; p-values are not adjusted."""
     here, there = _figures(a), _figures(b)
     for key in (key for key in here if key in there):
         label, name = key
@@ -152,7 +152,7 @@ def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator
 
 
 def _figures(setting: SweepSetting) -> dict[tuple[str, str], dict[int, float]]:
-    """Return the figures of attacks by label and metric, each by seed."""
+    """Return the values of attack findings by (label, metric), each by seed."""
     figures: dict[tuple[str, str], dict[int, float]] = {}
     for cell in setting.cells:
         for finding in cell.findings:

@@ -1,4 +1,4 @@
-"""Whole distributions instead of means: how many images are at least this good, and how many members are found."""
+"""Curves of whole distributions: share of examples above a score, and ROC curves of membership attacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GRID = 41
 
 
 def families(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """Return what is drawn together: a family of defenses with the undefended controls before it."""
+    """Return the settings of each figure: a family of defenses, preceded by the undefended controls."""
     controls = [point for point in points if point.setting.is_undefended]
     names = dict.fromkeys(point.setting.family for point in points if not point.setting.is_undefended)
     together = {name: [*controls, *(p for p in points if p.setting.family == name)] for name in names}
@@ -32,7 +32,7 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 @styled()
 def exceedance(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
-    """Return one picture a family: P(score > t) of the metrics so drawn, under the strongest attack of each setting."""
+    """Return a picture per family: P(score > t) of each distribution metric, under each setting's strongest attack."""
     attacked = [point for point in points if point.strongest]
     known = {**registry.every_metric(), **sweep.judge.declared}.values()
     given = {name for point in attacked for victim in _victims(point) for name in victim.values}
@@ -44,20 +44,20 @@ def exceedance(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
 
 @styled()
 def rocs(points: Sequence[Point]) -> list[Picture]:
-    """Return one picture a family: TPR over FPR of the best membership attack of each setting, both logarithmic."""
+    """Return a picture per family: log-log ROC curve of the best membership attack of each setting."""
     judged = [point for point in points if point.membership]
     return [_roc(name, members) for name, members in families(judged).items()]
 
 
 def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray) -> np.ndarray:
-    """Return P(score > t) for every t, each victim counted alike; one without a guess does not count."""
+    """Return P(score > t) for every t, averaged over victims; victims without a guess are skipped."""
     guessed = [values for victim in victims if len(values := np.asarray(victim.values.get(score, ())))]
     each = [(values[:, None] > thresholds).mean(0) for values in guessed]
     return np.mean(each, axis=0) if each else np.zeros(len(thresholds))
 
 
 def average_roc(setting: SweepSetting, label: str) -> list[tuple[float, float]]:
-    """Return (FPR, TPR) of one membership attack, the TPR averaged over seeds where the FPR is at most so high."""
+    """Return (FPR, TPR) of a membership attack; the TPR is the mean over seeds at the largest FPR not above it."""
     curves = [curve.points for curve in setting.curves(label)]
     rates = sorted({fpr for curve in curves for fpr, _ in curve})
     return [(fpr, float(np.mean([_tpr_at(curve, fpr) for curve in curves]))) for fpr in rates]
@@ -134,7 +134,7 @@ def _line(index: int, point: Point) -> tuple[str, str]:
 
 
 def _range(points: Sequence[Point], metric: Metric) -> tuple[float, float]:
-    """Return from where to where thresholds of a metric go: to its largest possible value, or else to the largest."""
+    """Return the range of thresholds: up to the metric's upper limit, or to its largest value if it has no limit."""
     values = [v for p in points for victim in _victims(p) for v in victim.values.get(metric.name, ())]
     most = metric.limits[1]
     if most is None:

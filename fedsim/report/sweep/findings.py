@@ -1,4 +1,4 @@
-"""What questions found, setting by setting: of several seeds their mean, of one seed that of its record."""
+"""Findings of questions by setting: the mean over several seeds, or the value and interval of a single seed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _HEADINGS = (
 
 
 def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionAsked, Table]]:
-    """Return a table for every question that was asked; each row says on how many seeds it rests."""
+    """Return a table per question; each row states its number of seeds."""
     rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
     return [(question, Table.of(question.title, _HEADINGS, some, is_sortable=False)) for question, some in rows if some]
 
 
 def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], confidence: float) -> Finding:
-    """Return one finding for several seeds, with Student's interval; a p-value of one seed says nothing of all.
+    """Return the mean finding of several seeds with Student's interval; its p-value is dropped.
 
-    Intervals end where the values of their metrics in `declared` end.
+    Intervals are clipped to the limits of their metrics in `declared`. With fewer than two values, the finding with a
+    value, otherwise the first finding, is returned unchanged.
     """
     valued = [one for one in findings if one.value is not None]
-    if len(valued) < 2:  # noqa: PLR2004 - of one seed there is no mean
+    if len(valued) < 2:  # noqa: PLR2004 - a mean needs two seeds
         return (valued or list(findings))[0]
     chances = [one.chance for one in valued if one.chance is not None]
     figures = [{name: value for name, value in one.figures.items() if value is not None} for one in valued]
@@ -69,7 +70,7 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
 
 
 def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Interval | None:
-    """Return the largest figure of a metric that an attack reached, over seeds; None without a valid one."""
+    """Return the largest mean over seeds of a metric among attacks; None if no attack has it or a value is invalid."""
     by_attack: dict[str, list[Interval]] = {}
     for finding in (finding for finding in setting.findings if finding.role == "attack"):
         value = finding.figures.get(metric)
@@ -85,7 +86,7 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
 
 
 def by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
-    """Return the findings about a question that differ in nothing but the seed."""
+    """Return the findings of a question grouped by label and metric, so that a group differs only in the seed."""
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in (finding for finding in setting.findings if finding.question == question):
         alike.setdefault((finding.label, finding.metric), []).append(finding)

@@ -1,4 +1,4 @@
-"""The records of a sweep, read one by one: its settings, each with its cells."""
+"""Records of a sweep, read in sequence and grouped into settings and cells."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ UNDEFENDED = "undefended"
 
 @dataclass
 class SweepSetting:
-    """One point: what the sweep and the arms set, without the seed.
+    """A setting: values set by the sweep and its arms, without the seed.
 
     Attributes:
-        family: names of the defenses and components in force, or ``undefended``.
-        knobs: every number in its resolved scenario, by dotted key.
-        threat: who attacks, in words.
-        data: which data, and when an example of them counts as recovered, in words.
-        rule: when an example counts as recovered, in words.
-        decides: the metric of that.
-        verdict: word for such an example, for example "identified".
+        family: names of the active defenses and components, or ``undefended``.
+        knobs: every number in the resolved scenario, by dotted key.
+        threat: the attacker, in words.
+        data: the data set and the success rule of its examples, in words.
+        rule: the success rule, in words.
+        decides: the metric of the success rule.
+        verdict: the word for a successful example, for example "identified".
     """
 
     name: str
@@ -49,71 +49,71 @@ class SweepSetting:
 
     @property
     def is_undefended(self) -> bool:
-        """Whether nothing protects the clients."""
+        """Whether the clients have no protection."""
         return self.family == UNDEFENDED
 
     @property
     def measured(self) -> Metric | None:
-        """What was measured of its models on the test set; None where nothing was."""
+        """Test metric of the setting's models; None if nothing was evaluated."""
         return next((cell.utility.metric for cell in self.cells if cell.utility is not None), None)
 
     @property
     def measure(self) -> str:
-        """Its title; empty where nothing was measured."""
+        """Title of the test metric; empty if nothing was evaluated."""
         return self.measured.title if self.measured else ""
 
     @property
     def what(self) -> str:
-        """What attacks recover of it, for people."""
+        """Recovered examples in words, such as "images identified"."""
         return f"{self.decides.noun}s {self.verdict}"
 
     @property
     def labels(self) -> list[str]:
-        """Every attack that was tried, in order."""
+        """Labels of all attacks, in order."""
         return list(dict.fromkeys(tried.label for cell in self.cells for tried in cell.attacks))
 
     @property
     def findings(self) -> list[Finding]:
-        """What questions found, of every seed."""
+        """Findings of questions, over all seeds."""
         return [finding for cell in self.cells for finding in cell.findings]
 
     def attempt(self, label: str) -> list[Tried]:
-        """Return one attack under every seed."""
+        """Return an attack's results, an item per seed."""
         return [tried for cell in self.cells for tried in cell.attacks if tried.label == label]
 
     def victims(self, label: str) -> list[Attacked]:
-        """Return everybody whom one attack attacked."""
+        """Return all victims of an attack."""
         return [victim for tried in self.attempt(label) for victim in tried.victims]
 
     def unproved(self, labels: Sequence[str]) -> int:
-        """Return how many victims no search of these attacks recovered, and none converged on either."""
+        """Return the number of victims without evidence: no attack in `labels` recovered them or converged."""
         every = [victim for label in labels for victim in self.victims(label)]
         proved = {victim[:3] for victim in every if victim.is_evidence}
         return len({victim[:3] for victim in every} - proved)
 
     def curves(self, label: str) -> list[FindingCurve]:
-        """Return the curves of one membership attack, one a seed."""
+        """Return the ROC curves of a membership attack, one per seed."""
         return [curve for cell in self.cells for curve in cell.curves if curve.finding.label == label]
 
     def shares(self, label: str) -> Victims:
-        """Return the share of examples that one attack recovered, of every victim on which it did not fail."""
+        """Return the recovered share of an attack for every victim on which it did not fail."""
         return {(v.seed, v.round, v.client): v.share for v in self.victims(label) if v.share is not None}
 
     def knows(self, label: str) -> tuple[Knowledge, ...]:
-        """Return what an attack was granted."""
+        """Return the knowledge granted to an attack."""
         return next((tried.knows for tried in self.attempt(label)), ())
 
 
 @dataclass
 class SweepRecords:
-    """Everything that the report is about.
+    """All records of a sweep.
 
     Attributes:
-        settings: in the order of the plan.
+        settings: settings in the order of the plan.
         problems: (run, reason) of every run without a usable record.
-        environments: how many records were made in each, as JSON.
-        left_out: what records themselves left out, with how often.
-        questions: what was asked beside attacks on updates, by name.
+        environments: number of records per environment, as JSON.
+        left_out: reasons of failures inside records, with their counts.
+        questions: questions in addition to attacks on updates, by name.
     """
 
     path: Path
@@ -134,17 +134,17 @@ class SweepRecords:
 
     @property
     def seeds(self) -> list[int]:
-        """Every seed that has a record."""
+        """Every seed with a record."""
         return sorted({cell.seed for setting in self.settings for cell in setting.cells})
 
     @property
     def seeds_in_words(self) -> str:
-        """The same for people."""
+        """The seeds as text."""
         return ", ".join(map(str, self.seeds)) or "none"
 
     @property
     def runs(self) -> int:
-        """Number of records that were used."""
+        """Number of records used."""
         return sum(self.environments.values())
 
     def run_path(self, digest: str) -> Path:
@@ -237,7 +237,7 @@ def _data(scenario: Mapping[str, Any], rule: str) -> str:
 
 
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """Yield (dotted key, number) of everything numeric in a scenario."""
+    """Yield (dotted key, number) of all numbers in a scenario."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _numbers(inner, f"{place}.{key}" if place else str(key))
@@ -249,7 +249,7 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _name(settings: list[SweepSetting]) -> None:
-    """Name every setting by what differs between them; the name of a group's value says enough by itself."""
+    """Name every setting by its differing values; a value of a key without dots is its own name."""
     keys = dict.fromkeys(key for setting in settings for key in setting.values)
     differing = [key for key in keys if len({json.dumps(setting.values.get(key)) for setting in settings}) > 1]
     for setting in settings:

@@ -1,4 +1,4 @@
-"""Measured attacks between what epsilon forbids and the least epsilon that they prove."""
+"""Attack success in a sweep compared with the upper bound from epsilon and the lower bound on epsilon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, risk
 
 
 class EpsilonFloor(NamedTuple):
-    """What membership attacks prove about one setting: its epsilon is at least `floor`, at 95% confidence."""
+    """Lower bound on a setting's epsilon from its membership attacks, at 95% confidence."""
 
     setting: str
     stated: str
@@ -25,9 +25,9 @@ class EpsilonFloor(NamedTuple):
 
 
 def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, float]) -> list[Mark]:
-    """Return every attack on a setting of finite epsilon, over all seeds, with the most that epsilon allows.
+    """Return every attack on a setting of finite epsilon, over all seeds, with its ceiling.
 
-    `blind` holds what a guess without any update recovers of each `SweepSetting.data`.
+    `blind` maps `SweepSetting.data` to the recovered share of a guess without an update.
     """
     return [
         mark
@@ -41,14 +41,16 @@ def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, floa
 def floors(points: Sequence[Point], confidence: float = 0.95) -> list[EpsilonFloor]:
     """Return the largest lower bound on epsilon of every setting with membership attacks.
 
-    At a threshold with k of n members and j of m others accused, epsilon is at least log((TPR - delta) / FPR), with
-    Clopper-Pearson bounds on both rates; their confidence is shared out over all thresholds and attacks of a setting.
+    At a threshold that accuses k of n members and j of m non-members, epsilon is at least log((TPR - delta) / FPR),
+    with
+    Clopper-Pearson bounds on both rates; the error probability is divided among all thresholds and attacks of a
+    setting.
     """
     return [floor for point in points if (floor := _floor(point, confidence))]
 
 
 def marks_table(marks: Sequence[Mark]) -> Table:
-    """Return what attacks reached, beside what one that sees nothing does and the most that epsilon allows."""
+    """Return a table of attack success with its chance level and its ceiling."""
     headings = ["setting", "what", "attack", *map(number, ("epsilon", "seeing nothing", "reached", "ceiling"))]
     rows = [
         TableRow.of(m.arm, m.what, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured, m.ceiling)))
@@ -58,14 +60,14 @@ def marks_table(marks: Sequence[Mark]) -> Table:
 
 
 def floors_table(floors: Sequence[EpsilonFloor]) -> Table:
-    """Return what membership attacks prove, beside what is stated."""
+    """Return a table of lower bounds on epsilon with the stated epsilon."""
     headings = ["setting", "attack", *map(number, ("epsilon is at least", "stated"))]
     rows = [TableRow.of(one.setting, one.attack, f"{one.floor:.2f}", one.stated) for one in floors]
     return Table.of("Lower bounds on epsilon", headings, rows, is_sortable=False)
 
 
 def _odds(probability: float) -> str:
-    """Return a probability as people judge it best: ``1 in 20``."""
+    """Return a probability as odds: ``1 in 20``."""
     return "never" if probability <= 0 else f"1 in {max(1.0, 1 / probability):,.3g}"
 
 
@@ -98,7 +100,7 @@ def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
 
 
 def _accused(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Yield (accused, all) of the members and of the others, over all seeds, at each threshold that all seeds have."""
+    """Yield (accused, all) of members and of non-members, over all seeds, at each threshold common to all seeds."""
     for fpr in set.intersection(*(set(curve.rates) for curve in curves)):
         members = sum(round(curve.rates[fpr] * curve.members) for curve in curves), sum(c.members for c in curves)
         others = sum(math.floor(fpr * curve.others) for curve in curves), sum(c.others for c in curves)

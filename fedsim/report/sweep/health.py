@@ -1,4 +1,4 @@
-"""Did the attacks work at all? It tells "the attack failed" from "the attack gave up"."""
+"""Health of attacks: distinguishes an attack that failed from an attack that gave up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.report.tables.figures import NOTHING
 
 
 def health(sweep: SweepRecords) -> Table:
-    """Return how the searches of every attack ended, over all settings, and what it reached on the controls alone."""
+    """Return a table with the search outcomes of every attack over all settings, and its success on the controls."""
     labels = dict.fromkeys(label for setting in sweep.settings for label in setting.labels)
     numbers = ("success on the control", "victims", "gave up", "as low as the truth", "still falling")
     headings = ("attack", *map(number, numbers), "reasons")
@@ -24,7 +24,7 @@ def health(sweep: SweepRecords) -> Table:
 
 
 def histories(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
-    """Return the objective over iterations of every search on the first control, of one seed."""
+    """Return the objective curves of every search on the first control, for a single seed."""
     control = next((point for point in points if point.setting.is_undefended and point.strongest), None)
     if control is None:
         return []

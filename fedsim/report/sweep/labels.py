@@ -1,4 +1,4 @@
-"""Names beside the points of a picture, none over another."""
+"""Placement of name labels next to the points of a chart, without overlap."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 _SIZE, _COLOUR = 7, "#333333"
-_MARKER = 5.0  # points around the middle of a marker that a name leaves free
+_MARKER = 5.0  # free points around the centre of a marker
 _NEAR = 6.0
-_DISTANCES = (_NEAR, *range(14, 104, 9))  # in points; a line leads to a name that is not near
+_DISTANCES = (_NEAR, *range(14, 104, 9))  # in points; a line connects a distant label
 _DIRECTIONS = (
     *((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)),
     *((-1, -0.5), (-1, 0.5), (-0.5, -1), (0.5, -1), (-0.5, 1), (0.5, 1), (1, -0.5), (1, 0.5)),
@@ -29,7 +29,7 @@ class NamedPoint(NamedTuple):
 
 
 class _Taken(NamedTuple):
-    """What a name must not cover, and lines that should not run through it."""
+    """Boxes that a label must not cover, and lines that should not cross it."""
 
     markers: list[Bbox]
     names: list[Bbox]
@@ -37,9 +37,9 @@ class _Taken(NamedTuple):
 
 
 def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
-    """Write each name as near to its point as there is room, and return those that have none.
+    """Write each name as close to its point as space permits, and return the names without space.
 
-    Call it when limits, titles and legend of the figure are settled: they change where there is room.
+    Call it after limits, titles and legend of the figure are final, since they change the available space.
     """
     figure = axes.get_figure(root=True)
     if figure is None or not points:
@@ -48,7 +48,7 @@ def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
     scale = figure.dpi / 72
     middles = axes.transData.transform([(point.x, point.y) for point in points])
     taken = _Taken([_around(float(x), float(y), _MARKER * scale) for x, y in middles], [], [])
-    ordered = sorted(points, key=lambda point: (-point.x, point.y))  # the most accurate crowd at the edge
+    ordered = sorted(points, key=lambda point: (-point.x, point.y))  # the most accurate points crowd at the edge
     sizes = {name: _size(axes, name) for name in {point.name for point in points}}
     return [
         point.name
@@ -58,7 +58,7 @@ def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
 
 
 def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
-    """Write one name where it meets nothing that is taken; where `is_clear`, no line meets a name either."""
+    """Write a name at the first free position and return whether one exists; if `is_clear`, no line crosses a name."""
     x, y = (float(part) for part in axes.transData.transform((point.x, point.y)))
     scale = axes.figure.dpi / 72
     for across, up, distance in _offsets():
@@ -89,7 +89,7 @@ def _size(axes: Axes, name: str) -> tuple[float, float]:
 
 
 def _box(x: float, y: float, size: tuple[float, float], across: float, up: float) -> Bbox:
-    """Return what a name covers that is written at a place, on the side to which its direction leads."""
+    """Return the bounding box of a name at (x, y), extending in its direction."""
     from matplotlib.transforms import Bbox  # noqa: PLC0415 - keeps the import cheap
 
     width, height = size
@@ -113,7 +113,7 @@ def _write(axes: Axes, point: NamedPoint, across: float, up: float, distance: fl
 
 
 def _line(x: float, y: float, box: Bbox) -> Path:
-    """Return the line from a point to the middle of its name, where matplotlib's begins."""
+    """Return the line from a point to the centre of its name, where matplotlib's line begins."""
     from matplotlib.path import Path  # noqa: PLC0415 - keeps the import cheap
 
     return Path([(x, y), ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)])

@@ -1,4 +1,4 @@
-"""Utility against the success of attacks: which settings another one beats, and which are worth a choice."""
+"""Pareto charts of a sweep: utility against attack success, dominated settings and the frontier."""
 
 from __future__ import annotations
 
@@ -31,33 +31,36 @@ class Place(NamedTuple):
 
     @property
     def gain(self) -> Interval:
-        """The utility, turned round where less is better."""
+        """The utility, negated if lower values are better."""
         return turned(self.utility, self.point.setting.measured)
 
     @property
     def scale(self) -> float:
-        """What people read of the utility is so many times the value."""
+        """Factor from the stored to the displayed utility."""
         metric = self.point.setting.measured
         return metric.scale if metric else 1.0
 
     @property
     def utility_and_risk(self) -> tuple[float | None, ...]:
-        """Both with their bounds."""
+        """Utility and risk, each with its bounds."""
         return tuple(x for one in (self.utility, self.risk) for x in (one.value, one.low, one.high))
 
 
 def dominate(places: Sequence[Place]) -> list[bool]:
-    """Tell which places another one beats: at least as good in both, and in one of them beyond both intervals."""
+    """Return for each place whether another place dominates it.
+
+    Dominance means at least as good in both respects, and better beyond both intervals in one of them.
+    """
     return [any(_beats(other, place) for other in places) for place in places]
 
 
 def best_of(places: Sequence[Place]) -> list[Place]:
-    """Return the places that none beats by its estimates, from the least accurate on."""
+    """Return the places on the frontier of the estimates, by increasing utility."""
     return frontier(places, lambda place: (place.gain.value, place.risk.value))[::-1]
 
 
 def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
-    """Return the panels that there is something for: by the strongest, the median and the unaware attack."""
+    """Return the nonempty panels: strongest, median and unaware attack, and membership."""
     is_any_aware = any(point.unaware for point in points)
     chosen: dict[str, Callable[[Point], Risk | None]] = {
         "strongest attack": lambda p: p.strongest,
@@ -76,18 +79,18 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
 
 @styled()
 def draw(points: Sequence[Point], blind: Mapping[str, float]) -> list[Picture]:
-    """Return one picture a panel.
+    """Return a picture per panel.
 
     Args:
-        points: of every setting.
-        blind: share of the images that a guess without any update recovers, of each `SweepSetting.data` where known.
+        points: points of all settings.
+        blind: share of images recovered by a guess without an update, by `SweepSetting.data` if known.
     """
     families = list(dict.fromkeys(point.setting.family for point in points))
     return [_panel(title, places, families, blind) for title, places in panels(points).items()]
 
 
 def style(family: str, families: Sequence[str]) -> tuple[str, str]:
-    """Return (colour, marker) of a family; the undefended one is always a black star."""
+    """Return (colour, marker) of a family; the undefended family is always a black star."""
     if family == UNDEFENDED:
         return "#000000", "*"
     index = [name for name in families if name != UNDEFENDED].index(family)
@@ -156,12 +159,12 @@ def _beats(one: Place, other: Place) -> bool:
 
 
 def lowest(interval: Interval) -> float:
-    """Return the lower bound, or the value where there is none."""
+    """Return the lower bound, or the value if it has no bound."""
     return interval.value if interval.low is None else interval.low
 
 
 def highest(interval: Interval) -> float:
-    """Return the upper bound, or the value where there is none."""
+    """Return the upper bound, or the value if it has no bound."""
     return interval.value if interval.high is None else interval.high
 
 

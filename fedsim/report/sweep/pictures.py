@@ -1,4 +1,4 @@
-"""Originals beside what the strongest attack of each setting made of them, and what a guess without an update gives."""
+"""Image grid of a sweep: originals and guesses of each setting's strongest attack; success of a blind guess."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_SEEDS = 10
 
 
 class _Shown(NamedTuple):
-    """The strongest attack of one setting under one seed, with its pictures, and how its run is judged."""
+    """The strongest attack of a setting under a seed, with its pictures and its run's judge."""
 
     point: Point
     judge: RunJudge
@@ -33,10 +33,10 @@ class _Shown(NamedTuple):
 
 
 def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
-    """Return the wall of the first seed, or None when no pictures were stored.
+    """Return the image grid of the first seed, or None if no pictures were stored.
 
     Rows are chosen by rule: the undefended controls, and of each family of defenses the settings with the most, the
-    median and the least success. Examples are those of `wall.choose` on the first row, the same in every row.
+    median and the least success. Examples are those of `image_grid.choose` on the first row, the same in every row.
     """
     shown = [row for point in representatives(points) if (row := _shown(sweep, point, sweep.seeds[0]))]
     if not shown:
@@ -63,9 +63,9 @@ def representatives(points: Sequence[Point]) -> list[Point]:
 
 
 def blind(sweep: SweepRecords, points: Sequence[Point]) -> dict[str, float]:
-    """Return the share of images that their own mean recovers, over the seeds of the first control.
+    """Return the share of images recovered by their own mean, averaged over the seeds of the first control.
 
-    One share for each data set and rule of success, by `SweepSetting.data`; none where no picture was stored.
+    A share per data set and success rule, by `SweepSetting.data`; settings without stored pictures are omitted.
     """
     ranked = sorted((p for p in points if p.strongest), key=lambda p: not p.setting.is_undefended)
     firsts = {point.setting.data: point for point in reversed(ranked)}
@@ -97,7 +97,7 @@ def _read(sweep: SweepRecords, point: Point, cell: SweepCell, label: str) -> _Sh
         record = read_record(folder)
         arm = record.arms[cell.arm]
         arrays = RunFolder(folder).read_arrays()
-    except (FedsimError, OSError, ValueError):  # pictures that cannot be read are shown as not stored
+    except (FedsimError, OSError, ValueError):  # unreadable pictures are shown as not stored
         return None
     attack = next((tried for tried in arm.attacks if tried.label == label), None)
     return _Shown(point, RunJudge.of(record), arm, attack, arrays) if attack else None

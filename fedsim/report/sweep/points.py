@@ -1,6 +1,6 @@
-"""What the report says about each setting: utility, the strongest attack, epsilon, each with an interval.
+"""Summary of each setting: utility, strongest attack and epsilon, each with an interval.
 
-An attack that was granted the dropout masks is a control and no attacker; it counts only where there is no other.
+An attack with granted dropout masks is a control; it counts as an attacker only if no other attack was run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FEW_FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class Risk:
-    """One attack on one setting: the share of examples that it recovers, each victim counted alike, or of members."""
+    """An attack on a setting: the recovered share of examples, averaged over victims, or the found share of members."""
 
     attack: str
     rate: Interval
@@ -38,24 +38,25 @@ class Risk:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting in numbers.
+    """Numeric summary of a setting.
 
     Attributes:
-        utility: accuracy, or what the setting's `measure` names in its place.
-        loss: that of the undefended control minus that of this setting, seed by seed; of the same measure.
-        strongest: of all attackers; `median` the one in the middle; `unaware` the strongest that was granted nothing
-            about the defense, or None when nobody was.
-        unproved: victims on which no attacker succeeded, and none converged: they are no evidence.
-        reach: how far the ideal attacker comes on the same updates; None where it was not asked.
-        fewer: success of the strongest attack here minus that on the control, victim by victim.
-        p: that this difference is 0, after Holm over all settings.
-        membership: members found by the best membership attack at 1 % false alarms, over all seeds.
-        guarantee: the weakest over all seeds, of those that hold against the server where every seed has one; None
-            when a seed has none.
-        seconds: training of one client, once.
-        figures: the largest of each metric that the policy limits, by its name; None where none was measured.
-        members: members found by each membership attack at 1 % false alarms, over all seeds.
-        processor_seconds: of that, the mean over seeds; `peak_memory` the most bytes of any; None where not recorded.
+        utility: test metric of the setting, such as accuracy.
+        loss: utility of the undefended control minus that of this setting, paired by seed, for the same metric.
+        strongest: strongest attacker; `median` is the median attacker; `unaware` the strongest attacker without
+            knowledge of the defense, or None if all or none know it.
+        unproved: victims that no attacker recovered and on which none converged: no evidence.
+        reach: result of the ideal attacker on the same updates; None if it was not computed.
+        fewer: success of the strongest attack minus that on the control, paired by victim.
+        p: p-value of the null hypothesis that this difference is 0, after Holm over all settings.
+        membership: members found by the best membership attack at 1 % FPR, over all seeds.
+        guarantee: weakest guarantee over all seeds, among the guarantees that hold against the server if every seed has
+            one; None if a seed has no guarantee.
+        seconds: time of a single training of a client.
+        figures: largest value of each metric that the policy limits, by name; None if it was not measured.
+        members: members found by each membership attack at 1 % FPR, over all seeds.
+        processor_seconds: processor time of a client's round, mean over seeds; `peak_memory` is the maximum in bytes;
+            None if not recorded.
     """
 
     setting: SweepSetting
@@ -84,38 +85,38 @@ class Point:
 
     @property
     def has_failed(self) -> bool:
-        """Whether attacks were tried, and every one failed on every victim."""
+        """Whether every attack failed on every victim, and at least one attack was run."""
         return self.strongest is None and any(self.setting.victims(label) for label in self.setting.labels)
 
     @property
     def utility_in_words(self) -> str:
-        """What was measured on the test set, with the mean figure, for people."""
+        """Test metric with its mean value, as text."""
         measured = self.setting.measured
         return f"{measured.title} {measured.format(self.utility.value)}" if measured and self.utility else ""
 
     @property
     def gain(self) -> Interval | None:
-        """The utility, turned round where less is better."""
+        """The utility, negated if lower values are better."""
         return turned(self.utility, self.setting.measured) if self.utility else None
 
     @property
     def epsilon(self) -> float:
-        """Of the weakest guarantee, infinite without one."""
+        """Epsilon of the weakest guarantee; infinite without a guarantee."""
         return self.guarantee.epsilon if self.guarantee else math.inf
 
     @property
     def epsilon_against_server(self) -> float:
-        """Of the weakest guarantee, infinite without one that holds against the server."""
+        """Epsilon of the weakest guarantee; infinite unless the guarantee holds against the server."""
         return self.epsilon if self.guarantee and self.guarantee.holds_against_server else math.inf
 
     @property
     def upload_bytes(self) -> int:
-        """What an update holds as 32-bit numbers."""
+        """Size of an update in 32-bit numbers, in bytes."""
         return 4 * self.setting.cells[0].parameters
 
 
 def turned(figure: Interval, metric: Metric | None) -> Interval:
-    """Return a figure so that more is better: negative where less of its metric is."""
+    """Return a figure with more as better: negated if lower values of its metric are better."""
     if metric is None or metric.better == "higher":
         return figure
     low, high = (None if bound is None else -bound for bound in (figure.high, figure.low))
@@ -130,7 +131,7 @@ def points(sweep: SweepRecords) -> list[Point]:
 
 
 def control_of(setting: SweepSetting, settings: Sequence[SweepSetting]) -> SweepSetting | None:
-    """Return the undefended setting that shares most with this one; None when there is none, or when it is one."""
+    """Return the undefended setting with the most values in common; None without one, or for an undefended setting."""
     if setting.is_undefended:
         return None
 
@@ -147,12 +148,12 @@ def attackers(setting: SweepSetting) -> list[str]:
 
 
 def strongest_attack(setting: SweepSetting) -> str | None:
-    """Return the label of the attack that recovers most, of equals by how good its guesses are; None without any."""
+    """Return the label of the attack that recovers most, ties broken by mean guess quality; None without attacks."""
     return max(attackers(setting), key=lambda label: _strength(setting, label), default=None)
 
 
 def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
-    """Return the shares of victims, seed by seed; those on which the attack failed have none."""
+    """Return the recovered shares of victims, grouped by seed; failed victims are skipped."""
     seeds: dict[int, list[float]] = {}
     for victim in victims:
         if victim.share is not None:
@@ -161,14 +162,14 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
 
 
 def risk(setting: SweepSetting, label: str, judge: RunJudge) -> Risk | None:
-    """Return the success of one attack; None when it gave no guess."""
+    """Return the success of an attack; None if it returned no guess."""
     shares = tuple(map(tuple, by_seed(setting.victims(label))))
     return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
 
 
 @lru_cache(maxsize=1024)
 def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: int) -> Interval:
-    """Bootstrap once: text, tables and figures ask for the same rate again and again."""
+    """Return the bootstrapped rate; cached, because text, tables and figures request the same rate."""
     return nested_rate(shares, _draws(), confidence, resamples)
 
 
@@ -232,7 +233,7 @@ def _loss(setting: SweepSetting, control: SweepSetting | None, judge: RunJudge) 
 
 
 def gains(before: SweepSetting, after: SweepSetting) -> list[float]:
-    """Return how much better the second's utility is than the first's, seed by seed, where both measured the same."""
+    """Return the utility gain from the first to the second setting, per seed with the same metric."""
     earlier = {cell.seed: cell.utility for cell in before.cells}
     pairs = [(earlier.get(cell.seed), cell.utility) for cell in after.cells]
     return [
@@ -243,25 +244,25 @@ def gains(before: SweepSetting, after: SweepSetting) -> list[float]:
 
 
 def measured(points: Sequence[Point]) -> Metric | None:
-    """Return what was measured of all of them on the test set; None where that differs."""
+    """Return the common test metric of all points; None if it differs."""
     metrics = {metric.name: metric for point in points if (metric := point.setting.measured)}
     return next(iter(metrics.values())) if len(metrics) == 1 else None
 
 
 def measure(points: Sequence[Point]) -> str:
-    """Return its title, or ``utility`` where they differ."""
+    """Return the title of the common test metric, or ``utility`` if it differs."""
     metric = measured(points)
     return metric.title if metric else "utility"
 
 
 def attacked(points: Sequence[Point]) -> str:
-    """Return what attacks were after, in the plural, for people."""
+    """Return the plural noun of attacked examples."""
     nouns = {point.setting.decides.noun for point in points}
     return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
 def succeeded(points: Sequence[Point]) -> str:
-    """Return what attacks succeed in, for people: examples and their verdict, as "images identified"."""
+    """Return examples and their verdict in words, such as "images identified"."""
     words = {point.setting.what for point in points}
     return words.pop() if len(words) == 1 else f"{attacked(points)} recovered"
 
@@ -278,7 +279,7 @@ def _fewer(
 def difference(
     setting: SweepSetting, label: str, other: SweepSetting, other_label: str, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:
-    """Return success of an attack in one setting minus that in another on the same victims, and its p-value."""
+    """Return attack success in a setting minus that in another on the same victims, and its p-value."""
     pairs = pair(setting.shares(label), other.shares(other_label))
     if not pairs:
         return None, None
@@ -287,7 +288,7 @@ def difference(
 
 
 def members_found(setting: SweepSetting, judge: RunJudge) -> tuple[Risk, ...]:
-    """Return the members that each membership attack finds at 1 % false alarms, its members pooled over the seeds."""
+    """Return the members that each membership attack finds at 1 % FPR, pooled over seeds."""
     totals: dict[str, tuple[float, int]] = {}
     for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):
         hits, members = totals.get(curve.finding.label, (0.0, 0))

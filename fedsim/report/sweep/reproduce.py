@@ -1,4 +1,4 @@
-"""What it takes to make the sweep again: the scenario as resolved, its hash, programs and machine."""
+"""Reproduction section of a sweep's report: resolved scenario, hash, software versions and machine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.tables.figures import with_noun
 
 Seen = tuple[Environment, int]
-"""An environment, and how many records were made in it."""
+"""An environment, and the number of records made in it."""
 
 
 def reproduce(sweep: SweepRecords) -> Iterator[Block]:
-    """Yield every environment, then what the sweep is known by, and its scenario."""
+    """Yield every environment, then hash, seeds and dates of the sweep, and its scenario."""
     for group in environments(sweep):
         yield Code(group[0][0].command)
         yield _environment(group)
@@ -32,7 +32,7 @@ def reproduce(sweep: SweepRecords) -> Iterator[Block]:
 
 
 def environments(sweep: SweepRecords) -> list[list[Seen]]:
-    """Return groups of environments that differ in the repository alone, those with most records first."""
+    """Return groups of environments that differ only in the repository, largest groups first."""
     seen = [(Environment.model_validate_json(text), count) for text, count in sweep.environments.most_common()]
     groups = [list(group) for _, group in groupby(sorted(seen, key=_machine), key=_machine)]
     return sorted(groups, key=lambda group: -sum(count for _, count in group))

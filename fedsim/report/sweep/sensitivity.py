@@ -1,4 +1,4 @@
-"""How utility and the strongest attack follow each knob: small multiples, one for each number that a family varies."""
+"""Sensitivity charts: utility and strongest attack over each number that varies within a family."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ("family", "knob", "value", "setting", "utility", "success", "success_
 
 
 class Knob(NamedTuple):
-    """A number that differs within a family, and the settings in its order, in lines that share all other numbers."""
+    """A number that varies within a family; each line is a series of settings with all other numbers equal."""
 
     family: str
     key: str
@@ -35,7 +35,7 @@ def knobs(points: Sequence[Point]) -> list[Knob]:
 
 @styled()
 def draw(points: Sequence[Point]) -> list[Picture]:
-    """Return one picture with a panel a knob; none when nothing numeric was varied."""
+    """Return a picture with a panel per knob; empty if no number varies."""
     varied = knobs([point for point in points if point.strongest])[:_MOST_PANELS]
     if not varied:
         return []

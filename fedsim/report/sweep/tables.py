@@ -1,4 +1,4 @@
-"""The table of settings, for people and as CSV, and the other tables of the page."""
+"""Tables of a sweep: all settings as page and CSV, thresholds, attacks and costs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _REST: dict[str, str] = {
 
 
 def columns(sweep: SweepRecords) -> dict[str, str]:
-    """Return name and meaning of the columns of the table as numbers."""
+    """Return the CSV columns with their meanings."""
     extremes = {
         name: meaning
         for metric in counted(sweep)
@@ -75,7 +75,7 @@ def columns(sweep: SweepRecords) -> dict[str, str]:
 
 
 def counted(sweep: SweepRecords) -> list[Metric]:
-    """Return the metrics whose examples are counted above thresholds: those of the records, or else those installed."""
+    """Return the metrics with thresholds for counting examples: installed and recorded metrics."""
     known = {**registry.every_metric(), **sweep.judge.declared}.values()
     return [metric for metric in known if metric.steps]
 
@@ -85,13 +85,13 @@ def _unit(metric: Metric) -> str:
 
 
 def rows(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[Any, ...]]:
-    """Return the table as numbers, in the order of `columns`."""
+    """Return the CSV rows, in the order of `columns`."""
     metrics = counted(sweep)
     return [_row(point, metrics) for point in points]
 
 
 def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
-    """Return the sortable table of all settings, tagged by what they are to the policy and to each other."""
+    """Return the sortable table of all settings, tagged by policy state, control and dominance."""
     shown, beaten = _shown(sweep, points), _beaten(points)
     headings = ["setting", *(number(heading) for heading, _ in shown)]
     lines = [
@@ -109,7 +109,7 @@ def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
 
 
 def in_short(table: Table) -> Table:
-    """Return the table of all settings with the columns that a log has room for."""
+    """Return the table of all settings reduced to the columns of the summary."""
     heads = enumerate(table.headings)
     wanted = [index for index, heading in heads if index < _FIRST_SHOWN or heading.text in _ALSO_SHOWN]
     lines = [TableRow(tuple(row.cells[index] for index in wanted)) for row in table.rows]
@@ -117,7 +117,7 @@ def in_short(table: Table) -> Table:
 
 
 def thresholds(sweep: SweepRecords, points: Sequence[Point]) -> list[Table]:
-    """Return P(score > t) of each setting's strongest attack at a few t, for every metric that names these."""
+    """Return a table per metric with thresholds: P(score > t) of each setting's strongest attack."""
     attacked = [point for point in points if point.strongest]
     return [_thresholds(metric, attacked) for metric in counted(sweep) if attacked]
 
@@ -135,7 +135,7 @@ def _shares(point: Point, metric: Metric) -> np.ndarray:
 
 
 def by_attack(sweep: SweepRecords, points: Sequence[Point]) -> Table:
-    """Return every attack on every setting, also those that gave no guess."""
+    """Return the table of every attack on every setting, including attacks without a guess."""
     lines = [_by_attack(sweep, point.setting, label) for point in points for label in point.setting.labels]
     headings = ("setting", "attack", number("success"), number("victims"), "why it gave no guess")
     return Table.of("Every attack on every setting", headings, lines, is_sortable=False, layout="long")
@@ -155,7 +155,7 @@ def _by_attack(sweep: SweepRecords, setting: SweepSetting, label: str) -> TableR
 
 
 def costs(points: Sequence[Point]) -> Table:
-    """Return what each setting takes: time, memory and bytes."""
+    """Return the table of time, memory and upload bytes per setting."""
     headings = ["training, s", "against the first row", "processor, s", "peak memory, MiB", "attack, s"]
     numbers = [number(heading) for heading in (*headings, "bytes up a client and round")]
     first = points[0].seconds.value
@@ -175,12 +175,12 @@ def _cost(point: Point, first: float) -> TableRow:
 
 
 def estimated(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
-    """Return a figure with its interval, sorted by its value; one that is missing comes last."""
+    """Return a cell with value and interval, sorted by value; missing values sort last."""
     return replace(estimate(interval, scale, digits, unit), sort_by=_order(interval.value if interval else None))
 
 
 def _shown(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Callable[[Point], TableCell]]]:
-    """Return the columns of the table for people: heading, and what stands below it."""
+    """Return the columns of the settings table: heading, and cell of a point."""
     name = measure(points)
     return [
         (name, lambda p: _of_measure(p, p.utility)),
@@ -248,7 +248,7 @@ def _plain(text: str) -> TableCell:
 
 
 def _order(value: float | None) -> str:
-    """Return what a table sorts a number by; none comes last."""
+    """Return the sort key of a number; None sorts last."""
     return str(_LAST if value is None else value)
 
 
@@ -270,7 +270,7 @@ def _beaten(points: Sequence[Point]) -> set[str]:
 
 
 def _extremes(point: Point, metric: Metric) -> tuple[float | None, float | None]:
-    """Return 95th percentile and maximum of a metric of the strongest attack."""
+    """Return the 95th percentile and the maximum of a metric under the strongest attack."""
     victims = point.setting.victims(point.strongest.attack) if point.strongest else []
     values = [value for victim in victims for value in victim.values.get(metric.name, ())]
     return (float(np.percentile(values, 95)), max(values)) if values else (None, None)

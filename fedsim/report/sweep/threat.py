@@ -1,4 +1,4 @@
-"""Who attacks, what the attackers know, and how realistic that is."""
+"""Threat models of a sweep, and the realism of the attackers' knowledge."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fedsim.report.tables.figures import with_noun
 
 
 def threats(sweep: SweepRecords) -> Cards:
-    """Return every threat model of the sweep, with the number of settings under it."""
+    """Return every threat model of the sweep with its number of settings."""
     return Cards(tuple(_card(sweep, name, sentences) for name, sentences in sweep.threats.items()))
 
 
 def assumptions(sweep: SweepRecords) -> Table:
-    """Return everything that some attack was granted, and which attacks were."""
+    """Return a table of granted knowledge, the attacks that have it, and its realism."""
     granted: dict[Knowledge, dict[str, None]] = {}
     labels: dict[str, None] = {}
     for setting in sweep.settings:

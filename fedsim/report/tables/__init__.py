@@ -1,1 +1,1 @@
-"""The report's tables, and the rows of `scores.csv`: formatted text for people, plain values for programs."""
+"""Tables of a run's report: formatted text for pages, plain values for `scores.csv`."""

@@ -1,4 +1,4 @@
-"""What attacks on updates recovered, arm by arm, and why they did not."""
+"""Tables of attacks on updates: results by arm, readings of texts, and search diagnoses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.report.verdict import Column, Count, RunJudge, failed_on, knowledge,
 
 @dataclass(frozen=True)
 class _Tried:
-    """An attack that gave a guess."""
+    """An attack that returned a guess."""
 
     arm: ArmRecord
     attack: AttackFinding
@@ -33,12 +33,12 @@ def attacks_of(record: RunRecord) -> list[AttackFinding]:
 
 
 def has_ceilings(record: RunRecord) -> bool:
-    """Tell whether somebody asked how far the ideal attacker comes."""
+    """Return whether any victim has a result of the ideal attacker."""
     return any(victim.ceiling for attack in attacks_of(record) for victim in attack.victims)
 
 
 def results(record: RunRecord, judge: RunJudge) -> Table:
-    """Return the table of attacks by arms."""
+    """Return the table of attacks by arm."""
     columns = _columns(record, judge)
     groups = (RowGroup(arm.name, tuple(_rows(arm, judge, columns)), _about(arm, judge)) for arm in record.arms)
     headings = (Heading("attack"), *(heading for heading, _ in columns))
@@ -46,7 +46,7 @@ def results(record: RunRecord, judge: RunJudge) -> Table:
 
 
 def _columns(record: RunRecord, judge: RunJudge) -> list[tuple[Heading, _Cell]]:
-    """Return what stands beside the label of each attack: the heading, and the cell of an attack."""
+    """Return the columns after the attack label: heading, and cell of an attack."""
     attacks = attacks_of(record)
     deciding = judge.deciding(*attacks)
     columns: list[tuple[Heading, _Cell]] = [
@@ -95,7 +95,7 @@ def _seconds(tried: _Tried) -> str:
 
 
 def _about(arm: ArmRecord, judge: RunJudge) -> str:
-    """Return what was attacked, and what it costs in accuracy and time."""
+    """Return the attacked model, its test utility, and the cost of a client's round."""
     parts = [f"{arm.attacked_model} model, {arm.parameters:,} parameters", _utility(arm, judge), cost(arm.client_cost)]
     return "; ".join(filter(None, [*parts, "" if arm.attacks else "no attack was tried"]))
 
@@ -110,13 +110,13 @@ def _utility(arm: ArmRecord, judge: RunJudge) -> str:
 
 
 def _ceiling(attack: AttackFinding, judge: RunJudge) -> str:
-    """Return how far the ideal attacker comes on the same updates, for people; empty where nobody asked it."""
+    """Return the ideal attacker's result on the same updates as text; empty if it was not computed."""
     ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
     return "" if ideal is None else ideal.in_words
 
 
 def readings(record: RunRecord, judge: RunJudge) -> Table:
-    """Return every client's text beside each attack's guess of it."""
+    """Return a table of every client's text and each attack's guess."""
     rows = [
         _reading(arm, attack, victim, item, judge)
         for arm in record.arms
@@ -141,7 +141,7 @@ def _place(victim: VictimRecord) -> str:
 
 
 def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:
-    """Return how every search ended: (arm, table) of each arm with at least one that did."""
+    """Return (arm, table) of search outcomes, for each arm with at least one finished search."""
     tables: list[tuple[str, Table]] = []
     for arm in record.arms:
         rows = [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure]
@@ -166,7 +166,7 @@ def _diagnosis(attack: AttackFinding, victim: VictimRecord, judge: RunJudge) -> 
 
 
 def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
-    """Return how many examples were recovered, and why not the others."""
+    """Return the number of recovered examples, and reasons for the rest."""
     recovered = judge.recovered(victim)
     levels = {judge.success.level(item) for item in victim.scores}
     if victim.examples and recovered == victim.examples:
@@ -176,7 +176,7 @@ def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
 
 
 def attackers(record: RunRecord) -> tuple[Paragraph, ...]:
-    """Return what every attack knows and was set to; one whose settings differ between arms appears for each."""
+    """Return the knowledge and settings of every attack; an attack with different settings is listed for each."""
     return tuple(dict.fromkeys(map(_attacker, attacks_of(record))))
 
 
@@ -187,7 +187,7 @@ def _attacker(attack: AttackFinding) -> Paragraph:
 
 
 def _setting(value: Any) -> str:
-    """Return a setting for people: a method that it names by its name, with that one's settings in brackets."""
+    """Return a setting as text; a method is shown by name with its settings in brackets."""
     match value:
         case {"name": str(name), **more}:
             settings = ", ".join(f"{key} {_setting(part)}" for key, part in more.items())

@@ -1,4 +1,4 @@
-"""Who owns what, who took part, and who was left out."""
+"""Tables of clients: data partition, participation, and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 @dataclass(frozen=True)
 class Ownership:
-    """Who owns what, in a sentence and as it was recorded; `arm` names every arm that shares the data out so."""
+    """A data partition with a summary sentence; `arm` names every arm that uses it."""
 
     arm: str
     sentence: str
@@ -24,7 +24,7 @@ class Ownership:
 
 @dataclass(frozen=True)
 class Turnout:
-    """How large a round's cohort was, how many updates counted, and how many were lost to each of CAUSES."""
+    """A round's cohort size, counted updates, and lost updates by cause in CAUSES."""
 
     round: int
     cohort: int
@@ -34,7 +34,7 @@ class Turnout:
 
 @dataclass(frozen=True)
 class Attendance:
-    """Who took part in an arm, in a sentence and round by round."""
+    """Participation in an arm: a summary sentence and the turnout of each round."""
 
     arm: str
     sentence: str
@@ -42,7 +42,7 @@ class Attendance:
 
 
 def failures(record: RunRecord) -> Table:
-    """Return everything that failed or did not apply, none dropped silently: where, who, why."""
+    """Return the table of all failures and inapplicable attacks: location, actor, reason."""
     rows = [TableRow.of("run", failure.who, failure.why) for failure in record.failures]
     for arm in record.arms:
         for entry in arm.rounds:
@@ -65,7 +65,7 @@ def ownerships(record: RunRecord) -> list[Ownership]:
 
 
 def attendances(record: RunRecord) -> list[Attendance]:
-    """Return who took part, of every arm in which the server asked different numbers of clients or lost an update."""
+    """Return the participation of every arm with varying cohort sizes or a lost update."""
     by_arm = [(arm.name, tuple(_turnout(entry) for entry in arm.rounds)) for arm in record.arms]
     return [
         Attendance(name, _attended(rounds), rounds)
@@ -91,7 +91,7 @@ def _attended(rounds: tuple[Turnout, ...]) -> str:
 
 
 def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:
-    """Return who was left out of a round by reason, so that many drop-outs do not fill the page."""
+    """Return the clients that failed in a round, by reason, so that many dropouts share a row."""
     reasons: dict[str, list[str]] = {}
     for failure in entry.failures:
         reasons.setdefault(failure.why, []).append(failure.who)
@@ -110,7 +110,7 @@ def _owned(partition: PartitionRecord) -> str:
 
 
 def _failed_attacks(arm: ArmRecord, attack: AttackFinding) -> list[TableRow]:
-    """Return one row a reason and round, so that an attack that never applied does not fill the page."""
+    """Return a row per reason and round, so that an attack that never applied stays compact."""
     victims: dict[tuple[int, str], list[VictimRecord]] = {}
     for victim in attack.victims:
         if victim.failure is not None:
@@ -122,7 +122,7 @@ def _failed_attacks(arm: ArmRecord, attack: AttackFinding) -> list[TableRow]:
 
 
 def _names(victims: list[VictimRecord]) -> str:
-    """Return who these victims are; of one round there are either single clients or one sum."""
+    """Return the victims' names; the victims of a round are either single clients or a single sum."""
     if victims[0].clients:
         return victims[0].who
     return f"client {', '.join(str(victim.client) for victim in victims)}"

@@ -1,4 +1,4 @@
-"""Numbers for people: a figure with its interval, a cost, a duration."""
+"""Formatting of numbers: values with intervals, costs, durations."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ NOTHING = "\N{EN DASH}"
 
 
 def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
-    """Return a number with its unit and interval; a dash where there is no number."""
+    """Return a number with its unit and interval; a dash if it is None."""
     if interval is None:
         return TableCell(NOTHING)
     return TableCell(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))
 
 
 def figure(value: Interval | None, metric: Metric) -> TableCell:
-    """Return a figure of a metric; its unit is for the heading, unless it is a share."""
+    """Return the cell of a metric value; the unit is omitted, because the heading has it, unless it is a share."""
     return estimate(value, metric.scale, metric.digits, metric.suffix if metric.form != "number" else "")
 
 
 def heading_of(column: Column) -> Heading:
-    """Return the head of a column of figures, with their unit."""
+    """Return the heading of a metric column, with its unit."""
     return number(f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading)
 
 
 def cost(of: ClientCost | None) -> str:
-    """Return what a client's round took, for people; nothing where it was not recorded."""
+    """Return the cost of a client's round as text; empty if it was not recorded."""
     if of is None:
         return ""
     memory = "" if of.peak_memory is None else f" and at most {of.peak_memory / 2**20:,.0f} MiB of memory"
@@ -46,5 +46,5 @@ def scientific(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds for people, from 100 on as minutes."""
+    """Return seconds as text, in minutes from 100 s."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"  # noqa: PLR2004 - three digits at most

@@ -1,4 +1,4 @@
-"""What questions found, for people: one table a question, one row a finding."""
+"""Findings of questions as text: a table per question, a row per finding."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fedsim.report.verdict import bounds
 
 _Column = tuple[Heading, Callable[[Finding], TableCell | str]]
 
-_BY_LUCK = 0.025  # how often a 95 % interval lies above the truth
+_BY_LUCK = 0.025  # probability that a 95 % interval lies above the truth
 _MOST_EXAMPLES = 200  # rows of a table of examples on a page
 
 
 def questions(record: RunRecord) -> list[QuestionAsked]:
-    """Return the questions about which something stands in the record."""
+    """Return the questions with findings in the record."""
     return [question for question in record.questions if any(findings for _, findings in by_arm(record, question))]
 
 
@@ -30,10 +30,9 @@ def by_arm(record: RunRecord, question: QuestionAsked) -> list[tuple[ArmRecord, 
 
 
 def findings_table(record: RunRecord, question: QuestionAsked) -> Table:
-    """Return all findings about a question, arm by arm.
+    """Return all findings about a question, grouped by arm.
 
-    What all findings have beside their figure has columns; what only some have stands in words. A column that says
-    nothing of any finding is left out.
+    Metrics common to all findings have columns; others are listed as text. Columns without content are omitted.
     """
     arms = by_arm(record, question)
     columns = _columns([one for _, findings in arms for one in findings], record.declared)
@@ -50,7 +49,7 @@ def _row(finding: Finding, columns: Sequence[_Column]) -> TableRow:
 
 
 def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> list[_Column]:
-    """Return what stands beside the label of each finding: the heading, and the cell of a finding."""
+    """Return the columns after the label: heading, and cell of a finding."""
     telling = [one for one in findings if one.role != "context"]
     names = columns_of(telling)
     columns: list[_Column] = [
@@ -73,42 +72,42 @@ def _further(name: str, metric: Metric, finding: Finding) -> TableCell:
 
 
 def columns_of(findings: Sequence[Finding]) -> list[str]:
-    """Return the metrics that all findings with a value have beside their own."""
+    """Return the additional metrics common to all findings with a value."""
     every = [finding.more for finding in findings if finding.value is not None]
     return [name for name in every[0] if all(name in more for more in every)] if every else []
 
 
 def tags_of(finding: Finding) -> tuple[str, ...]:
-    """Return what a finding is, unless it is that of an attack, and whether it is invalid."""
+    """Return the role of a finding, unless it is an attack, and whether it is invalid."""
     role = () if finding.role == "attack" else (finding.role,)
     return (*role, "invalid") if finding.invalid else role
 
 
 def chance_of(finding: Finding, metric: Metric) -> str:
-    """Return the figure of who sees nothing, or a dash."""
+    """Return the chance level of a finding, or a dash."""
     return NOTHING if finding.chance is None else metric.format(finding.chance)
 
 
 def count_of(finding: Finding) -> str:
-    """Return on how many units a finding rests, or a dash."""
+    """Return the sample size of a finding, or a dash."""
     return NOTHING if finding.value is None else f"{finding.n:,}"
 
 
 def p_of(finding: Finding) -> str:
-    """Return how likely chance explains a finding, or a dash."""
+    """Return the p-value of a finding, or a dash."""
     return NOTHING if finding.p is None else f"{finding.p:.2f}"
 
 
 def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
-    """Return the figures beside a finding's value that have no column."""
+    """Return the additional figures of a finding that have no column."""
     more = {name: value for name, value in finding.more.items() if name not in columns}
     return ", ".join(f"{declared[name].title} {declared[name].format(value.value)}" for name, value in more.items())
 
 
 def doubts(findings: Sequence[Finding]) -> str:
-    """Return controls that did not do what they must, as a sentence; empty where all did.
+    """Return the controls that failed their purpose, as a sentence; empty if none did.
 
-    Of many controls at chance some lie above it by luck; they are named where luck explains so many once in twenty.
+    Among many chance controls, some lie above chance by luck; they are named only if so many are unlikely under chance.
     """
     failed = [one.label for one in findings if one.role == "must succeed" and not one.is_above_chance]
     controls = [one for one in findings if one.role == "chance" and one.value is not None]
@@ -121,7 +120,7 @@ def doubts(findings: Sequence[Finding]) -> str:
 
 
 def examples(record: RunRecord, question: QuestionAsked) -> Iterator[tuple[str, Table]]:
-    """Yield (arm, table) of single examples behind findings that hold text: what was planted, what was written."""
+    """Yield (arm, table) of single examples behind findings with text, such as planted and generated text."""
     for arm, findings in by_arm(record, question):
         for name in dict.fromkeys(finding.items for finding in findings if finding.items):
             items = arm.items[name]
@@ -138,7 +137,7 @@ def _in_a_cell(value: Any) -> str:
 
 
 def alarms(record: RunRecord) -> list[str]:
-    """Return what must stand above everything else, each with its arm: alarms, and findings that are invalid."""
+    """Return the alarms and invalid findings of a record, each with its arm."""
     return [f"{arm.name}: {alarm}" for arm in record.arms for finding in arm.findings for alarm in _alarms(finding)]
 
 
@@ -150,7 +149,7 @@ def _alarms(finding: Finding) -> Iterator[str]:
 
 
 def finding_sentences(record: RunRecord) -> list[Statement]:
-    """Return one sentence for every question of an arm: its telling finding, or that none is above chance."""
+    """Return a statement per arm and question: its best finding, or that none is above chance."""
     pairs = [(arm, question) for arm in record.arms for question in record.questions]
     return [one for arm, question in pairs if (one := _sentence(arm, question, record.declared)) is not None]
 
@@ -182,7 +181,7 @@ def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Me
 
 
 def _most_telling(tried: Sequence[Finding], declared: Mapping[str, Metric]) -> Finding:
-    """Return the best finding by the metric of the first that is above chance, or else of the first."""
+    """Return the best finding by the metric of the first finding above chance, or of the first finding if none is."""
     first = next((one for one in tried if one.is_above_chance), tried[0])
     alike = [one for one in tried if one.metric == first.metric]
     sign = declared[first.metric].sign

@@ -1,4 +1,4 @@
-"""What was guaranteed, with all that gives an epsilon its meaning."""
+"""Table of guarantees with all conditions of their epsilon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of metrics that only some runs have, as those against composites."""
+"""Tables of metrics that only some runs have, such as metrics against composites."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.report.verdict import Column, RunJudge
 
 
 def metric_tables(record: RunRecord, judge: RunJudge) -> list[Table]:
-    """Return a table of attacks by arm for every title that metrics in the summaries of attacks ask for."""
+    """Return a table of attacks by arm for every table title that a declared metric names."""
     attacks = attacks_of(record)
     titles = dict.fromkeys(metric.table for metric in judge.declared.values() if metric.table)
     return [_table(record, judge, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
@@ -39,7 +39,7 @@ def _rows(arm: ArmRecord, judge: RunJudge, columns: list[Column]) -> Iterator[Ta
 
 
 def counts_of(attack: AttackFinding, metric: Metric) -> Iterator[str]:
-    """Yield how often a flag is set in each of its ranges of the metric that it is counted by."""
+    """Yield how often a flag is set, per range of the metric that groups it."""
     items = [item.values for victim in attack.victims for item in victim.scores if metric.by in item.values]
     for low, high in metric.ranges:
         flags = [values.get(metric.name) for values in items if low < values[metric.by] <= high]

@@ -1,4 +1,4 @@
-"""The rows of `scores.csv`."""
+"""Rows of `scores.csv`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _AFTER = ("success", "objective", "objective_at_truth", "iterations", "stopped",
 
 
 def score_columns(judge: RunJudge) -> tuple[str, ...]:
-    """Return the columns of `scores.csv`: every metric of examples, but those that say success and nothing else."""
+    """Return the columns of `scores.csv`: every example metric, except metrics that repeat the column `success`."""
     return (*_BEFORE, *(metric.in_tables for metric in _metrics(judge)), *_AFTER)
 
 
 def scores(record: RunRecord, judge: RunJudge) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of `scores.csv`: one an arm, attack, victim and example; one without scores where it failed."""
+    """Yield the rows of `scores.csv`: a row per arm, attack, victim and example; failed victims have no scores."""
     metrics = _metrics(judge)
     for arm in record.arms:
         for attack in arm.attacks:
@@ -29,7 +29,7 @@ def scores(record: RunRecord, judge: RunJudge) -> Iterator[tuple[Any, ...]]:
 
 
 def _metrics(judge: RunJudge) -> list[Metric]:
-    """Return those that are installed, and those of the record, in order."""
+    """Return the installed metrics, and the metrics of the record, in order."""
     known = {**registry.every_metric(), **judge.declared}.values()
     return [
         metric for metric in known if metric.over == "item" and metric.tables != "none" and not _says_success(metric)
@@ -37,7 +37,7 @@ def _metrics(judge: RunJudge) -> list[Metric]:
 
 
 def _says_success(metric: Metric) -> bool:
-    """Say whether a metric holds no more than the column `success`."""
+    """Return whether a metric only repeats the column `success`."""
     return metric.form == "flag" and metric.threshold is not None
 
 
