@@ -9,7 +9,7 @@ from fedsim.audit import planted, scoring, table_cells, verdict
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
 
@@ -69,7 +69,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
         (
             str(arm.batch_size),
             *([arm.failure, *[""] * 4] if arm.failure else table_cells.searches(record, arm)),
-            *([] if arm.failure else [state_of(arm.victims, record.plan.scoring.rule)]),
+            *([] if arm.failure else [outcome_of(arm.victims, record.plan.scoring.rule)]),
         )
         for arm in record.client
     ]

@@ -12,7 +12,7 @@ from fedsim.audit import evidence
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
 from fedsim.core import registry
-from fedsim.judgement.evidence import Light, held
+from fedsim.judgement.limits import LimitState, held
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.membership import name_of
 from fedsim.record import Finding, GuaranteeRecord, Interval
@@ -20,7 +20,7 @@ from fedsim.record.guarantees import weakest_against_server
 from fedsim.report.verdict import bounds, with_bounds
 
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
-_SEVERITY: dict[Light, int] = {"kept": 0, "undecided": 1, "broken": 2}
+_SEVERITY: dict[LimitState, int] = {"kept": 0, "undecided": 1, "broken": 2}
 _UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
 
 
@@ -32,7 +32,7 @@ class JudgedThreshold(NamedTuple):
 
     rule: str
     where: str
-    state: Light
+    state: LimitState
     why: str = ""
 
     @property

@@ -6,27 +6,28 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from fedsim.audit import evidence, thresholds
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
-from fedsim.judgement.evidence import recovered, state_of
+from fedsim.judgement.evidence import recovered
+from fedsim.judgement.limits import LimitState
+from fedsim.judgement.outcome import outcome_of
 from fedsim.metrics.success import LEVELS, Rule
-from fedsim.record import State
+from fedsim.record import Outcome
 from fedsim.report.verdict import listed
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
 _NEARLY = 0.9  # share of the minutes
 
-Judgement = Literal["yes", "no", "undecided"]
-_ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
+_ORDER: tuple[LimitState, ...] = ("kept", "undecided", "broken")
 
 
 class Answer(NamedTuple):
     """What updates of the client as it is give away: the state of the worst batch size, and one sentence."""
 
-    state: State
+    state: Outcome
     sentence: str
 
 
@@ -38,7 +39,7 @@ def answer(record: AuditRecord) -> Answer:
         return Answer("undecided", "Not decided: no attack returned a guess.")
     if not any(victim.scores for arm in arms for victim in arm.victims):
         return Answer("undecided", f"Not decided: without the client's {noun}s nobody can say how good the guess is.")
-    states = [(arm, state_of(arm.victims, rule)) for arm in arms]
+    states = [(arm, outcome_of(arm.victims, rule)) for arm in arms]
     opened = list(_opened(record))
     if opened:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
@@ -55,7 +56,7 @@ def answer(record: AuditRecord) -> Answer:
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
     """Yield the batch sizes whose updates give examples away."""
     for arm in record.client:
-        if arm.victims and not arm.is_unknown and state_of(arm.victims, record.plan.scoring.rule) == "recovered":
+        if arm.victims and not arm.is_unknown and outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
             yield arm
 
 
@@ -145,11 +146,11 @@ def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     return tuple(threshold.why for threshold in thresholds.of_defense(record, arm) if threshold.state == "broken")
 
 
-def judged(record: AuditRecord, arm: AuditArm) -> Judgement:
-    """Return whether a client with one more defense keeps the policy; "yes" only with evidence."""
+def judged(record: AuditRecord, arm: AuditArm) -> LimitState:
+    """Return whether a client with one more defense keeps the policy; kept only with evidence."""
     if broken_by(record, arm):
-        return "no"
-    return "undecided" if undecided(record, arm) else "yes"
+        return "broken"
+    return "undecided" if undecided(record, arm) else "kept"
 
 
 def undecided(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
@@ -222,7 +223,7 @@ def recommend(record: AuditRecord) -> AuditArm | None:
     It keeps the policy; without a policy it lets less through than no defense.
     """
     first = next(iter(rank(record)), None)
-    return first if first is not None and judged(record, first) == "yes" else None
+    return first if first is not None and judged(record, first) == "kept" else None
 
 
 def sentence(record: AuditRecord) -> str:

@@ -13,7 +13,7 @@ from fedsim.audit.verdict import BROKEN, UNDECIDED, Answer
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import holm
-from fedsim.record import Finding, State
+from fedsim.record import Finding, Outcome
 from fedsim.record.validity import mark_invalid
 from fedsim.release.membership import RARE
 from fedsim.release.record import ReleaseRecord
@@ -47,7 +47,7 @@ def _is_evidence(one: Finding) -> bool:
 
 def answer(record: ReleaseRecord) -> Answer:
     """Return what a reader wants to know first: the state of the worst figure, and one sentence."""
-    by_state: dict[State, list[Finding]] = {}
+    by_state: dict[Outcome, list[Finding]] = {}
     for one in record.attacks:
         by_state.setdefault(one.state, []).append(one)
     if recovered := by_state.get("recovered"):

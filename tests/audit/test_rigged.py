@@ -12,7 +12,7 @@ from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector, updates
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
 from fedsim.record.environment import environment
@@ -56,14 +56,14 @@ NOISE = ({"name": "gradient-noise", "scale": 10.0, "relative": True},)
 
 def test_what_leaks_exactly_is_recovered() -> None:
     record = audited(inspected(subject(perceptron()), 3), 0.05)
-    assert state_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
+    assert outcome_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
     assert verdict.exit_code(record) == verdict.BROKEN
 
 
 def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_supports() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 2)
     record = audited(found, 0.7)  # 0 of 2: at most 66 %
-    assert state_of(found.victims, record.plan.scoring.rule) == "withstood"
+    assert outcome_of(found.victims, record.plan.scoring.rule) == "withstood"
     assert (verdict.unjudged(record), verdict.exit_code(record)) == ((), 0)
 
 
@@ -79,7 +79,7 @@ def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None
 def test_a_search_that_is_too_weak_is_undecided() -> None:
     found = inspected(subject(convolutions()), 1, batch=4, iterations=2)
     record = audited(found, 0.9)
-    assert state_of(found.victims, record.plan.scoring.rule) == "undecided"
+    assert outcome_of(found.victims, record.plan.scoring.rule) == "undecided"
     assert "1 of 1 searches did not converge" in verdict.unjudged(record)[0]
     assert verdict.exit_code(record) == verdict.UNDECIDED
 

@@ -288,12 +288,12 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
 @pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = defended("any", 0, 0.0, **searched)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
 
 
 def test_what_was_recovered_needs_no_long_search() -> None:
     own = defended("any", 40, 0.0, iterations=1)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "no"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "broken"
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
@@ -319,7 +319,7 @@ def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> No
         "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)"
         in verdict.sentence(found)
     )
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
 
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:

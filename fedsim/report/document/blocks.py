@@ -10,8 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-Level = Literal["", "kept", "recovered", "undecided", "broken", "advice", "caution", "alarm", "not measured"]
-"""How a statement is meant: green, orange, amber, red, blue; grey where it is empty."""
+from fedsim.judgement.limits import LimitState
+
+Level = LimitState | Literal["", "recovered", "advice", "caution", "alarm", "not measured"]
+"""How a page marks a statement: kept green, recovered orange, undecided and caution amber, broken and alarm red, advice
+blue; grey where the level is empty."""
 
 
 @dataclass(frozen=True)
