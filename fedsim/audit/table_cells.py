@@ -5,8 +5,7 @@ from __future__ import annotations
 from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import metrics_of
-from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.judgement.limits import LimitState
+from fedsim.judgement.limits import MEMBERS_FOUND, LimitState
 from fedsim.judgement.outcome import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds

@@ -9,6 +9,7 @@ from fedsim.audit.sheet import Requirement
 from fedsim.record import Finding, Outcome
 from fedsim.release import verdict
 from fedsim.release.record import ReleaseRecord
+from fedsim.report import limits
 from fedsim.report.document import (
     Block,
     Code,
@@ -106,7 +107,7 @@ def _cell(one: Finding) -> TableCell:
 def policy_table(record: ReleaseRecord) -> Block:
     """Return what became of each threshold, or that there is none."""
     rows = [
-        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), one.sentence)
+        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), limits.sentence(one))
         for one in verdict.thresholds(record)
     ]
     headings = ("threshold", "where", "state", "why")

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fedsim.audit import page, table_cells, tables, verdict
+from fedsim.audit.limits import best_membership
 from fedsim.audit.record import AuditArm, AuditPlan
-from fedsim.audit.thresholds import best_membership
+from fedsim.judgement.limits import BROKEN, UNDECIDED
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.text import EVERY_WORD
 from fedsim.questions.attacks.question import finding_of
@@ -192,7 +193,7 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
     ]
     (undecided,) = verdict.unjudged(found)
     assert undecided.startswith("Undecided: max_recognisable on batch 8, since n = 4 leaves 5 to 70 % open")
-    assert verdict.exit_code(found) == verdict.BROKEN
+    assert verdict.exit_code(found) == BROKEN
 
 
 def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
@@ -365,7 +366,7 @@ def test_where_the_control_fails_nothing_is_recommended() -> None:
 
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
     open_ = (attacked(0, ENOUGH, converged=False),)
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == verdict.UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == UNDECIDED == 4
     assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), client=open_)) == 0
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH),))) == 0
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(4, converged=False),))) == 3

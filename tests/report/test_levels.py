@@ -2,14 +2,19 @@
 
 from typing import get_args
 
+from fedsim.judgement.limits import LimitState
 from fedsim.record import Outcome
-from fedsim.report.document import Verdict, to_html
+from fedsim.report.document import Level, Verdict, to_html
 from fedsim.report.document.blocks import Document
 from fedsim.report.levels import LEVEL_OF
 
 
 def test_every_outcome_has_a_level() -> None:
     assert set(LEVEL_OF) == set(get_args(Outcome))
+
+
+def test_the_state_of_a_limit_is_a_level() -> None:
+    assert set(get_args(LimitState)) < set(get_args(Level))
 
 
 def test_only_what_withstood_looks_kept() -> None:

@@ -10,9 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedsim.judgement.limits import LimitState
-
-Level = LimitState | Literal["", "recovered", "advice", "caution", "alarm", "not measured"]
+Level = Literal["", "kept", "recovered", "undecided", "broken", "advice", "caution", "alarm", "not measured"]
 """How a page marks a statement: kept green, recovered orange, undecided and caution amber, broken and alarm red, advice
 blue; grey where the level is empty."""
 
