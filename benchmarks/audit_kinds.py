@@ -22,7 +22,8 @@ from fedsim.audit.record import KNOWS, AuditPlan
 from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import checked
 from fedsim.audit.update_attacks import Inspector, updates
-from fedsim.judgement.evidence import recovered, state_of
+from fedsim.judgement.evidence import recovered
+from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import Work
 from fedsim.record import AttackFinding
 from fedsim.scenario import Scoring
@@ -68,7 +69,7 @@ def _rows(name: str, most: int) -> Iterator[Row]:
     spent = time.process_time() - begin
     is_private = name == _PRIVATE
     opened = [float(recovered(victim, rule) > 0) for victim in finding.victims]
-    state = state_of(finding.victims, rule)
+    state = outcome_of(finding.victims, rule)
     is_true = state == ("withstood" if is_private else "recovered")
     note = f"{state}, which is {'true' if is_true else 'not true'}"
     yield share("updates that give their example back", name, opened, must="<= 0" if is_private else ">= 1", note=note)

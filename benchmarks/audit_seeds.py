@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.audit import AuditPlan, single_client
+from fedsim.audit.limits import of_client
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.thresholds import of_client
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
@@ -61,7 +61,7 @@ def judged(subject: Checked, seed: int) -> str:
         started="",
         arms=(arm,),
     )
-    return next(of_client(record)).state
+    return of_client(record)[0].state
 
 
 @experiment("audit-seeds", minutes=5, page="audit")

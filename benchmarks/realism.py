@@ -32,7 +32,8 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.judgement.evidence import reach, recovered, state_of
+from fedsim.judgement.evidence import reach, recovered
+from fedsim.judgement.outcome import outcome_of
 from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import ItemScore, VictimRecord
@@ -133,7 +134,7 @@ def _figures(victims: Sequence[VictimRecord], world: World, setting: str) -> Ite
     scoring = world.scenario.scoring
     rule = Rule.of(scoring.metric, scoring.threshold)
     items = [victim.scores for victim in victims if victim.scores]
-    ideal, state = evidence.ideal(victims, rule).in_words, state_of(victims, rule)
+    ideal, state = evidence.ideal(victims, rule).in_words, outcome_of(victims, rule)
     winners = Counter(map(_winner, victims))
     by = ", ".join(f"{name} ({count})" if len(winners) > 1 else name for name, count in winners.items())
     opened = [float(recovered(victim, rule) > 0) for victim in victims]

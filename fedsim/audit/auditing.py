@@ -25,7 +25,7 @@ from fedsim.audit.update_attacks import STRENGTH, Inspector, enough
 from fedsim.audit.verdict import control_failed
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import one_thread
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
 from fedsim.record import Finding
 from fedsim.record.environment import environment
@@ -173,7 +173,7 @@ def _search_longer(book: AuditJournal, subject: Checked) -> None:
     An update that is not searched again keeps its first guess.
     """
     rule = book.plan.scoring.rule
-    undecided = [arm for arm in book.record.client if arm.victims and state_of(arm.victims, rule) == "undecided"]
+    undecided = [arm for arm in book.record.client if arm.victims and outcome_of(arm.victims, rule) == "undecided"]
     for number, arm in enumerate(undecided):
         auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
         seconds = _WITHOUT_DEFENSES * book.clock.left / (len(undecided) - number)

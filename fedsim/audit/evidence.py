@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from fedsim.audit.record import AuditArm, Training
 from fedsim.core.deadline import OUT_OF_TIME
-from fedsim.judgement.evidence import Reach, held, is_evidence, reach, updates_to_decide
+from fedsim.judgement.evidence import Reach, is_evidence, reach
+from fedsim.judgement.limits import held, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval, VictimRecord

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 
+from fedsim.audit.limits import of_client
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.thresholds import of_client
+from fedsim.judgement.limits import exit_code
+from fedsim.report.limits import sentence
 
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
@@ -14,9 +16,8 @@ _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
 
 def junit(record: AuditRecord) -> bytes:
     """Return a JUnit suite with a case per threshold; an undecided threshold fails unless the policy passes it."""
-    thresholds = list(of_client(record))
-    fails = record.policy.undecided == "fail"
-    failing = [one for one in thresholds if one.state == "broken" or (one.state == "undecided" and fails)]
+    thresholds = of_client(record)
+    failing = [one for one in thresholds if exit_code(record.policy, [one.state])]
     suite = ET.Element(
         "testsuite",
         name=f"fedsim audit {record.plan.target}",
@@ -29,9 +30,9 @@ def junit(record: AuditRecord) -> bytes:
     for one in thresholds:
         case = ET.SubElement(suite, "testcase", classname=record.plan.target, name=f"{one.rule} ({one.where})")
         if one in failing:
-            ET.SubElement(case, "failure", message=one.sentence, type=one.state).text = one.sentence
+            ET.SubElement(case, "failure", message=sentence(one), type=one.state).text = sentence(one)
         elif one.state == "undecided":
-            ET.SubElement(case, "skipped", message=one.sentence)
+            ET.SubElement(case, "skipped", message=sentence(one))
     return ET.tostring(suite, encoding="utf-8", xml_declaration=True)
 
 
@@ -43,7 +44,7 @@ def sarif(record: AuditRecord) -> bytes:
         {
             "ruleId": one.rule,
             "level": _LEVELS[one.state],
-            "message": {"text": one.sentence},
+            "message": {"text": sentence(one)},
             "locations": [{"logicalLocations": [{"fullyQualifiedName": record.plan.target, "kind": "function"}]}],
             "properties": {"state": one.state, "where": one.where},
         }

@@ -10,8 +10,7 @@ from fedsim.audit.adopting import adopted
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
 from fedsim.core.glossary import TERMS
-from fedsim.judgement.evidence import state_of
-from fedsim.record import State
+from fedsim.judgement.outcome import outcome_of
 from fedsim.report.document import (
     Block,
     Card,
@@ -22,7 +21,6 @@ from fedsim.report.document import (
     Figures,
     Fold,
     Heading,
-    Level,
     Section,
     Table,
     TableCell,
@@ -34,6 +32,7 @@ from fedsim.report.document import (
     paragraph,
 )
 from fedsim.report.image_grid import MOST, Arrays
+from fedsim.report.levels import LEVEL_OF
 
 AGAIN = "again"  # place of the section with the repeat command, which the terminal omits
 ONLY_THERE = {AGAIN, "texts", "words"}
@@ -74,8 +73,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
 def headline(record: AuditRecord) -> Verdict:
     """Return the verdict on updates as a sentence."""
     state, sentence = verdict.answer(record)
-    levels: dict[State, Level] = {"recovered": "recovered", "undecided": "caution"}
-    return Verdict(levels.get(state, ""), sentence)
+    return Verdict(LEVEL_OF[state], sentence)
 
 
 def conclusion(record: AuditRecord) -> Iterator[Block]:
@@ -162,7 +160,7 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     updates, searched, recovered, ideal = table_cells.searches(record, arm)
     examples = str(sum(len(victim.scores) for victim in victims))
     figure = table_cells.figure_of(arm, table_cells.headline(record.noun))
-    state = state_of(victims, record.plan.scoring.rule)
+    state = outcome_of(victims, record.plan.scoring.rule)
     last = TableCell(by, notes=(*clock, *reasons))
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 

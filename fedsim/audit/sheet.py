@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import planted, scoring, table_cells, verdict
+from fedsim.audit.limits import best_membership, of_client
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.thresholds import best_membership, of_client
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
+from fedsim.report.limits import sentence
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # version 1.0 has no privacy chapter: its 12.3 is about drift
 _LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # characters that fit on an A4 page
@@ -51,11 +52,11 @@ def _subject(record: AuditRecord) -> Block:
 
 
 def _verdict(record: AuditRecord) -> Block:
-    thresholds = list(of_client(record))
+    thresholds = of_client(record)
     if not thresholds:
         return paragraph("No policy states thresholds, so none is judged.")
     rows = [
-        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(one.sentence, _LONGEST_WHY))
+        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(sentence(one), _LONGEST_WHY))
         for one in thresholds
     ]
     headings = ("threshold", "where", "state", "why")
@@ -69,7 +70,7 @@ def _results(record: AuditRecord) -> Iterator[Block]:
         (
             str(arm.batch_size),
             *([arm.failure, *[""] * 4] if arm.failure else table_cells.searches(record, arm)),
-            *([] if arm.failure else [state_of(arm.victims, record.plan.scoring.rule)]),
+            *([] if arm.failure else [outcome_of(arm.victims, record.plan.scoring.rule)]),
         )
         for arm in record.client
     ]

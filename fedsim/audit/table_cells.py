@@ -5,11 +5,12 @@ from __future__ import annotations
 from fedsim.audit import evidence, planted, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import metrics_of
-from fedsim.audit.thresholds import MEMBERS_FOUND
-from fedsim.judgement.evidence import is_every_word_read
+from fedsim.judgement.limits import MEMBERS_FOUND, LimitState
+from fedsim.judgement.outcome import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
 
+_KEEPS: dict[LimitState, str] = {"kept": "yes", "undecided": "undecided", "broken": "no"}
 TARGET = "target"  # noun of metrics of non-class targets
 
 
@@ -83,7 +84,7 @@ def figure_of(arm: AuditArm, column: Column) -> str:
 def kept(record: AuditRecord, arm: AuditArm) -> str:
     """Return whether a defense keeps the policy, as text."""
     state = verdict.judged(record, arm)
-    return "no policy" if record.policy.is_empty and state != "undecided" else state
+    return "no policy" if record.policy.is_empty and state != "undecided" else _KEEPS[state]
 
 
 def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:

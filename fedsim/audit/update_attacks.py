@@ -23,7 +23,8 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.judgement.evidence import held, is_evidence, is_out_of_reach
+from fedsim.judgement.evidence import is_evidence, is_out_of_reach
+from fedsim.judgement.limits import held
 from fedsim.metrics.image import to_pixels
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.attacks.question import finding_of, recorded

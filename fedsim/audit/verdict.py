@@ -6,27 +6,30 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from fedsim.audit import evidence, thresholds
+from fedsim.audit import evidence, limits
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
-from fedsim.judgement.evidence import recovered, state_of
+from fedsim.judgement import limits as judging
+from fedsim.judgement.evidence import recovered
+from fedsim.judgement.limits import JudgedLimit, LimitState
+from fedsim.judgement.outcome import outcome_of
 from fedsim.metrics.success import LEVELS, Rule
-from fedsim.record import State
+from fedsim.record import Outcome
+from fedsim.report.limits import reasons, share_in_words
+from fedsim.report.limits import sentence as sentence_of
 from fedsim.report.verdict import listed
 
-BROKEN, UNDECIDED = 3, 4  # exit codes
 _NEARLY = 0.9  # share of the minutes
 
-Judgement = Literal["yes", "no", "undecided"]
-_ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
+_ORDER: tuple[LimitState, ...] = ("kept", "undecided", "broken")
 
 
 class Answer(NamedTuple):
     """What updates of the client as it is give away: the state of the worst batch size, and one sentence."""
 
-    state: State
+    state: Outcome
     sentence: str
 
 
@@ -38,7 +41,7 @@ def answer(record: AuditRecord) -> Answer:
         return Answer("undecided", "Not decided: no attack returned a guess.")
     if not any(victim.scores for arm in arms for victim in arm.victims):
         return Answer("undecided", f"Not decided: without the client's {noun}s nobody can say how good the guess is.")
-    states = [(arm, state_of(arm.victims, rule)) for arm in arms]
+    states = [(arm, outcome_of(arm.victims, rule)) for arm in arms]
     opened = list(_opened(record))
     if opened:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
@@ -55,7 +58,7 @@ def answer(record: AuditRecord) -> Answer:
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
     """Yield the batch sizes whose updates give examples away."""
     for arm in record.client:
-        if arm.victims and not arm.is_unknown and state_of(arm.victims, record.plan.scoring.rule) == "recovered":
+        if arm.victims and not arm.is_unknown and outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
             yield arm
 
 
@@ -123,38 +126,40 @@ def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the client breaks as it is."""
-    return tuple(threshold.why for threshold in thresholds.of_client(record) if threshold.state == "broken")
+    return tuple(sentence_of(one) for one in limits.of_client(record) if one.state == "broken")
 
 
 def exit_code(record: AuditRecord) -> int:
-    """Return what a pipeline sees: 0, `BROKEN`, or `UNDECIDED` unless the policy lets that pass."""
-    if broken(record):
-        return BROKEN
-    return UNDECIDED if unjudged(record) and record.policy.undecided == "fail" else 0
+    """Return the exit code of `fedsim audit`; a batch size that failed does not fail the audit."""
+    return judging.exit_code(record.policy, (one.state for one in _of_working_sizes(record)))
 
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided; a batch size that failed has its own."""
+    return tuple(dict.fromkeys(sentence_of(one) for one in _of_working_sizes(record) if one.state == "undecided"))
+
+
+def _of_working_sizes(record: AuditRecord) -> Iterator[JudgedLimit]:
+    """Yield the limits of the client as it is, without those of batch sizes that failed."""
     failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure}
-    undecided = (one for one in thresholds.of_client(record) if one.state == "undecided" and one.where not in failed)
-    return tuple(dict.fromkeys(threshold.sentence for threshold in undecided))
+    return (one for one in limits.of_client(record) if one.where not in failed)
 
 
 def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return a sentence for every threshold that a client with one more defense breaks."""
-    return tuple(threshold.why for threshold in thresholds.of_defense(record, arm) if threshold.state == "broken")
+    return tuple(sentence_of(one) for one in limits.of_defense(record, arm) if one.state == "broken")
 
 
-def judged(record: AuditRecord, arm: AuditArm) -> Judgement:
-    """Return whether a client with one more defense keeps the policy; "yes" only with evidence."""
+def judged(record: AuditRecord, arm: AuditArm) -> LimitState:
+    """Return whether a client with one more defense keeps the policy; kept only with evidence."""
     if broken_by(record, arm):
-        return "no"
-    return "undecided" if undecided(record, arm) else "yes"
+        return "broken"
+    return "undecided" if undecided(record, arm) else "kept"
 
 
 def undecided(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return what is missing to say that a defense protects the client, as sentences without full stops."""
-    return tuple(_undecided(record, arm))
+    return tuple(dict.fromkeys(_undecided(record, arm)))
 
 
 def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
@@ -167,7 +172,7 @@ def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
         yield "what it costs has no interval"
     if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
         yield "the intervals with and without it overlap"
-    yield from (one.why for one in thresholds.of_defense(record, arm) if one.state == "undecided")
+    yield from (reason for one in limits.of_defense(record, arm) for reason in reasons(one))
 
 
 def weak_control(record: AuditRecord) -> tuple[str, ...]:
@@ -222,7 +227,7 @@ def recommend(record: AuditRecord) -> AuditArm | None:
     It keeps the policy; without a policy it lets less through than no defense.
     """
     first = next(iter(rank(record)), None)
-    return first if first is not None and judged(record, first) == "yes" else None
+    return first if first is not None and judged(record, first) == "kept" else None
 
 
 def sentence(record: AuditRecord) -> str:
@@ -275,7 +280,8 @@ def _none_helped(record: AuditRecord) -> str:
     shares = [arm.recovered.value for arm in measured if arm.recovered]
     if without is None or not without.value or len(shares) < len(measured) or min(shares) < without.value:
         return ""
-    share = thresholds.share_of(max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0))
+    most = max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0)
+    share = share_in_words(most.recovered)
     if len(measured) == 1:
         who = f"The only defense that was measured, {measured[0].name}, did not help: with it"
     else:
@@ -310,7 +316,7 @@ def _cost(record: AuditRecord, arm: AuditArm) -> str:
     stated = max((guarantee.epsilon for guarantee in arm.guarantees), default=None)
     guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {thresholds.share_of(arm)} of the examples of batch {arm.batch_size} were {word} "
+        f"With it {share_in_words(arm.recovered)} of the examples of batch {arm.batch_size} were {word} "
         f"({len(arm.victims)} updates, {evidence.iterations(arm.victims)} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {arm.training.rounds} "
         f"rounds, changes the test loss by {arm.cost.loss_change:+.3f}, and a round takes "

@@ -4,7 +4,7 @@ Everything under `scores`, `rounds` and `model_hash` depends only on the scenari
 are stored separately. The record, `record.json`, is log, checkpoint and input of the report.
 """
 
-from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, QuestionAsked, Role, State
+from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Outcome, QuestionAsked, Role
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Cause, Failure, Interval, Part
 from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
@@ -36,13 +36,13 @@ __all__ = [
     "ItemScore",
     "KeptUpdate",
     "MaskScore",
+    "Outcome",
     "Part",
     "PartitionRecord",
     "QuestionAsked",
     "Role",
     "RoundRecord",
     "RunRecord",
-    "State",
     "Utility",
     "VictimRecord",
 ]

@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from fedsim.record.parts import Interval, Part
 
 Role = Literal["attack", "must succeed", "chance", "context"]
-State = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
+Outcome = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
 Columns = Mapping[str, Sequence[Any]]
 """A table of per-example values: column by column, all of one length."""
 
@@ -95,7 +95,7 @@ class Finding(Part):
         return self.value.low > self.chance and (self.p is None or self.p <= SIGNIFICANT)
 
     @property
-    def state(self) -> State:
+    def state(self) -> Outcome:
         """What it says: an attack without a value failed, and one without interval or chance is undecided."""
         if self.failure:
             return "failed"

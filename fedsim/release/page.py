@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from fedsim.audit.page import AGAIN, bullets, table
 from fedsim.audit.sheet import Requirement
-from fedsim.record import Finding, State
+from fedsim.record import Finding, Outcome
 from fedsim.release import verdict
 from fedsim.release.record import ReleaseRecord
+from fedsim.report import limits
 from fedsim.report.document import (
     Block,
     Code,
     Document,
-    Level,
     Section,
     TableCell,
     TableRow,
@@ -21,14 +21,10 @@ from fedsim.report.document import (
     note,
     paragraph,
 )
+from fedsim.report.levels import LEVEL_OF
 from fedsim.report.verdict import bounds
 
-_LEVELS: dict[State, Level] = {
-    "recovered": "recovered",
-    "undecided": "undecided",
-    "invalid": "caution",
-    "withstood": "kept",
-}
+_COUNTED: tuple[Outcome, ...] = ("recovered", "undecided", "invalid", "withstood")
 _EDPB = "EDPB Opinion 28/2024"
 _SATRE = "SATRE 2.0.1, 3.3.07"
 
@@ -51,7 +47,7 @@ def build(record: ReleaseRecord) -> Document:
     return Document(
         title=f"Release check of {record.plan.weights.name}",
         kicker=f"fedsim release · {record.started}",
-        opening=(Verdict(_LEVELS.get(state, ""), sentence),),
+        opening=(Verdict(LEVEL_OF[state], sentence),),
         sections=sections,
     )
 
@@ -90,7 +86,7 @@ def _row(record: ReleaseRecord, one: Finding) -> TableRow:
     metric = verdict.metric_of(one)
     return TableRow.of(
         one.label,
-        TableCell(one.state, level=_LEVELS.get(one.state, "")),
+        TableCell(one.state, level=LEVEL_OF[one.state]),
         metric.title,
         str(one.n),
         _cell(one),
@@ -111,7 +107,7 @@ def _cell(one: Finding) -> TableCell:
 def policy_table(record: ReleaseRecord) -> Block:
     """Return what became of each threshold, or that there is none."""
     rows = [
-        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), one.sentence)
+        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), limits.sentence(one))
         for one in verdict.thresholds(record)
     ]
     headings = ("threshold", "where", "state", "why")
@@ -138,7 +134,7 @@ def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
 def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
     """Return what two texts ask for beside what this check has."""
     n = len(record.attacks)
-    counts = {state: sum(one.state == state for one in record.attacks) for state in _LEVELS}
+    counts = {state: sum(one.state == state for one in record.attacks) for state in _COUNTED}
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != "invalid")
     members, sites, memory = (len(record.of(question)) for question in ("membership", "sources", "exposure"))
     return (

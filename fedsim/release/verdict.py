@@ -6,17 +6,19 @@ figures. It withstood where its whole interval lies at most a stated margin abov
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from fedsim.audit.thresholds import JudgedThreshold, best_membership, of_figures, of_members, value_in_words
-from fedsim.audit.verdict import BROKEN, UNDECIDED, Answer
+from fedsim.audit.verdict import Answer
 from fedsim.core import registry
 from fedsim.core.metric import Metric
+from fedsim.judgement import limits as judging
+from fedsim.judgement.limits import MEMBERS_FOUND, Case, Figure, JudgedLimit, figures_of, judge
 from fedsim.metrics.comparison import holm
-from fedsim.record import Finding, State
+from fedsim.record import Finding, Outcome
 from fedsim.record.validity import mark_invalid
 from fedsim.release.membership import RARE
 from fedsim.release.record import ReleaseRecord
+from fedsim.report.limits import value_in_words
 
 MARGIN, BITS = 0.1, 1.0  # above chance: of shares and the AUC, and of exposure
 _LEAKS = {
@@ -24,7 +26,6 @@ _LEAKS = {
     "sources": "examples are told by the site they came from",
     "exposure": "the model remembers texts",
 }
-_MEMBERS = "max_membership_tpr"
 TO_HALVE = 4  # times as many examples halve an interval
 
 
@@ -47,7 +48,7 @@ def _is_evidence(one: Finding) -> bool:
 
 def answer(record: ReleaseRecord) -> Answer:
     """Return what a reader wants to know first: the state of the worst figure, and one sentence."""
-    by_state: dict[State, list[Finding]] = {}
+    by_state: dict[Outcome, list[Finding]] = {}
     for one in record.attacks:
         by_state.setdefault(one.state, []).append(one)
     if recovered := by_state.get("recovered"):
@@ -82,25 +83,23 @@ def to_halve(one: Finding) -> str:
     return f"n = {TO_HALVE * one.n} would halve the interval"
 
 
-def thresholds(record: ReleaseRecord) -> Iterator[JudgedThreshold]:
-    """Yield what became of every threshold of the policy that is about a finished model."""
-    members = record.of("membership")
-    if record.policy.max_membership_tpr is not None and best_membership(members) is None:
-        why = (
-            f"{_MEMBERS} needs {round(1 / RARE)} others, twice as many with --reference, and there are {record.others}"
-        )
-        yield JudgedThreshold(_MEMBERS, "membership", "undecided", why)
-    else:
-        yield from of_members(record.policy, members)
-    yield from of_figures(record.policy, record.attacks)
+def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
+    """Return the state of every limit of the policy that applies to a finished model."""
+    missing = (
+        f"max_membership_tpr needs {round(1 / RARE)} others, twice as many with --reference, and there are "
+        f"{record.others}"
+    )
+    members = figures_of(record.of("membership"), MEMBERS_FOUND)
+    case = Case(
+        members=members or [Figure("membership", None, missing=missing)],
+        findings={name: figures_of(record.attacks, name) for name in record.policy.findings},
+    )
+    return judge(record.policy, case)
 
 
 def exit_code(record: ReleaseRecord) -> int:
-    """Return 3 where a threshold is broken, 4 where one is undecided and the policy does not let it pass, else 0."""
-    states = {one.state for one in thresholds(record)}
-    if "broken" in states:
-        return BROKEN
-    return UNDECIDED if "undecided" in states and record.policy.undecided == "fail" else 0
+    """Return the exit code of `fedsim release`."""
+    return judging.exit_code(record.policy, (one.state for one in thresholds(record)))
 
 
 def _reach(one: Finding) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fedsim.judgement.evidence import is_beyond_chance
+from fedsim.judgement.outcome import is_beyond_chance
 from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.document import Statement

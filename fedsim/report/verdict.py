@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.types import GRANTS
-from fedsim.judgement.evidence import is_beyond_chance
+from fedsim.judgement.outcome import is_beyond_chance
 from fedsim.metrics.success import Rule
 from fedsim.record import (
     ArmRecord,

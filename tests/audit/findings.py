@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
-from fedsim.audit.thresholds import MEMBERS_FOUND
+from fedsim.judgement.limits import MEMBERS_FOUND
 from fedsim.judgement.policy import Policy
 from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.exposure.question import ITEMS

@@ -12,7 +12,8 @@ from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector, updates
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.limits import BROKEN, UNDECIDED
+from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import Work
 from fedsim.record.environment import environment
@@ -56,14 +57,14 @@ NOISE = ({"name": "gradient-noise", "scale": 10.0, "relative": True},)
 
 def test_what_leaks_exactly_is_recovered() -> None:
     record = audited(inspected(subject(perceptron()), 3), 0.05)
-    assert state_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
-    assert verdict.exit_code(record) == verdict.BROKEN
+    assert outcome_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
+    assert verdict.exit_code(record) == BROKEN
 
 
 def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_supports() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 2)
     record = audited(found, 0.7)  # 0 of 2: at most 66 %
-    assert state_of(found.victims, record.plan.scoring.rule) == "withstood"
+    assert outcome_of(found.victims, record.plan.scoring.rule) == "withstood"
     assert (verdict.unjudged(record), verdict.exit_code(record)) == ((), 0)
 
 
@@ -73,15 +74,15 @@ def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None
     assert doubts(found, record.plan.scoring.rule) == ()
     (reason,) = verdict.unjudged(record)
     assert "n = 1 leaves 0 to 79 % open and the limit is 5 %: about 72 more updates" in reason
-    assert verdict.exit_code(record) == verdict.UNDECIDED
+    assert verdict.exit_code(record) == UNDECIDED
 
 
 def test_a_search_that_is_too_weak_is_undecided() -> None:
     found = inspected(subject(convolutions()), 1, batch=4, iterations=2)
     record = audited(found, 0.9)
-    assert state_of(found.victims, record.plan.scoring.rule) == "undecided"
+    assert outcome_of(found.victims, record.plan.scoring.rule) == "undecided"
     assert "1 of 1 searches did not converge" in verdict.unjudged(record)[0]
-    assert verdict.exit_code(record) == verdict.UNDECIDED
+    assert verdict.exit_code(record) == UNDECIDED
 
 
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:

@@ -15,7 +15,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Outlook
 from fedsim.core.registry import methods
 from fedsim.core.types import Observation, Reconstruction, Step
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import Work
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
@@ -63,7 +63,7 @@ def test_an_audit_says_that_a_text_was_read_where_no_search_finds_its_order() ->
     finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 2, 30.0)
     assert finding.value is not None
     assert finding.value.value == 0.0
-    assert state_of(finding.victims, plan().scoring.rule) == "recovered"
+    assert outcome_of(finding.victims, plan().scoring.rule) == "recovered"
 
 
 def step(best: float) -> Step:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from fedsim.audit import page, table_cells, tables, verdict
+from fedsim.audit.limits import best_membership
 from fedsim.audit.record import AuditArm, AuditPlan
-from fedsim.audit.thresholds import best_membership
+from fedsim.judgement.limits import BROKEN, UNDECIDED
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.text import EVERY_WORD
 from fedsim.questions.attacks.question import finding_of
@@ -192,7 +193,7 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
     ]
     (undecided,) = verdict.unjudged(found)
     assert undecided.startswith("Undecided: max_recognisable on batch 8, since n = 4 leaves 5 to 70 % open")
-    assert verdict.exit_code(found) == verdict.BROKEN
+    assert verdict.exit_code(found) == BROKEN
 
 
 def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
@@ -288,12 +289,12 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
 @pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = defended("any", 0, 0.0, **searched)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
 
 
 def test_what_was_recovered_needs_no_long_search() -> None:
     own = defended("any", 40, 0.0, iterations=1)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "no"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "broken"
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
@@ -319,7 +320,7 @@ def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> No
         "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)"
         in verdict.sentence(found)
     )
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "yes"
+    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
 
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
@@ -365,7 +366,7 @@ def test_where_the_control_fails_nothing_is_recommended() -> None:
 
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
     open_ = (attacked(0, ENOUGH, converged=False),)
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == verdict.UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == UNDECIDED == 4
     assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), client=open_)) == 0
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH),))) == 0
     assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(4, converged=False),))) == 3

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError
+from fedsim.judgement.limits import BROKEN
 from fedsim.judgement.policy import Policy
 from fedsim.release import checking, verdict
 from tests.release import hospital, texts
@@ -16,7 +17,7 @@ def test_an_overfitted_model_is_recovered_and_breaks_a_policy(tmp_path: Path) ->
     sites = {"a": f"{hospital.__name__}:first_site", "b": f"{hospital.__name__}:second_site"}
     record = checking.check(hospital.plan(hospital.saved(tmp_path, 1), sites=sites), limits)
     assert verdict.answer(record).state == "recovered"
-    assert verdict.exit_code(record) == verdict.BROKEN
+    assert verdict.exit_code(record) == BROKEN
     assert {one.question for one in record.attacks} == {"membership", "sources"}
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from fedsim.record import Finding
 from fedsim.release import verdict
+from fedsim.report import limits
 from tests.release.records import RARE, figure, record
 
 CLEAR, NEAR, WIDE = figure(0.8, 0.9, 0.95, p=0.001), figure(0.45, 0.5, 0.58), figure(0.4, 0.5, 0.7)
@@ -70,8 +71,8 @@ def test_thresholds_decide_the_exit_code(
     made = record(figure(*rate, metric=RARE, chance=0.01), **policy)
     assert verdict.exit_code(made) == code
     (threshold,) = verdict.thresholds(made)
-    assert threshold.sentence.startswith(sentence)
-    assert bool(threshold.sentence) == bool(sentence)
+    assert limits.sentence(threshold).startswith(sentence)
+    assert bool(limits.sentence(threshold)) == bool(sentence)
 
 
 def test_without_a_policy_the_check_only_ran() -> None:
@@ -81,6 +82,6 @@ def test_without_a_policy_the_check_only_ran() -> None:
 
 def test_too_few_others_leave_the_rate_open() -> None:
     (threshold,) = verdict.thresholds(record(NEAR, others=60, max_membership_tpr=0.1))
-    assert threshold.sentence == (
+    assert limits.sentence(threshold) == (
         "Undecided: max_membership_tpr needs 100 others, twice as many with --reference, and there are 60."
     )

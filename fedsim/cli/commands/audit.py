@@ -121,13 +121,14 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     """Print what was found, and what the policy says of it."""
     from fedsim.audit import verdict
     from fedsim.audit.console import show
+    from fedsim.judgement.limits import UNDECIDED
 
     show(record, screen)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
     say(verdict.answer(record).sentence)
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
-    if verdict.exit_code(record) == verdict.UNDECIDED:
+    if verdict.exit_code(record) == UNDECIDED:
         complain("The policy is undecided: no threshold is broken, but there is no evidence that all are kept.")
 
 

@@ -86,13 +86,14 @@ def release(
 def _show(record: ReleaseRecord) -> None:
     """Print the figures, what the policy says, and last the verdict."""
     from fedsim.release import page, verdict
+    from fedsim.report import limits
     from fedsim.report.document import to_terminal
 
     to_terminal([page.results(record)], screen)
     say(verdict.answer(record).sentence)
     for one in verdict.thresholds(record):
         if one.state != "kept":
-            complain(f"The policy is {one.state}: {one.sentence}")
+            complain(f"The policy is {one.state}: {limits.sentence(one)}")
 
 
 def _sites(text: str | None) -> dict[str, str]:

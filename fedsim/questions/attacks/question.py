@@ -16,7 +16,8 @@ from fedsim.core.errors import reason
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import question
 from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
-from fedsim.judgement import evidence as judged
+from fedsim.judgement.evidence import is_evidence
+from fedsim.judgement.outcome import blind_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.processes.methods import AtWork, at_once, search
@@ -94,8 +95,8 @@ def finding_of(
         update={
             "value": summary.success,
             "more": summary.metrics,
-            "chance": judged.blind_chance(tried, rule),
-            "is_evidence": all(judged.is_evidence(victim, rule) for victim in tried),
+            "chance": blind_chance(tried, rule),
+            "is_evidence": all(is_evidence(victim, rule) for victim in tried),
         }
     )
 

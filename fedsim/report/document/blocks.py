@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 Level = Literal["", "kept", "recovered", "undecided", "broken", "advice", "caution", "alarm", "not measured"]
-"""Tone of a statement, as a colour: green, orange, amber, red, blue; grey if empty."""
+"""Tone of a statement, as a colour: kept green, recovered orange, undecided and caution amber, broken and alarm red,
+advice blue; grey if empty."""
 
 
 @dataclass(frozen=True)

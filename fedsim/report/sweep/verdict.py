@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fedsim.judgement.evidence import held
+from fedsim.judgement.limits import held
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import epsilon_of_all

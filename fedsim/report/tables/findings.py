@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fedsim.core.metric import Metric
-from fedsim.judgement.evidence import at_least
+from fedsim.judgement.outcome import at_least
 from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionAsked, RunRecord
 from fedsim.report.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.report.tables.figures import NOTHING, figure

@@ -5,9 +5,9 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Subject, checked
 from fedsim.audit.update_attacks import Inspector, updates
-from fedsim.judgement.evidence import state_of
+from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import Work
-from fedsim.record import AttackFinding, State
+from fedsim.record import AttackFinding, Outcome
 from fedsim.scenario import Scoring
 
 SECONDS = 60.0  # far more than these attacks take: the clock decides nothing
@@ -19,11 +19,11 @@ def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 
     return Inspector(KNOWS, lambda _line: None).inspect(world, updates(world), Work(), most, iterations, SECONDS)
 
 
-def answered(subject: Subject, batch: int) -> tuple[float, State]:
+def answered(subject: Subject, batch: int) -> tuple[float, Outcome]:
     """Return which share of the examples behind updates came back, and what the audit says of these updates."""
     finding = attacked(subject, batch, iterations=200)
     assert finding.value is not None
-    return finding.value.value, state_of(finding.victims, Scoring().rule)
+    return finding.value.value, outcome_of(finding.victims, Scoring().rule)
 
 
 def share(subject: Subject, batch: int = 1) -> float:

@@ -1,0 +1,77 @@
+"""Limits of the policy in an audit: figures of the client as it is, or with a defense, and their states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedsim.audit import evidence
+from fedsim.audit.record import AuditArm, AuditRecord
+from fedsim.audit.scoring import verdict_of
+from fedsim.judgement.limits import MEMBERS_FOUND, Case, Figure, JudgedLimit, figures_of, judge
+from fedsim.judgement.policy import Policy
+from fedsim.record import Finding, Interval
+
+_UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
+_NO_RATE = (
+    "max_membership_tpr was not judged, since no membership attack came to a rate at 1 % false positives, which takes "
+    "time and at least 100 non-members, half of the test data"
+)
+
+
+def of_client(record: AuditRecord) -> list[JudgedLimit]:
+    """Return the state of every limit for the client as it is; its accuracy loss is not limited."""
+    case = Case(
+        recognisable=[_recognisable(record, arm) for arm in record.client],
+        members=_members(record.of("membership")),
+        findings=_findings(record.policy, [finding for arm in record.client for finding in arm.findings]),
+        guarantees=record.guarantees,
+    )
+    return judge(record.policy, case)
+
+
+def of_defense(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
+    """Return the state of every limit for the client with one more defense; a defense needs updates to be judged."""
+    lost = arm.cost.accuracy_loss if arm.cost else None
+    case = Case(
+        recognisable=[_recovered(record, arm)] if arm.victims else None,
+        accuracy_loss=Figure("accuracy", lost, missing="" if lost else "what it costs has no interval"),
+        members=_members(arm.of("membership")),
+        findings=_findings(record.policy, arm.findings),
+        guarantees=arm.guarantees,
+    )
+    return judge(record.policy, case)
+
+
+def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
+    """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
+    rates = [(one.label, one.value) for one in figures_of(findings, MEMBERS_FOUND) if one.value and not one.invalid]
+    return max(rates, key=lambda rate: rate[1].value, default=None)
+
+
+def _recognisable(record: AuditRecord, arm: AuditArm) -> Figure:
+    """Return the recovered share of a batch size; without a single scored reconstruction no batch size has one."""
+    if not any(one.recovered for one in record.client):
+        return Figure(f"batch {arm.batch_size}", None, missing=_UNSCORED)
+    if arm.failure:
+        missing = f"max_recognisable on batch {arm.batch_size} was not judged: {arm.failure}"
+        return Figure(f"batch {arm.batch_size}", None, missing=missing)
+    return _recovered(record, arm)
+
+
+def _recovered(record: AuditRecord, arm: AuditArm) -> Figure:
+    limit, scoring = record.policy.max_recognisable, record.plan.scoring
+    return Figure(
+        f"batch {arm.batch_size}",
+        arm.recovered,
+        doubts=evidence.doubts(arm, scoring.rule),
+        word=verdict_of(record),
+        advice="" if limit is None else evidence.more(arm, limit, scoring.confidence),
+    )
+
+
+def _members(findings: Sequence[Finding]) -> list[Figure]:
+    return figures_of(findings, MEMBERS_FOUND) or [Figure("membership", None, missing=_NO_RATE)]
+
+
+def _findings(policy: Policy, findings: Sequence[Finding]) -> dict[str, list[Figure]]:
+    return {name: figures_of(findings, name) for name in policy.findings}
