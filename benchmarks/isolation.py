@@ -18,7 +18,7 @@ from benchmarks._rows import Row, measured, share
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.processes import frames
+from fedsim.processes import packing
 from fedsim.processes.methods import Start, search, start_here
 from fedsim.processes.subprocess_runner import start_apart
 from fedsim.scenario import AttackChoice, parse
@@ -48,7 +48,7 @@ def isolation(budget: Budget) -> Cells:
 
 def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
-    yield measured("observation, serialised", name, [len(frames.saved(observation)) / 1e6], "MB")
+    yield measured("observation, serialised", name, [len(packing.saved(observation)) / 1e6], "MB")
     here, apart = in_turn([partial(_timed, how) for how in (start_here, start_apart)], [observation] * repeats)
     added = [there.seconds - at_home.seconds for at_home, there in zip(here, apart, strict=True)]
     yield measured("seconds that a process of its own adds to an attack", name, added, "s")

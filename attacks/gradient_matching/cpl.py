@@ -25,16 +25,13 @@ from attacks.core.matching.starts import Start
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import Masks, Observation, changed
 
 
 class CplConfig(LbfgsConfig):
     """Settings of CPL."""
 
-    start: Start = Field(
-        default="patterned",
-        description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros",
-    )
+    start: Start = changed(LbfgsConfig, start="patterned")
     label_weight: float = Field(default=0.01, ge=0, description="weight a of the squared error of the probabilities")
 
 

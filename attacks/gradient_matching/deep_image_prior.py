@@ -28,7 +28,7 @@ from attacks.core.matching.substitution import Substitution
 from attacks.core.matching.unknown_masks import FirstMasks
 from fedsim.core import seeding
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation
+from fedsim.core.types import Observation, changed
 
 _IMAGE = 3  # dimensions of an example
 _KERNEL = 3
@@ -43,9 +43,7 @@ class DeepImagePriorConfig(MaskSearchConfig):
         default="off",
         description="hard: only the sign of the weights' gradient; soft: tanh(g / its RMS); off: as it is",
     )
-    schedule: ScheduleName = Field(
-        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
-    )
+    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
     median_every: int = Field(default=0, ge=0, le=0, description="0: weights have no neighbours to take medians of")
 
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, final
 
-from pydantic import Field
-
 from attacks.core.labels import LabelRule
 from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
 from attacks.core.matching.descent import ScheduleName
@@ -25,36 +23,25 @@ from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
+from fedsim.core.types import changed
 
 _FEWEST_SEEDS = 2
 
 
 class GradInversionConfig(MaskSearchConfig):
-    """Settings of GradInversion. Seeds are `restarts`."""
+    """Settings of GradInversion. Seeds are `restarts`, which are pulled together."""
 
-    sign: Sign = Field(
-        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is"
-    )
+    sign: Sign = changed(MaskSearchConfig, sign="off")
     distance: DistanceChoice = distance_setting("squared")
     priors: tuple[PriorChoice, ...] = prior_settings(
         {"total-variation": 1e-4, "squared-norm": 1e-6, "group-consistency": 0.01, "batch-statistics": 0.1}
     )
-    schedule: ScheduleName = Field(
-        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
-    )
-    warm_up: int = Field(default=50, ge=0, description="for cosine: iterations until the full step")
-    threshold: float = Field(default=0.0, ge=0, description="stop when the objective is below this")
-    label_rule: LabelRule = Field(
-        default="distinct",
-        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
-        "classes, distinct and negative do not",
-    )
-    restarts: int = Field(
-        default=8, ge=1, description="seeds, run at once and pulled together; the lowest objective wins"
-    )
-    langevin: float = Field(
-        default=0.01, ge=0, description="standard deviation of the noise on the gradient, in steps; 0.2 in the paper"
-    )
+    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
+    warm_up: int = changed(MaskSearchConfig, warm_up=50)
+    threshold: float = changed(MaskSearchConfig, threshold=0.0)
+    label_rule: LabelRule = changed(MaskSearchConfig, label_rule="distinct")
+    restarts: int = changed(MaskSearchConfig, restarts=8)
+    langevin: float = changed(MaskSearchConfig, langevin=0.01)  # 0.2 in the paper
 
 
 @final

@@ -17,8 +17,6 @@ import math
 from dataclasses import replace
 from typing import ClassVar, final
 
-from pydantic import Field
-
 from attacks.core.matching.attack import (
     MaskSearchAttack,
     MaskSearchConfig,
@@ -32,7 +30,7 @@ from attacks.core.matching.unknowns import MASKS
 from attacks.core.patches import patch_projection
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation
+from fedsim.core.types import Observation, changed
 
 _LATER = 0.5  # weight of the gradient in the second stage
 
@@ -40,18 +38,14 @@ _LATER = 0.5  # weight of the gradient in the second stage
 class GradVitConfig(MaskSearchConfig):
     """Settings of GradViT. Each stage takes half of the iterations."""
 
-    sign: Sign = Field(
-        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is"
-    )
+    sign: Sign = changed(MaskSearchConfig, sign="off")
     distance: DistanceChoice = distance_setting("norms")
     priors: tuple[PriorChoice, ...] = prior_settings(
         {"total-variation": 1e-4, "squared-norm": 1e-6, "patch-borders": 1e-4}
     )
     later_priors: tuple[PriorChoice, ...] = prior_settings({"batch-statistics": 0.1}, ", in the second stage alone")
-    schedule: ScheduleName = Field(
-        default="cosine", description="how the step shrinks in a stage; steps: tenfold after 3/8, 5/8 and 7/8"
-    )
-    threshold: float = Field(default=0.0, ge=0, description="stop when the objective is below this")
+    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
+    threshold: float = changed(MaskSearchConfig, threshold=0.0)
 
 
 @final

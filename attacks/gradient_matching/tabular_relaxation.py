@@ -32,7 +32,7 @@ from attacks.core.tolerances import TINY
 from fedsim.core.hooks import Effort, Outlook, Tables
 from fedsim.core.nets.table_columns import categories_of, likeliest_values
 from fedsim.core.registry import attack
-from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction
+from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, changed
 
 _FEW_STARTS = 4
 
@@ -40,18 +40,16 @@ _FEW_STARTS = 4
 class TabularRelaxationConfig(MaskSearchConfig):
     """Settings of the search. `learning_rate` is the step of u; `boxed` has no effect: sigmoids keep the range."""
 
-    max_iterations: int = Field(default=1500, ge=1, description="most iterations of one start")
+    max_iterations: int = changed(MaskSearchConfig, max_iterations=1500)
     learning_rate: float = Field(default=0.15, gt=0, description="Adam's step for u and for masks")
     sign: Sign = Field(
         default="soft", description="hard: only the sign of u's gradient; soft: tanh(g / its RMS); off: as it is"
     )
     priors: tuple[PriorChoice, ...] = prior_settings({})
-    schedule: ScheduleName = Field(
-        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
-    )
-    threshold: float = Field(default=1e-9, ge=0, description="stop when the objective is below this")
+    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
+    threshold: float = changed(MaskSearchConfig, threshold=1e-9)
     median_every: int = Field(default=0, ge=0, le=0, description="0: columns have no neighbours to take medians of")
-    restarts: int = Field(default=8, ge=1, description="independent starts, run at once; the lowest objective wins")
+    restarts: int = changed(MaskSearchConfig, restarts=8)
 
 
 @final

@@ -15,16 +15,14 @@ from attacks.core.matching.descent import ScheduleName
 from attacks.core.matching.unknown_masks import unknown_masks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.preconditions import gradient_steps_only
-from fedsim.core.types import DropoutSite, Knowledge, Observation
+from fedsim.core.types import DropoutSite, Knowledge, Observation, changed
 
 
 class MultiStepConfig(MaskSearchConfig):
     """Settings of attacks on several local steps."""
 
-    max_iterations: int = Field(default=1000, ge=1, description="most iterations of one restart")
-    schedule: ScheduleName = Field(
-        default="steps", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
-    )
+    max_iterations: int = changed(MaskSearchConfig, max_iterations=1000)
+    schedule: ScheduleName = changed(MaskSearchConfig, schedule="steps")
     masks: Literal["optimised", "expectation"] = Field(
         default="optimised",
         description="optimised: unknown dropout masks are searched if their rates are known; expectation: no dropout",

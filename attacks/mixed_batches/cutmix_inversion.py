@@ -44,7 +44,7 @@ from attacks.mixed_batches._cutmix_client import (
 from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, changed
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
 from fedsim.metrics.boxes import Pasted, name_pasted_maps
 
@@ -56,11 +56,9 @@ _SLACK = 0.04  # error of a searched weight
 class CutmixInversionConfig(MultiStepConfig):
     """Settings of CutMix inversion."""
 
-    schedule: ScheduleName = Field(default="cosine", description="how the step shrinks")
-    sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: as it is")
-    restarts: int = Field(
-        default=4, ge=1, description="independent restarts, of images and boxes; the lowest objective wins"
-    )
+    schedule: ScheduleName = changed(MultiStepConfig, schedule="cosine")
+    sign: Sign = changed(MultiStepConfig, sign="soft")
+    restarts: int = changed(MultiStepConfig, restarts=4)
     paste_learning_rate: float = Field(
         default=0.05, gt=0, description="Adam's step for edges, in shares of the image, and for the logits of partners"
     )

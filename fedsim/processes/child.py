@@ -18,7 +18,7 @@ import torch  # noqa: E402
 
 from fedsim.core.choices import Choice  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
-from fedsim.processes import frames  # noqa: E402
+from fedsim.processes import frames, packing  # noqa: E402
 from fedsim.processes.methods import Here  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
 
     def watch(step: Any) -> None:
-        answers.write(frames.frame(frames.STEP, frames.of_step(step)))
+        answers.write(frames.frame(frames.STEP, packing.of_step(step)))
         answers.flush()
 
     try:
@@ -34,7 +34,7 @@ def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
         name, seen, states, seconds = torch.load(io.BytesIO(payload), weights_only=False)
         generators = [_generator(seed, state) for seed, state in states]
         result = method.call(name, *seen, generators=generators, watch=watch, seconds=seconds)
-        return frames.frame(frames.ANSWER, frames.packed(result))
+        return frames.frame(frames.ANSWER, packing.packed(result))
     except Exception as error:  # whatever it is, it is this method's failure
         return frames.frame(frames.FAILED, reason(error).encode())
 

@@ -1,182 +1,114 @@
-"""What travels between a run and the process of an attack: frames of one kind byte, a length and a payload.
+"""Frames: the messages between a process and its subprocess.
 
-To the attack goes `torch.save` of the observation: tensors by value, classes by name. Both ends are ours then, and only
-what `observe` built is in it. What comes back was made by the attack, so it is plain values: a line of JSON, then the
-bytes of its tensors. Nothing of it is code, and nothing grows when it is read.
+A frame is a kind (one byte), the length of the payload (eight bytes, little-endian), and the payload. The receiver
+limits the length, and checks the limit before it reads the payload.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import pickle
 import struct
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import IO, Any
-
-import torch
-from torch import Tensor
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Batch, Reconstruction, Step
 
 Kind = bytes
-HELLO, CALL = b"h", b"c"  # to the method
-STEP, ANSWER, FAILED = b"i", b"w", b"f"  # from it
+HELLO, CALL = b"h", b"c"  # to an isolated method
+STEP, ANSWER, FAILED = b"i", b"w", b"f"  # from an isolated method
+JSON = b"j"
+PART = b"p"  # bytes of a known place in a sequence
 
 _HEAD = struct.Struct("<cQ")
 HEAD_SIZE = _HEAD.size
-MOST_TEXT = 8 << 20  # bytes of a reply's JSON: a history of a hundred thousand steps has a third of that
-_LONGEST_REASON = 10_000  # characters
-_TYPES = {
-    str(kind).removeprefix("torch."): kind
-    for kind in (
-        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-        *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
-    )
-}
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: Kind
+    payload: bytes
+
+
+class FrameError(FedsimError):
+    """A frame is longer than its limit, or the stream ends within the frame."""
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
-    """Return a frame."""
+    """Return the bytes of a frame."""
     return _HEAD.pack(kind, len(payload)) + payload
 
 
-def head(content: bytes) -> tuple[Kind, int]:
-    """Return the kind of a frame and the length of its payload, from its first `HEAD_SIZE` bytes."""
-    return _HEAD.unpack(content)
+def json_frame(value: Any) -> bytes:
+    """Return the bytes of a frame whose payload is JSON."""
+    return frame(JSON, json.dumps(value).encode())
 
 
-def read(pipe: IO[bytes]) -> tuple[Kind, bytes] | None:
-    """Return kind and payload of the next frame; None where the pipe has ended."""
-    start = pipe.read(HEAD_SIZE)
-    if len(start) < HEAD_SIZE:
+def write(stream: IO[bytes], *parts: bytes) -> None:
+    """Write every part as a frame of kind `PART`."""
+    for part in parts:
+        stream.write(frame(PART, part))
+    stream.flush()
+
+
+def read(stream: IO[bytes], most: float = math.inf) -> Frame | None:
+    """Return the next frame of a blocking stream; None at the end of the stream.
+
+    Args:
+        stream: of bytes.
+        most: limit of the payload in bytes; a stream of a trusted process needs none.
+
+    Raises:
+        FrameError: the payload is longer, or the stream ends within the frame.
+    """
+    head = stream.read(HEAD_SIZE)
+    if not head:
         return None
-    kind, length = head(start)
-    return kind, pipe.read(length)
+    if len(head) < HEAD_SIZE:
+        raise FrameError(f"{len(head)} bytes, expected {HEAD_SIZE} of a head")
+    kind, length = _checked_head(head, most)
+    payload = stream.read(length)
+    if len(payload) < length:
+        raise FrameError(f"{len(payload):,} bytes, expected {length:,}")
+    return Frame(kind, payload)
 
 
-def saved(value: Any) -> bytes:
-    """Return `torch.save` of a value.
-
-    Raises:
-        FedsimError: something in it has no name by which another process finds it.
-    """
-    file = io.BytesIO()
-    try:
-        torch.save(value, file)
-    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
-        raise FedsimError(
-            f"what the attacker sees cannot be sent to another process: {error}. Put classes and functions of your own "
-            "into a module that can be imported, or run without --isolate."
-        ) from error
-    return file.getvalue()
+def read_all(stream: IO[bytes], most: float = math.inf) -> Iterator[Frame]:
+    """Yield the frames of a stream until its end; arguments and errors as in `read`."""
+    while (found := read(stream, most)) is not None:
+        yield found
 
 
-def packed(value: Any) -> bytes:
-    """Return plain values and tensors as a payload.
+class FrameAssembler:
+    """Joins pieces of a stream to frames."""
 
-    Raises:
-        FedsimError: something in it is neither tensor, number, text, batch, guess, nor a list or table of those.
-    """
-    parts: list[bytes] = []
-    line = json.dumps(_plain(value, parts)).encode()
-    return b"".join([line, b"\n", *parts])
+    def __init__(self) -> None:
+        self._bytes = bytearray()
 
+    def add(self, piece: bytes) -> None:
+        """Append the next bytes of the stream."""
+        self._bytes += piece
 
-def unpacked(payload: bytes) -> Any:
-    """Return the values of a payload, lists as tuples.
+    def take(self, most: float) -> Frame | None:
+        """Return and remove the next frame; None while it is incomplete.
 
-    Raises:
-        FedsimError: it is longer or shorter than it says, or a tensor has no such shape or type.
-    """
-    end = payload.find(b"\n", 0, MOST_TEXT + 1)
-    if end < 0:
-        raise FedsimError(f"its answer has more than {MOST_TEXT:,} bytes beside its tensors, or is no answer.")
-    return _Reader(memoryview(payload)[end + 1 :]).whole(json.loads(payload[:end]))
-
-
-def of_step(step: Step) -> bytes:
-    """Return a step as a payload."""
-    numbers = (step.restart, step.iteration, step.iterations, float(step.objective), float(step.best))
-    return packed([*numbers, step.guess])
+        Raises:
+            FrameError: the payload is longer than `most` bytes.
+        """
+        if len(self._bytes) < HEAD_SIZE:
+            return None
+        kind, length = _checked_head(self._bytes[:HEAD_SIZE], most)
+        end = HEAD_SIZE + length
+        if len(self._bytes) < end:
+            return None
+        payload = bytes(memoryview(self._bytes)[HEAD_SIZE:end])
+        del self._bytes[:end]
+        return Frame(kind, payload)
 
 
-def step_of(payload: bytes) -> Step:
-    """Return the step of a payload."""
-    *numbers, guess = unpacked(payload)
-    return Step(*numbers, guess=guess)
-
-
-def read_reason(payload: bytes) -> str:
-    """Return why an attack failed, in its own words, of which there may be too many."""
-    return payload.decode(errors="replace")[:_LONGEST_REASON]
-
-
-def _plain(value: Any, parts: list[bytes]) -> Any:
-    """Return a value as JSON knows it, and put the bytes of its tensors to `parts`."""
-    if isinstance(value, Tensor):
-        return {"tensor": _described(value.detach().cpu(), parts)}
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int | float):
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, Batch):
-        return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.given)]}
-    if isinstance(value, Mapping | Reconstruction):
-        table = value if isinstance(value, Mapping) else {one.name: getattr(value, one.name) for one in fields(value)}
-        kind = "table" if isinstance(value, Mapping) else "guess"
-        return {kind: {str(key): _plain(part, parts) for key, part in table.items()}}
-    if isinstance(value, list | tuple):
-        return [_plain(part, parts) for part in value]
-    raise FedsimError(f"its answer holds a {type(value).__name__}, expected tensors, numbers and text.")
-
-
-def _described(tensor: Tensor, parts: list[bytes]) -> list[Any]:
-    name = str(tensor.dtype).removeprefix("torch.")
-    if name not in _TYPES or tensor.layout != torch.strided:
-        raise FedsimError(f"its answer holds a tensor of {tensor.dtype} ({tensor.layout}), expected plain numbers.")
-    parts.append(tensor.resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return [name, *tensor.shape]
-
-
-class _Reader:
-    """Reads values; the bytes of their tensors lie one after the other."""
-
-    def __init__(self, content: memoryview) -> None:
-        self._content = content
-
-    def whole(self, value: Any) -> Any:
-        """Return a value that all bytes belong to."""
-        result = self._value(value)
-        if len(self._content):
-            raise FedsimError(f"its answer has {len(self._content):,} bytes too many.")
-        return result
-
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return tuple([self._value(part) for part in value])
-        if not isinstance(value, dict):
-            return value
-        ((kind, content),) = value.items()
-        if kind == "tensor":
-            return self._tensor(*content)
-        if kind == "batch":
-            return Batch(*(self._value(part) for part in content))
-        table = {key: self._value(part) for key, part in content.items()}
-        return Reconstruction(**table) if kind == "guess" else table
-
-    def _tensor(self, name: str, *shape: int) -> Tensor:
-        kind = _TYPES[name]
-        length = kind.itemsize * math.prod(shape)
-        most = kind.itemsize * math.prod(max(1, size) for size in shape)  # no tensor without values has many of them
-        if min(shape, default=0) < 0 or length > len(self._content) or (not length and most > MOST_TEXT):
-            raise FedsimError(f"its answer has no {length:,} bytes for a tensor of shape {shape}.")
-        content, self._content = bytearray(self._content[:length]), self._content[length:]
-        if not length:
-            return torch.empty(shape, dtype=kind)
-        if kind == torch.bool:  # another byte than 0 and 1 would be neither
-            return torch.frombuffer(content, dtype=torch.uint8).ne(0).reshape(shape)
-        return torch.frombuffer(content, dtype=kind).reshape(shape)
+def _checked_head(head: bytes | bytearray, most: float) -> tuple[Kind, int]:
+    kind, length = _HEAD.unpack(head)
+    if length > most:
+        raise FrameError(f"{length:,} bytes, expected at most {most:,}")
+    return kind, length

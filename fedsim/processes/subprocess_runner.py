@@ -1,31 +1,26 @@
-"""A method in a process of its own, which gets what the attacker sees, serialised, and nothing else."""
+"""An isolated method: a sandboxed subprocess that receives the attacker's observation, and nothing else."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import select
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from fedsim.core import supervisor
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, check_time
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep
-from fedsim.processes import frames, landlock, sandbox
+from fedsim.processes import frames, landlock, packing, sandbox
+from fedsim.processes.child_process import ChannelClosed, ChildProcess
 from fedsim.processes.methods import AtWork, ShouldStop, ignore_step
 
-_LOOK_UP_EVERY = 0.1
-_MOST_AT_ONCE = 1 << 20
-_FAREWELL = 10.0
+_LOOK_UP_EVERY = 0.1  # seconds
+_FAREWELL = 10.0  # seconds from the end of a subprocess's output to its exit code
 _ROOM = 64 << 20  # bytes that any answer may have
 _TIMES = 4  # beside those, so many times what was sent and what the examples and masks that it asks about take
 _WORD = 8  # bytes of a number
@@ -52,7 +47,7 @@ class Apart:
 
     def __init__(self, hello: dict[str, Any], should_stop: ShouldStop) -> None:
         self._hello, self._should_stop = hello, should_stop
-        self._process = _start()
+        self._child = _start()
         self._greet()
 
     def call(
@@ -75,35 +70,20 @@ class Apart:
             request = (name, seen, states, seconds)
             kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
-                return frames.unpacked(payload)
+                return packing.unpacked(payload)
         except (Exception, DeadlineReached):  # what a method sends may be anything
             self.end()  # what else is in the pipe answers nothing that will be asked
             raise
-        raise FedsimError(frames.read_reason(payload))
+        raise FedsimError(packing.read_reason(payload))
 
     def end(self) -> None:
-        """End the process, whatever it is doing, and all that it started."""
-        self._process.terminate()  # its keeper ends the others
-        try:
-            self._process.wait(_FAREWELL)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-    def _status(self) -> int:
-        """Return with what the process ended, after its last word; one that lives on in silence is ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FAREWELL)
-        self.end()
-        return self._process.returncode
+        """End the subprocess and all its descendants."""
+        self._child.close()
 
     def _greet(self) -> None:
         """Tell a new process which method it is."""
         try:
-            self._write(frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
+            self._send(frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
         except KeyboardInterrupt:
             self.end()
             raise
@@ -123,57 +103,39 @@ class Apart:
             KeyboardInterrupt: somebody asked to stop.
             FedsimError: the request cannot travel, the process ended, or its answer is too long.
         """
-        content = frames.saved(request)
-        if self._process.poll() is not None:
-            self._process = _start()
+        content = packing.saved(request)
+        if self._child.code is not None:
+            self._child.close()
+            self._child = _start()
             self._greet()
-        self._write(frames.frame(kind, content))
+        self._send(frames.frame(kind, content))
         while True:
-            kind_of_answer, payload = self._frame(_ROOM + _TIMES * (len(content) + expected))
+            kind_of_answer, payload = self._receive(_ROOM + _TIMES * (len(content) + expected))
             if kind_of_answer != frames.STEP:
                 return kind_of_answer, payload
-            watch(frames.step_of(payload))
+            watch(packing.step_of(payload))
 
-    def _frame(self, most: int) -> tuple[frames.Kind, bytes]:
-        kind, length = frames.head(self._read(frames.HEAD_SIZE))
-        if length > most:
-            raise FedsimError(f"its answer has {length:,} bytes, expected at most {most:,} for what it was asked.")
-        return kind, self._read(length)
+    def _send(self, content: bytes) -> None:
+        self._child.send(content, self._look_up)
 
-    def _read(self, length: int) -> bytes:
-        """Return the next bytes; looks up now and then whether to stop.
+    def _receive(self, most: int) -> frames.Frame:
+        """Return the next frame.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
-            FedsimError: the process ended.
+            KeyboardInterrupt: a stop was requested.
+            FedsimError: the subprocess has ended, or the frame is longer than `most` bytes.
         """
-        pipe = _opened(self._process.stdout)
-        parts: list[bytes] = []
-        while length:
+        frame = None
+        while frame is None:
             self._look_up()
-            if not select.select([pipe], [], [], _LOOK_UP_EVERY)[0]:
-                continue
-            part = os.read(pipe, min(length, _MOST_AT_ONCE))
-            if not part:
-                raise FedsimError(f"its process ended with {self._status()} before it answered.")
-            parts.append(part)
-            length -= len(part)
-        return b"".join(parts)
-
-    def _write(self, content: bytes) -> None:
-        """Send bytes, as fast as they are read; a process that is gone says so by its missing answer.
-
-        Raises:
-            KeyboardInterrupt: somebody asked to stop.
-        """
-        pipe, rest = _opened(self._process.stdin), memoryview(content)
-        while rest:
-            self._look_up()
-            if select.select([], [pipe], [], _LOOK_UP_EVERY)[1]:
-                try:
-                    rest = rest[os.write(pipe, rest[:_MOST_AT_ONCE]) :]
-                except BrokenPipeError:
-                    return
+            try:
+                frame = self._child.receive(most, _LOOK_UP_EVERY)
+            except frames.FrameError as error:
+                raise FedsimError(f"its answer has {error} for what it was asked.") from error
+            except ChannelClosed as error:
+                self._child.wait(_FAREWELL)
+                raise FedsimError(f"its process ended with {self._child.close()} before it answered.") from error
+        return frame
 
     def _look_up(self) -> None:
         """Stop waiting where somebody asked to stop, or where the processor seconds of the caller are over."""
@@ -182,22 +144,11 @@ class Apart:
         check_time()
 
 
-def _start() -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        supervisor.command_of(landlock.command_of("fedsim.processes.child", sandbox.places())),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
+def _start() -> ChildProcess:
+    return ChildProcess(
+        landlock.command_of("fedsim.processes.child", sandbox.places()),
         env=sandbox.environment(),
-        start_new_session=True,  # Ctrl-C is for the run, which ends this process
     )
-    os.set_blocking(_opened(process.stdin), False)
-    return process
-
-
-def _opened(pipe: IO[bytes] | None) -> int:
-    assert pipe is not None
-    return pipe.fileno()
 
 
 def _observations(seen: Sequence[Any]) -> Iterator[Observation]:

@@ -10,7 +10,7 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation
-from fedsim.processes import frames
+from fedsim.processes import frames, packing
 from fedsim.processes.child import answer
 from fedsim.processes.methods import Here
 from fedsim.scenario import AttackChoice
@@ -26,11 +26,11 @@ def attack() -> Attack[Any]:
 def answered(attack: Attack[Any], request: Any) -> tuple[frames.Kind, bytes, list[frames.Kind]]:
     """Return kind and content of the answer, and the kinds of what came before it."""
     meanwhile = io.BytesIO()
-    payload = request if isinstance(request, bytes) else frames.saved(request)
+    payload = request if isinstance(request, bytes) else packing.saved(request)
     found = frames.read(io.BytesIO(answer(Here(attack), payload, meanwhile)))
     assert found is not None
     meanwhile.seek(0)
-    return *found, [kind for kind, _ in iter(lambda: frames.read(meanwhile), None)]
+    return found.kind, found.payload, [kind for kind, _ in frames.read_all(meanwhile)]
 
 
 def _request(observation: Observation) -> tuple[str, tuple[Any, ...], list[tuple[int, torch.Tensor]], None]:
@@ -46,7 +46,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
     kind, content, meanwhile = answered(attack, request)
     assert kind == frames.ANSWER
     assert meanwhile == [frames.STEP] * 3
-    (found,) = frames.unpacked(content)
+    (found,) = packing.unpacked(content)
     expected = attack(observation, seeding.generator(1, "attack"))
     assert torch.equal(found.inputs, expected.inputs)
 
@@ -54,7 +54,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
 def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: Attack[Any]) -> None:
     observation, _, _ = watched()
     kind, content, _ = answered(attack, ("at_once", (observation,), [], None))
-    assert (kind, frames.unpacked(content)) == (frames.ANSWER, attack.at_once(observation))
+    assert (kind, packing.unpacked(content)) == (frames.ANSWER, attack.at_once(observation))
 
 
 def test_whatever_goes_wrong_is_the_attacks_failure(

@@ -1,97 +1,59 @@
-"""What travels between an attack's process and the scorer's comes back as it was, and is no code."""
+"""Frames arrive as they were sent; a frame that is cut off or too long is an error."""
 
-import os
-from dataclasses import replace
-from typing import Any
+import io
+import struct
 
 import pytest
-import torch
 
-from fedsim.core.errors import FedsimError
-from fedsim.core.types import Batch, Reconstruction, Step
 from fedsim.processes import frames
+from fedsim.processes.frames import Frame, FrameAssembler, FrameError
+
+STREAM = frames.frame(b"a", b"one") + frames.frame(b"b", b"") + frames.frame(b"c", b"three")
+SENT = [Frame(b"a", b"one"), Frame(b"b", b""), Frame(b"c", b"three")]
 
 
-def guess(**fields: Any) -> Reconstruction:
-    made = Reconstruction(torch.rand(2, 1, 3, 3), torch.tensor([1, 2]), None, 0.5, 3, 2, ((1, 0.5),), "done")
-    return replace(made, **fields)
+def test_frames_arrive_in_their_order_up_to_the_limit_of_their_length() -> None:
+    assert list(frames.read_all(io.BytesIO(STREAM), 5)) == SENT
+    with pytest.raises(FrameError, match="^5 bytes, expected at most 4$"):
+        list(frames.read_all(io.BytesIO(STREAM), 4))
 
 
-def test_a_guess_comes_back_as_it_was() -> None:
-    whole = guess(
-        masks=(torch.ones(2, 4),),
-        notes=("one", "two"),
-        facts={"rank": 2.0},
-        trained=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
-        extras={"part.what": torch.arange(3)},
-        is_exact=True,
-    )
-    (back,) = frames.unpacked(frames.packed([whole]))
-    assert torch.equal(back.inputs, whole.inputs)
-    assert back.trained is not None
-    assert whole.trained is not None
-    assert torch.equal(back.trained.labels, whole.trained.labels)
-    assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
-    plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "facts", "is_exact")
-    assert all(getattr(back, name) == getattr(whole, name) for name in plain)
-
-
-def test_what_an_attack_sends_is_no_code() -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.system, ("true",)
-
-    with pytest.raises(ValueError, match="decode"):
-        frames.unpacked(frames.saved([{"inputs": torch.zeros(1)}]))
-    with pytest.raises(FedsimError, match="holds a Evil"):
-        frames.packed([guess(extras={"x": Evil()})])
-    with pytest.raises(FedsimError, match="sparse"):
-        frames.packed([guess(inputs=torch.zeros(2).to_sparse())])
-
-
-@pytest.mark.parametrize("kind", frames._TYPES.values(), ids=frames._TYPES)
-@pytest.mark.parametrize("shape", [(), (3, 2), (0, 4)])
-def test_tensors_of_every_type_come_back_as_they_were(kind: torch.dtype, shape: tuple[int, ...]) -> None:
-    sent = (torch.rand(shape) * 5 - 1).to(kind)
-    back, strided = frames.unpacked(frames.packed([sent, torch.arange(6.0).reshape(2, 3).T]))
-    assert torch.equal(back, sent)
-    assert (back.dtype, back.shape) == (kind, sent.shape)
-    assert torch.equal(strided, torch.arange(6.0).reshape(2, 3).T)
+def test_parts_and_json_are_payloads() -> None:
+    stream = io.BytesIO()
+    frames.write(stream, b"one", b"")
+    stream.write(frames.json_frame({"é": [1, None]}))
+    stream.seek(0)
+    *parts, last = frames.read_all(stream)
+    assert parts == [Frame(frames.PART, b"one"), Frame(frames.PART, b"")]
+    assert last == Frame(frames.JSON, b'{"\\u00e9": [1, null]}')
 
 
 @pytest.mark.parametrize(
-    ("payload", "why"),
-    [
-        (b'{"tensor": ["float32", 1000000000000]}\n', "no 4,000,000,000,000 bytes"),
-        (b'{"tensor": ["float32", -1, -1]}\n0000', "for a tensor of shape"),
-        (b'{"tensor": ["float32", 0, 1000000000]}\n', "for a tensor of shape"),
-        (b'{"tensor": ["float32", 1]}\n00000000', "4 bytes too many"),
-        (b"[" + b"0," * frames.MOST_TEXT, "more than 8,388,608 bytes"),
-    ],
+    ("end", "why"), [(1, "^1 bytes, expected 9"), (8, "^8 bytes"), (9, "^0 bytes, expected 3"), (11, "^2 bytes")]
 )
-def test_an_answer_is_no_larger_than_what_was_sent(payload: bytes, why: str) -> None:
-    with pytest.raises(FedsimError, match=why):
-        frames.unpacked(payload)
+def test_a_frame_that_is_cut_off_is_an_error(end: int, why: str) -> None:
+    with pytest.raises(FrameError, match=why):
+        frames.read(io.BytesIO(STREAM[:end]), 5)
+    assert frames.read(io.BytesIO(STREAM[:12]), 5) == SENT[0]
 
 
-def test_a_byte_that_is_no_truth_value_counts_as_true() -> None:
-    assert frames.unpacked(b'{"tensor": ["bool", 2]}\n\x00\x07').tolist() == [False, True]
+@pytest.mark.parametrize("size", [1, 4, 10, len(STREAM)])
+def test_pieces_of_any_size_become_the_same_frames(size: int) -> None:
+    assembler, found = FrameAssembler(), list[Frame]()
+    for start in range(0, len(STREAM), size):
+        assembler.add(STREAM[start : start + size])
+        while (frame := assembler.take(5)) is not None:
+            found.append(frame)
+    assert found == SENT
 
 
-def test_of_many_words_about_a_failure_the_first_are_kept() -> None:
-    assert len(frames.read_reason(b"no" * 1_000_000)) == 10_000
-
-
-def test_a_step_comes_back_as_it_was() -> None:
-    for images in (torch.rand(2, 1, 3, 3), torch.arange(6).reshape(2, 3), torch.empty(0, 3)):
-        step = Step(1, 20, 30, 0.25, float("inf"), images)
-        back = frames.step_of(frames.of_step(step))
-        assert (back.restart, back.iteration, back.iterations, back.objective, back.best) == (
-            1,
-            20,
-            30,
-            0.25,
-            float("inf"),
-        )
-        assert torch.equal(back.guess, images)
-        assert back.guess.dtype == images.dtype
+def test_the_length_is_refused_before_the_payload_is_there() -> None:
+    head = struct.pack("<cQ", b"a", 2**64 - 1)
+    assembler = FrameAssembler()
+    assembler.add(head[:-1])
+    assert assembler.take(5) is None
+    assembler.add(head[-1:])
+    with pytest.raises(FrameError, match=r"18,446,744,073,709,551,615 bytes, expected at most 5"):
+        assembler.take(5)
+    with pytest.raises(FrameError, match=r"expected at most 5"):
+        frames.read(io.BytesIO(head), 5)

@@ -1,9 +1,7 @@
 """An attack in a process of its own: the same result, nothing of the truth in it, and its failures stay its own."""
 
-import os
 import signal
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import seeding, supervisor
+from fedsim.core import seeding
 from fedsim.core.deadline import DeadlineReached, limited
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
-from fedsim.processes import frames
+from fedsim.processes import frames, packing
 from fedsim.processes import subprocess_runner as apart
+from fedsim.processes.child_process import ChildProcess
 from fedsim.processes.methods import at_once, search, start_here
 from fedsim.processes.subprocess_runner import Apart, start_apart
 from fedsim.record import RunRecord
@@ -150,9 +149,9 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
         assert at_once(attacker, observation) >= 1
         with pytest.raises(KeyboardInterrupt):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
-        process = attacker._process  # type: ignore[attr-defined]
-        assert process.poll() is None
-    assert process.returncode == -signal.SIGKILL
+        child = attacker._child  # type: ignore[attr-defined]
+        assert child.code is None
+    assert child.code == -signal.SIGKILL
     assert [step.iteration for step in shown] == [1, 2, 3]
     assert shown[0].guess.shape == (1, 1, 8, 8)
 
@@ -166,8 +165,7 @@ def test_the_deadline_of_the_caller_ends_an_isolated_attack_and_its_process(watc
         assert at_once(attacker, observation) >= 1
         with limited(1.0), pytest.raises(DeadlineReached):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
-        process = attacker._process  # type: ignore[attr-defined]
-        assert process.returncode == -signal.SIGKILL
+        assert attacker._child.code == -signal.SIGKILL  # type: ignore[attr-defined]
     assert shown
 
 
@@ -217,18 +215,7 @@ def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> N
 def answering(monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[[], bool] = lambda: False) -> Apart:
     """Return a process that runs this code in place of an attack's."""
 
-    def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            supervisor.command_of([sys.executable, "-c", code]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        return process
-
-    monkeypatch.setattr(apart, "_start", start)
+    monkeypatch.setattr(apart, "_start", lambda: ChildProcess([sys.executable, "-c", code]))
     return Apart({}, should_stop)
 
 
@@ -247,7 +234,7 @@ def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
 
 
 def test_a_larger_question_may_have_a_longer_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    most = apart._ROOM + 4 * (len(frames.saved(None)) + 1000)
+    most = apart._ROOM + 4 * (len(packing.saved(None)) + 1000)
     for length, is_refused in ((most, False), (most + 1, True)):
         head = struct.pack("<cQ", frames.ANSWER, length)
         process = answering(monkeypatch, f"import os, sys\nsys.stdout.buffer.write({head!r} + bytes({length}))")
@@ -269,7 +256,7 @@ def test_somebody_who_asks_to_stop_is_heard_while_the_process_reads_nothing(monk
             process.ask(frames.CALL, torch.zeros(1 << 20))
     finally:
         process.end()
-    assert process._process.returncode == -signal.SIGKILL
+    assert process._child.code == -signal.SIGKILL
 
 
 def test_examples_and_masks_that_are_asked_about_make_room(watched: Watched) -> None:

@@ -3,7 +3,7 @@
 Exceptions are the base classes of methods and of tasks, because an observation contains its task.
 """
 
-from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
+from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors, changed
 from fedsim.core.types.data import (
     Attribute,
     Batch,
@@ -85,5 +85,6 @@ __all__ = [
     "Update",
     "View",
     "WireEntry",
+    "changed",
     "placed",
 ]

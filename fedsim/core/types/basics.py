@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 Tensors = Mapping[str, Tensor]
@@ -33,3 +34,16 @@ class Config(BaseModel):
     """Base class of settings: immutable, unknown keys refused, numbers finite; bounds and units in fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def changed(config: type[Config], **default: Any) -> Any:
+    """Return a field of `config` with another default, for a subclass that redefines it; text and bounds stay.
+
+    Args:
+        config: class that defines the field.
+        default: name of the field and its new default.
+    """
+    ((name, value),) = default.items()
+    field = config.model_fields[name]
+    bounds = {bound: limit for rule in field.metadata for bound, limit in asdict(rule).items()}
+    return Field(default=value, description=field.description, **bounds)
