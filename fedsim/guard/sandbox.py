@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import runpy
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from fedsim.processes import landlock
 
@@ -39,7 +37,7 @@ def command_of(module: str, folder: str, places: landlock.Places) -> list[str]:
         folder: working folder of the process. It is empty, and stays empty for other processes.
         places: of Landlock; `writable` folders keep what the process writes there.
     """
-    return [sys.executable, "-P", "-m", "fedsim.guard.sandbox", module, folder, json.dumps(asdict(places))]
+    return [sys.executable, "-P", "-m", "fedsim.guard.sandbox", module, folder, places.as_argument()]
 
 
 def restrict(folder: str, places: landlock.Places) -> None:
@@ -91,7 +89,7 @@ def _libc() -> ctypes.CDLL:
 
 def _serve(arguments: Sequence[str]) -> None:
     module, folder, described = arguments
-    restrict(folder, landlock.Places(**json.loads(described)))
+    restrict(folder, landlock.Places.from_argument(described))
     sys.argv = sys.argv[:1]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -45,6 +45,15 @@ class Places:
     devices: Sequence[str]
     writable: Sequence[str] = ()
 
+    def as_argument(self) -> str:
+        """Return the places as an argument of a command: compressed, since Linux limits an argument to 128 KiB."""
+        return base64.b64encode(zlib.compress(json.dumps(asdict(self)).encode())).decode()
+
+    @classmethod
+    def from_argument(cls, argument: str) -> Places:
+        """Return the places that `as_argument` wrote."""
+        return cls(**json.loads(zlib.decompress(base64.b64decode(argument))))
+
 
 def version() -> int:
     """Return the version of Landlock that this machine has, 0 for none."""
@@ -89,8 +98,7 @@ def restrict(places: Places) -> None:
 
 def command_of(module: str, places: Places) -> list[str]:
     """Return the command of a process that runs a module and is restricted before."""
-    described = base64.b64encode(zlib.compress(json.dumps(asdict(places)).encode())).decode()  # an argument has 128 KiB
-    return [sys.executable, "-P", "-m", "fedsim.processes.landlock", module, described]
+    return [sys.executable, "-P", "-m", "fedsim.processes.landlock", module, places.as_argument()]
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
@@ -119,6 +127,6 @@ def _libc() -> ctypes.CDLL:
 
 if __name__ == "__main__":
     _, name, described = sys.argv
-    restrict(Places(**json.loads(zlib.decompress(base64.b64decode(described)))))
+    restrict(Places.from_argument(described))
     sys.argv = sys.argv[:1]
     runpy.run_module(name, run_name="__main__", alter_sys=True)

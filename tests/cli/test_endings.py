@@ -36,7 +36,7 @@ max_iterations = 3
 [arms]
 "model.dropout" = [0.0, 0.5]
 """
-VERDICT = "3 of 3 images identified by closed form in each of 2 arms."
+VERDICT = "3 of 3 images identified with closed form in each of 2 arms."
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_every_sentence_is_a_row_with_its_scores_and_whether_its_secret_was_read
         assert [row["rouge_1"] for row in rows] == ["0.25"] * 8 + [""]
         assert [row["rouge_2"] for row in rows] == ["0.125"] * 8 + [""]
         assert [row["token_accuracy"] for row in rows] == ["1.0", "1.0", "0.0", "1.0"] * 2 + [""]
-        assert {row["ssim"] for row in rows} == {""}
+        assert {row.get("ssim", "") for row in rows} == {""}  # an export has no empty columns
         assert rows[-1]["failure"] == "diverged"
     exact = [row["exact"] for row in results.load(tmp_path / "run")]
     assert exact == [True, True, False, True, True, True, False, True, None]

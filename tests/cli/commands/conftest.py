@@ -15,6 +15,7 @@ name = "digits"
 name = "mlp"
 width = 8
 depth = 1
+dropout = 0.0
 [federation]
 clients = 4
 [threat]

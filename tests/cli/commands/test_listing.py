@@ -71,7 +71,7 @@ def test_a_list_longer_than_the_screen_is_paged(command: Say, monkeypatch: pytes
     paged: list[str] = []
     monkeypatch.setattr(pydoc, "pager", paged.append)
     monkeypatch.setattr(screen, "_force_terminal", True)
-    monkeypatch.setattr(screen, "_height", 20)
+    monkeypatch.setattr(screen, "_height", 30)
     command("list", "tasks")
     assert not paged
     command("list", "attacks")

@@ -111,7 +111,7 @@ def test_what_was_written_is_listed_and_shown_and_the_test_beside_it_passes(chec
     assert all(f"{name} ({kind}" in shown.stdout for name, (kind, _, _) in zip(names, NEW, strict=True))
     tests = [mirrored(path.relative_to(checkout)) for path in written(checkout)]
     assert len(tests) == len(NEW)
-    run_tests(checkout, "tests/test_words.py", *map(str, tests))
+    run_tests(checkout, *map(str, tests))
 
 
 def written(checkout: Path) -> list[Path]:
