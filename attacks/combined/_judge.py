@@ -144,8 +144,6 @@ class GuessJudge:
     @cached_property
     def _unknowns(self) -> Unknowns:
         observation = self._observation
-        if not observation.sites:
-            return Unknowns()
         masks = OptimisedMasks(
             rate=_MASK_RATE,
             sites=observation.sites,

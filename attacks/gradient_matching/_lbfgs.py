@@ -25,7 +25,7 @@ from attacks.core.matching.optimizers import RELATIVE_IMPROVEMENT
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import first_inputs
 from attacks.core.matching.terms import DistanceConfig
-from attacks.core.matching.unknown_masks import unknown_masks
+from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
@@ -94,7 +94,7 @@ class LbfgsAttack(Attack[ConfigT]):
         problem = _Problem(
             client,
             GeneralComparison(client, [observation]),
-            unknown_masks(searched_sites(observation), weight=0.0, rate=1.0, begin="mean", relaxation="sigmoid"),
+            Unknowns((OptimisedMasks(sites=searched_sites(observation), begin="mean", relaxation="sigmoid"),)),
             self.known_labels(observation),
             self.penalty,
         )

@@ -100,9 +100,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return the masks as unknowns, except masks inferred from zeros of the gradient."""
         sites, config = self.sites(observations[0]), self.config
-        if not sites:
-            return Unknowns()
-        can_read = config.read_out and sites[0].shape[0] == 1
+        can_read = config.read_out and bool(sites) and sites[0].shape[0] == 1
         masks = OptimisedMasks(
             rate=config.mask_learning_rate or config.learning_rate,
             sites=sites,
@@ -123,7 +121,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Descend, then polish the best row of each victim if the settings request it."""
         rows, search, victims = descend(descent), descent.search, descent.victims
-        if not self.config.polish or not search.unknowns.blocks:
+        if not self.config.polish or not victims.observations[0].sites:
             return rows
         bests = [best_row([row for row in rows if row.victim == victim]) for victim in range(len(victims.labels))]
         masks = tuple(tuple(mask.round() for mask in best.masks) for best in bests)

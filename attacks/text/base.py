@@ -25,7 +25,7 @@ from attacks.core.matching.descent import RestartResult, VictimGroup
 from attacks.core.matching.ghost import GhostComparison
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import Distance, DistanceChoice, DistanceConfig, distance_setting
-from attacks.core.matching.unknown_masks import GivenMasks, unknown_masks
+from attacks.core.matching.unknown_masks import GivenMasks, OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
 from attacks.core.preconditions import one_gradient_only
@@ -246,8 +246,8 @@ class TextMatching(Attack[ConfigT]):
     def _unknowns(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         if observation.masks is not None:
             return Unknowns((GivenMasks(given=observation.masks),) if sites else ())
-        config = self.config
-        return unknown_masks(sites, weight=config.mask_weight, rate=config.mask_learning_rate, begin="mean")
+        rate, weight = self.config.mask_learning_rate, self.config.mask_weight
+        return Unknowns((OptimisedMasks(rate=rate, sites=sites, begin="mean", weight=weight),))
 
     def _distance(self, task: TextProblem, guess: Tensor, masks: Masks | None) -> float:
         known = task.observation.masks[0] if task.observation.masks is not None else masks

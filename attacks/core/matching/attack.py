@@ -32,7 +32,7 @@ from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
-from attacks.core.matching.unknown_masks import FirstMasks, unknown_masks
+from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, each, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
@@ -289,10 +289,10 @@ class MaskSearchAttack(MatchingAttack[MaskSearchT]):
     first_masks: ClassVar[FirstMasks] = "bernoulli"
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
-        """Return the masks, or no unknowns if the rates are unknown."""
+        """Return the masks; of no sites if the rates are unknown."""
         sites, config = searched_sites(observations[0]), self.config
         weight, rate = config.mask_weight, config.learning_rate
-        return unknown_masks(sites, len(observations), weight=weight, rate=rate, begin=self.first_masks)
+        return Unknowns((OptimisedMasks(rate=rate, sites=sites, begin=self.first_masks, weight=weight),))
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

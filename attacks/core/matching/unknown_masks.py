@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from attacks.core.matching.unknowns import MASKS, Block, SearchProgress, Unknowns
+from attacks.core.matching.unknowns import MASKS, Block, SearchProgress
 from fedsim.core.nets.masks import draw_masks, expected_mask
 from fedsim.core.types import DropoutSite, Masks
 
@@ -73,11 +73,14 @@ class DrawnMasks(Block):
 
 @dataclass(frozen=True)
 class OptimisedMasks(Block):
-    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed.
+    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed (arXiv 2208.06163).
+
+    Without sites nothing is searched.
 
     Attributes:
         sites: dropout sites of the model, with the attacker's rates.
-        known: by index of the site, masks (*site.shape) of each victim; NaN entries are unknown.
+        known: by index of the site, masks (*site.shape) of each victim; NaN entries are unknown. `({},)`:
+            nothing is known of any victim.
         begin: initialisation: drawn like the client's, all kept, or their expectation. Prefix masks start at their
             expectation unless all are kept.
         relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded in the forward pass
@@ -170,23 +173,6 @@ class OptimisedMasks(Block):
             return None
         unknown = torch.full(self.sites[index].shape, torch.nan)
         return torch.stack([masks.get(index, unknown) for masks in self.known])
-
-
-def unknown_masks(
-    sites: tuple[DropoutSite, ...],
-    victims: int = 1,
-    *,
-    weight: float,
-    rate: float,
-    begin: FirstMasks = "bernoulli",
-    relaxation: Relaxation = "box",
-) -> Unknowns:
-    """Return masks that are searched as in the Dropout Inversion Attack, or no unknowns without sites."""
-    if not sites:
-        return Unknowns()
-    known: tuple[dict[int, Tensor], ...] = ({},) * victims
-    masks = OptimisedMasks(rate=rate, sites=sites, known=known, begin=begin, relaxation=relaxation, weight=weight)
-    return Unknowns((masks,))
 
 
 def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:

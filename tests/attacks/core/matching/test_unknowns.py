@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.matching.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks, unknown_masks
+from attacks.core.matching.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks
 from attacks.core.matching.unknowns import Block, Bounded, Gaussian, Logits, SearchProgress, Unknowns, UnknownWeight
 from attacks.local_steps._surrogate import bends, on_the_path
 from attacks.mixed_batches._cutmix_client import Boxes
@@ -154,7 +154,7 @@ def test_known_masks_are_their_victims_and_drawn_ones_their_generators() -> None
 
 
 def test_blocks_are_told_apart_by_name_and_draw_one_after_the_other() -> None:
-    masks = unknown_masks(SITES, weight=0.1, rate=0.2)
+    masks = Unknowns((OptimisedMasks(sites=SITES, rate=0.2),))
     unknowns = masks.followed_by(UnknownWeight("share", 0.3))
     generator, again = (torch.Generator().manual_seed(4) for _ in range(2))
     first = unknowns.first(generator)
@@ -168,6 +168,10 @@ def test_blocks_are_told_apart_by_name_and_draw_one_after_the_other() -> None:
 
 
 def test_nothing_is_searched_without_sites() -> None:
-    assert unknown_masks((), weight=0.1, rate=0.2).first(torch.Generator()) == {}
+    masks = Unknowns((OptimisedMasks(weight=0.1),))
+    assert masks.first(torch.Generator()) == {}
+    assert masks.forward_values({}, SearchProgress([0, 1])) == {"masks": ()}
+    assert masks.prior({"masks": ()}) == 0.0
+    masks.project({})
     assert Unknowns().prior({}) == 0.0
     assert Unknowns().draws == 1
