@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fedsim.cli.pages import Page
@@ -40,9 +41,16 @@ def _written(value: Any) -> str:
     )
 
 
-def _expected(schema: dict[str, object]) -> str:
+def _expected(schema: Mapping[str, Any]) -> str:
+    """Return the values that a JSON schema accepts, for a cell of a table; null, the default, is left out."""
     if "enum" in schema:
         return f"one of {schema['enum']}"
+    if "const" in schema:
+        return f"'{schema['const']}'"
+    if "$ref" in schema:
+        return "table"
+    if "anyOf" in schema:
+        return " or ".join(_expected(part) for part in schema["anyOf"] if part.get("type") != "null")
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if isinstance(schema.get(key), (int, float))]
     return " ".join([str(schema.get("type", "")), *limits]).strip()

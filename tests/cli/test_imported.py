@@ -9,7 +9,7 @@ import pytest
 from fedsim.cli import pages
 from fedsim.cli.commands._console import screen
 from fedsim.cli.commands.show import print_page
-from fedsim.cli.imported import read
+from fedsim.cli.imported import _expected, read
 from fedsim.core import registry
 from fedsim.core.registry import index
 from fedsim.core.registry.method import KINDS
@@ -21,6 +21,21 @@ def printed(show: Callable[[], None]) -> str:
     with screen.capture() as shown:
         show()
     return shown.get()
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "integer", "minimum": 1}, "integer >= 1"),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 2}, "number > 0 <= 2"),
+        ({"anyOf": [{"type": "integer", "minimum": 2}, {"type": "null"}]}, "integer >= 2"),
+        ({"anyOf": [{"type": "number"}, {"const": "calibrate", "type": "string"}]}, "number or 'calibrate'"),
+        ({"$ref": "#/$defs/DistanceChoice"}, "table"),
+        ({"enum": ["a", "b"], "type": "string"}, "one of ['a', 'b']"),
+    ],
+)
+def test_the_accepted_values_of_a_setting_are_never_an_empty_cell(schema: dict[str, object], expected: str) -> None:
+    assert _expected(schema) == expected
 
 
 def test_every_page_out_of_the_index_is_that_of_the_imported_method(

@@ -21,7 +21,7 @@ from typer.models import ArgumentInfo
 from fedsim import __version__
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.sanitize import printable
-from fedsim.core.source import find_source, read_tables
+from fedsim.core.source import find_source, read_tables, shipped
 
 
 class Commands(TyperGroup):
@@ -85,7 +85,15 @@ def _find_scenario(given: Path) -> Path:
     """Return the scenario file that a person means, once it can be read: that it cannot waits for no torch."""
     path = find_source(given)
     read_tables(path)
+    if path != given and _hides_shipped(path):
+        complain(f"Scenario: {path} of this folder, which comes before the shipped scenario of the same name.")
     return path
+
+
+def _hides_shipped(path: Path) -> bool:
+    """Return whether a scenario of the working folder has the name of a shipped scenario."""
+    shipped_file = shipped() / path.name
+    return path.parent == Path("scenarios") and shipped_file.is_file() and not shipped_file.samefile(path)
 
 
 ScenarioFile = Annotated[

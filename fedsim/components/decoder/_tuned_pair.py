@@ -55,8 +55,8 @@ class SteeringConfig(Config):
         """
         if self.strength == "calibrate":
             raise FedsimError(
-                "decoder 'svdecode': strength = 'calibrate' needs texts of clients, which a scenario's table "
-                "[generation] gives. Set strength to a number, as from `calibrate`."
+                "strength = 'calibrate' needs texts of clients, which a scenario's table [generation] gives. Set strength "
+                "to a number, as from `calibrate`."
             )
         return self.strength if self.sign == "task" else -self.strength
 
@@ -136,8 +136,8 @@ class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
             return self
         if not len(texts):
             raise FedsimError(
-                "decoder 'svdecode': strength = 'calibrate' needs texts of clients that no round trained on, and all "
-                "were. Lower federation.rounds, or set the strength to a number."
+                f"decoder '{self.name}': strength = 'calibrate' needs texts of clients that no round trained on, and "
+                "all were. Lower federation.rounds, or set the strength to a number."
             )
         strength = calibrate(model, texts, self.config, self.config.mode)
         return type(self)(self.config.model_copy(update={"strength": strength})).named(self.name)
@@ -193,8 +193,8 @@ def both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Te
 def check_adapters(model: nn.Module) -> None:
     if not any(isinstance(module, LowRankLinear) for module in model.modules()):
         raise FedsimError(
-            "decoder 'svdecode' steers away from the model before its tuning, and this model has neither adapters that "
-            "can be taken off nor a base. Name its base by setting base, give BesideBase(tuned, base), or set strength "
+            "the decoder steers away from the model before its tuning, and this model has neither adapters that can be "
+            "taken off nor a base. Name its base by setting base, give BesideBase(tuned, base), or set strength "
             "= 0."
         )
 

@@ -59,3 +59,15 @@ def test_a_run_that_is_resumed_says_which_arm_begins_anew(
 )
 def test_the_title_says_how_long_it_takes(minutes: float | None, told: str) -> None:
     assert in_minutes(minutes) == told
+
+
+def test_a_scenario_of_this_folder_with_the_name_of_a_shipped_scenario_is_named(
+    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "scenarios" / "00_quickstart.toml").write_text('titel = "mine"')
+    assert "Scenario: scenarios/00_quickstart.toml of this folder" in command("run", "quickstart")[2]
+    assert "of this folder" not in command("run", "scenarios/00_quickstart.toml")[2]
+    (tmp_path / "scenarios" / "99_mine.toml").write_text('titel = "mine"')
+    assert "of this folder" not in command("run", "mine")[2]
