@@ -41,7 +41,7 @@ def changed(config: type[Config], **default: Any) -> Any:
 
     Args:
         config: class that defines the field.
-        default: name of the field and its new default.
+        default: name of one field and its new default.
     """
     ((name, value),) = default.items()
     field = config.model_fields[name]

@@ -42,6 +42,8 @@ def test_a_changed_default_keeps_text_order_and_bounds_and_leaves_the_base_class
             Faster.model_validate({name: value})
 
 
-def test_only_a_field_of_the_base_class_can_be_changed() -> None:
+def test_one_field_of_the_base_class_is_changed_at_a_time() -> None:
     with pytest.raises(KeyError, match="raet"):
         changed(Bounded, raet=1.0)
+    with pytest.raises(ValueError, match="unpack"):
+        changed(Bounded, rate=1.0, steps=2)
