@@ -55,8 +55,8 @@ class SteeringConfig(Config):
         """
         if self.strength == "calibrate":
             raise FedsimError(
-                "strength = 'calibrate' needs texts of clients, which a scenario's table [generation] gives. Set strength "
-                "to a number, as from `calibrate`."
+                "strength = 'calibrate' needs texts of clients, which a scenario's table [generation] gives. Set "
+                "strength to a number, as from `calibrate`."
             )
         return self.strength if self.sign == "task" else -self.strength
 
