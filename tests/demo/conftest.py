@@ -41,7 +41,7 @@ def page_file(lesson: Lesson, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[LiveServer]:
-    with LiveServer(0, attacks=1, iterations=2) as running:
+    with LiveServer(0, iterations=2) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield running

@@ -26,7 +26,8 @@ from fedsim.record import ArmFindings, Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
 from fedsim.threat.replay import replay
-from tests.threat import described, judged
+from tests.questions.attributes import described
+from tests.questions.membership import judged
 
 TABLES: dict[str, dict[str, Any]] = {
     "attacks": {"data": {"name": "digits"}, "attacks": [{"name": "closed-form-linear"}]},

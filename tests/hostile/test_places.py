@@ -17,7 +17,7 @@ from tests.cli import typed
 RUN = """
 title = "places"
 data = { name = "digits" }
-model = { name = "mlp", width = 8, depth = 1 }
+model = { name = "mlp", width = 8, depth = 1, dropout = 0.0 }
 federation = { clients = 4 }
 attacks = [{ name = "closed-form-linear" }]
 """

@@ -35,7 +35,7 @@ def test_an_exact_attack_reads_the_labels_that_were_trained_on_and_of_the_true_o
     view = labels_view(federation, run, "a", 1, EVERYTHING, (900, 1))
     read = guessed("cut-line", view)
     assert torch.equal(read, run.labels[view.rows])
-    share = wilson(int((read == federation.dataset.train.labels[view.rows]).sum()), 900, 0.99)
+    share = wilson(int((read == federation.train.labels[view.rows]).sum()), 900, 0.99)
     assert share.low is not None
     assert share.high is not None
     assert share.low < kept_share(1.0, 2) < share.high
