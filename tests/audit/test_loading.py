@@ -28,7 +28,7 @@ from fedsim.judgement.policy import Policy
         ("clients:parallel", "the model of 'clients:parallel' is wrapped in DataParallel"),
         (
             "clients:of_opacus",
-            r"but no DPOptimizer of Opacus. Return what make_private returned: \(model, opt",
+            "'clients:of_opacus' has a DataLoader in place of the DPDataLoader",
         ),
         ("clients:in_place", "the model of 'clients:in_place' changes its input in place"),
         (
