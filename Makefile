@@ -48,7 +48,7 @@ docs: $(VENV)/.installed-dev
 site: $(RECORDED) docs
 
 screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
-	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch 1,4 --minutes 2 \
+	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch-sizes 1,4 --minutes 2 \
 		--out $(CURDIR)/results/audit || test $$? = 3
 	@$(FEDSIM) sweep $(SWEEP).toml --jobs 2 && $(FEDSIM) report results/$(notdir $(SWEEP))
 	@PYTHONPATH=. $(BIN)/python docs/screenshots.py $(RECORDED) $(QUICKSTART) results/audit/audit.html \

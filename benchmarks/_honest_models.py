@@ -97,7 +97,7 @@ def _trained(kind: str, seed: int) -> Iterator[Honest]:
     with seeding.isolate_randomness(seed):
         for before, after in pairwise((0, *_STAGES[kind])):
             for _ in range(after - before):
-                batch = train.taken(torch.randint(len(train.inputs), (_BATCH,), generator=generator))
+                batch = train.select(torch.randint(len(train.inputs), (_BATCH,), generator=generator))
                 descent.zero_grad()
                 cross_entropy(made.model(batch.inputs), batch.labels).backward()
                 descent.step()
@@ -134,4 +134,4 @@ def accuracy(honest: Honest) -> float:
 def batch_of(data: Dataset, seed: int, examples: int) -> Batch:
     """Return some training examples, drawn at random."""
     chosen = torch.randint(len(data.train.inputs), (examples,), generator=torch.Generator().manual_seed(seed))
-    return data.train.taken(chosen)
+    return data.train.select(chosen)

@@ -79,7 +79,7 @@ def updates(scenario: dict[str, Any]) -> dict[str, float]:
     data = pack(world.models.layout.flat(update.tensors, update.buffers), 1, 0.0).config_records["update"]["vector"]
     model = world.models.holding(journal.weights)
     return {
-        "accuracy": next(iter(journal.rounds[-1].tested.values())),
+        "accuracy": next(iter(journal.rounds[-1].test_metrics.values())),
         "model": float(sum(parameter.nbytes for parameter in model.parameters())),
         "weights": float(sum(tensor.nbytes for tensor in world.models.first_weights.values())),
         "sent": float(len(data)),  # type: ignore[arg-type]

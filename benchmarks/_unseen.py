@@ -21,4 +21,4 @@ def unseen(recipe: str, count: int) -> Dataset:
     """
     data = data_of(RECIPES[recipe])
     chosen = torch.arange(count) * (len(data.test) // count)
-    return replace(data, train=data.test.taken(chosen), users=None)
+    return replace(data, train=data.test.select(chosen), users=None)

@@ -107,7 +107,7 @@ def world_of(tables: dict[str, Any]) -> World:
 def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Tensors:
     """Return weights after steps of Adam on random batches of the training set, or of those with these numbers."""
     model, train = world.models.new(), world.data.dataset.train
-    train = train if among is None else train.taken(among)
+    train = train if among is None else train.select(among)
     optimizer = torch.optim.Adam(model.parameters(), lr=_STEP_SIZE)
     generator = seeding.generator(7, "training")
     for _ in range(steps):
@@ -177,7 +177,7 @@ def _read(file: Path, network: nn.Module, spec: InputSpec) -> Victim:
         batch_size=len(batch),
         labels=batch.labels.clone(),
         masks=None,
-        public=(),
+        known_methods=(),
         task=Choice(name="classification").make("task"),
     )
     return Victim(observation, batch, spec)

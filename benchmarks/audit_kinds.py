@@ -24,7 +24,7 @@ from fedsim.audit.subject import checked
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.evidence import recovered
 from fedsim.judgement.outcome import outcome_of
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record import AttackFinding
 from fedsim.scenario import Scoring
 
@@ -86,6 +86,6 @@ def attacked(folder: Path, target: str, most: int) -> AttackFinding:
             world = world_of(subject, plan, 1)
             victims = updates(world) if subject.subject.reply is None else iter([read_update(subject, plan).victim])
             inspector = Inspector(KNOWS, lambda _said: None)
-            return inspector.inspect(world, victims, Work(), most, _ITERATIONS, _SECONDS)
+            return inspector.inspect(world, victims, QuestionContext(), most, _ITERATIONS, _SECONDS)
     finally:
         sys.path.remove(str(folder))

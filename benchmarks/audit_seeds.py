@@ -21,7 +21,7 @@ from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record.environment import environment
 
 _LIMIT = 0.6  # share of recovered images: none of 3 keeps it, 6 of 6 break it
@@ -52,11 +52,11 @@ def judged(subject: Checked, seed: int) -> str:
     plan = AuditPlan(target="seeds", seed=seed)
     world = single_client.world_of(subject, plan, 1)
     inspector = Inspector(KNOWS, lambda _said: None)
-    finding = inspector.inspect(world, updates(world), Work(), _UPDATES, _ITERATIONS, _SECONDS)
+    finding = inspector.inspect(world, updates(world), QuestionContext(), _UPDATES, _ITERATIONS, _SECONDS)
     arm = AuditArm(name="seeds", batch_size=world.scenario.federation.batch_size, findings=(finding,))
     record = AuditRecord(
         plan=plan,
-        policy=Policy(max_recognisable=_LIMIT),
+        policy=Policy(max_recovered=_LIMIT),
         environment=environment(""),
         started="",
         arms=(arm,),

@@ -51,7 +51,7 @@ def audited(network: Network, batches: str, seconds: float) -> tuple[int, AuditR
         policy, out = Path(folder, "policy.toml"), Path(folder, network.name)
         policy.write_text(_POLICY)
         target = f"{Path(subjects.__file__)}:{network.name}"
-        limits = ["--batch", batches, "--minutes", f"{seconds / 60:g}", "--policy", str(policy)]
+        limits = ["--batch-sizes", batches, "--minutes", f"{seconds / 60:g}", "--policy", str(policy)]
         command = [sys.executable, "-m", "fedsim", "audit", target, *limits, "--no-defenses", "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not (out / "audit.json").exists():
@@ -90,8 +90,8 @@ def _secrets(seconds: float) -> Iterator[Row]:
         return
     _, record = audited(SECRETS, "4", seconds)
     for finding in (one for arm in record.client for one in arm.findings if one.question == "exposure"):
-        times = finding.about["repetitions"]
+        times = finding.scope["repetitions"]
         setting = f"{SECRETS.words}, planted {times} times" if times else f"{SECRETS.words}, not planted (control)"
         if finding.value is not None:
-            yield of_interval(f"exposure, of {finding.limit:.1f} bits", setting, finding.value, "bits")
-        yield of_interval("written by the model", setting, finding.more["secrets_written"], "share")
+            yield of_interval(f"exposure, of {finding.max_value:.1f} bits", setting, finding.value, "bits")
+        yield of_interval("written by the model", setting, finding.extra_metrics["secret_extraction_rate"], "share")

@@ -56,7 +56,7 @@ def _rows(
     exact, worst, labels, seconds, ends = [], [], [], [], Counter[str]()
     data = _data(dataset)
     for number in range(updates):
-        batch = data.train.taken(torch.arange(size * number, size * (number + 1)))
+        batch = data.train.select(torch.arange(size * number, size * (number + 1)))
         guess, taken = reconstructed(network, batch, data.spec, number, budget)
         seconds.append(taken)
         scored = score_items(complete(guess, size), batch, data.spec)

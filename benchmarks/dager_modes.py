@@ -89,7 +89,7 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
         )
         guess = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
         assert world.data.dataset.tokenizer is not None
-        scores.append(score_words(guess, truth.private[0], world.data.dataset.tokenizer))
+        scores.append(score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer))
     for figure, title in (("words_found", "words found"), ("words_right", "found words that are right")):
         yield averaged(f"DAGER, {title}", condition.name, [score[figure] for score in scores], "share")
 
@@ -128,7 +128,9 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
 def exact_sentences(observation: Observation, truth: Truth, world: World) -> list[bool]:
     """Return of every sentence of all steps whether it came back exactly."""
     method = registry.get("attack", "dager")
-    inputs, labels = (torch.cat([getattr(batch, part) for batch in truth.private]) for part in ("inputs", "labels"))
+    inputs, labels = (
+        torch.cat([getattr(batch, part) for batch in truth.original_batches]) for part in ("inputs", "labels")
+    )
     try:
         guess = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
     except NotApplicable:

@@ -121,7 +121,7 @@ def _scenario(defenses: list[dict[str, Any]], **tables: Any) -> Scenario:
         "clients": _CLIENTS,
         "local_steps": _STEPS,
         "batch_size": _BATCH,
-        "sampling": "poisson" if any(defense["name"] == "dp-sgd" for defense in defenses) else "passes",
+        "sampling": "poisson" if any(defense["name"] == "dp-sgd" for defense in defenses) else "shuffle",
         "optimizer": {"name": "sgd", "learning_rate": _RATE},
         **tables.pop("federation", {}),
     }

@@ -108,5 +108,5 @@ def _accuracy(defenses: list[dict[str, Any]]) -> float:
         "defenses": defenses,
     }  # fmt: skip
     rounds = arms_of(parse(scenario, "benchmark"))[0].rounds
-    accuracies = [one.tested["test_accuracy"] for one in rounds if "test_accuracy" in one.tested]
+    accuracies = [one.test_metrics["test_accuracy"] for one in rounds if "test_accuracy" in one.test_metrics]
     return accuracies[-1] if accuracies else 0.0

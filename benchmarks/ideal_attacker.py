@@ -32,7 +32,7 @@ def ceilings(scenario: Scenario, victims: int) -> Iterator[Ceiling]:
     world = worlds.build(scenario)
     for client in range(victims):
         update, truth = local_training(world, world.models.first_weights, 1, client)
-        if len(truth.private[0]):
+        if len(truth.original_batches[0]):
             yield ceiling_of(Victim(world, WireEntry(1, client, world.models.first_weights, update), truth)).ceiling
 
 

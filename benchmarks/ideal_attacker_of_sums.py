@@ -66,7 +66,10 @@ def _of_seeds(words: str, settings: Mapping[str, Any]) -> Iterator[Row]:
 def rows(words: str, ceilings: Sequence[Ceiling]) -> Iterator[Row]:
     """Yield the median ceilings of a server that knows nobody's examples and of one that knows all others'."""
     ranks = ", ".join(sorted({f"rank {each.rank} of {each.inputs}" for each in ceilings}))
-    figures = {"ceiling": [each.psnr for each in ceilings], "others known": [each.others_known for each in ceilings]}
+    figures = {
+        "ceiling": [each.psnr for each in ceilings],
+        "others known": [each.psnr_other_clients_known for each in ceilings],
+    }
     for name, values in figures.items():
         known = [value for value in values if value is not None]
         if known:

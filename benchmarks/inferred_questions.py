@@ -39,7 +39,7 @@ from fedsim.threat.victim import Victim
 
 CLIENTS, SHORT = 60, 20
 WITHHELD: tuple[Knowledge, ...] = ("batch-size", "components", "input-statistics")
-GRANTED: tuple[Knowledge, ...] = (*WITHHELD, "labels", "given")
+GRANTED: tuple[Knowledge, ...] = (*WITHHELD, "labels", "extra-inputs")
 ARMS: Mapping[str, tuple[bool, Mapping[str, Any]]] = {
     "first weights, all tokens": (False, {"name": "keep-all"}),
     "trained, all tokens": (True, {"name": "keep-all"}),
@@ -102,7 +102,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
 def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred where the image is not found, and where it is known."""
     right: dict[str, list[tuple[bool, bool]]] = {"grey image": [], "true image (control)": [], "public questions": []}
-    spoken = set(map(tuple, world.data.dataset.test.given["question"].tolist()))
+    spoken = set(map(tuple, world.data.dataset.test.extra_inputs["question"].tolist()))
     orders = list[float]()
     for client in range(clients):
         victim = sent_by(world, client)
@@ -124,7 +124,7 @@ def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
     """Say whether a question and its answer are those of a victim."""
     batch = victim.truth.batches[0]
     said: Sequence[int] = batch.labels[0][batch.labels[0] >= 0].tolist()[:-1]
-    return text.question == tuple(batch.given["question"][0].tolist()), text.answer == tuple(said)
+    return text.question == tuple(batch.extra_inputs["question"][0].tolist()), text.answer == tuple(said)
 
 
 @experiment("inferred-questions", minutes=10, page="attacks/question-readout")

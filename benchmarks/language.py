@@ -72,7 +72,7 @@ def _read_adapters(trials: int) -> Iterator[Row]:
 
 def _step_once(model: nn.Module, dataset: Dataset) -> None:
     """Take one step of Adam along the gradient of the first sentences."""
-    update = observed(model, dataset.train.taken(torch.arange(8)), dataset).update.tensors
+    update = observed(model, dataset.train.select(torch.arange(8)), dataset).update.tensors
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data -= _STEP * update[name].sign()
@@ -181,7 +181,7 @@ def observed(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
         batch_size=len(batch),
         labels=None,
         masks=None,
-        public=(),
+        known_methods=(),
         task=Choice(name=dataset.task).make("task"),
     )
 

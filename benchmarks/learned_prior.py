@@ -28,8 +28,8 @@ from fedsim.bench.denoisers import trained
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, PublicKnowledge
-from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, Kept, PrivateNoise
+from fedsim.core.types import MethodDescription, Observation
+from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, PrivateNoise, Sparsified
 from fedsim.metrics.image import psnr, to_pixels
 
 CLOSE = 0.01  # of what a grey image leaves unexplained
@@ -80,7 +80,7 @@ def misfit(observation: Observation, inputs: Tensor) -> float:
     loss = observation.loss(observation.model(inputs), observation.labels)
     slopes = torch.autograd.grad(loss, parameters)
     sent = [observation.update.tensors[name] for name in names]
-    prunes = bool(observation.effects(Kept))
+    prunes = bool(observation.effects(Sparsified))
     slope = torch.cat(
         [(one * (seen != 0) if prunes else one).flatten() for one, seen in zip(slopes, sent, strict=True)]
     )
@@ -119,7 +119,7 @@ def _as_clipping(observation: Observation) -> Observation:
         return observation
     norm = clipped[0].norm
     effects = (AddedNoise(private[0].law, private[0].multiplier * norm), Clipped(norm))
-    return replace(observation, public=(PublicKnowledge("dp-sgd of one example", effects),))
+    return replace(observation, public=(MethodDescription("dp-sgd of one example", effects),))
 
 
 def settings_of(iterations: int) -> Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]:

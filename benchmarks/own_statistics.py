@@ -85,7 +85,7 @@ def _rows(case: Case, updates: int, seconds: float) -> Iterator[Row]:
         yield Row("refused", case.setting, 1.0, "share", n=updates, note=str(reason))
         return
     yield share(EXACT, case.setting, [float(one.is_exact) for one in outcomes], note=_ends(outcomes))
-    equal = [one.guess.facts.get("equal bit by bit", 0.0) for one in outcomes]
+    equal = [one.guess.diagnostics.get("equal bit by bit", 0.0) for one in outcomes]
     yield share("gradient equal bit by bit", case.setting, equal)
     yield measured("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
     if case.batch_size == 1:
@@ -105,7 +105,7 @@ def _attacked(victim: Victim, number: int, seconds: float) -> Outcome:
 def _without_grid(outcome: Outcome, victim: observed.Victim) -> float:
     """Return the PSNR in dB of the image at the contrast that it had before the grid."""
     guess = outcome.guess
-    contrast = guess.facts.get("factor from the walk's contrast", 1.0)
+    contrast = guess.diagnostics.get("factor from the walk's contrast", 1.0)
     return worst_psnr(items_of(replace(guess, inputs=guess.inputs / contrast), seen_of(victim)))
 
 

@@ -29,7 +29,7 @@ def _rows(photographs: int) -> list[Row]:
     data = foolbox_samples(FoolboxSamplesConfig(collection="imagenet"))
     exact, close, right, seconds = [], [], [], []
     for number in range(photographs):
-        batch = data.train.taken(torch.tensor([number]))
+        batch = data.train.select(torch.tensor([number]))
         guess, taken = reconstructed(partial(vit_b16, VitB16Config(), data.spec), batch, data.spec, number)
         seconds.append(taken)
         pixels, original = to_pixels(guess.inputs, data.spec), to_pixels(batch.inputs, data.spec)

@@ -157,9 +157,9 @@ def _in_words(settings: dict[str, Any]) -> str:
 
 def _row(decoder: str, finding: Finding) -> Row:
     role = "" if finding.role == "attack" else f" ({finding.role})"
-    name = f"{_QUESTIONS[str(finding.about['question'])]}: {finding.label}{role}"
+    name = f"{_QUESTIONS[str(finding.scope['question'])]}: {finding.label}{role}"
     metric = registry.every_metric()[finding.metric]
     if finding.value is None:
         return Row(name, decoder, 0.0, metric.title, n=0, note=finding.failure or "")
-    note = "" if finding.p is None else f"p {finding.p:.2f}"
+    note = "" if finding.p_value is None else f"p {finding.p_value:.2f}"
     return of_interval(name, decoder, finding.value, metric.title, note=note)

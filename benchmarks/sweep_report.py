@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
         {"name": "closed-form-linear"},
         {"name": "closed-form-linear", "label": "informed", "also_knows": ["defenses"]},
     ],
-    "policy": {"max_recognisable": 0.05, "max_accuracy_loss": 0.05},
+    "policy": {"max_recovered": 0.05, "max_accuracy_loss": 0.05},
 }
 _BUILD = """
 import resource, sys, time

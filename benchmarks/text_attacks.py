@@ -128,7 +128,7 @@ def _learnt() -> Tensors:
 
 def chance(truth: Truth) -> float:
     """Return the share of tokens that stand right on average when those of each sentence are put in random order."""
-    batch, shares = truth.private[0], []
+    batch, shares = truth.original_batches[0], []
     for tokens, labels in zip(batch.inputs, batch.labels, strict=True):
         counts = tokens[labels != IGNORED].unique(return_counts=True)[1].double()
         shares.append(float((counts / counts.sum()).square().sum()))
@@ -152,7 +152,7 @@ def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) ->
     if reconstruction is None:
         return dict.fromkeys(_FIGURES, 0.0)
     assert world.data.dataset.tokenizer is not None
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     sentences = score_sentences(reconstruction, batch, world.data.dataset.tokenizer).sentences
     words = score_words(reconstruction, batch, world.data.dataset.tokenizer)
     return {

@@ -161,7 +161,7 @@ def _rows(case: Case) -> Iterator[Row]:
         for client in range(case.clients):
             update, truth = local_training(world, weights, round_, client)
             seen = observe(Victim(world, WireEntry(round_, client, weights, update), truth), _KNOWN)
-            counts.append(attacked(seen, truth.private[0], tokenizer.padding))
+            counts.append(attacked(seen, truth.original_batches[0], tokenizer.padding))
         setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}"
         yield Row("mean loss", setting, loss, "nats", n=case.clients * case.sentences)
         yield averaged("sentences exact", setting, [one.exact for one in counts], "share")

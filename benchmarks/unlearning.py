@@ -83,7 +83,7 @@ def missing(whole: Tensors, rest: Tensors, n: int) -> dict[str, Tensor]:
 
 def without(examples: Batch, number: int) -> Batch:
     """Return the examples but one."""
-    return examples.taken(torch.tensor([other for other in range(len(examples)) if other != number]))
+    return examples.select(torch.tensor([other for other in range(len(examples)) if other != number]))
 
 
 def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator[Seen]:
@@ -96,11 +96,11 @@ def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator
     """
     every, first = world.data.dataset.train, world.models.first_weights
     client = next(share for share in world.data.shares if number in share.tolist())
-    examples, inside = every.taken(client), client.tolist().index(number)
+    examples, inside = every.select(client), client.tolist().index(number)
     whole, rest = gradient(world, first, examples), gradient(world, first, without(examples, inside))
     last = after[max(_ROUNDS)]
     yield Seen("ordinary update of 25 digits (control)", whole, first)
-    yield Seen("ascent step after 100 rounds", gradient(world, last, every.taken(torch.tensor([number]))), last)
+    yield Seen("ascent step after 100 rounds", gradient(world, last, every.select(torch.tensor([number]))), last)
     yield Seen("updates of round 1, with and without", missing(whole, rest, _EACH), first)
     stays = inside - 1 if inside else 1
     other = gradient(world, first, without(examples, stays))
@@ -115,7 +115,7 @@ def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator
 
 def attacked(world: World, seen: Seen, number: int, name: str) -> Tensor | None:
     """Return the guess for digit `number`, normalised; None where the attack gives none."""
-    chosen = world.data.dataset.train.taken(torch.tensor([number]))
+    chosen = world.data.dataset.train.select(torch.tensor([number]))
     update = Update("gradient", seen.gradient, {}, 1, 0.0)
     truth = Truth((chosen,), ((),), update, (chosen,), ({},))
     observation = observe(Victim(world, WireEntry(1, 0, seen.weights, update), truth), _KNOWN)

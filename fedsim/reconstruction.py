@@ -131,7 +131,7 @@ def _observation(
         batch_size=batch_size,
         labels=None if labels is None else labels.cpu().clone(),
         masks=None,
-        public=(),
+        known_methods=(),
         hidden=hidden,
         device=device,
         label_shape=target[0],

@@ -25,7 +25,7 @@ from fedsim.core import registry  # noqa: E402
 from fedsim.core.errors import MissingExtra  # noqa: E402
 from fedsim.core.hooks import Defense, HookContext  # noqa: E402
 from fedsim.core.nets import checkpoints  # noqa: E402
-from fedsim.core.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
+from fedsim.core.types import Config, MethodDescription, Observation, Truth, Update  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.federation.server import WireEntry  # noqa: E402
 from fedsim.report import drawing  # noqa: E402
@@ -209,7 +209,7 @@ class CountingConfig(Config):
 class Counting(Defense[CountingConfig]):
     """Counts a client's rounds; at (round, client) sends what the server refuses, or crashes after training."""
 
-    remembers: ClassVar[bool] = True
+    keeps_state: ClassVar[bool] = True
     seen: ClassVar[list[tuple[int, int, int]]] = []
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
@@ -221,8 +221,8 @@ class Counting(Defense[CountingConfig]):
             return replace(update, tensors={name: t * torch.nan for name, t in update.tensors.items()})
         return update
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("counting")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("counting")
 
 
 class ErrorFeedbackConfig(Config):
@@ -232,7 +232,7 @@ class ErrorFeedbackConfig(Config):
 class ErrorFeedback(Defense[ErrorFeedbackConfig]):
     """Sends the entries above the mean magnitude, and adds what it held back to the next update that counts."""
 
-    remembers: ClassVar[bool] = True
+    keeps_state: ClassVar[bool] = True
 
     def on_upload(self, update: Update, here: HookContext) -> Update:
         sent = {}
@@ -242,8 +242,8 @@ class ErrorFeedback(Defense[ErrorFeedbackConfig]):
             here.memory[name] = whole - sent[name]
         return replace(update, tensors=sent)
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("error-feedback")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("error-feedback")
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def recorded(scenario: Scenario, path: Path) -> RunRecord:
 
 
 def who_counted(record: RoundRecord) -> list[int]:
-    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
+    lost = {int(failure.subject.removeprefix("client ")) for failure in record.failures}
     return [client for client in record.cohort if client not in lost]
 
 

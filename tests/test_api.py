@@ -197,8 +197,10 @@ def test_an_arm_whose_training_diverges_fails_and_the_others_run(tmp_path: Path)
     assert record.status == "finished"
     assert [arm.values["federation.optimizer"]["learning_rate"] for arm in record.arms] == [0.1, 0.2]
     (failure,) = record.failures
-    assert failure.who.startswith("arm optimizer")
-    assert re.search(r"no finite update of 4; federation\.optimizer\.learning_rate is 1e\+30, try 1e\+29", failure.why)
+    assert failure.subject.startswith("arm optimizer")
+    assert re.search(
+        r"no finite update of 4; federation\.optimizer\.learning_rate is 1e\+30, try 1e\+29", failure.reason
+    )
     again = fedsim.run(diverging([0.1, 1e30, 0.2]), out=tmp_path / "out", resume=True).record
     assert [arm.model_hash for arm in again.arms] == [arm.model_hash for arm in record.arms]
     assert again.failures == record.failures

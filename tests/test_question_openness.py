@@ -50,7 +50,7 @@ def test_record_terminal_table_page_and_expectations_have_the_question(
     (arm,) = record["arms"]
     assert [(own["label"], own.get("role", "attack")) for own in arm["findings"]] == [
         ("signs of the bias", "attack"),
-        ("a coin", "chance"),
+        ("a coin", "negative-control"),
     ]
     assert arm["findings"][0]["value"]["value"] == 1.0  # of single digits the sign says it
     assert {"parity_told"} <= {own["name"] for own in record["metrics"]}

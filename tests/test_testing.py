@@ -51,7 +51,7 @@ def ended(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, limits: st
 
 @pytest.mark.slow
 def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is(pytester: pytest.Pytester) -> None:
-    written(pytester, "max_recognisable = 0.05")
+    written(pytester, "max_recovered = 0.05")
     pytester.makepyfile(client=CLIENT)
     pytester.syspathinsert()
     result = pytester.runpytest_subprocess(*PLUGIN)
@@ -59,7 +59,7 @@ def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is
     result.stdout.fnmatch_lines(
         [
             "Updates of one image give the image back exactly (2 of 2): 2 updates were attacked for * s.",
-            "max_recognisable = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 were identified.",
+            "max_recovered = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 were identified.",
             "Page: *audit.html",
         ]
     )
@@ -67,17 +67,17 @@ def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is
 
 
 def test_a_client_that_keeps_the_policy_passes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended(pytester, monkeypatch, "max_recognisable = 0.1", attacked(0, ENOUGH)).assert_outcomes(passed=1)
+    ended(pytester, monkeypatch, "max_recovered = 0.1", attacked(0, ENOUGH)).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(("word", "outcome"), [("fail", "failed"), ("pass", "passed")])
 def test_what_is_undecided_fails_unless_the_policy_lets_it_pass(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, word: str, outcome: str
 ) -> None:
-    result = ended(pytester, monkeypatch, f'max_recognisable = 0.1\nundecided = "{word}"', attacked(0))
+    result = ended(pytester, monkeypatch, f'max_recovered = 0.1\nundecided = "{word}"', attacked(0))
     result.assert_outcomes(**{outcome: 1})
     if word == "fail":
-        result.stdout.fnmatch_lines(["Undecided: max_recognisable on batch 1, since n = 4 leaves 0 to 49 % open*"])
+        result.stdout.fnmatch_lines(["Undecided: max_recovered on batch 1, since n = 4 leaves 0 to 49 % open*"])
 
 
 def test_without_a_threshold_nothing_passes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_mistake_fails_with_its_sentence(pytester: pytest.Pytester, monkeypatc
         raise FedsimError("the model has nothing to train.")
 
     monkeypatch.setattr(fedsim.audit, "audit_client", audit)
-    written(pytester, "max_recognisable = 0.1")
+    written(pytester, "max_recovered = 0.1")
     result = pytester.runpytest_inprocess(*PLUGIN)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["the model has nothing to train."])

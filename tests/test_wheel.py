@@ -115,7 +115,7 @@ def test_what_init_writes_runs(installed: Installed) -> None:
 
 def test_a_new_attack_is_a_package_that_installs_and_is_listed(installed: Installed) -> None:
     assert "pip install --editable ./my-attack" in installed.fedsim(
-        "new", "attack", "my-attack", "--like", "closed-form"
+        "new", "attack", "my-attack", "--template", "closed-form"
     )
     installed.install(str(installed.folder / "my-attack"))
     assert "my-attack (attack)" in installed.fedsim("show", "my-attack")
@@ -165,7 +165,7 @@ def make_regressor():
 @pytest.mark.parametrize("client", ["make_heads", "make_regressor"])
 def test_an_audit_of_numbers_and_of_heads_ends_with_its_answer(installed: Installed, client: str) -> None:
     (installed.folder / "client.py").write_text(CLIENT)
-    options = ["--batch", "1", "--minutes", "1", "--no-defenses", "--out", f"audit-{client}"]
+    options = ["--batch-sizes", "1", "--minutes", "1", "--no-defenses", "--out", f"audit-{client}"]
     told = installed.fedsim("audit", f"client.py:{client}", *options)
     assert "Updates of one row give the row back (8 of 8)" in " ".join(told.split())
     assert (installed.folder / f"audit-{client}" / "audit.html").stat().st_size > 10_000
@@ -244,7 +244,7 @@ BOOSTS = "trees={clients=2,rows=20,trees=1,depth=2,attacks=[{name='leaf-counts'}
 SEARCHES = "attacks=[{name='inverting-gradients',max_iterations=2}]"
 KNOWS = "threat.knows=['labels','batch-size','dropout-rates','input-statistics']"
 TUNES = "tune={attack='inverting-gradients',space={max_iterations=[2,3]},trials=2}"
-AUDIT = ("audit", "client.py:make", "--batch", "1", "--minutes", "1", "--no-defenses")
+AUDIT = ("audit", "client.py:make", "--batch-sizes", "1", "--minutes", "1", "--no-defenses")
 NEEDS = {  # of each extra, what needs it; drawing a code is a part of a command that listens until it is ended
     "data": ("run", "quickstart", *(part for one in FEW for part in ("--set", one))),
     "news": ("run", "texts.toml", "--set", "data={name='lee-news',length=16}"),

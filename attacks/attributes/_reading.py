@@ -56,4 +56,4 @@ def check_not_empty(sizes: int) -> None:
         FedsimError: no tensor is shared.
     """
     if not sizes:
-        raise FedsimError("the server sees no tensor of the updates. Widen threat.shares.")
+        raise FedsimError("the server sees no tensor of the updates. Widen threat.visible_parameters.")

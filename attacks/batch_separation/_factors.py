@@ -89,7 +89,7 @@ def separate(
     factors: Factors,
     sparse: Sparse,
     iterations: int,
-    facts: Mapping[str, float],
+    diagnostics: Mapping[str, float],
 ) -> Reconstruction:
     """Solve for the inputs with the complete basis, then recover masks and labels.
 
@@ -99,22 +99,22 @@ def separate(
         factors: factors of its gradient.
         sparse: R independent vectors q whose U q are columns of D.
         iterations: number of iterations of the search.
-        facts: figures of the search.
+        diagnostics: figures of the search.
     """
     residual = (_residual(factors, sparse), "relative residual of the first gradient, zeros enforced")
     examples = examples_from(inputs_of(observation, first, factors, sparse), first.layer, observation)
-    facts = {
+    diagnostics = {
         "numerical rank": float(len(factors.right)),
         "condition number": float(torch.linalg.cond(sparse.vectors)),
         "zero share": float(sparse.zero_shares.mean()),
         "residual": residual[0],
-        **facts,
+        **diagnostics,
     }
     notes = (
         f"layer '{first.layer.name}' sees the pixels",
         f"exact zeros a separated example: {float(sparse.zero_shares.min()):.0%} or more",
     )
-    return whole_batch(observation, examples, residual, iterations, notes, facts)
+    return whole_batch(observation, examples, residual, iterations, notes, diagnostics)
 
 
 def inputs_of(observation: Observation, first: FirstLayer, factors: Factors, sparse: Sparse) -> Tensor:

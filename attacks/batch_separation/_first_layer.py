@@ -114,7 +114,7 @@ def whole_batch(
     residual: tuple[float, str],
     rounds: int,
     notes: tuple[str, ...],
-    facts: Mapping[str, float],
+    diagnostics: Mapping[str, float],
 ) -> Reconstruction:
     """Return the recovered examples (k, *shape) with masks and labels, solved layer by layer.
 
@@ -124,7 +124,7 @@ def whole_batch(
         residual: of the attack's own equations, with its name; the objective if gradients cannot be compared.
         rounds: number of rounds of the search.
         notes: notes about the search.
-        facts: figures of the search.
+        diagnostics: figures of the search.
     """
     inner = peel(observation, examples)
     masks = inner.masks if knows_rates(observation) else None
@@ -145,7 +145,7 @@ def whole_batch(
             *read,
             *doubts(observation),
         ),
-        facts=facts,
+        diagnostics=diagnostics,
         is_exact=objective < MATCHES
         and may_be_exact(observation, objective)
         and (masks is not None or inner.holds),  # else nothing confirms the labels
@@ -160,7 +160,7 @@ def part_of_batch(
     rounds: int,
     stopped: str,
     notes: tuple[str, ...],
-    facts: Mapping[str, float],
+    diagnostics: Mapping[str, float],
 ) -> Reconstruction:
     """Return the examples (k, *shape) that were recovered of `size`, and no masks.
 
@@ -186,7 +186,7 @@ def part_of_batch(
             f"{len(examples)} examples found, {size - len(examples)} are missing",
             "objective: share of the first gradient that the found examples do not explain",
         ),
-        facts=facts,
+        diagnostics=diagnostics,
         # With all examples recovered, the unexplained part of the first gradient is a disturbance, however small.
         is_exact=len(examples) < size and distance < MATCHES and may_be_exact(observation, distance),
     )

@@ -32,7 +32,7 @@ from attacks.core.results import labels_or_unknown, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.spans import share_outside
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -79,7 +79,7 @@ class _Space(NamedTuple):
     deviates="weights and steps are chosen here; first dense layers only",
     aliases=("cpa",),
 )
-class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
+class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
     """Finds independent components of the row space of the first weight gradient."""
 
     effort: ClassVar[Effort] = "descent"
@@ -99,10 +99,10 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
         assert layer is not None
         space = self._space(observation, layer)
         size = observation.batch_size or space.rank
-        facts = {"numerical rank": float(space.rank), "share explained": space.explained}
+        diagnostics = {"numerical rank": float(space.rank), "share explained": space.explained}
         reason = self._hopeless(observation, layer, space)
         if reason is not None:
-            return no_guess(observation, reason, iterations=0, facts=facts)
+            return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
         pixels = space.right[:, :-1] if space.has_bias else space.right
         whitening = whitening_of(pixels)
         white = whitening @ (pixels - pixels.mean(1, keepdim=True))
@@ -111,7 +111,7 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
         images = _in_range(observation, layer, rows, space.has_bias)
         correlation = (unmixing @ unmixing.T).fill_diagonal_(0.0).abs()
         return self._reconstruction(
-            observation, layer, images, size, history, {**facts, "largest correlation": float(correlation.max())}
+            observation, layer, images, size, history, {**diagnostics, "largest correlation": float(correlation.max())}
         )
 
     def _space(self, observation: Observation, layer: PixelLayer) -> _Space:
@@ -175,7 +175,7 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
         images: Tensor,
         size: int,
         objectives: list[float],
-        facts: dict[str, float],
+        diagnostics: dict[str, float],
     ) -> Reconstruction:
         labels = _labels(observation, images)
         unmixing = (objectives[-1], "the unmixing's own, lower is better only for the same gradient")
@@ -193,7 +193,7 @@ class CocktailParty(SeparatingAttack[CocktailPartyConfig]):
                 "the images are estimates; the history is that of the unmixing's objective",
                 meaning,
             ),
-            facts={**facts, "residual": _residual(observation, layer, images)},
+            diagnostics={**diagnostics, "residual": _residual(observation, layer, images)},
         )
 
 

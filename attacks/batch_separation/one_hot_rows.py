@@ -29,7 +29,7 @@ from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import share_outside, span_of
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.nets.table_columns import categories_of
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
@@ -60,7 +60,7 @@ class _Scale(NamedTuple):
 
 @final
 @attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", related="2210.01785")
-class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
+class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
     """Tries all values of independent 0/1 columns, and keeps the rows that explain the gradient."""
 
     effort: ClassVar[Effort] = "search"
@@ -90,30 +90,30 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         flags = {column for category in categories for column in category}
         return self._no_such_number([column for column in range(shape[0]) if column not in flags])
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect a fraction of a second, and rows if 0/1 columns distinguish them."""
-        return Outlook(0.2, 0.5)
+        return CostEstimate(0.2, 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try all combinations, then choose the rows."""
         first = first_layer(observation)
         assert first is not None
         basis, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
-        facts = {"numerical rank": float(read.rank), "condition number": read.condition}
+        diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition}
         if not read.is_exact:
-            return no_guess(observation, "gave up: noise hides which rows span the gradient", facts=facts)
+            return no_guess(observation, "gave up: noise hides which rows span the gradient", diagnostics=diagnostics)
         scale, table = _scale(observation, first), self._table(observation, first)
         span = _plain(basis, scale)
         pivots = pivots_of(span, table)
-        facts |= {"dimensions fixed": float(pivots.fixed), "combinations": float(pivots.combinations)}
+        diagnostics |= {"dimensions fixed": float(pivots.fixed), "combinations": float(pivots.combinations)}
         reason = self._hopeless(pivots, read.rank)
         if reason is not None:
-            return no_guess(observation, reason, facts=facts)
+            return no_guess(observation, reason, diagnostics=diagnostics)
         vectors = rows_in(span, table, pivots)
-        facts["candidates"] = float(len(vectors))
+        diagnostics["candidates"] = float(len(vectors))
         on_step(Step(0, 1, 1, 1.0, 1.0, no_examples(observation)))
         rows = torch.column_stack([rounded((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
-        return self._chosen(observation, first, rows, basis, facts, generator)
+        return self._chosen(observation, first, rows, basis, diagnostics, generator)
 
     def _chosen(
         self,
@@ -121,7 +121,7 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         first: FirstLayer,
         rows: Tensor,
         basis: Tensor,
-        facts: dict[str, float],
+        diagnostics: dict[str, float],
         generator: torch.Generator,
     ) -> Reconstruction:
         """Choose the rows of the batch among candidates (k, columns + 1) in units of the table."""
@@ -131,18 +131,20 @@ class OneHotRows(SeparatingAttack[OneHotRowsConfig]):
         if count > rank and not observation.sites:
             fits = in_column_space(observation, first.layer.name, examples, first.gradient @ basis.T)
             rows, inputs, examples = rows[fits], inputs[fits], examples[fits]
-            facts["candidates in the column space"] = float(len(examples))
+            diagnostics["candidates in the column space"] = float(len(examples))
             if 0 < len(examples) < rank:
-                return _some(observation, first, examples, rank, count, facts)
+                return _some(observation, first, examples, rank, count, diagnostics)
         if not rank <= len(examples) <= max(self.config.candidates, rank):
-            return no_guess(observation, f"gave up: {len(examples)} candidates for {rank} rows", facts=facts)
+            return no_guess(
+                observation, f"gave up: {len(examples)} candidates for {rank} rows", diagnostics=diagnostics
+            )
         known = torch.column_stack([inputs, rows[:, -1]]) @ basis.T
         for chosen in self._choices(observation, first, examples, known, basis, generator):
-            guess = _answer(observation, first, examples[chosen], inputs[chosen], count, facts)
+            guess = _answer(observation, first, examples[chosen], inputs[chosen], count, diagnostics)
             if guess.is_exact or len(examples) == rank:
                 return guess
         reason = f"gave up: no {rank} of {len(examples)} candidates explain the gradient"
-        return no_guess(observation, reason, facts=facts)
+        return no_guess(observation, reason, diagnostics=diagnostics)
 
     def _no_such_number(self, numbers: Collection[int]) -> str | None:
         wrong = [column for column in self.config.steps if column not in numbers]
@@ -201,12 +203,17 @@ def _plain(rows: Tensor, scale: _Scale) -> Tensor:
 
 
 def _some(
-    observation: Observation, first: FirstLayer, examples: Tensor, rank: int, candidates: int, facts: dict[str, float]
+    observation: Observation,
+    first: FirstLayer,
+    examples: Tensor,
+    rank: int,
+    candidates: int,
+    diagnostics: dict[str, float],
 ) -> Reconstruction:
     """Return the recovered rows; the other rows of the batch depend on each other."""
     stopped = f"read {len(examples)} rows of {candidates} candidates; others of the {rank} or more depend on each other"
     size = max(observation.batch_size or rank, len(examples))
-    return part_of_batch(observation, first, examples, size, 1, stopped, (), facts)
+    return part_of_batch(observation, first, examples, size, 1, stopped, (), diagnostics)
 
 
 def _answer(
@@ -215,9 +222,9 @@ def _answer(
     examples: Tensor,
     inputs: Tensor,
     candidates: int,
-    facts: dict[str, float],
+    diagnostics: dict[str, float],
 ) -> Reconstruction:
     rest = share_outside(first.gradient, torch.column_stack([inputs, torch.ones(len(inputs)).double()]))
     residual = (rest, "share of the first gradient outside the rows")
     notes = (f"{len(examples)} rows of {candidates} that obey the 0/1 columns",)
-    return whole_batch(observation, examples, residual, 1, notes, facts)
+    return whole_batch(observation, examples, residual, 1, notes, diagnostics)

@@ -45,7 +45,7 @@ from attacks.core.results import are_known, labels_or_unknown, no_examples, no_g
 from attacks.core.spans import spectrum
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -71,7 +71,7 @@ class _Embedding(NamedTuple):
 
 @final
 @attack("patch-dictionary", summary="exact batches of a vision transformer, from dropout at its embedding")
-class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
+class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
     """Finds the tokens' gradients position by position, then the patches, then the images."""
 
     effort: ClassVar[Effort] = "search"
@@ -102,12 +102,18 @@ class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
         known = observation.batch_size
         read = spectrum(singular, self.config.rank_tolerance, None if known is None else known * count)
         size = known or -(-read.rank // count)
-        facts = {"numerical rank": float(read.rank), "condition number": read.condition, "tokens": float(size * count)}
+        diagnostics = {
+            "numerical rank": float(read.rank),
+            "condition number": read.condition,
+            "tokens": float(size * count),
+        }
         if not read.is_exact:
-            return no_guess(observation, "gave up: noise, quantisation or pruning hides the zeros", facts=facts)
+            return no_guess(
+                observation, "gave up: noise, quantisation or pruning hides the zeros", diagnostics=diagnostics
+            )
         separated = self._separate(observation, embedding, read.rank, size, generator, on_step)
         tokens = separated.tokens
-        facts |= {
+        diagnostics |= {
             "tokens found": float(separated.stand_out),
             "tokens separated": float(len(tokens.positions)),
             "tokens completed by the next layer": float(separated.confirmed),
@@ -119,8 +125,8 @@ class PatchDictionary(SeparatingAttack[PatchDictionaryConfig]):
                 f"gave up: {separated.stand_out} of {read.rank} tokens stand out, too few to solve for patches; a "
                 f"position has about {read.rank - int(median(separated.spaces))} zeros"
             )
-            return no_guess(observation, reason, iterations=count, facts=facts)
-        return _answer(observation, embedding, tokens, read.rank, size, facts)
+            return no_guess(observation, reason, iterations=count, diagnostics=diagnostics)
+        return _answer(observation, embedding, tokens, read.rank, size, diagnostics)
 
     def _separate(
         self,
@@ -175,7 +181,7 @@ def _embedding(observation: Observation) -> _Embedding:
 
 
 def _answer(
-    observation: Observation, embedding: _Embedding, tokens: Tokens, rank: int, size: int, facts: dict[str, float]
+    observation: Observation, embedding: _Embedding, tokens: Tokens, rank: int, size: int, diagnostics: dict[str, float]
 ) -> Reconstruction:
     """Group the tokens by image, and return the images with at least half of their tokens."""
     patches, count = embedding.patches, len(embedding.totals)
@@ -189,9 +195,9 @@ def _answer(
     whole = int((parts == count).sum())
     stopped = f"separated {len(tokens.positions)} of {size * count} tokens, {whole} of {size} images whole"
     if not len(kept):
-        return no_guess(observation, stopped, iterations=count, facts=facts)
+        return no_guess(observation, stopped, iterations=count, diagnostics=diagnostics)
     objective, meaning = best.distance or (residual, "relative residual of the patch projection's gradient")
-    facts |= {"images whole": float(whole), "residual": residual, "margin of the images": best.groups.margin}
+    diagnostics |= {"images whole": float(whole), "residual": residual, "margin of the images": best.groups.margin}
     is_whole = whole == size and residual < EXACT
     return Reconstruction.of(
         inputs=best.images[kept],
@@ -205,7 +211,7 @@ def _answer(
             f"objective: {meaning}",
             *doubts(observation),
         ),
-        facts={name: value for name, value in facts.items() if math.isfinite(value)},
+        diagnostics={name: value for name, value in diagnostics.items() if math.isfinite(value)},
         is_exact=is_whole and best.is_sure and may_be_exact(observation, objective),
     )
 

@@ -36,7 +36,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import Spectrum, span_of
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -69,7 +69,7 @@ class _Solutions(NamedTuple):
 @attack(
     "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
 )
-class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
+class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
     """Finds points of the first layer's row space whose images lie in the second layer's row space."""
 
     effort: ClassVar[Effort] = "search"
@@ -89,9 +89,9 @@ class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
             return f"no linear layer behind '{first.layer.name}' is shared"
         return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect a fraction of a second: if the update fits, all solutions are isolated."""
-        return Outlook(0.2, 0.9)
+        return CostEstimate(0.2, 0.9)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run rounds of restarts until every example is found."""
@@ -100,10 +100,10 @@ class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
         assert first.behind is not None
         rows, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
-        facts = {"numerical rank": float(read.rank), "condition number": read.condition}
+        diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition}
         reason = _hopeless(read, len(first.weight))
         if reason is not None:
-            return no_guess(observation, reason, iterations=0, facts=facts)
+            return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
         row_space = row_space_behind(observation, first.behind, read.rank)
         span = spanned(rows, has_bias=first.has_bias)
         problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
@@ -112,9 +112,9 @@ class SpanIntersection(SeparatingAttack[SpanIntersectionConfig]):
             solutions = self._round(span, problem, read, solutions, generator)
             missing = 1.0 - len(solutions.rows) / read.rank
             on_step(Step(0, solutions.rounds, self.config.rounds, missing, missing, no_examples(observation)))
-        facts["examples found"] = float(len(solutions.rows))
-        facts["share of starts that converged"] = solutions.converged / (solutions.rounds * self.config.restarts)
-        return _answer(observation, first, solutions, read, size, facts)
+        diagnostics["examples found"] = float(len(solutions.rows))
+        diagnostics["share of starts that converged"] = solutions.converged / (solutions.rounds * self.config.restarts)
+        return _answer(observation, first, solutions, read, size, diagnostics)
 
     def _round(
         self, span: InputSpan, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
@@ -167,12 +167,12 @@ def _answer(
     solutions: _Solutions,
     read: Spectrum,
     size: int,
-    facts: dict[str, float],
+    diagnostics: dict[str, float],
 ) -> Reconstruction:
     count = len(solutions.rows)
     if not count:
         reason = "gave up: no start converged to a point of both spans"
-        return no_guess(observation, reason, iterations=solutions.rounds, facts=facts)
+        return no_guess(observation, reason, iterations=solutions.rounds, diagnostics=diagnostics)
     pixels = solutions.rows[:, :-1] if first.has_bias else solutions.rows
     examples = examples_from(pixels, first.layer, observation)
     notes = (
@@ -181,6 +181,6 @@ def _answer(
     )
     if count == read.rank and read.is_exact:
         residual = (float(solutions.residuals.max()), "largest residual of a solution")
-        return whole_batch(observation, examples, residual, solutions.rounds, notes, facts)
+        return whole_batch(observation, examples, residual, solutions.rounds, notes, diagnostics)
     stopped = f"found {count} of {read.rank} examples in {solutions.rounds} rounds"
-    return part_of_batch(observation, first, examples, size, solutions.rounds, stopped, notes, facts)
+    return part_of_batch(observation, first, examples, size, solutions.rounds, stopped, notes, diagnostics)

@@ -40,7 +40,7 @@ from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import Spectrum, even_rows, even_spectrum, frame_of, spectrum
 from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
-from fedsim.core.hooks import Effort, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -81,7 +81,7 @@ class _Atoms(NamedTuple):
     fidelity="inspired",
     deviates="only the abstract was read; the dictionary search is this project's",
 )
-class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
+class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
     """Finds the sparsest basis of the column space of the first weight gradient."""
 
     effort: ClassVar[Effort] = "search"
@@ -102,14 +102,14 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
         first = _without_few_outputs(observation, first, read.rank)
         size = observation.batch_size or read.rank
         reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
-        facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
+        diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
         if reason is not None:
-            return no_guess(observation, reason, iterations=0, facts=facts)
+            return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
         watch = _Watch(on_step, no_examples(observation), read.rank, self.config.rounds * read.rank)
         if not read.is_exact:
-            return self._despite_noise(observation, first, read, size, generator, watch, facts)
+            return self._despite_noise(observation, first, read, size, generator, watch, diagnostics)
         atoms = self._separate(observation, first, read.rank, generator, watch)
-        return _answer(observation, first, atoms, read.rank, size, watch.rounds, facts)
+        return _answer(observation, first, atoms, read.rank, size, watch.rounds, diagnostics)
 
     def _read(self, observation: Observation, first: FirstLayer) -> Spectrum:
         """Return the spectrum of rows of equal norm; of the gradient itself if its noise is not its own rounding."""
@@ -167,16 +167,18 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
         size: int,
         generator: torch.Generator,
         watch: _Watch,
-        facts: dict[str, float],
+        diagnostics: dict[str, float],
     ) -> Reconstruction:
         """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
         even = torch.ones(len(first.gradient), dtype=torch.float64)
         factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank, even)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.restarts, generator)
         if first.behind is None:
-            return no_guess(observation, "gave up: noise, and no layer behind to confirm the examples", facts=facts)
+            return no_guess(
+                observation, "gave up: noise, and no layer behind to confirm the examples", diagnostics=diagnostics
+            )
         if len(vectors) < read.rank:
-            return no_guess(observation, "gave up: noise hides the examples", facts=facts)
+            return no_guess(observation, "gave up: noise hides the examples", diagnostics=diagnostics)
         rows = torch.linalg.lstsq(vectors.T, factors.right).solution
         deltas = (vectors @ factors.basis.T).abs()
         count = max(2, round(_COMPARED_IN_NOISE * deltas.shape[1]))
@@ -186,9 +188,9 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
         inputs, residuals = scale(observation, first, rows, kept, row_space)
         trusted = residuals < _CONTRADICTED
         watch.ended(int((~trusted).sum()))
-        facts = {**facts, "examples found": float(trusted.sum())}
+        diagnostics = {**diagnostics, "examples found": float(trusted.sum())}
         if not bool(trusted.any()):
-            return no_guess(observation, "gave up: the next layer contradicts every example", facts=facts)
+            return no_guess(observation, "gave up: the next layer contradicts every example", diagnostics=diagnostics)
         return part_of_batch(
             observation,
             first,
@@ -197,7 +199,7 @@ class SparseDictionary(SeparatingAttack[SparseDictionaryConfig]):
             1,
             f"separated {int(trusted.sum())} of {read.rank} examples up to noise",
             ("the gradient has no clean rank: noise, quantisation or pruning",),
-            facts,
+            diagnostics,
         )
 
 
@@ -347,16 +349,16 @@ def _answer(
     rank: int,
     size: int,
     rounds: int,
-    facts: dict[str, float],
+    diagnostics: dict[str, float],
 ) -> Reconstruction:
     """Determine the scale of the rows; for a complete basis, also solve for masks and labels of the later layers."""
     count = len(atoms.rows)
-    facts = {**facts, "examples found": float(count)}
+    diagnostics = {**diagnostics, "examples found": float(count)}
     if not count:
         reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
-        return no_guess(observation, reason, iterations=rounds, facts=facts)
+        return no_guess(observation, reason, iterations=rounds, diagnostics=diagnostics)
     zero_shares = (atoms.deltas == 0).double().mean(1)
-    facts["zero share"] = float(zero_shares.median())
+    diagnostics["zero share"] = float(zero_shares.median())
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, _most(observation, rank))
     inputs, _ = scale(observation, first, atoms.rows, atoms.kept, row_space)
     examples = examples_from(inputs, first.layer, observation)
@@ -366,9 +368,9 @@ def _answer(
     )
     if count < rank:
         stopped = f"separated {count} of {rank} examples in {rounds} rounds, too few exact zeros for the others"
-        return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
+        return part_of_batch(observation, first, examples, size, rounds, stopped, notes, diagnostics)
     rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
     residual = (rest, "relative residual of the first gradient, zeros enforced")
-    guess = whole_batch(observation, examples, residual, rounds, notes, facts)
+    guess = whole_batch(observation, examples, residual, rounds, notes, diagnostics)
     is_proven = first.has_bias and rest < EXACT and inexact(observation) is None  # the bias determines the scale
     return replace(guess, has_exact_inputs=is_proven)

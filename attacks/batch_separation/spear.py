@@ -32,7 +32,7 @@ from attacks.core.labels import random_labels
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Effort, Outlook, SeparatingAttack, Tables
+from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.registry import attack
@@ -74,7 +74,7 @@ Score = Callable[[Sparse], float]
     paper="2403.03945",
     fidelity="reproduction",
 )
-class Spear(SeparatingAttack[SpearConfig]):
+class Spear(BatchSeparationAttack[SpearConfig]):
     """Draws rows and keeps the null vectors with most zeros."""
 
     effort: ClassVar[Effort] = "search"
@@ -84,9 +84,9 @@ class Spear(SeparatingAttack[SpearConfig]):
         """Refuse several steps, single examples, and models without a first linear layer of determinable scale."""
         return batch_refusal(observation)
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect draws that double with each example, about a second for nine examples."""
-        return Outlook(max(1.0, 2.0 ** ((observation.batch_size or 1) - 9)), 0.5)
+        return CostEstimate(max(1.0, 2.0 ** ((observation.batch_size or 1) - 9)), 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Draw until the examples found explain the gradient or the draws are used up."""
@@ -101,10 +101,10 @@ class Spear(SeparatingAttack[SpearConfig]):
         size = observation.batch_size or rank
         reason = hopeless(rank, len(factors.basis), size)
         if reason is not None:
-            return no_guess(observation, reason, iterations=0, facts={"numerical rank": float(rank)})
+            return no_guess(observation, reason, iterations=0, diagnostics={"numerical rank": float(rank)})
         gates = _gates(observation, first.layer, generator)
         expected = expected_draws(gates.zero_share, rank)
-        facts = {
+        diagnostics = {
             "numerical rank": float(rank),
             "expected draws": expected,
             "zero share on noise": gates.zero_share,
@@ -114,8 +114,8 @@ class Spear(SeparatingAttack[SpearConfig]):
                 f"gave up before drawing: about {expected:.0e} draws are expected for {rank} examples at "
                 f"{gates.zero_share:.0%} zeros, 'draws' allows {self.config.draws}"
             )
-            return no_guess(observation, reason, iterations=0, facts=facts)
-        return self._draw(observation, first, factors, gates, facts, generator, on_step)
+            return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
+        return self._draw(observation, first, factors, gates, diagnostics, generator, on_step)
 
     def _draw(
         self,
@@ -123,7 +123,7 @@ class Spear(SeparatingAttack[SpearConfig]):
         first: FirstLayer,
         factors: Factors,
         gates: _Gates,
-        facts: dict[str, float],
+        diagnostics: dict[str, float],
         generator: torch.Generator,
         on_step: OnStep,
     ) -> Reconstruction:
@@ -146,15 +146,15 @@ class Spear(SeparatingAttack[SpearConfig]):
             basis, agreement = _exchange(_score(observation, first, factors, gates), candidates, order)
             draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(candidates.vectors))}
             signs = {"sign agreement": agreement} if gates.by_sign else {}
-            guess = separate(observation, first, factors, basis, round_, {**facts, **draws, **signs})
+            guess = separate(observation, first, factors, basis, round_, {**diagnostics, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
             if best.objective < MATCHES and agreement > _AGREES:
                 return best
         if best is not None:
             return best
         reason = f"gave up: {chosen} of {rank} examples stand out in {rounds * _DRAWS_AT_ONCE} draws"
-        facts = {**facts, "draws": float(rounds * _DRAWS_AT_ONCE)}
-        return no_guess(observation, reason, iterations=rounds, facts=facts)
+        diagnostics = {**diagnostics, "draws": float(rounds * _DRAWS_AT_ONCE)}
+        return no_guess(observation, reason, iterations=rounds, diagnostics=diagnostics)
 
 
 def live_zero_share(zero_share: float, rank: int, columns: int = 1) -> float:

@@ -135,20 +135,20 @@ class Recursion:
         return self.objectives.index(self.objective) + 1
 
     @property
-    def facts(self) -> dict[str, float]:
+    def diagnostics(self) -> dict[str, float]:
         """Ranks, unknowns and residual by name."""
-        facts = {
+        diagnostics = {
             "largest residual": self.residual,
             "heads tried": float(self.heads),
             "heads that fit": float(self.twins),
             "walks": float(len(self.objectives)),
         }
         for name, rank, unknowns in self.ranks:
-            facts[f"rank of '{name}'"] = float(rank)
-            facts[f"unknowns of '{name}'"] = float(unknowns)
+            diagnostics[f"rank of '{name}'"] = float(rank)
+            diagnostics[f"unknowns of '{name}'"] = float(unknowns)
         if self.masks:
-            facts["zero share"] = float((torch.cat([mask.flatten() for mask in self.masks]) == 0).double().mean())
-        return facts
+            diagnostics["zero share"] = float((torch.cat([mask.flatten() for mask in self.masks]) == 0).double().mean())
+        return diagnostics
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -189,7 +189,7 @@ class Recursion:
             history=self.history,
             stopped=stopped,
             notes=self.notes,
-            facts=self.facts,
+            diagnostics=self.diagnostics,
             is_exact=self.is_exact and inexact(observation) is None,
         )
 

@@ -110,7 +110,7 @@ class April(LabelFreeAttack[AprilConfig]):
         kept = slopes != 0 if embedding.site is not None else torch.ones_like(slopes, dtype=torch.bool)
         singular = torch.linalg.svdvals(slopes)
         rank = int((singular > self.config.rank_tolerance * singular[0]).sum())
-        facts = {
+        diagnostics = {
             "numerical rank": float(rank),
             "condition number": float(singular[0] / singular[-1]),
             "zero share": float((~kept).double().mean()),
@@ -118,7 +118,7 @@ class April(LabelFreeAttack[AprilConfig]):
         }
         if rank < embedding.tokens:
             reason = f"gave up: the gradient of '{embedding.positions}' has rank {rank} for {embedding.tokens} tokens"
-            return no_guess(observation, reason, facts=facts)
+            return no_guess(observation, reason, diagnostics=diagnostics)
         is_closed = bool(kept.all())
         solution = _solve(slopes, right) if is_closed else self._alternate(slopes, right, kept, generator)
         image = _image(observation, embedding, solution.tokens, kept)
@@ -143,7 +143,7 @@ class April(LabelFreeAttack[AprilConfig]):
                 meaning,
                 *read,
             ),
-            facts={**facts, "residual": solution.residual},
+            diagnostics={**diagnostics, "residual": solution.residual},
         )
 
     def _alternate(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:

@@ -33,7 +33,7 @@ from attacks.closed_form._recursion import (
 from attacks.closed_form._sequential_network import SequentialLayer
 from attacks.core.results import NothingFound, no_guess
 from attacks.core.tolerances import LEAST
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -67,9 +67,9 @@ class Copa(Attack[CopaConfig]):
         """Refuse several steps, as many examples as classes, unknown rates, and models that are not sequential."""
         return refusal(observation, self.config.largest_system)
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect a minute for a layer of 3,000 inputs, and time that grows with their cube."""
-        return Outlook(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
+        return CostEstimate(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; a layer with too few equations is solved in part, and `stopped` names it."""

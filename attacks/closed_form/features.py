@@ -87,7 +87,7 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
             iterations=1,
             stopped="solved in closed form",
             notes=(f"layer '{tokens.name}' makes the tokens", meaning, *read, *doubts(observation)),
-            facts={"residual": residual},
+            diagnostics={"residual": residual},
             is_exact=residual < EXACT and may_be_exact(observation, objective),
         )
 

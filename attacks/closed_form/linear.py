@@ -93,7 +93,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
             iterations=1,
             stopped="solved in closed form",
             notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *read, *doubts(observation)),
-            facts=_facts(observation, layer, solved.residual, masks),
+            diagnostics=_facts(observation, layer, solved.residual, masks),
             is_exact=solved.residual < EXACT and solved.is_scaled and may_be_exact(observation, objective),
         )
 
@@ -141,15 +141,15 @@ def _outputs(observation: Observation, layer: PixelLayer, row: Tensor) -> Tensor
 
 def _facts(observation: Observation, layer: PixelLayer, residual: float, masks: Masks | None) -> dict[str, float]:
     """Return the rank of the first weight gradient, and the share of zeros in the masks if masks were recovered."""
-    facts = {"rank-one residual": residual}
+    diagnostics = {"rank-one residual": residual}
     if residual < EXACT:
-        facts["numerical rank"] = 1.0
+        diagnostics["numerical rank"] = 1.0
     else:
         weight = observation.update.tensors[f"{layer.name}.weight"].double()
-        facts["numerical rank"] = float(spectrum(torch.linalg.svdvals(weight)).rank)
+        diagnostics["numerical rank"] = float(spectrum(torch.linalg.svdvals(weight)).rank)
     if masks:
-        facts["zero share"] = float(torch.cat([mask.flatten() for mask in masks]).eq(0).double().mean())
-    return facts
+        diagnostics["zero share"] = float(torch.cat([mask.flatten() for mask in masks]).eq(0).double().mean())
+    return diagnostics
 
 
 def _residual_note(residual: float) -> str:

@@ -45,8 +45,8 @@ class MaskReadout(Attack[Config]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the masks that zeros of the gradient show."""
         masks = _whole(observation, read_masks(observation))
-        facts = _facts(masks)
-        unread = 1.0 - facts["entries read"]
+        diagnostics = _facts(masks)
+        unread = 1.0 - diagnostics["entries read"]
         on_step(Step(0, 1, 1, unread, unread, no_examples(observation)))
         return Reconstruction.of(
             inputs=no_examples(observation),
@@ -61,7 +61,7 @@ class MaskReadout(Attack[Config]):
                 *(_note(site.name, mask) for site, mask in zip(observation.sites, masks, strict=True)),
                 "objective: share of mask entries not read",
             ),
-            facts=facts,
+            diagnostics=diagnostics,
         )
 
 
@@ -78,8 +78,8 @@ def _facts(masks: Masks) -> dict[str, float]:
     entries = torch.cat([mask.flatten() for mask in masks])
     read = entries[~entries.isnan()]
     touched = sum(1.0 for mask in masks if not bool(mask.isnan().all()))
-    facts = {"sites read": touched / len(masks), "entries read": len(read) / len(entries)}
-    return {**facts, "zero share": float(read.eq(0).double().mean())} if len(read) else facts
+    diagnostics = {"sites read": touched / len(masks), "entries read": len(read) / len(entries)}
+    return {**diagnostics, "zero share": float(read.eq(0).double().mean())} if len(read) else diagnostics
 
 
 def _note(site: str, mask: Tensor) -> str:

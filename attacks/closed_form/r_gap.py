@@ -61,7 +61,7 @@ class RGap(Attack[RecursionConfig]):
         if recursion.short is not None:
             name, rank, unknowns = recursion.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
-            return no_guess(observation, reason, iterations=len(recursion.history), facts=recursion.facts)
+            return no_guess(observation, reason, iterations=len(recursion.history), diagnostics=recursion.diagnostics)
         solved = "solved layer by layer"
         return recursion.reconstruction(
             observation, solved if recursion.matches else f"{solved}, but the gradient is not matched"

@@ -83,11 +83,11 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         reader = _window_layer(observation)
         assert not isinstance(reader, str)
         step, condition = _inputs_by_state(observation, reader)
-        facts = {"condition number": condition}
+        diagnostics = {"condition number": condition}
         unrolled = _unrolled(reader, step, _most(observation))
         if unrolled is None:
             reason = "rounding hides the window: states hardly change from time to time"
-            return no_guess(observation, reason, facts=facts)
+            return no_guess(observation, reason, diagnostics=diagnostics)
         window, states = unrolled
         flat = torch.empty(reader.places.numel(), dtype=torch.float64)
         flat[reader.places.flatten()] = window.flatten()
@@ -105,7 +105,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
             iterations=1,
             stopped="solved in closed form",
             notes=(f"layer '{reader.name}' reads the window", meaning, *notes, *doubts(observation)),
-            facts={**facts, "outside the span": left},
+            diagnostics={**diagnostics, "outside the span": left},
             is_exact=left < EXACT and may_be_exact(observation, objective),
         )
 

@@ -101,7 +101,7 @@ class ClosedFormVit(LabelFreeAttack[Config]):
                 *read,
                 *doubts(observation),
             ),
-            facts={
+            diagnostics={
                 "numerical rank": float(solution.rank),
                 "condition number": solution.condition,
                 "residual": solution.residual,
@@ -130,7 +130,7 @@ def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
 
 
 def _zeros(embedding: Tensor, residual: float) -> tuple[str, dict[str, float]]:
-    """Return a note and facts on the zeros of an exact gradient (tokens, features), which show the mask."""
+    """Return a note and diagnostics on the zeros of an exact gradient (tokens, features), which show the mask."""
     if residual > EXACT:
         return "the gradient is not exact, so its zeros do not show the embedding's mask", {}
     share = float((embedding == 0).double().mean())

@@ -69,7 +69,9 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
         notes = (f"codes at '{place}': {_listed(rows)}" for place, rows in fired.items())
         readings = {**guess.extras, **{f"codebook.{place}": rows for place, rows in fired.items()}}
-        return replace(guess, facts={**guess.facts, **counts}, notes=(*guess.notes, *notes), extras=readings)
+        return replace(
+            guess, diagnostics={**guess.diagnostics, **counts}, notes=(*guess.notes, *notes), extras=readings
+        )
 
     def _invert(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         if not self.config.max_iterations:

@@ -74,7 +74,7 @@ class CodeWords(Attack[Config]):
             possible = possible[possible != observation.spec.padding]
         guess = in_rows(possible, observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
-        facts = {
+        diagnostics = {
             "tokens whose codes all fired": float(len(possible)),
             "tokens that alone explain a code": float(_certain(table, possible)),
             **{f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()},
@@ -82,7 +82,13 @@ class CodeWords(Attack[Config]):
         notes = ("the order of the tokens is not known: rows are not sentences",)
         readings = {f"codebook.{place}": rows for place, rows in fired.items()}
         return Reconstruction.of(
-            guess, objective=0.0, iterations=1, stopped="codes looked up", notes=notes, facts=facts, extras=readings
+            guess,
+            objective=0.0,
+            iterations=1,
+            stopped="codes looked up",
+            notes=notes,
+            diagnostics=diagnostics,
+            extras=readings,
         )
 
 

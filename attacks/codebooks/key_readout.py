@@ -106,12 +106,12 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         cells = _cells(gradient, model.lookup.active, size * len(outputs))
         labels = observation.labels if observation.labels is not None else _labels(model, gradient, cells, grey)
         readings = {f"{_COMPONENT}.cells": cells}
-        facts = {"cells read": float(cells.sum())}
+        diagnostics = {"cells read": float(cells.sum())}
         if outputs.shape[0] > 1:
             notes = ("no image: positions of a feature map cannot be told apart",)
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             readings[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "cells read off", notes=notes, facts=facts, extras=readings)
+            return no_guess(observation, "cells read off", notes=notes, diagnostics=diagnostics, extras=readings)
         read, voting = _share_out(model, gradient, cells, labels, grey, outputs[0], generator)
         if noise_variance(gradient):
             readings[f"{_COMPONENT}.cells"] = voting
@@ -121,13 +121,13 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         if model.lookup.active == 1:
             keys = nearest(read.targets.transpose(0, 1), model.lookup.keys, 1)[..., 0].mT
             readings[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
-        facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
-        facts["share of the keys known"] = float(read.known.float().mean())
+        diagnostics["equations per unknown"] = read.targets[0].numel() / features.shape[1]
+        diagnostics["share of the keys known"] = float(read.known.float().mean())
         if not self.config.max_iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             notes = ("only keys are read, no image",)
             readings[f"{_COMPONENT}.labels"] = labels
-            return no_guess(observation, "keys read off", notes=notes, facts=facts, extras=readings)
+            return no_guess(observation, "keys read off", notes=notes, diagnostics=diagnostics, extras=readings)
         images, history = self._descended(observation, model, read, grey, on_step)
         last, value = history[-1]
         return Reconstruction.of(
@@ -137,7 +137,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             iterations=last,
             history=history,
             stopped="all iterations done",
-            facts=facts,
+            diagnostics=diagnostics,
             extras=readings,
         )
 

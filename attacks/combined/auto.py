@@ -132,7 +132,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
     """Runs other attacks and compares their guesses."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
-    over_rounds: ClassVar[bool] = True
+    uses_earlier_rounds: ClassVar[bool] = True
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -195,7 +195,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
             group: list[tuple[str, Attack[Any]]] = []
             for name, method in known.items():
                 kind = cast("type[Attack[Any]]", method.make)
-                if kind.effort == effort and kind.undoes is undoing:
+                if kind.effort == effort and kind.inverts_augmentation is undoing:
                     settings = kind.settings_for_budget(self.config.max_iterations)
                     group.append((name, method.make(method.config.model_validate(settings))))
             yield from sorted(group, key=lambda one: attempts.price(*one))
@@ -215,7 +215,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         attempts = _Attempts(observation, generator, counted)
         for name, candidate in self._candidates(attempts, undoing=False):
             words = f"{name} from {best.name}"
-            if not candidate.continues or words in known or not attempts.fits(name, candidate):
+            if not candidate.accepts_initial_guess or words in known or not attempts.fits(name, candidate):
                 continue
             way = partial(candidate.continue_in_time, observation, best.guess, generator, counted)
             if attempts.ends_with(words, way):
@@ -306,7 +306,7 @@ def _ways(
     observation: Observation, name: str, candidate: Attack[Any], tried: Sequence[_Tried]
 ) -> Iterator[tuple[str, Way]]:
     """Yield the ways to run an attack: from each guess so far, if it can continue from guesses, and from scratch."""
-    if candidate.continues:
+    if candidate.accepts_initial_guess:
         for one in tried:
             yield f"{name} from {one.name}", partial(candidate.continue_in_time, observation, one.guess)
     yield name, partial(candidate.search_in_time, observation)
@@ -371,4 +371,4 @@ def _nothing(observation: Observation, passed: list[str]) -> Reconstruction:
 
 
 def _report(guess: Reconstruction, leak: Leak, notes: list[str]) -> Reconstruction:
-    return replace(guess, notes=(*notes, *guess.notes), facts={**leak.facts(), **guess.facts})
+    return replace(guess, notes=(*notes, *guess.notes), diagnostics={**leak.facts(), **guess.diagnostics})

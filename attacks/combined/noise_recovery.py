@@ -23,9 +23,9 @@ from pydantic import Field
 from attacks.core.inner_attack import inner_attack
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
+from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction
 from fedsim.core.types.effects import Effect, PrivateNoise
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
@@ -57,9 +57,9 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         "attacks": [{"attack": "closed-form-linear", "most_seeds": 0}],
     }
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Come first: other attacks work better without noise."""
-        return Outlook(0.0, 1.0)
+        return CostEstimate(0.0, 1.0)
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without noise of a stated generator, of several steps or with hidden tensors."""
@@ -74,16 +74,16 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         inner = inner_attack("noise-recovery", self.config.attack, self.config.options)
         if isinstance(inner, NoiseRecovery):
             raise NotApplicable("'attack' names this attack itself: set it to another one")
-        clean, note, facts = self._clean(observation)
+        clean, note, diagnostics = self._clean(observation)
         guess = inner(clean, generator, on_step)
         notes = (note, f"attacked by {inner.name}", *guess.notes)
         # The noise is proven by spare equations, so a guess that explains the clean update needs no other attack. The
         # noisy update cannot tell: noise covers what a guess explains.
-        is_explained = bool(facts) and guess.objective < _EXPLAINED
+        is_explained = bool(diagnostics) and guess.objective < _EXPLAINED
         return replace(
             guess,
             notes=notes,
-            facts={**guess.facts, **facts},
+            diagnostics={**guess.diagnostics, **diagnostics},
             has_exact_inputs=guess.has_exact_inputs or is_explained,
         )
 
@@ -97,26 +97,26 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         )
         if isinstance(outcome, UnknownNoise):
             return clean, str(outcome), {}
-        facts = {
+        diagnostics = {
             "equations": float(outcome.equations),
             "rank": float(outcome.rank),
             "disagreement": outcome.disagreement,
         }
-        return clean, str(outcome), facts
+        return clean, str(outcome), diagnostics
 
 
 def _generators(observation: Observation) -> set[str]:
     return {noise.generator for noise in observation.effects(PrivateNoise)} - {"unpredictable"}
 
 
-def _after_recovery(observation: Observation, outcome: ComputedNoise | UnknownNoise) -> tuple[PublicKnowledge, ...]:
+def _after_recovery(observation: Observation, outcome: ComputedNoise | UnknownNoise) -> tuple[MethodDescription, ...]:
     """Return what is known of the defenses, without noise that was computed, or with noise that cannot be."""
 
-    def effects_of(known: PublicKnowledge) -> Iterator[Effect]:
+    def effects_of(known: MethodDescription) -> Iterator[Effect]:
         for effect in known.effects:
             if not isinstance(effect, PrivateNoise):
                 yield effect
             elif isinstance(outcome, UnknownNoise):
                 yield replace(effect, generator="unpredictable")
 
-    return tuple(replace(known, effects=tuple(effects_of(known))) for known in observation.public)
+    return tuple(replace(known, effects=tuple(effects_of(known))) for known in observation.known_methods)

@@ -189,7 +189,7 @@ def nearest(observation: Observation, orders: Sequence[QuestionText], image: Ten
 
 def _granted(observation: Observation, text: QuestionText) -> Observation:
     """Return the observation with a text added to the attacker knowledge."""
-    knows = tuple(sorted({*observation.threat.knows, "given", "labels"}))
+    knows = tuple(sorted({*observation.threat.knows, "extra-inputs", "labels"}))
     return _with_text(
         replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text
     )
@@ -204,7 +204,7 @@ def _with_text(observation: Observation, text: QuestionText) -> Observation:
     given = {"question": torch.tensor([text.question])}
     labels = torch.tensor([[*text.answer, observation.model.end]])
     observation.task.tell(observation.model, given, labels)
-    return replace(observation, given=given, labels=labels)
+    return replace(observation, extra_inputs=given, labels=labels)
 
 
 def _report(
@@ -221,6 +221,6 @@ def _report(
     return replace(
         guess,
         notes=(f"question read: {said[0]}; answer: {said[1]}; {sure}", f"the image by {name}", *guess.notes),
-        facts={**guess.facts, "orders compared": float(orders)},
+        diagnostics={**guess.diagnostics, "orders compared": float(orders)},
         extras={**guess.extras, **read},
     )

@@ -26,7 +26,7 @@ from attacks.core.preconditions import one_gradient_only
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
+from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Effect
 
 
@@ -46,7 +46,7 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
     """Averages rounds, then runs another attack."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"earlier-rounds"})
-    over_rounds: ClassVar[bool] = True
+    uses_earlier_rounds: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "federation": {"rounds": 2, "batch_size": 1},
         "defenses": [{"name": "gradient-noise", "scale": 1e-3}],
@@ -66,7 +66,7 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
         mean, rounds = average(observation, self.config.movement)
         guess = inner(mean, generator, on_step)
         notes = (f"the mean of {rounds} rounds, attacked by {inner.name}", *guess.notes)
-        return replace(guess, notes=notes, facts={**guess.facts, "rounds averaged": float(rounds)})
+        return replace(guess, notes=notes, diagnostics={**guess.diagnostics, "rounds averaged": float(rounds)})
 
 
 def average(observation: Observation, movement: float) -> tuple[Observation, int]:
@@ -76,7 +76,7 @@ def average(observation: Observation, movement: float) -> tuple[Observation, int
         observation: the latest observation, with the earlier observations.
         movement: largest relative distance of a round's weights from the latest; other rounds are left out.
     """
-    alike = [before for before in observation.earlier if _is_alike(observation, before, movement)]
+    alike = [before for before in observation.earlier_observations if _is_alike(observation, before, movement)]
     rounds = [*alike, observation]
     model = copy.deepcopy(observation.model)
     states = [one.model.state_dict() for one in rounds]
@@ -92,7 +92,7 @@ def average(observation: Observation, movement: float) -> tuple[Observation, int
             observation,
             model=model,
             update=replace(observation.update, tensors=tensors),
-            public=_quieter(observation.public, len(rounds)),
+            public=_quieter(observation.known_methods, len(rounds)),
             earlier=(),
         ),
         len(rounds),
@@ -111,7 +111,7 @@ def _is_alike(latest: Observation, before: Observation, movement: float) -> bool
     return moved <= movement * math.hypot(*(float(p.norm()) for p, _ in pairs))
 
 
-def _quieter(public: Sequence[PublicKnowledge], rounds: int) -> tuple[PublicKnowledge, ...]:
+def _quieter(public: Sequence[MethodDescription], rounds: int) -> tuple[MethodDescription, ...]:
     """Return the descriptions of defenses with the noise of a mean over rounds."""
     return tuple(
         replace(known, effects=tuple(_averaged(effect, rounds) for effect in known.effects)) for known in public

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.types.configured import ConfigT, Configured
+from fedsim.core.types.configured import ConfigT, ConfiguredMethod
 
 _IN_A_BLOCK = re.compile(r"(^|\.)\d+\.")
 
 
-class Attention(Configured[ConfigT]):
+class Attention(ConfiguredMethod[ConfigT]):
     """Attention layout of a transformer with numbered blocks. Subclasses define `readers`.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attacks.core.tolerances import TINY
 from fedsim.core.types import DropoutSite, Observation
-from fedsim.core.types.effects import AddedNoise, Clipped, Effect, Kept, Noise, Rounded, Signs
+from fedsim.core.types.effects import AddedNoise, Clipped, Effect, Noise, Rounded, SignsOnly, Sparsified
 
 _SHARPNESS = 5.0
 
@@ -47,21 +47,21 @@ class Wire(NamedTuple):
 PLAIN = Wire()
 
 _INEXACT: dict[type[Effect], str] = {
-    Signs: "sends signs alone",
+    SignsOnly: "sends signs alone",
     Rounded: "rounds what is sent",
-    Kept: "sends a part of the entries",
+    Sparsified: "sends a part of the entries",
 }
 
 
 def wire_of(observation: Observation) -> Wire:
     """Return the transformation of compared gradients. A mean over several clients no longer holds signs."""
-    is_single = observation.threat.sees == "single-update"
-    return Wire(sends_part(observation), is_single and bool(observation.effects(Signs)))
+    is_single = observation.threat.view == "single-update"
+    return Wire(sends_part(observation), is_single and bool(observation.effects(SignsOnly)))
 
 
 def sends_part(observation: Observation) -> bool:
     """Return whether a defense declares that it sends only a share of the entries; the others are unknown."""
-    return bool(observation.effects(Kept))
+    return bool(observation.effects(Sparsified))
 
 
 def adds_noise(observation: Observation) -> bool:
@@ -84,7 +84,7 @@ def inexact(observation: Observation) -> str | None:
 
     Exact attacks then still return an estimate, but must not call it exact.
     """
-    for known in observation.public:
+    for known in observation.known_methods:
         for effect in known.effects:
             for kind, deed in _INEXACT.items():
                 if isinstance(effect, kind):

@@ -43,7 +43,7 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
     """
     if observation.task.label_kind != "class":
         raise NotApplicable(f"the labels cannot be inferred: they are {observation.task.labels_in_words}, not classes")
-    tensors = {**observation.set_aside, **observation.update.tensors}
+    tensors = {**observation.unreliable_tensors, **observation.update.tensors}
     examples = examples_of(observation)
     values = _votes(observation)
     if values in tensors:
@@ -184,7 +184,7 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row per class")
-    if f"{output[0]}.weight" in observation.hidden - observation.set_aside.keys():
+    if f"{output[0]}.weight" in observation.hidden - observation.unreliable_tensors.keys():
         raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{output[0]}' is hidden")
     return output
 

@@ -29,7 +29,7 @@ def no_guess(
     *,
     iterations: int = 1,
     notes: tuple[str, ...] = (),
-    facts: Mapping[str, float] | None = None,
+    diagnostics: Mapping[str, float] | None = None,
     extras: Tensors | None = None,
 ) -> Reconstruction:
     """Return a guess without examples and with an infinite objective.
@@ -39,7 +39,7 @@ def no_guess(
         reason: why nothing was found, for `stopped`.
         iterations: number of iterations of the attack.
         notes: notes for the record.
-        facts: figures that explain the result.
+        diagnostics: figures that explain the result.
         extras: other recovered values.
     """
     return Reconstruction(
@@ -52,7 +52,7 @@ def no_guess(
         history=(),
         stopped=reason,
         notes=notes,
-        facts=dict(facts or {}),
+        diagnostics=dict(diagnostics or {}),
         extras=dict(extras or {}),
     )
 

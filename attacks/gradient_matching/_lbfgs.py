@@ -105,7 +105,7 @@ class LbfgsAttack(Attack[ConfigT]):
         best = min(attempts, key=lambda attempt: attempt.objective)
         assert best.labels is not None
         guess = best_of(attempts, best.labels, problem.comparison.name, _remarks(observation))
-        return replace(guess, facts=self._facts(attempts, best))
+        return replace(guess, diagnostics=self._facts(attempts, best))
 
     def _is_good(self, attempt: _Attempt) -> bool:
         return attempt.share <= self.config.diverged

@@ -44,11 +44,11 @@ class Compensation(InformedAttack[MaskSearchConfig]):
             return "no defense says that it adds noise of one scale"
         return super().not_applicable(observation)
 
-    def search_together(
+    def search_batch(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
         """Compensate each update, then search."""
-        return super().search_together([_without_noise(one) for one in observations], generators, on_steps)
+        return super().search_batch([_without_noise(one) for one in observations], generators, on_steps)
 
 
 def _without_noise(observation: Observation) -> Observation:

@@ -68,7 +68,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
             return "the model is told classes, and they are not known; add labels to threat.knows"
         return super().not_applicable(observation)
 
-    def at_once(self, observation: Observation) -> int:
+    def max_victims(self, observation: Observation) -> int:
         """Return 1: victims differ in their granted draws."""
         return 1
 
@@ -110,7 +110,9 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         if level is None or not isinstance(task, Denoising):
             return guess
         levels = _level(level[0].detach(), task)
-        return replace(guess, facts={**guess.facts, "noise level found, of the first example": float(levels[0])})
+        return replace(
+            guess, diagnostics={**guess.diagnostics, "noise level found, of the first example": float(levels[0])}
+        )
 
 
 @dataclass(frozen=True)

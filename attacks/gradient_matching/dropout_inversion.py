@@ -25,7 +25,7 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_
 from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
-from fedsim.core.hooks import Effort, Outlook
+from fedsim.core.hooks import CostEstimate, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, View
 
@@ -93,7 +93,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             "sign": "soft",
         }
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect more than of other descents, since dropout masks are searched too."""
         return super().outlook(observation)._replace(chance=0.6)
 

@@ -73,7 +73,7 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
         """Return the settings of one stage."""
         return super().descent_settings()._replace(iterations=max(1, self.config.max_iterations // 2))
 
-    def at_once(self, observation: Observation) -> int:
+    def max_victims(self, observation: Observation) -> int:
         """Return 1: the second stage starts from the best row of the first."""
         return 1
 

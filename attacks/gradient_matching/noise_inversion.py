@@ -65,11 +65,11 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
             return "no defense in use draws noise inside the model"
         return super().not_applicable(observation)
 
-    def search_together(
+    def search_batch(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
         """Search many victims together, including the tensors that other attacks leave out as unreliable."""
-        return super().search_together([_whole(observation) for observation in observations], generators, on_steps)
+        return super().search_batch([_whole(observation) for observation in observations], generators, on_steps)
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return noise and masks as unknowns."""
@@ -132,9 +132,9 @@ def _whole(observation: Observation) -> Observation:
     """Return the observation including the tensors that were set aside as unreliable."""
     return replace(
         observation,
-        update=replace(observation.update, tensors={**observation.update.tensors, **observation.set_aside}),
-        hidden=observation.hidden - observation.set_aside.keys(),
-        set_aside={},
+        update=replace(observation.update, tensors={**observation.update.tensors, **observation.unreliable_tensors}),
+        hidden=observation.hidden - observation.unreliable_tensors.keys(),
+        unreliable_tensors={},
     )
 
 

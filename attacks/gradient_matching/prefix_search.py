@@ -92,8 +92,8 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         return replace(
             best,
             notes=(*best.notes, *tried),
-            facts={
-                **best.facts,
+            diagnostics={
+                **best.diagnostics,
                 "places where k was read": len(cuts) - unread,
                 **{f"k at '{name}'": float(length) for name, length in lengths.items()},
             },
@@ -115,7 +115,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             return guesses[0]
         seed, settings = generator.initial_seed(), self.descent_settings()._replace(iterations=self.config.tried_for)
         objectives: list[float] = []
-        size = self.at_once(observation)
+        size = self.max_victims(observation)
         for chunk in (guesses[start : start + size] for start in range(0, len(guesses), size)):
             copies = [observation] * len(chunk)
             starts = [torch.Generator().manual_seed(seed) for _ in chunk]  # the same dummy under every k

@@ -29,7 +29,7 @@ from attacks.core.matching.substitution import Substitution
 from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknown_masks import FirstMasks
 from attacks.core.tolerances import TINY
-from fedsim.core.hooks import Effort, Outlook, Tables
+from fedsim.core.hooks import CostEstimate, Effort, Tables
 from fedsim.core.nets.table_columns import categories_of, likeliest_values
 from fedsim.core.registry import attack
 from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, changed
@@ -88,7 +88,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
             return "no column is 0 or 1 in every row; numbers alone are searched as well by inverting-gradients"
         return super().not_applicable(observation)
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect more than of other descents, which do not use that a category has one value."""
         return super().outlook(observation)._replace(chance=0.7)
 
@@ -104,8 +104,8 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
     ) -> Reconstruction:
         """Return the best start, with each category as its most likely value, and the entropy of the categories."""
         guess, table = super().report(observation, rows, labels, path), RelaxedTable.of(observation.spec)
-        facts = {**guess.facts, "mean entropy of categories": float(table.entropy(guess.inputs).mean())}
-        return replace(guess, inputs=likeliest_values(guess.inputs, observation.spec), facts=facts)
+        diagnostics = {**guess.diagnostics, "mean entropy of categories": float(table.entropy(guess.inputs).mean())}
+        return replace(guess, inputs=likeliest_values(guess.inputs, observation.spec), diagnostics=diagnostics)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class _Search:
     nodes: Alphabet
     candidates: Candidates
     labels: Tensor
-    facts: dict[str, float]
+    diagnostics: dict[str, float]
     generator: torch.Generator
     on_step: OnStep
 
@@ -122,14 +122,14 @@ class GraphSpans(Attack[GraphSpansConfig]):
         )
         every = alphabet_of(self.config.kinds, features_of(observation))
         nodes = nodes_inside(every, first, self.config.node_tolerance)
-        facts = {"rank of the first layer": float(len(first)), "rank of the second layer": float(len(second)),
+        diagnostics = {"rank of the first layer": float(len(first)), "rank of the second layer": float(len(second)),
                  "nodes that passed": float(len(nodes.degrees))}  # fmt: skip
         if len(nodes.degrees) == 0:
-            return no_guess(observation, "no node lies in the span of the first layer", facts=facts)
+            return no_guess(observation, "no node lies in the span of the first layer", diagnostics=diagnostics)
         network = copy.deepcopy(cast("GraphNetwork", observation.model)).double()
         candidates = candidates_of(network, nodes)
         labels = labels_or_unknown(observation, 1)
-        search = _Search(observation, network, nodes, candidates, labels, facts, generator, on_step)
+        search = _Search(observation, network, nodes, candidates, labels, diagnostics, generator, on_step)
         attempts = self._under_dropout if observation.sites else self._plain
         closed, best = 0, math.inf
         for closed, (guess, masks) in enumerate(attempts(search, second), 1):
@@ -139,14 +139,20 @@ class GraphSpans(Attack[GraphSpansConfig]):
             if distance < _SAME:
                 return self._result(search, guess, masks, distance, closed)
         return no_guess(
-            observation, f"none of {closed} closed graphs has the gradient", iterations=max(closed, 1), facts=facts
+            observation,
+            f"none of {closed} closed graphs has the gradient",
+            iterations=max(closed, 1),
+            diagnostics=diagnostics,
         )
 
     def _plain(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
         """Yield closed graphs of the blocks in the span, then in the span extended by one and by two directions."""
         for directions in range(_DIRECTIONS + 1):
             blocks = search.candidates.inside(basis, self.config.block_tolerance)
-            search.facts["blocks that passed"], search.facts["directions added"] = float(len(blocks)), float(directions)
+            search.diagnostics["blocks that passed"], search.diagnostics["directions added"] = (
+                float(len(blocks)),
+                float(directions),
+            )
             for graph in self._closed(search, blocks):
                 yield _matrix(graph, search), ()
             if directions == _DIRECTIONS:
@@ -170,7 +176,10 @@ class GraphSpans(Attack[GraphSpansConfig]):
         for again in range(1, _OFTEN + 1):
             passed = masked_inside(search.candidates, basis, rate, draws, search.generator, on_draw)
             add_masks(masks, search.candidates.blocks, passed)
-            search.facts["draws"], search.facts["blocks that passed"] = float(again * draws), float(len(masks))
+            search.diagnostics["draws"], search.diagnostics["blocks that passed"] = (
+                float(again * draws),
+                float(len(masks)),
+            )
             for graph in self._closed(search, list(masks)):
                 if len(graph.kinds) > MOST_NODES:
                     continue
@@ -192,7 +201,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
             iterations=closed,
             stopped="a graph has the client's gradient",
             notes=(*(_NUMBERING if masks else ()), *doubts(observation)),
-            facts=search.facts,
+            diagnostics=search.diagnostics,
             is_exact=may_be_exact(observation, distance),
         )
 

@@ -44,7 +44,7 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
             return f"the first dimension of the dropout mask of '{strange[0]}' is not the examples"
         return gradient_steps_only(observation)
 
-    def at_once(self, observation: Observation) -> int:
+    def max_victims(self, observation: Observation) -> int:
         """Return 1: rows are computed one after the other, so several victims at once would not be faster."""
         return 1
 

@@ -35,7 +35,7 @@ from attacks.local_steps._multistep import (
     sites_for,
 )
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
-from fedsim.core.hooks import Effort, Outlook
+from fedsim.core.hooks import CostEstimate, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -73,7 +73,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
     effort: ClassVar[Effort] = "descent"
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect more success than other descents if the update has several steps."""
         usual = super().outlook(observation)
         return usual._replace(chance=0.6) if observation.local_steps > 1 else usual

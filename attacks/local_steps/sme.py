@@ -114,18 +114,21 @@ class Sme(MultiStepAttack[SmeConfig]):
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
     ) -> Reconstruction:
-        """Add the final point on the path to the facts, and omit the masks of several steps."""
+        """Add the final point on the path to the diagnostics, and omit the masks of several steps."""
         guess = super().report(observation, rows, labels, path)
         best = best_row(rows)
         if observation.local_steps == 1:
             return guess
-        facts = {**guess.facts, "place between received (0) and trained weights (1)": float(place_of(best.others))}
+        diagnostics = {
+            **guess.diagnostics,
+            "place between received (0) and trained weights (1)": float(place_of(best.others)),
+        }
         if self.config.path == "quadratic":
             changes = _change(observation)
             bent = sum(mean_square(d) * float(best.others[bend_of(n)][0].square().sum()) for n, d in changes.items())
             whole = sum(float(d.square().sum()) for d in changes.values())
-            facts["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
-        return replace(guess, masks=None, facts=facts)
+            diagnostics["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
+        return replace(guess, masks=None, diagnostics=diagnostics)
 
 
 def _change(observation: Observation) -> Tensors:

@@ -31,7 +31,7 @@ from attacks.core.results import NothingFound
 from attacks.core.tolerances import MATCHES
 from attacks.local_steps._multistep import batch_sizes, sites_for
 from attacks.local_steps._path import Path, follow
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
 
@@ -85,9 +85,9 @@ class StepByStep(Attack[StepByStepConfig]):
             return f"no linear layer behind '{first.name}' tells the steps apart"
         return gradient_steps_only(observation) or self._cannot_separate(observation)
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect some seconds, and an exact answer where dropout or ReLU leave zeros."""
-        return Outlook(5.0, 0.7)
+        return CostEstimate(5.0, 0.7)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Separate the examples, then replay the training."""
@@ -139,6 +139,10 @@ def _report(observation: Observation, guess: Reconstruction, path: Path) -> Reco
             "objective: half the squared share of the update that the repeated steps do not give",
             *guess.notes,
         ),
-        facts={**guess.facts, "share of the update left": path.left, "passes over the steps": float(path.passes)},
+        diagnostics={
+            **guess.diagnostics,
+            "share of the update left": path.left,
+            "passes over the steps": float(path.passes),
+        },
         is_exact=is_explained and may_be_exact(observation, objective),
     )

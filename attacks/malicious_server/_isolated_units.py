@@ -112,7 +112,7 @@ def reconstruction(
     singles: Singles,
     on_step: OnStep,
     *,
-    facts: Mapping[str, float],
+    diagnostics: Mapping[str, float],
     notes: tuple[str, ...],
 ) -> Reconstruction:
     """Return the recovered examples, at most as many as the update holds, and their labels.
@@ -122,7 +122,7 @@ def reconstruction(
         layer: name of the units' linear layer.
         singles: the recovered examples; may be empty.
         on_step: called once.
-        facts: figures of the attack.
+        diagnostics: figures of the attack.
         notes: notes of the attack.
     """
     size = expected_examples(observation) or max(1, len(singles.examples))
@@ -135,9 +135,9 @@ def reconstruction(
     is_repeatable = not observation.sites and observation.local_steps == 1
     objective, meaning = verdict(observation, whole, labels, () if is_repeatable else None, residual)
     on_step(Step(0, 1, 1, objective, objective, guess))
-    facts = {**facts, "examples returned": float(count)}
+    diagnostics = {**diagnostics, "examples returned": float(count)}
     if not count:
-        return no_guess(observation, "gave up: no unit shows an example", notes=notes, facts=facts)
+        return no_guess(observation, "gave up: no unit shows an example", notes=notes, diagnostics=diagnostics)
     return Reconstruction.of(
         inputs=guess,
         labels=labels[:count],
@@ -145,7 +145,7 @@ def reconstruction(
         iterations=1,
         stopped=f"read {count} of {size} examples off the gradient",
         notes=(*notes, f"nothing was found for {size - count} of {size} examples", meaning),
-        facts=facts,
+        diagnostics=diagnostics,
     )
 
 

@@ -130,9 +130,9 @@ class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
         singles = Singles(examples, ratios.units, ratios.coefficients).chosen(order)
         size = expected_examples(observation)
         note = f"the first {certified} of the guesses are certified" if self.config.uncertified else "all are certified"
-        facts = {"bins hit": float(len(ratios.bins)), "certified": float(certified)}
+        diagnostics = {"bins hit": float(len(ratios.bins)), "certified": float(certified)}
         notes = (f"imprint of {self.config.bins} twin bins in front of the model", note)
-        guess = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
+        guess = reconstruction(observation, _LAYER, singles, on_step, diagnostics=diagnostics, notes=notes)
         return replace(guess, is_exact=certified == size and inexact(observation) is None)
 
 

@@ -87,7 +87,7 @@ class HeadInversion(Attack[HeadInversionConfig]):
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
-    crafts: ClassVar[bool] = True
+    crafts_model: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "model": {"width": 24, "depth": 1, "bias": True, "dropout": 0.0},
         "components": [{"name": "transfer-head", "width": 32}],
@@ -129,17 +129,17 @@ class HeadInversion(Attack[HeadInversionConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the features of examples, and invert each of them."""
-        singles, facts = single_features(observation, generator)
+        singles, diagnostics = single_features(observation, generator)
         if not len(singles.units):
-            return no_guess(observation, "gave up: the head tells no example apart", facts=facts)
+            return no_guess(observation, "gave up: the head tells no example apart", diagnostics=diagnostics)
         examples, apart = follow_features(observation, singles.examples, self.config.steps)
-        facts |= {
+        diagnostics |= {
             "distance of features, median": float(apart.median()),
             "features a pixel": singles.examples.shape[1] / examples[0].numel(),
         }
         complete, entry = Singles(examples, singles.units, singles.coefficients), _entry(observation)
         notes = (f"layer '{entry}' reads the features",)
-        return reconstruction(observation, entry, complete, on_step, facts=facts, notes=notes)
+        return reconstruction(observation, entry, complete, on_step, diagnostics=diagnostics, notes=notes)
 
 
 def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
@@ -194,13 +194,13 @@ def single_features(observation: Observation, generator: torch.Generator) -> tup
         observation: update of a client with a head that the server wrote.
         generator: random source of the search that separates the examples of a head of one layer.
     """
-    head, facts = _head(observation.model, observation.spec.shape), dict[str, float]()
+    head, diagnostics = _head(observation.model, observation.spec.shape), dict[str, float]()
     assert not isinstance(head, str)
     if head.is_rectified:
-        singles, facts = _isolated(observation, head.entry)
+        singles, diagnostics = _isolated(observation, head.entry)
     else:
         singles = _separated(observation, head.entry, generator)
-    return singles.chosen(torch.arange(len(singles.units))[: expected_examples(observation)]), facts
+    return singles.chosen(torch.arange(len(singles.units))[: expected_examples(observation)]), diagnostics
 
 
 def read_features(observation: Observation, images: Tensor) -> Tensor:
@@ -232,8 +232,8 @@ def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, 
     chosen, agreed = distinct(
         singles, rows, linear(observation.model, entry), apart <= _AGREEMENT * spread, apart <= _ALIKE * spread
     )
-    facts = {"units that fired": float(len(fired)), "examples seen in several units": float(agreed)}
-    return singles.chosen(chosen), facts
+    diagnostics = {"units that fired": float(len(fired)), "examples seen in several units": float(agreed)}
+    return singles.chosen(chosen), diagnostics
 
 
 def _separated(observation: Observation, entry: str, generator: torch.Generator) -> Singles:

@@ -149,13 +149,13 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         examples = self._solved(observation, layers, activations[alone])
         singles = Singles(examples, hit[alone], parts[hit[alone]])
         measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
-        facts = {
+        diagnostics = {
             "bins hit": float(len(hit)),
             "in their bin": float(len(alone)),
             "measurements a pixel": measured / pixels,
         }
         notes = (f"layer '{layers.imprint}' holds an imprint on what {_listed(layers.measures)} measures",)
-        return reconstruction(observation, layers.imprint, singles, on_step, facts=facts, notes=notes)
+        return reconstruction(observation, layers.imprint, singles, on_step, diagnostics=diagnostics, notes=notes)
 
     def _solved(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
         """Return the image of each activation (G, m), clamped to the pixel range if it is known."""

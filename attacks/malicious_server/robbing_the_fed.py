@@ -120,11 +120,11 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
         singles = Singles(examples, hit, bias[hit]).chosen(plausible.nonzero().flatten())
         singles = singles.chosen(singles.coefficients.abs().argsort(descending=True, stable=True))
         size, bins = expected_examples(observation), self.config.bins
-        facts = {"bins hit": float(len(hit)), "mixtures dropped": float((~plausible).sum())}
+        diagnostics = {"bins hit": float(len(hit)), "mixtures dropped": float((~plausible).sum())}
         if size is not None:
-            facts["singly occupied bins expected"] = size * (1 - 1 / bins) ** (size - 1)
+            diagnostics["singly occupied bins expected"] = size * (1 - 1 / bins) ** (size - 1)
         notes = (f"imprint of {bins} {self.config.variant} bins in front of the model",)
-        guess = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
+        guess = reconstruction(observation, _LAYER, singles, on_step, diagnostics=diagnostics, notes=notes)
         return replace(guess, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
     def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:

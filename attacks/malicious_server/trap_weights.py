@@ -118,11 +118,13 @@ class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):
         rows = rows[plausible]
         kept, agreed = distinct(singles, rows, linear(observation.model, layer.name), *_agreeing(rows))
         size = expected_examples(observation)
-        facts = {"rows that fired": float(len(fired)), "examples seen in several rows": float(agreed)}
+        diagnostics = {"rows that fired": float(len(fired)), "examples seen in several rows": float(agreed)}
         if size is not None:
-            facts["share of rows that fired"] = len(fired) / len(bias)
+            diagnostics["share of rows that fired"] = len(fired) / len(bias)
         notes = (f"layer '{layer.name}' sees the pixels",)
-        return reconstruction(observation, layer.name, singles.chosen(kept), on_step, facts=facts, notes=notes)
+        return reconstruction(
+            observation, layer.name, singles.chosen(kept), on_step, diagnostics=diagnostics, notes=notes
+        )
 
 
 def _trap_rows(units: int, entries: int, config: TrapWeightsConfig, generator: torch.Generator) -> Tensor:

@@ -46,7 +46,7 @@ def token_losses(observation: MembershipObservation, weights: Tensors, masked: T
     task, batch, losses = observation.task, observation.candidates, list[Tensor]()
     model = model_with(observation, weights)
     for rows in torch.arange(len(batch)).split(task.at_once):
-        part = batch.taken(rows)
+        part = batch.select(rows)
         outputs = task.outputs(model, part, {"masked": masked[rows]})
         losses.append(F.cross_entropy(outputs.double().mT, part.inputs, reduction="none"))
     return torch.cat(losses)

@@ -150,7 +150,7 @@ def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Gene
 def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> UnmixedImages:
     """Return the images of a batch, solved together with the same client's encodings of earlier rounds."""
     batches = [here]
-    for before in observation.earlier:
+    for before in observation.earlier_observations:
         guess = seen_exactly(before, generator)
         mixed = None if guess is None else mixed_labels(before, guess)
         if guess is not None and mixed is not None:
@@ -163,7 +163,7 @@ def seen_exactly(observation: Observation, generator: torch.Generator) -> Recons
     for effort in ("algebra", "search"):
         for method in registry.methods("attack").values():
             kind = cast("type[Attack[Any]]", method.make)
-            if kind.effort != effort or kind.undoes:
+            if kind.effort != effort or kind.inverts_augmentation:
                 continue
             attack = method.make(method.config())
             try:

@@ -71,7 +71,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     effort: ClassVar[Effort] = "descent"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "components"})
-    undoes: ClassVar[bool] = True
+    inverts_augmentation: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "components": [{"name": "cutmix", "probability": 1.0}],
         "federation": {"batch_size": 2},
@@ -149,7 +149,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
         trained = _train(observation, step.pasting, step.values_of(best.others), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
-        return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
+        return replace(result, trained=trained, diagnostics={**result.diagnostics, "largest minor share": minor})
 
     def _through(self, steps: Sequence[PastingStep], observation: Observation) -> UnrolledComparison:
         return compare(self.simulated_client(observation), observation, steps)

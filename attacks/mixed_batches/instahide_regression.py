@@ -37,8 +37,8 @@ class InstahideRegression(Attack[Config]):
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses", "earlier-rounds"})
-    undoes: ClassVar[bool] = True
-    over_rounds: ClassVar[bool] = True
+    inverts_augmentation: ClassVar[bool] = True
+    uses_earlier_rounds: ClassVar[bool] = True
     example: ClassVar[Tables] = {
         "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0, "bias": True},
         "defenses": [{"name": "instahide"}],

@@ -89,7 +89,7 @@ def _exact_attacks() -> Iterator[Attack[Any]]:
     for effort in ("algebra", "search"):
         for name, method in registry.methods("attack").items():
             kind = cast("type[Attack[Any]]", method.make)
-            if name != _NAME and kind.effort == effort and not (kind.crafts or kind.undoes):
+            if name != _NAME and kind.effort == effort and not (kind.crafts_model or kind.inverts_augmentation):
                 yield method.make(method.config())
 
 
@@ -110,7 +110,7 @@ def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruct
         objective=objective,
         stopped="all composites and label shares found" if objective < MATCHES else guess.stopped,
         notes=(*guess.notes, f"with label shares, {meaning}"),
-        facts={**guess.facts, "largest minor share": float(minor.max())},
+        diagnostics={**guess.diagnostics, "largest minor share": float(minor.max())},
         is_exact=objective < MATCHES and may_be_exact(observation, objective),
     )
 

@@ -53,7 +53,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """Runs a search for each permutation, each with all restarts."""
 
     effort: ClassVar[Effort] = "descent"
-    undoes: ClassVar[bool] = True
+    inverts_augmentation: ClassVar[bool] = True
     example: ClassVar[Tables] = {"defenses": [{"name": "mixup"}], "federation": {"batch_size": 2}}
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -82,7 +82,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         share, partners = float(best.others[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
         result = super().report(observation, rows, labels, path)
         note = f"explained best by the weight {share:.3f} and the partners {list(partners)}"
-        return replace(result, notes=(*result.notes, note), facts={**result.facts, "weight": share})
+        return replace(result, notes=(*result.notes, note), diagnostics={**result.diagnostics, "weight": share})
 
 
 class _Paired(MatchingAttack[MixupInversionConfig]):

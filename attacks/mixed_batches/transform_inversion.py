@@ -34,7 +34,7 @@ class TransformInversion(HypothesesAttack[MaskSearchConfig]):
     """Runs a search for each policy, each with all restarts."""
 
     effort: ClassVar[Effort] = "descent"
-    undoes: ClassVar[bool] = True
+    inverts_augmentation: ClassVar[bool] = True
     example: ClassVar[Tables] = {"defenses": [{"name": "ats"}]}
 
     def not_applicable(self, observation: Observation) -> str | None:

@@ -1,4 +1,4 @@
-"""Image-independent facts of each network stage: shapes, null directions, number of equations."""
+"""Image-independent diagnostics of each network stage: shapes, null directions, number of equations."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
     generator = torch.Generator().manual_seed(0)
     examples = examples_of(observation)
     shape = (max(_PICTURES, examples), *observation.spec.shape)
-    values, facts = torch.randn(shape, generator=generator, dtype=torch.float64), []
+    values, diagnostics = torch.randn(shape, generator=generator, dtype=torch.float64), []
     with torch.no_grad(), keep_masks(generator) as masks:
         for stage in chain.stages:
             batch = values[:examples]
             values = stage.close(stage.apply(stage.weights(), before := values))
-            facts.append(
+            diagnostics.append(
                 StageFacts(
                     stage,
                     tuple(batch.shape),
@@ -76,7 +76,7 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
             )
     if masks:
         raise NotApplicable("the model drops out inside its blocks, and masks there are not solved for")
-    return tuple(facts)
+    return tuple(diagnostics)
 
 
 def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blindness:

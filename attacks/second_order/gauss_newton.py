@@ -45,7 +45,7 @@ from fedsim.core.hooks import Effort, LabelFreeAttack
 from fedsim.core.nets.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
-from fedsim.core.types.effects import ClippedParts, Signs
+from fedsim.core.types.effects import ClippedParts, SignsOnly
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
@@ -90,7 +90,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     """Levenberg-Marquardt on the equations of an update."""
 
     effort: ClassVar[Effort] = "second-order"
-    continues: ClassVar[bool] = True
+    accepts_initial_guess: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates that are not smooth functions of the unknowns, or have fewer equations than unknowns."""
@@ -133,7 +133,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
                 break
         return _report(observation, labels, tried, switches)
 
-    def continue_from(
+    def search_from(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
         """Solve from another attack's images; missing examples start near grey."""
@@ -298,9 +298,9 @@ def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | 
 
 def _refuse_defenses(observation: Observation) -> str | None:
     """Return the known defense that leaves no equations, as a clause, or None."""
-    for known in observation.public:
+    for known in observation.known_methods:
         for effect in known.effects:
-            if isinstance(effect, Signs):
+            if isinstance(effect, SignsOnly):
                 return f"the defense '{known.source}' sends signs alone"
             if isinstance(effect, ClippedParts):
                 return f"the defense '{known.source}' clips single examples"
@@ -356,7 +356,7 @@ def _report(
         history=[(number, scale * value) for number, value in enumerate(solution.history, 1)],
         stopped=solution.stopped,
         notes=(*_note(observation, equations, solution, switches), *((_OPEN,) if is_open else ())),
-        facts={
+        diagnostics={
             "unknowns": equations.unknowns.size,
             "equations": equations.count,
             "restarts": len(tried),

@@ -37,7 +37,7 @@ from attacks.second_order._pixel_grid import snap
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import StageFacts, facts_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Outlook, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 from fedsim.core.types.effects import ClippedParts
@@ -99,10 +99,10 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         if reason is not None:
             return reason
         try:
-            facts = facts_of(observation, chain_of(observation))
+            diagnostics = facts_of(observation, chain_of(observation))
         except NotApplicable as refused:
             return str(refused)
-        return self._refuse(facts)
+        return self._refuse(diagnostics)
 
     def _refuse_images(self, observation: Observation) -> str | None:
         """Return why batches of such a shape are not searched, or None; called before a large model is copied."""
@@ -123,10 +123,10 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
             f"'dense' ({self.config.dense})"
         )
 
-    def _refuse(self, facts: tuple[StageFacts, ...]) -> str | None:
-        if not any(one.blind.scales for one in facts):
+    def _refuse(self, diagnostics: tuple[StageFacts, ...]) -> str | None:
+        if not any(one.blind.scales for one in diagnostics):
             return "no block normalises by statistics of the image"
-        for one in facts:
+        for one in diagnostics:
             what = f"inputs of '{one.stage.name}'"
             if one.equations < one.unknowns:
                 return f"the {what} have {one.unknowns} unknowns, and at most {one.equations} equations tell them"
@@ -136,18 +136,18 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
                 return reason
         return None
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect a quarter of a minute, and success; unsuitable networks are refused at once."""
-        return Outlook(15.0, 0.9)
+        return CostEstimate(15.0, 0.9)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Invert stage by stage, then determine the contrast; an unsolved stage ends the attack."""
         labels = labels_of(observation)
         chain = chain_of(observation)
-        facts = facts_of(observation, chain)
-        head = read_head(observation, chain.head, facts[-1].returns, labels, generator)
+        diagnostics = facts_of(observation, chain)
+        head = read_head(observation, chain.head, diagnostics[-1].returns, labels, generator)
         tell = _Teller(observation, on_step)
-        walk = Walk(facts, head.output, _received(observation), self.config.starts, generator, tell)
+        walk = Walk(diagnostics, head.output, _received(observation), self.config.starts, generator, tell)
         try:
             solution = walk.back()
         except NothingFound as lost:
@@ -170,7 +170,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
             history=[(number, value) for number, value in enumerate(solution.history, 1)],
             stopped="every stage is solved",
             notes=(_words(best), "objective: 1 - cosine of the whole gradient"),
-            facts={
+            diagnostics={
                 "steps of the grid": float(best.steps),
                 "factor from the walk's contrast": best.contrasts[0],
                 "equal bit by bit": float(_is_equal(observation, best.inputs, labels, masks)),

@@ -42,7 +42,7 @@ class SpanTest(Protocol):
     """Decides which inputs lie in the spans.
 
     Attributes:
-        figure: name of a sentence's score in the facts.
+        figure: name of a sentence's score in the diagnostics.
         overlap: share of equal positions from which two sentences count as equal.
     """
 

@@ -189,8 +189,8 @@ class TextMatching(Attack[ConfigT]):
         guess = task.tokens(best.inputs.to(task.table))
         labels = observation.labels if observation.labels is not None else torch.zeros(len(guess), dtype=torch.long)
         distance = self._distance(task, guess, best.masks)
-        facts = {**best.facts, "distance of the tokens' gradient": distance}
-        return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
+        diagnostics = {**best.diagnostics, "distance of the tokens' gradient": distance}
+        return replace(best, inputs=guess, labels=labels, diagnostics=diagnostics, is_exact=distance < EXACT_TEXT)
 
     def prepare(self, observation: Observation) -> TextProblem:
         """Return the prepared search; the observed model is not changed."""

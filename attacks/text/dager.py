@@ -118,7 +118,7 @@ class Dager(Attack[DagerConfig]):
             iterations=1,
             stopped="read off two spans",
             notes=_remarks(len(in_span), len(sentences), examples_of(observation)),
-            facts={
+            diagnostics={
                 "rank of the first span": reading.spaces[0].size,
                 "rank of the second span": reading.spaces[1].size,
                 "noise of the second span": reading.spaces[1].noise,
@@ -176,10 +176,12 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
         raise NothingFound("no token's embedding lies in the span of the first attention gradient under any mask")
     guess = in_rows(tokens, observation.spec.shape[0])
     on_step(Step(0, 1, 1, 0.0, 0.0, guess))
-    facts = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
+    diagnostics = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
              "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip
     notes = ("dropout in front of the second attention hides the order: these are the words of the batch, each once",)
-    return Reconstruction.of(guess, objective=0.0, iterations=1, stopped="read off one span", notes=notes, facts=facts)
+    return Reconstruction.of(
+        guess, objective=0.0, iterations=1, stopped="read off one span", notes=notes, diagnostics=diagnostics
+    )
 
 
 def _in_the_batch(

@@ -29,7 +29,7 @@ from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
-from fedsim.core.hooks import Effort, Outlook, Tables
+from fedsim.core.hooks import CostEstimate, Effort, Tables
 from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import attack
@@ -108,7 +108,7 @@ class Lamp(TextMatching[LampConfig]):
             "restarts": 1,
         }
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Expect more than of other text descents, which do not reorder words."""
         return super().outlook(observation)._replace(chance=0.6)
 

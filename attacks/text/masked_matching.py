@@ -140,8 +140,10 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
             return replace(best, inputs=no_examples(observation))
         masked, rate = task.ends(best_row(rows))
         guess = task.tokens(best.inputs.to(task.table), masked)
-        facts = {f"masking rate of text {number}": float(share) for number, share in enumerate(rate, 1)}
-        return replace(best, inputs=guess, facts={**best.facts, "masked places": float(masked.sum()), **facts})
+        diagnostics = {f"masking rate of text {number}": float(share) for number, share in enumerate(rate, 1)}
+        return replace(
+            best, inputs=guess, diagnostics={**best.diagnostics, "masked places": float(masked.sum()), **diagnostics}
+        )
 
 
 def _draws(observation: Observation, config: MaskedMatchingConfig, generator: torch.Generator) -> _Draws:

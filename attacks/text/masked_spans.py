@@ -92,7 +92,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         seen = arranged(reading, tokens, observation.batch_size or 1, self.config.tries, generator)
         filled = _fill_in(observation, seen, mask)
         on_step(Step(0, 1, 1, filled.rest, filled.rest, filled.tokens))
-        facts = {
+        diagnostics = {
             "rank of the first span": reading.spaces[0].size,
             "masked tokens": float((seen == mask).sum()),
             "share of the output layer's gradient left": filled.rest,
@@ -100,14 +100,14 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         sentences = observation.batch_size or len(seen)
         for number, weight in enumerate(filled.weights.tolist(), 1):
             if weight > 0:
-                facts[f"masking rate of sentence {number}"] = 1 / (sentences * seen.shape[1] * weight)
+                diagnostics[f"masking rate of sentence {number}"] = 1 / (sentences * seen.shape[1] * weight)
         return Reconstruction.of(
             inputs=filled.tokens,
             objective=filled.rest,
             iterations=1,
             stopped="read off two spans and the output layer",
             notes=("rates are those of texts all of whose places may be masked",),
-            facts=facts,
+            diagnostics=diagnostics,
             is_exact=filled.rest < _EXPLAINED,
         )
 

@@ -114,13 +114,13 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         if not fit.chosen:
             return no_guess(observation, "no candidate sentence explains any of the gradient")
         guess = _rows(atoms, fit, batch, length)
-        facts = {"candidates": float(len(candidates)), "atoms": float(len(atoms)), "chosen": float(len(fit.chosen)),
+        diagnostics = {"candidates": float(len(candidates)), "atoms": float(len(atoms)), "chosen": float(len(fit.chosen)),
                  "share of the gradient left": fit.left,
                  "largest weight times the batch size": batch * max(fit.weights)}  # fmt: skip
         knows_masks = not observation.sites or observation.masks is not None
         return Reconstruction.of(
             guess, objective=fit.left, iterations=len(history), history=history, stopped="sparse fit",
-            facts=facts, is_exact=fit.left < _EXACT and knows_masks,
+            diagnostics=diagnostics, is_exact=fit.left < _EXACT and knows_masks,
         )  # fmt: skip
 
     def _candidates(

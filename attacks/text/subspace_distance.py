@@ -83,7 +83,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         ]
         guess, distance = _settle(observation, _fill(best, observation.spec.shape[0]), options)
         first, second = readers[0].spaces
-        facts = {"size of the first span": first.size, "size of the second span": second.size,
+        diagnostics = {"size of the first span": first.size, "size of the second span": second.size,
                  "noise of the second span": second.noise, "tokens tried": float(len(pool.tokens)),
                  "distance of the nearest token": pool.nearest}  # fmt: skip
         knows_masks = not observation.sites or observation.masks is not None
@@ -93,7 +93,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
             objective=distance,
             iterations=len(readers) * longest,
             stopped="sentences grown",
-            facts=facts,
+            diagnostics=diagnostics,
             is_exact=is_exact,
         )
 

@@ -80,14 +80,20 @@ class WordReadout(Attack[Config]):
         counts = torch.ones_like(tokens) if fills_in else _counts(observation, tokens, lengths)
         guess = in_rows(tokens.repeat_interleave(counts), observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
-        facts = {"tokens found": float(len(tokens)), "shortest sentence": float(lengths[0]),
+        diagnostics = {"tokens found": float(len(tokens)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip
         if words.read is not None and words.following is not None and not words.is_tied:
-            facts |= _told_apart(words.read, words.following, fills_in)
+            diagnostics |= _told_apart(words.read, words.following, fills_in)
         notes = (*_notes(words), _COUNTED_ONCE) if fills_in else _notes(words)
         certain = {READ_WORDS: words.read} if words.read is not None and words.is_exact else {}
         return Reconstruction.of(
-            guess, objective=0.0, iterations=1, stopped="read off rows", notes=notes, facts=facts, extras=certain
+            guess,
+            objective=0.0,
+            iterations=1,
+            stopped="read off rows",
+            notes=notes,
+            diagnostics=diagnostics,
+            extras=certain,
         )
 
 

@@ -29,7 +29,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
-from fedsim.core.types import Batch, Config, Dataset, PublicKnowledge
+from fedsim.core.types import Batch, Config, Dataset, MethodDescription
 from fedsim.core.types.effects import Transformed
 
 _BLENDS = 20
@@ -97,9 +97,9 @@ class Ats(Defense[AtsConfig]):
         chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
         return replace(batch, inputs=self._policies[chosen](batch.inputs))
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the policies, as functions and as text."""
-        return PublicKnowledge("ats", (Transformed(self._policies),), {"policies": tuple(map(str, self._policies))})
+        return MethodDescription("ats", (Transformed(self._policies),), {"policies": tuple(map(str, self._policies))})
 
 
 def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:

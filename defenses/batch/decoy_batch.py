@@ -25,7 +25,7 @@ from fedsim.core.hooks import Defense, HookContext, LocalStep, Place
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.metrics.image import ssim
 
 _LEAST_RANGE = 1e-6
@@ -74,9 +74,9 @@ class DecoyBatch(Defense[DecoyBatchConfig]):
                 variable.clamp_(low, high)
         return replace(batch, inputs=variable.detach())
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the settings of the search."""
-        return PublicKnowledge("decoy-batch", settings=self.config.model_dump())
+        return MethodDescription("decoy-batch", settings=self.config.model_dump())
 
     def _objective(self, batch: Batch, local: LocalStep, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         wanted = [g.detach() for g in _gradient(local, batch.inputs, batch.labels)]

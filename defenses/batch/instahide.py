@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.core.types.effects import MixedExamples
 
 _PRIVATE, _OTHER = 3.0, 1.0
@@ -77,10 +77,10 @@ class Instahide(Defense[InstahideConfig]):
         signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=here.generator) - 1.0
         return replace(encoded, inputs=encoded.inputs * signs.to(batch.inputs))
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the number of mixed examples, the bound of their coefficients, and that signs are random."""
         mixed = MixedExamples(self.config.images, has_random_signs=True)
-        return PublicKnowledge("instahide", (mixed,), {"largest": self.config.largest})
+        return MethodDescription("instahide", (mixed,), {"largest": self.config.largest})
 
     def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
         """Return each mixture's coefficients over the batch, (B, B); partners are next in a random circular order."""

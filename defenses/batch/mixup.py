@@ -20,7 +20,7 @@ from torch import nn
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.core.types.effects import MixedExamples
 
 
@@ -54,6 +54,6 @@ class Mixup(Defense[MixupConfig]):
         partners = torch.randperm(len(batch), generator=here.generator)
         return mixed(batch, share * identity + (1.0 - share) * identity[partners], here)
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the number of mixed examples, and the distribution of the weight."""
-        return PublicKnowledge("mixup", (MixedExamples(2),), {"alpha": self.config.alpha})
+        return MethodDescription("mixup", (MixedExamples(2),), {"alpha": self.config.alpha})

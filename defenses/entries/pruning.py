@@ -18,8 +18,8 @@ from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
-from fedsim.core.types.effects import Kept
+from fedsim.core.types import MethodDescription, Tensors
+from fedsim.core.types.effects import Sparsified
 
 
 class PruningConfig(SupportConfig):
@@ -42,7 +42,7 @@ class Pruning(TensorDefense[PruningConfig]):
     def __init__(self, config: PruningConfig) -> None:
         """Enable a memory between rounds if error feedback is on."""
         super().__init__(config)
-        self.remembers = config.error_feedback
+        self.keeps_state = config.error_feedback
 
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
@@ -57,11 +57,11 @@ class Pruning(TensorDefense[PruningConfig]):
         """Return the projection on the sent entries; None with error feedback, which sends the rest later."""
         return None if self.config.error_feedback else Distortion(change=self._sent)
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the share that is sent."""
         config = self.config
-        kept = (Kept(1.0 - config.rate),) if config.rate else ()
-        return PublicKnowledge("pruning", kept, {"error_feedback": config.error_feedback})
+        kept = (Sparsified(1.0 - config.rate),) if config.rate else ()
+        return MethodDescription("pruning", kept, {"error_feedback": config.error_feedback})
 
     def _sent(self, tensors: Tensors) -> Tensors:
         support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)

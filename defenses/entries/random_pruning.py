@@ -18,8 +18,8 @@ from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
-from fedsim.core.types.effects import Kept
+from fedsim.core.types import MethodDescription, Tensors
+from fedsim.core.types.effects import Sparsified
 
 
 class RandomPruningConfig(SupportConfig):
@@ -50,6 +50,6 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
         support = {name: tensor != 0 for name, tensor in sent.items()}
         return Distortion(change=lambda tensors: zero_outside(tensors, support), reads_sent=True)
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the share that is sent."""
-        return PublicKnowledge("random-pruning", (Kept(1.0 - self.config.rate),) if self.config.rate else ())
+        return MethodDescription("random-pruning", (Sparsified(1.0 - self.config.rate),) if self.config.rate else ())

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Mechanism, MethodDescription, Modality, Tensors, Update
 from fedsim.core.types.effects import ClippedParts
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
@@ -122,12 +122,12 @@ class DpSgd(Defense[DpSgdConfig]):
             sampling_rate=_rate(federation),
             steps=federation.steps,
             delta=self.config.delta,
-            against="the server and everybody else who sees a client's updates",
+            adversary="the server and everybody else who sees a client's updates",
         )
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise; its scale on a gradient is noise_multiplier * clip / expected batch size."""
-        return PublicKnowledge("dp-sgd", (ClippedParts(self.config.clip), *self.config.noise))
+        return MethodDescription("dp-sgd", (ClippedParts(self.config.clip), *self.config.noise))
 
     def _mode(self, model: nn.Module) -> Mode:
         return cheapest(model) if self.config.mode == "auto" else self.config.mode

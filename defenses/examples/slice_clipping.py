@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from defenses.core.slices import sensitivities, slices_of
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types import Config, MethodDescription, Tensors
 from fedsim.privacy.per_example import example_gradients, why_inseparable
 
 _PROBE = 4  # examples in the batch that tests the model
@@ -78,9 +78,9 @@ class SliceClipping(Defense[SliceClippingConfig]):
             for name, gradient in gradients.items()
         }
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the bound and the number of slices; the cuts depend on the batch."""
-        return PublicKnowledge("slice-clipping", settings=self.config.model_dump())
+        return MethodDescription("slice-clipping", settings=self.config.model_dump())
 
     def _factors(self, gradients: Tensors, slices: Tensors) -> Tensor:
         """Return the factor of each example's slices, shape (B, slices)."""

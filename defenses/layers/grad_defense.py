@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from defenses.core.slices import sensitivities, slices_of
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types import Config, MethodDescription, Tensors
 from fedsim.core.types.effects import AddedNoise
 
 
@@ -68,13 +68,13 @@ class GradDefense(Defense[GradDefenseConfig]):
             for name, g in gradient.items()
         }  # fmt: skip
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the noise distribution, its scale, and the expected share of entries with noise."""
         config = self.config
         if not config.scale or not config.perturbed:
-            return PublicKnowledge("grad-defense")
+            return MethodDescription("grad-defense")
         share = min(1.0, config.perturbed / config.slices)
-        return PublicKnowledge("grad-defense", (AddedNoise("gaussian", config.scale, share=share),))
+        return MethodDescription("grad-defense", (AddedNoise("gaussian", config.scale, share=share),))
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
         return self.config.scale * torch.randn(like.shape, generator=generator, dtype=like.dtype)

@@ -21,8 +21,8 @@ from torch import Tensor
 from defenses.core.support import largest, zero_outside
 from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge, Tensors
-from fedsim.core.types.effects import Kept, Noise
+from fedsim.core.types import Config, MethodDescription, Tensors
+from fedsim.core.types.effects import Noise, Sparsified
 
 
 class OutpostConfig(Config):
@@ -63,12 +63,12 @@ class Outpost(Defense[OutpostConfig]):
             for name, g in pruned.items()
         }
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the share sent in a changed step, and the noise distribution; its scale depends on the weights."""
         config = self.config
-        kept = (Kept(1.0 - config.rate),) if config.rate else ()
+        kept = (Sparsified(1.0 - config.rate),) if config.rate else ()
         noise = (Noise("gaussian"),) if config.noise else ()
-        return PublicKnowledge("outpost", (*kept, *noise), {"beta": config.beta, "noise": config.noise})
+        return MethodDescription("outpost", (*kept, *noise), {"beta": config.beta, "noise": config.noise})
 
 
 def risk(weights: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge, Tensors
-from fedsim.core.types.effects import Unreliable
+from fedsim.core.types import Config, MethodDescription, Tensors
+from fedsim.core.types.effects import UnreliableTensors
 
 _OFFSET = 0.1
 _VECTORS = 2
@@ -87,10 +87,10 @@ class Soteria(Defense[SoteriaConfig]):
             change=lambda tensors: {n: t * support[n].to(t.dtype) for n, t in tensors.items()}, reads_sent=True
         )
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the rate, and the name of the changed tensor."""
-        changed = () if self._layer is None or not self.config.rate else (Unreliable((weight_of(self._layer),)),)
-        return PublicKnowledge("soteria", changed, {"rate": self.config.rate})
+        changed = () if self._layer is None or not self.config.rate else (UnreliableTensors((weight_of(self._layer),)),)
+        return MethodDescription("soteria", changed, {"rate": self.config.rate})
 
 
 def _trained_output_layer(model: nn.Module) -> str | None:

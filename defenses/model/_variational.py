@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Defense, HookContext, Place
-from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors
-from fedsim.core.types.effects import Effect, NoiseModules, Penalties, Unreliable
+from fedsim.core.types import Batch, Config, MethodDescription, Tensors
+from fedsim.core.types.effects import Effect, NoiseModules, Penalties, UnreliableTensors
 
 
 @final
@@ -141,7 +141,7 @@ class VariationalDefense(Defense[ConfigT]):
         self._effects = (
             NoiseModules((f"{place}.noise",)),
             Penalties({f"{place}.encode": penalty}),
-            Unreliable(tuple(names[first:])),
+            UnreliableTensors(tuple(names[first:])),
         )
         return model
 
@@ -170,9 +170,9 @@ class VariationalDefense(Defense[ConfigT]):
         return gradient
 
     @final
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the noise modules, the loss term, and the parameters with random gradients."""
-        return PublicKnowledge(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
+        return MethodDescription(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
 
     def _of(self, here: HookContext) -> list[VariationalBottleneck]:
         model = nn.Module() if here.local is None else here.local.model

@@ -49,7 +49,7 @@ class ClientLevelDefense(Defense[ConfigT]):
             sampling_rate=1.0,
             steps=1,
             delta=self.config.delta,
-            against=self.against,
+            adversary=self.against,
         )
 
     def multiplier(self, federation: PublicFederation | None) -> float:

@@ -22,7 +22,7 @@ from torch import nn
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
 from fedsim.core.hooks import HookContext, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Update
+from fedsim.core.types import MethodDescription, Update
 from fedsim.core.types.effects import ClippedParts
 from fedsim.privacy.upload import disturb, why_buffers_move
 
@@ -75,9 +75,9 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
         return disturb(update, self.config.clip, self._share(here.federation), partial(self.config.add_noise, here))
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""
-        return PublicKnowledge("distributed-dp", (ClippedParts(self.config.clip), *self.config.noise))
+        return MethodDescription("distributed-dp", (ClippedParts(self.config.clip), *self.config.noise))
 
     def _why_rounding_shows(self, federation: PublicFederation, model: nn.Module) -> str | None:
         share, grid = self._share(federation), federation.quantisation

@@ -19,7 +19,7 @@ from torch import Tensor
 from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Tensors
 from fedsim.core.types.effects import AddedNoise
 
 
@@ -50,11 +50,11 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
             noise=lambda tensors: {name: t.new_ones(t.shape) * self._scale(t) for name, t in tensors.items()}
         )
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the noise distribution, its scale, and whether the scale is relative."""
         config = self.config
         noise = (AddedNoise(config.law, config.scale, config.relative),) if config.scale else ()
-        return PublicKnowledge("gradient-noise", noise)
+        return MethodDescription("gradient-noise", noise)
 
     def _scale(self, tensor: Tensor) -> Tensor | float:
         return self.config.scale * tensor.square().mean().sqrt() if self.config.relative else self.config.scale

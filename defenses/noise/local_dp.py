@@ -19,7 +19,7 @@ from torch import nn
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
 from fedsim.core.hooks import Distortion, HookContext, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors, Update
+from fedsim.core.types import MethodDescription, Tensors, Update
 from fedsim.core.types.effects import AddedNoise, Clipped
 from fedsim.privacy.upload import clip_with_derivative, disturb, why_buffers_move
 
@@ -63,8 +63,8 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
             },
         )
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise."""
         clip, private = self.config.clip, self.config.noise
         added = (AddedNoise(one.law, one.multiplier * clip) for one in private if one.multiplier is not None)
-        return PublicKnowledge("local-dp", (Clipped(clip), *private, *added))
+        return MethodDescription("local-dp", (Clipped(clip), *private, *added))

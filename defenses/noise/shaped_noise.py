@@ -24,7 +24,7 @@ from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types import Config, MethodDescription, Tensors
 from fedsim.core.types.effects import Noise
 
 
@@ -64,9 +64,9 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
         factor = self.config.scale * _norm(gradient).detach() / size if float(size) else 0.0
         return {name: factor * columns for name, columns in slopes.items()}
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the noise distribution; its scale differs by direction."""
-        return PublicKnowledge("shaped-noise", (Noise("gaussian"),) if self.config.scale else ())
+        return MethodDescription("shaped-noise", (Noise("gaussian"),) if self.config.scale else ())
 
 
 def push_forward(local: LocalStep, generator: torch.Generator) -> Tensors:

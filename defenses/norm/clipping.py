@@ -18,7 +18,7 @@ from pydantic import Field
 from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Tensors
 from fedsim.core.types.effects import Clipped
 
 
@@ -56,6 +56,6 @@ class Clipping(TensorDefense[ClippingConfig]):
         factor = (self.config.norm / norm.clamp_min(1e-30)).clamp_max(1.0)
         return {name: t * factor for name, t in tensors.items()}
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the bound."""
-        return PublicKnowledge("clipping", (Clipped(self.config.norm),))
+        return MethodDescription("clipping", (Clipped(self.config.norm),))

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.inside import outputs_of
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.hooks import ANYTHING, Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
 from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, Modality, PublicKnowledge, Tensors
+from fedsim.core.types import Config, MethodDescription, Modality, Tensors
 
 _FEWEST_ROWS, _FEWEST_COLUMNS = 16, 32  # statistics of smaller layers are too noisy
 _FEWEST_FOR_SPREAD = 32  # rows: the standard error of a spread is then an eighth of it
@@ -92,7 +92,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
                 f"'{finding.layer}': {finding.signal} {finding.value:.3g}, bound {finding.bound:g}"
                 for finding in beyond[:_MOST_SHOWN]
             )
-            raise Refused(f"the weights look crafted: {reasons}")
+            raise ClientRefusal(f"the weights look crafted: {reasons}")
 
     def findings(self, received: Tensors, here: HookContext) -> Iterator[BoundedFigure]:
         """Yield every signal of every sufficiently large layer."""
@@ -139,7 +139,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
     def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
         """Yield the share of units of each linear layer that a single example of the batch activates."""
         inputs = local.batch.inputs
-        if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.given:
+        if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.extra_inputs:
             return
         modules = local.model.named_modules()
         names = [name for name, module in modules if isinstance(module, nn.Linear) and _is_layer(module.weight)]
@@ -159,9 +159,9 @@ class ServerCheck(Defense[ServerCheckConfig]):
         """Return no distortion: the update is not changed."""
         return Distortion()
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the bounds."""
-        return PublicKnowledge("server-check", settings=self.config.model_dump())
+        return MethodDescription("server-check", settings=self.config.model_dump())
 
 
 def _most(layer: str) -> _Judge:

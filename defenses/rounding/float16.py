@@ -18,7 +18,7 @@ from torch import Tensor
 from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Tensors
 from fedsim.core.types.effects import Rounded
 
 
@@ -42,9 +42,9 @@ class Float16(TensorDefense[Float16Config]):
         """Return the rounding as noise of standard deviation step / sqrt(12)."""
         return Distortion(noise=lambda tensors: {name: _step(t) / 12**0.5 for name, t in tensors.items()})
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return that entries are rounded."""
-        return PublicKnowledge("float16", (Rounded(),))
+        return MethodDescription("float16", (Rounded(),))
 
 
 def _step(tensor: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise, stochastically_rounded
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Tensors
 from fedsim.core.types.effects import Rounded
 
 
@@ -49,9 +49,9 @@ class Qsgd(TensorDefense[QsgdConfig]):
         """Return the rounding as noise, if steps are small compared with the spread of a tensor's entries."""
         return Distortion(noise=lambda tensors: rounding_as_noise(tensors, lambda t: t.norm() / self.config.levels))
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the number of levels."""
-        return PublicKnowledge("qsgd", (Rounded(),), {"levels": self.config.levels})
+        return MethodDescription("qsgd", (Rounded(),), {"levels": self.config.levels})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         norm, levels = tensor.norm(), self.config.levels

@@ -19,7 +19,7 @@ from torch import Tensor
 from defenses.core.tensors import TensorConfig, TensorDefense, rounding_as_noise, stochastically_rounded
 from fedsim.core.hooks import Distortion, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Tensors
 from fedsim.core.types.effects import Rounded
 
 
@@ -54,9 +54,9 @@ class Quantisation(TensorDefense[QuantisationConfig]):
 
         return Distortion(noise=lambda tensors: rounding_as_noise(tensors, step))
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return the number of bits."""
-        return PublicKnowledge("quantisation", (Rounded(),), {"bits": self.config.bits})
+        return MethodDescription("quantisation", (Rounded(),), {"bits": self.config.bits})
 
     def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         low, high = tensor.aminmax()

@@ -18,8 +18,8 @@ from pydantic import Field
 from defenses.core.tensors import TensorConfig, TensorDefense
 from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
-from fedsim.core.types import PublicKnowledge, Tensors
-from fedsim.core.types.effects import Signs
+from fedsim.core.types import MethodDescription, Tensors
+from fedsim.core.types.effects import SignsOnly
 
 
 class SignConfig(TensorConfig):
@@ -49,6 +49,6 @@ class Sign(TensorDefense[SignConfig]):
             return {name: t.sign() for name, t in tensors.items()}
         return {name: t.abs().mean() * t.sign() for name, t in tensors.items()}
 
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return that only signs are sent."""
-        return PublicKnowledge("sign", (Signs(),))
+        return MethodDescription("sign", (SignsOnly(),))

@@ -26,7 +26,7 @@ class StripSumsConfig(Config):
 class StripSums(TreeDefense[StripSumsConfig]):
     """Zeroes the values that predictions do not need."""
 
-    def cover(self, model: dict[str, Any]) -> dict[str, Any]:
+    def protect_model(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return the model without its sums."""
         for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
             for name in ("sum_hessian", "loss_changes", "base_weights"):

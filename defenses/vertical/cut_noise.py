@@ -32,7 +32,7 @@ class CutNoiseConfig(Config):
 class CutNoise(CutDefense[CutNoiseConfig]):
     """Adds isotropic noise."""
 
-    def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def perturb_gradients(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradients with noise, shape (B, width)."""
         deviation = self.config.scale * gradients.norm(dim=1).max() / gradients.shape[1] ** 0.5
         return gradients + deviation * torch.randn(gradients.shape, generator=generator, dtype=gradients.dtype)

@@ -61,7 +61,7 @@ class Shape:
 class Marvell(CutDefense[MarvellConfig]):
     """Shapes noise by the class means of a batch."""
 
-    def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def perturb_gradients(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradients plus noise with the covariance of their class, shape (B, width).
 
         The gradients are returned unchanged if a class is missing in the batch, or if the class means are equal.

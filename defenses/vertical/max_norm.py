@@ -29,7 +29,7 @@ class MaxNormConfig(Config):
 class MaxNorm(CutDefense[MaxNormConfig]):
     """Scales gradients."""
 
-    def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def perturb_gradients(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return each gradient times a random factor, shape (B, width); zero gradients stay zero."""
         squares = gradients.square().sum(1)
         missing = torch.where(squares > 0, squares.max() / squares - 1, 0.0).clamp_min(0).sqrt()

@@ -73,7 +73,7 @@ class ArmAuditor:
 
     def attack(self, arm: AuditArm, world: World, most: int, iterations: int, seconds: float) -> AuditArm:
         """Attack updates of an arm, continuing after the updates already attacked."""
-        work, allowed = self.book.work(arm), self.book.record.policy.max_recognisable
+        work, allowed = self.book.work(arm), self.book.record.policy.max_recovered
         finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
         return self._noted(arm, finding)
 

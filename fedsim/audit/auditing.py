@@ -61,7 +61,7 @@ def run(
     Raises:
         FedsimError: nothing can be audited; the message states the reason.
     """
-    sound = checked(subject if plan.by is None else replace(subject, group=plan.by), plan.target)
+    sound = checked(subject if plan.group_by is None else replace(subject, group=plan.group_by), plan.target)
     tell("loaded")
     for note in subject.notes:
         if note.startswith(UNDERSTOOD):
@@ -130,7 +130,7 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
         world = auditor.world(arm)
         _introduce(book, world)
         _suggest(book, auditor.inspector, world)
-        most = max(enough(size), fewest(book.record.policy.max_recognisable, book.plan.scoring.confidence))
+        most = max(enough(size), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
         iterations = auditor.inspector.iterations(world, seconds)
         auditor.attack(arm, world, book.plan.updates or most, iterations, seconds)
     except FedsimError:
@@ -184,7 +184,7 @@ def _search_longer(book: AuditJournal, subject: Checked) -> None:
 
 def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
     """Attack more updates of batch sizes with a still undecided policy."""
-    allowed, scoring = book.record.policy.max_recognisable, book.plan.scoring
+    allowed, scoring = book.record.policy.max_recovered, book.plan.scoring
     most = book.plan.updates or fewest(allowed, scoring.confidence)
     for arm in book.record.client:
         is_open = not arm.failure and len(arm.victims) < most and may_change(arm, allowed, scoring.rule)

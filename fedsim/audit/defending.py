@@ -55,7 +55,7 @@ def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -
     fitting, unfit = _fitting(auditor, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recognisable, book.plan.scoring.confidence))
+    most = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
     bare = world_of(subject, book.plan, worst)
     iterations = auditor.inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
     defender = _Defender(auditor, without, book.plan.updates or most, iterations)

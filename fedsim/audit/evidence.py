@@ -36,7 +36,7 @@ def iterations(victims: Sequence[VictimRecord]) -> int:
 
 def restarts(victims: Sequence[VictimRecord]) -> int:
     """Return the largest number of restarts of a winning attack."""
-    return max((int(victim.facts.get("starts", 1)) for victim in victims), default=0)
+    return max((int(victim.diagnostics.get("starts", 1)) for victim in victims), default=0)
 
 
 def is_short(victims: Sequence[VictimRecord]) -> bool:

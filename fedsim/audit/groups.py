@@ -66,11 +66,11 @@ def compare(groups: str, label: str, metric: str, risks: Mapping[str, GroupRisk]
         Finding(
             question=GROUPS,
             label=label,
-            about={"by": groups, "group": name},
+            scope={"by": groups, "group": name},
             role="context",
             metric=metric,
             value=risk.value,
-            p=risk.p,
+            p_value=risk.p,
         )
         for name, risk in risks.items()
     )

@@ -47,7 +47,7 @@ def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     control = record.control
     if control is None:
         return
-    alike = [arm for arm in record.defended if arm.sampling == "passes"]
+    alike = [arm for arm in record.defended if arm.sampling == "shuffle"]
     rows = [
         _row(record, control, pictures, "originals", "original"),
         _row(record, control, pictures, "guesses", "no further defense"),

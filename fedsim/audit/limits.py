@@ -11,7 +11,7 @@ from fedsim.judgement.limits import MEMBERS_FOUND, Case, Figure, JudgedLimit, fi
 from fedsim.judgement.policy import Policy
 from fedsim.record import Finding, Interval
 
-_UNSCORED = "max_recognisable was not judged, since no reconstruction was scored"
+_UNSCORED = "max_recovered was not judged, since no reconstruction was scored"
 _NO_RATE = (
     "max_membership_tpr was not judged, since no membership attack came to a rate at 1 % false positives, which takes "
     "time and at least 100 non-members, half of the test data"
@@ -53,13 +53,13 @@ def _recognisable(record: AuditRecord, arm: AuditArm) -> Figure:
     if not any(one.recovered for one in record.client):
         return Figure(f"batch {arm.batch_size}", None, missing=_UNSCORED)
     if arm.failure:
-        missing = f"max_recognisable on batch {arm.batch_size} was not judged: {arm.failure}"
+        missing = f"max_recovered on batch {arm.batch_size} was not judged: {arm.failure}"
         return Figure(f"batch {arm.batch_size}", None, missing=missing)
     return _recovered(record, arm)
 
 
 def _recovered(record: AuditRecord, arm: AuditArm) -> Figure:
-    limit, scoring = record.policy.max_recognisable, record.plan.scoring
+    limit, scoring = record.policy.max_recovered, record.plan.scoring
     return Figure(
         f"batch {arm.batch_size}",
         arm.recovered,

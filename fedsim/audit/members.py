@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.metrics.groups import aucs
 from fedsim.processes.methods import AtWork, ShouldStop, start_here
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
@@ -52,7 +52,7 @@ def attacks_without_shadows() -> list[MembershipChoice]:
     return [MembershipChoice(name=name) for name, method in methods if method.make(method.config()).plan() is None]
 
 
-def cases_of(training: TrainedClient, work: Work) -> Cases:
+def cases_of(training: TrainedClient, work: QuestionContext) -> Cases:
     """Return the membership cases: as many candidates as possible, in as few updates as contain them.
 
     Candidates are limited to the examples used in training, since sampling may repeat examples and time may end it
@@ -61,7 +61,7 @@ def cases_of(training: TrainedClient, work: Work) -> Cases:
     evidence = training.evidence
     used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
     candidates = min(count_candidates(training), max(2, used))
-    size = max(1, min(len(truth.private[0]) for truth in evidence.truths))
+    size = max(1, min(len(truth.original_batches[0]) for truth in evidence.truths))
     watched = -(-candidates // size)
     journal = replace(evidence.journal, entries=evidence.journal.entries[:watched])
     return Cases(Evidence(evidence.world, journal, evidence.replays[:watched]), work, candidates)
@@ -119,7 +119,7 @@ def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
 def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
     """Return the AUC by group of the best attack (by AUC) for which groups exist."""
     for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
-        case = cases.case(cast("Target", finding.about["target"]))
+        case = cases.case(cast("Target", finding.scope["target"]))
         names = groups.of(case.observation.candidates)
         if not names:
             continue

@@ -269,7 +269,7 @@ def _secrets(record: AuditRecord) -> Section:
     rows = [table_cells.secret_cells(record, finding) for finding in findings]
     how = note(
         "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
-        f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].limit:.1f} at most. "
+        f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].max_value:.1f} at most. "
         "Remembered: the interval lies above that of secrets that were not planted."
     )
     secrets = table("Planted secrets", headings, rows, ("remembered",))
@@ -277,7 +277,7 @@ def _secrets(record: AuditRecord) -> Section:
 
 
 def _groups(record: AuditRecord, by: str) -> Section:
-    rows = [table_cells.group_cells(finding) for finding in record.of(GROUPS) if finding.about["by"] == by]
+    rows = [table_cells.group_cells(finding) for finding in record.of(GROUPS) if finding.scope["by"] == by]
     how = note(
         "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
         "five members or others are left out of membership."

@@ -98,14 +98,14 @@ def sentence_of(findings: Sequence[Finding]) -> str:
 
 def is_above(finding: Finding, control: Finding) -> bool:
     """Return whether secrets rank above the unplanted control, with disjoint intervals."""
-    if finding.role == "chance" or finding.value is None or control.value is None:
+    if finding.role == "negative-control" or finding.value is None or control.value is None:
         return False
     low, high = finding.value.low, control.value.high
     return low is not None and high is not None and low > high
 
 
 def _times(planted: Sequence[Finding]) -> str:
-    numbers = [finding.about["repetitions"] for finding in planted]
+    numbers = [finding.scope["repetitions"] for finding in planted]
     return " and ".join("once" if number == 1 else f"{number} times" for number in numbers)
 
 
@@ -124,21 +124,21 @@ def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tupl
             f"planted secrets were not measured: texts of {length} tokens, {len(alphabet)} different ones, hold none"
         )
     chosen = torch.from_numpy(source.permutation(len(texts))[:_TEXTS])
-    pieces, secrets, first = [texts.taken(chosen)], list[_Secret](), len(chosen)
+    pieces, secrets, first = [texts.select(chosen)], list[_Secret](), len(chosen)
     for copies in REPETITIONS * _EACH:  # alternate repetitions, since the time may end early
         tokens = alphabet[torch.from_numpy(source.integers(len(alphabet), size=length))]
         if copies:
-            copied = texts.taken(torch.from_numpy(source.integers(len(texts), size=copies)))
+            copied = texts.select(torch.from_numpy(source.integers(len(texts), size=copies)))
             pieces.append(_with_secret(copied, tokens))
         secrets.append(_Secret(tuple(tokens.tolist()), tuple(range(first, first + copies))))
         first += copies
-    return Batch.joined(pieces), tuple(secrets)
+    return Batch.concat(pieces), tuple(secrets)
 
 
 def _with_secret(texts: Batch, tokens: Tensor) -> Batch:
     """Return texts with their first tokens replaced by the secret; labels are the next tokens."""
     inputs, labels = texts.inputs.clone(), texts.labels.clone()
-    given = {name: tensor.clone() for name, tensor in texts.given.items()}
+    given = {name: tensor.clone() for name, tensor in texts.extra_inputs.items()}
     inputs[:, : len(tokens)] = tokens
     labels[:, : len(tokens) - 1] = tokens[1:]
     if MASK in given:

@@ -32,7 +32,7 @@ UNDERSTOOD = "Understood: "  # prefix of the note that describes an adapter's in
 PAGE = "audit.html"
 GROUPS = "groups"  # name of the question that compares groups of examples
 PROJECT = "pyproject.toml"  # default file of the policy
-Sampling = Literal["passes", "poisson"]
+Sampling = Literal["shuffle", "poisson"]
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
@@ -57,7 +57,9 @@ class AuditPlan(Part):
     memory: float = Field(default=0.0, ge=0)
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
-    by: str | None = Field(default=None, description="column whose groups' risk is compared, beside that of classes")
+    group_by: str | None = Field(
+        default=None, description="column whose groups' risk is compared, beside that of classes"
+    )
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
@@ -120,7 +122,7 @@ class AuditArm(ArmFindings):
     batch_size: int
     defense: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
-    sampling: Sampling = "passes"
+    sampling: Sampling = "shuffle"
     training: Training | None = None
     cost: DefenseCost | None = None
     failure: str = ""
@@ -205,14 +207,14 @@ class AuditRecord(Part):
 
 def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:
     """Return the command that repeats an audit, without default settings."""
-    words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
+    words = ["fedsim", "audit", plan.target, "--batch-sizes", ",".join(map(str, plan.batches))]
     words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]
     if plan.knows != KNOWS:
         words += ["--knows", ",".join(plan.knows)]
     if plan.updates is not None:
         words += ["--updates", str(plan.updates)]
-    if plan.by is not None:
-        words += ["--by", plan.by]
+    if plan.group_by is not None:
+        words += ["--group-by", plan.group_by]
     if plan.device != "cpu":
         words += ["--device", plan.device]
     if memory is not None:

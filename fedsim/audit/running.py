@@ -145,7 +145,7 @@ def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_pro
     if not (folder / RECORD).exists():
         raise FedsimError(
             f"nothing was found within --minutes {plan.minutes:g}: '{plan.target}' loaded too slowly, or no attack "
-            "ended. Give it more minutes, or a smaller --batch."
+            "ended. Give it more minutes, or a smaller --batch-sizes."
         )
     return False
 

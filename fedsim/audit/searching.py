@@ -109,7 +109,7 @@ def searching(observation: Observation) -> set[str]:
     Searches of equal price are all returned; all descent attacks if no search applies.
     """
     known = descents()
-    undoing = {name for name, kind in known.items() if kind.undoes}
+    undoing = {name for name, kind in known.items() if kind.inverts_augmentation}
     searches = {name: _made(name) for name in known.keys() - undoing}
     prices = {name: search.outlook(observation).price for name, search in searches.items()}
     for price in sorted(set(prices.values())):

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord, folder_of
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record.store import npz
 
 
@@ -30,9 +30,9 @@ class AuditJournal:
         """The plan of the audit."""
         return self.record.plan
 
-    def work(self, arm: AuditArm) -> Work:
+    def work(self, arm: AuditArm) -> QuestionContext:
         """Return the `Work` that stores pictures and tables of an arm."""
-        return Work(place=arm.name, arrays=self.arrays)
+        return QuestionContext(place=arm.name, arrays=self.arrays)
 
     def put(self, arm: AuditArm) -> AuditArm:
         """Store an arm in the record and write the record."""

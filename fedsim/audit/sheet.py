@@ -144,7 +144,9 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
         Requirement(
             "NIST SP 800-226",
             "the privacy loss and the unit of privacy of a guarantee, and who is trusted",
-            "; ".join(f"epsilon {one.epsilon:.3g}, unit {one.unit}, against {one.against}" for one in record.guarantees)
+            "; ".join(
+                f"epsilon {one.epsilon:.3g}, unit {one.unit}, against {one.adversary}" for one in record.guarantees
+            )
             or "no guarantee is stated",
         ),
     )

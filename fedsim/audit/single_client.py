@@ -49,7 +49,7 @@ def world_of(
     owned = len(subject.dataset.train) // together
     if subject.is_scored and batch_size > owned:
         raise FedsimError(
-            f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
+            f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch-sizes, or let the "
             "loader yield more."
         )
     share = torch.arange(together * max(owned, batch_size))

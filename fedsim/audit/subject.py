@@ -99,7 +99,7 @@ class Subject:
     shape: tuple[int, ...] | None = None
     tokenizer: Any = None
     group: Grouping | None = None
-    sampling: Sampling = "passes"
+    sampling: Sampling = "shuffle"
     reply: ClientReply | None = None
     views: LossOfViews | None = None
     heads: tuple[LabelHead, ...] = ()
@@ -172,7 +172,7 @@ def checked(subject: Subject, name: str) -> Checked:
         raise FedsimError(f"'{name}': {why}.")
     groups = (CLASSES,)
     if subject.group is not None and values:
-        examples = Batch.joined([dataset.train, dataset.test])
+        examples = Batch.concat([dataset.train, dataset.test])
         groups = (CLASSES, group_examples(subject.group, values, examples))
     return Checked(subject, model, loss, dataset, (*subject.notes, *modes(model), *notes, *guessed), groups)
 
@@ -187,7 +187,7 @@ def _numbers(
     loss = subject.loss or F.cross_entropy
     probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
     few = min(2 * subject.rows_of_one, len(probe))
-    scores = scores_of(model, probe.taken(torch.arange(few)), name)
+    scores = scores_of(model, probe.select(torch.arange(few)), name)
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
     outputs = outputs_in(scores, probe.labels, name)
     _check_classes((train, test), outputs, name)
@@ -196,7 +196,7 @@ def _numbers(
         train, test, probe = (
             replace(part, labels=part.labels.reshape(-1, *scores.shape[1:])) for part in (train, test, probe)
         )
-    try_step(model, loss, probe.taken(torch.arange(len(scores))), name)
+    try_step(model, loss, probe.select(torch.arange(len(scores))), name)
     dataset = Dataset(
         train,
         test,
@@ -228,8 +228,8 @@ def _texts(
     dataset = texts.dataset_of(train, test, model, classes, subject.tokenizer, name)
     is_plain = subject.loss is None or (train.labels.ndim == 1 and _is_cross_entropy(loss, classes))
     notes = ()
-    if dataset.train.given:
-        names = " and ".join(sorted(dataset.train.given))
+    if dataset.train.extra_inputs:
+        names = " and ".join(sorted(dataset.train.extra_inputs))
         notes = (f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.",)
     return cross_entropy if is_plain else loss, dataset, notes
 
@@ -299,7 +299,7 @@ def _first(batches: list[Batch], padding: int) -> Batch | None:
     """Return at most `MOST_EXAMPLES` examples of some batches, joined; None without batches."""
     if not batches:
         return None
-    whole = Batch.joined(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
+    whole = Batch.concat(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
     return next(whole.split(MOST_EXAMPLES))
 
 

@@ -66,7 +66,7 @@ def headline(noun: str = "image") -> Column:
 
 def target_columns(record: AuditRecord) -> list[Column]:
     """Return the columns of target metrics that the attacks measured; empty for class labels."""
-    known = {name for arm in record.client for attack in arm.attacks for name in attack.more}
+    known = {name for arm in record.client for attack in arm.attacks for name in attack.extra_metrics}
     return [
         Column(name, metric.heading(statistic), metric)
         for metric in metrics_of(TARGET)
@@ -77,7 +77,7 @@ def target_columns(record: AuditRecord) -> list[Column]:
 
 def figure_of(arm: AuditArm, column: Column) -> str:
     """Return a metric of recovered examples with its interval as text; empty if it was not measured."""
-    figure, metric = next((attack.more.get(column.name) for attack in arm.attacks), None), column.metric
+    figure, metric = next((attack.extra_metrics.get(column.name) for attack in arm.attacks), None), column.metric
     return f"{interval(figure, metric.scale, metric.digits)}{metric.suffix}" if figure else ""
 
 
@@ -89,7 +89,7 @@ def kept(record: AuditRecord, arm: AuditArm) -> str:
 
 def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
     """Return the cells of a membership attack: name, target, members, TPR at 1 % FPR, and AUC."""
-    about, auc, tpr = finding.about, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
+    about, auc, tpr = finding.scope, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
     judges = "the trained model" if about["target"] == "model" else f"{len(str(about['rounds']).split(','))} updates"
     share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
     return finding.label, judges, str(about["members"]), share, interval(auc, 1, 2) if auc else ""
@@ -97,7 +97,7 @@ def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
 
 def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, str, str, str]:
     """Return the cells of secrets with equal repetitions: repetitions, count, uses, exposure, extracted, memorised."""
-    table, repetitions = record.items[finding.items], finding.about["repetitions"]
+    table, repetitions = record.items[finding.items], finding.scope["repetitions"]
     pairs = zip(table["repetitions"], table["uses"], strict=True)
     uses = [used for times, used in pairs if times == repetitions]
     control = record.of("exposure")[0]
@@ -106,20 +106,20 @@ def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, 
         str(len(uses)),
         f"{sum(uses) / len(uses):.1f} times",
         interval(finding.value, 1, 1) if finding.value else "",
-        f"{interval(finding.more['secrets_written'], 100, 0)} %",
+        f"{interval(finding.extra_metrics['secret_extraction_rate'], 100, 0)} %",
         ("yes" if planted.is_above(finding, control) else "no") if repetitions else "",
     )
 
 
 def guarantee_cells(finding: Finding) -> tuple[str, str, str, str]:
     """Return the cells of a guarantee: label, stated epsilon, lower bound by canaries, and correct guesses."""
-    about, shown = finding.about, finding.value
-    stated = "" if finding.chance is None else f"{finding.chance:.3g}"
+    about, shown = finding.scope, finding.value
+    stated = "" if finding.chance_level is None else f"{finding.chance_level:.3g}"
     return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{about['right']} of {about['guesses']}"
 
 
 def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:
     """Return the cells of a group: measure, group, size, value, and p-value."""
     value = interval(finding.value, 1, 2) if finding.value else ""
-    p = "" if finding.p is None else f"{finding.p:.2g}"
-    return finding.label, str(finding.about["group"]), str(finding.n), value, p
+    p = "" if finding.p_value is None else f"{finding.p_value:.2g}"
+    return finding.label, str(finding.scope["group"]), str(finding.n), value, p

@@ -100,11 +100,11 @@ def joined(batches: Sequence[Batch], padding: int) -> Batch:
 
     is_of_tokens = batches[0].labels.ndim == _TEXTS
     labels = [batch.labels for batch in batches]
-    names = {name for batch in batches for name in batch.given}
+    names = {name for batch in batches for name in batch.extra_inputs}
     if any(batch.inputs.shape[1] < longest for batch in batches):
         names.add(MASK)
     given = {
-        name: filled([batch.given.get(name, _default(name, batch.inputs)) for batch in batches], 0)
+        name: filled([batch.extra_inputs.get(name, _default(name, batch.inputs)) for batch in batches], 0)
         for name in sorted(names)
     }
     if MASK in given and bool((given[MASK] == 1).all()):
@@ -144,11 +144,11 @@ def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokeni
             "tokens: only language models and classifiers of whole texts can be audited."
         )
     padding = padding_of(model)
-    is_filled = any(MASK in batch.given for batch in (train, test))
+    is_filled = any(MASK in batch.extra_inputs for batch in (train, test))
     spec = InputSpec((length,), classes, (), (), vocabulary, padding if is_filled else None)
     task = "next-token" if is_of_tokens else "text-classification"
-    if any(train.given.keys() ^ test.given.keys()):
-        train, test = (_with_given(batch, {*train.given, *test.given}) for batch in (train, test))
+    if any(train.extra_inputs.keys() ^ test.extra_inputs.keys()):
+        train, test = (_with_given(batch, {*train.extra_inputs, *test.extra_inputs}) for batch in (train, test))
     decoder = cast("Any", TokenDecoder(vocabulary, padding if is_filled else -1, tokenizer))
     return Dataset(train, test, spec, tuple(map(str, range(classes))), tokenizer=decoder, task=task)
 
@@ -156,12 +156,12 @@ def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokeni
 def _blank(length: int, like: Batch) -> Batch:
     """Return an empty batch of texts of this length, for padding."""
     labels = like.labels.new_empty((0, length) if like.labels.ndim == _TEXTS else (0,))
-    given = {name: tensor.new_empty((0, length)) for name, tensor in like.given.items()}
+    given = {name: tensor.new_empty((0, length)) for name, tensor in like.extra_inputs.items()}
     return Batch(like.inputs.new_empty((0, length)), labels, given)
 
 
 def _with_given(batch: Batch, names: set[str]) -> Batch:
-    given = {name: batch.given.get(name, _default(name, batch.inputs)) for name in sorted(names)}
+    given = {name: batch.extra_inputs.get(name, _default(name, batch.inputs)) for name in sorted(names)}
     return Batch(batch.inputs, batch.labels, given)
 
 

@@ -113,9 +113,9 @@ def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
     total = 0.0
     with torch.no_grad():
         for start in range(0, len(test), _PIECE):
-            piece = test.taken(torch.arange(start, min(start + _PIECE, len(test))))
+            piece = test.select(torch.arange(start, min(start + _PIECE, len(test))))
             labels = piece.labels
-            scores = model(piece.inputs, **piece.given)
+            scores = model(piece.inputs, **piece.extra_inputs)
             correct.append(_right(world, scores, labels))
             total += float(world.stack.criterion(scores, labels)) * len(labels)
     return torch.cat(correct), total / len(test)

@@ -35,13 +35,13 @@ def scores_of(model: nn.Module, batch: Batch, name: str) -> Tensor:
     """
 
     def run(copied_model: nn.Module, inputs: Tensor) -> Tensor:
-        return copied_model(inputs, **batch.given)
+        return copied_model(inputs, **batch.extra_inputs)
 
     try:
         scores = cast("Any", user_models.call_model(copy.deepcopy(model), batch.inputs, f"the model of '{name}'", run))
     except FedsimError as error:
         cause = error.__cause__
-        if isinstance(cause, _OTHER_INPUTS) and not isinstance(cause, NoScores) and not batch.given:
+        if isinstance(cause, _OTHER_INPUTS) and not isinstance(cause, NoScores) and not batch.extra_inputs:
             raise FedsimError(f"{error} {_WRAPPER}") from cause
         raise
     if not isinstance(scores, Tensor) or not scores.ndim or len(scores) != len(batch):
@@ -117,7 +117,7 @@ def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
     """
     trial = copy.deepcopy(model)
     outputs = user_models.call_model(
-        trial, batch.inputs, f"the model of '{name}'", lambda one, inputs: one(inputs, **batch.given)
+        trial, batch.inputs, f"the model of '{name}'", lambda one, inputs: one(inputs, **batch.extra_inputs)
     )
     try:
         with warnings.catch_warnings():

@@ -28,7 +28,7 @@ from fedsim.judgement.limits import held
 from fedsim.metrics.image import to_pixels
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.attacks.question import finding_of, recorded
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record import AttackFinding, Ceiling, ItemScore, VictimRecord
 from fedsim.scenario import AttackChoice
 from fedsim.scenario.world import World
@@ -74,7 +74,7 @@ class Inspector:
         self,
         world: World,
         victims: Iterator[Victim],
-        work: Work,
+        work: QuestionContext,
         most: int,
         iterations: int,
         seconds: float,
@@ -111,7 +111,7 @@ class Inspector:
         """Return the finding of attacks on these updates."""
         scenario = world.scenario
         finding = finding_of(_AUTO, self.knows, victims, scenario.scoring, scenario.seed)
-        return finding.model_copy(update={"about": {"batch size": scenario.federation.batch_size}})
+        return finding.model_copy(update={"scope": {"batch size": scenario.federation.batch_size}})
 
     def iterations(self, world: World, seconds: float) -> int:
         """Return the number of gradients of a search that fit the time, at most `STRENGTH`, from the measured cost."""
@@ -126,7 +126,9 @@ class Inspector:
         self.iterations(world, 0.0)
         return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
-    def _attack(self, victim: Victim, iterations: int, seconds: float, place: str, work: Work) -> VictimRecord:
+    def _attack(
+        self, victim: Victim, iterations: int, seconds: float, place: str, work: QuestionContext
+    ) -> VictimRecord:
         begin = time.monotonic()
         latest, observation = Latest(), observe(victim, self.knows)
         try:
@@ -209,7 +211,7 @@ class Inspector:
         except Exception as error:
             return Ceiling(undefined=reason(error)), None
 
-    def _record(self, victim: Victim, guess: Reconstruction | str, place: str, work: Work) -> VictimRecord:
+    def _record(self, victim: Victim, guess: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:
         if self.is_scored or isinstance(guess, str):
             record = recorded(victim, guess, place, work)
             return record.model_copy(update={"scores": self._with_groups(record.scores, victim)})
@@ -217,7 +219,9 @@ class Inspector:
         kept = work.keep(place, {"guesses": pixels})
         searched = {name: getattr(guess, name) for name in _OF_THE_SEARCH}
         entry = victim.entry
-        return VictimRecord(round=entry.round, client=entry.client, facts=dict(guess.facts), arrays=kept, **searched)
+        return VictimRecord(
+            round=entry.round, client=entry.client, diagnostics=dict(guess.diagnostics), arrays=kept, **searched
+        )
 
     def _with_groups(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
         for groups in self.groups:
@@ -244,7 +248,7 @@ def updates(world: World) -> Iterator[Victim]:
     weights = world.models.first_weights
     for round_ in itertools.count(1):
         update, truth = local_training(world, weights, round_, 0)
-        if len(truth.private[0]):  # under Poisson sampling a batch may be empty
+        if len(truth.original_batches[0]):  # under Poisson sampling a batch may be empty
             yield Victim(world, WireEntry(round_, 0, weights, update), truth)
 
 
@@ -265,7 +269,7 @@ def _cost(world: World, batch_size: int) -> float:
     with seeding.isolate_randomness(0), without_dropout():
         for _ in range(3):
             if len(known):
-                batch = known.taken(torch.arange(batch_size) % len(known))
+                batch = known.select(torch.arange(batch_size) % len(known))
             else:
                 batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
             if batch.inputs.is_floating_point():

@@ -82,7 +82,7 @@ def _longer(record: AuditRecord) -> str:
 
 def _more(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[str]:
     """Yield how many more updates would decide about the policy, of the first batch size that needs more."""
-    limit, confidence = record.policy.max_recognisable, record.plan.scoring.confidence
+    limit, confidence = record.policy.max_recovered, record.plan.scoring.confidence
     if limit is not None:
         needed = (
             evidence.more(arm, limit, confidence)

@@ -211,7 +211,7 @@ def train(
     model.train()
     parts = {"model": model, "average": average, "optimizer": optimizer, "rates": rates}
     for step in steps_left(states, recipe.data, recipe.steps, generator, **parts):
-        batch = data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
+        batch = data.train.select(torch.randint(len(data.train), (recipe.batch,), generator=generator))
         loss = task.loss(*task.answer(model, batch, task.named_draws(batch, generator)))
         optimizer.zero_grad()
         loss.backward()

@@ -62,7 +62,7 @@ def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:
     """Evaluate a model on a kind of question."""
     batch = questions(kind, count, seed)
     is_right = right_answers(model, batch)
-    blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.given))
+    blind = right_answers(model, Batch(torch.zeros_like(batch.inputs), batch.labels, batch.extra_inputs))
     first = batch.labels[:, 0]
     repeated = first > GridWords(CELLS).of("n1")
     return Accuracy(

@@ -19,7 +19,7 @@ from fedsim.bench.rewordings import REWORDINGS
 from fedsim.bench.sentences import SENTENCES
 from fedsim.bench.table_model import TableModel
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated, Limits
 from fedsim.data._lists import LETTERS, ListTokenizer, Sample, draw_sample
 from fedsim.generation import generate
@@ -261,7 +261,7 @@ def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed
         texts = generate(
             method,
             model,
-            Condition(tuple(map(solver.prompt, group))),
+            GenerationInputs(tuple(map(solver.prompt, group))),
             Limits(max_new_tokens=places),
             seeding.generators(seed, f"answering {group[0].operation}", numbers),
             at_once=32,

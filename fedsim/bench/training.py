@@ -173,4 +173,4 @@ def _batch(data: Dataset, recipe: Recipe, generator: torch.Generator) -> Batch:
     """Return the batch of a step: newly sampled lists, or texts sampled from the training set."""
     if recipe.data == "list-operations":
         return draw_lists(ListOperationsConfig.model_validate(dict(recipe.settings)), recipe.batch, generator)
-    return data.train.taken(torch.randint(len(data.train), (recipe.batch,), generator=generator))
+    return data.train.select(torch.randint(len(data.train), (recipe.batch,), generator=generator))

@@ -70,11 +70,11 @@ class PlainLines:
             parts += self._throughput(record.tokens)
         if parts:
             self._say(f"  round {record.round} of {self._rounds}: {', '.join(parts)}")
-        for why, count in Counter(failure.why for failure in record.failures if failure.cause == "refused").items():
+        for why, count in Counter(failure.reason for failure in record.failures if failure.cause == "refused").items():
             self._say(f"  round {record.round}: {count} of {len(record.cohort)} clients {why}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
-                what = failure.why if failure.cause == "aborted" else f"{failure.who} left out: {failure.why}"
+                what = failure.reason if failure.cause == "aborted" else f"{failure.subject} left out: {failure.reason}"
                 self._say(f"  round {record.round}: {what}")
 
     def _throughput(self, tokens: int) -> list[str]:
@@ -270,6 +270,6 @@ def tell(finding: Finding) -> str:
         return f"{finding.label}: failed: {finding.failure}"
     metric = registry.every_metric()[finding.metric]
     value = "" if finding.value is None else f"{metric.title} {metric.format(finding.value.value)}, n = {finding.n}"
-    chance = "" if finding.chance is None else f", chance {metric.format(finding.chance)}"
+    chance = "" if finding.chance_level is None else f", chance {metric.format(finding.chance_level)}"
     role = "" if finding.role == "attack" else f" ({finding.role})"
     return f"{finding.label}{role}: {value or finding.note}{chance}"

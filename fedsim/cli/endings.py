@@ -53,7 +53,7 @@ def summary_of(record: RunRecord, page: Path) -> dict[str, Any]:
 
 
 def _arm(arm: ArmRecord) -> dict[str, Any]:
-    tested = next((entry.tested for entry in reversed(arm.rounds) if entry.tested), {})
+    tested = next((entry.test_metrics for entry in reversed(arm.rounds) if entry.test_metrics), {})
     return {
         "name": arm.name,
         "values": arm.values,

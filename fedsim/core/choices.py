@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_serializer, model_validator
 from fedsim.core import registry
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
-from fedsim.core.types.configured import Configured
+from fedsim.core.types.configured import ConfiguredMethod
 
 
 @final
@@ -33,7 +33,7 @@ class Choice(Config):
 
     kind: ClassVar[Kind | None] = None
     hooks: ClassVar[tuple[str, ...]] = ()
-    base: ClassVar[type[Configured[Any]] | None] = None
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = None
     name: str = Field(min_length=1, description="a name that `fedsim list` prints")
     settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -59,7 +59,7 @@ class Choice(Config):
         method, settings = registry.get(kind, self.name), self.settings
         config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
         made = method.make(config, *context)
-        return cast("Configured[Any]", made).named(self.name) if isinstance(made, Configured) else made
+        return cast("ConfiguredMethod[Any]", made).with_name(self.name) if isinstance(made, ConfiguredMethod) else made
 
 
 def choices_in(table: BaseModel, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Choice]]:

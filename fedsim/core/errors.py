@@ -29,11 +29,11 @@ class Diverged(FedsimError):
     """A training whose updates are no longer finite; the message says which learning rate to try."""
 
 
-class Refused(FedsimError):
+class ClientRefusal(FedsimError):
     """A client refuses to train on the weights that it received; the message is the reason."""
 
 
-class CannotContinue(FedsimError):
+class GenerationError(FedsimError):
     """A generation ends early; the message is the reason, for the user.
 
     Attributes:

@@ -20,7 +20,7 @@ def distinct(batches: Sequence[Batch]) -> Batch:
         return batches[0]
     number = torch.cat(numbers(batches))
     chosen = torch.tensor([number.tolist().index(value) for value in range(int(number.max()) + 1)])
-    return Batch.joined(batches).taken(chosen)
+    return Batch.concat(batches).select(chosen)
 
 
 def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
@@ -35,5 +35,7 @@ def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
 
 def keys(batch: Batch) -> Iterator[tuple[bytes, ...]]:
     """Yield the identity of each example: the bytes of inputs, label and further model inputs."""
-    for parts in zip(batch.inputs, batch.labels, *(batch.given[name] for name in sorted(batch.given)), strict=True):
+    for parts in zip(
+        batch.inputs, batch.labels, *(batch.extra_inputs[name] for name in sorted(batch.extra_inputs)), strict=True
+    ):
         yield tuple(part.contiguous().numpy().tobytes() for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedsim.core.types import Observation
-from fedsim.core.types.effects import Unreliable
+from fedsim.core.types.effects import UnreliableTensors
 
 
 def informed(observation: Observation) -> Observation:
@@ -14,12 +14,12 @@ def informed(observation: Observation) -> Observation:
     Tensors that a defense makes unreliable are set aside and count as hidden, unless no tensor would remain.
     """
     tensors = observation.update.tensors
-    named = {name for effect in observation.effects(Unreliable) for name in effect.names} & tensors.keys()
+    named = {name for effect in observation.effects(UnreliableTensors) for name in effect.names} & tensors.keys()
     if not named or named == tensors.keys():
         return observation
     return replace(
         observation,
         update=replace(observation.update, tensors={n: t for n, t in tensors.items() if n not in named}),
         hidden=observation.hidden | named,
-        set_aside={name: tensors[name] for name in named},
+        unreliable_tensors={name: tensors[name] for name in named},
     )

@@ -11,7 +11,7 @@ from fedsim.core.types import Batch, Dataset, InputSpec
 
 def parted(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:
     """Return training and test rows, in random order."""
-    mixed = rows.taken(torch.randperm(len(rows), generator=seeding.generator(seed, "order of rows")))
+    mixed = rows.select(torch.randperm(len(rows), generator=seeding.generator(seed, "order of rows")))
     train, test = mixed.split(len(rows) - round(test_fraction * len(rows)))
     return train, test
 

@@ -87,7 +87,9 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
     if config.owners == "digit":
         shared = (digits[:, :, None] == torch.arange(DIGITS)).sum(1).argmax(1)
     else:
-        shared = torch.tensor([KINDS.index(words.kind(question)) for question in train.given["question"].tolist()])
+        shared = torch.tensor(
+            [KINDS.index(words.kind(question)) for question in train.extra_inputs["question"].tolist()]
+        )
     users = shared * _USERS + torch.arange(len(shared)) % _USERS
     return Dataset(
         train,
@@ -105,7 +107,7 @@ def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[
     """Return as attributes the kind of the question, and whether the image has more digits than the mid-range."""
     words, middle = GridWords(config.cells), (config.fewest + config.most) / 2
     kinds = [
-        torch.tensor([KINDS.index(words.kind(question)) for question in batch.given["question"].tolist()])
+        torch.tensor([KINDS.index(words.kind(question)) for question in batch.extra_inputs["question"].tolist()])
         for batch, _ in parts
     ]
     filled = [((digits >= 0).sum(1) > middle).long() for _, digits in parts]

@@ -195,7 +195,7 @@ def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | 
         )
     except FedsimError:
         return None
-    spec, batch = world.data.dataset.spec, truth.private[0]
+    spec, batch = world.data.dataset.spec, truth.original_batches[0]
     pixels, original = to_pixels(reconstruction.inputs, spec), to_pixels(batch.inputs, spec)
     if not contrast(pixels) >= LEAST_CONTRAST:  # also where it is not a number
         return None

@@ -188,7 +188,7 @@ def _run(
         )
     except FedsimError as error:
         return RecordedAttack(failure=str(error))
-    spec, originals = world.data.dataset.spec, truth.private[0]
+    spec, originals = world.data.dataset.spec, truth.original_batches[0]
     reconstruction = complete(reconstruction, len(originals))
     items, order = score_items(reconstruction, originals, spec)
     steps = steps[: reconstruction.iterations] or [

@@ -18,7 +18,7 @@ from fedsim.federation import engines
 from fedsim.federation.journal import Journal
 from fedsim.questions.attacks.question import place_of
 from fedsim.questions.base import Evidence, answers, describe
-from fedsim.record import ArmRecord, ClientCost, KeptUpdate, RoundRecord
+from fedsim.record import ArmRecord, ClientCost, RoundRecord, SavedUpdate
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.replay import Replay
@@ -66,7 +66,7 @@ def _train(
     replays: Sequence[Replay],
     name: str,
     values: dict[str, Any],
-    updates: tuple[KeptUpdate, ...],
+    updates: tuple[SavedUpdate, ...],
 ) -> ArmRecord:
     """Return the record of a trained arm without findings."""
     scenario, dataset = world.scenario, world.data.dataset
@@ -105,7 +105,7 @@ def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
 
 def _kept(
     this: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
-) -> tuple[KeptUpdate, ...]:
+) -> tuple[SavedUpdate, ...]:
     """Store the attacked updates of an arm, and return their locations."""
     if not entries:
         return ()
@@ -117,7 +117,7 @@ def _kept(
             arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
     file = this.folder.write_updates(arm, arrays)
     return tuple(
-        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
+        SavedUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
         for entry, replay in zip(entries, replays, strict=True)
     )
 
@@ -135,7 +135,7 @@ def _state_of_model(scenario: Scenario) -> str:
     start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
     if scenario.crafting is not None:
         start = f"{start}, changed by {scenario.crafting.reported}"
-    if scenario.forgetting is not None:
+    if scenario.unlearning is not None:
         return f"{start}, asked to forget after {_rounds(scenario)}"
     earlier = [round_ - 1 for round_ in scenario.threat.rounds]
     if not any(earlier):

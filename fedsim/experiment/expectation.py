@@ -124,8 +124,8 @@ def _in_digits(value: Interval) -> dict[str, float]:
 
 
 def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
-    last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
-    for name, value in last.tested.items() if last is not None else ():
+    last = next((entry for entry in reversed(arm.rounds) if entry.test_metrics), None)
+    for name, value in last.test_metrics.items() if last is not None else ():
         yield Figure(arm.name, "", name, _alone(value), declared[name])
     sources = {**declared, **{column: metric for metric in declared.values() for column in metric.statistics}}
     for finding in arm.findings:

@@ -12,8 +12,8 @@ from fedsim.core import registry
 from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
 from fedsim.processes.methods import Start
-from fedsim.questions.base import Work
-from fedsim.record import ArmPart, ArmRecord, Failure, Finding, QuestionAsked, RunRecord
+from fedsim.questions.base import QuestionContext
+from fedsim.record import ArmPart, ArmRecord, Failure, Finding, QuestionInfo, RunRecord
 from fedsim.record.store import RunFolder
 
 
@@ -39,7 +39,7 @@ class RunInProgress:
         if self.should_stop():
             raise KeyboardInterrupt
 
-    def ask(self, questions: Iterable[QuestionAsked]) -> None:
+    def ask(self, questions: Iterable[QuestionInfo]) -> None:
         """Add the questions to the record."""
         known = {question.name: question for question in (*self.record.questions, *questions)}
         self.record = self.record.model_copy(update={"questions": tuple(known.values())})
@@ -49,10 +49,10 @@ class RunInProgress:
         self.record = declaring(self.record.model_copy(update={"arms": (*self.record.arms, arm)}))
         self.folder.write_record(self.record)
 
-    def work(self, place: str) -> Work:
+    def work(self, place: str) -> QuestionContext:
         """Return the run context for an arm's questions; `place` is the prefix of its arrays."""
         watcher = self.watcher
-        return Work(
+        return QuestionContext(
             self.start,
             self.should_stop,
             watcher.progress,
@@ -62,7 +62,7 @@ class RunInProgress:
             arrays=self.arrays,
         )
 
-    def add(self, finding: Finding, work: Work, seconds: float) -> None:
+    def add(self, finding: Finding, work: QuestionContext, seconds: float) -> None:
         """Append a finding to the arm in progress, with its table and images."""
         arm = self.record.arms[-1]
         is_new = finding.items and finding.items not in arm.items
@@ -89,7 +89,7 @@ class RunInProgress:
 
     def skip(self, arm: str, error: Exception) -> None:
         """Record the reason of a diverged arm, while the run continues; its partial results are dropped."""
-        failure = Failure(who=f"arm {arm}", why=str(error), cause="not finite")
+        failure = Failure(subject=f"arm {arm}", reason=str(error), cause="not finite")
         complete = tuple(one for one in self.record.arms if one.complete)
         self.record = self.record.model_copy(update={"arms": complete, "failures": (*self.record.failures, failure)})
         self.folder.write_record(self.record)
@@ -98,7 +98,7 @@ class RunInProgress:
         """Record the reason of a failed run, if an earlier arm has results."""
         if not self.record.arms:
             return
-        failure = Failure(who="run", why=str(error))
+        failure = Failure(subject="run", reason=str(error))
         self.record = self.record.model_copy(update={"status": "failed", "failures": (failure,), "ended": now()})
         self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)

@@ -138,7 +138,7 @@ def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
     sentences: tuple[str, ...] = ()
     servers: set[tuple[str, bool]] = set()
     for arm in todo:
-        server = arm.scenario.threat.server, arm.scenario.forgetting is not None
+        server = arm.scenario.threat.server, arm.scenario.unlearning is not None
         if arm.name in done and server in servers:
             continue
         with _named(arm, of=len(todo)):

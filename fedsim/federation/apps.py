@@ -18,7 +18,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, Refused, nearest
+from fedsim.core.errors import ClientRefusal, FedsimError, nearest
 from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
@@ -116,7 +116,7 @@ def server_app(world: World, journal: Journal) -> ServerApp:
                         participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        tested=dict(figures or {}),
+                        test_metrics=dict(figures or {}),
                         tokens=None if spec.tokens is None else strategy.tally.examples * spec.tokens,
                     )
                 )
@@ -145,7 +145,7 @@ def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
     def answering(message: Message, context: Context) -> Message:
         try:
             return answer(message, context)
-        except Refused as why:
+        except ClientRefusal as why:
             return Message(lost(participation.refused(str(why))), reply_to=message)
 
     return answering

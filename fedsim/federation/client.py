@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.devices import Stay
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
 from fedsim.core.nets.masks import KeptPrefixes, keep_masks
 from fedsim.core.nets.step_draws import Showing
@@ -94,7 +94,7 @@ def refusal(world: World, received: Tensors, round_: int, client: int, memory: M
     """Return the reason for which a client rejects the received weights, or None; arguments as in `local_training`."""
     try:
         _inspect(world, received, round_, client, memory, world.data.batches(round_, client))
-    except Refused as reason:
+    except ClientRefusal as reason:
         return str(reason)
     return None
 
@@ -248,7 +248,7 @@ class ClientRound:
         draws: dict[str, Tensor] | None = None,
     ) -> HookContext:
         """Return a hook's context; each moment of a step has its own random generator."""
-        memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
+        memory = (self.memory if hook.keeps_state else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
         return HookContext(

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core import seeding
 from fedsim.core.devices import Stay
-from fedsim.core.errors import FedsimError, Refused, describe_exception
+from fedsim.core.errors import ClientRefusal, FedsimError, describe_exception
 from fedsim.core.nets.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
@@ -123,7 +123,7 @@ def check(world: World) -> None:
     for client, vector in zip(clients, together.vectors, strict=True):
         try:
             alone, _ = local_training(world, world.models.first_weights, 1, client)
-        except Refused:  # no update that could differ
+        except ClientRefusal:  # no update that could differ
             continue
         expected = world.models.layout.flat(alone.tensors, alone.buffers)
         if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
@@ -217,12 +217,12 @@ class _Cohort:
         train = self._world.data.dataset.train
         if not self._world.stack.augmentations and not self._world.task.draws:
             chosen = pad_sequence(choices, batch_first=True)
-            given = {name: column[chosen] for name, column in train.given.items()}
+            given = {name: column[chosen] for name, column in train.extra_inputs.items()}
             return self._there.take(Batch(train.inputs[chosen], train.labels[chosen], given)), {}
         batches: list[Batch] = []
         draws: list[dict[str, Tensor]] = []
         for place, part in zip(self._rounds, choices, strict=False):
-            batches.append(place.augment(self._there.take(train.taken(part)), step, {}))
+            batches.append(place.augment(self._there.take(train.select(part)), step, {}))
             draws.append({})
             place.draw(batches[-1], step, draws[-1])
         return _pad(batches), _fill_up(draws)
@@ -246,7 +246,7 @@ class _Cohort:
                 return task.answer(model, Batch(*parts), drew)
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        parts: _Parts = (batch.inputs, batch.labels, dict(batch.given))
+        parts: _Parts = (batch.inputs, batch.labels, dict(batch.extra_inputs))
         together = cast("Callable[..., tuple[Tensor, Tensor]]", torch.func.vmap(answer))
         outputs, targets = together(leaves, parts, dict(draws), masks)
         each = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
@@ -309,7 +309,7 @@ def _pad(batches: Sequence[Batch]) -> Batch:
     """Stack the batches of several clients along a leading dimension, with padding."""
     inputs = pad_sequence([batch.inputs for batch in batches], batch_first=True)
     labels = pad_sequence([batch.labels for batch in batches], batch_first=True)
-    return Batch(inputs, labels, _fill_up([batch.given for batch in batches]))
+    return Batch(inputs, labels, _fill_up([batch.extra_inputs for batch in batches]))
 
 
 def _fill_up(parts: Sequence[Tensors]) -> dict[str, Tensor]:

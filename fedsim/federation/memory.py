@@ -10,7 +10,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.types import Memory
 
 _KEPT, _PENDING, _ROUND = "memory", "pending", "pending-round"
@@ -26,7 +26,9 @@ def begin(state: RecordDict, round_: int) -> None:
     """
     last = cast("int", state.config_records[_BEGUN]["round"]) if _BEGUN in state else 0
     if round_ <= last:
-        raise Refused(f"it was asked to train in round {round_}, but answers each round once, the last was {last}")
+        raise ClientRefusal(
+            f"it was asked to train in round {round_}, but answers each round once, the last was {last}"
+        )
     state[_BEGUN] = ConfigRecord({"round": round_})
 
 

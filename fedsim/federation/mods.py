@@ -12,7 +12,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.errors import ClientRefusal, FedsimError
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Update
 from fedsim.privacy import discrete_noise
@@ -36,7 +36,7 @@ _ALONE = PublicFederation(
     most_examples=1,
     shape=(),
     classes=1,
-    sampling="passes",
+    sampling="shuffle",
     clients=1,
     cohort=1.0,
     cohort_sampling="fixed",
@@ -173,7 +173,7 @@ class DefendingMod:
             return
         try:
             self._defense.on_received({name: tensor.clone() for name, tensor in received.items()}, here)
-        except Refused as why:
+        except ClientRefusal as why:
             raise _Refusal(f"refused: {why}") from why
         except Exception as error:
             _LOG.exception("defense '%s' failed at what the server sent", self._name)
@@ -279,7 +279,7 @@ def _here(name: str, seed: int | None, context: Context, received: dict[str, Ten
 
 def _remember(name: str, context: Context, defense: Defense[Any], here: HookContext) -> None:
     context.state[_calls(name)] = ConfigRecord({"calls": here.round})
-    if defense.remembers:
+    if defense.keeps_state:
         context.state[_memory(name)] = ArrayRecord(here.memory)
 
 

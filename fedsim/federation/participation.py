@@ -58,7 +58,7 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
         steps: the client's local steps per round.
     """
     settings = scenario.participation
-    if client in settings.crashing:
+    if client in settings.always_crash:
         return Loss("crash", "crashed")
     if not settings.is_eventful:
         return None
@@ -75,7 +75,7 @@ def fates(
 ) -> dict[int, Loss | None]:
     """Return `fate` of several clients, by number; `steps` returns a client's local steps per round."""
     settings = scenario.participation
-    if not settings.is_eventful and not settings.crashing:
+    if not settings.is_eventful and not settings.always_crash:
         return dict.fromkeys(clients)
     return {client: fate(scenario, round_, client, steps(client)) for client in clients}
 
@@ -89,7 +89,7 @@ def duration(scenario: Scenario, round_: int, client: int, steps: int) -> float:
     """Return the simulated seconds of a client's round; slow clients are slow in every round."""
     settings = scenario.participation
     slow = torch.rand((), generator=seeding.generator(scenario.seed, "slow", client), dtype=torch.float64)
-    factor = settings.slow_factor if slow < settings.slow else 1.0
+    factor = settings.slow_factor if slow < settings.slow_fraction else 1.0
     noise = torch.randn((), generator=seeding.generator(scenario.seed, "pace", round_, client), dtype=torch.float64)
     return steps * settings.step_seconds * factor * math.exp(settings.jitter * noise.item())
 

@@ -15,7 +15,7 @@ from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, Refused, ScenarioError
+from fedsim.core.errors import ClientRefusal, FedsimError, ScenarioError
 from fedsim.federation.participation import Loss
 from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
@@ -225,7 +225,7 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except FedsimError as error:
-        raise Refused(str(error)) from error
+        raise ClientRefusal(str(error)) from error
 
 
 def _answer(stage: Stage, side: MaskingClient, received: ConfigRecord) -> Sent:

@@ -158,12 +158,12 @@ class SecureSum(AggregationStrategy):
 
     def _lose(self, round_: int, reply: Reply) -> None:
         self._lost[reply.client] = self._failure(round_, reply) or Failure(
-            who=f"client {reply.client}", why="no upload"
+            subject=f"client {reply.client}", reason="no upload"
         )
 
     def _settle(self) -> None:
         if self._adder is not None:
-            self._lost |= {c: Failure(who=f"client {c}", why=why) for c, why in self._adder.rejected.items()}
+            self._lost |= {c: Failure(subject=f"client {c}", reason=why) for c, why in self._adder.rejected.items()}
         self.tally.failures = [self._lost[client] for client in sorted(self._lost)]
 
     def _abort(self, error: Aborted) -> None:
@@ -172,7 +172,7 @@ class SecureSum(AggregationStrategy):
         self._adder = None
         if len(self._lost) == len(self.tally.cohort):
             self._check_failures()
-        self.tally.failures.append(Failure(who="round", why=str(error), cause="aborted"))
+        self.tally.failures.append(Failure(subject="round", reason=str(error), cause="aborted"))
 
 
 class _Adder(ABC):

@@ -44,7 +44,7 @@ class Reply(NamedTuple):
 
 def failed(client: int, why: str, cause: Cause = "error") -> Reply:
     """Return the reply of a failed client."""
-    return Reply(client, failure=Failure(who=f"client {client}", why=why, cause=cause))
+    return Reply(client, failure=Failure(subject=f"client {client}", reason=why, cause=cause))
 
 
 def silent(client: int) -> Reply:
@@ -196,11 +196,11 @@ class AggregationStrategy(Strategy):
 
     def _contributions(self, round_: int, replies: Iterable[Reply]) -> Iterator[Contribution]:
         tally, threat = self.tally, self._world.scenario.threat
-        is_watched = threat.sees == "single-update" and round_ in threat.rounds
+        is_watched = threat.view == "single-update" and round_ in threat.rounds
         for reply in replies:
             failure = self._failure(round_, reply)
             if reply.vector is None or failure is not None:
-                tally.failures.append(failure or Failure(who=f"client {reply.client}", why="no update"))
+                tally.failures.append(failure or Failure(subject=f"client {reply.client}", reason="no update"))
                 continue
             if is_watched and tally.counted < threat.victims:
                 self._journal.wire(self._observe(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
@@ -220,7 +220,7 @@ class AggregationStrategy(Strategy):
         fate = participation.fate(self._world.scenario, round_, reply.client, self._world.data.steps(reply.client))
         if fate is None or fate.cause != "crash":
             return failure
-        return Failure(who=failure.who, why=fate.why, cause=fate.cause)
+        return Failure(subject=failure.subject, reason=fate.why, cause=fate.cause)
 
     def _check_failures(self) -> None:
         """Raise if no update counted for a reason that will persist in the next round."""
@@ -229,7 +229,7 @@ class AggregationStrategy(Strategy):
         if self.tally.counted or len(causes) != 1:
             return
         if causes == {"error"}:
-            raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
+            raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].reason}")
         if causes == {"not finite"}:
             failure = f"round {self.tally.round}: no finite update of {len(undeclared)}"
             raise Diverged(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
@@ -241,7 +241,7 @@ class AggregationStrategy(Strategy):
     def _watch_sum(self, round_: int, mean: Tensor) -> None:
         """Store the mean of the round's updates, if the threat model watches it."""
         threat, tally = self._world.scenario.threat, self.tally
-        if threat.sees != "sum" or round_ not in threat.rounds or not tally.counted:
+        if threat.view != "sum" or round_ not in threat.rounds or not tally.counted:
             return
         clients = tuple(tally.participants)
         entry = self._observe(round_, clients, mean.clone(), tally.examples, tally.training_loss)
@@ -328,7 +328,7 @@ def _unusable(reply: Reply, layout: Layout) -> Failure | None:
         return None
     if reply.vector.shape != (layout.size,):
         why = f"the update has shape {tuple(reply.vector.shape)}, expected ({layout.size},)"
-        return Failure(who=f"client {reply.client}", why=why)
+        return Failure(subject=f"client {reply.client}", reason=why)
     if not math.isfinite(reply.vector.sum()) and not bool(torch.isfinite(reply.vector).all()):
-        return Failure(who=f"client {reply.client}", why="the update is not finite", cause="not finite")
+        return Failure(subject=f"client {reply.client}", reason="the update is not finite", cause="not finite")
     return None

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler, Unmasker
+from fedsim.core.hooks import Decoder, Generation, GenerationContext, GenerationInputs, Sampler, Unmasker
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.nets.visual import can_read_images
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
@@ -32,7 +32,7 @@ class _Plan:
 def stream(
     decoder: Decoder[Any, Any] | Unmasker[Any, Any],
     model: nn.Module,
-    condition: Condition,
+    condition: GenerationInputs,
     limits: Limits,
     generators: Sequence[torch.Generator],
     *,
@@ -70,7 +70,7 @@ def stream(
 def generate(
     decoder: Decoder[Any, Any] | Unmasker[Any, Any],
     model: nn.Module,
-    condition: Condition,
+    condition: GenerationInputs,
     limits: Limits,
     generators: Sequence[torch.Generator],
     *,
@@ -88,7 +88,7 @@ def generate(
 def sample(
     sampler: Sampler[Any, Any],
     model: nn.Module,
-    condition: Condition,
+    condition: GenerationInputs,
     shape: tuple[int, ...],
     generators: Sequence[torch.Generator],
     *,
@@ -111,7 +111,7 @@ def sample(
 def _stream(
     method: Generation[Any, Any],
     model: nn.Module,
-    condition: Condition,
+    condition: GenerationInputs,
     plan: _Plan,
     context: GenerationContext,
     size: int,
@@ -141,7 +141,7 @@ def _known(model: nn.Module) -> int | None:
 
 
 def _plan(
-    condition: Condition,
+    condition: GenerationInputs,
     limits: Limits,
     generators: Sequence[torch.Generator],
     known: int | None = None,
@@ -189,7 +189,7 @@ def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
 def _check(
     method: Generation[Any, Any],
     model: nn.Module,
-    condition: Condition,
+    condition: GenerationInputs,
     generators: Sequence[torch.Generator],
     cuts: Sequence[str],
 ) -> None:

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.deadline import check_time
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Unmasking, Writing
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import Generation, GenerationContext, GenerationInputs, MaskedTextState, Sampling, TextState
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.types import Activations, Ending, Event, Generated, Trace
 from fedsim.generation.ending import cut
 from fedsim.generation.reading import Inside, evaluating, reading_inside
 
-State = Writing | Sampling | Unmasking
-WhatT = TypeVar("WhatT", Condition, State)
+State = TextState | Sampling | MaskedTextState
+WhatT = TypeVar("WhatT", GenerationInputs, State)
 FoundT = TypeVar("FoundT")
 
 
@@ -106,13 +106,13 @@ class Loop:
         self._pieces: list[Piece] = []
         self._at_start, self._start_seconds = Inside(), 0.0
 
-    def run(self, condition: Condition) -> Iterator[Piece]:
+    def run(self, condition: GenerationInputs) -> Iterator[Piece]:
         """Yield the pieces of the rows in the order in which they are generated."""
         begin = time.perf_counter()
         with reading_inside(self._model, self._cuts, self._reduces) as self._at_start:
             state: State | None = self._ask(self._method.start, condition)
         self._start_seconds = time.perf_counter() - begin
-        if isinstance(state, Unmasking):
+        if isinstance(state, MaskedTextState):
             for row, text, masked in zip(self._rows, state.tokens, state.masked, strict=True):
                 row.text, row.masked, row.tokens = text, masked, list(text[row.seen :])
         while state is not None and self._rows:
@@ -144,7 +144,7 @@ class Loop:
             row.seconds.append(seconds)
             if self._cuts:
                 row.activations.append(inside.activations)
-            if isinstance(after, Unmasking):
+            if isinstance(after, MaskedTextState):
                 self._take_places(row, after.tokens[place], after.masked[place])
             else:
                 self._take(row, after, place)
@@ -174,7 +174,7 @@ class Loop:
             tokens = tuple(new[place] for place in written)
             self._pieces.append(Piece(row.number, tokens, places=row.places[-1]))
 
-    def _take(self, row: RowState, state: Writing | Sampling, place: int) -> None:
+    def _take(self, row: RowState, state: TextState | Sampling, place: int) -> None:
         """Store a row's new tokens or sample from the state."""
         if isinstance(state, Sampling):
             row.x = state.x[place].clone()
@@ -221,7 +221,7 @@ class Loop:
             try:
                 with evaluating(self._modules):
                     return act(self._model, what, replace(self._context, generators=generators))
-            except CannotContinue as error:
+            except GenerationError as error:
                 for source, state in zip(generators, states, strict=True):
                     source.set_state(state)
                 for place in error.rows or range(len(self._rows)):

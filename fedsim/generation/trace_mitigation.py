@@ -20,5 +20,5 @@ def veil(mitigation: Mitigation[Any], texts: Sequence[Generated], generator: tor
         texts: all texts that an observer may compare.
         generator: random source of the mitigation.
     """
-    traces = mitigation.veil([text.trace for text in texts], generator)
+    traces = mitigation.transform([text.trace for text in texts], generator)
     return [replace(text, trace=trace, seconds=()) for text, trace in zip(texts, traces, strict=True)]

@@ -83,7 +83,7 @@ class MessagesTable(Config):
         default=(_TRAIN,), min_length=1, description="allowed message types: train, or train.ACTION"
     )
     rounds: int = Field(default=100, ge=1, description="largest number of messages of one run that an app trains on")
-    failed: Literal["noise", "error"] = Field(
+    on_app_failure: Literal["noise", "error"] = Field(
         default="noise",
         description="what is sent where the app failed: an update of zero with noise, which does not tell, or an error",
     )

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordD
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
-from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.errors import ClientRefusal, FedsimError
 from fedsim.core.types import Tensors
 from fedsim.federation.mods import COVERED, as_mod
 from fedsim.guard.policy import EXAMPLES, GuardPolicy
@@ -69,7 +69,7 @@ class Cover:
             chain = _composed([*self._check, charge, *self._mods], partial(self._trained, train, name, received))
             reply = chain(message, self._context(message))
             if reply.has_error():
-                raise Refused((reply.error.reason or _NOTHING).rstrip("."))
+                raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
             return Covered(self._built(message, name, received, reply), charge.reservation, "")
         except FedsimError as error:
             why, said = str(error), _said(error)
@@ -90,19 +90,19 @@ class Cover:
         """
         apps, rules = self._policy.apps, self._policy.messages
         if apps.sha256 != "any" and app not in apps.sha256:
-            raise Refused(f"this site does not run the app with SHA-256 {app}")
+            raise ClientRefusal(f"this site does not run the app with SHA-256 {app}")
         if message.metadata.message_type not in rules.types:
-            raise Refused(f"this site answers {', '.join(rules.types)} alone")
+            raise ClientRefusal(f"this site answers {', '.join(rules.types)} alone")
         run = str(message.metadata.run_id)
         if sum(entry.about.get("run") == run for entry in self._ledger.entries()) >= rules.rounds:
-            raise Refused(f"this site answers {rules.rounds} messages of a run")
+            raise ClientRefusal(f"this site answers {rules.rounds} messages of a run")
         records = list(message.content.array_records.items())
         if len(records) != 1:
-            raise Refused(f"a message has {len(records)} array records, expected 1")
+            raise ClientRefusal(f"a message has {len(records)} array records, expected 1")
         name, record = records[0]
         received = record.to_torch_state_dict()
         if not received or any(tensor.dtype not in COVERED for tensor in received.values()):
-            raise Refused("a message holds arrays that no defense covers, expected float32 or float64")
+            raise ClientRefusal("a message holds arrays that no defense covers, expected float32 or float64")
         return name, received
 
     def _trained(
@@ -113,7 +113,7 @@ class Cover:
             return Message(RecordDict({name: _like(received, train(received))}), reply_to=message)
         except Exception as error:
             _LOG.warning("the app failed: %s", error)
-            if self._policy.messages.failed == "error":
+            if self._policy.messages.on_app_failure == "error":
                 raise
             return Message(RecordDict({name: ArrayRecord(dict(received))}), reply_to=message)
 
@@ -164,7 +164,7 @@ def _said(error: FedsimError) -> str:
     """Return what a server may know of why it gets nothing; of ledger and policy it is nothing."""
     if isinstance(error, BudgetSpent):
         return "the epsilon of this site is spent"
-    return str(error) if isinstance(error, Refused) else _NOTHING
+    return str(error) if isinstance(error, ClientRefusal) else _NOTHING
 
 
 def _composed(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:

@@ -67,7 +67,7 @@ def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
         return None
     exact = [ceiling for ceiling in known if ceiling.psnr is not None]
     if exact:
-        figure = median(ceiling.informed or ceiling.psnr or 0.0 for ceiling in exact)
+        figure = median(ceiling.psnr_with_covariance or ceiling.psnr or 0.0 for ceiling in exact)
         items = [item for ceiling in exact for item in ceiling.scores]
         hits = sum(rule.has_succeeded(item) for item in items)
         return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")

@@ -82,7 +82,7 @@ def judge(policy: Policy, case: Case) -> list[JudgedLimit]:
     loss = None if case.accuracy_loss is None else [case.accuracy_loss]
     guaranteed = None if case.guarantees is None else [_guaranteed(case.guarantees)]
     return [
-        *_each("max_recognisable", "", policy.max_recognisable, case.recognisable),
+        *_each("max_recovered", "", policy.max_recovered, case.recognisable),
         *_worst("max_accuracy_loss", "accuracy", policy.max_accuracy_loss, loss),
         *_worst("max_membership_tpr", "membership", policy.max_membership_tpr, case.members),
         *(

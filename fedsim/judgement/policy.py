@@ -17,7 +17,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Policy(Config):
     """Upper bounds; one that is absent is not judged."""
 
-    max_recognisable: Share | None = Field(
+    max_recovered: Share | None = Field(
         default=None, description="share of attacked examples that count as successes under [scoring]"
     )
     max_accuracy_loss: Share | None = Field(
@@ -33,7 +33,7 @@ class Policy(Config):
     )
     findings: dict[str, float] = Field(
         default_factory=dict,
-        description="by the name of a metric, the most that any attack of a question may reach, as read_right = 0.6",
+        description="by the name of a metric, the most that any attack of a question may reach, as attribute_balanced_accuracy = 0.6",
     )
 
     undecided: Literal["fail", "pass"] = Field(

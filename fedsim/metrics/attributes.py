@@ -15,7 +15,7 @@ _FEWEST = 3  # minimum number of clients for an interval
 
 
 @metric(
-    "read_right",
+    "attribute_balanced_accuracy",
     title="read right",
     summary="mean over the values of an attribute of the share of their updates whose value was read",
     over="finding",

@@ -222,11 +222,11 @@ def _finite_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
 
 def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
     """Yield the visible regions of each example; steps without pasted rectangles yield none."""
-    everyone = numbers(truth.private)
+    everyone = numbers(truth.original_batches)
     for step, (pasted, examples) in enumerate(zip(steps, everyone, strict=True)):
         if pasted is None or pasted.boxes is None:
             continue
-        regions = inside(pasted.boxes, *truth.private[step].inputs.shape[-2:])
+        regions = inside(pasted.boxes, *truth.original_batches[step].inputs.shape[-2:])
         for place, region in enumerate(regions):
             yield _Sighting(int(examples[place]), step, place, ~region)
             if pasted.partners is not None:

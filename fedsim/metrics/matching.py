@@ -75,7 +75,11 @@ def unexplained(
         guess: in the order of the true examples; without masks it gets the true ones. None for the truth.
     """
     masks = _masks(truth, sites)
-    if len(truth.batches) != 1 or masks is None or not torch.equal(truth.batches[0].inputs, truth.private[0].inputs):
+    if (
+        len(truth.batches) != 1
+        or masks is None
+        or not torch.equal(truth.batches[0].inputs, truth.original_batches[0].inputs)
+    ):
         return None
     batch = truth.batches[0]
     if guess is not None:

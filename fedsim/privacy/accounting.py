@@ -88,7 +88,7 @@ class Guarantee:
     sampling_rate: float
     steps: int
     composition: str
-    against: str
+    adversary: str
 
 
 def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
@@ -117,7 +117,7 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
         sampling_rate=max((part.sampling_rate for part in spent), default=mechanism.sampling_rate),
         steps=sum(part.steps for part in spent),
         composition=_composition(_merge(spent)),
-        against=mechanism.against,
+        adversary=mechanism.adversary,
     )
 
 

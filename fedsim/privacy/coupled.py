@@ -94,10 +94,10 @@ def _neighbours(batch: Batch) -> Iterator[tuple[Batch, list[tuple[str, Batch]]]]
     unlike = (batch.labels != batch.labels[0]).flatten().nonzero()
     opposed = replace(first, labels=batch.labels[unlike[0]]) if len(unlike) else last
     for size in (size for size in _SIZES if size < len(batch)):
-        base, copies = _part(batch, 0, size), Batch.joined([first] * size)
-        yield base, [(f"{size} records and {name}", Batch.joined([base, one])) for name, one in _records(last)]
+        base, copies = _part(batch, 0, size), Batch.concat([first] * size)
+        yield base, [(f"{size} records and {name}", Batch.concat([base, one])) for name, one in _records(last)]
         records = [*_records(opposed), ("the same again", first)]
-        yield copies, [(f"{size} equal records and {name}", Batch.joined([copies, one])) for name, one in records]
+        yield copies, [(f"{size} equal records and {name}", Batch.concat([copies, one])) for name, one in records]
 
 
 def _records(record: Batch) -> Iterator[tuple[str, Batch]]:
@@ -113,7 +113,7 @@ def _records(record: Batch) -> Iterator[tuple[str, Batch]]:
 
 
 def _part(batch: Batch, begin: int, end: int) -> Batch:
-    return batch.taken(torch.arange(begin, end))
+    return batch.select(torch.arange(begin, end))
 
 
 def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] | str) -> Tensors | str:

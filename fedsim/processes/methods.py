@@ -19,7 +19,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, reason
-from fedsim.core.hooks import Configured
+from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
@@ -91,7 +91,7 @@ class Progress:
 class Here:
     """A method in this process. What it draws from torch's global generator follows from its own generators."""
 
-    method: Configured[Any]
+    method: ConfiguredMethod[Any]
     should_stop: ShouldStop = never
 
     def call(

@@ -98,7 +98,7 @@ def _plain(value: Any, parts: list[bytes]) -> Any:
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Batch):
-        return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.given)]}
+        return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.extra_inputs)]}
     if isinstance(value, Mapping | Reconstruction):
         table = value if isinstance(value, Mapping) else {one.name: getattr(value, one.name) for one in fields(value)}
         kind = "table" if isinstance(value, Mapping) else "guess"

@@ -19,14 +19,14 @@ import numpy as np
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
 from fedsim.core.errors import reason
-from fedsim.core.hooks import ANYTHING, Configured
+from fedsim.core.hooks import ANYTHING, ConfiguredMethod
 from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
 from fedsim.processes.methods import AtWork, Start, start_here
 from fedsim.processes.salt import salt_of
-from fedsim.record import Finding, GuaranteeRecord, QuestionAsked, VictimRecord
+from fedsim.record import Finding, GuaranteeRecord, QuestionInfo, VictimRecord
 from fedsim.scenario.world import World
 
 if TYPE_CHECKING:  # these modules import flwr, which would slow down a list of methods
@@ -63,7 +63,7 @@ class Evidence:
 
 
 @dataclass
-class Work:
+class QuestionContext:
     """Run context of a question: runners, callbacks, outputs.
 
     Attributes:
@@ -110,9 +110,9 @@ class Work:
             DeadlineReached: the deadline has passed.
         """
         self.on_progress(what, number, of)
-        self.look_up()
+        self.check_cancelled()
 
-    def look_up(self) -> None:
+    def check_cancelled(self) -> None:
         """Raise if a stop was requested or the deadline has passed. Questions call it between two steps.
 
         Raises:
@@ -124,7 +124,7 @@ class Work:
         check_time()
 
 
-class Question(Configured[ConfigT]):
+class Question(ConfiguredMethod[ConfigT]):
     """A measurable privacy risk. Its config is the scenario's table of the same name.
 
     Attributes:
@@ -140,7 +140,7 @@ class Question(Configured[ConfigT]):
     title: ClassVar[str]
     summary: ClassVar[str] = ""
     method: ClassVar[str] = ""
-    nothing: ClassVar[str] = "No attack is above chance"
+    null_statement: ClassVar[str] = "No attack is above chance"
     metric: ClassVar[str] = "success"
     watches_models: ClassVar[bool] = False
     needs_public_data: ClassVar[bool] = False
@@ -162,7 +162,7 @@ class Question(Configured[ConfigT]):
         return {}
 
     @abstractmethod
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield findings in the order of the report.
 
         A failed attack is a finding with its `failure`; an exception ends the run. After the question's seconds, `work`
@@ -170,10 +170,10 @@ class Question(Configured[ConfigT]):
         """
 
 
-def answers(question: Question[Any], evidence: Evidence, work: Work) -> Iterator[Finding]:
+def answers(question: Question[Any], evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
     """Yield a question's findings; after its time limit, a last, undecided finding."""
     try:
-        yield from _in_time(question.ask(evidence, work), question.config.seconds)
+        yield from _in_time(question.run(evidence, work), question.config.seconds)
     except DeadlineReached:
         yield _undecided(question)
 
@@ -209,7 +209,7 @@ def _undecided(question: Question[Any]) -> Finding:
 
 
 def attempted(
-    work: Work, choice: Choice, findings: Callable[[AtWork], Iterator[Finding]], open_finding: Finding
+    work: QuestionContext, choice: Choice, findings: Callable[[AtWork], Iterator[Finding]], open_finding: Finding
 ) -> Iterator[Finding]:
     """Yield the findings of an attack on evidence; after an exception, a finding with the failure.
 
@@ -228,15 +228,15 @@ def attempted(
             yield open_finding.model_copy(update={"failure": reason(error), "seconds": seconds})
 
 
-def describe(world: World) -> tuple[QuestionAsked, ...]:
+def describe(world: World) -> tuple[QuestionInfo, ...]:
     """Return the record's descriptions of the scenario's questions, attacks on updates excluded."""
     return tuple(
-        QuestionAsked(
+        QuestionInfo(
             name=question.name,
             title=question.title,
             summary=question.summary,
             method=question.method,
-            nothing=question.nothing,
+            null_statement=question.nothing,
         )
         for question in world.questions
         if question.name in world.scenario.questions

@@ -30,7 +30,7 @@ from fedsim.core.registry import question
 from fedsim.core.types import Attribute
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.attributes import share_read
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding
 from fedsim.scenario.world import World
 from fedsim.threat import hidden_states
@@ -62,7 +62,7 @@ class _Texts(NamedTuple):
 class WhatBelongsTogether(Question[Binding]):
     """Unbinds the known value from the code of a text's last-token state."""
 
-    metric: ClassVar[str] = "read_right"
+    metric: ClassVar[str] = "attribute_balanced_accuracy"
     title: ClassVar[str] = "What belongs together?"
     summary: ClassVar[str] = (
         "A hyperdimensional probe learns from public texts to map the states of the last token to the product of two "
@@ -102,14 +102,14 @@ class WhatBelongsTogether(Question[Binding]):
                 f"binding.means: {self.config.means}, expected at most {upper}, the layers of the upper half."
             )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield the finding and its negative control."""
         world, right, truth, clients = evidence.world, list[Tensor](), list[Tensor](), list[Tensor]()
         finding = Finding(
             question="binding",
             label=f"{self.config.wanted} given {self.config.known}",
             method="hyperdimensional-probe",
-            metric="read_right",
+            metric="attribute_balanced_accuracy",
         )
         rounds = len({entry.round for entry in evidence.journal.entries})
         try:
@@ -124,9 +124,9 @@ class WhatBelongsTogether(Question[Binding]):
             return
         scoring, every = world.scenario.scoring, torch.cat(truth)
         about = {"public": int(_has_both(*(attribute.test for attribute in self._pair(world))).sum())}
-        known = finding.model_copy(update={"chance": 1 / len(every.unique()), "about": about})
+        known = finding.model_copy(update={"chance_level": 1 / len(every.unique()), "scope": about})
         rows = torch.cat(right, 1)
-        controls = {"label": f"{finding.label}, values permuted", "role": "chance"}
+        controls = {"label": f"{finding.label}, values permuted", "role": "negative-control"}
         for share, more in ((rows[0], {}), (rows[1:].mean(0), controls)):
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
             value = share_read(share, every, torch.cat(clients), source, scoring.confidence, scoring.resamples)
@@ -164,14 +164,14 @@ class WhatBelongsTogether(Question[Binding]):
         private = [dataset.train.inputs[numbers], *(attribute.train[numbers] for attribute in pair)]
         return read(*(part[is_public] for part in public)), read(*private), shared.clients[is_private]
 
-    def _extract(self, world: World, round_: int, public: _Texts, private: _Texts, work: Work) -> Tensor:
+    def _extract(self, world: World, round_: int, public: _Texts, private: _Texts, work: QuestionContext) -> Tensor:
         """Return whether each text's value was inferred, shape (1 + permutations, N); row 0 uses the true values."""
         seed, values = world.scenario.seed, [len(attribute.values) for attribute in self._pair(world)]
         source = seeding.generator(seed, "permuted bindings", round_)
         taught = [public.wanted, *(permuted(public.wanted, source) for _ in range(_PERMUTATIONS))]
         probe, rows = HyperdimensionalProbe(self.config.probe), list[Tensor]()
         for wanted in taught:
-            work.look_up()
+            work.check_cancelled()
             generator = seeding.generator(seed, "binding", round_)
             book = make_codebook(sum(values), self.config.probe.dimension, generator)
             codes = bind(book[public.known], book[values[0] + wanted])

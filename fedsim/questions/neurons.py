@@ -24,7 +24,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Tensors, WireEntry
 from fedsim.metrics.statistics import mean_interval
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 from fedsim.threat import hidden_states
@@ -104,15 +104,15 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
     def check(self, world: World) -> None:
         """Check that the head is readable, that clients train the layer, and that the server sees single updates."""
         hidden_states.check(world, "neurons")
-        if world.scenario.threat.sees != "single-update":
-            raise ScenarioError("neurons: a sum has no single text. Expected threat.sees = 'single-update'.")
+        if world.scenario.threat.view != "single-update":
+            raise ScenarioError("neurons: a sum has no single text. Expected threat.view = 'single-update'.")
         trained = {name: parameter.detach() for name, parameter in world.models.parameters.items()}
         if not weight_changes(world.models.workspace.model, trained, self.config.weights):
             raise ScenarioError(
                 f"neurons.weights: clients train no layer '{self.config.weights}'. Train one, or choose another."
             )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield the finding and its negative control."""
         world, named = evidence.world, list[_Named]()
         for _, group in groupby(evidence.journal.entries, key=lambda entry: entry.round):
@@ -126,8 +126,8 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
             float(np.mean([_share(one.words, text) for place, text in enumerate(texts) if place != number]))
             for number, one in enumerate(named)
         ]
-        known = finding.model_copy(update={"chance": float(np.mean(others)), "about": {"updates": len(named)}})
-        control = {"label": "the same names, other clients' texts", "role": "chance"}
+        known = finding.model_copy(update={"chance_level": float(np.mean(others)), "scope": {"updates": len(named)}})
+        control = {"label": "the same names, other clients' texts", "role": "negative-control"}
         for shares, more in (([_share(one.words, one.text) for one in named], {}), (others, control)):
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
             by_client = [
@@ -137,7 +137,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
             value = words_named(by_client, source, world.scenario.scoring.confidence)
             yield known.model_copy(update={**more, "value": value})
 
-    def _names_of(self, world: World, entries: Sequence[WireEntry], work: Work) -> Iterator[_Named]:
+    def _names_of(self, world: World, entries: Sequence[WireEntry], work: QuestionContext) -> Iterator[_Named]:
         """Yield the named tokens of each update of a round."""
         config, dataset, first = self.config, world.data.dataset, entries[0]
         source = seeding.generator(world.scenario.seed, "public texts of neurons", first.round)

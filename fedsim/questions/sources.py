@@ -24,7 +24,7 @@ from fedsim.core.examples import distinct
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Batch, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 
@@ -81,8 +81,8 @@ class WhoseExampleIsIt(Question[Sources]):
     def check(self, world: World) -> None:
         """Check that a round has several single updates, and that the task defines a loss per example."""
         threat = world.scenario.threat
-        if threat.sees != "single-update":
-            raise ScenarioError("sources: a sum has no single source. Expected threat.sees = 'single-update'.")
+        if threat.view != "single-update":
+            raise ScenarioError("sources: a sum has no single source. Expected threat.view = 'single-update'.")
         if threat.victims < _FEWEST:
             raise ScenarioError(
                 f"sources: threat.victims is {threat.victims}, so there is nothing to tell apart. Expected at least "
@@ -100,7 +100,7 @@ class WhoseExampleIsIt(Question[Sources]):
             "holds these examples, and sees the round's updates without their clients' names."
         )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield a finding and its negative control for each score."""
         rounds = list(self._rounds(evidence))
         for label, score in _WAYS.items():
@@ -114,7 +114,7 @@ class WhoseExampleIsIt(Question[Sources]):
         """Yield the watched rounds with counted updates of at least two clients, with examples of each client."""
         pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
         for number, group in groupby(pairs, key=lambda pair: pair[0].round):
-            some = [(entry, distinct([b for b in truth.private if len(b)])) for entry, truth in group]
+            some = [(entry, distinct([b for b in truth.original_batches if len(b)])) for entry, truth in group]
             if len(some) >= _FEWEST:
                 source = seeding.generator(evidence.world.scenario.seed, "sources", number)
                 yield _Round.of(some, self.config.examples, source)
@@ -131,10 +131,10 @@ class _Round:
     @classmethod
     def of(cls, some: Sequence[tuple[WireEntry, Batch]], most: int, generator: torch.Generator) -> _Round:
         """Sample at most `most` examples of each client, in random order."""
-        chosen = [batch.taken(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
+        chosen = [batch.select(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
         sources = torch.cat([torch.full((len(examples),), place) for place, examples in enumerate(chosen)])
         order = torch.randperm(len(sources), generator=generator)
-        return cls(tuple(entry for entry, _ in some), Batch.joined(chosen).taken(order), sources[order])
+        return cls(tuple(entry for entry, _ in some), Batch.concat(chosen).select(order), sources[order])
 
     @property
     def numbers(self) -> Tensor:
@@ -159,7 +159,7 @@ def _by_alignment(world: World, round_: _Round) -> Tensor:
     updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in round_.entries])
     gradients = []
     for place in range(len(round_.examples)):
-        loss = world.task.loss(*world.task.answer(model, round_.examples.taken(torch.tensor([place])), {}))
+        loss = world.task.loss(*world.task.answer(model, round_.examples.select(torch.tensor([place])), {}))
         slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         gradients.append(torch.cat([slope.flatten() for slope in slopes]))
     return nn.functional.cosine_similarity(torch.stack(gradients)[:, None], updates[None], dim=-1)
@@ -184,8 +184,8 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
     )
     chance = float(np.mean([1 / len(round_.entries) for round_ in rounds]))
     about = {"clients": len(clients.unique()), "rounds": len(rounds)}
-    known = finding.model_copy(update={"chance": chance, "about": about})
-    for role, name, guess in (("attack", label, guesses), ("chance", f"{label}, updates permuted", permuted)):
+    known = finding.model_copy(update={"chance_level": chance, "scope": about})
+    for role, name, guess in (("attack", label, guesses), ("negative-control", f"{label}, updates permuted", permuted)):
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         value = source_told(guess, clients, draws, world.scenario.scoring.confidence)
         yield known.model_copy(update={"role": role, "label": name, "value": value})

@@ -24,7 +24,7 @@ from fedsim.core.nets.kv_cache.stack import Weighted
 from fedsim.core.registry import metric, question
 from fedsim.generation.probing import layer_states
 from fedsim.metrics.statistics import mean_interval
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 from fedsim.threat import hidden_states
@@ -142,7 +142,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
                 "matrix. Choose another model."
             )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield a finding and its control for each estimator, and for the alignment."""
         world = evidence.world
         rounds = len({entry.round for entry in evidence.journal.entries})
@@ -151,7 +151,7 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
             work.progress("states of texts: round", number, rounds)
             some.append(self._read(world, shared))
         for estimator in self.config.estimators:
-            work.look_up()
+            work.check_cancelled()
             yield from self._measure(world, some, estimator)
         yield from self._align(world, some[-1])  # each round has its own coordinates
 
@@ -183,12 +183,12 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         return numbers[inputs]
 
     def _measure(self, world: World, some: Sequence[_Positions], estimator: Estimator) -> Iterator[Finding]:
-        finding = Finding(question="surplus", label=f"surplus, {estimator}", metric="surplus", chance=0.0)
-        for label, role in ((finding.label, "attack"), (f"{finding.label}, states permuted", "chance")):
-            known = finding.model_copy(update={"label": label, "role": role, "about": _about(some)})
+        finding = Finding(question="surplus", label=f"surplus, {estimator}", metric="surplus", chance_level=0.0)
+        for label, role in ((finding.label, "attack"), (f"{finding.label}, states permuted", "negative-control")):
+            known = finding.model_copy(update={"label": label, "role": role, "scope": _about(some)})
             try:
                 generator = seeding.generator(world.scenario.seed, label)
-                nats = [self._nats(positions, estimator, role == "chance", generator) for positions in some]
+                nats = [self._nats(positions, estimator, role == "negative-control", generator) for positions in some]
             except NotApplicable as error:
                 yield known.model_copy(update={"failure": reason(error)})
                 continue
@@ -219,16 +219,16 @@ class WhatStatesSayOfLaterTokens(Question[Surplus]):
         is_private = positions.clients >= 0
         hidden, clients = positions.hidden[is_private], positions.clients[is_private]
         features = F.one_hot(positions.tokens[is_private, 0]).double()
-        finding = Finding(question="surplus", label="alignment", metric="alignment", about=_about([positions]))
+        finding = Finding(question="surplus", label="alignment", metric="alignment", scope=_about([positions]))
         generator = seeding.generator(world.scenario.seed, "permuted alignment")
         mixed = [hidden[torch.randperm(len(hidden), generator=generator)] for _ in range(1 + _PERMUTATIONS)]
-        control = {"label": "alignment, states permuted", "role": "chance"}
+        control = {"label": "alignment, states permuted", "role": "negative-control"}
         try:
             chance = float(np.mean([spectral_alignment(permuted, features) for permuted in mixed[1:]]))
             for read, more in ((hidden, {}), (mixed[0], control)):
                 source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
                 value = alignment(read, features, clients, source, _coverage(world))
-                yield finding.model_copy(update={**more, "value": value, "chance": chance})
+                yield finding.model_copy(update={**more, "value": value, "chance_level": chance})
         except NotApplicable as error:
             yield finding.model_copy(update={"failure": reason(error)})
 

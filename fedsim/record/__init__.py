@@ -4,10 +4,10 @@ Everything under `scores`, `rounds` and `model_hash` depends only on the scenari
 are stored separately. The record, `record.json`, is log, checkpoint and input of the report.
 """
 
-from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Outcome, QuestionAsked, Role
+from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Outcome, QuestionInfo, Role
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Cause, Failure, Interval, Part
-from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
+from fedsim.record.rounds import ClientCost, PartitionRecord, RoundRecord, SavedUpdate, Utility
 from fedsim.record.runs import ArmFindings, ArmPart, ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackFinding,
@@ -34,15 +34,15 @@ __all__ = [
     "GuaranteeRecord",
     "Interval",
     "ItemScore",
-    "KeptUpdate",
     "MaskScore",
     "Outcome",
     "Part",
     "PartitionRecord",
-    "QuestionAsked",
+    "QuestionInfo",
     "Role",
     "RoundRecord",
     "RunRecord",
+    "SavedUpdate",
     "Utility",
     "VictimRecord",
 ]

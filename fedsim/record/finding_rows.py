@@ -45,12 +45,12 @@ def _row(arm: ArmRecord, finding: Finding, metric: str, value: Interval | None, 
         finding.question,
         finding.label,
         finding.method,
-        finding.about_in_words,
+        finding.scope_in_words,
         finding.role,
         metric,
         is_main,
     )
     interval = (None,) * 4 if value is None else (value.value, value.low, value.high, value.n)
-    beside = (finding.chance, finding.limit, finding.p) if is_main else (None,) * 3
+    beside = (finding.chance_level, finding.max_value, finding.p_value) if is_main else (None,) * 3
     outcome = (finding.state, finding.failure, finding.invalid)
     return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, *outcome), strict=True))

@@ -9,7 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.record.parts import Interval, Part
 
-Role = Literal["attack", "must succeed", "chance", "context"]
+Role = Literal["attack", "positive-control", "negative-control", "context"]
 Outcome = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
 Columns = Mapping[str, Sequence[Any]]
 """A table of per-example values: column by column, all of one length."""
@@ -47,14 +47,14 @@ class Finding(Part):
     label: str
     method: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
-    about: dict[str, str | int | float] = Field(default_factory=dict)
+    scope: dict[str, str | int | float] = Field(default_factory=dict)
     role: Role = "attack"
     metric: str
     value: Interval | None = None
-    chance: float | None = None
-    limit: float | None = None
-    p: float | None = None
-    more: dict[str, Interval] = Field(default_factory=dict)
+    chance_level: float | None = None
+    max_value: float | None = None
+    p_value: float | None = None
+    extra_metrics: dict[str, Interval] = Field(default_factory=dict)
     failure: str = ""
     invalid: str = ""
     note: str = ""
@@ -80,7 +80,7 @@ class Finding(Part):
     @property
     def figures(self) -> dict[str, Interval | None]:
         """Every figure by the name of its metric, the main one first."""
-        return {self.metric: self.value, **self.more}
+        return {self.metric: self.value, **self.extra_metrics}
 
     @property
     def measured(self) -> Iterator[str]:
@@ -90,9 +90,9 @@ class Finding(Part):
     @property
     def is_above_chance(self) -> bool:
         """Whether it is valid, its interval lies above chance, and a permutation test agrees where there is one."""
-        if self.invalid or self.value is None or self.value.low is None or self.chance is None:
+        if self.invalid or self.value is None or self.value.low is None or self.chance_level is None:
             return False
-        return self.value.low > self.chance and (self.p is None or self.p <= SIGNIFICANT)
+        return self.value.low > self.chance_level and (self.p_value is None or self.p_value <= SIGNIFICANT)
 
     @property
     def state(self) -> Outcome:
@@ -103,16 +103,16 @@ class Finding(Part):
             return "invalid"
         if self.is_above_chance:
             return "recovered"
-        is_open = self.value is None or self.value.low is None or self.chance is None or not self.is_evidence
+        is_open = self.value is None or self.value.low is None or self.chance_level is None or not self.is_evidence
         return "undecided" if is_open else "withstood"
 
     @property
-    def about_in_words(self) -> str:
+    def scope_in_words(self) -> str:
         """What it is of, for people."""
-        return ", ".join(f"{name} {value}" for name, value in self.about.items())
+        return ", ".join(f"{name} {value}" for name, value in self.scope.items())
 
 
-class QuestionAsked(Part):
+class QuestionInfo(Part):
     """What a question says of itself, for readers of a record.
 
     Attributes:
@@ -127,4 +127,4 @@ class QuestionAsked(Part):
     title: str
     summary: str = ""
     method: str = ""
-    nothing: str = "No attack is above chance"
+    null_statement: str = "No attack is above chance"

@@ -30,7 +30,7 @@ class GuaranteeRecord(Part):
     sampling_rate: float
     steps: int
     composition: str
-    against: str
+    adversary: str
     holds_against_server: bool = True
 
     @property

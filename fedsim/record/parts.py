@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict
 
@@ -13,6 +14,16 @@ class Part(Config):
     """Base class of record parts. JSON has no infinite numbers or NaN, so they are serialised as text."""
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the part with changed fields; pydantic alone would accept names of no field.
+
+        Raises:
+            AttributeError: `update` names a field that the part lacks.
+        """
+        if strangers := sorted(set(update or {}) - set(type(self).model_fields)):
+            raise AttributeError(f"{type(self).__name__} has no field '{strangers[0]}'.")
+        return super().model_copy(update=update, deep=deep)
 
 
 class Interval(Part):
@@ -34,6 +45,6 @@ class Failure(Part):
     round, with `who` equal to ``round``.
     """
 
-    who: str
-    why: str
+    subject: str
+    reason: str
     cause: Cause = "error"

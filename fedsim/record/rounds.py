@@ -43,12 +43,12 @@ class RoundRecord(Part):
     participants: tuple[int, ...]
     failures: tuple[Failure, ...] = ()
     training_loss: float
-    tested: dict[str, float] = Field(default_factory=dict)
+    test_metrics: dict[str, float] = Field(default_factory=dict)
     tokens: int | None = None
 
     def utilities(self, metrics: Mapping[str, Metric]) -> tuple[Utility, ...]:
         """Return the test metrics that reports show, the most informative first."""
-        measured = (Utility(metrics[name], value) for name, value in self.tested.items())
+        measured = (Utility(metrics[name], value) for name, value in self.test_metrics.items())
         return tuple(utility for utility in measured if utility.metric.shown)
 
     def utility(self, metrics: Mapping[str, Metric]) -> Utility | None:
@@ -73,7 +73,7 @@ class PartitionRecord(Part):
     class_names: tuple[str, ...]
 
 
-class KeptUpdate(Part):
+class SavedUpdate(Part):
     """An attacked update in a file of the run folder.
 
     The file holds ``round-R/client-C/wire/NAME``, the sent tensor or buffer, for every name, and

@@ -9,10 +9,10 @@ from pydantic import Discriminator, Field, Tag
 
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
-from fedsim.record.findings import ATTACKS, Columns, Finding, QuestionAsked
+from fedsim.record.findings import ATTACKS, Columns, Finding, QuestionInfo
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Failure, Part
-from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord
+from fedsim.record.rounds import ClientCost, PartitionRecord, RoundRecord, SavedUpdate
 from fedsim.record.scores import AttackFinding
 from fedsim.record.validity import mark_invalid
 
@@ -78,7 +78,7 @@ class ArmRecord(ArmFindings):
         description="the scorer's replay of each victim gave what the server saw: bit by bit, or on the engine "
         "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
     )
-    updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
+    updates: tuple[SavedUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
@@ -122,7 +122,7 @@ class RunRecord(Part):
     ended: str | None = None
     arms: tuple[ArmRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
-    questions: tuple[QuestionAsked, ...] = Field(default=(), description="what was asked beside attacks on updates")
+    questions: tuple[QuestionInfo, ...] = Field(default=(), description="what was asked beside attacks on updates")
     metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
 
     def with_part(self, part: ArmPart) -> RunRecord:
@@ -146,5 +146,5 @@ class RunRecord(Part):
         """The name of every metric value in the record, with repetitions."""
         for arm in self.arms:
             for entry in arm.rounds:
-                yield from entry.tested
+                yield from entry.test_metrics
             yield from (name for finding in arm.findings for name in finding.measured)

@@ -72,9 +72,9 @@ class Ceiling(Part):
     rank: int | None = None
     condition: float | None = None
     known: float | None = None
-    untold: float | None = None
-    others_known: float | None = None
-    informed: float | None = None
+    psnr_masks_unknown: float | None = None
+    psnr_other_clients_known: float | None = None
+    psnr_with_covariance: float | None = None
     scores: tuple[ItemScore, ...] = ()
     undefined: str = ""
 
@@ -109,9 +109,9 @@ class VictimRecord(Part):
     stopped: str = ""
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
-    facts: dict[str, float] = Field(default_factory=dict)
+    diagnostics: dict[str, float] = Field(default_factory=dict)
     extras: dict[str, float] = Field(default_factory=dict)
-    why: tuple[str, ...] = ()
+    explanations: tuple[str, ...] = ()
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""

@@ -27,8 +27,8 @@ def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 def is_clearly_above_chance(control: Finding) -> bool:
     """Whether a finding is a control that must be at chance, and lies above it by more than luck explains."""
-    value, chance = control.value, control.chance
-    if control.role != "chance" or not control.is_above_chance or value is None or chance is None:
+    value, chance = control.value, control.chance_level
+    if control.role != "negative-control" or not control.is_above_chance or value is None or chance is None:
         return False
     return value.low is not None and value.value - _MARGIN * (value.value - value.low) > chance
 
@@ -38,7 +38,7 @@ def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:
     places = [
         place
         for place, one in enumerate(findings)
-        if one.question == control.question and one.role in ("attack", "must succeed")
+        if one.question == control.question and one.role in ("attack", "positive-control")
     ]
     labels = [findings[place].label for place in places]
     longest = max((label for label in labels if control.label.startswith(f"{label}, ")), key=len, default=None)

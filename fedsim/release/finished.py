@@ -64,7 +64,7 @@ def read(plan: ReleasePlan) -> FinishedModel:
         raise FedsimError(f"'{plan.target}' returned no loader of members: give one, or --members package.module:name.")
     if others is None:
         raise FedsimError(
-            f"'{plan.target}' gives no examples that the model was not trained on: give --others "
+            f"'{plan.target}' gives no examples that the model was not trained on: give --non-members "
             "package.module:name, a function that returns a loader of them, or Subject(test=...)."
         )
     known = checked(replace(subject, loader=loader, test=others, defenses=()), plan.target)
@@ -91,7 +91,7 @@ def _check_losses(subject: Checked, weights: Path) -> None:
     """
     task, model = subject.task, subject.new_model().eval()
     for batch in (subject.dataset.train, subject.dataset.test):
-        losses = task.losses(*task.answer(model, batch.taken(torch.arange(min(len(batch), task.at_once))), {}))
+        losses = task.losses(*task.answer(model, batch.select(torch.arange(min(len(batch), task.at_once))), {}))
         if bool(losses.isnan().any()):
             count = int(losses.isnan().sum())
             raise FedsimError(
@@ -124,7 +124,7 @@ def read_weights(path: Path) -> Tensors:
 def each_once(batch: Batch) -> Batch:
     """Return each example of a batch once, since two that are alike count as one."""
     places = {key: place for place, key in reversed(list(enumerate(keys(batch))))}
-    return batch.taken(torch.tensor(sorted(places.values())))
+    return batch.select(torch.tensor(sorted(places.values())))
 
 
 def check_sides(sides: Mapping[str, Batch]) -> None:

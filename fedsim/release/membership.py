@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 from fedsim.federation.journal import Journal
 from fedsim.metrics.membership import name_of, roc
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.observe import Case
 from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
@@ -44,7 +44,7 @@ def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
     trained = {("model", plan): (_reference(finished, case),) for plan in plans}
     cases = Cases(
         Evidence(world, Journal(lambda _round: None)),
-        Work(),
+        QuestionContext(),
         len(finished.members),
         made={"model": case},
         trained=cast("dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]]", trained),
@@ -57,7 +57,9 @@ def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
             continue
         scores = cases.scores[finding.label].double().numpy()
         if twin := next((label for label, other in known.items() if np.allclose(scores, other, atol=_SAME)), None):
-            yield finding.model_copy(update={"value": None, "more": {}, "failure": f"gives the scores of {twin} here"})
+            yield finding.model_copy(
+                update={"value": None, "extra_metrics": {}, "failure": f"gives the scores of {twin} here"}
+            )
             continue
         known[finding.label] = scores
         yield from _figures(finding, scores, is_member, seed)
@@ -84,12 +86,12 @@ def _case(finished: FinishedModel, seed: int) -> Case:
     held = len(others) // 2 if finished.reference is not None else 0
     source = seeding.generator(seed, "release candidates")
     mixed = torch.randperm(len(others), generator=source)
-    both = Batch.joined((finished.members, others.taken(mixed[held:])))
+    both = Batch.concat((finished.members, others.select(mixed[held:])))
     order = secret_order(len(both), both, seed, "order of release candidates")
     model = finished.subject.new_model().eval()
     observation = MembershipObservation(
-        candidates=both.taken(order),
-        reference=others.taken(mixed[:held]),
+        candidates=both.select(order),
+        reference=others.select(mixed[:held]),
         model=model,
         loss=finished.subject.loss,
         weights=((1, model.state_dict()),),
@@ -128,5 +130,7 @@ def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: 
         if (value := finding.figures.get(name)) is not None:
             luck = shuffle(figure, is_member, source)
             chance = 0.5 if name == "auc" else luck.value.value
-            one = finding.model_copy(update={"metric": name, "value": value, "chance": chance, "more": {}, "items": ""})
+            one = finding.model_copy(
+                update={"metric": name, "value": value, "chance_level": chance, "extra_metrics": {}, "items": ""}
+            )
             yield from beside(one, luck.p, luck.value)

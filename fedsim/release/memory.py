@@ -71,7 +71,9 @@ def find_secrets(secrets: Sequence[Planted], finished: FinishedModel, seed: int)
             next(summarise(some, Scoring(), seed)) for some in (scores[: len(alike)], scores[len(alike) :])
         )
         assert control.value is not None, "there are as many as were planted"
-        finding = finding.model_copy(update={"label": f"secrets planted {repetitions} x", "more": {}, "items": ""})
+        finding = finding.model_copy(
+            update={"label": f"secrets planted {repetitions} x", "extra_metrics": {}, "items": ""}
+        )
         bits = np.array([one.exposure for one in scores])
         source = np.random.default_rng(seeding.derive(seed, "release secrets", repetitions))
         is_planted = np.arange(len(scores)) < len(alike)
@@ -84,7 +86,9 @@ def find_texts(finished: FinishedModel, seed: int) -> Iterator[Finding]:
     if finished.subject.dataset.task != _LANGUAGE:
         return
     members, others = (_texts(batch) for batch in (finished.members, finished.others))
-    finding = Finding(question="exposure", label="texts written on from their first half", metric="secrets_written")
+    finding = Finding(
+        question="exposure", label="texts written on from their first half", metric="secret_extraction_rate"
+    )
     if not members or not others:
         why = f"no member, or no other example, has {_SHORTEST} tokens"
         yield finding.model_copy(update={"failure": why})
@@ -95,7 +99,7 @@ def find_texts(finished: FinishedModel, seed: int) -> Iterator[Finding]:
     value, control = (wilson(int(some.sum()), len(some)) for some in (written[is_member], written[~is_member]))
     shuffles = np.random.default_rng(seeding.derive(seed, "release texts"))
     luck = shuffle(lambda labels: float(written[labels].mean()), is_member, shuffles)
-    yield from beside(finding.model_copy(update={"value": value, "chance": control.value}), luck.p, control)
+    yield from beside(finding.model_copy(update={"value": value, "chance_level": control.value}), luck.p, control)
 
 
 def _is_secret(one: Any) -> bool:
@@ -122,7 +126,7 @@ def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
 
 def _texts(batch: Batch) -> list[tuple[int, ...]]:
     """Return the tokens of texts that are long enough, without what fills up short ones."""
-    masks = batch.given.get(MASK, torch.ones_like(batch.inputs)).bool()
+    masks = batch.extra_inputs.get(MASK, torch.ones_like(batch.inputs)).bool()
     texts = (tuple(tokens[mask].tolist()) for tokens, mask in zip(batch.inputs, masks, strict=True))
     return [text for text in texts if len(text) >= _SHORTEST][:_TEXTS]
 

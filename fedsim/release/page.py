@@ -90,9 +90,9 @@ def _row(record: ReleaseRecord, one: Finding) -> TableRow:
         metric.title,
         str(one.n),
         _cell(one),
-        "" if one.chance is None else metric.format(one.chance),
+        "" if one.chance_level is None else metric.format(one.chance_level),
         _cell(record.control_of(one)),
-        "" if one.p is None else f"{one.p:.2g}",
+        "" if one.p_value is None else f"{one.p_value:.2g}",
         str(verdict.TO_HALVE * one.n),
     )
 

@@ -37,5 +37,7 @@ def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator
 
 def beside(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:
     """Yield a finding with the p of luck, and behind it what must be at chance."""
-    yield finding.model_copy(update={"p": p})
-    yield finding.model_copy(update={"role": "chance", "label": f"{finding.label}, control", "value": control})
+    yield finding.model_copy(update={"p_value": p})
+    yield finding.model_copy(
+        update={"role": "negative-control", "label": f"{finding.label}, control", "value": control}
+    )

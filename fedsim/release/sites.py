@@ -62,17 +62,17 @@ def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
         return
     n = min(len(site.examples) for site in sites.values())
     source = seeding.generator(seed, "release sites")
-    some = [site.examples.taken(torch.randperm(len(site.examples), generator=source)[:n]) for site in sites.values()]
+    some = [site.examples.select(torch.randperm(len(site.examples), generator=source)[:n]) for site in sites.values()]
     losses = [torch.stack([_losses(site, batch) for site in sites.values()], dim=1) for batch in some]
     guesses = torch.cat(losses).argmin(1).numpy()
     labels = np.repeat(np.arange(len(sites)), n)
     finding = Finding(
         question="sources",
         label="loss under each site's model",
-        about={"sites": len(sites), "of each": n},
+        scope={"sites": len(sites), "of each": n},
         metric=source_told.__name__,
         value=wilson(int((guesses == labels).sum()), len(labels)),
-        chance=1 / len(sites),
+        chance_level=1 / len(sites),
     )
     shuffles = np.random.default_rng(seeding.derive(seed, "release sites"))
     luck = shuffle(lambda order: float((guesses == order).mean()), labels, shuffles)

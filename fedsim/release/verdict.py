@@ -31,19 +31,21 @@ TO_HALVE = 4  # times as many examples halve an interval
 
 def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings with p after Holm over all figures, and whether those near chance are evidence."""
-    adjusted = iter(holm([one.p for one in findings if one.p is not None]))
+    adjusted = iter(holm([one.p_value for one in findings if one.p_value is not None]))
     return mark_invalid(
         [
-            one.model_copy(update={"p": None if one.p is None else next(adjusted), "is_evidence": _is_evidence(one)})
+            one.model_copy(
+                update={"p_value": None if one.p_value is None else next(adjusted), "is_evidence": _is_evidence(one)}
+            )
             for one in findings
         ]
     )
 
 
 def _is_evidence(one: Finding) -> bool:
-    if one.value is None or one.value.high is None or one.chance is None:
+    if one.value is None or one.value.high is None or one.chance_level is None:
         return False
-    return one.value.high <= one.chance + (BITS if one.metric == "exposure" else MARGIN)
+    return one.value.high <= one.chance_level + (BITS if one.metric == "exposure" else MARGIN)
 
 
 def answer(record: ReleaseRecord) -> Answer:
@@ -52,7 +54,7 @@ def answer(record: ReleaseRecord) -> Answer:
     for one in record.attacks:
         by_state.setdefault(one.state, []).append(one)
     if recovered := by_state.get("recovered"):
-        worst = max(recovered, key=lambda one: (one.value.low or 0.0) - (one.chance or 0.0) if one.value else 0.0)
+        worst = max(recovered, key=lambda one: (one.value.low or 0.0) - (one.chance_level or 0.0) if one.value else 0.0)
         what = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
         return Answer("recovered", f"Recovered: {what}.")
     if invalid := by_state.get("invalid"):
@@ -103,7 +105,7 @@ def exit_code(record: ReleaseRecord) -> int:
 
 
 def _reach(one: Finding) -> float:
-    return ((one.value.high or 1.0) - (one.chance or 0.0)) if one.value else 0.0
+    return ((one.value.high or 1.0) - (one.chance_level or 0.0)) if one.value else 0.0
 
 
 def _luck(record: ReleaseRecord, one: Finding) -> str:

@@ -61,7 +61,7 @@ def _about_status(record: RunRecord) -> Iterator[Banner]:
     if record.status == "interrupted":
         yield Banner("caution", "This run was interrupted", "The report shows what had been recorded until then.")
     if record.status == "failed":
-        why = "; ".join(f"{failure.who}: {failure.why}" for failure in record.failures)
+        why = "; ".join(f"{failure.subject}: {failure.reason}" for failure in record.failures)
         yield Banner("caution", "This run failed", f"The report shows what had been recorded until then. {why}".strip())
 
 

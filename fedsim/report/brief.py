@@ -115,7 +115,7 @@ def _fooled(record: RunRecord, judge: RunJudge) -> Iterator[str]:
 def _utility(record: RunRecord) -> Iterator[str]:
     """Yield the utility of the trained model of each of the first arms."""
     for arm in record.arms[:_MOST_NAMED]:
-        last = next((entry for entry in reversed(arm.rounds) if entry.tested), None)
+        last = next((entry for entry in reversed(arm.rounds) if entry.test_metrics), None)
         utility = last.utility(record.declared) if last else None
         stated = f"{utility.name} {utility.in_words}" if utility else "not evaluated"
         yield stated if len(record.arms) == 1 else f"{stated} ({arm.name})"

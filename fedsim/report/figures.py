@@ -83,7 +83,7 @@ def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
 @styled()
 def utility(record: RunRecord, judge: RunJudge) -> list[Picture]:
     """Return a picture per test metric: its value over rounds, a line per arm; empty if nothing was evaluated."""
-    evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.tested}
+    evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.test_metrics}
     shown = (metric for name, metric in judge.declared.items() if name in evaluated and metric.shown)
     return [_utility_of(record, metric) for metric in sorted(shown, key=lambda metric: metric.title)]
 
@@ -93,7 +93,9 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
     rows: list[tuple[Any, ...]] = []
     last: list[str] = []
     for index, arm in enumerate(record.arms):
-        line = [(entry.round, entry.tested[metric.name]) for entry in arm.rounds if metric.name in entry.tested]
+        line = [
+            (entry.round, entry.test_metrics[metric.name]) for entry in arm.rounds if metric.name in entry.test_metrics
+        ]
         if not line:
             continue
         colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]

@@ -22,7 +22,7 @@ def reasons(judged: JudgedLimit) -> tuple[str, ...]:
     if judged.state != "undecided":
         return ()
     figure = judged.figure
-    if judged.rule == "max_recognisable" and not figure.missing:
+    if judged.rule == "max_recovered" and not figure.missing:
         return (*figure.doubts, *_open_share(judged))
     return (_undecided(judged),)
 
@@ -45,7 +45,7 @@ def _undecided(judged: JudgedLimit) -> str:
         return figure.missing
     if figure.invalid:
         return f"{figure.label} is invalid, since {figure.invalid}"
-    if judged.rule == "max_recognisable":
+    if judged.rule == "max_recovered":
         return f"{judged.rule} on {judged.where}, since {'; '.join(reasons(judged))}"
     if figure.value is None:
         return f"{judged.rule} was not measured"
@@ -110,7 +110,7 @@ def _limit(judged: JudgedLimit) -> str:
 _Words = Mapping[str, Callable[[JudgedLimit, Interval], str]]
 _OPEN: _Words = {"max_membership_tpr": _open_members, "max_accuracy_loss": _open_accuracy}
 _BROKEN: _Words = {
-    "max_recognisable": _broken_share,
+    "max_recovered": _broken_share,
     "max_accuracy_loss": _broken_accuracy,
     "max_membership_tpr": _broken_members,
     "max_epsilon": _broken_epsilon,

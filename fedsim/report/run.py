@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fedsim.core.glossary import TERMS
-from fedsim.record import QuestionAsked, RunRecord
+from fedsim.record import QuestionInfo, RunRecord
 from fedsim.report import ceilings, figures, image_grid
 from fedsim.report.banners import banners
 from fedsim.report.brief import every_sentence, write_brief
@@ -199,11 +199,11 @@ def _threat(record: RunRecord) -> Cards:
     return Cards((model, Card("Attacks", attackers(record), "No attack was tried.")))
 
 
-def _question(record: RunRecord, question: QuestionAsked, judge: RunJudge) -> Iterator[Block]:
+def _question(record: RunRecord, question: QuestionInfo, judge: RunJudge) -> Iterator[Block]:
     arms = by_arm(record, question)
     of_question = [finding for _, findings in arms for finding in findings]
     roles = (
-        ' Rows marked "must succeed" are controls that know more; those marked "chance" have nothing to find.'
+        ' Rows marked "positive-control" are controls that know more; those marked "negative-control" have nothing to find.'
         if any(finding.role not in ("attack", "context") for finding in of_question)
         else ""
     )
@@ -229,7 +229,7 @@ def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:
     return paragraph(Strong(names), f": {text}") if len(record.arms) > 1 else paragraph(text)
 
 
-def _doubts(record: RunRecord, question: QuestionAsked) -> Iterator[Banner]:
+def _doubts(record: RunRecord, question: QuestionInfo) -> Iterator[Banner]:
     for arm, findings in by_arm(record, question):
         if doubt := doubts(findings):
             where = f"{arm.name}: " if len(record.arms) > 1 else ""

@@ -116,7 +116,7 @@ class RunJudge:
 
     def columns(self, attacks: Sequence[AttackFinding], table: str = "") -> list[Column]:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
-        measured = {name for attack in attacks for name in attack.more}
+        measured = {name for attack in attacks for name in attack.extra_metrics}
         is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
         shown = (
             metric
@@ -160,7 +160,7 @@ class RunJudge:
     def is_unprotected(self, arm: ArmRecord) -> bool:
         """Tell whether an arm has no defense, no component and no active dropout, and shows single updates."""
         scenario = self.scenario_of(arm)
-        is_mixed = scenario.get("threat", {}).get("sees") == "sum"
+        is_mixed = scenario.get("threat", {}).get("view") == "sum"
         return not (scenario.get("defenses") or scenario.get("components") or arm.dropout or is_mixed)
 
     def server(self, arm: ArmRecord) -> str:

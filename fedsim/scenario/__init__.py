@@ -10,7 +10,7 @@ from fedsim.scenario.clients import Federation, LabelNoise, Participation, Parti
 from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
-from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
+from fedsim.scenario.threat_tables import Scoring, Threat, UnlearningSettings
 from fedsim.scenario.variations import Law, Span, Sweep, Tune, Values
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "AttackChoice",
     "Choice",
     "Federation",
-    "Forgetting",
     "LabelNoise",
     "Law",
     "ModelChoice",
@@ -30,6 +29,7 @@ __all__ = [
     "Sweep",
     "Threat",
     "Tune",
+    "UnlearningSettings",
     "Values",
     "arms",
     "expand",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import RUN_AFTERWARDS, Configured, Grants
+from fedsim.core.hooks import RUN_AFTERWARDS, ConfiguredMethod, Grants
 from fedsim.core.registry import Method
 from fedsim.scenario.choices import AttackChoice, crafts
 from fedsim.scenario.tables import Scenario
@@ -26,8 +26,8 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
     """
     _check_hook(method, place, choice)
     _check_base(method, choice)
-    configured = method.derived_from(Configured)
-    reason = configured.needs_more(_granted_by(scenario, choice)) if configured is not None else None
+    configured = method.derived_from(ConfiguredMethod)
+    reason = configured.missing_grants(_granted_by(scenario, choice)) if configured is not None else None
     if reason is not None:
         raise FedsimError(f"'{method.name}' {reason}")
 
@@ -36,7 +36,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
     threat, more = scenario.threat, choice.also_knows if isinstance(choice, AttackChoice) else ()
     return Grants(
         knows=frozenset({*threat.knows, *more}),
-        sees=threat.sees if scenario.forgetting is None else "single-update",
+        view=threat.view if scenario.unlearning is None else "single-update",
         may_craft=threat.server == "malicious" or "threat.server" in scenario.varied,
         masks_updates=scenario.secure_aggregation is not None,
         is_attacked=bool(scenario.attacks),
@@ -44,7 +44,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
 
 
 def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) -> None:
-    if place[0] == "forgetting":
+    if place[0] == "unlearning":
         if method.hook != "unlearning":
             raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an unlearning.")
         return

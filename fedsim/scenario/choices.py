@@ -25,7 +25,7 @@ class ModelChoice(Choice):
 def crafts(attack: Method) -> bool:
     """Return whether an attack changes the clients' model."""
     attack_class = attack.derived_from(Attack)
-    return attack_class is not None and attack_class.crafts
+    return attack_class is not None and attack_class.crafts_model
 
 
 class ReportedChoice(Choice):

@@ -57,8 +57,8 @@ class Federation(Config):
     clients: int = Field(default=10, ge=1)
     rounds: int = Field(default=1, ge=1)
     batch_size: int = Field(default=1, ge=1, description="examples a local step (poisson: expected)")
-    sampling: Literal["passes", "poisson"] = Field(
-        default="passes",
+    sampling: Literal["shuffle", "poisson"] = Field(
+        default="shuffle",
         description="passes: random passes over the client's examples; poisson: each example independently, so that a "
         "batch may be empty",
     )
@@ -108,10 +108,10 @@ class Participation(Config):
     drop_during: Probability = Field(default=0.0, description="probability of dropping out during training")
     drop_after: Probability = Field(default=0.0, description="probability that the trained update is lost")
     crash: Probability = Field(default=0.0, description="probability that a client's program raises an error")
-    crashing: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="clients that always crash")
+    always_crash: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="clients that always crash")
     step_seconds: float = Field(default=1.0, gt=0, description="simulated seconds a local step")
     jitter: float = Field(default=0.25, ge=0, description="standard deviation of the logarithm of the duration")
-    slow: Probability = Field(default=0.0, description="share of the clients that are slow in every round")
+    slow_fraction: Probability = Field(default=0.0, description="share of the clients that are slow in every round")
     slow_factor: float = Field(default=10.0, ge=1, description="how many times slower they are")
     deadline: float | None = Field(default=None, gt=0, description="simulated seconds until late updates are left out")
     timeout: float = Field(default=600.0, gt=0, description="real seconds until the server stops waiting")

@@ -60,7 +60,7 @@ class Data:
         """Yield the batch of every local step."""
         train = self.dataset.train
         for chosen in self.numbers_of(round_, client):
-            yield train.taken(chosen)
+            yield train.select(chosen)
 
     def numbers_of(self, round_: int, client: int) -> Iterator[Tensor]:
         """Yield the indices of the training examples of every local step."""

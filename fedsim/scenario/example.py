@@ -25,7 +25,7 @@ def example_of(method: Method) -> dict[str, Any] | None:
         return None
     tables = with_tables({"title": f"A small scenario for {method.name}", **SMALL}, attack.example)
     threat, settings = tables.get("threat", {}), tables.get("attacks", [{}])[0]
-    if attack.crafts:
+    if attack.crafts_model:
         tables["threat"] = {**threat, "server": "malicious"}
     more = sorted(attack.needs - set(threat.get("knows", Threat().knows)))
     return {**tables, "attacks": [{"name": method.name, **({"also_knows": more} if more else {}), **settings}]}

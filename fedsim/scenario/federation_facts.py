@@ -53,7 +53,7 @@ class FederationFacts:
     def remembers(self) -> bool:
         """Whether a client's update depends on its own earlier rounds."""
         hooks = (*self.stack.augmentations, *self.stack.loss_terms, *self.stack.defenses)
-        return self.scenario.federation.keep_optimizer_state or any(hook.remembers for hook in hooks)
+        return self.scenario.federation.keep_optimizer_state or any(hook.keeps_state for hook in hooks)
 
     @property
     def expected_participants(self) -> float:

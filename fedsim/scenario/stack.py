@@ -21,7 +21,7 @@ from fedsim.core.hooks import (
     Objective,
     Optimizer,
 )
-from fedsim.core.types import Loss, PublicKnowledge, Tensors
+from fedsim.core.types import Loss, MethodDescription, Tensors
 from fedsim.scenario.choices import Aggregation
 from fedsim.scenario.tables import Scenario
 
@@ -72,9 +72,9 @@ class Stack:
         return tuple(c for c in self.components if isinstance(c, LossTerm))
 
     @property
-    def component_views(self) -> tuple[PublicKnowledge, ...]:
+    def component_views(self) -> tuple[MethodDescription, ...]:
         """Public knowledge of the components, for attackers with grant `components`."""
-        views = (component.public_view() for component in self.components)
+        views = (component.public_description() for component in self.components)
         return tuple(view for view in views if view is not None)
 
     @property

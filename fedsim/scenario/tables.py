@@ -18,7 +18,7 @@ from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
 from fedsim.scenario.expectations import Expected
-from fedsim.scenario.threat_tables import Forgetting, Scoring, Threat
+from fedsim.scenario.threat_tables import Scoring, Threat, UnlearningSettings
 from fedsim.scenario.variations import Sweep, Tune, Values
 
 _FEWEST_IN_A_SUM = 2
@@ -49,7 +49,7 @@ class Scenario(Config):
     defenses: tuple[Choice, ...] = ()
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
-    forgetting: Forgetting | None = None
+    unlearning: UnlearningSettings | None = None
     questions: dict[str, Choice] = Field(
         default_factory=dict, description="what else is asked; in a file each is a table of its own name"
     )
@@ -97,10 +97,10 @@ class Scenario(Config):
         cohort, clients = self.participation.cohort, self.federation.clients
         if cohort is not None and cohort > clients:
             raise ValueError(f"participation.cohort is {cohort}, expected at most federation.clients = {clients}")
-        strangers = [client for client in self.participation.crashing if client >= clients]
+        strangers = [client for client in self.participation.always_crash if client >= clients]
         if strangers:
             raise ValueError(
-                f"participation.crashing: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
+                f"participation.always_crash: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
             )
         if self.threat.victims > self.cohort_size:
             raise ValueError(
@@ -114,7 +114,7 @@ class Scenario(Config):
 
     @model_validator(mode="after")
     def _sums_consistent(self) -> Scenario:
-        if self.threat.sees == "sum":
+        if self.threat.view == "sum":
             self._check_sums()
         if self.secure_aggregation is not None:
             self._check_secure_aggregation(self.secure_aggregation)
@@ -123,21 +123,21 @@ class Scenario(Config):
     def _check_sums(self) -> None:
         if self.threat.victims > 1:
             raise ValueError(
-                f"threat.victims is {self.threat.victims}, expected 1: with threat.sees = 'sum' there is one sum a "
+                f"threat.victims is {self.threat.victims}, expected 1: with threat.view = 'sum' there is one sum a "
                 "round, which holds every participant"
             )
         if self.attacks and self.federation.algorithm != "fedsgd":
             raise ValueError(
-                "attacks: with threat.sees = 'sum' they need federation.algorithm = 'fedsgd'. The mean of gradients at "
+                "attacks: with threat.view = 'sum' they need federation.algorithm = 'fedsgd'. The mean of gradients at "
                 "the same weights is the gradient of all participants' examples; the mean of changes after local "
                 "training is no gradient of anything"
             )
 
     def _check_secure_aggregation(self, settings: SecureAggregation) -> None:
-        if self.threat.sees != "sum":
+        if self.threat.view != "sum":
             raise ValueError(
-                f"threat.sees is '{self.threat.sees}', but behind secure aggregation the server sees no client's "
-                "update, only their sum. Set threat.sees = 'sum', or leave out secure_aggregation"
+                f"threat.view is '{self.threat.view}', but behind secure aggregation the server sees no client's "
+                "update, only their sum. Set threat.view = 'sum', or leave out secure_aggregation"
             )
         if settings.mode == "masked" and self.federation.engine == "vectorized":
             raise ValueError(
@@ -153,34 +153,34 @@ class Scenario(Config):
 
     @model_validator(mode="after")
     def _forgetting_consistent(self) -> Scenario:
-        if self.forgetting is not None:
-            self._check_forgetting(self.forgetting)
+        if self.unlearning is not None:
+            self._check_unlearning(self.unlearning)
         return self
 
-    def _check_forgetting(self, settings: Forgetting) -> None:
+    def _check_unlearning(self, settings: UnlearningSettings) -> None:
         clients, settled = self.federation.clients, self.participation
         if settings.clients > clients:
-            raise ValueError(f"forgetting.clients is {settings.clients}, expected at most {clients}, all clients")
-        if self.federation.algorithm != "fedsgd" or self.federation.sampling != "passes":
+            raise ValueError(f"unlearning.clients is {settings.clients}, expected at most {clients}, all clients")
+        if self.federation.algorithm != "fedsgd" or self.federation.sampling != "shuffle":
             raise ValueError(
                 "forgetting: what is forgotten is worked out from mean gradients over known numbers of examples. "
                 "Expected federation.algorithm = 'fedsgd' and federation.sampling = 'passes'"
             )
-        if settled.is_eventful or settled.availability < 1 or settled.crashing or self.cohort_size < clients:
+        if settled.is_eventful or settled.availability < 1 or settled.always_crash or self.cohort_size < clients:
             raise ValueError(
                 "forgetting: the federation trains once more, and every client must take part in every round. Leave "
                 "out participation"
             )
         if self.secure_aggregation is not None:
             raise ValueError(
-                "forgetting: its second training is not masked. Leave out secure_aggregation; threat.sees = 'sum' "
+                "forgetting: its second training is not masked. Leave out secure_aggregation; threat.view = 'sum' "
                 "says that the server sees global models alone"
             )
         if self.threat.server == "malicious":
             raise ValueError("forgetting: is read by an honest server. Expected threat.server = 'honest-but-curious'")
-        if self.scoring.ceiling:
+        if self.scoring.ideal_attacker:
             raise ValueError(
-                "scoring.ceiling: is of a client's update, and with forgetting none is attacked. Leave it out"
+                "scoring.ideal_attacker: is of a client's update, and with forgetting none is attacked. Leave it out"
             )
 
     @property
@@ -199,7 +199,7 @@ class Scenario(Config):
     @property
     def every_question(self) -> list[Choice]:
         """All questions: attacks on updates if any, then the others by name."""
-        attacks = [Choice(name="attacks", settings={})] if self.attacks or self.forgetting else []
+        attacks = [Choice(name="attacks", settings={})] if self.attacks or self.unlearning else []
         return [*attacks, *(choice for _, choice in sorted(self.questions.items()))]
 
     @property
@@ -233,7 +233,7 @@ class Scenario(Config):
             yield ("defenses", index), "defense", choice
         for index, choice in enumerate(self.attacks):
             yield ("attacks", index), "attack", choice
-        if self.forgetting is not None:
-            yield ("forgetting", "by"), "component", self.forgetting.by
+        if self.unlearning is not None:
+            yield ("unlearning", "method"), "component", self.unlearning.method
         for name, choice in self.questions.items():
             yield ("questions", name), "question", choice

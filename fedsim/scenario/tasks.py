@@ -83,7 +83,7 @@ def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
     wanted = scenario.scoring.metric
     if wanted == USUAL:
         return
-    example = data.train.taken(torch.tensor([0]))
+    example = data.train.select(torch.tensor([0]))
     guess = Reconstruction.of(example.inputs, example.labels, objective=0.0, stopped="is the truth")
     truth = Truth((example,), ((),), Update("gradient", {}, {}, 1, 0.0), (example,))
     values = list(task.score(truth, example, guess, data).items[0].values)
@@ -102,7 +102,7 @@ def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor]
     def run(inputs: Tensor) -> Tensor:
         count, train = len(inputs), data.train
         labels = train.labels.new_zeros(count, *train.labels.shape[1:])
-        given = {name: rows[:1].expand(count, *rows.shape[1:]) for name, rows in train.given.items()}
+        given = {name: rows[:1].expand(count, *rows.shape[1:]) for name, rows in train.extra_inputs.items()}
         batch = Batch(inputs, labels, given)
         draws = task.named_draws(batch, torch.Generator().manual_seed(0)) if count else {}
         return task.answer(model, batch, draws)[0]

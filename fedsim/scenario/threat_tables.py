@@ -11,18 +11,18 @@ from fedsim.core.types import Config, Knowledge, Server, View
 from fedsim.metrics.success import USUAL, Rule
 
 
-class Forgetting(Config):
+class UnlearningSettings(Config):
     """Unlearning requests of clients after the last round, and the method that answers them.
 
     Attacks on updates then read the server's estimates from the answers, instead of the watched updates.
     """
 
-    by: Choice = Field(description="a component of hook unlearning")
+    method: Choice = Field(description="a component of hook unlearning")
     clients: int = Field(
         default=1, ge=1, description="who ask: the first, by number, each in a federation that forgets nothing else"
     )
     examples: int = Field(default=1, ge=1, description="of each of them, drawn from its share")
-    judged: Literal["forgotten", "staying"] = Field(
+    scored_on: Literal["forgotten", "retained"] = Field(
         default="forgotten",
         description="what guesses are compared with; staying: as many others of the client, a control",
     )
@@ -40,11 +40,11 @@ class Threat(Config):
         default="honest-but-curious",
         description="honest-but-curious: it only watches; malicious: one of the attacks changes the clients' model",
     )
-    sees: View = Field(
+    view: View = Field(
         default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
     )
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
-    shares: tuple[str, ...] = Field(
+    visible_parameters: tuple[str, ...] = Field(
         default=("*",), min_length=1, description="patterns of the parameters whose tensors the server sees"
     )
     rate_error: float = Field(
@@ -72,7 +72,7 @@ class Scoring(Config):
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")
-    ceiling: bool = Field(
+    ideal_attacker: bool = Field(
         default=False,
         description="whether the ideal attacker says what each attacked update holds; takes seconds an update",
     )

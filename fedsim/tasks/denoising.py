@@ -72,7 +72,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on the noisy images; without draws, on clean images at the level exp(m)."""
-        x, given = batch.inputs, dict[str, Any](batch.given)
+        x, given = batch.inputs, dict[str, Any](batch.extra_inputs)
         given["noise"] = self._level(batch, draws)
         if "noise" in draws:
             x = x + _by_image(draws["level"], x) * draws["noise"]

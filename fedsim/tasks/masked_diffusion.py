@@ -71,7 +71,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on the masked texts; without draws, all positions of the answer are masked."""
-        given = {**batch.given, "masked": draws["masked"] if draws else _answers(batch)}
+        given = {**batch.extra_inputs, "masked": draws["masked"] if draws else _answers(batch)}
         try:
             return model(batch.inputs, **given)
         except TypeError as error:

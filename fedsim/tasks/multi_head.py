@@ -44,7 +44,7 @@ class MultiHead(TargetTask[MultiHeadConfig]):
 
     def fitted(self, data: Dataset) -> Self:
         """Return the task with the heads of the data."""
-        made = type(self)(self.config).named(self.name)
+        made = type(self)(self.config).with_name(self.name)
         made.heads = data.spec.heads
         return made
 

@@ -69,7 +69,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on the noisy images; without draws, on clean images at the middle time."""
-        given = dict[str, Any](batch.given)
+        given = dict[str, Any](batch.extra_inputs)
         if draws:
             given |= {"time": draws["time"], "pixel_noise": draws["noise"]}
         if "order" in draws:

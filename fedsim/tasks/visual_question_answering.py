@@ -50,7 +50,7 @@ class VisualQuestionAnswering(ClassTask):
     def refuses(self, data: Dataset) -> str | None:
         """Return why examples are not images with a question and a token answer each, or None."""
         why = refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=True)
-        if why is not None or QUESTION in data.train.given:
+        if why is not None or QUESTION in data.train.extra_inputs:
             return why
         return f"it needs a question beside each image, and the data set gives no '{QUESTION}'"
 
@@ -61,7 +61,7 @@ class VisualQuestionAnswering(ClassTask):
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Return logits at every position that predicts a token of the answer, (B, A, V)."""
         try:
-            return model(batch.inputs, **batch.given, answer=_said(batch.labels))
+            return model(batch.inputs, **batch.extra_inputs, answer=_said(batch.labels))
         except TypeError as error:
             if f"'{QUESTION}'" not in str(error):
                 raise
@@ -108,7 +108,10 @@ class VisualQuestionAnswering(ClassTask):
 
 def _read(guess: Reconstruction, examples: Batch, order: Tensor | None) -> dict[str, float]:
     right = dict[str, float]()
-    true = (("questions_read", READ_QUESTION, examples.given[QUESTION]), ("answers_read", READ_ANSWER, examples.labels))
+    true = (
+        ("questions_read", READ_QUESTION, examples.extra_inputs[QUESTION]),
+        ("answers_read", READ_ANSWER, examples.labels),
+    )
     for name, key, originals in true:
         if key in guess.extras and order is not None:
             right[name] = share_read(guess.extras[key], originals, order)

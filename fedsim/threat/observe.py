@@ -19,8 +19,8 @@ from fedsim.core.types import (
     DropoutSite,
     InputSpec,
     Knowledge,
+    MethodDescription,
     Observation,
-    PublicKnowledge,
     ThreatModel,
     Update,
 )
@@ -54,16 +54,16 @@ def observe(
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
     sites = _sites(victim, knows, model)
-    seen = shared(model, world.scenario.threat.shares)
+    seen = shared(model, world.scenario.threat.visible_parameters)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
-    given = _given(victim.examples, len(truth.batches)) if "given" in knows else None
+    given = _given(victim.examples, len(truth.batches)) if "extra-inputs" in knows else None
     if given:
         world.task.tell(model, given, labels)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,
-            sees="sum" if entry.clients else "single-update",
+            view="sum" if entry.clients else "single-update",
             knows=tuple(sorted(knows)),
         ),
         model=model,
@@ -76,16 +76,16 @@ def observe(
         batch_size=batch_size,
         labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
-        public=_public(world, knows),
+        known_methods=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - seen),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
         examples=len(victim.examples) if sizes else None,
-        draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
-        earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
-        given=given,
+        draws=_copy(truth.draws) if "client-randomness" in knows and not entry.clients else None,
+        earlier_observations=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
+        extra_inputs=given,
         device=world.device,
         task=world.task,
         label_shape=tuple(world.data.dataset.train.labels.shape[1:]),
@@ -155,13 +155,13 @@ def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
         return len(world.scenario.threat.rounds) > 1
     if not _exists(world, knowledge):
         return False
-    return knowledge != "draws" or bool(world.stack.augmentations) or world.task.draws
+    return knowledge != "client-randomness" or bool(world.stack.augmentations) or world.task.draws
 
 
 def _exists(world: World, knowledge: Knowledge) -> bool:
     """Return whether the data have this knowledge: tokens are not normalised, and a text's labels are the text."""
-    if knowledge == "given":
-        return bool(world.data.dataset.train.given)
+    if knowledge == "extra-inputs":
+        return bool(world.data.dataset.train.extra_inputs)
     return not GRANTS[knowledge].depends_on_task or knowledge in world.task.knowable
 
 
@@ -194,11 +194,13 @@ def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise ScenarioError(f"threat.shares: no parameter matches '{pattern}'.{nearest(pattern, names)}")
+            raise ScenarioError(
+                f"threat.visible_parameters: no parameter matches '{pattern}'.{nearest(pattern, names)}"
+            )
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
 
-def _public(world: World, knows: Collection[Knowledge]) -> tuple[PublicKnowledge, ...]:
+def _public(world: World, knows: Collection[Knowledge]) -> tuple[MethodDescription, ...]:
     components = world.stack.component_views if "components" in knows else ()
     defenses = (defense.adaptive_view() for defense in world.stack.defenses) if "defenses" in knows else ()
     return (*components, *defenses)
@@ -218,13 +220,13 @@ def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
     """Return a copy of the given inputs of the examples, in the order of `_labels`."""
     labels = examples.labels.tolist()
     order = list(range(len(examples))) if steps == 1 else sorted(range(len(examples)), key=labels.__getitem__)
-    return {name: tensor[order] for name, tensor in examples.given.items()}
+    return {name: tensor[order] for name, tensor in examples.extra_inputs.items()}
 
 
 def _limits(scenario: Scenario) -> Iterator[str]:
     threat = scenario.threat
-    if threat.shares != ("*",):
-        yield f"Of each update it sees only the parameters that match {', '.join(threat.shares)}."
+    if threat.visible_parameters != ("*",):
+        yield f"Of each update it sees only the parameters that match {', '.join(threat.visible_parameters)}."
     if threat.rate_error and "dropout-rates" in threat.knows:
         yield f"Its dropout rates are wrong by {threat.rate_error:+g}."
 
@@ -246,7 +248,7 @@ def _optimizer(world: World) -> Iterator[str]:
 def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
     """Yield sentences on the received updates and on secure aggregation."""
     secure = scenario.secure_aggregation
-    if scenario.threat.sees == "single-update":
+    if scenario.threat.view == "single-update":
         yield f"It sees single updates: {sent} of each client, on batches of {sizes}."
         return
     yield (
@@ -265,23 +267,23 @@ def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
 
 def _attacked(scenario: Scenario) -> str:
     """Return the sentence on the attacked updates, or on the attacked unlearning request."""
-    threat, forgetting = scenario.threat, scenario.forgetting
+    threat, unlearning = scenario.threat, scenario.unlearning
     rounds = ", ".join(map(str, threat.rounds))
-    if forgetting is None:
+    if unlearning is None:
         return (
-            f"It attacks {_clients(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}."
+            f"It attacks {_clients(threat.victims) if threat.view == 'single-update' else 'the sum'} in round {rounds}."
         )
     who = (
         "1 client asks"
-        if forgetting.clients == 1
-        else f"{forgetting.clients} clients ask, each in a federation of its own,"
+        if unlearning.clients == 1
+        else f"{unlearning.clients} clients ask, each in a federation of its own,"
     )
-    what = "1 of its examples" if forgetting.examples == 1 else f"{forgetting.examples} of its examples"
+    what = "1 of its examples" if unlearning.examples == 1 else f"{unlearning.examples} of its examples"
     seen = (
-        "global models alone" if threat.sees == "sum" else f"single updates, of round {rounds} where it compares them"
+        "global models alone" if threat.view == "sum" else f"single updates, of round {rounds} where it compares them"
     )
     return (
-        f"After the last round {who} that the federation forgets {what}, which it does by {forgetting.by.name}. It "
+        f"After the last round {who} that the federation forgets {what}, which it does by {unlearning.method.name}. It "
         f"attacks what it works out of the answer, from {seen}."
     )
 

@@ -76,14 +76,14 @@ def check_union(world: World) -> None:
     """
     for reader in world.stack.whole_batch_components:
         raise FedsimError(
-            f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
-            f"component {reader} takes each client's batch as a whole. Set threat.sees = 'single-update', or leave the "
+            f"attacks with threat.view = 'sum' take the mean gradient for that of all participants' examples, but "
+            f"component {reader} takes each client's batch as a whole. Set threat.view = 'single-update', or leave the "
             "component or the attacks out."
         )
     mixing = world.models.mixing_module
     if mixing is not None:
         raise FedsimError(
-            f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
+            f"attacks with threat.view = 'sum' take the mean gradient for that of all participants' examples, but "
             f"{mixing} mixes the examples of each client's batch. Use a model without batch normalisation, or leave "
             "the attacks out."
         )
@@ -92,7 +92,7 @@ def check_union(world: World) -> None:
     site = mask_not_batch_first(model, spec.shape, spec.dtype, world.models.trial(model))
     if site is not None:
         raise FedsimError(
-            f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "
+            f"attacks with threat.view = 'sum' need the masks of several clients side by side, but those of "
             f"'{site.name}' have shape {site.shape}, not examples first. Use another model, or leave the attacks out."
         )
 
@@ -125,16 +125,16 @@ def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
     """Concatenate the batches and masks of several clients by step; an empty batch has no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))
-    private = zip_longest(*(one.truth.private for one in replayed))
+    private = zip_longest(*(one.truth.original_batches for one in replayed))
     raw = {one.client: one.truth.raw for one in replayed}
     examples = sum(update.examples for update in raw.values())
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
     mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
-        tuple(Batch.joined([batch for batch in step if batch is not None]) for step in batches),
+        tuple(Batch.concat([batch for batch in step if batch is not None]) for step in batches),
         tuple(_side_by_side([part for part in step if part]) for step in masks),
         mean,
-        tuple(Batch.joined([batch for batch in step if batch is not None]) for step in private),
+        tuple(Batch.concat([batch for batch in step if batch is not None]) for step in private),
     )
 
 

@@ -42,7 +42,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
         FedsimError: the guess has more examples than the update.
     """
     entry = victim.entry
-    check_count(len(reconstruction.inputs), sum(map(len, victim.truth.private)), "examples")
+    check_count(len(reconstruction.inputs), sum(map(len, victim.truth.original_batches)), "examples")
     record = VictimRecord(
         round=entry.round,
         client=entry.client,
@@ -54,7 +54,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
         stopped=reconstruction.stopped,
         history=reconstruction.history,
         notes=reconstruction.notes,
-        facts=dict(reconstruction.facts),
+        diagnostics=dict(reconstruction.diagnostics),
     )
     world, data = victim.world, victim.world.data.dataset
     scored = world.task.score(victim.truth, victim.examples, reconstruction, data)
@@ -120,7 +120,7 @@ def _why(
     return diagnosis(
         objective=reconstruction.objective,
         at_truth=at_truth,
-        facts=reconstruction.facts,
+        facts=reconstruction.diagnostics,
         batch_size=len(scores),
         wrong_labels=round(len(scores) * (1.0 - values.get("label_accuracy", 1.0))),
     )

@@ -40,7 +40,7 @@ class Victim:
     @cached_property
     def examples(self) -> Batch:
         """All distinct examples behind the update."""
-        return distinct(self.truth.private)
+        return distinct(self.truth.original_batches)
 
     @cached_property
     def sites(self) -> tuple[DropoutSite, ...]:

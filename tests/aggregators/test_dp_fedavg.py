@@ -117,7 +117,7 @@ def test_a_sampled_client_is_added_or_removed_and_one_of_a_fixed_cohort_replaced
     assert (sampled.adjacency, sampled.noise_multiplier, sampled.sampling_rate) == ("add-or-remove", 2.0, 0.5)
     assert (fixed.adjacency, fixed.noise_multiplier, fixed.sampling_rate) == ("replace", 1.0, 1.0)
     assert sampled.unit == fixed.unit == "client"
-    assert "not against the server" in sampled.against
+    assert "not against the server" in sampled.adversary
 
 
 def test_no_noise_is_no_guarantee(scenario) -> None:

@@ -158,5 +158,5 @@ def test_secure_aggregation_hides_what_it_needs(scenario: Callable[..., Scenario
     with pytest.raises(ScenarioError, match="'product-mean' looks at the updates of single clients"):
         scenario(
             model=PLAIN, federation=TRAINED, components=[{"name": "lora", "targets": ["4"], "rank": 2}],
-            aggregation={"name": "product-mean"}, secure_aggregation={}, threat={"sees": "sum"},
+            aggregation={"name": "product-mean"}, secure_aggregation={}, threat={"view": "sum"},
         )  # fmt: skip

@@ -69,7 +69,7 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
             batch_size=batch_size,
             labels=batch.labels.clone(),
             masks=None,
-            public=(),
+            known_methods=(),
             task=Classification(Config()),
         )
         return observation, Truth((batch,), (tuple(drawn.masks),), observation.update, (batch,))

@@ -4,7 +4,7 @@ from fedsim.audit.record import AuditRecord
 from fedsim.judgement.policy import Policy
 from tests.audit.findings import ENOUGH, attacked, record
 
-POLICY = Policy(max_recognisable=0.1, max_epsilon=8.0)
+POLICY = Policy(max_recovered=0.1, max_epsilon=8.0)
 
 
 def audited(policy: Policy = POLICY) -> AuditRecord:

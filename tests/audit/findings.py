@@ -59,12 +59,12 @@ def exposure() -> tuple[Finding, ...]:
         Finding(
             question="exposure",
             label=f"canary x {repetitions}",
-            about={"secrets": "canary", "repetitions": repetitions},
-            role="attack" if repetitions else "chance",
+            scope={"secrets": "canary", "repetitions": repetitions},
+            role="attack" if repetitions else "negative-control",
             metric="exposure",
             value=Interval(value=bits, low=bits - 0.5, high=bits + 0.5, n=8),
-            limit=7.65,
-            more={"secrets_written": Interval(value=0.0, low=0.0, high=0.3, n=8)},
+            max_value=7.65,
+            extra_metrics={"secret_extraction_rate": Interval(value=0.0, low=0.0, high=0.3, n=8)},
             items=ITEMS,
         )
         for repetitions, bits in ((0, 1.5), (1, 1.9), (16, 6.1))
@@ -82,8 +82,8 @@ def membership(tpr: float | None, low: float = 0.0, label: str = "lira", failure
     rate = {} if tpr is None else {MEMBERS_FOUND: Interval(value=tpr, low=low, high=1.0, n=100)}
     about = {"target": "model", "members": 100, "others": 100}
     return Finding(
-        question="membership", label=label, method="lira", about=about, metric="auc", value=None if failure else auc,
-        chance=0.5, more=rate, failure=failure,
+        question="membership", label=label, method="lira", scope=about, metric="auc", value=None if failure else auc,
+        chance_level=0.5, extra_metrics=rate, failure=failure,
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def guarantee(epsilon: float) -> GuaranteeRecord:
         sampling_rate=0.1,
         steps=10,
         composition="10 steps",
-        against="the server",
+        adversary="the server",
     )
 
 

@@ -13,7 +13,7 @@ from fedsim.audit.session import AuditJournal
 from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import train
 from fedsim.judgement.policy import Policy
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.report.document import Table
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import attacked, record
@@ -34,7 +34,7 @@ def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(aud
     first = auditor.attack(ARM, at, 1, 5, 60.0)
     both = auditor.attack(first, at, 2, 5, 60.0)
     (finding,) = both.findings
-    assert finding.about == {"batch size": 2}
+    assert finding.scope == {"batch size": 2}
     assert [victim.round for victim in both.victims] == [1, 2]
     assert both.victims[0] == first.victims[0]
     assert auditor.book.record.client[-1] == both
@@ -76,7 +76,7 @@ def test_members_are_judged_in_a_share_of_the_time(
 ) -> None:
     book, given = auditor.book, list[Any]()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
-    cases: Any = SimpleNamespace(work=Work())
+    cases: Any = SimpleNamespace(work=QuestionContext())
     monkeypatch.setattr(members, "count_candidates", lambda _trained: members.FEWEST)
     monkeypatch.setattr(members, "cases_of", lambda *_: cases)
     monkeypatch.setattr(members, "judge_within", lambda *limits: given.append(limits[:3]) or ())
@@ -99,12 +99,12 @@ def test_canaries_test_what_a_private_training_states_and_nothing_else(auditor: 
     arm, trained = auditor.train(arm, auditor.world(arm), 2, 60.0)
     arm = auditor.test_guarantees(arm, trained, 60.0)
     (finding,) = arm.of("audit")
-    assert finding.chance == arm.guarantees[0].epsilon
+    assert finding.chance_level == arm.guarantees[0].epsilon
     assert finding.value is not None
-    assert finding.value.value <= finding.chance
+    assert finding.value.value <= finding.chance_level
     assert not finding.alarm
     late = auditor.test_guarantees(arm.model_copy(update={"findings": ()}), trained, 0.0)
     assert late.findings == ()
     assert auditor.book.record.notes[-1] == "The stated epsilon was not tested with canaries: its 0 s were not enough."
     (table,) = [block for block in page._guarantees(auditor.book.record).blocks if isinstance(block, Table)]
-    assert table.rows[0].cells[1].text == f"{finding.chance:.3g}"
+    assert table.rows[0].cells[1].text == f"{finding.chance_level:.3g}"

@@ -21,13 +21,13 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     monkeypatch.syspath_prepend(str(HERE))
     import clients
 
-    policy = Policy(max_recognisable=0.05)
+    policy = Policy(max_recovered=0.05)
     record = audit_client(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
     found = record.client[0]
     images = sum(len(victim.scores) for victim in found.victims)
     assert found.recovered == wilson(images, images)
     (broken,) = verdict.broken(record)
-    assert broken.startswith("max_recognisable = 0.05, but 100 % (")
+    assert broken.startswith("max_recovered = 0.05, but 100 % (")
     assert broken.endswith(" to 100) of the attacked examples of batch 1 were identified.")
     with (tmp_path / "images.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if not row["defense"]]
@@ -43,13 +43,13 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
 @pytest.mark.slow
 def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recognisable = 0.05\n")
-    options = ("--batch", "1", "--minutes", "3", "--no-defenses")
+    options = ("--batch-sizes", "1", "--minutes", "3", "--no-defenses")
     done = fedsim("audit", "clients:prints", *options, cwd=tmp_path, path=[HERE])
     assert done.returncode == 3, done.stderr
-    assert "The policy is broken: max_recognisable = 0.05, but 100 %" in done.stderr
+    assert "The policy is broken: max_recovered = 0.05, but 100 %" in done.stderr
     assert "Page: results/audit-prints/audit.html" in done.stdout
     assert (
-        "--batch 1 --minutes 3 --out results/audit-prints --seed 0 --no-defenses"
+        "--batch-sizes 1 --minutes 3 --out results/audit-prints --seed 0 --no-defenses"
         in (tmp_path / "results" / "audit-prints" / "audit.html").read_text()
     )
     assert '{"done": ""}' in (tmp_path / "results" / "audit-prints" / "audit.log").read_text()

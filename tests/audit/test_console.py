@@ -37,7 +37,7 @@ def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> Non
     broken = defended("ats", 0, 0.0).model_copy(
         update={"failure": "its 3 s were not enough", "findings": (), "cost": None}
     )
-    text = shown(record(Policy(max_recognisable=0.1), tried=(broken, defended("noise", 0, 0.01))))
+    text = shown(record(Policy(max_recovered=0.1), tried=(broken, defended("noise", 0, 0.01))))
     control, rest = text.index("none (control)"), text.index("noise")
     assert control < rest < text.index("its 3 s were not enough")
     assert "not attacked" in text

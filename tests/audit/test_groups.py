@@ -14,7 +14,7 @@ from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from tests.audit.subjects import plan, world
 
 ROWS = torch.rand(80, 6, generator=torch.Generator().manual_seed(4))
@@ -32,7 +32,7 @@ def subject(group: groups.Grouping) -> Checked:
 def named(own: Checked) -> list[str]:
     (named,) = own.groups[1:]
     data = own.dataset
-    return named.of(Batch.joined([data.train, data.test]))
+    return named.of(Batch.concat([data.train, data.test]))
 
 
 def test_a_key_of_the_loaders_mappings_groups_its_examples() -> None:
@@ -86,12 +86,12 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
     own = subject("sex")
     at = world(own, 4)
     seen = next(updates(at))
-    truth = seen.truth.private[0]
+    truth = seen.truth.original_batches[0]
     found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
-    record = Inspector(KNOWS, lambda _said: None, groups=own.groups)._record(seen, found, "1", Work())
+    record = Inspector(KNOWS, lambda _said: None, groups=own.groups)._record(seen, found, "1", QuestionContext())
     assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
     assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
-    bare = Inspector(KNOWS, lambda _said: None)._record(seen, found, "1", Work())
+    bare = Inspector(KNOWS, lambda _said: None)._record(seen, found, "1", QuestionContext())
     assert [item.group for item in bare.scores] == [None] * 4
 
 
@@ -99,13 +99,13 @@ def test_membership_is_compared_within_classes_and_groups() -> None:
     own = subject("sex")
     at = world_of(own, plan(), 20)
     training = train(at, 3, 60.0)
-    cases = members.cases_of(training, Work())
+    cases = members.cases_of(training, QuestionContext())
     attacks = members.attacks_without_shadows()
     findings = list(members.judge_within(60.0, attacks, cases, training, lambda _said: None))
     by_class, by_sex = (members.compare_groups(findings, cases, groups) for groups in own.groups)
-    assert {finding.about["by"] for finding in by_class} == {"class"}
-    assert [finding.about["group"] for finding in by_sex] == ["sex f", "sex m"]
-    assert all(finding.n >= 10 and finding.p is not None for finding in by_sex)
+    assert {finding.scope["by"] for finding in by_class} == {"class"}
+    assert [finding.scope["group"] for finding in by_sex] == ["sex f", "sex m"]
+    assert all(finding.n >= 10 and finding.p_value is not None for finding in by_sex)
     best = max(findings, key=lambda one: figure.value if (figure := one.figures.get("auc")) else 0.0)
     assert {finding.label for finding in (*by_class, *by_sex)} == {f"AUC of {best.label}"}
     assert {finding.question for finding in by_sex} == {GROUPS}

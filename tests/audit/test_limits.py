@@ -11,26 +11,26 @@ from tests.audit.findings import ENOUGH, attacked, defended, exposure, failed, g
 def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
     found = [(own.rule, own.where, own.state) for own in of_client(audited())]
     assert found == [
-        ("max_recognisable", "batch 1", "kept"),
-        ("max_recognisable", "batch 2", "undecided"),
-        ("max_recognisable", "batch 4", "broken"),
+        ("max_recovered", "batch 1", "kept"),
+        ("max_recovered", "batch 2", "undecided"),
+        ("max_recovered", "batch 4", "broken"),
         ("max_epsilon", "guarantees", "broken"),
     ]
     assert of_client(audited(Policy())) == []
 
 
 def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit() -> None:
-    found = record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH), failed("too many")))
+    found = record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH), failed("too many")))
     first, second = of_client(found)
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
-    assert sentence(second) == "Undecided: max_recognisable on batch 16 was not judged: too many."
+    assert sentence(second) == "Undecided: max_recovered on batch 16 was not judged: too many."
     assert verdict.unjudged(found) == ()
     assert verdict.exit_code(found) == 0
 
 
 def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
     blind = (attacked(0, scores=()), attacked(0, batch=4, scores=()))
-    found = record(Policy(max_recognisable=0.1), client=blind)
+    found = record(Policy(max_recovered=0.1), client=blind)
     assert {threshold.state for threshold in of_client(found)} == {"undecided"}
     assert len(verdict.unjudged(found)) == 1
 
@@ -57,11 +57,11 @@ def test_a_policy_names_the_reason_of_each_limit_that_one_attack_leaves_open() -
 
 
 def test_a_defense_is_judged_by_its_own_figures_and_guarantees() -> None:
-    policy = Policy(max_recognisable=0.1, max_epsilon=4.0, max_accuracy_loss=0.05)
+    policy = Policy(max_recovered=0.1, max_epsilon=4.0, max_accuracy_loss=0.05)
     arm = defended("dp", 0, 0.015).model_copy(update={"guarantees": (guarantee(3.0),)})
     states = [(one.rule, one.where, one.state) for one in of_defense(record(policy), arm)]
     assert states == [
-        ("max_recognisable", "batch 1", "kept"),
+        ("max_recovered", "batch 1", "kept"),
         ("max_accuracy_loss", "accuracy", "kept"),
         ("max_epsilon", "guarantees", "kept"),
     ]

@@ -13,7 +13,7 @@ from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient, train
 from fedsim.core import registry
 from fedsim.core.types import Batch
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.question import MembershipChoice
 from fedsim.questions.membership.types import ShadowPlan
@@ -50,7 +50,7 @@ def victim() -> TrainedClient:
 
 
 def judged(training: TrainedClient, seconds: float, attacks: list[MembershipChoice], told: Any = None) -> list[Finding]:
-    cases, tell = members.cases_of(training, Work()), told or (lambda _said: None)
+    cases, tell = members.cases_of(training, QuestionContext()), told or (lambda _said: None)
     return list(members.judge_within(seconds, attacks, cases, training, tell))
 
 
@@ -121,5 +121,5 @@ def test_no_more_members_are_asked_for_than_were_trained_on(
     monkeypatch.setattr(members, "count_candidates", lambda _training: used + 6)
     findings = judged(victim, 60.0, members.attacks_without_shadows())
     assert not [own.failure for own in findings if "membership.candidates" in own.failure]
-    of_model = [own for own in findings if not own.failure and own.about["target"] == "model"]
-    assert {own.about["members"] for own in of_model} == {used}
+    of_model = [own for own in findings if not own.failure and own.scope["target"] == "model"]
+    assert {own.scope["members"] for own in of_model} == {used}

@@ -16,7 +16,7 @@ from tests.audit.findings import attacked, defended, exposure, membership, of_vi
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
-    found = record(Policy(max_recognisable=0.1), tried=(defended("any", 0, 0.0, iterations=40, converged=False),))
+    found = record(Policy(max_recovered=0.1), tried=(defended("any", 0, 0.0, iterations=40, converged=False),))
     console = Console(width=200, record=True, file=io.StringIO())
     screen.show(found, console)
     text = console.export_text()
@@ -33,13 +33,13 @@ def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
 def test_a_remark_on_several_defenses_stands_once_below_their_rows() -> None:
     names = ("one", "other", "third")
     tried = tuple(defended(name, 0, 0.0, iterations=40, converged=False) for name in names)
-    html = to_html(page.build(record(Policy(max_recognisable=0.1), tried=tried), {}))
+    html = to_html(page.build(record(Policy(max_recovered=0.1), tried=tried), {}))
     assert html.count("40 of 40 searches did not converge within 40 iterations") == 2  # and in the recommendation
     assert html.count("one, other, third: 40 of 40 searches did not converge within 40 iterations") == 1
     assert html.count(">undecided</td>") == len(names)
 
 
-@pytest.mark.parametrize(("policy", "times"), [(Policy(), 1), (Policy(max_recognisable=1.0), 0)])
+@pytest.mark.parametrize(("policy", "times"), [(Policy(), 1), (Policy(max_recovered=1.0), 0)])
 def test_without_a_policy_page_and_terminal_say_what_exit_code_0_means(policy: Policy, times: int) -> None:
     said, found = "exit code 0 says only that the audit ran", record(policy)
     console = Console(width=200, record=True, file=io.StringIO())
@@ -63,7 +63,7 @@ def test_what_every_update_failed_of_is_said_once() -> None:
 
 def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
     trials = (defended("<img src=x>", 0, 0.01),)
-    html = to_html(page.build(record(Policy(max_recognisable=0.1), tried=trials, findings=(membership(0.2),)), {}))
+    html = to_html(page.build(record(Policy(max_recovered=0.1), tried=trials, findings=(membership(0.2),)), {}))
     assert html.count("<script") == 1  # its own, which the policy names by its hash
     assert "<img src=x>" not in html
     assert "&lt;img src=x&gt;" in html

@@ -84,7 +84,7 @@ def test_its_steps_end_as_the_policy_says_and_leave_what_later_steps_upload(
     install, audit = [step["run"] for step in steps() if "run" in step]
     done = run(install, tmp_path, environment)
     assert done.returncode == 0, done.stderr
-    done = run(f"{audit} --batch 1 --minutes 1 --updates 4", tmp_path, environment)  # shorter than a pipeline's
+    done = run(f"{audit} --batch-sizes 1 --minutes 1 --updates 4", tmp_path, environment)  # shorter than a pipeline's
     assert done.returncode == code, done.stdout + done.stderr
     suite = ET.parse(tmp_path / "audit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("1", "0" if code == 0 else "1")

@@ -21,16 +21,16 @@ def memorised(learning_rate: float) -> AuditArm:
 def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> None:
     result = memorised(0.01)
     control, once, often = result.findings
-    assert [own.about["repetitions"] for own in result.findings] == list(REPETITIONS)
+    assert [own.scope["repetitions"] for own in result.findings] == list(REPETITIONS)
     assert control.value is not None
     assert once.value is not None
     assert often.value is not None
     assert often.value.value > 6  # of 7.65
-    assert often.more["secrets_written"].value > 0.5
+    assert often.extra_metrics["secret_extraction_rate"].value > 0.5
     assert control.value.low is not None
     assert control.value.high is not None
     assert control.value.low < 1.44 < control.value.high  # bits of a uniform rank
-    assert control.more["secrets_written"].value == 0.0
+    assert control.extra_metrics["secret_extraction_rate"].value == 0.0
     assert once.value.value < often.value.value
     said, secrets = sentence_of(result.findings), result.items[ITEMS]
     assert "remembers secrets that were planted" in said
@@ -55,7 +55,7 @@ def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_
     own = planted._with_secret(texts, torch.tensor([50, 51, 52, 53]))
     assert own.inputs.tolist() == [[50, 51, 52, 53, 4, 5], [50, 51, 52, 53, 10, 11]]
     assert own.labels.tolist() == [[51, 52, 53, 4, 5, 6], [51, 52, 53, -100, -100, -100]]
-    assert own.given["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 1, 0, 0]]
+    assert own.extra_inputs["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 1, 0, 0]]
     assert texts.inputs[0, 0] == 0  # the client's own stay as they are
 
 

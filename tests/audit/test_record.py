@@ -23,13 +23,19 @@ def test_an_audit_of_another_schema_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
     plan = AuditPlan(
-        target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",), by="age"
+        target="my.train:make client",
+        batches=(1, 4),
+        minutes=2,
+        defend=False,
+        updates=9,
+        knows=("labels",),
+        group_by="age",
     )
     plan = plan.model_copy(update={"gradients": Path("g.npz")})
     command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
     assert command == (
-        "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
-        "--updates 9 --by age --no-defenses --policy strict.toml --gradients g.npz"
+        "fedsim audit 'my.train:make client' --batch-sizes 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
+        "--updates 9 --group-by age --no-defenses --policy strict.toml --gradients g.npz"
     )
 
 

@@ -15,7 +15,7 @@ from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.limits import BROKEN, UNDECIDED
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record.environment import environment
 from tests.audit import clients
 
@@ -38,14 +38,14 @@ def subject(model: nn.Module, **settings: Any) -> Checked:
 def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
     world = single_client.world_of(own, AuditPlan(target="rigged"), batch)
     inspector = Inspector(KNOWS, lambda _said: None)
-    finding = inspector.inspect(world, updates(world), Work(), most, iterations, 60.0)
+    finding = inspector.inspect(world, updates(world), QuestionContext(), most, iterations, 60.0)
     return AuditArm(name="rigged", batch_size=batch, findings=(finding,))
 
 
 def audited(found: AuditArm, limit: float) -> AuditRecord:
     return AuditRecord(
         plan=AuditPlan(target="rigged"),
-        policy=Policy(max_recognisable=limit),
+        policy=Policy(max_recovered=limit),
         environment=environment(""),
         started="",
         arms=(found,),
@@ -93,12 +93,12 @@ def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
     own = subject(perceptron())
     world = single_client.world_of(own, AuditPlan(target="rigged"), 1)
-    inspector, work = Inspector(KNOWS, lambda _said: None), Work()
+    inspector, work = Inspector(KNOWS, lambda _said: None), QuestionContext()
     first = inspector.inspect(world, updates(world), work, 1, 5, 60.0)
     both = inspector.inspect(world, updates(world), work, 3, 5, 60.0, before=first.victims)
     whole = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), work, 3, 5, 60.0)
     assert [victim.scores for victim in both.victims] == [victim.scores for victim in whole.victims]
-    assert (both.value, both.more) == (whole.value, whole.more)
+    assert (both.value, both.extra_metrics) == (whole.value, whole.extra_metrics)
     broken = inspector.inspect(world, updates(world), work, 12, 5, 60.0, allowed=0.0)
     assert len(broken.victims) == 8  # enough for 8 images
 

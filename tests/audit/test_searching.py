@@ -12,11 +12,11 @@ from fedsim.audit.searching import Latest, descents, read_words, search, searchi
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Outlook
+from fedsim.core.hooks import CostEstimate
 from fedsim.core.registry import methods
 from fedsim.core.types import Observation, Reconstruction, Step
 from fedsim.judgement.outcome import outcome_of
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
 from fedsim.threat.observe import observe
@@ -47,7 +47,7 @@ def texts() -> subject.Checked:
 def watched(world: World) -> tuple[Observation, Tensor]:
     """Return what the attacker sees of the first update, and its examples."""
     seen = next(updates(world))
-    return observe(Victim(world, seen.entry, seen.truth), KNOWS), seen.truth.private[0].inputs
+    return observe(Victim(world, seen.entry, seen.truth), KNOWS), seen.truth.original_batches[0].inputs
 
 
 def test_rows_of_the_embedding_name_every_word_without_a_search() -> None:
@@ -60,7 +60,7 @@ def test_rows_of_the_embedding_name_every_word_without_a_search() -> None:
 
 def test_an_audit_says_that_a_text_was_read_where_no_search_finds_its_order() -> None:
     world = world_of(texts())
-    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 2, 30.0)
+    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 2, 30.0)
     assert finding.value is not None
     assert finding.value.value == 0.0
     assert outcome_of(finding.victims, plan().scoring.rule) == "recovered"
@@ -90,11 +90,11 @@ def test_the_guess_of_lower_objective_is_kept() -> None:
 def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(small())
     observation, _ = watched(world)
-    undoing = {name for name, own in descents().items() if own.undoes}
+    undoing = {name for name, own in descents().items() if own.inverts_augmentation}
     assert searching(observation) == {"dropout-inversion", *undoing}
     with pytest.raises(NotApplicable):
         search(world, observation, 1, methods("attack"), 1, Latest())
-    monkeypatch.setattr(descents()["cpl"], "outlook", lambda *_: Outlook(1.0, 0.9))
+    monkeypatch.setattr(descents()["cpl"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
     assert searching(observation) == {"cpl", *undoing}
 
 

@@ -17,7 +17,7 @@ from tests.audit.findings import ENOUGH, HOSTILE, attacked, exposure, membership
 
 def audited(items: dict[str, Columns] | None = None) -> AuditRecord:
     found = (attacked(0, ENOUGH), attacked(0, 4, batch=4, converged=False), attacked(4, batch=16))
-    policy = Policy(max_recognisable=0.1, max_membership_tpr=0.2, max_epsilon=8.0)
+    policy = Policy(max_recovered=0.1, max_membership_tpr=0.2, max_epsilon=8.0)
     threat = ("The server is honest but curious.", "It sees single updates.", "It knows the labels.")
     both = (membership(0.1), *exposure())
     return record(policy, client=found, findings=both, items=secrets() if items is None else items, threat_model=threat)

@@ -42,14 +42,14 @@ def test_a_defense_has_what_it_stopped_what_it_cost_and_whether_it_keeps_the_pol
         update={"guarantees": (guarantee(1.0), guarantee(9.0), guarantee(3.0))}
     )
     lost = defended(HOSTILE, 0, 0.0).model_copy(update={"failure": "broke"})
-    tables.write(record(Policy(max_recognisable=0.1), tried=(weak, lost)), RunFolder(tmp_path))
+    tables.write(record(Policy(max_recovered=0.1), tried=(weak, lost)), RunFolder(tmp_path))
     control, first, second = read(tmp_path / tables.DEFENSES)
     assert [*control] == [*tables.DEFENSE_COLUMNS]
     assert (control["defense"], control["recovered_share"], control["accuracy_loss"]) == ("control", "1.0", "")
     assert (first["updates"], first["recovered_share"], first["accuracy_loss"]) == ("40", "0.75", "0.02")
     assert (first["keeps_policy"], first["test_examples"]) == ("no", "100")
     assert (first["loss_change"], first["slowdown"]) == ("0.1", "1.5")
-    assert "max_recognisable" in first["breaks"]
+    assert "max_recovered" in first["breaks"]
     assert (control["epsilon"], first["epsilon"]) == ("", "9.0")
     assert (second["defense"], second["keeps_policy"], second["failure"]) == (HOSTILE, "undecided", "broke")
 

@@ -15,7 +15,7 @@ from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,8 @@ def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
     world = single_client.world_of(undropped, AuditPlan(target="bert"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch = truth.batches[0]
-    assert set(batch.given) == {"attention_mask"}
-    scores = model(input_ids=batch.inputs, attention_mask=batch.given["attention_mask"])
+    assert set(batch.extra_inputs) == {"attention_mask"}
+    scores = model(input_ids=batch.inputs, attention_mask=batch.extra_inputs["attention_mask"])
     F.cross_entropy(scores, batch.labels).backward()
     for name, parameter in model.named_parameters():
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -54,11 +54,11 @@ def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out()
     both = texts.joined([batch, texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0)
     assert both.inputs.tolist() == [[5, 6, 0], [8, 0, 0]]
     assert both.labels.tolist() == [[6, 7, -100], [9, -100, -100]]
-    assert both.given["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert texts.joined([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).given == {}
+    assert both.extra_inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
+    assert texts.joined([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).extra_inputs == {}
     left = {"input_ids": torch.tensor([[0, 5, 6, 7]]), "attention_mask": torch.tensor([[0, 1, 1, 1]])}
     assert texts.batch_of(left, "it").labels.tolist() == [[-100, 6, 7]]
-    assert texts.batch_of(left, "it").given["attention_mask"].tolist() == [[0, 1, 1]]
+    assert texts.batch_of(left, "it").extra_inputs["attention_mask"].tolist() == [[0, 1, 1]]
 
 
 def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> None:
@@ -87,8 +87,8 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
     world = single_client.world_of(own, AuditPlan(target=name), 1)
-    inspector = Inspector((*KNOWS, "given"), lambda _said: None)
-    found = inspector.inspect(world, updates(world), Work(), 1, 20, 20.0)
+    inspector = Inspector((*KNOWS, "extra-inputs"), lambda _said: None)
+    found = inspector.inspect(world, updates(world), QuestionContext(), 1, 20, 20.0)
     (victim,) = found.victims
     assert victim.failure is None
     assert victim.scores[0].text
@@ -100,7 +100,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int) -> None:
     world = single_client.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
-    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), Work(), 1, 20, 30.0)
+    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 20, 30.0)
     (victim,) = found.victims
     assert [score.values["exact"] for score in victim.scores] == [1.0] * size
 

@@ -105,7 +105,7 @@ def test_images_that_were_only_identified_are_not_given_back(
 
 def test_no_page_of_identified_images_says_recovered_of_them() -> None:
     arm = guessed(NAMED, NAMED, NAMED, NOISE, updates=6)
-    found = record(Policy(max_recognisable=0.1), client=(arm,), control=as_control(arm))
+    found = record(Policy(max_recovered=0.1), client=(arm,), control=as_control(arm))
     assert [why for why in verdict.broken(found) if "of the attacked examples of batch 4 were identified." in why]
     html = to_html(page.build(found, {}))
     assert "images are recovered" not in html
@@ -121,7 +121,7 @@ def test_where_searches_were_short_the_answer_says_how_many_minutes_would_do() -
 
 
 def test_where_the_policy_needs_more_updates_the_answer_says_how_many() -> None:
-    few = record(Policy(max_recognisable=0.1), client=(attacked(0),))
+    few = record(Policy(max_recovered=0.1), client=(attacked(0),))
     assert verdict.answer(few).sentence.endswith(
         "that is no guarantee; about 31 more updates and 1 more minute would decide, if the share stays the same "
         "(--updates 35)."
@@ -136,12 +136,12 @@ def test_without_a_policy_the_page_says_what_exit_code_0_means() -> None:
 
 
 def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
-    assert verdict.broken(record(Policy(max_recognisable=0.5), client=(attacked(2),))) == ()
-    undecided = record(Policy(max_recognisable=0.5), client=(attacked(3),))
+    assert verdict.broken(record(Policy(max_recovered=0.5), client=(attacked(2),))) == ()
+    undecided = record(Policy(max_recovered=0.5), client=(attacked(3),))
     assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
     assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
-    (broken,) = verdict.broken(record(Policy(max_recognisable=0.5), client=(attacked(30, 40, batch=7),)))
-    assert broken == "max_recognisable = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were identified."
+    (broken,) = verdict.broken(record(Policy(max_recovered=0.5), client=(attacked(30, 40, batch=7),)))
+    assert broken == "max_recovered = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were identified."
 
 
 def test_membership_is_judged_only_where_there_are_enough_others() -> None:
@@ -174,12 +174,12 @@ def test_of_several_guarantees_the_weakest_is_judged_and_stated(stated: tuple[fl
     assert broken == "max_epsilon = 8, but the weakest guarantee is epsilon 9."
     assert verdict.broken(record(Policy(max_epsilon=9), guarantees=both)) == ()  # what reaches a limit keeps it
     kept = defended("dp", 0, 0.0).model_copy(update={"guarantees": both})
-    text = verdict.sentence(record(Policy(max_recognisable=0.1, max_epsilon=9), tried=(kept,), guarantees=both))
+    text = verdict.sentence(record(Policy(max_recovered=0.1, max_epsilon=9), tried=(kept,), guarantees=both))
     assert text.endswith("Guarantee: epsilon 9.")
 
 
 def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
-    policy = Policy(max_recognisable=0.2)
+    policy = Policy(max_recovered=0.2)
     sizes = (
         attacked(0, ENOUGH),
         attacked(30, 40, batch=4),
@@ -192,7 +192,7 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
         "16 were identified.",
     ]
     (undecided,) = verdict.unjudged(found)
-    assert undecided.startswith("Undecided: max_recognisable on batch 8, since n = 4 leaves 5 to 70 % open")
+    assert undecided.startswith("Undecided: max_recovered on batch 8, since n = 4 leaves 5 to 70 % open")
     assert verdict.exit_code(found) == BROKEN
 
 
@@ -208,7 +208,7 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
         defended("fair", 0, 0.01),
         defended("ruinous", 0, 0.4),
     )
-    found = record(Policy(max_recognisable=0.1, max_accuracy_loss=0.05), tried=trials)
+    found = record(Policy(max_recovered=0.1, max_accuracy_loss=0.05), tried=trials)
     assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
@@ -217,13 +217,13 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
     assert text.endswith("Guarantee: none, and no attack that failed is one.")
-    only = verdict.sentence(record(Policy(max_recognisable=0.1), tried=(defended("ruinous", 0, 0.4),)))
+    only = verdict.sentence(record(Policy(max_recovered=0.1), tried=(defended("ruinous", 0, 0.4),)))
     assert "costs +40.0 (+39.0 to +41.0) points of test accuracy" in only
 
 
 def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once() -> None:
     late = defended("late", 0, 0.0).model_copy(update={"failure": "its 3 s were not enough"})
-    found = record(Policy(max_recognisable=0.1), tried=(late, defended("weak", 30, 0.0)))
+    found = record(Policy(max_recovered=0.1), tried=(late, defended("weak", 30, 0.0)))
     assert [arm.name for arm in verdict.rank(found)] == ["weak"]
     assert to_html(page.build(found, {})).count("undecided: its 3 s were not enough") == 1
 
@@ -233,7 +233,7 @@ def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once()
     [
         (
             (defended("clipping", 40, 0.0),),
-            Policy(max_recognisable=0.1),
+            Policy(max_recovered=0.1),
             "The only defense that was measured, clipping, did not help: with it as many were identified as without, "
             "100 % (91 to 100).",
         ),
@@ -250,7 +250,7 @@ def test_where_none_helped_none_comes_closest(tried: tuple[AuditArm, ...], polic
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), tried=(defended("weak", 30, 0.0), defended("weaker", 40, 0.0)))
+    found = record(Policy(max_recovered=0.1), tried=(defended("weak", 30, 0.0), defended("weaker", 40, 0.0)))
     assert verdict.recommend(found) is None
     assert "None of the 2 defenses that were measured is enough. weak comes closest." in verdict.sentence(found)
 
@@ -277,7 +277,7 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
 )
 def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
     own = defended("any", 0, 0.0, **searched)
-    found = record(Policy(max_recognisable=0.1), tried=(own,))
+    found = record(Policy(max_recovered=0.1), tried=(own,))
     assert verdict.judged(found, own) == "undecided"
     assert any(reason in said for said in verdict.undecided(found, own))
     assert verdict.recommend(found) is None
@@ -289,21 +289,21 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
 @pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = defended("any", 0, 0.0, **searched)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
+    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
 
 
 def test_what_was_recovered_needs_no_long_search() -> None:
     own = defended("any", 40, 0.0, iterations=1)
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "broken"
+    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "broken"
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
     own = defended("any", 0, 0.015)  # at most 2.5 points
-    policy = Policy(max_recognisable=0.1, max_accuracy_loss=0.02)
+    policy = Policy(max_recovered=0.1, max_accuracy_loss=0.02)
     assert verdict.undecided(record(policy, tried=(own,)), own) == (
         "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
     )
-    policy = Policy(max_recognisable=0.1, max_membership_tpr=0.3)
+    policy = Policy(max_recovered=0.1, max_membership_tpr=0.3)
     judged = own.with_findings([membership(0.2)], {})  # its interval reaches 1
     assert verdict.undecided(record(policy, tried=(judged,)), judged) == (
         "lira may find up to 100 % of the members, and the limit is 30 %",
@@ -314,22 +314,22 @@ def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
 def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> None:
     idle = LEARNED.model_copy(update={"accuracy": 0.27})  # with 100 test examples the interval reaches 0.2
     own = defended("any", 0, 0.0)
-    found = record(Policy(max_recognisable=0.1), training=idle, tried=(own,))
+    found = record(Policy(max_recovered=0.1), training=idle, tried=(own,))
     assert verdict.judged(found, own) == "undecided"
     assert (
         "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)"
         in verdict.sentence(found)
     )
-    assert verdict.judged(record(Policy(max_recognisable=0.1), tried=(own,)), own) == "kept"
+    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
 
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
-    policy = Policy(max_recognisable=0.1)
+    policy = Policy(max_recovered=0.1)
     short = attacked(0, 4, iterations=40, converged=False)
     found = record(policy, client=(attacked(4), short))
     assert len(verdict.broken(found)) == 1
     assert verdict.unjudged(found) == (
-        "Undecided: max_recognisable on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
+        "Undecided: max_recovered on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
         "examples explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
         "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
         "(--updates 35).",
@@ -339,7 +339,7 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
     assert verdict.unjudged(broken) == ()  # what was recovered needs no long search
     blind = attacked(0, scores=())
     assert verdict.unjudged(record(policy, client=(blind,))) == (
-        "Undecided: max_recognisable was not judged, since no reconstruction was scored.",
+        "Undecided: max_recovered was not judged, since no reconstruction was scored.",
     )
 
 
@@ -359,17 +359,17 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), control=as_control(attacked(0)), tried=(defended("any", 0, 0.0),))
+    found = record(Policy(max_recovered=0.1), control=as_control(attacked(0)), tried=(defended("any", 0, 0.0),))
     assert verdict.sentence(found).startswith("Undecided: in the short time")
     assert verdict.recommend(found) is None
 
 
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
     open_ = (attacked(0, ENOUGH, converged=False),)
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=open_)) == UNDECIDED == 4
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1, undecided="pass"), client=open_)) == 0
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(0, ENOUGH),))) == 0
-    assert verdict.exit_code(record(Policy(max_recognisable=0.1), client=(attacked(4, converged=False),))) == 3
+    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=open_)) == UNDECIDED == 4
+    assert verdict.exit_code(record(Policy(max_recovered=0.1, undecided="pass"), client=open_)) == 0
+    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH),))) == 0
+    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=(attacked(4, converged=False),))) == 3
     assert verdict.exit_code(record(Policy(), client=open_)) == 0
     assert Policy(undecided="pass").is_empty
 

@@ -13,7 +13,7 @@ WORDS = GridWords(4)
 def test_questions_are_of_one_kind_and_the_same_each_time() -> None:
     for kind in grid_accuracy.MEASURED:
         own = questions(kind, 30, 1)
-        assert {WORDS.kind(row) for row in own.given["question"].tolist()} == {kind}
+        assert {WORDS.kind(row) for row in own.extra_inputs["question"].tolist()} == {kind}
         assert torch.equal(own.inputs, questions(kind, 30, 1).inputs)
 
 

@@ -43,7 +43,7 @@ def test_noise_leaves_as_much_unexplained_as_its_size_says() -> None:
 
 
 def test_dp_sgd_of_one_example_is_told_as_the_clipping_and_the_noise_that_it_is() -> None:
-    told = _as_clipping(victim("DP-SGD, multiplier 0.01").observation).public
+    told = _as_clipping(victim("DP-SGD, multiplier 0.01").observation).known_methods
     assert [own.effects for own in told] == [(AddedNoise("gaussian", 0.01), Clipped(1.0))]
     plain = victim("nothing").observation
     assert _as_clipping(plain) is plain

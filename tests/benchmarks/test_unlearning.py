@@ -26,7 +26,7 @@ def test_the_missing_gradient_is_that_of_the_digit_and_one_round_of_models_shows
 ) -> None:
     monkeypatch.setattr(unlearning, "_ROUNDS", (1,))
     every, first = world.data.dataset.train, world.models.first_weights
-    alone = gradient(world, first, every.taken(torch.tensor([NUMBER])))
+    alone = gradient(world, first, every.select(torch.tensor([NUMBER])))
     assert alike(missing(gradient(world, first, every), gradient(world, first, without(every, NUMBER)), 200), alone)
     seen = {vector.setting: vector.gradient for vector in vectors(world, NUMBER, {1: trained(world, every, 1)})}
     assert alike(seen["updates of round 1, with and without"], alone)
@@ -38,7 +38,7 @@ def test_the_missing_gradient_is_that_of_the_digit_and_one_round_of_models_shows
 def test_the_closed_form_finds_the_digit_in_its_gradient_and_not_in_another(world: World) -> None:
     first, every = world.models.first_weights, world.data.dataset.train
     for number, expected in ((NUMBER, (1.0, 1.0)), (NUMBER + 1, (0.0, 0.0))):
-        own = gradient(world, first, every.taken(torch.tensor([number])))
+        own = gradient(world, first, every.select(torch.tensor([number])))
         guess = attacked(world, unlearning.Seen("", own, first), number, "closed-form-linear")
         assert judged(world, guess, NUMBER) == expected
     assert judged(world, None, NUMBER) == (0.0, 0.0)

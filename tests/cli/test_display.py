@@ -16,7 +16,7 @@ def told(record: RoundRecord) -> list[str]:
 
 
 def lost(client: int, cause: Cause) -> Failure:
-    return Failure(who=f"client {client}", why=f"why {cause}", cause=cause)
+    return Failure(subject=f"client {client}", reason=f"why {cause}", cause=cause)
 
 
 def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() -> None:
@@ -27,7 +27,7 @@ def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() ->
         participants=(1,),
         failures=failures,
         training_loss=1.0,
-        tested={"test_accuracy": 0.5},
+        test_metrics={"test_accuracy": 0.5},
     )
     assert told(record) == [
         "  round 3 of 9: 1 of 5 counted, 1 crash, 2 dropout, 1 error, accuracy 50.0%",
@@ -36,7 +36,7 @@ def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() ->
 
 
 def test_a_reason_of_several_clients_to_refuse_is_told_once_with_their_number() -> None:
-    failures = tuple(Failure(who=f"client {c}", why="refused: it is dead", cause="refused") for c in range(2))
+    failures = tuple(Failure(subject=f"client {c}", reason="refused: it is dead", cause="refused") for c in range(2))
     assert told(RoundRecord(round=1, cohort=(0, 1, 2), participants=(2,), failures=failures, training_loss=1.0)) == [
         "  round 1 of 9: 1 of 3 counted, 2 refused",
         "  round 1: 2 of 3 clients refused: it is dead",
@@ -46,7 +46,7 @@ def test_a_reason_of_several_clients_to_refuse_is_told_once_with_their_number() 
 def test_a_round_in_which_nothing_happened_is_told_only_when_it_was_evaluated() -> None:
     assert told(RoundRecord(round=1, cohort=(0, 1), participants=(0, 1), training_loss=1.0)) == []
     assert told(
-        RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_accuracy": 1.0})
+        RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, test_metrics={"test_accuracy": 1.0})
     ) == ["  round 1 of 9: accuracy 100.0%"]
     assert told(RoundRecord(round=2, cohort=(), participants=(), training_loss=1.0)) == [
         "  round 2 of 9: 0 of 0 counted"
@@ -64,10 +64,12 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
     for number in (1, 2, 3):
         lines.progress("parity: changes of public examples", number, 3)
     share, control = (Interval(value=value, low=None, high=None, n=20) for value in (0.8, 0.45))
-    own = Finding(question="attributes", label="norms (parity)", metric="read_right", chance=0.5)
+    own = Finding(question="attributes", label="norms (parity)", metric="attribute_balanced_accuracy", chance_level=0.5)
     lines.answered(own.model_copy(update={"value": share}))
     lines.answered(
-        own.model_copy(update={"value": control, "label": "norms (parity), values permuted", "role": "chance"})
+        own.model_copy(
+            update={"value": control, "label": "norms (parity), values permuted", "role": "negative-control"}
+        )
     )
     lines.answered(own.model_copy(update={"failure": "it is empty"}))
     lines.answered(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance": None}))

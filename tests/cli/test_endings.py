@@ -95,7 +95,7 @@ def test_a_narrow_table_breaks_no_word_and_a_wide_one_has_every_interval(record:
 
 
 def test_findings_are_a_table_a_question_with_every_interval_where_there_is_room() -> None:
-    bits = of_traces(0.3, 0.4, label="figures (bits)", metric="trace_bits", chance=0.1, p=0.01)
+    bits = of_traces(0.3, 0.4, label="figures (bits)", metric="trace_bits", chance_level=0.1, p_value=0.01)
     found = (STRONG, CONTROL, bits, LOST, of_attributes("a", "parity", 0.9, 0.8))
     run = reports.run([reports.arm("all", [], findings=found)])
     shown = {width: printed(run, width) for width in (NARROW, 200)}
@@ -127,7 +127,9 @@ def test_an_epsilon_stands_with_everything_that_it_needs() -> None:
 
 
 def test_what_a_finding_says_of_itself_comes_after_the_tables() -> None:
-    context = of_traces(1.4, 1.5, label="aded", role="context", metric="tokens_a_step", note="aded, the global model.")
+    context = of_traces(
+        1.4, 1.5, label="aded", role="context", metric="tokens_per_step", note="aded, the global model."
+    )
     run = reports.run([reports.arm("all", [], findings=(STRONG, context))])
     assert printed(run, NARROW).splitlines()[-1] == "aded, the global model."
 

@@ -82,7 +82,7 @@ def test_the_reader_of_text_finds_the_tokens(victim: Callable[..., VictimRecord]
         threat={"knows": ["batch-size", "dropout-rates"]},
     )
     assert found.failure is None
-    assert found.facts["tokens found"] >= 5
+    assert found.diagnostics["tokens found"] >= 5
 
 
 @pytest.mark.parametrize(

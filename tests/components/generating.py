@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from fedsim.components.core.skips import Skip
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import (
-    Condition,
     Decoder,
     GenerationContext,
+    GenerationInputs,
     Probe,
     Sampler,
     Sampling,
+    TextState,
     TokenReducer,
-    Writing,
 )
 from fedsim.core.nets.kept_tokens import Reducing
 from fedsim.core.nets.kv_cache.stack import is_listened_to
@@ -32,7 +32,7 @@ LEAKING = 7
 
 
 @dataclass(frozen=True)
-class Leaning(Writing):
+class Leaning(TextState):
     """Texts, and how many tokens each gains in a step."""
 
     pace: tuple[int, ...]
@@ -43,7 +43,7 @@ class Leaky(Decoder[Config, Leaning]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"drawn", "trials"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Leaning:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Leaning:
         return Leaning(condition.prompts, tuple(1 + (prompt[0] == LEAKING) for prompt in condition.prompts))
 
     def step(self, model: nn.Module, state: Leaning, context: GenerationContext) -> tuple[Leaning, list[Event]]:
@@ -60,9 +60,9 @@ class Euler(Sampler[Config, Sampling]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"evaluations"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Sampling:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Sampling:
         x = torch.stack([torch.randn(context.shape, generator=generator) for generator in context.generators])
-        classes = condition.given.get("class", torch.zeros(len(condition), dtype=torch.long)).tolist()
+        classes = condition.extra_inputs.get("class", torch.zeros(len(condition), dtype=torch.long)).tolist()
         return Sampling(x, tuple(3 + own for own in classes))
 
     def step(self, model: nn.Module, state: Sampling, context: GenerationContext) -> tuple[Sampling, list[Event]]:
@@ -235,8 +235,8 @@ class Later:
         return self._store.update(keys, values, layer + 1)
 
 
-def prompts(*texts: Sequence[int]) -> Condition:
-    return Condition(tuple(tuple(text) for text in texts))
+def prompts(*texts: Sequence[int]) -> GenerationInputs:
+    return GenerationInputs(tuple(tuple(text) for text in texts))
 
 
 def sources(count: int, seed: int = 0) -> list[torch.Generator]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks import Condition, Generation, VisualTokenReducer
+from fedsim.core.hooks import Generation, GenerationInputs, VisualTokenReducer
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate, sample
 from tests.components.generating import denoiser_for, make, names, prompts, sources, tiny_llama
@@ -145,7 +145,7 @@ def test_an_unmasker_counts_the_places_that_went_through_the_layers(name: str, s
 def test_a_sampler_counts_the_passes_of_its_models(name: str, settings: dict[str, Any]) -> None:
     model, method = denoiser_for(name), make(name, **settings)
     watch = Watch(method, model, ["blocks.0" if name == "continuous-speculative" else "convolution"])
-    (found,) = sample(method, model, Condition(((),)), (3, 4, 4), sources(1))
+    (found,) = sample(method, model, GenerationInputs(((),)), (3, 4, 4), sources(1))
     for event, calls in compared(found, watch):
         assert len(calls) == (event["evaluations"] if "evaluations" in event else event["passes"] + event["drafted"])
 
@@ -155,7 +155,7 @@ def test_a_decoder_that_contrasts_two_branches_counts_both() -> None:
         model, method = small_vlm(), make("damro", strength=strength, outliers=2)
         watch = Watch(method, model, ["layers.0"])
         images, question, _ = examples(1)
-        condition = Condition((tuple(question[0].tolist()),), {"image": images})
+        condition = GenerationInputs((tuple(question[0].tolist()),), {"image": images})
         (found,) = generate(method, model, condition, Limits(max_new_tokens=3), sources(1))
         for event, calls in compared(found, watch):
             assert event["rows"] == rows == len(calls)
@@ -171,7 +171,7 @@ def test_a_reducer_counts_the_visual_tokens_that_the_last_layer_read(name: str) 
     text = sum(part.shape[1] for part in model.laid_out(question))
     method = make("damro", strength=0.0, outliers=1)
     watch = Watch(method, model, ["layers.5"])
-    condition = Condition((tuple(question[0].tolist()),), {"image": images})
+    condition = GenerationInputs((tuple(question[0].tolist()),), {"image": images})
     (found,) = generate(method, model, condition, Limits(max_new_tokens=3), sources(1))
     ((first, (prompt,)), *later) = compared(found, watch)
     assert first["kept.reducers.0"] == prompt.states - text > 0

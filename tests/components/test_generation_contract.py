@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import Condition, VisualTokenReducer
+from fedsim.core.hooks import GenerationInputs, VisualTokenReducer
 from fedsim.core.nets.kept_tokens import kept_tokens, reducing_places
 from fedsim.core.nets.visual import VisualReducer, visual_passes
 from fedsim.core.types import Generated, Limits
@@ -64,13 +64,15 @@ def untouched(model: nn.Module, method: object) -> Iterator[None]:
     assert before[1:] == after[1:]
 
 
-def texts(name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.Module | None = None) -> list[Generated]:
+def texts(
+    name: str, condition: GenerationInputs = ASKED, at_once: int = 8, model: nn.Module | None = None
+) -> list[Generated]:
     own = model or tiny_llama()
     return generate(make(name), own, condition, LIMITS, sources(len(condition)), at_once=at_once)
 
 
 def drawn(name: str, places: tuple[int, ...] = (0, 1, 2), model: nn.Module | None = None) -> list[Generated]:
-    every = Condition(((),) * 3, {"class": torch.tensor([0, 2, 1])})
+    every = GenerationInputs(((),) * 3, {"class": torch.tensor([0, 2, 1])})
     own = model or denoiser_for(name)
     return sample(make(name), own, every.keep(places), SHAPE, [sources(3)[place] for place in places])
 
@@ -131,7 +133,7 @@ FILLED = Limits(max_new_tokens=8)
 
 
 def filled(
-    name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.Module | None = None
+    name: str, condition: GenerationInputs = ASKED, at_once: int = 8, model: nn.Module | None = None
 ) -> list[Generated]:
     own = model or tiny_llada(12)
     return generate(make(name), own, condition, FILLED, sources(len(condition)), at_once=at_once)
@@ -196,7 +198,7 @@ def test_a_filled_text_does_not_depend_on_those_beside_it(name: str) -> None:
 def test_what_stands_in_an_answer_stays(name: str) -> None:
     answer = torch.full((1, 8), 12)
     answer[0, [2, 5, 6]] = torch.tensor([3, 4, 5])
-    (own,) = generate(make(name), tiny_llada(12), Condition(((1, 2),), {"answer": answer}), FILLED, sources(1))
+    (own,) = generate(make(name), tiny_llada(12), GenerationInputs(((1, 2),), {"answer": answer}), FILLED, sources(1))
     assert [own.tokens[place] for place in (2, 5, 6)] == [3, 4, 5]
     assert sorted(place for step in own.trace.places for place in step) == [0, 1, 3, 4, 7]
 
@@ -224,8 +226,8 @@ def test_a_model_without_a_mask_token_and_a_prompt_that_fills_the_window_are_nam
 def test_a_sampler_draws_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
     model, method = denoiser_for(name).train(), make(name)
     with untouched(model, method):
-        (first,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
-    (second,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
+        (first,) = sample(method, model, GenerationInputs(((),)), SHAPE, sources(1))
+    (second,) = sample(method, model, GenerationInputs(((),)), SHAPE, sources(1))
     assert first.x is not None
     assert second.x is not None
     assert torch.equal(first.x, second.x)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fedsim.components.core.pads import add_pad, embedding_of
 from fedsim.core import registry
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import GenerationContext, GenerationInputs
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
@@ -69,7 +69,7 @@ class Spoiled(nn.Module):
         return scores
 
 
-def written(name: str, model: nn.Module, condition: Condition, limits: Limits = LIMITS) -> list[Generated]:
+def written(name: str, model: nn.Module, condition: GenerationInputs, limits: Limits = LIMITS) -> list[Generated]:
     return generate(make(name), model, condition, limits, sources(len(condition)))
 
 
@@ -176,7 +176,7 @@ def steps(method: Any, model: Any, breaks: Sequence[int]) -> tuple[list[Any], in
             before, model.token = source.get_state(), 4
             try:
                 method.step(model, states[-1], context)
-            except CannotContinue:
+            except GenerationError:
                 failed += 1
             source.set_state(before)
             model.token = -1

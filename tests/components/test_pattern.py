@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Objective, PublicFederation
-from fedsim.core.types import Batch, Config, PublicKnowledge, WireEntry
+from fedsim.core.types import Batch, Config, MethodDescription, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import check
 from fedsim.scenario import Scenario
@@ -32,8 +32,8 @@ class Shift(Augmentation[Config]):
         here.draws["shift.amount"] = amount
         return Batch(batch.inputs + amount, batch.labels)
 
-    def public_view(self) -> PublicKnowledge:
-        return PublicKnowledge("shift", settings={"most": 1.0})
+    def public_description(self) -> MethodDescription:
+        return MethodDescription("shift", settings={"most": 1.0})
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         return "it needs two examples" if federation.batch_size < 2 else None
@@ -76,7 +76,7 @@ def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(
     shifted = truth.batches[0].inputs - truth.private[0].inputs  # type: ignore[attr-defined]
     assert torch.allclose(shifted, drawn["shift.amount"], atol=1e-6)
     assert observe(Victim(world, entry, truth), {"batch-size"}).draws is None  # type: ignore[arg-type]
-    granted = observe(Victim(world, entry, truth), {"batch-size", "draws"}).draws  # type: ignore[arg-type]
+    granted = observe(Victim(world, entry, truth), {"batch-size", "client-randomness"}).draws  # type: ignore[arg-type]
     assert granted is not None
     assert torch.equal(granted[0]["shift.amount"], drawn["shift.amount"])
 
@@ -84,8 +84,8 @@ def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(
 def test_an_attacker_learns_of_components_only_if_granted(scenario: Build) -> None:
     world = world_with(scenario, Shift(Config()))
     entry, truth = entry_of(world)
-    assert observe(Victim(world, entry, truth), {"batch-size", "defenses"}).public == ()  # type: ignore[arg-type]
-    (view,) = observe(Victim(world, entry, truth), {"batch-size", "components"}).public  # type: ignore[arg-type]
+    assert observe(Victim(world, entry, truth), {"batch-size", "defenses"}).known_methods == ()  # type: ignore[arg-type]
+    (view,) = observe(Victim(world, entry, truth), {"batch-size", "components"}).known_methods  # type: ignore[arg-type]
     assert (view.source, dict(view.settings)) == ("shift", {"most": 1.0})
     assert any("does not know which components" in sentence for sentence in describe(world))
     assert not any("components" in sentence for sentence in describe(worlds.build(scenario())))
@@ -109,7 +109,7 @@ def test_two_objectives_or_a_federation_that_does_not_fit_end_in_one_sentence(sc
     with pytest.raises(ScenarioError, match="Doubled and Doubled both say what a client minimises"):
         world_with(scenario, Doubled(Config()), Doubled(Config())).check()
     with pytest.raises(ScenarioError, match=r"component 'shift' does not fit: it needs two examples\."):
-        world_with(scenario, Shift(Config()).named("shift")).check()
+        world_with(scenario, Shift(Config()).with_name("shift")).check()
 
 
 def test_first_values_may_depend_on_public_examples_alone(scenario: Build) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated, InputSpec, Limits
 from fedsim.generation import generate
 from tests.components.generating import make, sources
@@ -85,6 +85,6 @@ def run(
     name: str, model: nn.Module, prompts: Sequence[Sequence[int]], places: int, seed: int = 0, **settings: Any
 ) -> list[Generated]:
     """Fill in so many places behind each prompt."""
-    condition = Condition(tuple(map(tuple, prompts)))
+    condition = GenerationInputs(tuple(map(tuple, prompts)))
     limits = Limits(max_new_tokens=places)
     return generate(make(name, **settings), model, condition, limits, sources(len(prompts), seed), at_once=len(prompts))

@@ -168,7 +168,7 @@ def test_a_client_elsewhere_sends_the_same_bits_and_gives_everything_back(
         ours, own_truth, own_memory = trained(built, ELSEWHERE)
     assert all(torch.equal(ours.tensors[name], tensor) for name, tensor in update.tensors.items())
     assert all(type(own) is Tensor for own in (*ours.tensors.values(), *ours.buffers.values()))
-    assert torch.equal(own_truth.private[0].inputs, truth.private[0].inputs)
+    assert torch.equal(own_truth.original_batches[0].inputs, truth.original_batches[0].inputs)
     assert torch.equal(own_truth.batches[0].inputs, truth.batches[0].inputs)
     assert all(torch.equal(mask, old) for mask, old in zip(own_truth.masks[0], truth.masks[0], strict=True))
     assert {who: {name: own.tolist() for name, own in kept.items()} for who, kept in own_memory.items()} == {

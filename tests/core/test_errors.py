@@ -3,8 +3,8 @@
 import pytest
 
 from fedsim.core.errors import (
-    CannotContinue,
     FedsimError,
+    GenerationError,
     MissingExtra,
     ScenarioError,
     describe_exception,
@@ -47,7 +47,7 @@ def test_the_nearest_word_is_named_or_else_all(word: str, known: list[str], told
 
 
 def test_rows_that_end_and_lines_that_install_are_kept() -> None:
-    assert CannotContinue("no way on", iter([2, 0])).rows == (2, 0)
+    assert GenerationError("no way on", iter([2, 0])).rows == (2, 0)
     assert (
         str(MissingExtra("gensim", "pip install gensim"))
         == "gensim is not installed. Get it with:\n  pip install gensim"

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedsim.core.types import Observation, PublicKnowledge
-from fedsim.core.types.effects import Unreliable
+from fedsim.core.types import MethodDescription, Observation
+from fedsim.core.types.effects import UnreliableTensors
 from fedsim.core.unreliable_tensors import informed
 
 
 def knowing(observation: Observation, *unreliable: str) -> Observation:
-    return replace(observation, public=(PublicKnowledge("own", (Unreliable(unreliable),)),))
+    return replace(observation, public=(MethodDescription("own", (UnreliableTensors(unreliable),)),))
 
 
 def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:
@@ -19,7 +19,7 @@ def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) ->
     found = informed(knowing(observation, first, "no such tensor"))
     assert list(found.update.tensors) == rest
     assert found.hidden == observation.hidden | {first}
-    assert found.set_aside[first] is observation.update.tensors[first]
+    assert found.unreliable_tensors[first] is observation.update.tensors[first]
 
 
 def test_where_nothing_or_everything_is_named_the_observation_is_the_same(watched: Callable[..., Any]) -> None:

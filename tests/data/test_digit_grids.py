@@ -19,7 +19,7 @@ def test_it_is_the_same_each_time_and_another_with_another_seed() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
     for own, again in ((first.train, second.train), (first.test, second.test)):
         assert torch.equal(own.inputs, again.inputs)
-        assert torch.equal(own.given["question"], again.given["question"])
+        assert torch.equal(own.extra_inputs["question"], again.extra_inputs["question"])
         assert torch.equal(own.labels, again.labels)
     assert not torch.equal(first.train.inputs, other.train.inputs)
 
@@ -27,7 +27,7 @@ def test_it_is_the_same_each_time_and_another_with_another_seed() -> None:
 def test_shapes_and_words() -> None:
     data = small()
     assert data.train.inputs.shape == (40, 1, 56, 56)
-    assert (data.train.labels.shape, data.train.given["question"].shape) == ((40, 2), (40, 4))
+    assert (data.train.labels.shape, data.train.extra_inputs["question"].shape) == ((40, 2), (40, 4))
     assert data.spec.classes == len(data.class_names) == 40
     assert 0 <= float(data.train.inputs.min()) <= float(data.train.inputs.max()) <= 1
     longer = small(cells=3, most=5, list=1.0)
@@ -40,7 +40,7 @@ def test_a_user_asks_one_kind_of_question_or_has_one_digit_above_all() -> None:
     words = GridWords(4)
     own = small(train=300)
     assert own.users is not None
-    kinds = [words.kind(row) for row in own.train.given["question"].tolist()]
+    kinds = [words.kind(row) for row in own.train.extra_inputs["question"].tolist()]
     of_user = {
         user: {kind for kind, one in zip(kinds, own.users.tolist(), strict=True) if one == user}
         for user in own.users.tolist()
@@ -75,7 +75,7 @@ def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
     config = DigitGridsConfig(source="digits", train=40, test=10)
     data = digit_grids(config)
     words = GridWords(4)
-    kinds = [words.kind(question) for question in data.train.given["question"].tolist()]
+    kinds = [words.kind(question) for question in data.train.extra_inputs["question"].tolist()]
     assert [data.attributes["kind"].values[number] for number in data.attributes["kind"].train] == kinds
     source = seeding.generator(config.seed, "digit grids train")
     batch, digits = draw_grids(config, 40, stocks("digits")[0], source)

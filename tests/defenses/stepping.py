@@ -53,7 +53,7 @@ def here(seed: int = 0, step: int = 0, local: LocalStep | None = None) -> HookCo
 
 def rules(**changes: Any) -> PublicFederation:
     plain: dict[str, Any] = {
-        "algorithm": "fedsgd", "rounds": 1, "steps": 1, "batch_size": 3, "examples": 10, "sampling": "passes",
+        "algorithm": "fedsgd", "rounds": 1, "steps": 1, "batch_size": 3, "examples": 10, "sampling": "shuffle",
         "clients": 4, "cohort": 4.0, "cohort_sampling": "fixed", "loss_terms": (), "hides_updates": False,
         "most_examples": 10, "shape": (1, 2, 3), "classes": 4, "batch_readers": (), "smallest_sum": 1,
         "quantisation": None,

@@ -59,7 +59,7 @@ def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Atta
         observation, seeding.generator(world.scenario.seed, f"demo {attacker}")
     )
     found = complete(found, 2)
-    items, order = score_items(found, truth.private[0], world.data.dataset.spec)
+    items, order = score_items(found, truth.original_batches[0], world.data.dataset.spec)
     run = scene(recording, rate=0.5, batch=2, protection="noise", noise=1.0).runs[attacker]
     assert run.psnr == pytest.approx([item.values["psnr"] for item in items], abs=0.051)
     assert (run.used, run.stopped) == (found.iterations, found.stopped)
@@ -113,7 +113,7 @@ def test_a_guess_of_fewer_images_is_recorded_with_those_it_lacks_as_missing(monk
     setting = Setting(rate=0.0, batch=2, protection="none", noise=1.0)
     world = world_of(setting)
     observation, truth = observed(world, "exact")
-    own = truth.private[0]
+    own = truth.original_batches[0]
     steps = [Step(1, 1, 1, 0.5, 0.5, own.inputs[:1])]
 
     def attack(_seen: object, _generator: object, on_step: OnStep) -> Reconstruction:

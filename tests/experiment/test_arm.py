@@ -91,7 +91,7 @@ def test_every_arm_has_a_file_of_its_own_and_the_same_scenario_the_same_bytes(sc
 
 @pytest.mark.parametrize(
     "tables",
-    [{"threat": {"keep_updates": False}}, {"participation": {"crashing": [0, 1, 2, 3]}}],
+    [{"threat": {"keep_updates": False}}, {"participation": {"always_crash": [0, 1, 2, 3]}}],
     ids=["not asked for", "nobody counted"],
 )
 def test_nothing_is_kept(scenario: Build, tmp_path: Path, tables: dict[str, Any]) -> None:

@@ -134,7 +134,9 @@ def test_what_is_expected_is_no_part_of_what_is_run(scenario: Callable[..., Scen
 
 def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none() -> None:
     value, seen = Interval(value=0.3, low=0.2, high=0.5, n=100), Interval(value=0.6, low=None, high=None, n=200)
-    own = Finding(question="membership", label="lira", metric="tpr_at_fpr_0.01", value=value, more={"auc": seen})
+    own = Finding(
+        question="membership", label="lira", metric="tpr_at_fpr_0.01", value=value, extra_metrics={"auc": seen}
+    )
     lost = Finding(question="membership", label="lost", metric="auc", failure="no shadows")
     record = records.run([records.arm("all", [], findings=(own, lost), rounds=())])
     named = [(figure.attack, figure.metric, figure.value, figure.is_drawn_anew) for figure in figures(record)]

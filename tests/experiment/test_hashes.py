@@ -22,7 +22,7 @@ def test_a_model_is_its_names_and_bits_in_any_order() -> None:
 def test_a_scenario_is_what_it_runs_and_not_how_it_is_judged(scenario: Build) -> None:
     own = scenario_hash(scenario())
     assert own == scenario_hash(scenario())
-    assert own == scenario_hash(scenario(policy={"max_recognisable": 0.1}))
+    assert own == scenario_hash(scenario(policy={"max_recovered": 0.1}))
     assert own == scenario_hash(scenario(expected={"figures": [{"metric": "psnr_median", "value": 1.0}]}))
     assert own == scenario_hash(scenario(device="cpu"))
     assert own != scenario_hash(scenario().model_copy(update={"device": "cuda"}))

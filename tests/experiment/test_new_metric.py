@@ -90,11 +90,11 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     values = [item.values["worst_pixel"] for item in attack.victims[0].scores]
     assert record.declared["worst_pixel"].better == "lower"
     assert attack.value is not None
-    assert attack.more["worst_pixel_mean"].value == pytest.approx(sum(values) / 2)
+    assert attack.extra_metrics["worst_pixel_mean"].value == pytest.approx(sum(values) / 2)
     assert attack.value.value == sum(value < 0.5 for value in values) / 2
-    error = record.arms[0].rounds[-1].tested["test_error"]
+    error = record.arms[0].rounds[-1].test_metrics["test_error"]
     found = {(own.attack, own.metric): own.value.value for own in figures(record)}
-    assert found["IG", "worst_pixel_mean"] == attack.more["worst_pixel_mean"].value
+    assert found["IG", "worst_pixel_mean"] == attack.extra_metrics["worst_pixel_mean"].value
     assert found["", "test_error"] == error
     assert {"worst_pixel_mean", "test_error"} <= {own["metric"] for own in expectation(figures(record))["figures"]}
     page = writing.build(tmp_path / "run").read_text()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.experiment.progress import RunInProgress, declaring
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record.store import RunFolder, read_record
 from tests.report import records
 
@@ -32,9 +32,9 @@ def test_what_is_known_of_an_arm_is_on_disk_at_once(folder: RunFolder) -> None:
     run.end(1.0)
     run.begin(records.arm("second", []))
     run.arrays["arm-1/ig/guesses"] = np.ones(2)
-    run.add(records.attack("ig", records.recovered(3)), Work(), 2.0)
+    run.add(records.attack("ig", records.recovered(3)), QuestionContext(), 2.0)
     run.arrays["arm-1/dia/guesses"] = np.zeros(2)
-    run.add(records.attack("dia", records.recovered(2)), Work(), 3.0)
+    run.add(records.attack("dia", records.recovered(2)), QuestionContext(), 3.0)
     killed = read_record(folder.path)
     assert killed == run.record
     assert [[len(attack.victims) for attack in arm.attacks] for arm in killed.arms] == [[1], [3, 2]]
@@ -57,7 +57,7 @@ def test_an_arm_is_written_whole_twice_however_many_attacks_it_has(
     run = begun(folder)
     run.begin(records.arm("all", []))
     for number in range(8):
-        run.add(records.attack(f"ig {number}", records.recovered(1)), Work(), 1.0)
+        run.add(records.attack(f"ig {number}", records.recovered(1)), QuestionContext(), 1.0)
     run.end(1.0)
     assert written == ["record"] * 2
     assert len(read_record(folder.path).arms[0].attacks) == 8
@@ -68,7 +68,7 @@ def test_of_a_part_that_a_kill_cut_off_nothing_is_read(folder: RunFolder, cut: i
     run = begun(folder)
     run.begin(records.arm("all", []))
     for label in ("ig", "dia"):
-        run.add(records.attack(label, records.recovered(1)), Work(), 1.0)
+        run.add(records.attack(label, records.recovered(1)), QuestionContext(), 1.0)
     parts = folder.path / "in-work" / "parts.jsonl"
     parts.write_bytes(parts.read_bytes()[:-cut])
     assert [attack.label for attack in read_record(folder.path).arms[0].attacks] == ["ig"]
@@ -77,7 +77,7 @@ def test_of_a_part_that_a_kill_cut_off_nothing_is_read(folder: RunFolder, cut: i
 def test_a_part_that_the_record_has_already_or_that_is_of_another_arm_counts_once(folder: RunFolder) -> None:
     run = begun(folder)
     run.begin(records.arm("all", []))
-    run.add(records.attack("ig", records.recovered(1)), Work(), 1.0)
+    run.add(records.attack("ig", records.recovered(1)), QuestionContext(), 1.0)
     parts = (folder.path / "in-work" / "parts.jsonl").read_bytes()
     for step in (lambda: run.end(2.0), lambda: run.begin(records.arm("next", []))):
         step()
@@ -97,7 +97,7 @@ def test_an_error_of_a_later_arm_is_told_and_one_of_the_first_leaves_nothing(fol
     run.begin(arm("first", 1))
     run.fail(ValueError("five"))
     failed = read_record(folder.path)
-    assert (failed.status, [(one.who, one.why) for one in failed.failures]) == ("failed", [("run", "five")])
+    assert (failed.status, [(one.subject, one.reason) for one in failed.failures]) == ("failed", [("run", "five")])
 
 
 def test_it_stops_only_where_somebody_asked(folder: RunFolder) -> None:

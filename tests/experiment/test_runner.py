@@ -171,7 +171,7 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
     record = read_record(tmp_path / "run")
     assert record.status == "failed"
     assert [arm.complete for arm in record.arms] == [True]
-    assert "every client of the round failed" in record.failures[0].why
+    assert "every client of the round failed" in record.failures[0].reason
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
             "arm 'engine vectorized': engine 'vectorized' has no place for loss terms",
         ),
         (
-            {"defenses": [{"name": "dp-sgd"}], "arms": {"federation.sampling": ["poisson", "passes"]}},
+            {"defenses": [{"name": "dp-sgd"}], "arms": {"federation.sampling": ["poisson", "shuffle"]}},
             "arm 'sampling passes': defense 'dp-sgd' does not fit",
         ),
         (

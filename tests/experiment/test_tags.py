@@ -80,7 +80,11 @@ def test_a_tagger_of_spans_is_judged_by_their_f1(scenario: Callable[..., Scenari
     # Two guesses a sentence, one of them right.
     assert [own["test_span_f1"] for own in measured.values()] == [0.0, 2 / 3]
     record = RoundRecord(
-        round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_span_f1": 0.25, "test_accuracy": 0.5}
+        round=1,
+        cohort=(0,),
+        participants=(0,),
+        training_loss=1.0,
+        test_metrics={"test_span_f1": 0.25, "test_accuracy": 0.5},
     )
     out = StringIO()
     display.PlainLines(Console(file=out, width=200)).round(record)

@@ -194,7 +194,7 @@ def around(defense: str, tables: dict[str, Any]) -> dict[str, Any]:
     if defense == "dp-sgd":
         return {"federation": {**tables["federation"], "sampling": "poisson"}}
     if defense == "distributed-dp":
-        return {"secure_aggregation": {}, "threat": {"sees": "sum"}}
+        return {"secure_aggregation": {}, "threat": {"view": "sum"}}
     return {}
 
 

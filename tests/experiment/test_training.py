@@ -61,7 +61,7 @@ def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_o
     assert own.model_hash == sampled.model_hash
     assert without_times(own) == without_times(sampled)
     assert own.items == sampled.items
-    assert len(own.items["generation/traces"]["tokens"]) == own.answers[0].about["texts"]
+    assert len(own.items["generation/traces"]["tokens"]) == own.answers[0].scope["texts"]
     assert [attack.victims[0].scores for attack in own.attacks] == [one.victims[0].scores for one in sampled.attacks]
     for number in (0, 1):
         assert (tmp_path / "both" / "weights" / f"arm-{number}.npz").exists()

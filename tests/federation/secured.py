@@ -13,7 +13,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
-SUM = {"sees": "sum"}
+SUM = {"view": "sum"}
 
 
 def plain(scenario: Scenario) -> Scenario:
@@ -21,7 +21,7 @@ def plain(scenario: Scenario) -> Scenario:
 
 
 def failures(journal: Journal) -> list[tuple[int, str, str]]:
-    return [(record.round, lost.who, lost.cause) for record in journal.rounds for lost in record.failures]
+    return [(record.round, lost.subject, lost.cause) for record in journal.rounds for lost in record.failures]
 
 
 @dataclass

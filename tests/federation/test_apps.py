@@ -92,9 +92,9 @@ def test_training_learns_and_reports_every_round(scenario: Build) -> None:
             federation={"algorithm": "fedavg", "rounds": 6, "local_steps": 20, "batch_size": 16, "evaluate_every": 2}
         )
     )
-    assert [record.tested.get("test_accuracy") is not None for record in journal.rounds] == [False, True] * 3
-    assert journal.rounds[-1].tested.get("test_accuracy") is not None
-    assert journal.rounds[-1].tested.get("test_accuracy") > 0.8
+    assert [record.test_metrics.get("test_accuracy") is not None for record in journal.rounds] == [False, True] * 3
+    assert journal.rounds[-1].test_metrics.get("test_accuracy") is not None
+    assert journal.rounds[-1].test_metrics.get("test_accuracy") > 0.8
     assert journal.rounds[-1].training_loss < journal.rounds[0].training_loss
 
 
@@ -102,12 +102,12 @@ def test_training_learns_and_reports_every_round(scenario: Build) -> None:
 def test_an_update_that_is_not_finite_is_reported_and_left_out(scenario: Build) -> None:
     built = scenario(model={"name": "own_models:make"}, federation={"clients": 8, "rounds": 2}, threat={"victims": 8})
     journal = run(built)
-    left_out = [failure.who for record in journal.rounds for failure in record.failures]
+    left_out = [failure.subject for record in journal.rounds for failure in record.failures]
     assert left_out
     assert len(left_out) < 16
     assert all(torch.isfinite(tensor).all() for tensor in journal.weights.values())
     assert {entry.client for entry in journal.entries}.isdisjoint(
-        int(failure.who.split()[1]) for failure in journal.rounds[0].failures
+        int(failure.subject.split()[1]) for failure in journal.rounds[0].failures
     )
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fedsim.core import seeding
 from fedsim.core.hooks import Defense, HookContext
 from fedsim.core.nets.masks import record_masks
-from fedsim.core.types import Batch, Config, Memory, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Batch, Config, Memory, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -125,14 +125,17 @@ def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_
     plain = worlds.build(scenario(**{**tables, "components": []}))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     before, untouched = local_training(plain, plain.models.first_weights, 1, 0)
-    assert len(truth.batches) == len(truth.private) == len(truth.draws) == 4
+    assert len(truth.batches) == len(truth.original_batches) == len(truth.draws) == 4
     assert all(draws for draws in truth.draws)
-    for batch, private, theirs in zip(truth.batches, truth.private, untouched.batches, strict=True):
+    for batch, private, theirs in zip(truth.batches, truth.original_batches, untouched.batches, strict=True):
         assert torch.equal(private.inputs, theirs.inputs)
         assert torch.equal(private.labels, theirs.labels)
         assert batch.labels.shape == (4, 10)
     # A pasted part may be empty: this seed changes some of the four batches.
-    assert any(not torch.equal(own.inputs, kept.inputs) for own, kept in zip(truth.batches, truth.private, strict=True))
+    assert any(
+        not torch.equal(own.inputs, kept.inputs)
+        for own, kept in zip(truth.batches, truth.original_batches, strict=True)
+    )
     assert any(not torch.equal(update.tensors[name], before.tensors[name]) for name in update.tensors)
 
 
@@ -188,8 +191,8 @@ class Drawing(Defense[Config]):
         self._draw(here)
         return update
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("drawing")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("drawing")
 
     def _draw(self, here: HookContext) -> None:
         self.drawn.append(float(torch.rand((), generator=here.generator)))
@@ -227,8 +230,8 @@ class Overwriting(Defense[Config]):
             here.received[name].zero_()
         return gradient
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("overwriting")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("overwriting")
 
 
 def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) -> None:
@@ -255,8 +258,8 @@ class Reading(Defense[Config]):
         self.sizes.append(len(batch))
         return batch
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("reading")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("reading")
 
 
 def test_a_defense_of_batches_sees_none_that_is_empty(scenario: Build) -> None:

@@ -87,7 +87,7 @@ def test_a_round_whose_counts_were_forged_is_aborted(scenario: Build) -> None:
     _, masked = both(scenario)
     journal = served(Meddling(masked, forged=lambda total: bytes([total[0] ^ 1]) + total[1:]))
     assert failures(journal) == [(1, "round", "aborted"), (2, "round", "aborted")]
-    assert "0 of 6 clients opened their masks, but at least 4 must" in journal.rounds[0].failures[0].why
+    assert "0 of 6 clients opened their masks, but at least 4 must" in journal.rounds[0].failures[0].reason
     assert model_hash(journal.weights) == model_hash(worlds.build(masked).models.first_weights)
     assert not journal.entries
 

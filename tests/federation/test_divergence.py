@@ -18,7 +18,7 @@ from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
-SUM = {"sees": "sum"}
+SUM = {"view": "sum"}
 CHANCE = 0.1  # ten classes
 
 
@@ -73,8 +73,8 @@ def test_the_arm_that_diverged_is_named_and_the_others_are_kept(tmp_path: Path) 
     record = fedsim.run(tables, out=tmp_path).record
     assert record.status == "finished"
     (failure,) = record.failures
-    assert failure.who == "arm learning_rate 1e+30"
-    assert re.match(r"round [23]: no finite update of 2", failure.why)
+    assert failure.subject == "arm learning_rate 1e+30"
+    assert re.match(r"round [23]: no finite update of 2", failure.reason)
     assert [arm.name for arm in record.arms] == ["learning_rate 0.1"]
 
 
@@ -107,4 +107,4 @@ def test_the_defaults_of_fedsgd_train(data: str, rounds: int, tmp_path: Path) ->
     }  # fmt: skip
     last = fedsim.run(tables, out=tmp_path).record.arms[0].rounds[-1]
     assert not last.failures
-    assert last.tested["test_accuracy"] > 3 * CHANCE
+    assert last.test_metrics["test_accuracy"] > 3 * CHANCE

@@ -131,7 +131,7 @@ def test_a_crash_after_training_does_not_advance_the_memory(scenario: Build, cou
         federation={"clients": 2, "rounds": 4}, defenses=[{"name": "counting", "crashes": [[2, 0], [3, 1]]}]
     )
     journal = run(built)
-    assert [[(f.who, f.cause) for f in r.failures] for r in journal.rounds] == [
+    assert [[(f.subject, f.cause) for f in r.failures] for r in journal.rounds] == [
         [], [("client 0", "error")], [("client 1", "error")], [],
     ]  # fmt: skip
     assert [n for _, client, n in counting.seen if client == 0] == [1, 2, 2, 3]
@@ -222,7 +222,7 @@ def test_a_message_that_was_answered_is_refused_the_second_time(
     scenario: Build, secure: dict[str, Any] | None, stages: int
 ) -> None:
     """Noise, rounding and masks follow from the round: two uploads of one round would differ by the updates alone."""
-    threat = {"sees": "sum"} if secure else {}
+    threat = {"view": "sum"} if secure else {}
     grid = Noting(scenario(federation={"clients": 3, "rounds": 2}, threat=threat, secure_aggregation=secure))
     grid.serve(apps.server_app(grid.world, Journal(lambda _record: None)))
     assert len(grid.orders) == 3 * 2 * stages

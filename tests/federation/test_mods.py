@@ -14,9 +14,9 @@ from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, Refused
+from fedsim.core.errors import ClientRefusal, FedsimError
 from fedsim.core.hooks import Defense, HookContext
-from fedsim.core.types import Config, PublicKnowledge, Tensors
+from fedsim.core.types import Config, MethodDescription, Tensors
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
@@ -373,13 +373,13 @@ class Wary(Defense[Config]):
     def on_received(self, received: Tensors, here: HookContext) -> None:
         value = float(received["w"][0, 0])
         if value == 1.0:
-            raise Refused("the rows are one direction")
+            raise ClientRefusal("the rows are one direction")
         if value == 2.0:
             raise ZeroDivisionError("a secret of the client")
         received["w"].zero_()
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("wary")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("wary")
 
 
 @pytest.mark.parametrize(

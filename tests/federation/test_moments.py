@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, Refused, ScenarioError
+from fedsim.core.errors import ClientRefusal, FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
-from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Batch, Config, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -25,8 +25,8 @@ Build = Callable[..., Scenario]
 class Plain(Defense[Config]):
     """Does nothing."""
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("plain")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("plain")
 
 
 class Deepening(Plain):
@@ -48,7 +48,7 @@ class Wary(Plain):
             assert torch.equal(parameter, received[name])
             parameter.data.zero_()  # the client's own step is on the received weights all the same
         if here.client in (1, 2):
-            raise Refused("this client trusts nobody")
+            raise ClientRefusal("this client trusts nobody")
 
 
 class Broken(Plain):
@@ -145,19 +145,19 @@ def test_a_defense_may_change_the_model_before_everybody_gets_it(scenario: Build
 def test_who_refuses_sends_nothing_and_the_record_says_why(scenario: Build, engine: str) -> None:
     federation = {"engine": engine, "rounds": 2}
     journal = run(scenario(federation=federation, defenses=[{"name": "wary"}], threat={"victims": 4}))
-    assert [(f.who, f.why, f.cause) for f in journal.rounds[1].failures] == [
+    assert [(f.subject, f.reason, f.cause) for f in journal.rounds[1].failures] == [
         (f"client {number}", "refused: this client trusts nobody", "refused") for number in (1, 2)
     ]
     assert journal.rounds[0].participants == (0, 3)
     assert [entry.client for entry in journal.entries] == [0, 3]
-    crashing = {"crashing": [1, 2]}
+    crashing = {"always_crash": [1, 2]}
     plain = run(scenario(federation=federation, participation=crashing, threat={"victims": 4}))
     assert all(torch.equal(journal.weights[name], tensor) for name, tensor in plain.weights.items())
 
 
 def test_where_everybody_refuses_the_weights_stay_and_nothing_is_attacked(scenario: Build, tmp_path: Path) -> None:
     tables: dict[str, Any] = {"threat": {"victims": 1}, "attacks": [{"name": "closed-form-linear"}]}
-    record = recorded(scenario(defenses=[{"name": "wary"}], participation={"crashing": [0, 3]}, **tables), tmp_path)
+    record = recorded(scenario(defenses=[{"name": "wary"}], participation={"always_crash": [0, 3]}, **tables), tmp_path)
     (arm,) = record.arms
     assert sorted(failure.cause for failure in arm.rounds[0].failures) == ["crash", "crash", "refused", "refused"]
     assert arm.attacks[0].victims == ()

@@ -105,7 +105,7 @@ def test_every_kind_of_loss_has_its_declared_frequency(scenario: Build) -> None:
 
 
 def test_named_clients_crash_in_every_round_and_no_other_does(scenario: Build) -> None:
-    built = scenario(federation={"clients": 100}, participation={"crashing": [3, 77]})
+    built = scenario(federation={"clients": 100}, participation={"always_crash": [3, 77]})
     crashed = {place for place, loss in fates(built).items() if loss is not None and loss.cause == "crash"}
     assert crashed == {(round_, client) for round_, client in PLACES if client in (3, 77)}
 
@@ -113,7 +113,7 @@ def test_named_clients_crash_in_every_round_and_no_other_does(scenario: Build) -
 def test_durations_are_log_normal_and_slow_clients_stay_slow(scenario: Build) -> None:
     built = scenario(
         federation={"clients": 100},
-        participation={"step_seconds": 2.0, "jitter": 0.3, "slow": 0.2, "slow_factor": 1000.0},
+        participation={"step_seconds": 2.0, "jitter": 0.3, "slow_fraction": 0.2, "slow_factor": 1000.0},
     )
     seconds = {place: participation.duration(built, *place, 5) for place in PLACES}
     slow = {place for place, value in seconds.items() if value > 300}
@@ -144,7 +144,7 @@ def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: 
     expected = fates(built)
     order = torch.randperm(len(PLACES), generator=torch.Generator().manual_seed(1)).tolist()
     assert all(participation.fate(built, *PLACES[i], 1) == expected[PLACES[i]] for i in order)
-    fewer = scenario(federation={"clients": 10}, participation={**settings, "cohort": 2, "crashing": [9]})
+    fewer = scenario(federation={"clients": 10}, participation={**settings, "cohort": 2, "always_crash": [9]})
     assert all(participation.fate(fewer, r, c, 1) == expected[r, c] for r, c in PLACES if c < 9)
     other = scenario(seed=4, federation={"clients": 100}, participation=settings)
     assert fates(other) != expected
@@ -160,7 +160,7 @@ def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: 
         ({"deadline": 0}, r"participation.deadline: .*greater than 0"),
         ({"slow_factor": 0.5}, r"participation.slow_factor: .*greater than or equal to 1"),
         ({"cohort": 5}, "participation.cohort is 5, expected at most federation.clients = 4"),
-        ({"crashing": [1, 4]}, "participation.crashing: there is no client 4, expected numbers from 0 to 3"),
+        ({"always_crash": [1, 4]}, "participation.always_crash: there is no client 4, expected numbers from 0 to 3"),
         ({"droppout": 0.1}, "participation.droppout: there is no such key"),
     ],
 )
@@ -174,9 +174,9 @@ EVENTFUL = {
     "drop_during": 0.1,
     "drop_after": 0.1,
     "crash": 0.1,
-    "crashing": [2],
+    "always_crash": [2],
     "deadline": 6.0,
-    "slow": 0.2,
+    "slow_fraction": 0.2,
 }
 
 
@@ -188,7 +188,7 @@ def test_who_is_lost_is_declared_and_recorded_alike_on_every_engine(scenario: Bu
     for record in rounds:
         expected = {c: participation.fate(built, record.round, c, 4) for c in record.cohort}
         lost = [(f"client {c}", loss.cause, loss.why) for c, loss in expected.items() if loss is not None]
-        assert [(failure.who, failure.cause, failure.why) for failure in record.failures] == lost
+        assert [(failure.subject, failure.cause, failure.reason) for failure in record.failures] == lost
         assert record.participants == tuple(c for c, loss in expected.items() if loss is None)
     assert {failure.cause for record in rounds for failure in record.failures} == {"dropout", "crash", "late"}
 
@@ -220,7 +220,7 @@ def test_rounds_in_which_nobody_counts_keep_the_weights_and_the_run_goes_on(scen
     assert [len(record.cohort) for record in journal.rounds].count(0) > 0
     assert any(record.cohort and not who_counted(record) for record in journal.rounds)
     assert any(counted)
-    losses = [record.tested.get("test_loss") for record in journal.rounds]
+    losses = [record.test_metrics.get("test_loss") for record in journal.rounds]
     for before, after, count in zip(losses, losses[1:], counted[1:], strict=False):
         assert (before == after) == (count == 0)
     assert math.isnan(journal.rounds[counted.index(0)].training_loss)
@@ -249,7 +249,7 @@ def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(
     with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
         run(scenario(federation={"rounds": 2}))
     with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
-        run(scenario(federation={"rounds": 2}, participation={"crashing": [0]}))
+        run(scenario(federation={"rounds": 2}, participation={"always_crash": [0]}))
 
 
 def test_who_is_available_and_who_is_asked_are_two_draws(scenario: Build) -> None:
@@ -261,7 +261,7 @@ def test_who_is_available_and_who_is_asked_are_two_draws(scenario: Build) -> Non
     assert likely(asked, 4000, 0.25)
 
 
-@pytest.mark.parametrize("events", [{}, {"drop_before": 0.5}, {"crashing": [1]}])
+@pytest.mark.parametrize("events", [{}, {"drop_before": 0.5}, {"always_crash": [1]}])
 def test_the_fates_of_clients_are_those_of_each(events: dict[str, Any], scenario: Build) -> None:
     built = scenario(participation=events)
     together = participation.fates(built, 1, (0, 1, 3), lambda client: client + 1)

@@ -87,7 +87,7 @@ def _registry_as_before() -> Iterator[None]:
 
 
 def test_a_single_upload_looks_uniform_only_when_masked(scenario: Build) -> None:
-    tables: dict[str, Any] = {"federation": {"clients": 5}, "threat": SUM, "participation": {"crashing": [4]}}
+    tables: dict[str, Any] = {"federation": {"clients": 5}, "threat": SUM, "participation": {"always_crash": [4]}}
     ideal = tapped(scenario(**tables, secure_aggregation={"mode": "ideal"})).uploads()
     grid = tapped(scenario(**tables, secure_aggregation={"mode": "masked"}))
     masked = grid.uploads()

@@ -95,7 +95,7 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     seen = observe(Victim(world, entry, replayed.truth), ("labels", "masks", "batch-size", "dropout-rates"))
     assert seen.masks is not None
     assert [mask.shape for mask in seen.masks[0]] == [site.shape for site in seen.sites]
-    assert (seen.threat.sees, seen.batch_size, seen.update.examples) == ("sum", 6, 6)
+    assert (seen.threat.view, seen.batch_size, seen.update.examples) == ("sum", 6, 6)
     assert [site.shape[0] for site in seen.sites] == [6, 6]
     labels = [local_training(world, entry.received, 1, client)[1].batches[0].labels for client in range(3)]
     assert seen.labels is not None

@@ -17,7 +17,7 @@ from tests.federating import run
 from tests.federation.secured import POISSON, SUM, Build, failures, plain, tapped
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"threat": {}}, r"threat.sees is 'single-update', but behind secure aggregation .* Set threat.sees = 'sum'"),
+    ({"threat": {}}, r"threat.view is 'single-update', but behind secure aggregation .* Set threat.view = 'sum'"),
     (
         {"aggregation": {"name": "krum"}},
         r"aggregation.name: 'krum' looks at the updates of single clients, and behind secure aggregation",
@@ -36,7 +36,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"attacks": [{"name": "closed-form-linear"}]},
-        r"attacks.0.name: 'closed-form-linear' works on single-update, but threat.sees = 'sum'",
+        r"attacks.0.name: 'closed-form-linear' works on single-update, but threat.view = 'sum'",
     ),
     ({"secure_aggregation": {"treshold": 0.6}}, r"secure_aggregation.treshold: there is no such key"),
     ({"secure_aggregation": {"threshold": 0.5}}, r"secure_aggregation.threshold: .*greater than 0.5"),
@@ -70,7 +70,7 @@ def test_masked_and_ideal_end_in_the_same_model(scenario: Build, drops: dict[str
     assert [record.model_dump_json() for record in ideal.rounds] == [
         record.model_dump_json() for record in masked.rounds
     ]
-    assert {failure.why.split(":")[0] for record in ideal.rounds for failure in record.failures} == (
+    assert {failure.reason.split(":")[0] for record in ideal.rounds for failure in record.failures} == (
         {"dropped out before training", "dropped out during training", "dropped out after training", "late"}
         if drops
         else set()
@@ -180,12 +180,12 @@ def test_a_round_below_the_threshold_is_aborted_and_the_run_goes_on(scenario: Bu
     for entry in journal.entries[1:]:
         before = [e for e in journal.entries if e.round < entry.round][-1]
         assert any(not torch.equal(entry.received[n], before.received[n]) for n in entry.received)
-    assert "at least 5 must" in next(f.why for r in journal.rounds for f in r.failures if f.cause == "aborted")
+    assert "at least 5 must" in next(f.reason for r in journal.rounds for f in r.failures if f.cause == "aborted")
 
 
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
 def test_an_aborted_round_changes_no_weight(scenario: Build, mode: str) -> None:
-    built = scenario(participation={"crashing": [0, 2]}, threat=SUM, secure_aggregation={"mode": mode})
+    built = scenario(participation={"always_crash": [0, 2]}, threat=SUM, secure_aggregation={"mode": mode})
     journal = run(built)
     assert failures(journal) == [(1, "client 0", "crash"), (1, "client 2", "crash"), (1, "round", "aborted")]
     assert model_hash(journal.weights) == model_hash(worlds.build(built).models.first_weights)
@@ -261,7 +261,7 @@ def test_a_round_in_which_every_batch_is_empty_changes_nothing(scenario: Build, 
     assert replay(world, entry).truth.raw.examples == 0
 
 
-@pytest.mark.parametrize("passes", [{"sampling": "poisson"}, {"sampling": "passes"}])
+@pytest.mark.parametrize("passes", [{"sampling": "poisson"}, {"sampling": "shuffle"}])
 def test_the_largest_sum_counts_what_dp_sgd_states(scenario: Build, passes: dict[str, str]) -> None:
     """It states the expected batch, which is more than these clients own: 10 times 2 passes over 512, not 1347."""
     built = scenario(

@@ -15,7 +15,7 @@ from torch import Tensor
 from fedsim.aggregators.mean import Mean
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, ServerRound
-from fedsim.core.types import Config, Contribution, PublicKnowledge
+from fedsim.core.types import Config, Contribution, MethodDescription
 from fedsim.experiment.runner import train
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
@@ -70,7 +70,7 @@ def test_replies_in_any_order_give_the_same_bits_and_the_same_record(
         strategy, journal, world = server(built)
         sent = replies_of(world)
         for client in lost:
-            sent[client] = Reply(client, failure=Failure(who=f"client {client}", why="gone", cause="dropout"))
+            sent[client] = Reply(client, failure=Failure(subject=f"client {client}", reason="gone", cause="dropout"))
         outcomes.append((*told(strategy, [sent[i] for i in arrival]), [entry.client for entry in journal.entries]))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][2] == [client for client in range(7) if client not in lost][:3]
@@ -80,7 +80,10 @@ def test_who_does_not_answer_is_a_failure_and_the_others_count(scenario: Build) 
     strategy, _, world = server(scenario())
     sent = replies_of(world)
     strategy.aggregate_train(1, [sent[3], sent[0]])
-    assert [(f.who, f.cause) for f in strategy.tally.failures] == [("client 1", "no reply"), ("client 2", "no reply")]
+    assert [(f.subject, f.cause) for f in strategy.tally.failures] == [
+        ("client 1", "no reply"),
+        ("client 2", "no reply"),
+    ]
     assert (strategy.tally.counted, strategy.tally.examples) == (2, 5)
 
 
@@ -94,8 +97,11 @@ def test_vectors_of_the_wrong_size_or_not_finite_are_failures(scenario: Build, v
     broken[7] = value
     sent[2] = Reply(2, broken, 1, 0.5)
     strategy.aggregate_train(1, sent)
-    assert [(f.who, f.cause) for f in strategy.tally.failures] == [("client 0", "error"), ("client 2", "not finite")]
-    assert strategy.tally.failures[0].why == f"the update has shape ({size - 1},), expected ({size},)"
+    assert [(f.subject, f.cause) for f in strategy.tally.failures] == [
+        ("client 0", "error"),
+        ("client 2", "not finite"),
+    ]
+    assert strategy.tally.failures[0].reason == f"the update has shape ({size - 1},), expected ({size},)"
     assert strategy.tally.counted == 2
 
 
@@ -163,8 +169,8 @@ class Vandal(Defense[Config]):
             tensor.numpy()[...] = 7.0
         return gradient
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("vandal")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("vandal")
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
@@ -175,8 +181,8 @@ def test_a_hook_cannot_change_the_weights_of_the_next_client(
     plain = train(world, lambda _record: None)
     monkeypatch.setitem(world.__dict__, "defenses", (Vandal(Config()),))
     attacked = train(world, lambda _record: None)
-    assert [r.tested.get("test_loss") for r in attacked.rounds] == pytest.approx(
-        [r.tested.get("test_loss") for r in plain.rounds], rel=1e-5
+    assert [r.test_metrics.get("test_loss") for r in attacked.rounds] == pytest.approx(
+        [r.test_metrics.get("test_loss") for r in plain.rounds], rel=1e-5
     )
     for name, tensor in plain.weights.items():
         torch.testing.assert_close(attacked.weights[name], tensor)

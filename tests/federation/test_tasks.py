@@ -36,7 +36,7 @@ class Denoising(Task[Config]):
         return {"noise": torch.randn(batch.inputs.shape, generator=generator)}
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
-        return model(batch.inputs + draws["noise"], **batch.given)
+        return model(batch.inputs + draws["noise"], **batch.extra_inputs)
 
     def targets(self, batch: Batch, draws: Draws) -> Tensor:
         return batch.inputs
@@ -104,10 +104,10 @@ def test_what_a_task_draws_is_a_secret_of_the_step_and_is_drawn_again_by_the_rep
     assert torch.equal(noise, expected)
     train = own.data.dataset.train
     rows = [int((train.inputs == row).all(1).nonzero()) for row in batch.inputs]
-    assert batch.given["where"].flatten().tolist() == rows
+    assert batch.extra_inputs["where"].flatten().tolist() == rows
     model = own.models.new()
     with inject_masks(own.models.sites, truth.masks[0]):
-        loss = (model(batch.inputs + noise, where=batch.given["where"]) - batch.inputs).square().mean()
+        loss = (model(batch.inputs + noise, where=batch.extra_inputs["where"]) - batch.inputs).square().mean()
     gradients = dict(
         zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)
     )
@@ -136,15 +136,17 @@ def test_draws_and_what_is_given_reach_an_attacker_only_if_granted(world) -> Non
     received = own.models.first_weights
     update, truth = local_training(own, received, 1, 0)
     victim = Victim(own, WireEntry(1, 0, received, update), truth)
-    blind, seeing = observe(victim, ()), observe(victim, ("draws", "given"))
-    assert (blind.draws, blind.given) == (None, None)
+    blind, seeing = observe(victim, ()), observe(victim, ("client-randomness", "extra-inputs"))
+    assert (blind.draws, blind.extra_inputs) == (None, None)
     assert seeing.draws is not None
-    assert seeing.given is not None
+    assert seeing.extra_inputs is not None
     assert [step["task.noise"].tolist() for step in seeing.draws] == [
         step["task.noise"].tolist() for step in truth.draws
     ]
-    assert sorted(seeing.given["where"].flatten().tolist()) == sorted(victim.examples.given["where"].flatten().tolist())
-    assert seeing.given["where"].data_ptr() != victim.examples.given["where"].data_ptr()
+    assert sorted(seeing.extra_inputs["where"].flatten().tolist()) == sorted(
+        victim.examples.extra_inputs["where"].flatten().tolist()
+    )
+    assert seeing.extra_inputs["where"].data_ptr() != victim.examples.extra_inputs["where"].data_ptr()
     assert seeing.task.modality == "numbers"
     told = " ".join(describe(own))
     assert "It does not see what components and task drew." in told

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState, Unmasker
 from fedsim.core.types import Config, Event, Limits
 from fedsim.generation import generate, stream
 from tests.components.generating import (
@@ -71,16 +71,18 @@ def test_rows_share_no_generator_and_cuts_are_modules() -> None:
         stream(make("greedy"), model, ASKED, FIVE, sources(3), cuts=["layer.0"])
 
 
-class Meddling(Unmasker[Config, Unmasking]):
+class Meddling(Unmasker[Config, MaskedTextState]):
     """Fills in one place a step, and then breaks a promise."""
 
     counts = frozenset[str]()
     how = ""
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> MaskedTextState:
         return self.begin(model, condition, context)
 
-    def step(self, model: nn.Module, state: Unmasking, context: GenerationContext) -> tuple[Unmasking, list[Event]]:
+    def step(
+        self, model: nn.Module, state: MaskedTextState, context: GenerationContext
+    ) -> tuple[MaskedTextState, list[Event]]:
         after = state.filled([{own[0]: 5} for own in state.masked])
         tokens, masked = list(after.tokens[0]), after.masked[0]
         if self.how == "changes the prompt":
@@ -92,7 +94,7 @@ class Meddling(Unmasker[Config, Unmasking]):
 
 @pytest.mark.parametrize("how", ["changes the prompt", "masks anew"])
 def test_a_step_that_changes_what_is_written_is_named(how: str) -> None:
-    method = Meddling(Config()).named("meddling")
+    method = Meddling(Config()).with_name("meddling")
     method.how = how
     with pytest.raises(FedsimError, match="'meddling' changed a place that was not masked, or masked one anew"):
         generate(method, tiny_llada(), prompts([1, 2]), Limits(max_new_tokens=3), sources(1))
@@ -102,7 +104,7 @@ def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> N
     limits = Limits(max_new_tokens=4, stop_tokens=frozenset({5}))
     (own,) = generate(Meddling(Config()), tiny_llada(), prompts([1, 2]), limits, sources(1))
     assert (own.ending, own.tokens, own.trace.places) == ("stop", (5,), ((0,),))
-    condition = Condition(((1, 2),), {"answer": torch.tensor([[9, 9, 6, 9]])})
+    condition = GenerationInputs(((1, 2),), {"answer": torch.tensor([[9, 9, 6, 9]])})
     behind = Limits(max_new_tokens=4, stop_tokens=frozenset({6}))
     (late,) = generate(Meddling(Config()), tiny_llada(), condition, behind, sources(1))
     assert (late.ending, late.tokens, late.trace.places) == ("stop", (5, 5, 6), ((0,), (1,)))
@@ -111,7 +113,7 @@ def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> N
 
 
 def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none_too_few() -> None:
-    condition = Condition(((), ()), {"answer": torch.tensor([[1, 2, 3], [9, 9, 1]])})
+    condition = GenerationInputs(((), ()), {"answer": torch.tensor([[1, 2, 3], [9, 9, 1]])})
     texts = generate(Meddling(Config()), tiny_llada(), condition.keep([0]), Limits(max_new_tokens=3), sources(1))
     assert (texts[0].ending, texts[0].tokens, texts[0].trace.tokens) == ("finished", (1, 2, 3), ())
     (other,) = generate(Meddling(Config()), tiny_llada(), condition.keep([1]), Limits(max_new_tokens=3), sources(1))
@@ -119,6 +121,6 @@ def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none
 
 
 def test_answers_of_another_length_are_named() -> None:
-    condition = Condition(((1,),), {"answer": torch.tensor([[9, 9]])})
+    condition = GenerationInputs(((1,),), {"answer": torch.tensor([[9, 9]])})
     with pytest.raises(FedsimError, match=r"given\['answer'\] has shape \(1, 2\), expected \(1, 3\)"):
         generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=3), sources(1))

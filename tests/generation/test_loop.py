@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState
 from fedsim.core.types import Config, Event, Limits
 from fedsim.generation import generate, loop
 from tests.components.generating import (
@@ -47,7 +47,7 @@ class OwnConfig(Config):
 
 
 @dataclass(frozen=True)
-class Noted(Writing):
+class Noted(TextState):
     """A state with a field of no known kind."""
 
     note: Any = None
@@ -58,25 +58,25 @@ class Odd(Decoder[OwnConfig, Noted]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Noted:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Noted:
         if self.config.fails == "start":
-            raise CannotContinue("no text fits the constraint.", [0])
+            raise GenerationError("no text fits the constraint.", [0])
         return Noted(condition.prompts, note=object() if self.config.fails == "note" else (0,) * len(condition))
 
     def step(self, model: nn.Module, state: Noted, context: GenerationContext) -> tuple[Noted, Sequence[Event]]:
         drawn = [[int(torch.randint(9, (1,), generator=generator))] for generator in context.generators]
         if self.config.fails == "step" and any(token[0] == LEAKING and len(token) > 2 for token in state.tokens):
-            raise CannotContinue(
+            raise GenerationError(
                 "a dead end.", [place for place, token in enumerate(state.tokens) if token[0] == LEAKING]
             )
         if self.config.fails == "all":
-            raise CannotContinue("the budget is spent.", [])
+            raise GenerationError("the budget is spent.", [])
         events = [Event(acepted=1) if self.config.fails == "name" else Event(accepted=1)] * len(state)
         return state.extended(drawn), events[1:] if self.config.fails == "events" else events
 
 
 def odd(fails: str) -> Odd:
-    return Odd(OwnConfig(fails=fails)).named("odd")
+    return Odd(OwnConfig(fails=fails)).with_name("odd")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_row_with_no_way_on_ends_with_its_text_and_the_others_as_if_it_had_not
 class ReadsAhead(Odd):
     """Reads the prompt before its first step, and one token in every step."""
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Noted:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Noted:
         for prompt in condition.prompts:
             model(torch.tensor([prompt]))
         return super().start(model, condition, context)
@@ -131,7 +131,7 @@ def test_what_the_start_takes_and_reads_is_counted_once_and_first(monkeypatch: p
             return self.now
 
     monkeypatch.setattr(loop, "time", Clock())
-    method = ReadsAhead(OwnConfig()).named("ahead")
+    method = ReadsAhead(OwnConfig()).with_name("ahead")
     (own,) = generate(method, tiny_llama(), prompts([1, 2, 3]), Limits(max_new_tokens=3), sources(1), cuts=["layers.0"])
     assert [[tensor.shape for _, tensor in step] for step in own.activations] == [
         [(1, 3, 16), (1, 1, 16)],

@@ -70,7 +70,7 @@ class Seen(Probe[Config]):
 @pytest.mark.parametrize("shape", [(4,), (5, 4), (2, 3, 4)])
 def test_a_probe_gets_the_mean_over_all_but_the_first_and_the_last_dimension(shape: tuple[int, ...]) -> None:
     inputs = torch.randn(6, *shape, generator=torch.Generator().manual_seed(0))
-    own = Seen(Config()).named("seen")
+    own = Seen(Config()).with_name("seen")
     found = probe(own, nn.Sequential(nn.Identity()), "0", (inputs, torch.zeros(6)), inputs, torch.Generator())
     torch.testing.assert_close(found, inputs.view(6, -1, 4).mean(1))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Config, Limits
 from fedsim.generation import generate, sample
 from fedsim.generation.reading import Inside, evaluating, reading_inside
@@ -29,7 +29,7 @@ def test_kept_tokens_stand_in_the_trace_of_each_row() -> None:
     model.reducer.register_forward_hook(
         lambda _m, args, _o: kept.append((args[0].flatten(2).sum(-1) > 0).sum(1).tolist())
     )
-    condition = Condition(((),) * 2, {"class": torch.tensor([0, 1])})
+    condition = GenerationInputs(((),) * 2, {"class": torch.tensor([0, 1])})
     samples = sample(make("toy-euler"), model, condition, (3, 4, 4), sources(2))
     series = [own.trace.series() for own in samples]
     assert [own["evaluations"] for own in series] == [(1,) * 3, (1,) * 4]

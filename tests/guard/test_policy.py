@@ -38,7 +38,7 @@ def test_what_is_not_said_is_the_safe_choice(tmp_path: Path) -> None:
     rules = read_policy(tmp_path / "guard.toml")
     assert rules.server_check
     assert rules.apps.isolation == "sandbox"
-    assert (rules.messages.types, rules.messages.failed) == (("train",), "noise")
+    assert (rules.messages.types, rules.messages.on_app_failure) == (("train",), "noise")
 
 
 def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
 from fedsim.processes.methods import AtWork, ShouldStop, Start, start_here
 from fedsim.processes.salt import SaltedStart
-from fedsim.questions.base import Evidence, Work, answers
+from fedsim.questions.base import Evidence, QuestionContext, answers
 from fedsim.record import ArmFindings, Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
@@ -133,12 +133,12 @@ def found(name: str, start: Start, salt: bytes) -> list[Finding]:
     replays = [replay(world, entry) for entry in journal.entries]
     (question,) = (one for one in world.questions if one.name == name)
     evidence = Evidence(world, journal, replays)
-    findings = list(answers(question, evidence, Work(SaltedStart(start, salt))))
+    findings = list(answers(question, evidence, QuestionContext(SaltedStart(start, salt))))
     return list(ArmFindings(name="all").with_findings(findings, {}).findings)
 
 
 def of_attacks(findings: Sequence[Finding]) -> list[Finding]:
-    return [one for one in findings if one.role in ("attack", "must succeed") and one.method]
+    return [one for one in findings if one.role in ("attack", "positive-control") and one.method]
 
 
 def starts_methods(name: str) -> bool:
@@ -171,7 +171,7 @@ def test_recorded_answers_say_nothing_under_another_salt(name: str) -> None:
             assert all(one.state != "recovered" for one in played)
             continue
         assert all(one.failure or not one.is_above_chance for one in played), [
-            (one.label, one.value, one.chance) for one in played
+            (one.label, one.value, one.chance_level) for one in played
         ]
 
 

@@ -112,8 +112,8 @@ def test_a_spy_learns_nothing_of_the_run_and_leaves_nothing(folder: Path) -> Non
         assert process.wait() == 0
     (victim,) = read_record(folder / "out").arms[0].attacks[0].victims
     assert victim.failure is None
-    assert len(victim.facts) == ATTACK.count("lambda:")
-    assert not [name for name, learnt in victim.facts.items() if learnt]
+    assert len(victim.diagnostics) == ATTACK.count("lambda:")
+    assert not [name for name, learnt in victim.diagnostics.items() if learnt]
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def right_answer(built: Scenario, stage: str) -> ConfigRecord:
 
 
 def failures_of(journal: Journal, round_: int) -> list[str]:
-    return [failure.who for failure in journal.rounds[round_ - 1].failures]
+    return [failure.subject for failure in journal.rounds[round_ - 1].failures]
 
 
 def check_forgeries(built: Scenario, stage: str, sample: int | None) -> None:
@@ -218,7 +218,7 @@ def test_an_answer_of_the_right_shape_and_random_content_ends_no_run(scenario: B
 
     journal = ran(scenario_of(scenario), stage, forge)
     assert len(journal.rounds) == 2
-    causes = {failure.cause for failure in journal.rounds[0].failures if failure.who != f"client {LIAR}"}
+    causes = {failure.cause for failure in journal.rounds[0].failures if failure.subject != f"client {LIAR}"}
     assert causes <= {"refused", "aborted"}
     assert failures_of(journal, 2) == []
     assert journal.rounds[1].participants == tuple(range(NODES))

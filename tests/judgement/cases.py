@@ -14,7 +14,7 @@ def figure(label: str, value: float, low: float | None, high: float | None, **ow
 
 def finding(label: str, value: float, low: float, high: float, **own: object) -> Finding:
     rate = interval(value, low, high)
-    made = Finding(question="membership", label=label, metric="auc", value=rate, more={MEMBERS_FOUND: rate})
+    made = Finding(question="membership", label=label, metric="auc", value=rate, extra_metrics={MEMBERS_FOUND: rate})
     return made.model_copy(update=own)
 
 
@@ -22,5 +22,5 @@ def guarantee(epsilon: float, *, holds_against_server: bool = True) -> Guarantee
     return GuaranteeRecord(
         source="dp-sgd", epsilon=epsilon, delta=1e-5, rdp_epsilon=epsilon, accountant="PRV", unit="record",
         adjacency="add-or-remove", noise_multiplier=1.0, sampling_rate=0.1, steps=10, composition="all rounds",
-        against="the server" if holds_against_server else "clients", holds_against_server=holds_against_server,
+        adversary="the server" if holds_against_server else "clients", holds_against_server=holds_against_server,
     )  # fmt: skip

@@ -59,7 +59,7 @@ def states(policy: dict[str, Any], case: Case) -> list[LimitState]:
     return [judged.state for judged in judge(Policy.model_validate(policy), case)]
 
 
-LEFT, MEMBERS, LOSS = "max_recognisable", "max_membership_tpr", "max_accuracy_loss"
+LEFT, MEMBERS, LOSS = "max_recovered", "max_membership_tpr", "max_accuracy_loss"
 SHARES = {
     LEFT: lambda found: Case(recognisable=[found]),
     MEMBERS: lambda found: Case(members=[found]),
@@ -205,8 +205,8 @@ def test_the_worst_limit_and_the_policy_decide_the_exit_code(
 def test_figures_are_those_of_attacks_invalid_ones_included() -> None:
     some = [
         finding("one", 0.3, 0.2, 0.4),
-        finding("control", 0.9, 0.8, 1.0, role="chance"),
-        finding("failed", 0.0, 0.0, 0.0, more={}, failure="it broke"),
+        finding("control", 0.9, 0.8, 1.0, role="negative-control"),
+        finding("failed", 0.0, 0.0, 0.0, extra_metrics={}, failure="it broke"),
         finding("rigged", 0.7, 0.6, 0.8, invalid="its control is above chance"),
     ]
     assert figures_of(some, MEMBERS_FOUND) == [

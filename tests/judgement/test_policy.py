@@ -15,7 +15,7 @@ def _project(tmp_path, text):
 def test_thresholds_are_read_from_a_project_file(tmp_path):
     path = _project(tmp_path, "[tool.fedsim.policy]\nmax_recognisable = 0.05\nmax_epsilon = 8.0\n")
 
-    assert policy_of(path) == Policy(max_recognisable=0.05, max_epsilon=8.0)
+    assert policy_of(path) == Policy(max_recovered=0.05, max_epsilon=8.0)
 
 
 @pytest.mark.parametrize("text", ["", "[tool.ruff]\n", "[tool.fedsim]\n"])
@@ -30,8 +30,8 @@ def test_a_missing_project_file_judges_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[tool.fedsim.policy]\nmax_recognizable = 0.1\n", "Did you mean 'max_recognisable'?"),
-        ("[tool.fedsim.policy]\nmax_recognisable = 5\n", "max_recognisable: Input should be less than or equal to 1"),
+        ("[tool.fedsim.policy]\nmax_recognizable = 0.1\n", "Did you mean 'max_recovered'?"),
+        ("[tool.fedsim.policy]\nmax_recognisable = 5\n", "max_recovered: Input should be less than or equal to 1"),
         ("[tool.fedsim.policy\n", "is not TOML"),
     ],
 )
@@ -43,6 +43,6 @@ def test_a_mistake_names_file_and_key(tmp_path, text, told):
 
 def test_how_a_run_is_judged_is_no_part_of_what_it_is():
     plain = Scenario(title="t", model=ModelChoice(name="mlp", settings={}))
-    judged = plain.model_copy(update={"policy": Policy(max_recognisable=0.1)})
+    judged = plain.model_copy(update={"policy": Policy(max_recovered=0.1)})
 
     assert scenario_hash(judged) == scenario_hash(plain)

@@ -34,7 +34,7 @@ def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
 
 def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:
     spec = world.data.dataset.spec
-    examples = distinct(truth.private)
+    examples = distinct(truth.original_batches)
     return with_composites(score_items(found, examples, spec), found, truth, examples, spec)
 
 
@@ -70,7 +70,7 @@ def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched:
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
-    pixels, originals = (to_pixels(x, world.data.dataset.spec) for x in (shown, truth.private[0].inputs))
+    pixels, originals = (to_pixels(x, world.data.dataset.spec) for x in (shown, truth.original_batches[0].inputs))
     region = inside(pasted.boxes, 8, 8)
     for item in items:
         errors = []
@@ -92,7 +92,7 @@ def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched:
 
 def test_originals_count_as_well_as_composites(watched: Watched) -> None:
     truth, world = trained(watched)
-    items = scores(guess(truth.private[0].inputs), truth, world)
+    items = scores(guess(truth.original_batches[0].inputs), truth, world)
     assert [item.values.get("psnr_seen") for item in items] == [160.0] * 4
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) < 60
     assert min(item.values.get("ssim_trained") or 0.0 for item in items) < 0.99
@@ -129,7 +129,7 @@ def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -
     federation = {"algorithm": "fedavg", "local_epochs": 3, "batch_size": 4}
     partition = {"scheme": "resampled", "examples_per_client": 4}
     several, world = trained(watched, federation=federation, partition=partition)
-    originals = distinct(several.private).inputs
+    originals = distinct(several.original_batches).inputs
     assert len(several.draws) == 3
     items = scores(guess(originals), several, world)
     assert all(item.values.get("psnr_trained") is None and item.values.get("psnr_seen") == 160.0 for item in items)
@@ -142,7 +142,7 @@ def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -
 
 def test_nothing_is_added_where_nothing_was_mixed_and_absent_scores_are_not_written(watched: Watched) -> None:
     truth, world = trained(watched, components=[])
-    items = scores(guess(truth.private[0].inputs), truth, world)
+    items = scores(guess(truth.original_batches[0].inputs), truth, world)
     assert all(not item.values.keys() & {"psnr_trained", "psnr_seen", "seen"} for item in items)
     assert "psnr_trained" not in items[0].model_dump()
     assert ItemScore.model_validate_json(items[0].model_dump_json()) == items[0]
@@ -166,6 +166,6 @@ def test_with_one_box_the_batch_is_put_together_again_bit_by_bit(watched: Watche
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
-    assert torch.equal(gather(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.private[0].inputs)
+    assert torch.equal(gather(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.original_batches[0].inputs)
     assert Pasted.written_in({}) is None
     assert replace(truth, draws=()).draws == ()

@@ -106,7 +106,7 @@ def test_public_pictures_are_the_test_set_and_are_measured_once() -> None:
     assert found is not None
     assert gallery(data) is found
     torch.testing.assert_close(found._distinct, pictures(100, 1))
-    assert gallery(replace(data, test=test.taken(torch.tensor([0])))) is None
+    assert gallery(replace(data, test=test.select(torch.tensor([0])))) is None
     other = gallery(replace(data, test=train))
     assert other is not None
     torch.testing.assert_close(other._distinct, pictures(100, 0))

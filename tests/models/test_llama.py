@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fedsim.core.nets.kv_cache import Draft, KeyValues, Past
+from fedsim.core.nets.kv_cache import DecodingCache, Draft, KeyValues
 from fedsim.core.types import InputSpec
 from fedsim.models._llama import LlamaLayers, is_like_llama
 from tests.components.generating import VOCABULARY
@@ -30,7 +30,7 @@ def test_models_of_the_package_are_read_like_their_own_forward_pass(kind: str) -
     own = package_model(kind)
     model = CausalModel(own, InputSpec((8,), VOCABULARY, (), (), vocabulary=VOCABULARY)).double().eval()
     assert model.stack() is not None
-    past, texts = Past(), [[1, 2, 3], [4]]
+    past, texts = DecodingCache(), [[1, 2, 3], [4]]
     (first, _) = past.scores(model, texts, [TREE, Draft()])
     for row, way in zip(first, [[], [3], [4], [3, 5], [4, 3], [3, 5, 6]], strict=True):
         torch.testing.assert_close(row, anew(model, [1, 2, 3, *way]), rtol=0, atol=SINGLE)
@@ -45,7 +45,7 @@ def test_models_of_another_kind_are_read_anew(kind: str) -> None:
     own = package_model("Mistral", sliding_window=4) if kind == "sliding" else package_model(kind)
     model = CausalModel(own, InputSpec((8,), VOCABULARY, (), (), vocabulary=VOCABULARY)).double().eval()
     assert model.stack() is None
-    check(Past(), model, [[1, 2, 3], [4]], SINGLE)
+    check(DecodingCache(), model, [[1, 2, 3], [4]], SINGLE)
 
 
 def test_only_models_whose_layers_do_what_llamas_do_are_taken_apart() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.visual import visual_passes
 from fedsim.core.types import Limits
 from fedsim.generation import generate
@@ -132,7 +132,7 @@ def test_a_decoder_contrasts_branches_of_it(model: Llava) -> None:
     images, question, _ = asked()
     del model.reducers[:]
     method = registry.get("component", "damro")
-    prompts = Condition(tuple(map(tuple, question.tolist())), {"image": images})
+    prompts = GenerationInputs(tuple(map(tuple, question.tolist())), {"image": images})
 
     def written(**settings: float) -> list[tuple[int, ...]]:
         own = method.make(method.config.model_validate(settings))

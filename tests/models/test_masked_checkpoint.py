@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import InputSpec, Limits
 from fedsim.generation import generate
 from tests.components.generating import make, names, prompts, sources
@@ -140,7 +140,7 @@ def test_a_checkpoint_fills_in_texts_and_trains(tmp_path: Path) -> None:
     (text,) = generate(
         unmasker.make(unmasker.config()),
         model,
-        Condition(((1, 2),)),
+        GenerationInputs(((1, 2),)),
         Limits(max_new_tokens=4),
         seeding.generators(0, "test", [(0,)]),
     )

@@ -202,7 +202,7 @@ def mechanism(**changes) -> Mechanism:
 
 def test_a_guarantee_says_what_it_is_about() -> None:
     found = guarantee(mechanism(), [in_rounds(mechanism(), 3)])
-    assert (found.unit, found.adjacency, found.against) == ("record", "add-or-remove", "the server")
+    assert (found.unit, found.adjacency, found.adversary) == ("record", "add-or-remove", "the server")
     assert (found.steps, found.sampling_rate, found.composition) == (15, 0.1, "15 steps of noise multiplier 1")
     assert found.epsilon == epsilon(steps(0.1, 1.0, 15), 1e-5).value
     two = guarantee(mechanism(), [in_rounds(mechanism(noise_multiplier=noise), 1) for noise in (1.0, 2.0)])

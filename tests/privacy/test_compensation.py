@@ -62,7 +62,7 @@ def test_a_layers_own_matrix_loses_most_of_its_noise_and_matching_still_finds_th
     settings = {"max_iterations": 300, "sign": "soft", "schedule": "cosine"}
     found: Attack[Any] = method.make(method.config.model_validate(settings))
     guess = found(noisy, seeding.generator(5, "attack"))
-    assert score_items(guess, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] > 15
+    assert score_items(guess, truth.original_batches[0], world.data.dataset.spec).items[0].values["psnr"] > 15
 
 
 def test_it_says_when_there_is_no_noise_to_take_out(watched: Watched) -> None:

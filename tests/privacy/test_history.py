@@ -15,7 +15,7 @@ def mechanism(noise: float, rate: float, steps: int) -> Mechanism:
         delta=1e-5,
         unit="example",
         adjacency="add-or-remove",
-        against="the server",
+        adversary="the server",
     )
 
 

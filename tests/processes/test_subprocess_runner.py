@@ -136,9 +136,11 @@ def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same
 ) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
     here, apart = (run(built, tmp_path / name, how) for name, how in (("here", start_here), ("apart", start_apart)))
-    assert all(victim.facts["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
+    assert all(victim.diagnostics["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
-    assert [(victim.failure, victim.facts["truths"]) for victim in apart.arms[0].attacks[0].victims] == [(None, 0)] * 2
+    assert [(victim.failure, victim.diagnostics["truths"]) for victim in apart.arms[0].attacks[0].victims] == [
+        (None, 0)
+    ] * 2
 
 
 def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_process(watched: Watched) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.core.deadline import DeadlineReached, TimedConfig, limited, seconds_left
-from fedsim.questions.base import Evidence, Question, Work, answers
+from fedsim.questions.base import Evidence, Question, QuestionContext, answers
 from fedsim.record import Finding, Interval
 
 
@@ -31,13 +31,13 @@ class Slow(Question[TimedConfig]):
     title: ClassVar[str] = "Slow"
     metric: ClassVar[str] = "auc"
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         for number in range(5):
             value = Interval(value=1.0, low=0.9, high=1.0, n=1)
             finding = Finding(question="slow", label=str(number), metric="auc", value=value)
             try:
                 self.clock.append(1.0)
-                work.look_up()
+                work.check_cancelled()
             except Exception:
                 finding = finding.model_copy(update={"failure": "a deadline is no failure of a method"})
             yield finding
@@ -45,7 +45,7 @@ class Slow(Question[TimedConfig]):
 
 def findings_of(seconds: float | None, clock: list[float]) -> Iterator[Finding]:
     evidence: Any = None
-    for finding in answers(Slow(TimedConfig(seconds=seconds), clock).named("slow"), evidence, Work()):
+    for finding in answers(Slow(TimedConfig(seconds=seconds), clock).with_name("slow"), evidence, QuestionContext()):
         yield finding
         clock.append(10.0)  # what is done with a finding is not the question's time
         assert seconds_left() == float("inf")
@@ -75,6 +75,6 @@ def test_every_question_takes_seconds_and_names_a_metric() -> None:
 def test_work_stops_between_two_steps_where_no_time_is_left() -> None:
 
     with limited(0.0), pytest.raises(DeadlineReached):
-        Work().progress("a step", 1, 1)
-    Work().progress("a step", 1, 1)
+        QuestionContext().progress("a step", 1, 1)
+    QuestionContext().progress("a step", 1, 1)
     assert not issubclass(DeadlineReached, Exception)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError
 from fedsim.questions import binding as asking
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.binding import Binding, WhatBelongsTogether
 from fedsim.record import Finding
 from fedsim.scenario import world as worlds
@@ -20,7 +20,7 @@ SMALL = {"dimension": 512, "width": 64, "epochs": 30}
 
 def ask(evidence: Evidence) -> list[Finding]:
     config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, "probe": SMALL})
-    return list(WhatBelongsTogether(config).ask(evidence, Work()))
+    return list(WhatBelongsTogether(config).run(evidence, QuestionContext()))
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, evidence: Evidence, *, is_meant: bool) -> None:
@@ -57,7 +57,7 @@ def test_the_value_that_is_bound_to_the_known_one_is_extracted(
     assert (read.label, read.role, read.state) == ("name given topic", "attack", "recovered")
     assert read.value is not None
     assert read.value.value > 0.9  # equal states have equal codes; a pair that no public text has is all that fails
-    assert (control.role, control.state) == ("chance", "withstood")
+    assert (control.role, control.state) == ("negative-control", "withstood")
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_states_that_hold_no_value_give_none_back(evidence: Evidence, monkeypatc
     plant(monkeypatch, evidence, is_meant=False)
     read, _control = ask(evidence)
     assert read.state == "withstood"
-    assert read.chance == pytest.approx(1 / 8)
+    assert read.chance_level == pytest.approx(1 / 8)
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_a_real_model_is_read_in_its_upper_half(evidence: Evidence) -> None:
     assert read.value is not None
     assert control.value is not None
     assert read.value.n == control.value.n == 32  # two texts of each of eight clients in two rounds
-    assert read.about == {"public": len(evidence.world.data.dataset.test)}
+    assert read.scope == {"public": len(evidence.world.data.dataset.test)}
 
 
 @pytest.mark.parametrize(

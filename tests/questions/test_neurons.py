@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.questions.neurons import Neurons, WhichWordsNameMovedNeurons, weight_changes
 from fedsim.scenario import world as worlds
 from tests.components.generating import tiny_llama
@@ -52,11 +52,11 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
 @pytest.mark.parametrize("tables", [{}, LORA])
 def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: dict[str, Any]) -> None:
     evidence = evidence_of(scenario(**{**TEXTS, **tables}))
-    named, control = WhichWordsNameMovedNeurons(Neurons(moved=5, words=5, public=2)).ask(evidence, Work())
-    assert (named.role, control.role, named.about) == ("attack", "chance", {"updates": 16})
+    named, control = WhichWordsNameMovedNeurons(Neurons(moved=5, words=5, public=2)).run(evidence, QuestionContext())
+    assert (named.role, control.role, named.scope) == ("attack", "chance", {"updates": 16})
     assert named.value is not None
     assert control.value is not None
-    assert (named.value.n, named.chance) == (8, pytest.approx(control.value.value))
+    assert (named.value.n, named.chance_level) == (8, pytest.approx(control.value.value))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment.runner import train
 from fedsim.questions import sources as asking
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.sources import Sources, WhoseExampleIsIt
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
@@ -47,16 +47,16 @@ def evidence(scenario: Scenario) -> Evidence:
 
 def ask(scenario: Scenario) -> list[Finding]:
     question = WhoseExampleIsIt(Sources.model_validate(scenario.questions["sources"].settings))
-    return list(question.ask(evidence(scenario), Work()))
+    return list(question.run(evidence(scenario), QuestionContext()))
 
 
 def test_clients_of_one_class_each_are_told_by_loss_and_by_agreement(scenario: Build) -> None:
     by_loss, control, by_agreement, other = ask(scenario(**STEPS))
     for finding in (by_loss, by_agreement):
-        assert (finding.state, finding.role, finding.chance) == ("recovered", "attack", 0.2)
+        assert (finding.state, finding.role, finding.chance_level) == ("recovered", "attack", 0.2)
         assert finding.value is not None
         assert finding.value.value > 0.9  # ten steps on one class: no other client's model knows it
-        assert finding.about == {"clients": 5, "rounds": 1}
+        assert finding.scope == {"clients": 5, "rounds": 1}
         assert finding.n == 30
     for finding in (control, other):
         assert (finding.state, finding.role) == ("withstood", "chance")
@@ -93,7 +93,7 @@ def test_an_order_that_tells_nothing(scenario: Build) -> None:
 def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
     known = evidence(scenario(**STEPS))
     (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
-    held = [Batch.joined([b for b in truth.private if len(b)]) for truth in known.truths]
+    held = [Batch.concat([b for b in truth.original_batches if len(b)]) for truth in known.truths]
     for place, source in enumerate(own.sources.tolist()):
         alike = (held[source].inputs == own.examples.inputs[place]).flatten(1).all(1)
         assert bool(alike.any())
@@ -114,5 +114,5 @@ def test_what_has_no_answer_is_refused_before_training(scenario: Build, tables: 
 
 def test_no_round_with_two_updates_is_a_failure(scenario: Build) -> None:
     known = evidence(scenario(**{**STEPS, "threat": {"victims": 1}}))
-    found = list(WhoseExampleIsIt(Sources()).ask(known, Work()))
+    found = list(WhoseExampleIsIt(Sources()).run(known, QuestionContext()))
     assert [finding.state for finding in found] == ["failed", "failed"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from fedsim.components.probe.markov_categorical import spectral_alignment
 from fedsim.questions import surplus as asking
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.questions.surplus import Estimator, Surplus, WhatStatesSayOfLaterTokens
 from tests.questions.texts import TEXTS, Build, evidence_of
 
@@ -43,7 +43,7 @@ def test_places_have_a_state_and_all_tokens_behind_it() -> None:
 def test_a_federation_of_texts_has_each_figure_and_its_control(scenario: Build) -> None:
     evidence = evidence_of(scenario(**TEXTS))
     question = WhatStatesSayOfLaterTokens(Surplus(vocabulary=10, directions=4))
-    findings = list(question.ask(evidence, Work()))
+    findings = list(question.run(evidence, QuestionContext()))
     assert [(finding.label, finding.role) for finding in findings] == [
         ("surplus, log-linear", "attack"),
         ("surplus, log-linear, states permuted", "chance"),

@@ -10,15 +10,21 @@ FOUND = Finding(
     question="membership",
     label="mine",
     method="lira",
-    about={"target": "model"},
+    scope={"target": "model"},
     metric="tpr_at_fpr_0.01",
     value=Interval(value=0.3, low=0.2, high=0.4, n=100),
-    chance=0.01,
-    limit=1.0,
-    p=0.04,
-    more={"auc": Interval(value=0.6, low=None, high=None, n=200)},
+    chance_level=0.01,
+    max_value=1.0,
+    p_value=0.04,
+    extra_metrics={"auc": Interval(value=0.6, low=None, high=None, n=200)},
 )
-FAILED = Finding(question="attributes", label="norms", role="must succeed", metric="read_right", failure="no tensor")
+FAILED = Finding(
+    question="attributes",
+    label="norms",
+    role="positive-control",
+    metric="attribute_balanced_accuracy",
+    failure="no tensor",
+)
 
 
 def test_every_figure_is_a_row_and_chance_belongs_to_that_which_decides() -> None:
@@ -33,7 +39,7 @@ def test_every_figure_is_a_row_and_chance_belongs_to_that_which_decides() -> Non
         "auc", False, 0.6, None, 200
     )  # fmt: skip
     assert (beside["chance"], beside["limit"], beside["p"]) == (None, None, None)
-    assert (failed["role"], failed["value"], failed["n"]) == ("must succeed", None, None)
+    assert (failed["role"], failed["value"], failed["n"]) == ("positive-control", None, None)
     assert (failed["state"], failed["failure"]) == ("failed", "no tensor")
 
 

@@ -14,4 +14,4 @@ def test_what_is_no_number_reads_back() -> None:
 
 
 def test_a_failure_is_an_error_unless_its_cause_is_declared() -> None:
-    assert Failure(who="client 3", why="it broke").cause == "error"
+    assert Failure(subject="client 3", reason="it broke").cause == "error"

@@ -11,7 +11,7 @@ METRICS = {
 
 
 def entry(**tested: float) -> RoundRecord:
-    return RoundRecord(round=1, cohort=(0, 1), participants=(0, 1), training_loss=0.5, tested=tested)
+    return RoundRecord(round=1, cohort=(0, 1), participants=(0, 1), training_loss=0.5, test_metrics=tested)
 
 
 def test_the_first_that_is_shown_is_the_most_telling() -> None:

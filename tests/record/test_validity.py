@@ -10,11 +10,11 @@ from fedsim.record.validity import is_clearly_above_chance, mark_invalid
 
 def finding(label: str, value: float = 0.9, low: float = 0.8, **own: Any) -> Finding:
     interval = Interval(value=value, low=low, high=min(1.0, 2 * value - low), n=50)
-    return Finding(**{"question": "traces", "metric": "auc", "chance": 0.5, **own}, label=label, value=interval)
+    return Finding(**{"question": "traces", "metric": "auc", "chance_level": 0.5, **own}, label=label, value=interval)
 
 
 def control(label: str, value: float = 0.9, low: float = 0.8, **own: Any) -> Finding:
-    return finding(label, value, low, **{"role": "chance", **own})
+    return finding(label, value, low, **{"role": "negative-control", **own})
 
 
 def invalid(*findings: Finding) -> list[str]:
@@ -30,7 +30,7 @@ def invalid(*findings: Finding) -> list[str]:
         (control("c", 0.9, 0.8, p=0.2), False),
         (control("c", 0.9, 0.8, chance=None), False),
         (finding("c"), False),
-        (control("c", role="must succeed"), False),
+        (control("c", role="positive-control"), False),
         (control("c", role="context"), False),
     ],
 )
@@ -55,7 +55,7 @@ def test_other_questions_controls_and_contexts_stay() -> None:
         finding("a", question="sources"),
         control("x", 0.5, 0.4),
         finding("y", role="context"),
-        finding("z", role="must succeed"),
+        finding("z", role="positive-control"),
         finding("a"),
         control("c"),
     )

@@ -13,10 +13,16 @@ RARE = "tpr_at_fpr_0.01"
 def figure(low: float, value: float, high: float, p: float = 1.0, **more: object) -> tuple[Finding, Finding]:
     """Return a figure of an attack and its control."""
     measured = Interval(value=value, low=low, high=high, n=200)
-    given = {"question": "membership", "label": "loss-threshold", "metric": "auc", "chance": 0.5, "value": measured}
-    attack = Finding.model_validate({**given, "p": p, **more})
-    lucky = Interval(value=attack.chance or 0.0, low=0.0, high=1.0, n=200)
-    shuffled = {"role": "chance", "label": f"{attack.label}, control", "value": lucky, "p": None}
+    given = {
+        "question": "membership",
+        "label": "loss-threshold",
+        "metric": "auc",
+        "chance_level": 0.5,
+        "value": measured,
+    }
+    attack = Finding.model_validate({**given, "p_value": p, **more})
+    lucky = Interval(value=attack.chance_level or 0.0, low=0.0, high=1.0, n=200)
+    shuffled = {"role": "negative-control", "label": f"{attack.label}, control", "value": lucky, "p_value": None}
     return attack, attack.model_copy(update=shuffled)
 
 

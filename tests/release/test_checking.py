@@ -40,7 +40,7 @@ def test_the_memory_of_a_language_model_is_in_the_record(tmp_path: Path) -> None
 def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     plan = hospital.plan(hospital.saved(tmp_path, 3))
     first, second = (checking.check(plan, Policy()).attacks for _ in range(2))
-    assert [(one.value, one.p) for one in first] == [(one.value, one.p) for one in second]
+    assert [(one.value, one.p_value) for one in first] == [(one.value, one.p_value) for one in second]
 
 
 def test_three_files_are_written(tmp_path: Path) -> None:

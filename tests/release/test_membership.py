@@ -26,13 +26,13 @@ def test_members_of_a_model_that_knows_them_by_heart_are_told(tmp_path: Path) ->
     loss, lucky = named(those, "loss-threshold"), named(those, "loss-threshold, control")
     assert loss.value is not None
     assert (loss.value.low or 0) > 0.7
-    assert (loss.p, loss.n, loss.state) == (0.001, 240, "recovered")
+    assert (loss.p_value, loss.n, loss.state) == (0.001, 240, "recovered")
     assert lucky.value is not None
     assert (lucky.value.low or 0) < 0.5 < (lucky.value.high or 0)
     assert named(those, "label-only").state == "recovered"
     rate, of_luck = (named(those, label, "tpr_at_fpr_0.01") for label in ("loss-threshold", "loss-threshold, control"))
     assert of_luck.value is not None
-    assert rate.chance == of_luck.value.value > 0.01
+    assert rate.chance_level == of_luck.value.value > 0.01
 
 
 def test_the_auc_is_that_of_the_question(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_auc_is_that_of_the_question(tmp_path: Path) -> None:
 
 
 def test_a_model_that_never_saw_them_tells_nobody(tmp_path: Path) -> None:
-    assert not [one for one in findings(tmp_path, 3) if one.role == "attack" and (one.p or 1) < 0.01]
+    assert not [one for one in findings(tmp_path, 3) if one.role == "attack" and (one.p_value or 1) < 0.01]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tests.release import hospital, texts
 def test_texts_that_it_knows_by_heart_are_written_on_and_others_are_not(tmp_path: Path) -> None:
     attack, control = memory.find_texts(finished.read(texts.plan(tmp_path, 1)), 0)
     assert attack.value is not None
-    assert (attack.value.value, attack.n, attack.chance, attack.p) == (1.0, 20, 0.0, 0.001)
+    assert (attack.value.value, attack.n, attack.chance_level, attack.p_value) == (1.0, 20, 0.0, 0.001)
     assert attack.is_above_chance
     assert control.value is not None
     assert (control.value.value, control.n) == (0.0, 20)

@@ -46,7 +46,7 @@ def test_p_is_adjusted_for_the_number_of_figures() -> None:
     assert verdict.answer(record(ten[0])).state == "recovered"
     assert verdict.answer(record(*ten)).state == "undecided"
     # Holm: the smallest of ten is multiplied by ten.
-    assert record(*ten).attacks[0].p == pytest.approx(0.2)
+    assert record(*ten).attacks[0].p_value == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_p_is_adjusted_for_the_number_of_figures() -> None:
 def test_thresholds_decide_the_exit_code(
     rate: tuple[float, float, float], policy: dict[str, Any], code: int, sentence: str
 ) -> None:
-    made = record(figure(*rate, metric=RARE, chance=0.01), **policy)
+    made = record(figure(*rate, metric=RARE, chance_level=0.01), **policy)
     assert verdict.exit_code(made) == code
     (threshold,) = verdict.thresholds(made)
     assert limits.sentence(threshold).startswith(sentence)

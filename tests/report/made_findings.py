@@ -11,10 +11,10 @@ def of_traces(low: float, share: float, **more: Any) -> Finding:
         "question": "generation",
         "label": "forest (prompt)",
         "method": "trace-forest",
-        "about": {"question": "prompt", "view": "counts", "by": "aded"},
+        "scope": {"question": "prompt", "view": "counts", "by": "aded"},
         "metric": "prompt_accuracy",
         "value": Interval(value=share, low=low, high=min(1.0, 2 * share - low), n=50),
-        "chance": 0.02,
+        "chance_level": 0.02,
     }
     return Finding(**(own | more))
 
@@ -24,13 +24,13 @@ PADDED = of_traces(
     0.01,
     0.02,
     label="padded (prompt)",
-    about={"question": "prompt", "view": "counts", "mitigation": "trace-padding", "by": "aded"},
-    more={
-        "times_the_steps": Interval(value=1.5, low=None, high=None, n=50),
-        "times_the_tokens": Interval(value=3.0, low=None, high=None, n=50),
+    scope={"question": "prompt", "view": "counts", "mitigation": "trace-padding", "by": "aded"},
+    extra_metrics={
+        "step_ratio": Interval(value=1.5, low=None, high=None, n=50),
+        "token_ratio": Interval(value=3.0, low=None, high=None, n=50),
     },
 )
-CONTROL = of_traces(0.9, 0.96, label="text (prompt)", role="must succeed", about={"view": "outputs"})
+CONTROL = of_traces(0.9, 0.96, label="text (prompt)", role="positive-control", scope={"view": "outputs"})
 LOST = of_traces(0.1, 0.2, label="lost (prompt)", value=None, failure="it learns from known texts")
 
 
@@ -42,12 +42,12 @@ def of_attributes(label: str, attribute: str, share: float, low: float, **more: 
         "method": "change-norms",
         "settings": {"probe": "ridge"},
         "about": {"attribute": attribute, "values": 2, "left out": 3},
-        "metric": "read_right",
+        "metric": "attribute_balanced_accuracy",
         "value": Interval(value=share, low=low, high=1.0, n=60),
         "chance": 0.5,
     }
     return Finding(**(own | more))
 
 
-PERMUTED = of_attributes("a, values permuted", "parity", 0.5, 0.4, role="chance")
-UNREAD = of_attributes("c", "topic", 0.0, 0.0, value=None, chance=None, failure="no tensor")
+PERMUTED = of_attributes("a, values permuted", "parity", 0.5, 0.4, role="negative-control")
+UNREAD = of_attributes("c", "topic", 0.0, 0.0, value=None, chance_level=None, failure="no tensor")

@@ -14,7 +14,7 @@ from fedsim.record import (
     ItemScore,
     MaskScore,
     PartitionRecord,
-    QuestionAsked,
+    QuestionInfo,
     RoundRecord,
     RunRecord,
     VictimRecord,
@@ -97,7 +97,7 @@ def arm(name, attacks, **changes):
                 cohort=(0, 1),
                 participants=(0, 1),
                 training_loss=1.0,
-                tested={"test_accuracy": 0.4 + 0.1 * r, "test_loss": 1.0},
+                test_metrics={"test_accuracy": 0.4 + 0.1 * r, "test_loss": 1.0},
             )
             for r in range(1, 5)
         ),
@@ -132,7 +132,9 @@ def questions(arms):
 def _asked(name):
     own = registry.get("question", name).derived_from(Question)
     assert own is not None
-    return QuestionAsked(name=name, title=own.title, summary=own.summary, method=own.method, nothing=own.nothing)
+    return QuestionInfo(
+        name=name, title=own.title, summary=own.summary, method=own.method, null_statement=own.null_statement
+    )
 
 
 def recovered(clients=4, batch=1):
@@ -183,7 +185,11 @@ def typical():
     masks = (MaskScore(site="2", units=512, identifiable=512, accuracy=0.99, auc=1.0),)
     informed = ("labels", "batch-size", "masks")
     left_out = RoundRecord(
-        round=5, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=(Failure(who="client 1", why="no data"),)
+        round=5,
+        cohort=(0, 1),
+        participants=(0,),
+        training_loss=1.0,
+        failures=(Failure(subject="client 1", reason="no data"),),
     )
     first = arm("model.dropout = 0", [attack("ig", recovered())], values={"model.dropout": 0}, dropout=())
     second = arm(

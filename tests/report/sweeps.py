@@ -16,7 +16,7 @@ def run(records, defense, seed, victims, *, accuracy=0.9, attacks=None, **arm):
     """One run: an accuracy, and what attack "ig" made of its victims."""
     rounds = (
         records.RoundRecord(
-            round=1, cohort=(0, 1), participants=(0, 1), training_loss=1.0, tested={"test_accuracy": accuracy}
+            round=1, cohort=(0, 1), participants=(0, 1), training_loss=1.0, test_metrics={"test_accuracy": accuracy}
         ),
     )
     tried = [records.attack("ig", victims), *(attacks or ())]
@@ -63,11 +63,11 @@ def membership(label, hits, *, n=1000, fpr=0.01):
         question="membership",
         label=label,
         method=label,
-        about={"target": "model", "members": n, "others": n},
+        scope={"target": "model", "members": n, "others": n},
         metric=name_of(fpr),
         value=tpr,
-        chance=fpr,
-        more={
+        chance_level=fpr,
+        extra_metrics={
             "auc": Interval(value=0.6, low=0.55, high=0.65, n=2 * n),
             "advantage": Interval(value=0.2, low=None, high=None, n=2 * n),
         },

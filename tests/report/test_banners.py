@@ -48,7 +48,10 @@ def test_an_arms_values_may_name_a_list_entry(report, records):
 @pytest.mark.parametrize("status", ["interrupted", "failed"])
 def test_an_unfinished_run_says_so(report, records, status):
     record = records.run(
-        records.typical().arms[:1], status=status, ended=None, failures=(Failure(who="arm 2", why="out of memory"),)
+        records.typical().arms[:1],
+        status=status,
+        ended=None,
+        failures=(Failure(subject="arm 2", reason="out of memory"),),
     )
     page = report(record)
     assert banners(page) == ["banner caution"]
@@ -58,7 +61,7 @@ def test_an_unfinished_run_says_so(report, records, status):
 
 def test_the_alarm_of_a_finding_stands_above_everything(report, records):
     alarm = "An audit contradicts a guarantee. s states epsilon 1. No epsilon of that arm counts."
-    own = Finding(question="audit", label="s", metric="epsilon_shown", alarm=alarm)
+    own = Finding(question="audit", label="s", metric="epsilon_lower_bound", alarm=alarm)
     arms = [records.arm("a", [records.attack("ig", records.recovered())], dropout=(), findings=(own,))]
     page = report(records.run(arms))
     assert banners(page) == ["banner alarm"]

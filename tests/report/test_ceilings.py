@@ -19,11 +19,11 @@ def membership():
         question="membership",
         label="lira",
         method="lira",
-        about={"target": "model", "members": 500, "others": 500},
+        scope={"target": "model", "members": 500, "others": 500},
         metric="tpr_at_fpr_0.01",
         value=Interval(value=0.03, low=0.02, high=0.05, n=500),
-        chance=0.01,
-        more={"auc": auc, "advantage": advantage},
+        chance_level=0.01,
+        extra_metrics={"auc": auc, "advantage": advantage},
     )
 
 
@@ -63,9 +63,9 @@ def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, 
     audit = Finding(
         question="audit",
         label="dp-sgd",
-        metric="epsilon_shown",
+        metric="epsilon_lower_bound",
         value=Interval(value=1.25, low=1.25, high=None, n=100),
-        chance=3.0,
+        chance_level=3.0,
     )
     own = records.guarantee(source="dp-sgd")
     arm = records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,), findings=(audit,))

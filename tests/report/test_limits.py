@@ -8,7 +8,7 @@ from fedsim.report.limits import reasons, sentence, share_in_words
 from tests.judgement.cases import figure, guarantee, interval
 
 LIMITS = Policy(
-    max_recognisable=0.2, max_membership_tpr=0.2, max_accuracy_loss=0.2, max_epsilon=4.0, findings={"auc": 0.6}
+    max_recovered=0.2, max_membership_tpr=0.2, max_accuracy_loss=0.2, max_epsilon=4.0, findings={"auc": 0.6}
 )
 
 
@@ -23,16 +23,16 @@ def said(case: Case) -> list[str]:
     [
         (
             Case(recognisable=[figure("batch 4", 0.5, 0.4, 0.6, word="identified")]),
-            "max_recognisable = 0.2, but 50 % (40 to 60) of the attacked examples of batch 4 were identified.",
+            "max_recovered = 0.2, but 50 % (40 to 60) of the attacked examples of batch 4 were identified.",
         ),
         (
             Case(recognisable=[figure("batch 4", 0.1, 0.0, 0.3, doubts=("it did not converge",), advice="9 more")]),
-            "Undecided: max_recognisable on batch 4, since it did not converge; n = 100 leaves 0 to 30 % open and the "
+            "Undecided: max_recovered on batch 4, since it did not converge; n = 100 leaves 0 to 30 % open and the "
             "limit is 20 %: 9 more.",
         ),
         (
             Case(recognisable=[figure("batch 4", 0.1, 0.0, 0.2, doubts=("it did not converge",))]),
-            "Undecided: max_recognisable on batch 4, since it did not converge.",
+            "Undecided: max_recovered on batch 4, since it did not converge.",
         ),
         (Case(recognisable=[Figure("a", None, missing="nothing was scored")]), "Undecided: nothing was scored."),
         (
@@ -87,10 +87,10 @@ def test_a_kept_limit_has_no_sentence() -> None:
 
 def test_reasons_are_given_for_undecided_limits_alone() -> None:
     doubted = figure("batch 1", 0.0, 0.0, 0.3, doubts=("one", "two"))
-    (open_,) = judge(Policy(max_recognisable=0.2), Case(recognisable=[doubted]))
+    (open_,) = judge(Policy(max_recovered=0.2), Case(recognisable=[doubted]))
     assert reasons(open_) == ("one", "two", "n = 100 leaves 0 to 30 % open and the limit is 20 %")
     for low, high in ((0.0, 0.1), (0.3, 0.4)):
-        (decided,) = judge(Policy(max_recognisable=0.2), Case(recognisable=[figure("batch 1", 0.2, low, high)]))
+        (decided,) = judge(Policy(max_recovered=0.2), Case(recognisable=[figure("batch 1", 0.2, low, high)]))
         assert reasons(decided) == ()
 
 

@@ -57,7 +57,7 @@ def pages(tmp_path_factory, records, sweeps):
 def audited():
     """Return an audit with all that its page shows, pictures of one update among it."""
     victims = [one.model_copy(update={"arrays": "b/1"}) for one in attacked(1, of=1).victims]
-    policy = Policy(max_recognisable=0.1, max_epsilon=8.0, findings={"exposure": 3.0})
+    policy = Policy(max_recovered=0.1, max_epsilon=8.0, findings={"exposure": 3.0})
     tried = (defended("gradient-noise", 0, 0.01), defended("clipping", 30, 0.0))
     findings = (membership(0.2), *exposure())
     client = (of_victims(victims),)

@@ -91,8 +91,10 @@ def swept(folder: Path, measure: str, values: dict[str, float]) -> Path:
         for seed in (1, 2):
             victims = [VictimRecord(round=1, client=c, scores=(sentence(0, defense == "none"),)) for c in range(4)]
             rounds = (
-                RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_accuracy": 0.99}),
-                RoundRecord(round=2, cohort=(0,), participants=(0,), training_loss=1.0, tested={measure: value}),
+                RoundRecord(
+                    round=1, cohort=(0,), participants=(0,), training_loss=1.0, test_metrics={"test_accuracy": 0.99}
+                ),
+                RoundRecord(round=2, cohort=(0,), participants=(0,), training_loss=1.0, test_metrics={measure: value}),
             )
             own = sweeps.run(records, defense, seed, victims)
             arms = (own.arms[0].model_copy(update={"rounds": rounds}),)

@@ -22,7 +22,7 @@ def test_a_sum_is_named_and_is_no_control(report, records):
     """That an attack on a mixture fails does not make it a weak attack."""
     victims = [records.victim(0, [records.item(0, psnr=9.0, ssim=0.1)], clients=(0, 2, 5)), records.failed(0)]
     arm = records.arm("sum", [records.attack("IG", victims)], dropout=())
-    page = report(records.run([arm], scenario=records.scenario(threat={"sees": "sum"})))
+    page = report(records.run([arm], scenario=records.scenario(threat={"view": "sum"})))
     assert "round 1, sum of 3 clients" in page.text
     assert "No control was run" in page.text
 

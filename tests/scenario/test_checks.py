@@ -8,7 +8,7 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Configured
+from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.scenario import AttackChoice, Scenario, parse
@@ -40,11 +40,11 @@ def test_a_component_stands_where_its_hook_is_run(
         checked(scenario(), "component", Choice(name=name), *place)
 
 
-class Answers(Configured[Config]):
+class Answers(ConfiguredMethod[Config]):
     """The base class of one question's attacks."""
 
 
-class AnswersElse(Configured[Config]):
+class AnswersElse(ConfiguredMethod[Config]):
     """That of another question."""
 
 
@@ -52,7 +52,7 @@ class AnswerChoice(Choice):
     """An attack of the first question."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[Configured[Any]] | None] = Answers
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = Answers
 
 
 def test_an_attack_on_evidence_answers_the_question_that_names_it(scenario: Build) -> None:

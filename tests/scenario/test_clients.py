@@ -49,7 +49,7 @@ def test_chances_of_a_client_add_up_to_one_at_most(own: dict[str, Any], message:
 def test_any_chance_makes_rounds_eventful(own: dict[str, Any]) -> None:
     assert Participation.model_validate(own).is_eventful
     assert Participation(deadline=3.0).is_eventful
-    assert not Participation(cohort=2, availability=0.5, slow=0.5).is_eventful
+    assert not Participation(cohort=2, availability=0.5, slow_fraction=0.5).is_eventful
 
 
 def test_shares_and_noise_are_bounded() -> None:

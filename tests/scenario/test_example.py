@@ -27,7 +27,7 @@ class Needy(Attack[Config]):
     """Needs more than is granted by default, a malicious server, and two rounds."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "masks", "components"})
-    crafts: ClassVar[bool] = True
+    crafts_model: ClassVar[bool] = True
     example: ClassVar[Tables] = {"threat": {"rounds": [1, 2]}, "attacks": [{"restarts": 2}]}
 
     def search(self, *_: Any) -> Any:

@@ -33,13 +33,13 @@ def scored(inputs: Tensor, examples: Batch) -> list[dict[str, float]]:
 
 
 def test_graphs_are_matched_in_any_order_and_rounded() -> None:
-    examples = DATA.train.taken(torch.tensor([0, 1, 2]))
+    examples = DATA.train.select(torch.tensor([0, 1, 2]))
     turned = examples.inputs.flip(0) * 0.9 + 0.02
     assert [values["graph_exact"] for values in scored(turned, examples)] == [1.0] * 3
 
 
 def test_a_missing_graph_has_the_worst_values_and_the_guess_of_public_ones_stays() -> None:
-    examples = DATA.train.taken(torch.tensor([0, 1]))
+    examples = DATA.train.select(torch.tensor([0, 1]))
     values = scored(examples.inputs[1:], examples)
     assert [one["nodes_right"] for one in values] == [0.0, 1.0]
     assert all(0 < one["nodes_guessed"] < 1 for one in values)

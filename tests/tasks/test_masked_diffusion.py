@@ -38,7 +38,7 @@ def scores(masked: Tensor) -> Tensor:
 def test_the_loss_is_unbiased_in_rate_and_masked_places() -> None:
     count = 40_000
     one = texts(1)
-    batch = one.taken(torch.zeros(count, dtype=torch.long))
+    batch = one.select(torch.zeros(count, dtype=torch.long))
     draws = drawn(batch)
     each = 3 * TASK.losses(scores(draws["masked"]), TASK.targets(batch, draws)).double()
     # By hand: the sum over all masks of the integral of p^(m - 1) (1 - p)^(3 - m) over p, times the cross-entropy.

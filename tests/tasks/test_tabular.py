@@ -52,7 +52,7 @@ def test_exact_attacks_read_rows(scenario: Build, attack: str, batch_size: int) 
 
 def test_a_missing_row_has_the_worst_values(scenario: Build) -> None:
     own = victim(scenario, 2)
-    rows = own.truth.private[0]
+    rows = own.truth.original_batches[0]
     guess = Reconstruction.of(rows.inputs[1:], rows.labels[1:])
     items = score(own, guess).record.scores
     assert [item.is_missing for item in items] == [True, False]
@@ -61,7 +61,7 @@ def test_a_missing_row_has_the_worst_values(scenario: Build) -> None:
 
 def test_labels_are_scored_with_their_rows_in_whatever_order_they_were_guessed(scenario: Build) -> None:
     own = victim(scenario, 6)
-    rows = own.truth.private[0]
+    rows = own.truth.original_batches[0]
     turned = torch.arange(6).roll(1)
     assert not torch.equal(rows.labels, rows.labels[turned])
     found = score(own, Reconstruction.of(rows.inputs[turned], rows.labels[turned])).record
@@ -108,7 +108,7 @@ def test_windows_are_scored_number_by_number(samples: dict[str, Dataset]) -> Non
     series = samples["series"]
     data = replace(series, train=Batch(series.train.inputs, labels), test=Batch(series.train.inputs, labels), task="")
     assert usual_task(data) == "tabular"
-    two = data.train.taken(torch.tensor([4, 9]))
+    two = data.train.select(torch.tensor([4, 9]))
     guess = Reconstruction.of(two.inputs.flip(0).index_fill(1, torch.tensor([2]), 50.0), two.labels.flip(0))
     items = cast("tuple[ItemScore, ...]", task.score(truth(two), two, guess, data).items)
     assert [item.guessed_label for item in items] == two.labels.tolist()

@@ -33,7 +33,7 @@ def test_the_model_reads_the_answers_tokens_but_the_last() -> None:
     own.labels[0, 1] = -100
     TASK.outputs(model, own, {})
     assert seen["answer"].tolist() == own.labels[:, :2].clamp_min(0).tolist()
-    assert torch.equal(seen["question"], own.given["question"])
+    assert torch.equal(seen["question"], own.extra_inputs["question"])
 
 
 def test_the_loss_counts_the_answer_and_its_end_alone() -> None:
@@ -56,13 +56,13 @@ def test_an_answer_is_right_as_a_whole() -> None:
 def test_it_tests_on_whole_answers() -> None:
     own, model = batch(), small_vlm()
     with torch.no_grad():
-        right = model(own.inputs, own.given["question"], own.labels[:, :2].clamp_min(0)).argmax(-1)
+        right = model(own.inputs, own.extra_inputs["question"], own.labels[:, :2].clamp_min(0)).argmax(-1)
     own.labels[:2, :2] = right[:2, :2]
     data = Dataset(own, own, SPEC, WORDS.words)
     with torch.no_grad():
         figures = TASK.evaluate(model, data, torch.Generator())
     expected = are_right(
-        model(own.inputs, own.given["question"], own.labels[:, :2].clamp_min(0)).argmax(-1), own.labels
+        model(own.inputs, own.extra_inputs["question"], own.labels[:, :2].clamp_min(0)).argmax(-1), own.labels
     )
     assert figures["test_accuracy"] == pytest.approx(float(expected.double().mean()))
 
@@ -80,10 +80,14 @@ def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:
 
 def test_a_missing_guess_has_read_no_question_even_where_all_ask_the_same() -> None:
     own = batch()
-    same = replace(own, given={**own.given, "question": own.given["question"][:1].expand(len(own), -1).clone()})
+    same = replace(
+        own,
+        extra_inputs={**own.extra_inputs, "question": own.extra_inputs["question"][:1].expand(len(own), -1).clone()},
+    )
     data = Dataset(same, same, SPEC, WORDS.words)
     guess = replace(
-        Reconstruction.of(same.inputs[:1], same.labels[:1, 0]), extras={READ_QUESTION: same.given["question"][:1]}
+        Reconstruction.of(same.inputs[:1], same.labels[:1, 0]),
+        extras={READ_QUESTION: same.extra_inputs["question"][:1]},
     )
     found = TASK.score(truth(same), same, guess, data)
     assert {"questions_read": found.values["questions_read"]} == {"questions_read": pytest.approx(1 / len(own))}
@@ -97,11 +101,11 @@ def test_data_without_questions_are_refused() -> None:
 
 def test_an_attackers_model_is_told_what_is_granted() -> None:
     own, model = batch(), small_vlm()
-    TASK.tell(model, own.given, own.labels)
+    TASK.tell(model, own.extra_inputs, own.labels)
     assert torch.equal(model(own.inputs), TASK.outputs(model, own, {}))
-    TASK.tell(model, own.given, None)
+    TASK.tell(model, own.extra_inputs, None)
     assert model(own.inputs).shape == (3, 1, SPEC.classes)
-    TASK.tell(torch.nn.Linear(1, 1), own.given, own.labels)
+    TASK.tell(torch.nn.Linear(1, 1), own.extra_inputs, own.labels)
 
 
 def test_a_model_that_reads_no_question_is_refused() -> None:

@@ -32,14 +32,14 @@ KNOWLEDGE = get_args(Knowledge)
 TWICE = [{"name": "inverting-gradients", "label": label, "max_iterations": 2} for label in ("first", "second")]
 IMAGES: dict[str, dict[str, Any]] = {
     "one step": {"federation": {"clients": 2, "batch_size": 4}, "attacks": TWICE},
-    "draws": {
+    "client-randomness": {
         "federation": {"clients": 2, "batch_size": 4},
         "components": [{"name": "cutmix", "probability": 1.0, "per_sample": True}],
         "attacks": TWICE,
     },
     "sum": {
         "federation": {"clients": 3, "batch_size": 4, "rounds": 2},
-        "threat": {"sees": "sum"},
+        "threat": {"view": "sum"},
         "attacks": TWICE,
     },
     "several rounds": {
@@ -63,13 +63,13 @@ class Spy:
         """Every secret by what grants it; nothing grants the inputs."""
         secrets: dict[str, list[torch.Tensor]] = {"inputs": []}
         for truth in self.truths:
-            for batch in (*truth.batches, *truth.private):
+            for batch in (*truth.batches, *truth.original_batches):
                 secrets["inputs"] += [batch.inputs, *batch.inputs]
                 if spec.vocabulary is None:
                     pixels = to_pixels(batch.inputs, spec)
                     secrets["inputs"] += [pixels, *pixels]
             secrets.setdefault("masks", []).extend(mask for step in truth.masks for mask in step)
-            secrets.setdefault("draws", []).extend(own for step in truth.draws for own in step.values())
+            secrets.setdefault("client-randomness", []).extend(own for step in truth.draws for own in step.values())
             secrets.setdefault("labels", []).extend(batch.labels for batch in truth.batches)
         return {kind: secret for kind, secret in secrets.items() if kind not in granted}
 
@@ -128,12 +128,12 @@ def test_nothing_is_reached_but_what_is_granted(
 
 
 def test_what_is_granted_is_reached_so_the_walk_sees(scenario: Build, spy: Spy, tmp_path: Path) -> None:
-    tables = IMAGES["draws"]
+    tables = IMAGES["client-randomness"]
     run(scenario(**{**tables, "threat": {"knows": list(KNOWLEDGE)}}), tmp_path / "run")
     (truth,), found = spy.truths, spy.reached[1]
     assert all(holds(found, mask) for mask in truth.masks[0])
     assert all(holds(found, draw) for draw in truth.draws[0].values())
-    assert holds(found, truth.private[0].labels)
+    assert holds(found, truth.original_batches[0].labels)
 
 
 def test_earlier_rounds_are_reached_only_where_they_are_granted(scenario: Build, spy: Spy, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_text_and_its_tokenizer_reach_no_sentence(scenario: Build, spy: Spy, tmp
     )
     run(told, tmp_path / "run")
     world = worlds.build(told)
-    secrets = spy.private(world.data.dataset.spec, ["draws"])
+    secrets = spy.private(world.data.dataset.spec, ["client-randomness"])
     tokenizer = tensors(world.data.dataset.tokenizer)
     texts = [item for item in reachable(world.data.dataset.tokenizer) if isinstance(item, str)]
     assert not any(document in text for text in texts for document in documents)

@@ -23,7 +23,13 @@ KNOWS = "It knows the model, its weights and the loss"
     [
         (
             {
-                "threat": {"knows": ["labels"], "rounds": [1, 2], "victims": 2, "rate_error": 0.1, "shares": ["1.*"]},
+                "threat": {
+                    "knows": ["labels"],
+                    "rounds": [1, 2],
+                    "victims": 2,
+                    "rate_error": 0.1,
+                    "visible_parameters": ["1.*"],
+                },
                 "federation": {"rounds": 2, "batch_size": 3},
             },
             [
@@ -42,7 +48,7 @@ KNOWS = "It knows the model, its weights and the loss"
         ),
         (
             {
-                "threat": {"knows": ["dropout-rates"], "rate_error": -0.1, "sees": "sum"},
+                "threat": {"knows": ["dropout-rates"], "rate_error": -0.1, "view": "sum"},
                 "federation": {"algorithm": "fedavg", "local_epochs": 2, "clients": 8},
                 "participation": {"cohort": 4},
             },
@@ -64,7 +70,7 @@ KNOWS = "It knows the model, its weights and the loss"
         ),
         (
             {
-                "threat": {"knows": [k for k in ALL if k not in ("components", "draws")]},
+                "threat": {"knows": [k for k in ALL if k not in ("components", "client-randomness")]},
                 "components": [{"name": "cutmix"}],
                 "federation": {"batch_size": 2},
             },
@@ -107,7 +113,7 @@ def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Callable[
 def test_the_description_says_what_hides_single_updates(
     scenario: Callable[..., Scenario], mode: str, sentence: str
 ) -> None:
-    told = describe(worlds.build(scenario(threat={"sees": "sum"}, secure_aggregation={"mode": mode})))
+    told = describe(worlds.build(scenario(threat={"view": "sum"}, secure_aggregation={"mode": mode})))
     assert [one for one in told if "ecure aggregation" in one or "taken for granted" in one] == [sentence]
 
 

@@ -16,7 +16,7 @@ def test_texts_are_those_of_each_clients_batch_under_what_it_received(scenario: 
     for shared in hidden_states.shared_texts(world, entries):
         for entry in (entry for entry in entries if entry.round == shared.number):
             texts = world.data.dataset.train.inputs[shared.examples[shared.clients == entry.client]]
-            (batch,) = replay(world, entry).truth.private
+            (batch,) = replay(world, entry).truth.original_batches
             assert sorted(texts.tolist()) == sorted(batch.inputs.tolist())
             held = world.models.holding(entry.received).state_dict()
             assert all(torch.equal(held[name], weight) for name, weight in entry.received.items())

@@ -105,7 +105,7 @@ def test_the_record_and_the_report_say_what_was_changed(scenario: Build, tmp_pat
     assert arm.replay_matches
     assert arm.attacked_model == "untrained, changed by robbing-the-fed"
     (victim,) = arm.attacks[0].victims
-    assert victim.facts["singly occupied bins expected"] == pytest.approx(4 * (63 / 64) ** 3)
+    assert victim.diagnostics["singly occupied bins expected"] == pytest.approx(4 * (63 / 64) ** 3)
     page = writing.build(tmp_path / "run").read_text()
     assert "Under a malicious server that knows" in page
     assert "honest-but-curious server" not in page

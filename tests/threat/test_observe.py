@@ -48,7 +48,12 @@ def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> N
     seen = next(updates(world))
     found = tensors(observe(Victim(world, seen.entry, seen.truth), ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])
-    for secret in (inputs, world.data.dataset.train.inputs, *seen.truth.private[0].inputs, *seen.truth.masks[0]):
+    for secret in (
+        inputs,
+        world.data.dataset.train.inputs,
+        *seen.truth.original_batches[0].inputs,
+        *seen.truth.masks[0],
+    ):
         assert not holds(found, secret)
 
 
@@ -95,7 +100,7 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
         WireEntry(number, 0, world.models.first_weights, own[0]) for number, own in enumerate(rounds, start=1)
     )
     observation = observe(Victim(world, entry, rounds[1][1]), knows, [Victim(world, before, rounds[0][1])])
-    sources = {own.source for own in observation.public}
+    sources = {own.source for own in observation.known_methods}
     granted = {
         "labels": observation.labels is not None,
         "masks": observation.masks is not None,
@@ -104,9 +109,9 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
         "input-statistics": observation.spec == world.data.dataset.spec,
         "defenses": "gradient-noise" in sources,
         "components": "cutmix" in sources,
-        "draws": observation.draws is not None,
-        "given": observation.given is not None,
-        "earlier-rounds": bool(observation.earlier),
+        "client-randomness": observation.draws is not None,
+        "extra-inputs": observation.extra_inputs is not None,
+        "earlier-rounds": bool(observation.earlier_observations),
     }
     assert {name for name, passed in granted.items() if not passed} == {withheld}
     assert observation.threat.knows == tuple(sorted(knows))
@@ -166,22 +171,22 @@ def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> Non
 def test_a_sum_has_no_draws_of_one_client_and_says_that_it_is_one(watched: Watched) -> None:
     observation, truth, world = watched(federation={"batch_size": 2}, components=[{"name": "cutmix"}], knows=ALL)
     assert observation.draws is not None
-    assert observation.threat.sees == "single-update"
+    assert observation.threat.view == "single-update"
     entry = WireEntry(1, 0, world.models.first_weights, observation.update, clients=(0, 1))
     of_sum = observe(Victim(world, entry, truth), ALL)
     assert of_sum.draws is None
-    assert of_sum.threat.sees == "sum"
+    assert of_sum.threat.view == "sum"
 
 
 def test_only_shared_tensors_pass(watched: Watched) -> None:
-    observation, _, _ = watched(threat={"shares": ("1.*", "7.*")})
+    observation, _, _ = watched(threat={"visible_parameters": ("1.*", "7.*")})
     assert set(observation.update.tensors) == {"1.weight", "7.weight"}
     assert observation.hidden == {"4.weight"}
 
 
 def test_a_pattern_that_matches_no_parameter_names_the_nearest(watched: Watched) -> None:
     with pytest.raises(ScenarioError, match=r"no parameter matches '1.wieght'. Did you mean '1.weight'"):
-        watched(threat={"shares": ("1.wieght",)})
+        watched(threat={"visible_parameters": ("1.wieght",)})
 
 
 def test_misjudged_rates_hide_the_true_ones(watched: Watched) -> None:

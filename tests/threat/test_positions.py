@@ -55,7 +55,7 @@ class Positions(TraceAttack[Config]):
 
 
 def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> TraceInquiry:
-    return TraceInquiry(Positions(Config()).named("positions"), "positions", view, hidden)
+    return TraceInquiry(Positions(Config()).with_name("positions"), "positions", view, hidden)
 
 
 def spoken(question: TraceQuestion) -> Speech:
@@ -88,12 +88,12 @@ def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: 
     mitigation = method.make(method.config()).named(method.name) if method else None
     findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
     if question == "bits":
-        at_random = [finding.p for finding in findings if finding.p is not None]
+        at_random = [finding.p_value for finding in findings if finding.p_value is not None]
         assert len(at_random) == JUDGED
         assert sum(p <= 0.05 for p in at_random) <= 6  # more come of 24 fair draws once in 1 500
         return
-    assert findings[0].chance is not None
-    assert_at_chance([value(finding) for finding in findings], findings[0].chance)
+    assert findings[0].chance_level is not None
+    assert_at_chance([value(finding) for finding in findings], findings[0].chance_level)
 
 
 @pytest.mark.parametrize("question", ["prompt", "member"])
@@ -113,7 +113,7 @@ def test_answers_come_back_in_the_order_of_the_texts() -> None:
             return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
 
     lengths = Speech("prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40)
-    assert value(judge(lengths, replace(asked(), attack=Reads(Config()).named("reads")), Judging())) == 1.0
+    assert value(judge(lengths, replace(asked(), attack=Reads(Config()).with_name("reads")), Judging())) == 1.0
 
 
 def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:

@@ -78,7 +78,7 @@ def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
 
 
 def test_a_mean_of_one_client_is_its_update(scenario: Build) -> None:
-    tables: dict[str, Any] = {"federation": {"clients": 1, "batch_size": 2}, "threat": {"sees": "sum"}}
+    tables: dict[str, Any] = {"federation": {"clients": 1, "batch_size": 2}, "threat": {"view": "sum"}}
     world, entry = observed(scenario(**tables))
     replayed = replay(world, entry)
     assert entry.clients == (0,)
@@ -89,7 +89,7 @@ def test_a_mean_of_one_client_is_its_update(scenario: Build) -> None:
 
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
 def test_a_sum_behind_secure_aggregation_is_repeated_with_its_rounding(scenario: Build, mode: str) -> None:
-    tables: dict[str, Any] = {"threat": {"sees": "sum"}, "secure_aggregation": {"mode": mode}}
+    tables: dict[str, Any] = {"threat": {"view": "sum"}, "secure_aggregation": {"mode": mode}}
     world, entry = observed(scenario(**tables))
     replayed = replay(world, entry)
     assert replayed.matches
@@ -126,7 +126,7 @@ def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
     tables: dict[str, Any] = {
         "federation": {"clients": 3, "algorithm": "fedavg", "local_epochs": 1, "batch_size": 2000},
         "partition": {"scheme": "quantity-skew", "alpha": 1.0},
-        "threat": {"sees": "sum"},
+        "threat": {"view": "sum"},
         "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0},
     }
     world, entry = observed(scenario(**tables))

@@ -31,37 +31,37 @@ def victim(scenario: Build) -> Callable[..., Victim]:
 
 
 def guess(truth: Truth, **changes: Any) -> Reconstruction:
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     return replace(Reconstruction(batch.inputs, batch.labels, None, 0.1, 5, 4, ((1, 0.1),), "done"), **changes)
 
 
 def test_the_truth_in_another_order_is_perfect_and_is_shown_beside_its_original(victim: Callable[..., Victim]) -> None:
     own = victim()
     order = torch.tensor([2, 0, 1])
-    batch = own.truth.private[0]
+    batch = own.truth.original_batches[0]
     record, arrays = score(own, guess(own.truth, inputs=batch.inputs[order], labels=batch.labels[order]))
     assert [item.values["psnr"] for item in record.scores] == [160.0] * 3
     assert record.values["label_accuracy"] == 1.0
     assert np.allclose(arrays["originals"], arrays["guesses"])
-    assert (record.why, record.failure) == ((), None)
+    assert (record.explanations, record.failure) == ((), None)
     assert (record.round, record.client, record.iterations, record.stopped) == (1, 0, 5, "done")
     assert record.objective_at_truth == pytest.approx(0.0, abs=1e-9)  # a sum of squares in single precision
 
 
 def test_examples_without_a_guess_are_missing_and_the_failure_is_diagnosed(victim: Callable[..., Victim]) -> None:
     own = victim()
-    batch = own.truth.private[0]
+    batch = own.truth.original_batches[0]
     found = guess(own.truth, inputs=batch.inputs[:1], labels=batch.labels[:1], objective=9.0)
     record, _ = score(own, found)
     assert [item.is_missing for item in record.scores].count(True) == 2
     assert "it guessed 1 of 3 examples" in record.notes[-1]
-    assert record.why, "a search that did not reach the truth's objective says so"
+    assert record.explanations, "a search that did not reach the truth's objective says so"
 
 
 def test_as_many_guesses_as_examples_are_scored_and_one_more_is_refused(victim: Callable[..., Victim]) -> None:
     """Of many public pictures as guesses, the truth would choose the nearest."""
     own = victim()
-    batch = own.truth.private[0]
+    batch = own.truth.original_batches[0]
     record, _ = score(own, guess(own.truth))
     assert len(record.scores) == 3
     four = torch.tensor([0, 1, 2, 2])
@@ -71,8 +71,8 @@ def test_as_many_guesses_as_examples_are_scored_and_one_more_is_refused(victim: 
 
 def test_of_several_steps_each_example_counts_once_a_step(victim: Callable[..., Victim]) -> None:
     own = victim(federation={"batch_size": 3, "algorithm": "fedavg", "local_steps": 2})
-    inputs = torch.cat([batch.inputs for batch in own.truth.private])
-    labels = torch.cat([batch.labels for batch in own.truth.private])
+    inputs = torch.cat([batch.inputs for batch in own.truth.original_batches])
+    labels = torch.cat([batch.labels for batch in own.truth.original_batches])
     assert len(inputs) == 6
     score(own, guess(own.truth, inputs=inputs, labels=labels))
     with pytest.raises(FedsimError, match="7 examples, expected at most 6"):

@@ -13,8 +13,8 @@ Build = Callable[..., Scenario]
 
 def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) -> None:
     world = worlds.build(scenario(**SMALL))
-    lost = (Failure(who="somebody", why="late", cause="late"),)
-    aborted = (Failure(who="round", why="too few", cause="aborted"),)
+    lost = (Failure(subject="somebody", reason="late", cause="late"),)
+    aborted = (Failure(subject="round", reason="too few", cause="aborted"),)
     rounds = [
         RoundRecord(round=1, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=lost),
         RoundRecord(round=2, cohort=(0, 2), participants=(), training_loss=1.0, failures=aborted),

@@ -152,9 +152,9 @@ class MatchingAttack(Attack[ConfigT]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search on a single victim."""
-        return self.search_together([observation], [generator], [on_step])[0]
+        return self.search_batch([observation], [generator], [on_step])[0]
 
-    def search_together(
+    def search_batch(
         self,
         observations: Sequence[Observation],
         generators: Sequence[torch.Generator],
@@ -162,7 +162,7 @@ class MatchingAttack(Attack[ConfigT]):
     ) -> list[Reconstruction]:
         """Search on many victims at once; victims of different model or shape are searched in separate computations."""
         results: dict[int, Reconstruction] = {}
-        for group in _groups(observations, self.at_once(observations[0])):
+        for group in _groups(observations, self.max_victims(observations[0])):
             chosen = [observations[index] for index in group]
             of_group = [generators[index] for index in group], [on_steps[index] for index in group]
             results.update(zip(group, self._match(chosen, *of_group), strict=True))
@@ -262,7 +262,7 @@ class MatchingAttack(Attack[ConfigT]):
     def _uses_batch_statistics(self) -> bool:
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
 
-    def at_once(self, observation: Observation) -> int:
+    def max_victims(self, observation: Observation) -> int:
         """Return the number of victims per computation: at most 32 rows and 4 million unknowns."""
         numbers = sum(math.prod(site.shape) for site in observation.sites)
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
@@ -308,11 +308,11 @@ def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]
 
 
 def _is_alike(one: Observation, other: Observation) -> bool:
-    if (one.batch_size, one.sites, one.hidden, one.public) != (
+    if (one.batch_size, one.sites, one.hidden, one.known_methods) != (
         other.batch_size,
         other.sites,
         other.hidden,
-        other.public,
+        other.known_methods,
     ):
         return False
     ours, theirs = one.model.state_dict(), other.model.state_dict()
@@ -345,7 +345,7 @@ def best_of(
         history=_thin(best.objectives),
         stopped=best.stopped,
         notes=(f"gradients compared by the {engine} path", *remarks),
-        facts={"starts": len(rows), "starts that reached the lowest objective": close},
+        diagnostics={"starts": len(rows), "starts that reached the lowest objective": close},
     )
 
 

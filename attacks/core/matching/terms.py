@@ -14,7 +14,7 @@ from attacks.core.matching.descent import Regulariser, VictimGroup, no_prior
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Masks, Observation
-from fedsim.core.types.configured import Configured
+from fedsim.core.types.configured import ConfiguredMethod
 
 
 class DistanceConfig(Config):
@@ -33,7 +33,7 @@ DistanceT = TypeVar("DistanceT", bound=DistanceConfig)
 PriorT = TypeVar("PriorT", bound=PriorConfig)
 
 
-class Distance(Configured[DistanceT]):
+class Distance(ConfiguredMethod[DistanceT]):
     """Distance between gradients and observed gradients. Subclasses define `measure`.
 
     Attributes:
@@ -60,7 +60,7 @@ class Distance(Configured[DistanceT]):
         return self.measure(gradients) if weight == 1.0 else weight * self.measure(gradients)
 
 
-class Prior(Configured[PriorT]):
+class Prior(ConfiguredMethod[PriorT]):
     """Penalty on unlikely inputs. Subclasses define `of`."""
 
     def left_out(self, observation: Observation) -> str | None:

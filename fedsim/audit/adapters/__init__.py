@@ -37,7 +37,7 @@ class SubjectAdapter(ABC):
         name: name of the target, for errors.
     """
 
-    takes: ClassVar[str]
+    input_description: ClassVar[str]
 
     def __init__(self, thing: Any, name: str) -> None:
         self.thing = thing
@@ -45,7 +45,7 @@ class SubjectAdapter(ABC):
 
     @classmethod
     @abstractmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether an object is, or was meant to be, of this kind; must not import a heavy library."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class SubjectAdapter(ABC):
         """
 
     @abstractmethod
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Return a line, without full stop, on the given object and its sent parameters; called after `subject`."""
 
 
@@ -83,12 +83,12 @@ def adapters() -> tuple[type[SubjectAdapter], ...]:
 
 def what_is_taken() -> str:
     """Return a sentence that lists the objects accepted by all adapters."""
-    return f"As it is, an audit also takes {'; '.join(kind.takes for kind in adapters())}."
+    return f"As it is, an audit also takes {'; '.join(kind.input_description for kind in adapters())}."
 
 
 def adapter_of(thing: Any) -> type[SubjectAdapter] | None:
     """Return the adapter that recognises an object; None if no adapter does."""
-    return next((kind for kind in adapters() if kind.recognises(thing)), None)
+    return next((kind for kind in adapters() if kind.matches(thing)), None)
 
 
 def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
@@ -106,8 +106,8 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
         raise
     except Exception as error:
         why = " ".join(reason(error).split())
-        raise FedsimError(f"'{name}' was taken for {kind.takes}, but {why}.") from error
-    subject = replace(subject, notes=(f"{UNDERSTOOD}{one.understood()}.", *subject.notes))
+        raise FedsimError(f"'{name}' was taken for {kind.input_description}, but {why}.") from error
+    subject = replace(subject, notes=(f"{UNDERSTOOD}{one.input_summary()}.", *subject.notes))
     inner = adapter_of(subject)  # for example a peft model in a Trainer
     return subject if inner in (None, kind) else adapted(inner, subject, name)
 

@@ -43,7 +43,7 @@ class EstimatorAdapter(SubjectAdapter):
     model: nn.Module
     loss_name: str
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the attacked torch twin."""
         sent = sum(1 for _ in self.model.parameters())
         is_fitted = hasattr(self.estimator, "coef_") or hasattr(self.estimator, "coefs_")

@@ -49,10 +49,10 @@ class _Apps(NamedTuple):
 class FlowerApp(SubjectAdapter):
     """The first client's reply to the first message of the app's own server, including the app's mods."""
 
-    takes: ClassVar[str] = "the folder or .fab file of a Flower app"
+    input_description: ClassVar[str] = "the folder or .fab file of a Flower app"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether the object is a folder, an archive, or an app without its folder."""
         return isinstance(thing, Path) or is_a(thing, "ClientApp", "flwr") or is_a(thing, "ServerApp", "flwr")
 
@@ -87,7 +87,7 @@ class FlowerApp(SubjectAdapter):
             reply=ClientReply(self._moved, batches, self._apps.mods),
         )
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the sent update and its training."""
         steps, client = self._client.steps, self._client
         sizes = sorted({len(step) for step in steps})

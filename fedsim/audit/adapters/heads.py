@@ -45,10 +45,10 @@ class _Form:
 class HeadedClient(SubjectAdapter):
     """A model, a loss of all heads, and a loader of labels with several parts."""
 
-    takes: ClassVar[str] = "(model, loss, loader) with several outputs and as many labels"
+    input_description: ClassVar[str] = "(model, loss, loader) with several outputs and as many labels"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether the loader's first labels have several parts; iterators are not read."""
         if model_of(thing) is None or (isinstance(thing, Subject) and thing.views is not None):
             return False
@@ -87,7 +87,7 @@ class HeadedClient(SubjectAdapter):
             heads=self._heads,
         )
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the heads."""
         heads = ", ".join(f"'{head.name}' ({_in_words(head)})" for head in self._heads)
         return f"a model with {len(self._heads)} heads, {heads}; {tensors_are(self._sent)} sent"

@@ -26,10 +26,10 @@ _RETURN = "Return (module, datamodule), or (module, train_dataloader)."
 class LightningClient(SubjectAdapter):
     """The module that training_step calls, with the rest of training_step as the loss."""
 
-    takes: ClassVar[str] = "(module, datamodule) of Lightning"
+    input_description: ClassVar[str] = "(module, datamodule) of Lightning"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether a part belongs to Lightning."""
         kinds = ("LightningModule", "LightningDataModule", "Trainer")
         return any(is_a(part, kind, *_PACKAGES) for part in parts_of(thing) for kind in kinds)
@@ -61,7 +61,7 @@ class LightningClient(SubjectAdapter):
         optimizer, rate, notes = self._optimizer()
         return Subject(self._core, loss, train, test, optimizer=optimizer, learning_rate=rate, notes=notes)
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the trained module and its loss."""
         sent = sum(p.requires_grad for p in self._core.parameters())
         which = "" if self._core is self._module else f" of its {type(self._core).__name__}"

@@ -50,10 +50,10 @@ class OpacusTriple(SubjectAdapter):
     `max_grad_norm` and `noise_multiplier` of the model.
     """
 
-    takes: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
+    input_description: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether a part is from Opacus."""
         return any(
             is_a(part, "AbstractGradSampleHooks", "opacus")
@@ -102,11 +102,11 @@ class OpacusTriple(SubjectAdapter):
             notes=(*subject.notes, _claim(optimizer, len(loader)), *_weak_noise(optimizer)),
         )
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Return the mechanism of the client in words."""
         return (
             f"Opacus, {tensors_are(self._sent)} sent; each step is dp-sgd with {self._mechanism} and Poisson sampling "
-            f"of {self._batch} examples (--batch {self._batch} attacks such steps)"
+            f"of {self._batch} examples (--batch-sizes {self._batch} attacks such steps)"
         )
 
     def _loss(self, others: Iterable[Any]) -> Any:

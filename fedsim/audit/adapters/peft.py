@@ -30,10 +30,10 @@ _LOGITS_OF_TOKENS = 3  # dimensions
 class PeftClient(SubjectAdapter):
     """A peft model with its loss and loader, as a tuple or a `Subject`."""
 
-    takes: ClassVar[str] = "(model, loss, loader) with a model of peft"
+    input_description: ClassVar[str] = "(model, loss, loader) with a model of peft"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether the model is a peft model."""
         return is_a(model_of(thing), "PeftModel", "peft")
 
@@ -51,7 +51,7 @@ class PeftClient(SubjectAdapter):
             notes=(*given.notes, *self._untrained()),
         )
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the sent and the frozen parameters."""
         rank = getattr(self._config, "r", None)
         others = [name for name in self._trained if f".{self._model.active_adapter}" not in name]

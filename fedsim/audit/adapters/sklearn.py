@@ -23,10 +23,10 @@ from fedsim.core.types import Loss
 class SklearnClassifier(EstimatorAdapter):
     """LogisticRegression, SGDClassifier, Perceptron or MLPClassifier, alone or at the end of a pipeline."""
 
-    takes: ClassVar[str] = "(estimator, X, y) of scikit-learn"
+    input_description: ClassVar[str] = "(estimator, X, y) of scikit-learn"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether the first part is an estimator that is not a regressor."""
         last = last_step(thing)
         return is_a(last, "BaseEstimator", "sklearn") and not is_a(last, "RegressorMixin", "sklearn")

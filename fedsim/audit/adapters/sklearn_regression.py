@@ -25,11 +25,11 @@ _KNOWN = (*_SQUARED, "SGDRegressor")
 class SklearnRegressor(EstimatorAdapter):
     """A linear regressor, SGDRegressor or MLPRegressor, alone or at the end of a pipeline."""
 
-    takes: ClassVar[str] = "(regressor, X, y) of scikit-learn"
+    input_description: ClassVar[str] = "(regressor, X, y) of scikit-learn"
     label_dimensions: ClassVar[int] = 2
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether the first part is a regressor."""
         return is_a(last_step(thing), "RegressorMixin", "sklearn")
 

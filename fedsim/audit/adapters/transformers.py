@@ -29,10 +29,10 @@ _TOKENS = 2  # dimensions of per-token labels
 class TrainerClient(SubjectAdapter):
     """The model and data of a `Trainer`; the client sends a plain gradient step of the same loss."""
 
-    takes: ClassVar[str] = "a Trainer of transformers"
+    input_description: ClassVar[str] = "a Trainer of transformers"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether a part is a Trainer or its TrainingArguments."""
         return any(
             is_a(part, kind, "transformers") for part in parts_of(thing) for kind in ("Trainer", "TrainingArguments")
@@ -67,13 +67,13 @@ class TrainerClient(SubjectAdapter):
             notes=self._notes(),
         )
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """Describe the trained model and its loss."""
         args, sent = self._trainer.args, sum(p.requires_grad for p in self._model.parameters())
         batch = args.train_batch_size * args.gradient_accumulation_steps
         return (
             f"transformers Trainer of {type(self._model).__name__}, {tensors_are(sent)} sent after one step; loss: "
-            f"{self._what}; it takes {batch} examples a step (--batch {batch} attacks such steps)"
+            f"{self._what}; it takes {batch} examples a step (--batch-sizes {batch} attacks such steps)"
         )
 
     def _check(self) -> None:

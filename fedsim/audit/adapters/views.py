@@ -45,10 +45,10 @@ _ALONE = (
 class PairedViews(SubjectAdapter):
     """A model, a loss of embeddings, and a loader of two views of each example."""
 
-    takes: ClassVar[str] = "a Subject with views, whose loader yields two views of each example"
+    input_description: ClassVar[str] = "a Subject with views, whose loader yields two views of each example"
 
     @classmethod
-    def recognises(cls, thing: Any) -> bool:
+    def matches(cls, thing: Any) -> bool:
         """Return whether a subject states the form of its two-view loss."""
         return isinstance(thing, Subject) and thing.views is not None
 
@@ -77,7 +77,7 @@ class PairedViews(SubjectAdapter):
         self._try(given, loss, _FORMS[form], train[:2])
         return replace(given, loss=loss, loader=_packed(train), test=_packed(test), notes=(*given.notes, _ALONE))
 
-    def understood(self) -> str:
+    def input_summary(self) -> str:
         """State that a batch holds two views of each example."""
         return (
             f"pairs, 2 views of each {self._noun}, so a batch of 1 holds 2; loss of both embeddings; "

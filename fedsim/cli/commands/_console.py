@@ -188,5 +188,5 @@ def seconds(text: str | None) -> float | None:
         return None
     number, unit = text[:-1], text[-1:]
     if unit not in _UNITS or not number.replace(".", "", 1).isdigit():
-        raise FedsimError(f"--budget is '{text}', expected a number with s, m or h, for example 20m.")
+        raise FedsimError(f"--time-limit is '{text}', expected a number with s, m or h, for example 20m.")
     return float(number) * _UNITS[unit]

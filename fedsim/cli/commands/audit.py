@@ -30,7 +30,7 @@ _ClientApp = Annotated[
 ]
 _Gradients = Annotated[
     Path | None,
-    typer.Option(help="attack captured gradients, .safetensors or .npz; --batch is their number of images"),
+    typer.Option(help="attack captured gradients, .safetensors or .npz; --batch-sizes is their number of images"),
 ]
 _Weights = Annotated[
     Path | None, typer.Option(help="weights of these gradients, .safetensors or .npz; absent: the function's")
@@ -39,15 +39,15 @@ _Updates = Annotated[
     int | None,
     typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
 ]
-_By = Annotated[
+_GroupBy = Annotated[
     str | None, typer.Option(help="compare the risk of groups: a key of the loader's mappings, or a table's column")
 ]
 
 
-@command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
+@command(epilog="Example: fedsim audit my_pkg.train:make_client --batch-sizes 1,4,16 --minutes 5")
 def audit(
     target: _Target,
-    batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
+    batch_sizes: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
     minutes: Annotated[
         float, typer.Option(min=0.05, help="wall time of the audit, without the import of the target")
     ] = 5.0,
@@ -62,7 +62,7 @@ def audit(
     junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
     sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
-    by: _By = None,
+    group_by: _GroupBy = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the client trains and attacks search")] = "cpu",
 ) -> None:
@@ -71,7 +71,7 @@ def audit(
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
     _check_source(client_app, gradients, weights)
-    batches = _sizes(batch)
+    batches = _sizes(batch_sizes)
     targets.find(target)
 
     from fedsim.audit import AuditPlan, exports, running, verdict
@@ -90,7 +90,7 @@ def audit(
         device=device_of(device),
         defend=defenses,
         updates=updates,
-        by=by,
+        group_by=group_by,
         memory=_physical() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,
@@ -138,7 +138,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise FedsimError(f"--batch is '{text}', expected numbers from 1, separated by commas, as in 1,4,16.")
+        raise FedsimError(f"--batch-sizes is '{text}', expected numbers from 1, separated by commas, as in 1,4,16.")
     return tuple(sorted(set(sizes)))
 
 

@@ -42,7 +42,7 @@ def generate(
 ) -> None:
     """Write a text behind a prompt; then say what its trace shows, and how many tokens a full forward pass gave."""
     from fedsim.core import seeding
-    from fedsim.core.hooks import Condition
+    from fedsim.core.hooks import GenerationInputs
     from fedsim.core.types import Limits
     from fedsim.generation import stream
     from fedsim.generation.writer import load_writer, words
@@ -52,7 +52,7 @@ def generate(
     method = _decoder(decoder, set_ or [])
     writer = load_writer(model, tokenizer, seed, adapter)
     limits = Limits(max_new_tokens=max_new_tokens, stop_tokens=writer.tokenizer.ends, context=writer.context)
-    condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
+    condition = GenerationInputs((tuple(writer.tokenizer.encode(prompt)),))
     sources = seeding.generators(seed, "writing", [(0,)])
     pieces = stream(method, writer.model, condition, limits, sources, tokenizer=writer.tokenizer)
     results: list[Generated] = []

@@ -26,7 +26,7 @@ def new(
             "gradient_matching, norm or augment when absent; other kinds have none",
         ),
     ] = None,
-    like: Annotated[
+    template: Annotated[
         Literal["matching", "closed-form", "text", "malicious"] | None,
         typer.Option(
             help="kind of an attack: search for inputs, solve for them, read text, or change the model that clients "
@@ -42,7 +42,7 @@ def new(
     """
     from fedsim.cli.templates import families, is_checkout, registered_name, usual_family, write_new
 
-    method, test = (path.relative_to(Path.cwd()) for path in write_new(kind, name, Path.cwd(), family, like))
+    method, test = (path.relative_to(Path.cwd()) for path in write_new(kind, name, Path.cwd(), family, template))
     if is_checkout(Path.cwd()):
         say(f"Wrote {method} and {test}. It is listed already: fedsim show {registered_name(kind, name)}")
         say(_test_command(test))
@@ -50,7 +50,7 @@ def new(
         say(f"Wrote {method}, {test} and the package around them. Install it, and it is listed:")
         say(f"  pip install --editable ./{method.parent}\n  fedsim show {registered_name(kind, name)}")
         say(_test_command(method.parent))
-    others = [one.name for one in families(kind) if one.name != usual_family(kind, like)]
+    others = [one.name for one in families(kind) if one.name != usual_family(kind, template)]
     if family is None and others:
         say(f"Other families, for --family: {', '.join(others)}")
 

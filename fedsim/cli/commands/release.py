@@ -25,7 +25,7 @@ _Target = Annotated[
 ]
 _Weights = Annotated[Path, typer.Argument(help="weights of the finished model: .safetensors, .npz, .pt or .pth")]
 _Members = Annotated[str | None, typer.Option(help="function that returns a loader of members; absent: the target's")]
-_Others = Annotated[
+_NonMembers = Annotated[
     str | None,
     typer.Option(help="function that returns a loader of examples of the same kind that nobody trained on"),
 ]
@@ -38,12 +38,12 @@ _Secrets = Annotated[
 ]
 
 
-@command(epilog="Example: fedsim release my_pkg.train:make_client model.safetensors --others my_pkg.train:others")
+@command(epilog="Example: fedsim release my_pkg.train:make_client model.safetensors --non-members my_pkg.train:others")
 def release(
     target: _Target,
     weights: _Weights,
     members: _Members = None,
-    others: _Others = None,
+    non_members: _NonMembers = None,
     reference: _Reference = None,
     sites: _Sites = None,
     secrets: _Secrets = None,
@@ -56,7 +56,7 @@ def release(
     Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
     by_name = _sites(sites)
-    for named in filter(None, (target, members, others, secrets, *by_name.values())):
+    for named in filter(None, (target, members, non_members, secrets, *by_name.values())):
         targets.find(named)
 
     from fedsim.judgement.policy import policy_of
@@ -68,7 +68,7 @@ def release(
         target=target,
         weights=weights,
         members=members,
-        others=others,
+        others=non_members,
         reference=reference,
         sites=by_name,
         secrets=secrets,

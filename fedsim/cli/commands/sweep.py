@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fedsim.scenario import Scenario
 
 
-@command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
+@command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --time-limit 20m")
 def sweep(
     scenario: ScenarioFile,
     set_: Annotated[
@@ -30,7 +30,7 @@ def sweep(
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; absent: one per core")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the sweep; absent: results/NAME")] = None,
-    budget: Annotated[
+    time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="start no run after this time: 90s, 20m, 2h")
     ] = None,
     ray: Annotated[
@@ -60,7 +60,7 @@ def sweep(
     loaded = load(scenario, overrides, trust=trust)
     if check:
         refuse_check(loaded, scenario, overrides)
-    _make(loaded, str(scenario), jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin)
+    _make(loaded, str(scenario), jobs or os.cpu_count() or 1, folder, seconds(time_limit), ray, origin)
     if check:
         _check(folder, loaded)
 
@@ -72,7 +72,7 @@ def _check(folder: Path, scenario: Scenario) -> None:
 
 
 def _make(
-    loaded: Scenario, source: str, jobs: int, path: Path, budget: float | None, ray: str | None, origin: str
+    loaded: Scenario, source: str, jobs: int, path: Path, time_limit: float | None, ray: str | None, origin: str
 ) -> None:
     from fedsim.cli import display
     from fedsim.experiment.runner import scenario_hash
@@ -107,7 +107,7 @@ def _make(
                 executor=executor,
                 jobs=jobs,
                 command=shlex.join(["fedsim", *sys.argv[1:]]),
-                budget=budget,
+                budget=time_limit,
                 on_outcome=on_outcome,
                 should_stop=stop.is_set,
             )

@@ -105,7 +105,7 @@ def write_new(
     """
     _check_name(kind, name)
     if like is not None and kind != "attack":
-        raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
+        raise FedsimError(f"--template chooses among attacks. A {kind} is written for its family: --family.")
     family = family or usual_family(kind, like)
     _check_family(kind, family)
     template = _template(kind, family, like)

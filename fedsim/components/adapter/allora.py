@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt
 from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, PublicFederation
 from fedsim.core.registry import component
-from fedsim.core.types import Modality, PublicKnowledge, Tensors
+from fedsim.core.types import MethodDescription, Modality, Tensors
 
 _A, _B = ".lora_a.weight", ".lora_b.weight"
 
@@ -131,9 +131,9 @@ class Allora(Adapter[AlloraConfig]):
             return "apply_to = 'update' weighs a client's local steps, and federation.algorithm = 'fedsgd' has none"
         return None
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the settings; c depends only on public weights."""
-        return PublicKnowledge("allora", settings=self.config.model_dump())
+        return MethodDescription("allora", settings=self.config.model_dump())
 
 
 @final

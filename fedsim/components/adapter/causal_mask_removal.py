@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Adapter
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Modality, PublicKnowledge
+from fedsim.core.types import Config, MethodDescription, Modality
 
 _BLOCKS, _ATTENTION = "layers", "self_attn"
 
@@ -105,9 +105,9 @@ class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
                 vars(module)["generate"] = _refuse_to_generate
         return model
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the open groups."""
-        return PublicKnowledge("causal-mask-removal", settings=self.config.model_dump())
+        return MethodDescription("causal-mask-removal", settings=self.config.model_dump())
 
 
 @final

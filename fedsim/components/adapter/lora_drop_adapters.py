@@ -29,7 +29,7 @@ from fedsim.components.core.drop_adapter import (
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Adapter
 from fedsim.core.registry import component
-from fedsim.core.types import Modality, PublicKnowledge
+from fedsim.core.types import MethodDescription, Modality
 
 
 @final
@@ -75,6 +75,6 @@ class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):
             blocks[number].register_forward_hook(adapter.stand_in, with_kwargs=True)
         return model
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the settings, which include the schedule."""
-        return PublicKnowledge(NAME, settings=self.config.model_dump())
+        return MethodDescription(NAME, settings=self.config.model_dump())

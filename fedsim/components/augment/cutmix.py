@@ -31,7 +31,7 @@ from fedsim.components.augment._mixing import (
 )
 from fedsim.core.hooks import Augmentation, HookContext, PublicFederation
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.core.types.effects import MixedExamples, PastedImages
 
 _IMAGE = 3
@@ -122,7 +122,7 @@ class CutMix(Augmentation[CutMixConfig]):
             return "the components name it twice, and mixtures of mixtures are not tracked. Name it once"
         return None
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the mode and the distribution of the draws."""
         effects = {"cutmix": (PastedImages(self.config.per_sample),), "mixup": (MixedExamples(2),)}
-        return PublicKnowledge("cutmix", effects.get(self.config.mode, ()), self.config.model_dump())
+        return MethodDescription("cutmix", effects.get(self.config.mode, ()), self.config.model_dump())

@@ -27,7 +27,7 @@ from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, PublicF
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.nets.step_draws import shown
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.core.types.effects import PastedMaps
 
 _NAME = "feature-cutmix"
@@ -119,11 +119,11 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
             return f"'{self.config.at}' returns maps of {shape[2]} x {shape[3]}. Set size = [{shape[2]}, {shape[3]}]"
         return None
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the layer and the distribution of the draws."""
         config = self.config
         pasted = PastedMaps(config.per_sample, config.at, config.size)
-        return PublicKnowledge(_NAME, (pasted,), config.model_dump())
+        return MethodDescription(_NAME, (pasted,), config.model_dump())
 
 
 def _mix(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from fedsim.core.hooks import Augmentation, HookContext
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription
 
 _PROBABILITIES = 2
 
@@ -49,6 +49,6 @@ class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
         target = labels if labels.dim() == _PROBABILITIES else F.one_hot(labels, classes)
         return replace(batch, labels=(1.0 - share) * target.to(batch.inputs) + share / classes)
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the share s."""
-        return PublicKnowledge("label-smoothing", settings={"smoothing": self.config.smoothing})
+        return MethodDescription("label-smoothing", settings={"smoothing": self.config.smoothing})

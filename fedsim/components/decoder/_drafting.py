@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsim.core.hooks import GenerationContext, Writing
+from fedsim.core.hooks import GenerationContext, TextState
 
 
 @dataclass(frozen=True)
-class DraftedTexts(Writing):
+class DraftedTexts(TextState):
     """Texts that are continued by draft tokens.
 
     Attributes:

@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import CannotContinue
+from fedsim.core.errors import GenerationError
 from fedsim.core.hooks import check_scores
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.kv_cache import DecodingCache
 
 Text = tuple[int, ...]
 
@@ -32,7 +32,7 @@ class LookAhead:
     """
 
     def __init__(self) -> None:
-        self._past = Past()
+        self._past = DecodingCache()
         self._texts: list[Text] = []
 
     def keep(self, places: Sequence[int]) -> Self:
@@ -56,8 +56,8 @@ class LookAhead:
         scores = self._read(model, [text for _, text in shown])
         try:
             check_scores(scores)
-        except CannotContinue as error:
-            raise CannotContinue(str(error), sorted({shown[place][0] for place in error.rows})) from error
+        except GenerationError as error:
+            raise GenerationError(str(error), sorted({shown[place][0] for place in error.rows})) from error
         chosen = [places[key] for key in zip(owners, texts, strict=True)]
         counts = Counter(owner for owner, _ in shown)
         return AheadScores(torch.cat([scores[place] for place in chosen]), [counts[row] for row in range(rows)])

@@ -13,7 +13,7 @@ from fedsim.components.core.low_rank import LowRankLinear, adapters_off
 from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, Writing
+from fedsim.core.hooks import Decoder, GenerationInputs, TextState
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import Batch, Config
@@ -62,7 +62,7 @@ class SteeringConfig(Config):
 
 
 SteeringConfigT = TypeVar("SteeringConfigT", bound=SteeringConfig)
-SteeredT = TypeVar("SteeredT", bound=Writing)
+SteeredT = TypeVar("SteeredT", bound=TextState)
 
 
 class BesideBase(nn.Module):
@@ -140,9 +140,9 @@ class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
                 "all were. Lower federation.rounds, or set the strength to a number."
             )
         strength = calibrate(model, texts, self.config, self.config.mode)
-        return type(self)(self.config.model_copy(update={"strength": strength})).named(self.name)
+        return type(self)(self.config.model_copy(update={"strength": strength})).with_name(self.name)
 
-    def pairs(self, model: nn.Module, condition: Condition) -> tuple[nn.Module, ...]:
+    def pairs(self, model: nn.Module, condition: GenerationInputs) -> tuple[nn.Module, ...]:
         """Return the model with its base, once per prompt.
 
         Raises:

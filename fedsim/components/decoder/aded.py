@@ -31,8 +31,8 @@ from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, in_a_line
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.nets.kv_cache import Draft, Past, stack_of
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache, Draft, stack_of
 from fedsim.core.nets.kv_cache.stack import Weighted
 from fedsim.core.registry import component
 from fedsim.core.types import Event
@@ -213,7 +213,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         super().__init__(config)
         self.lasting = Lasting()  # shared between texts; used with `persist` only
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Adapting:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Adapting:
         """Return the prompts and the table of each.
 
         Raises:
@@ -285,7 +285,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         base, highest = _known(self.config.table)
         stack = stack_of(model)
         weight = stack.weight if isinstance(stack, Weighted) else None
-        vocabulary = Past().scores(model, [token])[0].shape[-1] if weight is None else len(weight)
+        vocabulary = DecodingCache().scores(model, [token])[0].shape[-1] if weight is None else len(weight)
         if highest >= vocabulary:
             raise FedsimError(
                 f"table: {self.config.table} holds token {highest}, the model has {vocabulary}: it was counted with "

@@ -38,8 +38,8 @@ from fedsim.components.decoder._rejection import (
     draw_recursive,
     draw_two_loops,
 )
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState, WeightedDecoder
 from fedsim.core.registry import component
 from fedsim.core.registry.user_functions import check_marked
 from fedsim.core.types import Config, Event, Limits
@@ -100,7 +100,7 @@ class AwrsConfig(Config):
 
 
 @dataclass(frozen=True)
-class Weighing(Writing):
+class Weighing(TextState):
     """Common prefixes of the particles' texts, and the particles of each row.
 
     Attributes:
@@ -183,7 +183,7 @@ class _Answers:
         ),
     ),
 )
-class Awrs(Weigher[AwrsConfig, Weighing]):
+class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
     """Generates the common prefix of all particles, and at the end the text of a particle sampled by weight.
 
     Args:
@@ -203,7 +203,7 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
         """Return a decoder with a regular expression that ends a text as soon as it matches."""
         return cls(AwrsConfig(regex=pattern, ends="whole", particles=particles))
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Weighing:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Weighing:
         """Return the prompts with `particles` empty particles each.
 
         Raises:
@@ -217,11 +217,11 @@ class Awrs(Weigher[AwrsConfig, Weighing]):
                 'the end of the tokenizer, or the decoder\'s ends = "whole".'
             )
         if not constraint.allows(()):
-            raise CannotContinue("no text satisfies the constraint of decoder 'awrs'. Change it.", ())
+            raise GenerationError("no text satisfies the constraint of decoder 'awrs'. Change it.", ())
         is_whole = self.config.ends == "whole" and constraint.completes(())
         worth = self._critic_for(context).log_worth((), is_whole=is_whole)
         if worth == -math.inf:
-            raise CannotContinue("the critic of decoder 'awrs' says that no text is worth anything. Change it.", ())
+            raise GenerationError("the critic of decoder 'awrs' says that no text is worth anything. Change it.", ())
         population = Population((Particle((), worth, is_whole, worth),) * self.config.particles)
         begins = tuple(map(len, condition.prompts))
         return Weighing(condition.prompts, begins, (population,) * len(condition))
@@ -441,4 +441,4 @@ def _refuse_failed(state: Weighing) -> None:
     failed = [row for row, population in enumerate(state.populations) if population.failure]
     if failed:
         reason = state.populations[failed[0]].failure
-        raise CannotContinue(reason, [row for row in failed if state.populations[row].failure == reason])
+        raise GenerationError(reason, [row for row in failed if state.populations[row].failure == reason])

@@ -19,9 +19,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from fedsim.core.errors import CannotContinue
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.errors import GenerationError
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Limits
 
@@ -49,11 +49,11 @@ class BeamSearch:
     ways: tuple[Way, ...] = (Way(),)
     best: Way | None = None
     written: int = 0
-    past: Past = field(default_factory=Past)
+    past: DecodingCache = field(default_factory=DecodingCache)
 
 
 @dataclass(frozen=True)
-class Searching(Writing):
+class Searching(TextState):
     """Texts up to the tokens that all prefixes share, and the search of each."""
 
     searches: tuple[BeamSearch, ...]
@@ -66,7 +66,7 @@ class Beam(Decoder[BeamConfig, Searching]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Searching:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Searching:
         """Return the prompts with new searches."""
         return Searching(
             condition.prompts,
@@ -85,8 +85,8 @@ class Beam(Decoder[BeamConfig, Searching]):
         for row, (text, search) in enumerate(zip(state.tokens, state.searches, strict=True)):
             try:
                 after = self._follow(model, text[: len(text) - search.written], search, context.limits)
-            except CannotContinue as error:
-                raise CannotContinue(str(error), [row]) from None
+            except GenerationError as error:
+                raise GenerationError(str(error), [row]) from None
             sure = self._sure(after)
             new.append(sure[search.written :])
             searches.append(replace(after, written=len(sure)))

@@ -28,7 +28,7 @@ from fedsim.components.decoder._clauses import clause_ends
 from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._look_ahead import LookAhead
-from fedsim.core.hooks import Condition, Decoder, GenerationContext
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
@@ -141,7 +141,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "trials", "rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Cautious:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Cautious:
         """Return the prompts."""
         return Cautious(condition.prompts, tuple(map(len, condition.prompts)), (None,) * len(condition))
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder._drawing import draw
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import IMAGES, Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.hooks import IMAGES, Decoder, GenerationContext, GenerationInputs, TextState, check_scores
 from fedsim.core.nets.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
@@ -56,7 +56,7 @@ class DamroConfig(Config):
 
 
 @dataclass(frozen=True)
-class Distrusting(Writing):
+class Distrusting(TextState):
     """Texts about images, and the state of both branches.
 
     Attributes:
@@ -125,7 +125,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Distrusting:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Distrusting:
         """Process each prompt with its image, `condition.given["image"]`, in both branches.
 
         Raises:
@@ -133,13 +133,15 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             FedsimError: no images are given.
         """
         reader = self._checked(model)
-        if "image" not in condition.given:
+        if "image" not in condition.extra_inputs:
             raise FedsimError(
                 "decoder 'damro' contrasts views of an image, and there is none. Give Condition(..., {\"image\": ...})."
             )
         rows = list[tuple[Branch, ...]]()
         chosen = list[tuple[int, ...]]()
-        for prompt, image, source in zip(condition.prompts, condition.given["image"], context.generators, strict=True):
+        for prompt, image, source in zip(
+            condition.prompts, condition.extra_inputs["image"], context.generators, strict=True
+        ):
             encoded, places = self._seen(reader, image[None], prompt, source)
             every = Branch(reader, encoded, prompt, recounts=False)
             few = encoded.keep(places[None])

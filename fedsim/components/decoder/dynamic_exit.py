@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts, score_listed
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.nets.kv_cache import LayerStack, Past, stack_of
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache, LayerStack, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -120,7 +120,7 @@ class ExitChoices:
     layers: int
     length: int = 1
     is_first: bool = True
-    past: Past = field(default_factory=Past)
+    past: DecodingCache = field(default_factory=DecodingCache)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Del(Decoder[DelConfig, Exiting]):
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "scored", "exit"})
     exact: ClassVar[bool] = True
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exiting:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Exiting:
         """Return the prompts with empty exit statistics.
 
         Raises:
@@ -197,8 +197,8 @@ class Del(Decoder[DelConfig, Exiting]):
             turn = _Round(self.config, model, text, text_exits, context, generator, room)
             try:
                 new.append(turn.write())
-            except CannotContinue as error:
-                raise CannotContinue(str(error), [row]) from None
+            except GenerationError as error:
+                raise GenerationError(str(error), [row]) from None
             exits.append(turn.learn(len(new[-1])))
             events.append(
                 Event(

@@ -14,7 +14,7 @@ from typing import ClassVar, final
 
 from torch import nn
 
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
@@ -25,16 +25,16 @@ class GreedyConfig(Config):
 
 @final
 @component("greedy", summary="decoder: the likeliest next token")
-class Greedy(Decoder[GreedyConfig, Writing]):
+class Greedy(Decoder[GreedyConfig, TextState]):
     """Generates a token per step, without random draws."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> TextState:
         """Return the prompts."""
-        return Writing(condition.prompts)
+        return TextState(condition.prompts)
 
-    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+    def step(self, model: nn.Module, state: TextState, context: GenerationContext) -> tuple[TextState, list[Event]]:
         """Append the most likely token to each row."""
         chosen = self.next_scores(model, state).argmax(-1, keepdim=True).tolist()
         return state.extended(chosen), [Event(rows=1)] * len(state)

@@ -35,8 +35,8 @@ from fedsim.components.core.drop_adapter import (
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.nets.kv_cache import LayerStack, Past, stack_of
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache, LayerStack, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -96,7 +96,7 @@ class LayerClock:
                 hidden, anchors = self._refresh(past, shown)
         return self.stack.score(hidden), anchors
 
-    def _refresh(self, past: Past, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
+    def _refresh(self, past: DecodingCache, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
         """Run all layers; return the outputs of the last and of each dropped layer at each row's last token."""
         seen: dict[int, Tensor] = {}
 
@@ -109,7 +109,7 @@ class LayerClock:
         return hidden[rows, last], {number: states[rows, last] for number, states in seen.items()}
 
     def _lean(
-        self, past: Past, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]
+        self, past: DecodingCache, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]
     ) -> tuple[Tensor, Mapping[int, Tensor]]:
         """Run the layers that are not dropped on the newest token of each row.
 
@@ -136,7 +136,7 @@ class LayerClock:
 
 
 @dataclass(frozen=True)
-class Dropping(Writing):
+class Dropping(TextState):
     """Texts, their prompt lengths, and the outputs (B, d) that replace dropped blocks, by block index."""
 
     prompts: tuple[int, ...]
@@ -170,7 +170,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Dropping:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Dropping:
         """Return the prompts.
 
         Raises:

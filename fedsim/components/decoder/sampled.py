@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.components.decoder._drawing import draw, nucleus
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
@@ -36,16 +36,16 @@ class SampledConfig(Config):
     paper="1904.09751",
     fidelity="reproduction",
 )
-class Sampled(Decoder[SampledConfig, Writing]):
+class Sampled(Decoder[SampledConfig, TextState]):
     """Generates a token per step, with a random draw each."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> TextState:
         """Return the prompts."""
-        return Writing(condition.prompts)
+        return TextState(condition.prompts)
 
-    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+    def step(self, model: nn.Module, state: TextState, context: GenerationContext) -> tuple[TextState, list[Event]]:
         """Sample a token for each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
         chosen = draw(nucleus(scores.softmax(-1), self.config.top_p), context.generators)

@@ -23,8 +23,8 @@ from fedsim.components.core.layer_schedule import LayerSchedule, ScheduleConfig
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
-from fedsim.core.nets.kv_cache import Past, stack_of
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -34,7 +34,7 @@ class SkipDecodeConfig(DrawConfig, ScheduleConfig):
 
 
 @dataclass(frozen=True)
-class SkippingTexts(Writing):
+class SkippingTexts(TextState):
     """Texts and their prompt lengths. All texts have the same number of generated tokens."""
 
     prompts: tuple[int, ...]
@@ -65,7 +65,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"layers"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SkippingTexts:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> SkippingTexts:
         """Return the prompts.
 
         Raises:
@@ -97,7 +97,11 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
 
 
 def read_by_schedule(
-    model: nn.Module, past: Past, texts: Sequence[tuple[int, ...]], prompts: Sequence[int], schedule: LayerSchedule
+    model: nn.Module,
+    past: DecodingCache,
+    texts: Sequence[tuple[int, ...]],
+    prompts: Sequence[int],
+    schedule: LayerSchedule,
 ) -> list[Tensor]:
     """Return the scores (1, V) after each text; uncached tokens are processed: first prompts, then token by token.
 

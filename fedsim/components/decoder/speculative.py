@@ -23,8 +23,8 @@ from fedsim.components.decoder._odds import finite
 from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._shortlist import DraftConfig, score_drafts
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
-from fedsim.core.nets.kv_cache import Draft, Past, stack_of
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
+from fedsim.core.nets.kv_cache import DecodingCache, Draft, stack_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 from fedsim.core.types.basics import NameOrFolder
@@ -57,7 +57,7 @@ class Drafter:
 
     model: nn.Module
     layers: range | None
-    past: Past
+    past: DecodingCache
 
     def keep(self, places: Sequence[int]) -> Drafter:
         """Return the drafter with the given rows of its cache."""
@@ -84,7 +84,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers"})
     exact: ClassVar[bool] = True
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Speculating:
         """Return the prompts and the drafter.
 
         Raises:
@@ -154,16 +154,18 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
                     "decoder 'speculative' runs single layers, and those of this model are not known. Use model "
                     "'tiny-llama', a checkpoint of Llama's kind without token reducers, or name a draft."
                 )
-            return Drafter(model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), Past())
-        vocabulary = Past().scores(model, [token])[0].shape[-1]
+            return Drafter(
+                model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), DecodingCache()
+            )
+        vocabulary = DecodingCache().scores(model, [token])[0].shape[-1]
         drafter = second_model(self.config.draft, vocabulary)
-        size = Past().scores(drafter, [(0,)])[0].shape[-1]  # token 0, which every model has
+        size = DecodingCache().scores(drafter, [(0,)])[0].shape[-1]  # token 0, which every model has
         if size != vocabulary:
             raise FedsimError(
                 f'draft = "{self.config.draft}" has {size} tokens, the model {vocabulary}: they have different '
                 "tokenizers, and one's numbers mean other words to the other. Draft with a model of the same family."
             )
-        return Drafter(drafter, None, Past())
+        return Drafter(drafter, None, DecodingCache())
 
 
 def _depths(drafter: Drafter, model: nn.Module) -> tuple[int, int]:

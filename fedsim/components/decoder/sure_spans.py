@@ -25,7 +25,7 @@ from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, Decoder, GenerationContext, check_scores
+from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
 from fedsim.core.nets.kv_cache import Draft
 from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
@@ -75,7 +75,7 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> DraftedTexts:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> DraftedTexts:
         """Return the prompts.
 
         Raises:

@@ -34,8 +34,8 @@ from fedsim.components.decoder._tuned_pair import (
     check_sizes,
     with_base,
 )
-from fedsim.core.hooks import Condition, GenerationContext, Writing
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Event
@@ -62,7 +62,7 @@ class SvdecodeConfig(SteeringConfig):
 
 
 @dataclass(frozen=True)
-class Steered(Writing):
+class Steered(TextState):
     """Texts, and the key-value cache of the base model, which differs from the tuned model's.
 
     Attributes:
@@ -71,7 +71,7 @@ class Steered(Writing):
     """
 
     models: tuple[nn.Module, ...]
-    base_past: Past = field(default_factory=Past, kw_only=True, compare=False, repr=False)
+    base_past: DecodingCache = field(default_factory=DecodingCache, kw_only=True, compare=False, repr=False)
 
 
 @final
@@ -100,7 +100,7 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Steered:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Steered:
         """Return the prompts.
 
         Raises:

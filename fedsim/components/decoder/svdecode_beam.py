@@ -18,7 +18,7 @@ from torch import nn
 
 from fedsim.components.decoder._tuned_pair import SteeredModel, SteeringConfig, SteeringDecoder
 from fedsim.core import registry
-from fedsim.core.hooks import Condition, GenerationContext, Writing
+from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -31,7 +31,7 @@ class SvdecodeBeamConfig(SteeringConfig):
 
 
 @dataclass(frozen=True)
-class SteeredSearch(Writing):
+class SteeredSearch(TextState):
     """Texts up to the tokens that all prefixes share, and their search.
 
     Attributes:
@@ -58,7 +58,7 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"accepted", "rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> SteeredSearch:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> SteeredSearch:
         """Return the prompts with new searches.
 
         Raises:

@@ -23,7 +23,7 @@ from fedsim.components.core.layer_schedule import LayerSchedule, ScheduleConfig
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Layer
 from fedsim.core.registry import component
-from fedsim.core.types import Modality, PublicKnowledge
+from fedsim.core.types import MethodDescription, Modality
 
 _NAME = "skipdecode-training"
 
@@ -69,9 +69,9 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
             block.register_forward_hook(_Jump(number, self.config.prompt, schedule).over)
         return model
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the schedule."""
-        return PublicKnowledge(_NAME, settings=self.config.model_dump())
+        return MethodDescription(_NAME, settings=self.config.model_dump())
 
 
 @final

@@ -26,7 +26,7 @@ from fedsim.core.nets.kv_cache import LayerStack, stack_of
 from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Modality, PublicKnowledge
+from fedsim.core.types import Config, MethodDescription, Modality
 
 _NAME = "early-exits"
 _SEVERAL = 4  # dimensions of the scores of several exits
@@ -119,9 +119,9 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
                 loss = loss + self.config.share * number / sum(active) * cross_entropy(scores, labels)
         return loss
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the exits."""
-        return PublicKnowledge(_NAME, settings=self.config.model_dump())
+        return MethodDescription(_NAME, settings=self.config.model_dump())
 
 
 def skip_chances(depth: int, most: float) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, PublicFederation
 from fedsim.core.nets.step_draws import shown
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription, Modality
 
 _NAME = "esimcse"
 _REPEATED = f"{_NAME}.repeated"
@@ -98,7 +98,7 @@ class EsimCse(
 
     def __init__(self, config: EsimCseConfig) -> None:
         super().__init__(config)
-        self.remembers = config.queue_size > 0
+        self.keeps_state = config.queue_size > 0
 
     @property
     def batch_reader(self) -> str | None:
@@ -175,9 +175,9 @@ class EsimCse(
         here.memory[_QUEUE] = entries[-self.config.queue_size :].clone()
         return added
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the settings; repetition and queue are private."""
-        return PublicKnowledge(_NAME, settings=self.config.model_dump())
+        return MethodDescription(_NAME, settings=self.config.model_dump())
 
 
 @final

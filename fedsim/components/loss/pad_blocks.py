@@ -29,7 +29,7 @@ from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription, Modality
 
 
 class PadBlocksConfig(Config):
@@ -110,9 +110,9 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
             scores = read(stack, packed, batch.inputs.shape[1])
         return config.weight * cross_entropy(scores, packed.targets)
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the settings; the units are private."""
-        return PublicKnowledge("pad-blocks", settings=self.config.model_dump())
+        return MethodDescription("pad-blocks", settings=self.config.model_dump())
 
 
 def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:

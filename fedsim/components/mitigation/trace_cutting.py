@@ -29,7 +29,7 @@ class TraceCuttingConfig(Config):
 class TraceCutting(Mitigation[TraceCuttingConfig]):
     """Truncates each trace to the length of the shortest text."""
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the truncated traces."""
         shortest = min((sum(trace.tokens) for trace in traces), default=0)
         return [_cut(trace, shortest) for trace in traces]

@@ -32,7 +32,7 @@ class TraceDelayConfig(Config):
 class TraceDelay(Mitigation[TraceDelayConfig]):
     """Keeps the buffer at random."""
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the traces with the tokens sent per step."""
         return [Trace(self._delayed(trace.tokens, generator), trace.events) for trace in traces]
 

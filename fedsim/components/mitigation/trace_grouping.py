@@ -32,7 +32,7 @@ class TraceGroupingConfig(Config):
 class TraceGrouping(Mitigation[TraceGroupingConfig]):
     """Adds up the counts of k consecutive steps."""
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the grouped traces."""
         return [self._grouped(trace) for trace in traces]
 

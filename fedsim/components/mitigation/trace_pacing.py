@@ -29,6 +29,6 @@ class TracePacingConfig(Config):
 class TracePacing(Mitigation[TracePacingConfig]):
     """Sends single tokens."""
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return a single-token packet for each token of a text."""
         return [Trace((1,) * sum(trace.tokens), trace.events) for trace in traces]

@@ -29,9 +29,9 @@ class TracePaddingConfig(Config):
 class TracePadding(Mitigation[TracePaddingConfig]):
     """Replaces all traces by the same padded trace."""
 
-    hides_work: ClassVar[bool] = True
+    hides_computation: ClassVar[bool] = True
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the padded trace once per text."""
         steps = max((max(len(trace.tokens), len(trace.events)) for trace in traces), default=0)
         largest = max((count for trace in traces for count in trace.tokens), default=0)

@@ -33,7 +33,7 @@ class TraceRedactionConfig(Config):
 class TraceRedaction(Mitigation[TraceRedactionConfig]):
     """Rounds named counts down, or sets them to 0."""
 
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the traces with redacted counts."""
         return [Trace(trace.tokens, tuple(map(self._redacted, trace.events)), trace.places) for trace in traces]
 

@@ -12,8 +12,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import GenerationContext, GenerationInputs, Sampler, Sampling
 from fedsim.core.types import Config, Event
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # maps x (B, ...) and its noise levels (B,) to denoised x
@@ -84,7 +84,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         """
         check_denoiser(model, self.config.steps)
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drawing:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Drawing:
         """Return noise, from each row's own generator.
 
         Raises:
@@ -162,13 +162,13 @@ def check_denoiser(model: nn.Module, steps: int) -> None:
         )
 
 
-def classes_of(model: nn.Module, condition: Condition, *, needed: bool) -> Tensor:
+def classes_of(model: nn.Module, condition: GenerationInputs, *, needed: bool) -> Tensor:
     """Return the class of each row, -1 if none is given.
 
     Raises:
         FedsimError: guidance needs classes and none are given or known, or a class is out of range.
     """
-    known, wanted = getattr(model, "classes", 0), condition.given.get("class")
+    known, wanted = getattr(model, "classes", 0), condition.extra_inputs.get("class")
     if needed and not known:
         raise FedsimError(
             f"guidance compares a class with none, and the model {type(model).__name__} is told no classes. Set "
@@ -195,7 +195,7 @@ def check_finite(x: Tensor) -> None:
     """
     is_broken = ~x.flatten(1).isfinite().all(1)
     if is_broken.any():
-        raise CannotContinue(
+        raise GenerationError(
             "what the model makes of noise are no finite numbers. Look at its weights: a training that diverged leaves "
             "such ones.",
             is_broken.nonzero().flatten().tolist(),

@@ -28,7 +28,7 @@ from fedsim.components.sampler._solver import check_finite, classes_of
 from fedsim.components.sampler._speculation import LastStep, joined, log_ratio, residual
 from fedsim.core.denoisers import find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Sampler, Sampling
+from fedsim.core.hooks import GenerationContext, GenerationInputs, Sampler, Sampling
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 from fedsim.core.types.basics import NameOrFolder
@@ -150,7 +150,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"drafted", "accepted", "passes", "tries"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Drafting:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Drafting:
         """Return blank images and the draft model.
 
         Raises:

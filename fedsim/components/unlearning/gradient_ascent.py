@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from fedsim.core.hooks import Request, Shown, Unlearning
+from fedsim.core.hooks import Request, ServerEstimate, Unlearning
 from fedsim.core.registry import component
 from fedsim.core.types import Config
 
@@ -29,9 +29,9 @@ class GradientAscent(Unlearning[GradientAscentConfig]):
 
     is_one_step: ClassVar[bool] = True
 
-    def forget(self, request: Request) -> Sequence[Shown]:
+    def forget(self, request: Request) -> Sequence[ServerEstimate]:
         """Return the negated step: the gradient of the examples to forget."""
         round_ = request.rounds + 1
         weights = request.weights(round_)
         update, truth = request.update(round_, weights, "forgotten")
-        return (Shown(round_, weights, update, truth),)
+        return (ServerEstimate(round_, weights, update, truth),)

@@ -17,7 +17,7 @@ from typing import final
 
 from torch import Tensor
 
-from fedsim.core.hooks import Request, Shown, Unlearning
+from fedsim.core.hooks import Request, ServerEstimate, Unlearning
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors, Update
 
@@ -31,29 +31,33 @@ class RetrainingConfig(Config):
 class Retraining(Unlearning[RetrainingConfig]):
     """The server compares the client's updates per round or, with sums alone, the two final global models."""
 
-    def forget(self, request: Request) -> Sequence[Shown]:
+    def forget(self, request: Request) -> Sequence[ServerEstimate]:
         """Return the estimated gradients of the forgotten examples."""
-        if request.sees == "sum":
+        if request.view == "sum":
             return (_between_models(request),)
         return tuple(_between_updates(request, round_) for round_ in request.watched)
 
 
-def _between_updates(request: Request, round_: int) -> Shown:
+def _between_updates(request: Request, round_: int) -> ServerEstimate:
     again = request.retrained(round_)
     whole, _ = request.update(round_, request.weights(round_), "all")
     rest, _ = request.update(round_, again, "rest")
     k, n, stay = request.forgotten, whole.examples, rest.examples
     loss = (n * whole.loss - stay * rest.loss) / k
-    return Shown(round_, again, Update(whole.kind, _missing(whole.tensors, n, rest.tensors, stay, k), {}, k, loss))
+    return ServerEstimate(
+        round_, again, Update(whole.kind, _missing(whole.tensors, n, rest.tensors, stay, k), {}, k, loss)
+    )
 
 
-def _between_models(request: Request) -> Shown:
+def _between_models(request: Request) -> ServerEstimate:
     """Estimate the gradient from the mean step of each training, which equals the mean gradient after one round."""
     rounds, first = request.rounds, request.weights(1)
     last, again = request.weights(rounds + 1), request.retrained(rounds + 1)
     whole, rest = ({name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again))
     missing = _missing(whole, request.examples("all"), rest, request.examples("rest"), request.forgotten)
-    return Shown(rounds, first if rounds == 1 else again, Update("gradient", missing, {}, request.forgotten, nan))
+    return ServerEstimate(
+        rounds, first if rounds == 1 else again, Update("gradient", missing, {}, request.forgotten, nan)
+    )
 
 
 def _missing(whole: Tensors, n: int, rest: Tensors, stay: int, k: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState, Unmasker
 from fedsim.core.types import Config, Event
 
 _EVENTS = frozenset({"unmasked", "masked", "positions"})
@@ -37,7 +37,7 @@ class BlockConfig(ProposalConfig):
 
 
 BlockConfigT = TypeVar("BlockConfigT", bound=BlockConfig)
-UnmaskingT = TypeVar("UnmaskingT", bound=Unmasking)
+UnmaskingT = TypeVar("UnmaskingT", bound=MaskedTextState)
 
 
 class Proposed(NamedTuple):
@@ -102,7 +102,7 @@ def schedule(masked: int, steps: int) -> tuple[int, ...]:
     return tuple(masked // steps + (step < masked % steps) for step in range(min(masked, steps)))
 
 
-def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ...]:
+def block_places(state: MaskedTextState, row: int, block: int | None) -> tuple[int, ...]:
     """Return the masked positions of a row's first block that has any."""
     begin, masked = state.begins[row], state.masked[row]
     if block is None:
@@ -111,7 +111,7 @@ def block_places(state: Unmasking, row: int, block: int | None) -> tuple[int, ..
     return tuple(place for place in masked if place < last)
 
 
-def steps_of_block(state: Unmasking, row: int, block: int | None, steps: int | None) -> int | None:
+def steps_of_block(state: MaskedTextState, row: int, block: int | None, steps: int | None) -> int | None:
     """Return the number of steps per block of a row; None if `steps` is None.
 
     Raises:
@@ -129,7 +129,7 @@ def steps_of_block(state: Unmasking, row: int, block: int | None, steps: int | N
     return steps // blocks
 
 
-def check_blocks(state: Unmasking, block: int | None) -> None:
+def check_blocks(state: MaskedTextState, block: int | None) -> None:
     """Check that the block size divides the answer lengths.
 
     Raises:
@@ -146,7 +146,7 @@ def check_blocks(state: Unmasking, block: int | None) -> None:
 class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, UnmaskingT]):
     """Base class: unmasks answers with a length that is a multiple of the block size."""
 
-    def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+    def begin(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> MaskedTextState:
         """Return the prompts followed by masked positions.
 
         Raises:
@@ -193,10 +193,10 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
         return state
 
 
-class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
+class Stateless(Blockwise[BlockConfigT, MaskedTextState], Generic[BlockConfigT]):
     """Base class: unmasks a block without state besides the texts."""
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> MaskedTextState:
         """Return the prompts followed by masked positions.
 
         Raises:
@@ -206,7 +206,7 @@ class Stateless(Blockwise[BlockConfigT, Unmasking], Generic[BlockConfigT]):
         return self.begin(model, condition, context)
 
 
-def events(state: Unmasking, new: Sequence[dict[int, int]]) -> list[Event]:
+def events(state: MaskedTextState, new: Sequence[dict[int, int]]) -> list[Event]:
     """Return the counts of a step with a full pass, for each row."""
     return [
         Event(unmasked=len(filled), masked=len(masked), positions=len(tokens))

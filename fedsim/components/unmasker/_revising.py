@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, Proposed, block_places, propose, steps_of_block
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState
 from fedsim.core.types import Event
 
 
@@ -53,7 +53,7 @@ class Guesses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Revised(Unmasking):
+class Revised(MaskedTextState):
     """Texts, and the guesses in each row's block, whose positions count as masked until the block ends."""
 
     guesses: tuple[Guesses, ...]
@@ -75,7 +75,7 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
             generator: random source of the row.
         """
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Revised:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Revised:
         """Return the prompts followed by masked positions.
 
         Raises:

@@ -24,8 +24,8 @@ from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, block_plac
 from fedsim.components.unmasker._emptiness import END, MASKED, completions, witness
 from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
 from fedsim.components.unmasker._lark_grammar import read_lark
-from fedsim.core.errors import CannotContinue, FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking, mask_token_of
+from fedsim.core.errors import FedsimError, GenerationError
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState, mask_token_of
 from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
 
@@ -56,7 +56,7 @@ class CfgConstrainedConfig(BlockConfig):
 
 
 @dataclass(frozen=True)
-class Constrained(Unmasking):
+class Constrained(MaskedTextState):
     """Texts, with the (position, token) pairs ruled out and the number of rejections of each."""
 
     ruled_out: tuple[frozenset[tuple[int, int]], ...]
@@ -115,7 +115,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "calls", "rejected", "completed"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Constrained:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Constrained:
         """Return the prompts followed by masked positions.
 
         Raises:
@@ -130,7 +130,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         alphabet = self._alphabet(mask, model(torch.tensor([[mask]])).shape[-1], grammar, context)
         stuck = [row for row in range(rows) if self._completion(grammar, alphabet, state, row) is None]
         if stuck:
-            raise CannotContinue(_NO_WAY, stuck)
+            raise GenerationError(_NO_WAY, stuck)
         return state
 
     def step(self, model: nn.Module, state: Constrained, context: GenerationContext) -> tuple[Constrained, list[Event]]:
@@ -205,7 +205,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             CannotContinue: gap is 'any', where the completion need not fit.
         """
         if self.config.gap == "any":
-            raise CannotContinue(
+            raise GenerationError(
                 "no token may stand at any masked place, or too many were rejected, and with gap = any the grammar's "
                 "own completion need not fit. Use gap = exact, or more places.",
                 [row],

@@ -29,7 +29,7 @@ from fedsim.components.unmasker._blocks import (
     propose,
     surest,
 )
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState
 from fedsim.core.registry import component
 
 
@@ -49,7 +49,7 @@ class CreditDecodingConfig(BlockConfig):
 
 
 @dataclass(frozen=True)
-class Credited(Unmasking):
+class Credited(MaskedTextState):
     """Texts, and the credit of their open blocks.
 
     Attributes:
@@ -84,7 +84,7 @@ class Credited(Unmasking):
 class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
     """Writes the positions of a block above a threshold, by probabilities that include earlier steps."""
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Credited:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Credited:
         """Return the prompts followed by masked positions, without credit.
 
         Raises:

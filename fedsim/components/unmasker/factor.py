@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.components.unmasker._blocks import BlockConfig, Stateless, surest
-from fedsim.core.hooks import Unmasking
+from fedsim.core.hooks import MaskedTextState
 from fedsim.core.registry import component
 
 
@@ -45,7 +45,7 @@ class FactorConfig(BlockConfig):
 class Factor(Stateless[FactorConfig]):
     """Writes the positions of a block with sufficiently small joint uncertainty."""
 
-    def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
+    def choose(self, confidence: Tensor, state: MaskedTextState, row: int) -> list[int]:
         """Return as many of the most confident positions as the rule allows."""
         ordered = confidence.sort(descending=True, stable=True).values
         doubts = torch.arange(2, len(ordered) + 2) * (1 - ordered)

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.unmasker._blocks import BlockConfig, Blockwise, block_places, schedule, steps_of_block, surest
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState
 from fedsim.core.registry import component
 
 
@@ -31,7 +31,7 @@ class FixedConfig(BlockConfig):
 
 
 @dataclass(frozen=True)
-class Scheduled(Unmasking):
+class Scheduled(MaskedTextState):
     """Texts, and the number of positions that each remaining step of the block writes."""
 
     due: tuple[tuple[int, ...], ...]
@@ -56,7 +56,7 @@ class Scheduled(Unmasking):
 class Fixed(Blockwise[FixedConfig, Scheduled]):
     """Writes the most confident positions of a block by a schedule."""
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Scheduled:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Scheduled:
         """Return the prompts followed by masked positions.
 
         Raises:

@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, Proposed, block_places, propose, surest
-from fedsim.core.errors import CannotContinue
-from fedsim.core.hooks import Condition, GenerationContext, Unmasking
+from fedsim.core.errors import GenerationError
+from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -64,7 +64,7 @@ class Round(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Exploring(Unmasking):
+class Exploring(MaskedTextState):
     """Partially unmasked texts.
 
     Attributes:
@@ -121,7 +121,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "explored", "rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exploring:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Exploring:
         """Return the prompts followed by masked positions.
 
         Raises:
@@ -144,8 +144,8 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         for row, (scores, generator) in enumerate(zip(every, context.generators, strict=True)):
             try:
                 rows.append(self._take(model, state.keep([row]), scores, generator))
-            except CannotContinue as error:
-                raise CannotContinue(str(error), [row]) from None
+            except GenerationError as error:
+                raise GenerationError(str(error), [row]) from None
         after = replace(
             state.filled([taken.new for taken in rows]),
             rounds=tuple((*log, taken.log) for log, taken in zip(state.rounds, rows, strict=True)),
@@ -245,8 +245,8 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
             return list(shown.known)
         try:
             read = dict(zip(unread, self.place_scores(model, shown.keep(unread)), strict=True))
-        except CannotContinue as error:
-            raise CannotContinue(str(error), [unread[row] for row in error.rows]) from None
+        except GenerationError as error:
+            raise GenerationError(str(error), [unread[row] for row in error.rows]) from None
         return [read.get(row, known) for row, known in enumerate(shown.known)]
 
     def _look_ahead(

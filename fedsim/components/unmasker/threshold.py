@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.components.unmasker._blocks import BlockConfig, Stateless, surest
-from fedsim.core.hooks import Unmasking
+from fedsim.core.hooks import MaskedTextState
 from fedsim.core.registry import component
 
 
@@ -44,7 +44,7 @@ class ThresholdConfig(BlockConfig):
 class Threshold(Stateless[ThresholdConfig]):
     """Writes the positions of a block above a confidence."""
 
-    def choose(self, confidence: Tensor, state: Unmasking, row: int) -> list[int]:
+    def choose(self, confidence: Tensor, state: MaskedTextState, row: int) -> list[int]:
         """Return the positions above the threshold, else the most confident position."""
         above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return above or surest(confidence, 1)

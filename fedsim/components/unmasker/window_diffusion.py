@@ -24,7 +24,14 @@ from torch import Tensor, nn
 
 from fedsim.components.unmasker._blocks import ProposalConfig, propose, schedule, surest
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking, check_place_scores, mask_token_of
+from fedsim.core.hooks import (
+    GenerationContext,
+    GenerationInputs,
+    MaskedTextState,
+    Unmasker,
+    check_place_scores,
+    mask_token_of,
+)
 from fedsim.core.nets.masked_positions import scoring_places, without_mask
 from fedsim.core.registry import component
 from fedsim.core.types import Event
@@ -74,7 +81,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Windowed(Unmasking):
+class Windowed(MaskedTextState):
     """Texts, the phase of each row (None before the first step), and the number of positions each step should write."""
 
     phase: tuple[Phase | None, ...]
@@ -129,7 +136,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
 
     counts: ClassVar[frozenset[str]] = frozenset({"unmasked", "masked", "positions", "pairs", "refreshed"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Windowed:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Windowed:
         """Return the prompts followed by masked positions, with an empty cache.
 
         Raises:

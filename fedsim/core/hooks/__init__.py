@@ -27,7 +27,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 """
 
 from fedsim.core.hooks.aggregators import Aggregator
-from fedsim.core.hooks.attacks import Attack, Effort, LabelFreeAttack, Outlook, SeparatingAttack, check_update
+from fedsim.core.hooks.attacks import Attack, BatchSeparationAttack, CostEstimate, Effort, LabelFreeAttack, check_update
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -53,25 +53,33 @@ from fedsim.core.hooks.contexts import (
 )
 from fedsim.core.hooks.defenses import PLACES, Defense, Distortion, Place
 from fedsim.core.hooks.generation import (
-    Condition,
     Decoder,
     Generation,
+    GenerationInputs,
+    MaskedTextState,
     Mitigation,
     Rows,
     Sampler,
     Sampling,
+    TextState,
     Unmasker,
-    Unmasking,
-    Weigher,
-    Writing,
+    WeightedDecoder,
     check_place_scores,
     check_scores,
     mask_token_of,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
-from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
-from fedsim.core.types.configured import ANY_LABELS, ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
+from fedsim.core.hooks.unlearning import Part, Request, ServerEstimate, Unlearning
+from fedsim.core.types.configured import (
+    ANY_LABELS,
+    ANYTHING,
+    IMAGES,
+    IMAGES_AND_TEXT,
+    ConfigT,
+    ConfiguredMethod,
+    Tables,
+)
 from fedsim.core.types.grants import Grants
 from fedsim.core.types.tasks import Task
 
@@ -87,17 +95,19 @@ __all__ = [
     "Aggregator",
     "Attack",
     "Augmentation",
+    "BatchSeparationAttack",
     "Bottleneck",
     "Component",
-    "Condition",
     "ConfigT",
-    "Configured",
+    "ConfiguredMethod",
+    "CostEstimate",
     "Decoder",
     "Defense",
     "Distortion",
     "Effort",
     "Generation",
     "GenerationContext",
+    "GenerationInputs",
     "Grants",
     "Grid",
     "Hook",
@@ -106,12 +116,12 @@ __all__ = [
     "Layer",
     "LocalStep",
     "LossTerm",
+    "MaskedTextState",
     "Mitigation",
     "ModelComponent",
     "NoiseAdder",
     "Objective",
     "Optimizer",
-    "Outlook",
     "Part",
     "Place",
     "Probe",
@@ -120,18 +130,16 @@ __all__ = [
     "Rows",
     "Sampler",
     "Sampling",
-    "SeparatingAttack",
+    "ServerEstimate",
     "ServerRound",
-    "Shown",
     "Tables",
     "Task",
+    "TextState",
     "TokenReducer",
     "Unlearning",
     "Unmasker",
-    "Unmasking",
     "VisualTokenReducer",
-    "Weigher",
-    "Writing",
+    "WeightedDecoder",
     "check_place_scores",
     "check_scores",
     "check_update",

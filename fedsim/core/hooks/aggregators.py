@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fedsim.core.hooks.contexts import PublicFederation, ServerRound
 from fedsim.core.types import Contribution, Mechanism
-from fedsim.core.types.configured import ConfigT, Configured
+from fedsim.core.types.configured import ConfigT, ConfiguredMethod
 from fedsim.core.types.grants import Grants
 
 
-class Aggregator(Configured[ConfigT]):
+class Aggregator(ConfiguredMethod[ConfigT]):
     """Hook aggregate: combines the updates of a round. An instance lasts for one run.
 
     The server passes the result to its optimizer as a gradient: a step along it is subtracted from the weights.
@@ -28,7 +28,7 @@ class Aggregator(Configured[ConfigT]):
     acts_without_updates: ClassVar[bool] = False
 
     @classmethod
-    def needs_more(cls, grants: Grants) -> str | None:
+    def missing_grants(cls, grants: Grants) -> str | None:
         """Return an error text if the rule needs single updates that the server does not have."""
         if not cls.needs_single_updates:
             return None
@@ -38,9 +38,9 @@ class Aggregator(Configured[ConfigT]):
                 "their sum. Given one mean in place of all updates, the rule would return it, and nobody would notice "
                 "that it does nothing any more. Use 'mean', or leave out secure_aggregation."
             )
-        if grants.sees == "sum" and grants.is_attacked:
+        if grants.view == "sum" and grants.is_attacked:
             return (
-                "gives no mean of the updates, and attacks with threat.sees = 'sum' take what the server sees for the "
+                "gives no mean of the updates, and attacks with threat.view = 'sum' take what the server sees for the "
                 "mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
             )
         return None

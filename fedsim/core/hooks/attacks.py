@@ -25,7 +25,7 @@ from fedsim.core.types import (
     Reconstruction,
     View,
 )
-from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, Configured, Tables
+from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, ConfiguredMethod, Tables
 from fedsim.core.types.grants import Grants
 from fedsim.core.unreliable_tensors import informed
 
@@ -40,7 +40,7 @@ _SECONDS: dict[Effort, float] = {
 _CHANCE = 0.5  # default chance of an attack
 
 
-class Outlook(NamedTuple):
+class CostEstimate(NamedTuple):
     """Expected cost and success of an attack on an observation.
 
     Attributes:
@@ -57,7 +57,7 @@ class Outlook(NamedTuple):
         return self.seconds / self.chance if self.chance > 0.0 else math.inf
 
 
-class Attack(Configured[ConfigT]):
+class Attack(ConfiguredMethod[ConfigT]):
     """Maps an observation to a reconstruction of the client's data. Subclasses implement `search`.
 
     Attributes:
@@ -80,28 +80,28 @@ class Attack(Configured[ConfigT]):
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
-    crafts: ClassVar[bool] = False
-    undoes: ClassVar[bool] = False
-    over_rounds: ClassVar[bool] = False
-    continues: ClassVar[bool] = False
-    infers: ClassVar[frozenset[LabelKind]] = CLASSES
+    crafts_model: ClassVar[bool] = False
+    inverts_augmentation: ClassVar[bool] = False
+    uses_earlier_rounds: ClassVar[bool] = False
+    accepts_initial_guess: ClassVar[bool] = False
+    infers_labels: ClassVar[frozenset[LabelKind]] = CLASSES
     example: ClassVar[Tables] = {}
 
     @classmethod
-    def needs_more(cls, grants: Grants) -> str | None:
+    def missing_grants(cls, grants: Grants) -> str | None:
         """Return an error text about missing knowledge, view or server; None if the grants suffice."""
         if missing := sorted(cls.needs - grants.knows):
             return (
                 f"needs {', '.join(missing)}, which the threat model does not grant. "
                 f"Add also_knows = {missing} to this attack, or to threat.knows."
             )
-        if grants.sees not in cls.views:
+        if grants.view not in cls.views:
             return (
-                f"works on {', '.join(sorted(cls.views))}, but threat.sees = '{grants.sees}': the server sees one sum "
+                f"works on {', '.join(sorted(cls.views))}, but threat.view = '{grants.view}': the server sees one sum "
                 "a round, in which the examples of all participants are mixed. Use an attack that separates them, or "
                 "leave it out."
             )
-        if cls.crafts and not grants.may_craft:
+        if cls.crafts_model and not grants.may_craft:
             return (
                 "changes the model that clients receive, which an honest server does not. Set threat.server = "
                 "'malicious', or use an attack that only watches."
@@ -140,14 +140,14 @@ class Attack(Configured[ConfigT]):
         """Return the best settings for a budget of gradient computations; empty if the attack needs few anyway."""
         return {}
 
-    def outlook(self, observation: Observation) -> Outlook:
+    def outlook(self, observation: Observation) -> CostEstimate:
         """Return expected cost and success, which order attacks of the same effort.
 
         It is called before `not_applicable`, so it must use only sizes and rates, and be fast.
         """
-        return Outlook(_SECONDS[self.effort], _CHANCE)
+        return CostEstimate(_SECONDS[self.effort], _CHANCE)
 
-    def continue_from(
+    def search_from(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
     ) -> Reconstruction:
         """Return the best guess reached from another attack's guess (warm start).
@@ -163,11 +163,11 @@ class Attack(Configured[ConfigT]):
         """
         raise NotApplicable("it does not go on from guesses of other attacks")
 
-    def at_once(self, observation: Observation) -> int:
+    def max_victims(self, observation: Observation) -> int:
         """Return the best batch size for searching similar observations together."""
         return 1
 
-    def search_together(
+    def search_batch(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
         """Return the best guess for each observation. Override together with `at_once` if batching saves time."""
@@ -211,7 +211,7 @@ class Attack(Configured[ConfigT]):
         Raises:
             NotApplicable: the attack cannot continue from this guess.
         """
-        return best_in_time(partial(self.continue_from, observation, guess, generator), observation, on_step)
+        return best_in_time(partial(self.search_from, observation, guess, generator), observation, on_step)
 
     @final
     def together(
@@ -233,7 +233,7 @@ class Attack(Configured[ConfigT]):
                 best = [BestStep(on_step) for on_step in on_steps]
                 watched = [draws.watched(there.outside(one)) for one in best]
                 try:
-                    return there.bring(self.search_together(checked, generators, watched))
+                    return there.bring(self.search_batch(checked, generators, watched))
                 except DeadlineReached:
                     return [one.guess(observation) for one, observation in zip(best, observations, strict=True)]
 
@@ -263,7 +263,7 @@ class Attack(Configured[ConfigT]):
     @final
     def fits(self, observation: Observation) -> Applicability:
         """Return whether the attack fits a checked observation processed by `informed`, else with the reason."""
-        if self.crafts and observation.threat.server != "malicious":
+        if self.crafts_model and observation.threat.server != "malicious":
             return Applicability(False, "needs a malicious server, which changes the clients' model")
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
@@ -271,15 +271,15 @@ class Attack(Configured[ConfigT]):
         unsuited = observation.task.refuses_method(self) or self._lacks_labels(observation)
         if unsuited is not None:
             return Applicability(False, unsuited)
-        if observation.threat.sees not in self.views:
+        if observation.threat.view not in self.views:
             views = ", ".join(sorted(self.views))
-            return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
+            return Applicability(False, f"works on {views}, but the server sees {observation.threat.view}")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
 
     def _lacks_labels(self, observation: Observation) -> str | None:
         """Return an error text if the attack needs labels that it can neither infer nor was granted."""
-        if observation.labels is not None or observation.task.label_kind in self.infers:
+        if observation.labels is not None or observation.task.label_kind in self.infers_labels:
             return None
         return (
             f"infers classes alone, and the labels are {observation.task.labels_in_words}: it needs them, which the "
@@ -291,10 +291,10 @@ class LabelFreeAttack(Attack[ConfigT]):
     """Base class of attacks that recover examples without using labels."""
 
     label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
-    infers: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+    infers_labels: ClassVar[frozenset[LabelKind]] = ANY_LABELS
 
 
-class SeparatingAttack(LabelFreeAttack[ConfigT]):
+class BatchSeparationAttack(LabelFreeAttack[ConfigT]):
     """Base class of attacks that separate the examples of a batch. A sum over clients counts as one large batch."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})

@@ -13,8 +13,8 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.contexts import HookContext, PublicFederation
 from fedsim.core.nets.visual import VisualReducer, VisualShape, reads_images, visual_passes
 from fedsim.core.nets.visual.patches import kept_patches, nearest_guesses, patch_errors
-from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types import Batch, MethodDescription, Modality, Reconstruction, Tensors, Truth
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 
 _READ = 10 ** (-20 / 10)  # mean squared error of a patch at 20 dB, of values in [0, 1]
 
@@ -35,7 +35,7 @@ Hook = Literal[
 ]
 
 
-class Component(Configured[ConfigT]):
+class Component(ConfiguredMethod[ConfigT]):
     """Base class of all components.
 
     Only subclasses of a class in `KINDS_OF_COMPONENTS` are run.
@@ -52,7 +52,7 @@ class Component(Configured[ConfigT]):
         """
         return None
 
-    def public_view(self) -> PublicKnowledge | None:
+    def public_description(self) -> MethodDescription | None:
         """Return what an attacker that knows the component's settings knows, or None if the model shows it all."""
         return None
 
@@ -186,7 +186,7 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
             return {}
         (batch,) = truth.batches
         with torch.no_grad(), visual_passes(model.eval()) as passes:
-            model(batch.inputs, **batch.given)
+            model(batch.inputs, **batch.extra_inputs)
         guesses = nearest_guesses(guess.inputs.detach(), batch.inputs)
         is_read = (patch_errors(guesses, batch.inputs, reader.visual.grid) <= _READ).double()
         kept = kept_patches(passes[0], reader.visual.patches)

@@ -174,7 +174,7 @@ class PublicFederation:
     most_examples: int
     shape: tuple[int, ...]
     classes: int
-    sampling: Literal["passes", "poisson"]
+    sampling: Literal["shuffle", "poisson"]
     clients: int
     cohort: float
     cohort_sampling: Literal["fixed", "poisson"]

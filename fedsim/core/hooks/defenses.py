@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks.contexts import HookContext, PublicFederation
-from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
-from fedsim.core.types.configured import ConfigT, Configured
+from fedsim.core.types import Batch, Mechanism, MethodDescription, Tensors, Update
+from fedsim.core.types.configured import ConfigT, ConfiguredMethod
 
 Place = Literal["received", "batch", "model", "examples", "layers", "norm", "entries", "noise", "rounding"]
 
@@ -41,7 +41,7 @@ class Distortion:
     reads_sent: bool = False
 
 
-class Defense(Configured[ConfigT]):
+class Defense(ConfiguredMethod[ConfigT]):
     """Changes what a client computes or sends. Subclasses override some methods; the others do nothing.
 
     Attributes:
@@ -122,7 +122,7 @@ class Defense(Configured[ConfigT]):
         return None
 
     @abstractmethod
-    def adaptive_view(self) -> PublicKnowledge:
+    def adaptive_view(self) -> MethodDescription:
         """Return what an attacker that knows the defense's settings knows."""
 
     @final

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtim
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.nets.masked_positions import mask_token, without_mask
 from fedsim.core.types import Batch, Event, Modality, Tensors, Trace
 from fedsim.core.types.configured import ANYTHING, IMAGES, ConfigT
@@ -59,7 +59,7 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
 
 
 @dataclass(frozen=True)
-class Condition(Rows):
+class GenerationInputs(Rows):
     """Inputs of generations.
 
     Attributes:
@@ -68,14 +68,14 @@ class Condition(Rows):
     """
 
     prompts: tuple[tuple[int, ...], ...]
-    given: Tensors = field(default_factory=dict[str, Tensor])
+    extra_inputs: Tensors = field(default_factory=dict[str, Tensor])
 
     def __len__(self) -> int:
         return len(self.prompts)
 
 
 @dataclass(frozen=True)
-class Writing(Rows):
+class TextState(Rows):
     """State of autoregressive generation.
 
     Attributes:
@@ -84,7 +84,7 @@ class Writing(Rows):
     """
 
     tokens: tuple[tuple[int, ...], ...]
-    past: Past = field(default_factory=Past, kw_only=True, compare=False, repr=False)
+    past: DecodingCache = field(default_factory=DecodingCache, kw_only=True, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -111,7 +111,7 @@ class Sampling(Rows):
 
 
 @dataclass(frozen=True)
-class Unmasking(Rows):
+class MaskedTextState(Rows):
     """State of unmasking.
 
     Attributes:
@@ -140,9 +140,9 @@ class Unmasking(Rows):
         return replace(self, tokens=tuple(tokens), masked=tuple(masked))
 
 
-StateT = TypeVar("StateT", bound=Writing | Sampling | Unmasking)
-UnmaskingT = TypeVar("UnmaskingT", bound=Unmasking)
-WritingT = TypeVar("WritingT", bound=Writing)
+StateT = TypeVar("StateT", bound=TextState | Sampling | MaskedTextState)
+UnmaskingT = TypeVar("UnmaskingT", bound=MaskedTextState)
+WritingT = TypeVar("WritingT", bound=TextState)
 SamplingT = TypeVar("SamplingT", bound=Sampling)
 
 
@@ -169,7 +169,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
         return
 
     @abstractmethod
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> StateT:
         """Return the initial state, with a row per row of the condition.
 
         Raises:
@@ -244,7 +244,7 @@ class Decoder(Generation[ConfigT, WritingT]):
         return scores
 
 
-class Weigher(Decoder[ConfigT, WritingT]):
+class WeightedDecoder(Decoder[ConfigT, WritingT]):
     """A decoder that weights its texts, so that the mean weight is an unbiased estimate of a constraint's probability.
 
     `fedsim.questions.exposure.pattern_probability` uses the registered weighers. Their events count `calls` of the
@@ -274,7 +274,7 @@ def check_scores(scores: Sequence[Tensor]) -> None:
     """
     is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # NaN entries make the maximum NaN
     if is_broken.any():
-        raise CannotContinue(
+        raise GenerationError(
             "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
             "diverged leaves such ones.",
             is_broken.nonzero().flatten().tolist(),
@@ -307,7 +307,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         """Return for each row whether no position is masked."""
         return [not places for places in state.masked]
 
-    def begin(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+    def begin(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> MaskedTextState:
         """Return the prompts followed by masked positions.
 
         Raises:
@@ -317,7 +317,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         mask, limits = mask_token_of(model), context.limits
         assert limits is not None, "who fills in a text has limits"
         count = limits.max_new_tokens
-        given = condition.given.get("answer", torch.full((len(condition), count), mask))
+        given = condition.extra_inputs.get("answer", torch.full((len(condition), count), mask))
         if given.shape != (len(condition), count):
             raise FedsimError(
                 f"given['answer'] has shape {tuple(given.shape)}, expected {(len(condition), count)}: a row for each "
@@ -330,7 +330,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
             tuple(place for place in range(begin, len(text)) if text[place] == mask)
             for begin, text in zip(begins, tokens, strict=True)
         )
-        return Unmasking(tokens, begins, masked)
+        return MaskedTextState(tokens, begins, masked)
 
     def place_scores(self, model: nn.Module, state: UnmaskingT) -> list[Tensor]:
         """Return the model's scores at each position of each row, (T, V), in one pass for all rows of equal length.
@@ -372,7 +372,7 @@ def mask_token_of(model: nn.Module) -> int:
     )
 
 
-def _check_room(model: nn.Module, condition: Condition, count: int, limit: int | None) -> None:
+def _check_room(model: nn.Module, condition: GenerationInputs, count: int, limit: int | None) -> None:
     context = getattr(model, "context", None)
     rooms = [room for room in (context, limit) if isinstance(room, int)]
     if not rooms:
@@ -380,7 +380,7 @@ def _check_room(model: nn.Module, condition: Condition, count: int, limit: int |
     room = min(rooms)
     full = [row for row, prompt in enumerate(condition.prompts) if len(prompt) + count > room]
     if full:
-        raise CannotContinue(
+        raise GenerationError(
             f"the prompt has {len(condition.prompts[full[0]])} tokens and its answer {count} places, and the model "
             f"reads {room} in all. Shorten the prompt, or ask for fewer tokens.",
             full,
@@ -395,11 +395,11 @@ class Mitigation(Component[ConfigT]):
     """
 
     hook: ClassVar[Hook] = "mitigation"
-    hides_work: ClassVar[bool] = False
+    hides_computation: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod
-    def veil(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
+    def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the observable trace of each text.
 
         Args:

@@ -21,7 +21,7 @@ class Request(Protocol):
     """
 
     @property
-    def sees(self) -> View:
+    def view(self) -> View:
         """The server's view of a round: `single-update`, or `sum`, i.e. only the global models."""
         ...
 
@@ -65,7 +65,7 @@ class Request(Protocol):
         ...
 
 
-class Shown(NamedTuple):
+class ServerEstimate(NamedTuple):
     """The server's estimate from unlearning.
 
     Attributes:
@@ -96,5 +96,5 @@ class Unlearning(Component[ConfigT]):
     is_one_step: ClassVar[bool] = False
 
     @abstractmethod
-    def forget(self, request: Request) -> Sequence[Shown]:
+    def forget(self, request: Request) -> Sequence[ServerEstimate]:
         """Return the server's estimates (nonempty), each of another round."""

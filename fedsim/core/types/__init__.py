@@ -32,7 +32,7 @@ from fedsim.core.types.generation import (
 )
 from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import NO_LABEL, Applicability, OnStep, Reconstruction, Step
-from fedsim.core.types.observations import Observation, PublicKnowledge, ThreatModel
+from fedsim.core.types.observations import MethodDescription, Observation, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
@@ -63,12 +63,12 @@ __all__ = [
     "Masks",
     "Mechanism",
     "Memory",
+    "MethodDescription",
     "Modality",
     "Observation",
     "OnStep",
     "Planted",
     "PlantedImage",
-    "PublicKnowledge",
     "Reconstruction",
     "SecretKind",
     "Server",

@@ -29,7 +29,7 @@ CLASSES: frozenset[LabelKind] = frozenset({"class"})
 ANY_LABELS: frozenset[LabelKind] = frozenset(get_args(LabelKind))  # for methods that do not depend on labels
 
 
-class Configured(ABC, Generic[ConfigT]):
+class ConfiguredMethod(ABC, Generic[ConfigT]):
     """A method with its settings.
 
     Attributes:
@@ -38,7 +38,7 @@ class Configured(ABC, Generic[ConfigT]):
         label_kinds: kinds of labels that it supports; methods that use only tensors of the model support all.
     """
 
-    remembers: bool = False
+    keeps_state: bool = False
     modalities: ClassVar[frozenset[Modality]] = IMAGES
     label_kinds: ClassVar[frozenset[LabelKind]] = CLASSES
     _name: str = ""
@@ -47,7 +47,7 @@ class Configured(ABC, Generic[ConfigT]):
         self.config = config
 
     @classmethod
-    def needs_more(cls, grants: Grants) -> str | None:
+    def missing_grants(cls, grants: Grants) -> str | None:
         """Return what it needs that a scenario does not grant, as a sentence without subject, or None."""
         return None
 
@@ -57,7 +57,7 @@ class Configured(ABC, Generic[ConfigT]):
         return self._name or type(self).__name__
 
     @final
-    def named(self, name: str) -> Self:
+    def with_name(self, name: str) -> Self:
         """Set the name under which it was chosen, and return the method."""
         self._name = name
         return self

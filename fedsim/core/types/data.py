@@ -41,14 +41,14 @@ class Batch:
 
     inputs: Tensor
     labels: Tensor
-    given: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    extra_inputs: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def taken(self, chosen: Tensor) -> Batch:
+    def select(self, chosen: Tensor) -> Batch:
         """Return the examples with these indices, in this order."""
-        given = {name: column.index_select(0, chosen) for name, column in self.given.items()}
+        given = {name: column.index_select(0, chosen) for name, column in self.extra_inputs.items()}
         return Batch(self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen), given)
 
     def split(self, size: int) -> Iterator[Batch]:
@@ -56,13 +56,13 @@ class Batch:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield Batch(
-                self.inputs[part], self.labels[part], {name: column[part] for name, column in self.given.items()}
+                self.inputs[part], self.labels[part], {name: column[part] for name, column in self.extra_inputs.items()}
             )
 
     @classmethod
-    def joined(cls, batches: Sequence[Batch]) -> Batch:
+    def concat(cls, batches: Sequence[Batch]) -> Batch:
         """Concatenate batches."""
-        given = {name: torch.cat([batch.given[name] for batch in batches]) for name in batches[0].given}
+        given = {name: torch.cat([batch.extra_inputs[name] for batch in batches]) for name in batches[0].extra_inputs}
         return cls(
             torch.cat([batch.inputs for batch in batches]), torch.cat([batch.labels for batch in batches]), given
         )

@@ -91,7 +91,7 @@ class ClippedParts(Effect):
 
 
 @dataclass(frozen=True)
-class Kept(Effect):
+class Sparsified(Effect):
     """Sparsification: a share of the entries is sent, the others are zero; a zero does not imply a zero gradient.
 
     Attributes:
@@ -102,7 +102,7 @@ class Kept(Effect):
 
 
 @dataclass(frozen=True)
-class Signs(Effect):
+class SignsOnly(Effect):
     """Only the sign of each entry is sent."""
 
 
@@ -112,7 +112,7 @@ class Rounded(Effect):
 
 
 @dataclass(frozen=True)
-class Unreliable(Effect):
+class UnreliableTensors(Effect):
     """Some tensors are randomised or zeroed; attacks do not match them.
 
     Attributes:

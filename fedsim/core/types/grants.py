@@ -18,8 +18,8 @@ Knowledge = Literal[
     "input-statistics",
     "defenses",
     "components",
-    "draws",
-    "given",
+    "client-randomness",
+    "extra-inputs",
     "earlier-rounds",
 ]
 
@@ -131,7 +131,7 @@ _ALL = (
         why="they stand in the code that the server sends",
     ),
     Grant(
-        name="draws",
+        name="client-randomness",
         opens=frozenset({"draws"}),
         called="what components and task drew",
         has="what components and task drew",
@@ -142,8 +142,8 @@ _ALL = (
         is_drawn=True,
     ),
     Grant(
-        name="given",
-        opens=frozenset({"given"}),
+        name="extra-inputs",
+        opens=frozenset({"extra_inputs"}),
         called="what the model reads beside the examples",
         has="what the model reads beside the examples",
         lacks="does not see what the model reads beside the examples",
@@ -180,7 +180,7 @@ class Grants:
     """
 
     knows: frozenset[Knowledge]
-    sees: View
+    view: View
     may_craft: bool
     masks_updates: bool
     is_attacked: bool

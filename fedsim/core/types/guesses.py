@@ -26,7 +26,7 @@ _SAVED = (
     "best_iteration",
     "stopped",
     "notes",
-    "facts",
+    "diagnostics",
     "is_exact",
     "has_exact_inputs",
     "history",
@@ -77,7 +77,7 @@ class Reconstruction:
         history: (iteration, objective) pairs of the winning restart, thinned.
         stopped: why it ended, for example ``"objective below threshold"``.
         notes: remarks for readers of the record.
-        facts: values that explain the result, by name: numerical rank, condition number, converged restarts.
+        diagnostics: values that explain the result, by name: numerical rank, condition number, converged restarts.
         is_exact: whether the attack's equations, more than its unknowns, hold up to rounding, so that no search can
             explain the update better.
         has_exact_inputs: whether equations of the inputs alone, more than their unknowns, hold up to rounding, while
@@ -96,7 +96,7 @@ class Reconstruction:
     history: tuple[tuple[int, float], ...]
     stopped: str
     notes: tuple[str, ...] = ()
-    facts: Mapping[str, float] = field(default_factory=dict[str, float])
+    diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
     has_exact_inputs: bool = False
     trained: Batch | None = None
@@ -115,7 +115,7 @@ class Reconstruction:
         history: Sequence[tuple[int, float]] = (),
         stopped: str = "done",
         notes: Sequence[str] = (),
-        facts: Mapping[str, float] | None = None,
+        diagnostics: Mapping[str, float] | None = None,
         is_exact: bool = False,
         trained: Batch | None = None,
         extras: Tensors | None = None,
@@ -132,7 +132,7 @@ class Reconstruction:
             history: thinned here; default the objective after the last iteration.
             stopped: why the search ended.
             notes: remarks for readers of the record.
-            facts: values by name.
+            diagnostics: values by name.
             is_exact: as in the class attributes.
             trained: as in the class attributes.
             extras: as in the class attributes.
@@ -154,7 +154,7 @@ class Reconstruction:
             history=tuple(whole[:: -(-len(whole) // _POINTS) or 1]),
             stopped=stopped,
             notes=tuple(notes),
-            facts=dict(facts or {}),
+            diagnostics=dict(diagnostics or {}),
             is_exact=is_exact,
             trained=trained,
             extras=dict(extras or {}),

@@ -21,7 +21,7 @@ EffectT = TypeVar("EffectT", bound=Effect)
 
 
 @dataclass(frozen=True)
-class PublicKnowledge:
+class MethodDescription:
     """Knowledge from the public description of a defense or component in use.
 
     Attributes:
@@ -39,7 +39,7 @@ class ThreatModel(Config):
     """The attacker's role and knowledge. Printed before a run and stored with it."""
 
     server: Server = "honest-but-curious"
-    sees: View = "single-update"
+    view: View = "single-update"
     knows: tuple[Knowledge, ...] = ()
 
 
@@ -96,7 +96,7 @@ class Observation:
     batch_size: int | None
     labels: Tensor | None
     masks: tuple[Masks, ...] | None
-    public: tuple[PublicKnowledge, ...]
+    known_methods: tuple[MethodDescription, ...]
     hidden: frozenset[str] = frozenset()
     optimizer: str = "sgd"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -104,13 +104,13 @@ class Observation:
     batch_sizes: tuple[int, ...] | None = None
     examples: int | None = None
     draws: tuple[Draws, ...] | None = None
-    set_aside: Tensors = field(default_factory=dict[str, Tensor])
-    earlier: tuple[Observation, ...] = ()
-    given: Mapping[str, Tensor] | None = None
+    unreliable_tensors: Tensors = field(default_factory=dict[str, Tensor])
+    earlier_observations: tuple[Observation, ...] = ()
+    extra_inputs: Mapping[str, Tensor] | None = None
     device: torch.device = CPU
     label_shape: tuple[int, ...] = ()
     task: Task[Any] = field(kw_only=True)
 
     def effects(self, kind: type[EffectT]) -> tuple[EffectT, ...]:
         """Return all effects of a type (or subtype) of the known components and defenses, in order."""
-        return tuple(effect for known in self.public for effect in known.effects if isinstance(effect, kind))
+        return tuple(effect for known in self.known_methods for effect in known.effects if isinstance(effect, kind))

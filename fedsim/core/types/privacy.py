@@ -32,5 +32,5 @@ class Mechanism:
     sampling_rate: float
     steps: int
     delta: float
-    against: str
+    adversary: str
     holds_against_server: bool = True

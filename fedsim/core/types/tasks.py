@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.types.basics import Draws
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.core.types.data import Batch, Dataset, InputSpec, LabelKind, Modality
 from fedsim.core.types.grants import Knowledge
 from fedsim.core.types.guesses import Reconstruction
@@ -63,7 +63,7 @@ class Scored:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
 
-class Task(Configured[ConfigT]):
+class Task(ConfiguredMethod[ConfigT]):
     """Defines a training task: the loss of a step, the quality of a model, and the similarity of guesses to examples.
 
     An attacker knows the task, as it knows the model.
@@ -122,7 +122,7 @@ class Task(Configured[ConfigT]):
 
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Run the model on a batch, and return its outputs."""
-        return model(batch.inputs, **batch.given)
+        return model(batch.inputs, **batch.extra_inputs)
 
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Store granted knowledge in an attacker's model, so that it runs on inputs alone.
@@ -209,7 +209,7 @@ class Task(Configured[ConfigT]):
         return f"works on {' and '.join(sorted(modalities))}, and the examples are {held}"
 
     @final
-    def refuses_method(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:
+    def refuses_method(self, method: ConfiguredMethod[Any] | type[ConfiguredMethod[Any]]) -> str | None:
         """Return why a method does not suit the task's examples and labels, as the end of a sentence, or None.
 
         Methods that use only tensors of the model suit any labels.

@@ -87,7 +87,7 @@ class Truth:
     batches: tuple[Batch, ...]
     masks: tuple[Masks, ...]
     raw: Update
-    private: tuple[Batch, ...]
+    original_batches: tuple[Batch, ...]
     draws: tuple[Draws, ...] = ()
 
 

@@ -69,7 +69,7 @@ def _is_protected(scenario: Scenario) -> bool:
 
     The dropout of a user's model is unknown before the model is built.
     """
-    if scenario.defenses or scenario.components or scenario.threat.sees == "sum":
+    if scenario.defenses or scenario.components or scenario.threat.view == "sum":
         return True
     if ":" in scenario.model.name:
         return False

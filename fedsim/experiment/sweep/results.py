@@ -138,7 +138,7 @@ def _row(
 ) -> dict[str, Any]:
     """Return the columns of an attacked example; for an update without a guess the example's columns are None."""
     declared = record.declared
-    evaluated = [entry.tested for entry in arm.rounds if entry.utilities(declared)]
+    evaluated = [entry.test_metrics for entry in arm.rounds if entry.utilities(declared)]
     measured = (*(evaluated[-1] if evaluated else {}).items(), *(item.values if item else {}).items())
     return {
         "run": planned.digest,

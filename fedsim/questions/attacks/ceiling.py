@@ -126,9 +126,9 @@ def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
         rank=left.rank,
         condition=left.condition,
         known=left.known,
-        untold=_psnr_without_draws(victim, prior),
-        others_known=_others_known(victim, sent, information, times, prior),
-        informed=_psnr(float((informed.error * prior.square).mean())),
+        psnr_masks_unknown=_psnr_without_draws(victim, prior),
+        psnr_other_clients_known=_others_known(victim, sent, information, times, prior),
+        psnr_with_covariance=_psnr(float((informed.error * prior.square).mean())),
         scores=tuple(scored.items),  # pyright: ignore[reportArgumentType] - the items of images are scores
     )
     return MeasuredCeiling(ceiling, (1 - left.error / prior.variance).view(sent.inputs.shape))

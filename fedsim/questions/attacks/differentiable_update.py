@@ -121,7 +121,7 @@ def check(victim: Victim) -> None:
         raise NotDefinedError("there is no example behind the update")
     if not victim.examples.inputs.is_floating_point():
         raise NotDefinedError("not defined for tokens, which have no derivative")
-    if any(not torch.equal(a.inputs, b.inputs) for a, b in zip(truth.batches, truth.private, strict=True)):
+    if any(not torch.equal(a.inputs, b.inputs) for a, b in zip(truth.batches, truth.original_batches, strict=True)):
         raise NotDefinedError("not defined where a client trains on other examples than it owns")
     if len(truth.batches) > 1 and not truth.masks:
         raise NotDefinedError("not defined for a captured update of several steps, whose batches are not known")
@@ -139,12 +139,14 @@ def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
     """Return the local training of each client behind the update; of a single client from the ground truth itself."""
     world, entry = victim.world, victim.entry
     if not entry.clients:
-        return [_share(victim, entry.update, victim.truth, numbers(victim.truth.private), 1.0, moves_masks)]
+        return [_share(victim, entry.update, victim.truth, numbers(victim.truth.original_batches), 1.0, moves_masks)]
     parts = [repeat(world, entry, client) for client in entry.clients]
     of_steps = [
         whole.split([len(batch) if batch is not None else 0 for batch in step])
         for whole, step in zip(
-            numbers(victim.truth.private), zip_longest(*(part.truth.private for part in parts)), strict=True
+            numbers(victim.truth.original_batches),
+            zip_longest(*(part.truth.original_batches for part in parts)),
+            strict=True,
         )
     ]
     weights = [world.stack.rule.weight(part.update.examples) for part in parts]
@@ -372,7 +374,7 @@ def _joined(noises: Sequence[Tensors]) -> Noise:
 
 
 def _doubled(batch: Batch, inputs: Tensor) -> Batch:
-    given = {n: g.double() if g.is_floating_point() else g for n, g in batch.given.items()}
+    given = {n: g.double() if g.is_floating_point() else g for n, g in batch.extra_inputs.items()}
     labels = batch.labels.double() if batch.labels.is_floating_point() else batch.labels
     return Batch(inputs, labels, given)
 

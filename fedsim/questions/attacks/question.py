@@ -23,7 +23,7 @@ from fedsim.metrics.success import Rule
 from fedsim.processes.methods import AtWork, at_once, search
 from fedsim.questions.attacks import unlearning
 from fedsim.questions.attacks.ceiling import ceiling_of
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import ATTACKS, AttackFinding, Ceiling, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, Scoring
 from fedsim.scenario.world import World
@@ -42,16 +42,16 @@ class WhatIsInAnUpdate(Question[TimedConfig]):
 
     def check(self, world: World) -> None:
         """Check that the ground truth of a sum is one batch, and that an unlearning request can be simulated."""
-        if world.scenario.threat.sees == "sum" and world.scenario.attacks:
+        if world.scenario.threat.view == "sum" and world.scenario.attacks:
             check_union(world)
-        if world.scenario.forgetting is not None:
+        if world.scenario.unlearning is not None:
             unlearning.check(world)
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[AttackFinding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[AttackFinding]:
         """Yield a finding for each attack, in the scenario's order."""
         world = evidence.world
         victims = _victims(evidence)
-        ceilings = _find_ceilings(victims, work) if world.scenario.scoring.ceiling else {}
+        ceilings = _find_ceilings(victims, work) if world.scenario.scoring.ideal_attacker else {}
         for choice in world.scenario.attacks:
             with work.start("attack", choice) as attacker:
                 records = list(_attack(world, choice, attacker, victims, work))
@@ -94,8 +94,8 @@ def finding_of(
     return finding.model_copy(
         update={
             "value": summary.success,
-            "more": summary.metrics,
-            "chance": blind_chance(tried, rule),
+            "extra_metrics": summary.metrics,
+            "chance_level": blind_chance(tried, rule),
             "is_evidence": all(is_evidence(victim, rule) for victim in tried),
         }
     )
@@ -109,13 +109,13 @@ def place_of(update: WireEntry | VictimRecord) -> str:
 def _victims(evidence: Evidence) -> list[Victim]:
     """Return the victims: the watched updates, or the server's estimates from unlearning."""
     world = evidence.world
-    if world.scenario.forgetting is not None:
+    if world.scenario.unlearning is not None:
         return unlearning.shown(world, evidence.journal)
     pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
     return [Victim(world, entry, truth) for entry, truth in pairs]
 
 
-def _find_ceilings(victims: Sequence[Victim], work: Work) -> dict[str, Ceiling]:
+def _find_ceilings(victims: Sequence[Victim], work: QuestionContext) -> dict[str, Ceiling]:
     """Return the ceiling of every observed update by storage prefix, and store the known share of its entries."""
     ceilings: dict[str, Ceiling] = {}
     for victim in victims:
@@ -123,19 +123,19 @@ def _find_ceilings(victims: Sequence[Victim], work: Work) -> dict[str, Ceiling]:
         ceilings[place], known = ceiling_of(victim)
         if known is not None:
             work.keep(f"ceiling/{place}", {"known": known.float().numpy()})
-        work.look_up()
+        work.check_cancelled()
     return ceilings
 
 
 def _attack(
-    world: World, choice: AttackChoice, attacker: AtWork, victims: Sequence[Victim], work: Work
+    world: World, choice: AttackChoice, attacker: AtWork, victims: Sequence[Victim], work: QuestionContext
 ) -> Iterator[VictimRecord]:
     """Attack every observed update, in chunks of the size that the attack supports."""
     attack_class = registry.get("attack", choice.name).derived_from(Attack)
-    over_rounds = attack_class is not None and attack_class.over_rounds
+    over_rounds = attack_class is not None and attack_class.uses_earlier_rounds
     knows, label = _knowledge(world.scenario, choice), choice.reported
-    yield from (_unharmed(victim.entry) for victim in victims if not any(map(len, victim.truth.private)))
-    victims = [victim for victim in victims if any(map(len, victim.truth.private))]
+    yield from (_unharmed(victim.entry) for victim in victims if not any(map(len, victim.truth.original_batches)))
+    victims = [victim for victim in victims if any(map(len, victim.truth.original_batches))]
     before, done = victims if over_rounds else (), 0
     while done < len(victims):
         first = _observe(victims[done], before, knows)
@@ -144,7 +144,7 @@ def _attack(
         watch = work.on_search(label, done + len(chunk), len(victims))
         begin = time.perf_counter()
         results = _search(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
-        work.look_up()
+        work.check_cancelled()
         seconds = (time.perf_counter() - begin) / len(chunk)
         for victim, result in zip(chunk, results, strict=True):
             place = f"{label}/{place_of(victim.entry)}"
@@ -185,7 +185,7 @@ def _search(
     return [_search(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
 
 
-def recorded(victim: Victim, result: Reconstruction | str, place: str, work: Work) -> VictimRecord:
+def recorded(victim: Victim, result: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:
     """Return the record of an attacked update: its scores, or its failure.
 
     Args:

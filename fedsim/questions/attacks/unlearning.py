@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import Part, Shown, Unlearning
+from fedsim.core.hooks import Part, ServerEstimate, Unlearning
 from fedsim.core.types import GRANTS, Knowledge, Tensors, Truth, Update, View, WireEntry
 from fedsim.federation.client import local_training, looks_first
 from fedsim.federation.journal import Journal
 from fedsim.federation.stepping import trained
-from fedsim.scenario import Forgetting
+from fedsim.scenario import UnlearningSettings
 from fedsim.scenario.world import World
 from fedsim.threat.victim import Victim
 
@@ -42,19 +42,19 @@ def check(world: World) -> None:
     if _way(world).is_one_step:
         return
     _check_draws(world)
-    if world.scenario.threat.sees == "sum":
+    if world.scenario.threat.view == "sum":
         _check_means(world)
 
 
 def _check_shares(world: World) -> None:
     settings = _settings(world)
-    least = settings.examples + (settings.examples if settings.judged == "staying" else 1)
+    least = settings.examples + (settings.examples if settings.scored_on == "retained" else 1)
     for client in range(settings.clients):
         owned = len(world.data.shares[client])
         if owned < least:
             raise ScenarioError(
-                f"forgetting.examples is {settings.examples}, but client {client} owns {owned} examples, and some must "
-                f"stay. Expected at least {least}: forget fewer, or set fewer forgetting.clients."
+                f"unlearning.examples is {settings.examples}, but client {client} owns {owned} examples, and some must "
+                f"stay. Expected at least {least}: forget fewer, or set fewer unlearning.clients."
             )
 
 
@@ -73,9 +73,9 @@ def _check_means(world: World) -> None:
     is_weighted = rule.name == "mean" and rule.settings["weighted"]
     if not is_weighted or optimizer.name != "sgd" or optimizer.settings["momentum"]:
         raise ScenarioError(
-            f"forgetting.by = '{_settings(world).by.name}' with threat.sees = 'sum' takes the change of the global "
+            f"unlearning.method = '{_settings(world).method.name}' with threat.view = 'sum' takes the change of the global "
             "model for a mean over all examples. Expected aggregation.name = 'mean', weighted, with the optimizer "
-            "'sgd' without momentum; or threat.sees = 'single-update'."
+            "'sgd' without momentum; or threat.view = 'single-update'."
         )
 
 
@@ -86,19 +86,19 @@ def shown(world: World, journal: Journal) -> list[Victim]:
         request = _Request(world, journal, client)
         for revealed in way.forget(request):
             entry = WireEntry(revealed.round, client, revealed.received, revealed.update)
-            is_step = revealed.truth is not None and _settings(world).judged == "forgotten"
+            is_step = revealed.truth is not None and _settings(world).scored_on == "forgotten"
             victims.append(Victim(world, entry, request.truth(revealed), is_step))
     return sorted(victims, key=lambda victim: (victim.entry.round, victim.entry.client))
 
 
-def _settings(world: World) -> Forgetting:
-    settings = world.scenario.forgetting
+def _settings(world: World) -> UnlearningSettings:
+    settings = world.scenario.unlearning
     assert settings is not None, "called where somebody asks"
     return settings
 
 
 def _way(world: World) -> Unlearning[Any]:
-    return _settings(world).by.make("component")
+    return _settings(world).method.make("component")
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class _Request:
     client: int
 
     @property
-    def sees(self) -> View:
-        return self.world.scenario.threat.sees
+    def view(self) -> View:
+        return self.world.scenario.threat.view
 
     @property
     def rounds(self) -> int:
@@ -146,14 +146,14 @@ class _Request:
     def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:
         return local_training(self._world(part), weights, round_, self.client)
 
-    def truth(self, revealed: Shown) -> Truth:
+    def truth(self, revealed: ServerEstimate) -> Truth:
         """Return the ground truth for scoring, with masks and draws if the estimate is one local step."""
         known = revealed.truth
-        if known is not None and _settings(self.world).judged == "forgotten":
+        if known is not None and _settings(self.world).scored_on == "forgotten":
             return known
-        judged = self.world.data.dataset.train.taken(self._judged)
+        judged = self.world.data.dataset.train.select(self._judged)
         if known is not None:
-            return replace(known, batches=(judged,), private=(judged,))
+            return replace(known, batches=(judged,), original_batches=(judged,))
         nothing_drops = ((),) if not self.world.models.sites else ()
         return Truth((judged,), nothing_drops, revealed.update, (judged,))
 
@@ -168,7 +168,9 @@ class _Request:
     def _judged(self) -> Tensor:
         settings = _settings(self.world)
         return (
-            self._order[settings.examples :][: settings.examples] if settings.judged == "staying" else self._forgotten
+            self._order[settings.examples :][: settings.examples]
+            if settings.scored_on == "retained"
+            else self._forgotten
         )
 
     @property
@@ -198,5 +200,5 @@ class _Request:
     @cached_property
     def _retrained(self) -> list[Tensors]:
         """The weights before every needed round of the second training, and after the last one."""
-        last = self.rounds if self.sees == "sum" else max(self.watched) - 1
+        last = self.rounds if self.view == "sum" else max(self.watched) - 1
         return list(trained(self._rest, last))

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Modality, Tensors
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.core.types.grants import Grants
 
 
-class AttributeAttack(Configured[ConfigT]):
+class AttributeAttack(ConfiguredMethod[ConfigT]):
     """Infers the value of an attribute of the data behind each update. Subclasses implement `describe` and `read`.
 
     The attacker trains on updates that it computes itself, at the weights that the clients received, from public
@@ -24,12 +24,12 @@ class AttributeAttack(Configured[ConfigT]):
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @classmethod
-    def needs_more(cls, grants: Grants) -> str | None:
+    def missing_grants(cls, grants: Grants) -> str | None:
         """Return an error text about the missing view; None if the grants suffice."""
-        if grants.sees == "single-update":
+        if grants.view == "single-update":
             return None
         return (
-            f"reads updates of single clients, but threat.sees = '{grants.sees}'. Set threat.sees = 'single-update', "
+            f"reads updates of single clients, but threat.view = '{grants.view}'. Set threat.view = 'single-update', "
             "or leave the attributes out."
         )
 

@@ -52,7 +52,7 @@ def check(world: World, names: Sequence[str]) -> None:
     """
     dataset = world.data.dataset
     known = known_attributes(dataset)
-    shared(world.models.workspace.model, world.scenario.threat.shares)
+    shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
     for number, name in enumerate(names):
         where = f"attributes.attacks.{number}.attribute"
         if name not in known:
@@ -259,7 +259,7 @@ class _Describing:
     def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AtWork]) -> None:
         self.refusals: dict[str, str] = {}
         self._attacks, self._round, self._seed = attacks, entry.round, world.scenario.seed
-        self._shared = shared(world.models.workspace.model, world.scenario.threat.shares)
+        self._shared = shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
         self._sizes: dict[str, int] = {}
 
     def __call__(self, change: Tensors) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
 from fedsim.processes.methods import AtWork
 from fedsim.questions.attributes import observe as attributes
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
 from fedsim.scenario.world import World
@@ -59,7 +59,7 @@ class Attributes(TimedConfig):
 class WhatAreTheDataLike(Question[Attributes]):
     """Runs attribute inference attacks, each with permuted public values as negative control."""
 
-    metric: ClassVar[str] = "read_right"
+    metric: ClassVar[str] = "attribute_balanced_accuracy"
     title: ClassVar[str] = "What are the data like?"
     summary: ClassVar[str] = (
         "Attacks on an attribute say of every watched update which value most of its examples have. They learn from "
@@ -85,7 +85,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         """Check that every attribute is known and has public examples."""
         attributes.check(world, [choice.attribute for choice in self.config.attacks])
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield a finding and a control per attack; attacks on the same attribute share the public updates."""
         by_attribute: dict[str, list[AttributeChoice]] = {}
         for choice in self.config.attacks:
@@ -101,7 +101,7 @@ class WhatAreTheDataLike(Question[Attributes]):
     def _ask_one(
         self,
         evidence: Evidence,
-        work: Work,
+        work: QuestionContext,
         name: str,
         choices: Sequence[AttributeChoice],
         attacks: Mapping[str, AtWork],
@@ -151,9 +151,9 @@ def _finding(choice: AttributeChoice) -> Finding:
         label=choice.reported,
         method=choice.name,
         settings=choice.settings,
-        about={"attribute": choice.attribute},
-        role="must succeed" if choice.attribute == attributes.LABEL else "attack",
-        metric="read_right",
+        scope={"attribute": choice.attribute},
+        role="positive-control" if choice.attribute == attributes.LABEL else "attack",
+        metric="attribute_balanced_accuracy",
     )
 
 
@@ -173,9 +173,9 @@ def _score(
         yield finding.model_copy(update={"failure": reason(error), "seconds": seconds})
         return
     left_out = {"left out": read.left_out} if read.left_out else {}
-    about = {**finding.about, "values": len(read.values), "public": read.public, **left_out}
-    known = finding.model_copy(update={"about": about, "chance": read.chance})
+    about = {**finding.scope, "values": len(read.values), "public": read.public, **left_out}
+    known = finding.model_copy(update={"scope": about, "chance_level": read.chance})
     seconds = shared + time.perf_counter() - begin
     yield known.model_copy(update={"value": read.right, "seconds": seconds})
-    control = {"label": f"{choice.reported}, values permuted", "role": "chance", "value": read.permuted}
+    control = {"label": f"{choice.reported}, values permuted", "role": "negative-control", "value": read.permuted}
     yield known.model_copy(update=control)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.deadline import check_time
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.types import Batch, Memory, Tensors
 from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import Spent
@@ -120,11 +120,11 @@ def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     """Return a membership score of each canary, shape (canaries,)."""
     model = world.models.new().eval()
     for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _at(weights, model), canaries)):
-        with suppress(Refused):  # a client that checks the received weights may refuse crafted weights
+        with suppress(ClientRefusal):  # a client that checks the received weights may refuse crafted weights
             total = _sum_of_updates(world, weights, rounds, client)
             along = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
             return _beside_their_class(torch.tensor(along), canaries.labels)
-    raise Refused("the audited client trains neither on the first weights nor on others, so it cannot be audited")
+    raise ClientRefusal("the audited client trains neither on the first weights nor on others, so it cannot be audited")
 
 
 def _weights(model: nn.Module) -> Iterator[Tensors]:

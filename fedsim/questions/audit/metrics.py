@@ -11,13 +11,13 @@ from fedsim.record import Interval
 
 
 @metric(
-    "epsilon_shown",
+    "epsilon_lower_bound",
     title="epsilon shown",
     summary="the least epsilon under which so many guesses about canaries are right",
     over="finding",
     limits=(0.0, None),
     related="2410.22235",
 )
-def epsilon_shown(shown: AuditResult) -> Interval:
+def epsilon_lower_bound(shown: AuditResult) -> Interval:
     """Return the bound as an interval without upper end; n is the number of canaries in all runs."""
     return Interval(value=shown.epsilon, low=shown.epsilon, high=None, n=shown.plan.canaries * shown.plan.runs)

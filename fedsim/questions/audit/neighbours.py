@@ -37,5 +37,5 @@ def try_neighbours(world: World, guarantee: GuaranteeRecord, client: int) -> Cou
         sent = {name: torch.tensor([float(value)]).nan_to_num(-1.0) for name, value in about.items()}
         return {**update.tensors, **update.buffers, **sent}
 
-    records = world.data.dataset.train.taken(world.data.shares[client][:_RECORDS])
+    records = world.data.dataset.train.select(world.data.shares[client][:_RECORDS])
     return check_step(release, records, guarantee.noise_multiplier, steps=len(places))

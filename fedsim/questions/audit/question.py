@@ -18,9 +18,9 @@ from fedsim.core.registry import question
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
 from fedsim.questions.audit.canaries import audit_guarantee, can_audit
-from fedsim.questions.audit.metrics import epsilon_shown
+from fedsim.questions.audit.metrics import epsilon_lower_bound
 from fedsim.questions.audit.neighbours import try_neighbours
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario.world import World
 
@@ -55,14 +55,14 @@ class AuditSettings(TimedConfig):
 class IsTheGuaranteeKept(Question[AuditSettings]):
     """Audits every record-level guarantee of a client's mechanism with canaries."""
 
-    metric: ClassVar[str] = "epsilon_shown"
+    metric: ClassVar[str] = "epsilon_lower_bound"
     title: ClassVar[str] = "Is the guarantee kept?"
     summary: ClassVar[str] = (
         "Canaries were added to a client's private training by fair coins, and guessed afterwards. The figure is the "
         "least epsilon under which so many guesses are right; above the stated one it contradicts the guarantee, and "
         "below it proves nothing."
     )
-    nothing: ClassVar[str] = "No claim is contradicted"
+    null_statement: ClassVar[str] = "No claim is contradicted"
     method: ClassVar[str] = (
         "The bound is that of an audit in one run, by the whole trade-off of the stated steps (Mahloujifar et al. "
         "2024), and of the product of accuracies over independent runs. Both hold however canaries depend."
@@ -82,7 +82,7 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
                 f"audit: its canaries are images, and the examples are {world.task.modality}. Leave the audit out."
             )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield a finding for each auditable guarantee."""
         for guarantee in evidence.guarantees:
             if can_audit(evidence.world, guarantee):
@@ -109,7 +109,7 @@ def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | No
     return Finding(
         question="audit",
         label=guarantee.source,
-        about={
+        scope={
             "guesses": plan.guesses,
             "right": shown.right,
             "canaries": plan.canaries,
@@ -119,9 +119,9 @@ def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | No
             "power": plan.power,
             "neighbours": tried.neighbours if tried else 0,
         },
-        metric="epsilon_shown",
-        value=epsilon_shown(shown),
-        chance=guarantee.epsilon,
+        metric="epsilon_lower_bound",
+        value=epsilon_lower_bound(shown),
+        chance_level=guarantee.epsilon,
         note=f"{figure}. {_if_apart(shown)}{_power(plan)} {_neighbours(tried)}",
         alarm=alarm if is_contradicted else "",
     )

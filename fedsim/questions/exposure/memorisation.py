@@ -19,7 +19,7 @@ from fedsim.core import seeding
 from fedsim.core.choices import Choice
 from fedsim.core.deadline import check_time
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.federation.journal import Journal
@@ -171,5 +171,7 @@ def recall(
     secret = sentences[0]
     limits = Limits(max_new_tokens=len(secret) - known)
     decoder = _NEXT_TOKEN if mask_token(model) is None else _MASKED_PLACES
-    (written,) = generate(decoder.make("component"), model, Condition((tuple(secret[:known]),)), limits, [generator])
+    (written,) = generate(
+        decoder.make("component"), model, GenerationInputs((tuple(secret[:known]),)), limits, [generator]
+    )
     return Recall(exposure(float(bits[0]), bits[1:]), (*secret[:known], *written.tokens))

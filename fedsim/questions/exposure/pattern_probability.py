@@ -22,7 +22,7 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.hooks import Condition, GenerationContext, Weigher
+from fedsim.core.hooks import GenerationContext, GenerationInputs, WeightedDecoder
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.generation.reading import evaluating
 from fedsim.metrics.statistics import mean_interval
@@ -90,7 +90,7 @@ def emission(
         raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
     # A token may extend beyond the string, so any text may follow.
     name, kind = _weigher(decoder)
-    weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).named(name)
+    weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).with_name(name)
     weigher.check(model)
     limits = Limits(max_new_tokens=longest)
     total = Emission((), 0, 0)
@@ -127,9 +127,9 @@ def emissions(
     return [estimates[secret.prompt, secret.form] for secret in planted]
 
 
-def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
+def _weigher(name: str | None) -> tuple[str, type[WeightedDecoder[Any, Any]]]:
     """Return name and class of the weighting decoder with this name, or of the first registered decoder."""
-    known = {label: method.derived_from(Weigher) for label, method in registry.methods("component").items()}
+    known = {label: method.derived_from(WeightedDecoder) for label, method in registry.methods("component").items()}
     weighers = {label: kind for label, kind in known.items() if kind is not None}
     chosen = next(iter(weighers), "") if name is None else name
     if chosen not in weighers:
@@ -137,12 +137,14 @@ def _weigher(name: str | None) -> tuple[str, type[Weigher[Any, Any]]]:
     return chosen, weighers[chosen]
 
 
-def _run(weigher: Weigher[Any, Any], model: nn.Module, known: tuple[int, ...], context: GenerationContext) -> Emission:
+def _run(
+    weigher: WeightedDecoder[Any, Any], model: nn.Module, known: tuple[int, ...], context: GenerationContext
+) -> Emission:
     """Step until all runs have ended, and return their evidence."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
     with evaluating([*model.modules()]):
-        state = weigher.start(model, Condition((known,) * len(open_runs)), context)
+        state = weigher.start(model, GenerationInputs((known,) * len(open_runs)), context)
         while True:
             evidence = weigher.log_evidence(state)
             ended |= {

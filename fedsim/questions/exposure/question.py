@@ -19,7 +19,7 @@ from fedsim.core.registry import question
 from fedsim.core.types import SecretKind
 from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.exposure import memorisation
 from fedsim.record import Columns, Finding
 from fedsim.scenario import Scoring
@@ -72,7 +72,7 @@ class WhatWasMemorised(Question[Exposure]):
         """Check that secrets are planted, that examples contain them whole, and that the model supports the search."""
         memorisation.check(world, search=self.config.search, emission=self.config.emission)
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield a finding for each kind and number of repetitions."""
         secrets = memorisation.measure_exposure(
             evidence.world, evidence.journal, **self.config.model_dump(exclude={"seconds"})
@@ -111,7 +111,7 @@ def _finding(
 ) -> Finding:
     first, confidence = alike[0], scoring.confidence
     value = mean_interval([[secret.exposure] for secret in alike], source, confidence, scoring.resamples)
-    more = {"secrets_written": wilson(sum(secret.extracted for secret in alike), len(alike), confidence)}
+    more = {"secret_extraction_rate": wilson(sum(secret.extracted for secret in alike), len(alike), confidence)}
     if is_searched:
         more["likeliest"] = share_likeliest(alike, confidence)
     if estimates := [secret.emission for secret in alike if secret.emission]:
@@ -119,13 +119,13 @@ def _finding(
     return Finding(
         question="exposure",
         label=f"{first.kind} x {first.repetitions}",
-        about={"secrets": first.kind, "repetitions": first.repetitions},
-        role="attack" if first.repetitions else "chance",
+        scope={"secrets": first.kind, "repetitions": first.repetitions},
+        role="attack" if first.repetitions else "negative-control",
         metric="exposure",
         value=value,
-        chance=_chance(first.candidates + 1),
-        limit=math.log2(first.candidates + 1),
-        more=more,
+        chance_level=_chance(first.candidates + 1),
+        max_value=math.log2(first.candidates + 1),
+        extra_metrics=more,
         items=ITEMS,
     )
 

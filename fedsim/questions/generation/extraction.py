@@ -40,7 +40,7 @@ def copied_share(samples: Tensor, images: Tensor, confidence: float = 0.95) -> I
 
 
 @metric(
-    "images_drawn",
+    "image_extraction_rate",
     title="drawn",
     summary="share of the planted images that a sample equals, within 0.1 root mean square of pixels",
     over="finding",
@@ -49,7 +49,7 @@ def copied_share(samples: Tensor, images: Tensor, confidence: float = 0.95) -> I
     digits=0,
     limits=(0.0, 1.0),
 )
-def images_drawn(is_drawn: Sequence[bool], confidence: float = 0.95) -> Interval:
+def image_extraction_rate(is_drawn: Sequence[bool], confidence: float = 0.95) -> Interval:
     """Return the share with Wilson's interval, n the number of planted images."""
     return wilson(sum(is_drawn), len(is_drawn), confidence)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Modality, TraceView
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
-class TraceAttack(Configured[ConfigT]):
+class TraceAttack(ConfiguredMethod[ConfigT]):
     """Answers a question about texts from their traces. Subclasses implement `search`.
 
     Attributes:

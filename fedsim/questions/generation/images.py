@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Batch, Generated, PlantedImage
 from fedsim.federation.journal import Journal
 from fedsim.generation import sample
 from fedsim.metrics.image import to_pixels
-from fedsim.questions.generation.extraction import copied_share, images_drawn, is_among
+from fedsim.questions.generation.extraction import copied_share, image_extraction_rate, is_among
 from fedsim.questions.generation.metrics import trace_exposure
 from fedsim.questions.generation.sample_distance import sample_distance
 from fedsim.questions.generation.settings import GenerationSettings
@@ -82,7 +82,7 @@ def draw(world: World, journal: Journal) -> GenerationStudy:
 def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:
     """Return samples, with class labels in turn."""
     spec, seed = world.data.dataset.spec, world.scenario.seed
-    condition = Condition(((),) * count, {"class": torch.arange(count) % spec.classes})
+    condition = GenerationInputs(((),) * count, {"class": torch.arange(count) % spec.classes})
     sources = seeding.generators(seed, "generation samples", [(number,) for number in range(count)])
     sampler = generation_of(world).decoder.make("component")
     return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
@@ -102,7 +102,7 @@ def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor)
     pixels = to_pixels(known, dataset.spec)
     as_new = copied_share(tests, pixels, confidence)
     copied = copied_share(pictures, pixels, confidence)
-    yield _finding("drawn", "samples beside training images", "copied_share", copied, chance=as_new.value)
+    yield _finding("drawn", "samples beside training images", "copied_share", copied, chance_level=as_new.value)
     for repetitions in sorted({len(canary.examples) for canary in dataset.planted_images}):
         alike = [canary for canary in dataset.planted_images if len(canary.examples) == repetitions]
         yield from _canaries(world, model, pictures, alike, repetitions)
@@ -113,16 +113,18 @@ def _canaries(
 ) -> Iterator[Finding]:
     """Yield whether canaries with equal repetitions were sampled, and their loss rank among controls."""
     spec, scoring = world.data.dataset.spec, world.scenario.scoring
-    role: Role = "attack" if repetitions else "chance"
+    role: Role = "attack" if repetitions else "negative-control"
     is_drawn = [is_among(pictures, to_pixels(canary.image[None], spec)[0]) for canary in alike]
     label = f"{repetitions} {'copy' if repetitions == 1 else 'copies'}"
-    share = images_drawn(is_drawn, scoring.confidence)
-    yield _finding("planted", f"canaries of {label}, drawn", "images_drawn", share, role=role, chance=0.0)
+    share = image_extraction_rate(is_drawn, scoring.confidence)
+    yield _finding(
+        "planted", f"canaries of {label}, drawn", "image_extraction_rate", share, role=role, chance_level=0.0
+    )
     scores = np.array([_scores(world, model, canary, number) for number, canary in enumerate(alike)])
     source = np.random.default_rng(seeding.derive(world.scenario.seed, f"canaries {repetitions}"))
     exposure, chance = trace_exposure(scores, source, scoring.confidence)
     title = f"canaries of {label}, denoising loss"
-    yield _finding("planted", title, "trace_exposure", exposure, role=role, chance=chance, view="the model")
+    yield _finding("planted", title, "trace_exposure", exposure, role=role, chance_level=chance, view="the model")
 
 
 @torch.no_grad()
@@ -133,7 +135,7 @@ def _scores(world: World, model: nn.Module, canary: PlantedImage, number: int) -
     source = seeding.generator(world.scenario.seed, "canary loss", number)
     total = torch.zeros(len(images), dtype=torch.double)
     for _ in range(_LOSS_DRAWS):
-        shared = world.task.named_draws(batch.taken(torch.zeros(1, dtype=torch.long)), source)
+        shared = world.task.named_draws(batch.select(torch.zeros(1, dtype=torch.long)), source)
         shared_draws = {name: tensor.expand(len(images), *tensor.shape[1:]) for name, tensor in shared.items()}
         total += world.task.losses(*world.task.answer(model, batch, shared_draws))
     return (-total).tolist()
@@ -146,10 +148,16 @@ def _finding(
     value: Interval,
     *,
     role: Role = "attack",
-    chance: float | None = None,
+    chance_level: float | None = None,
     view: str = "outputs",
 ) -> Finding:
     about_it = about(question, view)
     return Finding(
-        question="generation", label=label, about=about_it, role=role, metric=metric, value=value, chance=chance
+        question="generation",
+        label=label,
+        scope=about_it,
+        role=role,
+        metric=metric,
+        value=value,
+        chance_level=chance_level,
     )

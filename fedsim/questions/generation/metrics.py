@@ -86,14 +86,14 @@ def trace_exposure(
 
 
 @metric(
-    "times_the_steps",
+    "step_ratio",
     title="steps (times)",
     summary="how many times as many steps a mitigation takes",
     over="finding",
     better="lower",
 )
 @metric(
-    "times_the_tokens",
+    "token_ratio",
     title="tokens (times)",
     summary="how many times as many tokens a mitigation sends",
     over="finding",
@@ -105,18 +105,18 @@ def times(after: int, before: int, n: int) -> Interval:
 
 
 @metric(
-    "tokens_a_step",
+    "tokens_per_step",
     title="tokens a step",
     summary="mean over texts of the tokens that a step wrote",
     over="finding",
 )
-def tokens_a_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+def tokens_per_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
     """Return the mean over texts with a bootstrap interval."""
     return mean_interval([[pace] for pace in paces], generator, confidence)
 
 
 @metric(
-    "secrets_written",
+    "secret_extraction_rate",
     title="written",
     summary="share of the planted secrets that the decoder writes behind their beginning",
     over="finding",
@@ -125,7 +125,7 @@ def tokens_a_step(paces: Sequence[float], generator: np.random.Generator, confid
     digits=0,
     limits=(0.0, 1.0),
 )
-def secrets_written(is_written: Sequence[bool], confidence: float = 0.95) -> Interval:
+def secret_extraction_rate(is_written: Sequence[bool], confidence: float = 0.95) -> Interval:
     """Return the share with Wilson's interval, n the number of secrets."""
     return wilson(sum(is_written), len(is_written), confidence)
 

@@ -21,11 +21,11 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.registry import question
 from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation import texts as written_texts
 from fedsim.questions.generation.hooks import TraceAttack
-from fedsim.questions.generation.metrics import tokens_a_step
+from fedsim.questions.generation.metrics import tokens_per_step
 from fedsim.questions.generation.settings import GenerationSettings
 from fedsim.questions.generation.side_channels import Answer
 from fedsim.questions.generation.types import TraceCase
@@ -41,7 +41,7 @@ _TRACES = "generation/traces"
 class WhatGenerationGivesAway(Question[GenerationSettings]):
     """Generates texts or images with the trained model, and runs attacks on their traces."""
 
-    metric: ClassVar[str] = "tokens_a_step"
+    metric: ClassVar[str] = "tokens_per_step"
     title: ClassVar[str] = "What generation gives away"
     summary: ClassVar[str] = (
         "The trained model wrote, and attackers saw how: tokens of each packet (counts), the work of each step, its "
@@ -61,7 +61,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
         """Check that the decoder or the sampler runs, and that each attack is applicable."""
         (sampled_images if sampled_images.draws(self.config) else written_texts).check(world)
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield the summary of the generation, then the findings of all attacks and controls."""
         begin = time.perf_counter()
         try:
@@ -74,10 +74,10 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
             work.items[_TRACES] = written.traces
         yield self._summary(evidence.world, written, time.perf_counter() - begin)
         for finding in written.findings:
-            label = f"{finding.label} ({finding.about['question']})"
-            yield finding.model_copy(update={"label": label, "about": {**finding.about, "by": self._by}})
+            label = f"{finding.label} ({finding.scope['question']})"
+            yield finding.model_copy(update={"label": label, "scope": {**finding.scope, "by": self._by}})
 
-    def _written(self, evidence: Evidence, work: Work) -> written_texts.GenerationStudy:
+    def _written(self, evidence: Evidence, work: QuestionContext) -> written_texts.GenerationStudy:
         if sampled_images.draws(self.config):
             return sampled_images.draw(evidence.world, evidence.journal)
         with _answering(work) as answer:
@@ -94,18 +94,18 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
             label=decoder.name,
             method=decoder.name,
             settings=decoder.settings,
-            about={"by": decoder.name},
+            scope={"by": decoder.name},
             role="context",
-            metric="tokens_a_step",
+            metric="tokens_per_step",
         )
 
     def _summary(self, world: World, written: written_texts.GenerationStudy, seconds: float) -> Finding:
         """Return the finding with model, decoder, pace and endings of the generated texts."""
         endings = Counter(text.ending for text in written.texts)
-        about = {**self._context().about, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
+        about = {**self._context().scope, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-        pace = tokens_a_step(paces, draws, world.scenario.scoring.confidence) if paces else None
+        pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
         update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
@@ -121,7 +121,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
 
 
 @contextmanager
-def _answering(work: Work) -> Iterator[Answer]:
+def _answering(work: QuestionContext) -> Iterator[Answer]:
     """Yield the function that runs attacks; an attack starts at its first case and ends with this block."""
     attacks: dict[str, AtWork] = {}
     with ExitStack() as started:

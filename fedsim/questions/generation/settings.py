@@ -91,11 +91,15 @@ class GenerationSettings(TimedConfig):
         default="global", description="the last global model, or that of the first watched client after its training"
     )
     prompts: Prompts = Prompts()
-    tokens: int = Field(default=24, ge=1, description="tokens of a text, at most")
-    ends: bool = Field(default=False, description="whether a token that ends a sentence, or a turn, ends a text")
-    repeats: int = Field(default=6, ge=3, description="texts of each prompt, each with a seed of its own")
+    max_new_tokens: int = Field(default=24, ge=1, description="tokens of a text, at most")
+    stop_at_end_token: bool = Field(
+        default=False, description="whether a token that ends a sentence, or a turn, ends a text"
+    )
+    texts_per_prompt: int = Field(default=6, ge=3, description="texts of each prompt, each with a seed of its own")
     candidates: int = Field(default=100, ge=4, description="members, and as many others, for question member")
-    others: int = Field(default=31, ge=1, description="others of its form for each secret, for question planted")
+    decoys_per_secret: int = Field(
+        default=31, ge=1, description="others of its form for each secret, for question planted"
+    )
     samples: int = Field(default=64, ge=2, description="images that a sampler draws, of all classes in turn")
     attacks: tuple[TraceAttackChoice, ...] = ()
 

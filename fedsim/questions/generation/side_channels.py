@@ -124,7 +124,7 @@ def judge(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Finding:
 
 def judge_at_chance(speech: Speech, inquiry: TraceInquiry, judging: Judging, what: str) -> Finding:
     """Run an attack as a negative control; `what` names the reason in the label."""
-    return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "chance")
+    return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "negative-control")
 
 
 def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterator[Finding]:
@@ -134,7 +134,7 @@ def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterato
     """
     if "outputs" in inquiry.attack.views and speech.question in ("prompt", "bits"):
         seen = replace(inquiry, view="outputs", mitigation=None, label=f"{inquiry.attack.name}, of the text itself")
-        yield _judge(speech, seen, judging, "must succeed")
+        yield _judge(speech, seen, judging, "positive-control")
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")
         shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
@@ -147,7 +147,7 @@ def _judge(speech: Speech, inquiry: TraceInquiry, judging: Judging, role: Any) -
         label=inquiry.label,
         method=inquiry.attack.name,
         settings=inquiry.attack.config.model_dump(mode="json"),
-        about=about(speech.question, inquiry.view, _describe(inquiry.mitigation)),
+        scope=about(speech.question, inquiry.view, _describe(inquiry.mitigation)),
         role=role,
         metric=_METRICS[speech.question],
     )
@@ -170,7 +170,7 @@ def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str,
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
     draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {inquiry.label} {speech.question}"))
     scores = _SCORES[speech.question](speech, _answers(speech, inquiry, judging), draws, judging.confidence)
-    return {**scores, "more": {**scores.get("more", {}), **cost}}
+    return {**scores, "extra_metrics": {**scores.get("more", {}), **cost}}
 
 
 def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:
@@ -188,7 +188,7 @@ def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Genera
     """Score the inferred prompt of each text."""
     truth = speech.seen_truth
     accuracy = figures.prompt_accuracy(answer, truth, confidence)
-    return {"value": accuracy, "chance": 1 / len(set(speech.truth))}
+    return {"value": accuracy, "chance_level": 1 / len(set(speech.truth))}
 
 
 def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
@@ -196,7 +196,11 @@ def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, c
     is_member = speech.seen_truth == 1
     rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
     more = {name: rate for name, rate in rates.items() if rate is not None}
-    return {"value": figures.trace_auc(answer, is_member, draws, confidence), "chance": 0.5, "more": more}
+    return {
+        "value": figures.trace_auc(answer, is_member, draws, confidence),
+        "chance_level": 0.5,
+        "extra_metrics": more,
+    }
 
 
 def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
@@ -206,13 +210,13 @@ def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generat
         [[*answer[(secrets == secret) & is_own], *answer[(secrets == secret) & ~is_own]] for secret in set(secrets)]
     )
     exposure, chance = figures.trace_exposure(rows, draws, confidence)
-    return {"value": exposure, "chance": chance}
+    return {"value": exposure, "chance_level": chance}
 
 
 def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Estimate the mutual information of the best feature and the prompt."""
     bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
-    return {"value": bits.information, "chance": bits.chance, "p": bits.p}
+    return {"value": bits.information, "chance_level": bits.chance, "p_value": bits.p}
 
 
 _METRICS: dict[TraceQuestion, str] = {
@@ -233,8 +237,8 @@ def _cost(before: Sequence[Generated], after: Sequence[Generated]) -> dict[str, 
     """Return the ratios of steps and of tokens after to before a mitigation."""
     (old_steps, old_tokens), (steps, tokens) = _size(before), _size(after)
     return {
-        "times_the_steps": figures.times(steps, old_steps, len(after)),
-        "times_the_tokens": figures.times(tokens, old_tokens, len(after)),
+        "step_ratio": figures.times(steps, old_steps, len(after)),
+        "token_ratio": figures.times(tokens, old_tokens, len(after)),
     }
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Condition, Decoder, Unmasker
+from fedsim.core.hooks import Decoder, GenerationInputs, Unmasker
 from fedsim.core.types import Generated, Limits, Tensors, Tokenizer
 from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
-from fedsim.questions.generation.metrics import prompt_accuracy, secrets_written, trace_auc, trace_exposure
+from fedsim.questions.generation.metrics import prompt_accuracy, secret_extraction_rate, trace_auc, trace_exposure
 from fedsim.questions.generation.side_channels import (
     Judging,
     Speech,
@@ -71,7 +71,7 @@ class Material:
 
     prompts: tuple[Tokens, ...] = ()
     given: Tensors = field(default_factory=dict[str, Tensor])
-    repeats: int = 6
+    texts_per_prompt: int = 6
     members: tuple[Tokens, ...] = ()
     strangers: tuple[Tokens, ...] = ()
     length: int = 8
@@ -105,14 +105,14 @@ class Speaker:
         order = torch.randperm(len(prompts), generator=shuffle)
         sources = seeding.generators(self.seed, f"generation {purpose}", [(number,) for number in order.tolist()])
         with_each = {name: rows[order] for name, rows in (given or {}).items()}
-        condition = Condition(tuple(prompts[number] for number in order.tolist()), with_each)
+        condition = GenerationInputs(tuple(prompts[number] for number in order.tolist()), with_each)
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):  # some models are random in eval mode
             texts = generate(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer)
         return [texts[place] for place in order.argsort().tolist()]
 
     def begin(self, prompt: Tokens, purpose: str, given: Tensors | None = None) -> Piece:
         """Return the first piece of a completion: tokens, or the reason of an empty completion."""
-        condition = Condition((prompt,), given or {})
+        condition = GenerationInputs((prompt,), given or {})
         sources = seeding.generators(self.seed, f"generation {purpose}", [(0,)])
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):
             return next(stream(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer))
@@ -134,10 +134,10 @@ class Speaker:
             truth = [number for number, secret in enumerate(material.secrets) for _ in secret.halves]
             first = tuple(place == 0 for secret in material.secrets for place in range(len(secret.halves)))
             return Speech(question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first)
-        numbers = [number for number in range(len(material.prompts)) for _ in range(material.repeats)]
+        numbers = [number for number in range(len(material.prompts)) for _ in range(material.texts_per_prompt)]
         given = {name: rows[numbers] for name, rows in material.given.items()}
         texts = self.write([material.prompts[number] for number in numbers], "prompt", given)
-        is_asked = [place < round(material.repeats * 2 / 3) for place in range(material.repeats)]
+        is_asked = [place < round(material.texts_per_prompt * 2 / 3) for place in range(material.texts_per_prompt)]
         known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(numbers)
         return Speech(question, tuple(texts), tuple(numbers), tuple(known))
 
@@ -207,9 +207,9 @@ def references(speaker: Speaker, material: Material, question: TraceQuestion, ju
             question,
             "written by the decoder" if is_planted else "written, though never planted",
             "outputs",
-            "attack" if is_planted else "chance",
-            metric="secrets_written",
-            value=secrets_written(written, judging.confidence),
+            "attack" if is_planted else "negative-control",
+            metric="secret_extraction_rate",
+            value=secret_extraction_rate(written, judging.confidence),
             chance=float(np.mean([1 / secret.space for secret, _ in pairs])),
         )
 
@@ -224,7 +224,7 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
         "member",
         "loss of the whole sentence",
         "the model",
-        "must succeed",
+        "positive-control",
         metric="trace_auc",
         value=trace_auc(scores, is_member, draws, judging.confidence),
         chance=0.5,
@@ -243,7 +243,7 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
         "prompt",
         "likelihood of the text behind each prompt",
         "outputs",
-        "must succeed",
+        "positive-control",
         metric="prompt_accuracy",
         value=accuracy,
         chance=1 / len(material.prompts),
@@ -269,7 +269,7 @@ def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Ju
         "planted",
         "log-perplexity of planted sentences",
         "the model",
-        "must succeed",
+        "positive-control",
         metric="trace_exposure",
         value=exposure,
         chance=chance,
@@ -277,7 +277,7 @@ def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Ju
 
 
 def _reference(question: TraceQuestion, label: str, view: str, role: Any, **figures: Any) -> Finding:
-    return Finding(question="generation", label=label, about=about(question, view), role=role, **figures)
+    return Finding(question="generation", label=label, scope=about(question, view), role=role, **figures)
 
 
 def _speech(
@@ -288,7 +288,7 @@ def _speech(
     if shared is None:
         return speaker.speech(question, material)
     known = tuple(
-        question == "prompt" and place % material.repeats < round(material.repeats * 2 / 3)
+        question == "prompt" and place % material.texts_per_prompt < round(material.texts_per_prompt * 2 / 3)
         for place in range(len(shared.texts))
     )
     return replace(shared, question=question, is_known=known)

@@ -145,8 +145,8 @@ def speaker_of(
     settings, tokenizer, model = generation_of(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
-    stops = tokenizer.ends if settings.ends else frozenset[int]()
-    most = settings.tokens if tokens is None else tokens
+    stops = tokenizer.ends if settings.stop_at_end_token else frozenset[int]()
+    most = settings.max_new_tokens if tokens is None else tokens
     limits = Limits(max_new_tokens=most, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     if isinstance(decoder, Decoder):
@@ -159,7 +159,7 @@ def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
     train, uses = world.data.dataset.train, count_training(world, rounds)
     unseen = torch.cat([share[uses[share] == 0] for share in world.data.shares])
     source = seeding.generator(world.scenario.seed, "texts to fit a decoder")
-    return train.taken(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
+    return train.select(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
 
 
 def _speaker_to_try(world: World) -> Speaker:
@@ -170,7 +170,9 @@ def _speaker_to_try(world: World) -> Speaker:
     """
     settings = generation_of(world)
     is_filled_in = registry.get("component", settings.decoder.name).hook == "unmasker"
-    return speaker_of(world, world.models.first_weights, settings.tokens if is_filled_in else min(2, settings.tokens))
+    return speaker_of(
+        world, world.models.first_weights, settings.max_new_tokens if is_filled_in else min(2, settings.max_new_tokens)
+    )
 
 
 def check_trained(world: World) -> None:
@@ -223,7 +225,7 @@ def material_of(world: World, journal: Journal) -> Material:
     return Material(
         prompts=prompts.tokens,
         given=prompts.given,
-        repeats=settings.repeats,
+        texts_per_prompt=settings.texts_per_prompt,
         members=tuple(members),
         strangers=tuple(strangers),
         length=settings.prompts.length,
@@ -239,7 +241,7 @@ class _Prompts(NamedTuple):
 
 
 def _asks_about_images(world: World) -> bool:
-    return QUESTION in world.data.dataset.train.given
+    return QUESTION in world.data.dataset.train.extra_inputs
 
 
 def _check_images(settings: GenerationSettings, questions: Collection[str]) -> None:
@@ -273,8 +275,8 @@ def _prompts(world: World) -> _Prompts:
     settings, dataset = generation_of(world).prompts, world.data.dataset
     examples = dataset.train if settings.source == "clients" else dataset.test
     source = seeding.generator(world.scenario.seed, "generation prompts")
-    some = examples.taken(torch.randperm(len(examples), generator=source)[: settings.count])
-    return _Prompts(tuple(map(tuple, some.given[QUESTION].tolist())), {"image": some.inputs})
+    some = examples.select(torch.randperm(len(examples), generator=source)[: settings.count])
+    return _Prompts(tuple(map(tuple, some.extra_inputs[QUESTION].tolist())), {"image": some.inputs})
 
 
 def _texts_to_prompt(world: World) -> list[Tokens]:
@@ -327,7 +329,7 @@ def _secret(world: World, planted: Planted, number: int) -> SecretAmongOthers:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
-    others = alternatives(planted.form, filling, generation_of(world).others, source)
+    others = alternatives(planted.form, filling, generation_of(world).decoys_per_secret, source)
     beginning = tokenizer.encode(planted.prompt)
     wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
     shared = [common_beginning(whole, beginning) for whole in wholes]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.types.configured import ConfigT, Configured
+from fedsim.core.types.configured import ConfigT, ConfiguredMethod
 from fedsim.core.types.grants import Grants
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan, Target
 
 
-class MembershipAttack(Configured[ConfigT]):
+class MembershipAttack(ConfiguredMethod[ConfigT]):
     """Scores each candidate for membership. Subclasses implement `score`.
 
     Attributes:
@@ -24,12 +24,12 @@ class MembershipAttack(Configured[ConfigT]):
     target: ClassVar[Target] = "model"
 
     @classmethod
-    def needs_more(cls, grants: Grants) -> str | None:
+    def missing_grants(cls, grants: Grants) -> str | None:
         """Return an error text about the missing view; None if the grants suffice."""
-        if cls.target == "model" or grants.sees == "single-update":
+        if cls.target == "model" or grants.view == "single-update":
             return None
         return (
-            f"judges the updates of one client, but threat.sees = '{grants.sees}'. Set threat.sees = 'single-update', "
+            f"judges the updates of one client, but threat.view = '{grants.view}'. Set threat.view = 'single-update', "
             "or use an attack on the model."
         )
 

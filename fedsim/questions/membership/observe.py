@@ -80,7 +80,7 @@ class ShadowTraining:
         state: dict[str, Tensor] = {}
         with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
             for chosen in self._choices(len(examples), generator):
-                batch = examples.taken(chosen)
+                batch = examples.select(chosen)
                 draws = self.task.named_draws(batch, generator) if self.task.draws else {}
                 loss = self.loss(*self.task.answer(model, batch, draws))
                 gradients = torch.autograd.grad(
@@ -153,7 +153,7 @@ def of_model(world: World, journal: Journal, wanted: int, salt: bytes = b"") -> 
     members = uses.nonzero().flatten()
     _check_enough(wanted, len(members), "the training examples that updates were computed from", "train longer")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
-    return _case(world, journal, world.data.dataset.train.taken(chosen), (), salt=salt)
+    return _case(world, journal, world.data.dataset.train.select(chosen), (), salt=salt)
 
 
 def _planted(world: World) -> list[int]:
@@ -177,13 +177,13 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
         raise ScenarioError("membership: no watched update counted, so there is none to judge. See threat.rounds.")
     client = journal.entries[0].client
     pairs = [(entry, truth) for entry, truth in zip(journal.entries, truths, strict=True) if entry.client == client]
-    batches = [batch for _, truth in pairs for batch in truth.private if len(batch)]
+    batches = [batch for _, truth in pairs for batch in truth.original_batches if len(batch)]
     if not batches:
         raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
     private = distinct(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
-    return _case(world, journal, private.taken(order[:most]), updates, client, salt=salt)
+    return _case(world, journal, private.select(order[:most]), updates, client, salt=salt)
 
 
 def shadows(
@@ -200,13 +200,13 @@ def shadows(
     n, purpose = len(observation.candidates), f"shadows {plan.count} {plan.with_candidates}"
     pool = observation.reference
     if plan.with_candidates:
-        pool = Batch.joined((observation.candidates, pool))
+        pool = Batch.concat((observation.candidates, pool))
     chosen = halves(plan.count, len(pool), seeding.generator(seed, purpose))
     trained: list[Shadow] = []
     for number, inside in enumerate(chosen, 1):
         on_shadow(number)
         weights = observation.train_shadow(
-            pool.taken(inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
+            pool.select(inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
         )
         if plan.with_candidates:
             trained.append(Shadow(weights, inside[:n].clone(), inside[n:].clone()))
@@ -232,8 +232,8 @@ def _case(
 ) -> Case:
     order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
     outside, reference = order.tensor_split(2)
-    others = world.data.dataset.test.taken(outside[: len(members)])
-    both = Batch.joined((members, others))
+    others = world.data.dataset.test.select(outside[: len(members)])
+    both = Batch.concat((members, others))
     is_member = torch.arange(len(both)) < len(members)
     private, seed = world.data.dataset.train, world.scenario.seed
     shuffled = secret_order(len(both), private, seed, "membership order", salt=salt)
@@ -244,8 +244,8 @@ def _case(
         round_: _copy(model_weights) for round_, model_weights in {**journal.models, last: journal.weights}.items()
     }
     observation = MembershipObservation(
-        candidates=both.taken(shuffled),
-        reference=world.data.dataset.test.taken(reference),
+        candidates=both.select(shuffled),
+        reference=world.data.dataset.test.select(reference),
         model=model.eval(),
         loss=world.stack.loss(last),
         weights=tuple(sorted(weights.items())),
@@ -273,7 +273,7 @@ def _recipe(world: World, journal: Journal) -> ShadowTraining:
 
 def _seen(threat: Threat, update: Update) -> Update:
     """Return a copy of an update as the server sees it: shared tensors, buffers, and the batch size if granted."""
-    shared = {name for pattern in threat.shares for name in fnmatch.filter(update.tensors, pattern)}
+    shared = {name for pattern in threat.visible_parameters for name in fnmatch.filter(update.tensors, pattern)}
     return replace(
         update,
         tensors=_copy({name: tensor for name, tensor in update.tensors.items() if name in shared}),

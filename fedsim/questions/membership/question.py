@@ -21,7 +21,7 @@ from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.registry import Kind, question
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
 from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import Shadow, ShadowPlan, Target
@@ -98,7 +98,7 @@ class WhoWasAMember(Question[Membership]):
         if any(attack is not None and attack.target == "model" for attack in attacks):
             membership.check_trained_on(world, self.config.candidates)
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield one finding per attack; all attacks share candidates and shadow models."""
         yield from judge_all(self.config.attacks, Cases(evidence, work, self.config.candidates))
 
@@ -117,7 +117,7 @@ class Cases:
     """
 
     evidence: Evidence
-    work: Work
+    work: QuestionContext
     candidates: int
     scores: dict[str, Tensor] = field(default_factory=dict)
     made: dict[Target, membership.Case] = field(default_factory=dict)
@@ -173,9 +173,9 @@ def open_finding(label: str, method: str, settings: dict[str, Any], target: Targ
         label=label,
         method=method,
         settings=settings,
-        about={"target": target},
+        scope={"target": target},
         metric="auc",
-        chance=0.5,
+        chance_level=0.5,
     )
 
 
@@ -195,13 +195,13 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, case
     scores = attack.checked(tensor_of(at_work.call("__call__", seen, generators=[source])), seen)
     seconds = time.perf_counter() - begin
     cases.scores[finding.label] = scores
-    cases.work.look_up()
+    cases.work.check_cancelled()
     draws = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
     summary = separation(scores, case.is_member, draws, scenario.scoring.confidence, scenario.scoring.resamples)
     items = f"membership/{finding.label}/roc"
     cases.work.items[items] = dict(zip(("fpr", "tpr"), map(list, zip(*summary.roc, strict=True)), strict=True))
     members = int(case.is_member.sum())
-    about: dict[str, Any] = {**finding.about, "members": members, "others": len(case.is_member) - members}
+    about: dict[str, Any] = {**finding.scope, "members": members, "others": len(case.is_member) - members}
     if case.client is not None:
         about |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
     figures = summary.figures
@@ -213,11 +213,11 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, case
     value = figures.pop(metric)
     return finding.model_copy(
         update={
-            "about": about,
+            "scope": about,
             "metric": metric,
-            "chance": chance,
+            "chance_level": chance,
             "value": value,
-            "more": figures,
+            "extra_metrics": figures,
             "seconds": seconds,
             "items": items,
         }

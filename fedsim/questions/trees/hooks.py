@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Modality
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.questions.trees.types import Objective, TreesView
 
 
-class TreeAttack(Configured[ConfigT]):
+class TreeAttack(ConfiguredMethod[ConfigT]):
     """Infers facts about a client's rows from the trees that it sent. Subclasses implement `search`.
 
     Attributes:
@@ -66,7 +66,7 @@ class LeafAttack(TreeAttack[ConfigT]):
 class ThresholdAttack(TreeAttack[ConfigT]):
     """Lists values that occur in the client's rows: column index from 0, and value, (V, 2)."""
 
-    metric: ClassVar[str] = "values_shown"
+    metric: ClassVar[str] = "threshold_precision"
 
     @final
     def width(self, view: TreesView) -> int:
@@ -109,7 +109,7 @@ class RowAttack(_BlindAttack[ConfigT]):
         return view.columns
 
 
-class TreeDefense(Configured[ConfigT]):
+class TreeDefense(ConfiguredMethod[ConfigT]):
     """Protects trees at the client. Subclasses implement at least one function."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -122,7 +122,7 @@ class TreeDefense(Configured[ConfigT]):
         """Return the training rows (N, D); `public` are other rows of the same distribution, shape (P, D)."""
         return rows
 
-    def cover(self, model: dict[str, Any]) -> dict[str, Any]:
+    def protect_model(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return the model to send, in xgboost's JSON form."""
         return model
 

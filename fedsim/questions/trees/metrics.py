@@ -63,7 +63,7 @@ def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Inter
 
 
 @metric(
-    "values_shown",
+    "threshold_precision",
     title="values shown",
     summary="share of the listed values that occur in that column of the client's rows",
     over="finding",
@@ -72,7 +72,7 @@ def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Inter
     counted=True,
     limits=(0.0, 1.0),
 )
-def values_shown(occur: Tensor, confidence: float = 0.95) -> Interval:
+def threshold_precision(occur: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of values that occur (V,), with Wilson's interval."""
     return wilson(int(occur.sum()), len(occur), confidence)
 
@@ -104,7 +104,7 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
 
 
 @metric(
-    "row_alone",
+    "single_row_boxes",
     title="rows alone in a box",
     summary="share of the boxes with exactly one of the client's rows in them",
     over="finding",
@@ -113,7 +113,7 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
     counted=True,
     limits=(0.0, 1.0),
 )
-def row_alone(alone: Tensor, confidence: float = 0.95) -> Interval:
+def single_row_boxes(alone: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of boxes with exactly one row (N,), with Wilson's interval."""
     return wilson(int(alone.sum()), len(alone), confidence)
 

@@ -69,7 +69,7 @@ class TreeFederation:
             source = secret_generator(train, self.seed, purpose, salt=self.salt)
         order = torch.randperm(len(train), generator=source)
         return [
-            self._cut(self.dataset.train.taken(part))
+            self._cut(self.dataset.train.select(part))
             for part in order[: self.settings.clients * self.settings.rows].split(self.settings.rows)
         ]
 
@@ -77,7 +77,7 @@ class TreeFederation:
     def public(self) -> Batch:
         """Public rows in random order."""
         order = torch.randperm(len(self.dataset.test), generator=seeding.generator(self.seed, "public rows of trees"))
-        return self._cut(self.dataset.test.taken(order))
+        return self._cut(self.dataset.test.select(order))
 
     def _cut(self, rows: Batch) -> Batch:
         return Batch(rows.inputs[:, : self.settings.columns].contiguous(), rows.labels.flatten())
@@ -122,7 +122,7 @@ class TreeFederation:
         fixed, cover = parameters(self.settings, self.objective), lambda model: model
         if self.defense is not None:
             held = [Batch(self.defense.prepare(share.inputs, self.public.inputs), share.labels) for share in shares]
-            fixed, cover = {**fixed, **self.defense.parameters(self.objective)}, self.defense.cover
+            fixed, cover = {**fixed, **self.defense.parameters(self.objective)}, self.defense.protect_model
         rounds, model = federate(self.settings, held, fixed, cover, on_round)
         return TreesRun(rounds, model, shares)
 

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.hooks import Configured
+from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
 from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, Work, attempted
+from fedsim.questions.base import Evidence, Question, QuestionContext, attempted
 from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.questions.trees.metrics import (
     alone_in,
@@ -32,13 +32,13 @@ from fedsim.questions.trees.metrics import (
     match_boxes,
     near_scores,
     occurring,
-    row_alone,
+    single_row_boxes,
     targets_exact,
+    threshold_precision,
     trees_accuracy,
     trees_explained,
     value_gain,
     values_near,
-    values_shown,
 )
 from fedsim.questions.trees.observe import TreeFederation, TreesRun, Variant, boxes_of, leaf_sums
 from fedsim.questions.trees.training import TreeTraining, load_xgboost, predict
@@ -54,7 +54,7 @@ class TreeAttackChoice(ReportedChoice):
     """An attack on trees and its name in the report."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[Configured[Any]] | None] = TreeAttack
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = TreeAttack
 
     @property
     def attack(self) -> type[TreeAttack[Any]]:
@@ -66,7 +66,7 @@ class TreeDefenseChoice(Choice):
     """A defense of trees at the clients."""
 
     kind: ClassVar[Kind | None] = "evidence_defense"
-    base: ClassVar[type[Configured[Any]] | None] = TreeDefense
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = TreeDefense
 
 
 class Trees(TreeTraining):
@@ -114,7 +114,7 @@ class WhatTreesSay(Question[Trees]):
         load_xgboost()
         _federation(self.config, world).check()
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield the model's utility, then the findings and controls of each attack."""
         study = _Study(self.config, evidence.world, work)
         yield study.utility()
@@ -130,7 +130,7 @@ def _federation(config: Trees, world: World, salt: bytes = b"") -> TreeFederatio
 class _Study:
     """Trainings of one scenario, and findings of attacks on them, over all clients."""
 
-    def __init__(self, config: Trees, world: World, work: Work) -> None:
+    def __init__(self, config: Trees, world: World, work: QuestionContext) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
         self._federation, self._work = _federation(config, world, work.salt), work
 
@@ -159,11 +159,15 @@ class _Study:
         known = Finding(question="trees", label="the model", role="context", metric="trees_accuracy")
         if self._federation.objective == "reg:squarederror":
             return known.model_copy(
-                update={"metric": "trees_explained", "value": trees_explained(outputs, public.labels), "chance": 0.0}
+                update={
+                    "metric": "trees_explained",
+                    "value": trees_explained(outputs, public.labels),
+                    "chance_level": 0.0,
+                }
             )
         chance = float(public.labels.bincount().max() / len(public))
         value = trees_accuracy(outputs, public.labels, self._confidence)
-        return known.model_copy(update={"value": value, "chance": chance})
+        return known.model_copy(update={"value": value, "chance_level": chance})
 
     def finding(self, choice: TreeAttackChoice) -> Finding:
         """Return the finding of an attack without its value."""
@@ -173,7 +177,7 @@ class _Study:
             label=choice.reported,
             method=choice.name,
             settings=choice.settings,
-            about=about,
+            scope=about,
             metric=choice.attack.metric,
         )
 
@@ -231,7 +235,7 @@ class _Study:
     @cached_property
     def _strangers(self) -> Batch:
         """Public rows, as many as a client has."""
-        return self._federation.public.taken(torch.arange(self._config.rows))
+        return self._federation.public.select(torch.arange(self._config.rows))
 
     def _control(self, known: Finding, suffix: str, role: Role = "context", **update: Any) -> Finding:
         return known.model_copy(update={"label": f"{known.label}, {suffix}", "role": role, "seconds": 0.0, **update})
@@ -245,8 +249,8 @@ class _Study:
             pair = (torch.cat(answers), torch.cat(truth), self._confidence)
             return {
                 "value": leaf_counts_exact(*pair),
-                "chance": chance,
-                "more": {"targets_exact": targets_exact(*pair)},
+                "chance_level": chance,
+                "extra_metrics": {"targets_exact": targets_exact(*pair)},
             }
 
         yield known.model_copy(update=scored(read, sums))
@@ -280,10 +284,10 @@ class _Study:
         shares = self._run.shares
         right = torch.cat([occurring(one, share.inputs) for one, share in zip(listed, shares, strict=True)])
         others = [occurring(one, shares[other].inputs) for one, other in zip(listed, self._others, strict=True)]
-        of_others = values_shown(torch.cat(others), self._confidence)
-        value = values_shown(right, self._confidence)
-        yield known.model_copy(update={"value": value, "chance": of_others.value})
-        yield self._control(known, "against another client's rows", value=of_others, chance=of_others.value)
+        of_others = threshold_precision(torch.cat(others), self._confidence)
+        value = threshold_precision(right, self._confidence)
+        yield known.model_copy(update={"value": value, "chance_level": of_others.value})
+        yield self._control(known, "against another client's rows", value=of_others, chance_level=of_others.value)
 
     def _boxes(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the share of covered rows; baselines: random leaves, public rows, another client's model."""
@@ -293,11 +297,11 @@ class _Study:
         scored = [self._covered(some) for some in (boxes, at_random, of_public, others)]
         strangers = self._strangers_covered(boxes)
         chance = max(scored[1]["value"].value, scored[2]["value"].value, strangers.value)
-        yield known.model_copy(update={**scored[0], "chance": chance})
-        yield self._control(known, "public rows of any label", value=strangers, chance=chance)
+        yield known.model_copy(update={**scored[0], "chance_level": chance})
+        yield self._control(known, "public rows of any label", value=strangers, chance_level=chance)
         suffixes = ("leaves at random", "boxes of public rows", "another client's model")
         for suffix, update in zip(suffixes, scored[1:], strict=True):
-            yield self._control(known, suffix, **update, chance=chance)
+            yield self._control(known, suffix, **update, chance_level=chance)
 
     def _boxes_of_strangers(self, client: int) -> RowBoxes:
         low, high = boxes_of(self._federation.view(self._run, client), self._strangers.inputs)
@@ -315,8 +319,8 @@ class _Study:
         joined = RowBoxes(*(torch.cat([getattr(one, name) for one in boxes]) for name in ("labels", "low", "high")))
         bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
         alone = torch.cat([alone_in(one, share.inputs) for one, share in pairs])
-        more = {"box_bits": bits, "row_alone": row_alone(alone, self._confidence)}
-        return {"value": covered(matched, self._confidence), "more": more}
+        more = {"box_bits": bits, "single_row_boxes": single_row_boxes(alone, self._confidence)}
+        return {"value": covered(matched, self._confidence), "extra_metrics": more}
 
     def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the gain of guessed rows over public rows, and the gain of random guesses."""
@@ -334,4 +338,4 @@ class _Study:
     def _gain(self, scores: Tensor, public: Tensor) -> dict[str, Any]:
         near = values_near(scores, self._resampler, self._confidence)
         gain = value_gain(scores, public, self._resampler, self._confidence)
-        return {"value": gain, "chance": 0.0, "more": {"values_near": near}}
+        return {"value": gain, "chance_level": 0.0, "extra_metrics": {"values_near": near}}

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Modality
-from fedsim.core.types.configured import ANYTHING, ConfigT, Configured
+from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
-class CutAttack(Configured[ConfigT]):
+class CutAttack(ConfiguredMethod[ConfigT]):
     """Attack by a party of split training. Subclasses implement `search`.
 
     Attributes:
@@ -58,7 +58,7 @@ class CutAttack(Configured[ConfigT]):
 class CutLabelAttack(CutAttack[ConfigT]):
     """Label inference by a feature party: class scores, shape (N, classes)."""
 
-    metric: ClassVar[str] = "label_read"
+    metric: ClassVar[str] = "cut_label_accuracy"
 
     @final
     def expected_shape(self, view: CutView) -> tuple[int, ...]:
@@ -69,7 +69,7 @@ class CutLabelAttack(CutAttack[ConfigT]):
 class CutFeatureAttack(CutAttack[ConfigT]):
     """Feature reconstruction by the label party: guesses of another party's columns, shape (N, *shape)."""
 
-    metric: ClassVar[str] = "features_explained"
+    metric: ClassVar[str] = "cut_r_squared"
 
     @final
     def expected_shape(self, view: CutView) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class CutSteering(CutFeatureAttack[ConfigT]):
         """Return the crafted gradients for a party's cut-layer activations, both of shape (B, width)."""
 
 
-class CutDefense(Configured[ConfigT]):
+class CutDefense(ConfiguredMethod[ConfigT]):
     """Hides labels from the feature parties. Subclasses implement at least one function."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -98,7 +98,7 @@ class CutDefense(Configured[ConfigT]):
         """Return the training labels, computed once before training, both of shape (N,)."""
         return labels
 
-    def cover(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def perturb_gradients(self, gradients: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Return the gradients that are sent back to a party, shape (B, width)."""
         return gradients
 

@@ -17,7 +17,7 @@ _EXACT = 1e-6  # relative to the originals' standard deviation; exact solutions 
 
 
 @metric(
-    "label_read",
+    "cut_label_accuracy",
     title="labels read",
     summary="share of the examples whose label was read; chance is that of the commonest label",
     over="finding",
@@ -26,7 +26,7 @@ _EXACT = 1e-6  # relative to the originals' standard deviation; exact solutions 
     counted=True,
     limits=(0.0, 1.0),
 )
-def label_read(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
+def cut_label_accuracy(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of correctly inferred labels, with Wilson's interval.
 
     Args:
@@ -62,13 +62,13 @@ def label_auc(
 
 
 @metric(
-    "features_explained",
+    "cut_r_squared",
     title="features explained",
     summary="1 less the squared error of the guesses over that of the mean of public examples",
     over="finding",
     limits=(None, 1.0),
 )
-def features_explained(
+def cut_r_squared(
     errors: Tensor, of_mean: Tensor, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
     """Return the explained share of variance, with a bootstrap interval over examples.
@@ -149,4 +149,4 @@ def split_accuracy(outputs: Tensor, labels: Tensor, confidence: float = 0.95) ->
         labels: classes, shape (N,).
         confidence: coverage of the interval, in (0, 1).
     """
-    return label_read(outputs.argmax(1), labels, confidence)
+    return cut_label_accuracy(outputs.argmax(1), labels, confidence)

@@ -85,7 +85,7 @@ class SplitFederation:
     @cached_property
     def train(self) -> Batch:
         """The training examples in the secret order."""
-        return self.dataset.train.taken(self.order)
+        return self.dataset.train.select(self.order)
 
     @cached_property
     def parts(self) -> dict[str, Tensor]:

@@ -19,16 +19,16 @@ from torch import Tensor
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import ScenarioError, nearest
-from fedsim.core.hooks import Configured
+from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
 from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, Work, attempted
+from fedsim.questions.base import Evidence, Question, QuestionContext, attempted
 from fedsim.questions.vertical.hooks import CutAttack, CutDefense, CutLabelAttack, CutSteering
 from fedsim.questions.vertical.metrics import (
+    cut_label_accuracy,
+    cut_r_squared,
     exact_rows,
-    features_explained,
     label_auc,
-    label_read,
     nearer_than_public,
     split_accuracy,
 )
@@ -60,7 +60,7 @@ class CutAttackChoice(ReportedChoice):
     """An attack at the cut with its party, its epoch and its name in the report."""
 
     kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[Configured[Any]] | None] = CutAttack
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = CutAttack
     party: str = Field(
         default="", description="at whose seat labels are read, or whose columns are; when empty the first party"
     )
@@ -82,7 +82,7 @@ class CutDefenseChoice(Choice):
     """A defense of labels in the returned gradients."""
 
     kind: ClassVar[Kind | None] = "evidence_defense"
-    base: ClassVar[type[Configured[Any]] | None] = CutDefense
+    base: ClassVar[type[ConfiguredMethod[Any]] | None] = CutDefense
 
 
 class Vertical(SplitTraining):
@@ -95,8 +95,10 @@ class Vertical(SplitTraining):
     knows: tuple[CutKnowledge, ...] = Field(
         default=(), description="what attackers know beside what crosses the cut; each uses what it needs"
     )
-    rows: int = Field(default=200, ge=10, description="examples that are asked about")
-    known: int = Field(default=1, ge=1, description="labels of each class that are known, where few-labels is granted")
+    attacked_rows: int = Field(default=200, ge=10, description="examples that are asked about")
+    labels_per_class: int = Field(
+        default=1, ge=1, description="labels of each class that are known, where few-labels is granted"
+    )
     defense: CutDefenseChoice | None = Field(default=None, description="of the party with labels")
     attacks: tuple[CutAttackChoice, ...] = Field(min_length=1)
 
@@ -119,7 +121,7 @@ class Vertical(SplitTraining):
 class WhatCrossesTheCut(Question[Vertical]):
     """Trains a split model, and attacks labels and columns from the view of a single party, with controls."""
 
-    metric: ClassVar[str] = "label_read"
+    metric: ClassVar[str] = "cut_label_accuracy"
     title: ClassVar[str] = "What crosses the cut?"
     summary: ClassVar[str] = (
         "Parties hold parts of each example, one other holds labels and the top of the model. One vector an example "
@@ -166,7 +168,7 @@ class WhatCrossesTheCut(Question[Vertical]):
                     f"vertical.attacks.{number}: '{choice.name}' needs {', '.join(lacking)}. Add it to vertical.knows."
                 )
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield the model's accuracy, the label baselines, then the findings and controls of each attack."""
         study = _Study(self.config, evidence.world, work)
         yield study.utility("the split model", study.run("as it is"))
@@ -183,10 +185,10 @@ def _federation(config: Vertical, world: World, salt: bytes = b"") -> SplitFeder
 class _Study:
     """Trainings of one scenario, and findings of attacks on them."""
 
-    def __init__(self, config: Vertical, world: World, work: Work) -> None:
+    def __init__(self, config: Vertical, world: World, work: QuestionContext) -> None:
         self._config, self._seed, self._confidence = config, world.scenario.seed, world.scenario.scoring.confidence
         self._world, self._federation, self._work = world, _federation(config, world, work.salt), work
-        self._sizes = (config.rows, config.known)
+        self._sizes = (config.attacked_rows, config.labels_per_class)
         self.run = cache(self._train)
 
     @cached_property
@@ -205,7 +207,7 @@ class _Study:
             return run()
         from fedsim.questions.vertical.server import over_flower  # noqa: PLC0415 - it loads flwr
 
-        return over_flower(self._world, self._work.look_up, lambda wire: run(wire=wire))
+        return over_flower(self._world, self._work.check_cancelled, lambda wire: run(wire=wire))
 
     def _watch(self, what: str) -> Callable[[int], None]:
         steps = self._config.epochs * -(-len(self._federation.dataset.train) // self._config.batch_size)
@@ -221,7 +223,9 @@ class _Study:
         if self._defense is None:
             return dict(step.down)
         source = seeding.generator(self._seed, "gradients at the cut", number)
-        return {party: self._defense.cover(gradients, labels, source) for party, gradients in step.down.items()}
+        return {
+            party: self._defense.perturb_gradients(gradients, labels, source) for party, gradients in step.down.items()
+        }
 
     def utility(self, label: str, run: SplitRun) -> Finding:
         """Return a split model's accuracy on the test set."""
@@ -233,7 +237,7 @@ class _Study:
             role="context",
             metric="split_accuracy",
             value=split_accuracy(outputs, test.labels, self._confidence),
-            chance=_commonest(test.labels),
+            chance_level=_commonest(test.labels),
         )
 
     def baselines(self) -> Iterator[Finding]:
@@ -252,7 +256,7 @@ class _Study:
             yield self._labels_finding(guessed, rows).model_copy(
                 update={
                     "label": f"a ridge on the raw columns of '{party}'",
-                    "about": {"party": party, "known labels": len(known)},
+                    "scope": {"party": party, "known labels": len(known)},
                     "role": "context",
                 }
             )
@@ -273,7 +277,7 @@ class _Study:
             label=choice.reported,
             method=choice.name,
             settings=choice.settings,
-            about={"party": self._party(choice), "epoch": choice.epoch},
+            scope={"party": self._party(choice), "epoch": choice.epoch},
             metric=choice.attack.metric,
         )
 
@@ -299,7 +303,7 @@ class _Study:
         yield from self._scored_labels(choice, attack, permuted, ", the permuted labels", "context", trained_on)
         if choice.attack.reads == "gradients":
             shuffled = with_shuffled_gradients(view, self._seed)
-            yield from self._scored_labels(choice, attack, shuffled, ", gradients shuffled", "chance")
+            yield from self._scored_labels(choice, attack, shuffled, ", gradients shuffled", "negative-control")
             mean = self._labels_view(choice, "mean label")
             yield from self._scored_labels(choice, attack, mean, ", mean label", "context")
         else:
@@ -325,7 +329,12 @@ class _Study:
         known = self.finding(choice)
         scored = self._labels_finding(scores.argmax(1), view.rows, truth)
         truth = self._federation.train.labels if truth is None else truth
-        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": scored.value, "chance": scored.chance}
+        update = {
+            "label": f"{choice.reported}{suffix}",
+            "role": role,
+            "value": scored.value,
+            "chance_level": scored.chance_level,
+        }
         if view.classes == _BINARY:
             area = label_auc(scores[:, 1] - scores[:, 0], truth[view.rows], self._resampler, self._confidence)
             update["more"] = {} if area is None else {"label_auc": area}
@@ -333,8 +342,10 @@ class _Study:
 
     def _labels_finding(self, guessed: Tensor, rows: Tensor, truth: Tensor | None = None) -> Finding:
         labels = (self._federation.train.labels if truth is None else truth)[rows]
-        value = label_read(guessed, labels, self._confidence)
-        return Finding(question="vertical", label="", metric="label_read", value=value, chance=_commonest(labels))
+        value = cut_label_accuracy(guessed, labels, self._confidence)
+        return Finding(
+            question="vertical", label="", metric="cut_label_accuracy", value=value, chance_level=_commonest(labels)
+        )
 
     @property
     def _resampler(self) -> np.random.Generator:
@@ -384,19 +395,19 @@ class _Study:
             "exact_rows": exact_rows(guesses, self._originals(view), self._confidence),
             "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
         }
-        value = features_explained(errors, of_mean, self._resampler, self._confidence)
-        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "more": more}
-        update["chance"] = self._chance_of_features(view)
+        value = cut_r_squared(errors, of_mean, self._resampler, self._confidence)
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "extra_metrics": more}
+        update["chance_level"] = self._chance_of_features(view)
         return self.finding(choice).model_copy(update=update)
 
     def _nearest(self, choice: CutAttackChoice, view: CutView) -> Finding:
         """Return the explained variance of the nearest public example, which is selected by the ground truth."""
         _, of_mean, of_nearest = self._errors(view, self._originals(view))
-        value = features_explained(of_nearest, of_mean, self._resampler, self._confidence)
+        value = cut_r_squared(of_nearest, of_mean, self._resampler, self._confidence)
         label = f"{choice.reported}, nearest public example"
         about = {"party": view.party}
         update = {"label": label, "role": "context", "value": value, "chance": 0.0, "method": "", "settings": {}}
-        return self.finding(choice).model_copy(update={**update, "about": about})
+        return self.finding(choice).model_copy(update={**update, "scope": about})
 
     def _chance_of_features(self, view: CutView) -> float:
         """Return the explained variance of the better constant guess: the public mean, or 0, the normalised mean."""

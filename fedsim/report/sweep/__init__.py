@@ -132,7 +132,7 @@ def _verdict(sweep: SweepRecords, verdicts: Sequence[Statement]) -> Iterator[Blo
         return
     yield Statements(tuple(verdicts))
     if sweep.policy.is_empty:
-        example = Code("[policy] max_recognisable = 0.05, max_accuracy_loss = 0.02")
+        example = Code("[policy] max_recovered = 0.05, max_accuracy_loss = 0.02")
         first, last = "State what you allow in the scenario, for example ", ", and give the same command again: "
         yield note(first, example, f"{last}nothing is computed twice.")
     yield note(

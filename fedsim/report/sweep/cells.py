@@ -74,12 +74,12 @@ class FindingCurve(NamedTuple):
     @property
     def members(self) -> int:
         """Number of members."""
-        return int(self.finding.about["members"])
+        return int(self.finding.scope["members"])
 
     @property
     def others(self) -> int:
         """Number of non-members."""
-        return int(self.finding.about["others"])
+        return int(self.finding.scope["others"])
 
     @property
     def rates(self) -> dict[float, float]:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from fedsim.core.metric import Metric
 from fedsim.metrics.comparison import mean_over_seeds
-from fedsim.record import Finding, Interval, QuestionAsked
+from fedsim.record import Finding, Interval, QuestionInfo
 from fedsim.report.document import Table, TableCell, TableRow, number
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
@@ -20,7 +20,7 @@ _HEADINGS = (
 )
 
 
-def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionAsked, Table]]:
+def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionInfo, Table]]:
     """Return a table per question; each row states its number of seeds."""
     rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
     return [(question, Table.of(question.title, _HEADINGS, some, is_sortable=False)) for question, some in rows if some]
@@ -35,7 +35,7 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     valued = [one for one in findings if one.value is not None]
     if len(valued) < 2:  # noqa: PLR2004 - a mean needs two seeds
         return (valued or list(findings))[0]
-    chances = [one.chance for one in valued if one.chance is not None]
+    chances = [one.chance_level for one in valued if one.chance_level is not None]
     figures = [{name: value for name, value in one.figures.items() if value is not None} for one in valued]
     means = {
         name: mean_over_seeds([seed[name].value for seed in figures], confidence, declared[name].limits)
@@ -45,7 +45,7 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     value = means.pop(valued[0].metric)
     chance = fmean(chances) if chances else None
     invalid = next((one.invalid for one in valued if one.invalid), "")
-    mean = {"value": value, "chance": chance, "more": means, "p": None, "invalid": invalid}
+    mean = {"value": value, "chance_level": chance, "extra_metrics": means, "p_value": None, "invalid": invalid}
     return valued[0].model_copy(update=mean)
 
 
@@ -58,7 +58,7 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
             yield TableRow.of(
                 setting.name,
                 TableCell(mean.label, tags=tags_of(mean), notes=(f"failed: {mean.failure}",) if mean.failure else ()),
-                mean.about_in_words,
+                mean.scope_in_words,
                 metric.title,
                 figure(mean.value, metric),
                 chance_of(mean, metric),

@@ -15,7 +15,7 @@ from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.comparison import Victims
-from fedsim.record import ArmRecord, Finding, QuestionAsked, RunRecord
+from fedsim.record import ArmRecord, Finding, QuestionInfo, RunRecord
 from fedsim.report.sweep.cells import Attacked, FindingCurve, SweepCell, Tried, cell_of
 from fedsim.report.verdict import RunJudge
 
@@ -128,7 +128,7 @@ class SweepRecords:
     environments: Counter[str] = field(default_factory=Counter)
     threats: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
-    questions: dict[str, QuestionAsked] = field(default_factory=dict)
+    questions: dict[str, QuestionInfo] = field(default_factory=dict)
     started: str = ""
     ended: str = ""
 
@@ -195,8 +195,8 @@ def _note(sweep: SweepRecords, record: RunRecord) -> None:
     sweep.started = min(filter(None, (sweep.started, record.started)))
     sweep.ended = max(sweep.ended, record.ended or "")
     for arm in record.arms:
-        sweep.left_out.update(failure.why for entry in arm.rounds for failure in entry.failures)
-    sweep.left_out.update(failure.why for failure in record.failures)
+        sweep.left_out.update(failure.reason for entry in arm.rounds for failure in entry.failures)
+    sweep.left_out.update(failure.reason for failure in record.failures)
 
 
 def _setting(
@@ -220,14 +220,14 @@ def _family(scenario: Mapping[str, Any], arm: ArmRecord, judge: RunJudge) -> str
         return UNDEFENDED
     names = [choice["name"] for key in ("defenses", "components") for choice in scenario.get(key, ())]
     names += ["dropout"] if arm.dropout else []
-    names += ["sum of updates"] if scenario.get("threat", {}).get("sees") == "sum" else []
+    names += ["sum of updates"] if scenario.get("threat", {}).get("view") == "sum" else []
     rule = scenario.get("aggregation", {}).get("name", "mean")
     names += [rule] if rule != "mean" else []
     return " + ".join(dict.fromkeys(names))
 
 
 def _threat(scenario: Mapping[str, Any], server: str) -> str:
-    seen = "the sum of a round" if scenario.get("threat", {}).get("sees") == "sum" else "single updates"
+    seen = "the sum of a round" if scenario.get("threat", {}).get("view") == "sum" else "single updates"
     return f"{server} that sees {seen}"
 
 

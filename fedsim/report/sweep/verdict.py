@@ -112,11 +112,11 @@ def _percent(rate: Interval) -> str:
 
 
 def _thresholds(point: Point, policy: Policy) -> Iterator[RankedThreshold]:
-    if policy.max_recognisable is not None:
+    if policy.max_recovered is not None:
         what = point.setting.what
         rate = point.strongest.rate if point.strongest else None
         is_evidence, without = not point.unproved, "every attack failed" if point.has_failed else "nothing"
-        yield _judge_share(what, rate, policy.max_recognisable, is_evidence=is_evidence, without=without)
+        yield _judge_share(what, rate, policy.max_recovered, is_evidence=is_evidence, without=without)
     if policy.max_accuracy_loss is not None:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
         yield _judge_share(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
@@ -247,7 +247,7 @@ def _caveat(point: Point, points: Sequence[Point]) -> str:
     stated = point.guarantee
     whom = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
     price = _of_choice(stated, points)
-    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.against}.{whom}{price}"
+    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.adversary}.{whom}{price}"
 
 
 def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:

@@ -81,7 +81,7 @@ def _success(tried: _Tried) -> TableCell:
 
 
 def _figure(column: Column, tried: _Tried) -> TableCell:
-    return figure(tried.attack.more.get(column.name), column.metric)
+    return figure(tried.attack.extra_metrics.get(column.name), column.metric)
 
 
 def _victims(tried: _Tried) -> TableCell:
@@ -172,7 +172,7 @@ def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
     if victim.examples and recovered == victim.examples:
         return listed(sorted(levels))
     word = judge.success.verdict(next((item.values for item in victim.scores), {}))
-    return "; ".join((f"{recovered} of {victim.examples} {word}", *victim.why))
+    return "; ".join((f"{recovered} of {victim.examples} {word}", *victim.explanations))
 
 
 def attackers(record: RunRecord) -> tuple[Paragraph, ...]:

@@ -43,7 +43,7 @@ class Attendance:
 
 def failures(record: RunRecord) -> Table:
     """Return the table of all failures and inapplicable attacks: location, actor, reason."""
-    rows = [TableRow.of("run", failure.who, failure.why) for failure in record.failures]
+    rows = [TableRow.of("run", failure.subject, failure.reason) for failure in record.failures]
     for arm in record.arms:
         for entry in arm.rounds:
             where = f"{arm.name}, round {entry.round}"
@@ -94,7 +94,7 @@ def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:
     """Return the clients that failed in a round, by reason, so that many dropouts share a row."""
     reasons: dict[str, list[str]] = {}
     for failure in entry.failures:
-        reasons.setdefault(failure.why, []).append(failure.who)
+        reasons.setdefault(failure.reason, []).append(failure.subject)
     return reasons
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.core.metric import Metric
 from fedsim.judgement.outcome import at_least
-from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionAsked, RunRecord
+from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionInfo, RunRecord
 from fedsim.report.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.report.tables.figures import NOTHING, figure
 from fedsim.report.verdict import bounds
@@ -19,17 +19,17 @@ _BY_LUCK = 0.025  # probability that a 95 % interval lies above the truth
 _MOST_EXAMPLES = 200  # rows of a table of examples on a page
 
 
-def questions(record: RunRecord) -> list[QuestionAsked]:
+def questions(record: RunRecord) -> list[QuestionInfo]:
     """Return the questions with findings in the record."""
     return [question for question in record.questions if any(findings for _, findings in by_arm(record, question))]
 
 
-def by_arm(record: RunRecord, question: QuestionAsked) -> list[tuple[ArmRecord, list[Finding]]]:
+def by_arm(record: RunRecord, question: QuestionInfo) -> list[tuple[ArmRecord, list[Finding]]]:
     """Return the findings of every arm about a question."""
     return [(arm, list(arm.of(question.name))) for arm in record.arms]
 
 
-def findings_table(record: RunRecord, question: QuestionAsked) -> Table:
+def findings_table(record: RunRecord, question: QuestionInfo) -> Table:
     """Return all findings about a question, grouped by arm.
 
     Metrics common to all findings have columns; others are listed as text. Columns without content are omitted.
@@ -57,23 +57,23 @@ def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> lis
         (number("found", keeps_interval=True), lambda one: figure(one.value, declared[one.metric])),
         (number("chance"), lambda one: chance_of(one, declared[one.metric])),
     ]
-    if any(one.p is not None for one in telling):
+    if any(one.p_value is not None for one in telling):
         columns.append((number("p"), p_of))
     columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
     columns.append((number("n"), count_of))
-    columns.append((Heading("of what", is_extra=True), lambda one: one.about_in_words))
+    columns.append((Heading("of what", is_extra=True), lambda one: one.scope_in_words))
     if any(in_words(one, declared, names) for one in findings):
         columns.append((Heading("beside it", is_extra=True), lambda one: in_words(one, declared, names)))
     return columns
 
 
 def _further(name: str, metric: Metric, finding: Finding) -> TableCell:
-    return figure(finding.more.get(name), metric)
+    return figure(finding.extra_metrics.get(name), metric)
 
 
 def columns_of(findings: Sequence[Finding]) -> list[str]:
     """Return the additional metrics common to all findings with a value."""
-    every = [finding.more for finding in findings if finding.value is not None]
+    every = [finding.extra_metrics for finding in findings if finding.value is not None]
     return [name for name in every[0] if all(name in more for more in every)] if every else []
 
 
@@ -85,7 +85,7 @@ def tags_of(finding: Finding) -> tuple[str, ...]:
 
 def chance_of(finding: Finding, metric: Metric) -> str:
     """Return the chance level of a finding, or a dash."""
-    return NOTHING if finding.chance is None else metric.format(finding.chance)
+    return NOTHING if finding.chance_level is None else metric.format(finding.chance_level)
 
 
 def count_of(finding: Finding) -> str:
@@ -95,12 +95,12 @@ def count_of(finding: Finding) -> str:
 
 def p_of(finding: Finding) -> str:
     """Return the p-value of a finding, or a dash."""
-    return NOTHING if finding.p is None else f"{finding.p:.2f}"
+    return NOTHING if finding.p_value is None else f"{finding.p_value:.2f}"
 
 
 def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
     """Return the additional figures of a finding that have no column."""
-    more = {name: value for name, value in finding.more.items() if name not in columns}
+    more = {name: value for name, value in finding.extra_metrics.items() if name not in columns}
     return ", ".join(f"{declared[name].title} {declared[name].format(value.value)}" for name, value in more.items())
 
 
@@ -109,8 +109,8 @@ def doubts(findings: Sequence[Finding]) -> str:
 
     Among many chance controls, some lie above chance by luck; they are named only if so many are unlikely under chance.
     """
-    failed = [one.label for one in findings if one.role == "must succeed" and not one.is_above_chance]
-    controls = [one for one in findings if one.role == "chance" and one.value is not None]
+    failed = [one.label for one in findings if one.role == "positive-control" and not one.is_above_chance]
+    controls = [one for one in findings if one.role == "negative-control" and one.value is not None]
     strange = [one.label for one in controls if one.is_above_chance]
     if at_least(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
         strange = []
@@ -119,7 +119,7 @@ def doubts(findings: Sequence[Finding]) -> str:
     return " ".join(parts)
 
 
-def examples(record: RunRecord, question: QuestionAsked) -> Iterator[tuple[str, Table]]:
+def examples(record: RunRecord, question: QuestionInfo) -> Iterator[tuple[str, Table]]:
     """Yield (arm, table) of single examples behind findings with text, such as planted and generated text."""
     for arm, findings in by_arm(record, question):
         for name in dict.fromkeys(finding.items for finding in findings if finding.items):
@@ -154,7 +154,7 @@ def finding_sentences(record: RunRecord) -> list[Statement]:
     return [one for arm, question in pairs if (one := _sentence(arm, question, record.declared)) is not None]
 
 
-def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Metric]) -> Statement | None:
+def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Metric]) -> Statement | None:
     attacks = [one for one in arm.of(question.name) if one.role == "attack"]
     if not attacks:
         return None
@@ -170,11 +170,11 @@ def _sentence(arm: ArmRecord, question: QuestionAsked, declared: Mapping[str, Me
     best = _most_telling(tried, declared)
     metric = declared[best.metric]
     interval = f"{bounds(best.value, metric.scale, metric.digits)}{metric.suffix}" if best.value else ""
-    by_chance = "" if best.chance is None else f"chance {metric.format(best.chance)}"
+    by_chance = "" if best.chance_level is None else f"chance {metric.format(best.chance_level)}"
     measured = "; ".join(filter(None, (interval, by_chance, f"n = {best.n}")))
     if not best.is_above_chance:
         after = f"; the best is {best.label} ({measured}), which is no guarantee."
-        return Statement(arm.name, question.nothing, before=before, after=after)
+        return Statement(arm.name, question.null_statement, before=before, after=after)
     assert best.value is not None, "it is above chance"
     strong = f"{best.label}: {metric.title} {metric.format(best.value.value)}"
     return Statement(arm.name, strong, "recovered", before, f" ({measured}).")

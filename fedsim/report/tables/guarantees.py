@@ -21,5 +21,5 @@ def _row(guarantee: GuaranteeRecord) -> TableRow:
         guarantee.neighbours,
         guarantee.sampling,
         guarantee.composition,
-        guarantee.against,
+        guarantee.adversary,
     )

@@ -32,8 +32,8 @@ def _table(record: RunRecord, judge: RunJudge, title: str, columns: list[Column]
 
 def _rows(arm: ArmRecord, judge: RunJudge, columns: list[Column]) -> Iterator[TableRow]:
     for attack in arm.attacks:
-        if any(column.name in attack.more for column in columns):
-            figures = (figure(attack.more.get(column.name), column.metric) for column in columns)
+        if any(column.name in attack.extra_metrics for column in columns):
+            figures = (figure(attack.extra_metrics.get(column.name), column.metric) for column in columns)
             counts = (TableCell(count) for column in columns for count in counts_of(attack, column.metric))
             yield TableRow((TableCell(attack.label), *figures, *counts))
 

@@ -22,7 +22,7 @@ def usual_task(data: Dataset) -> str:
     """
     if data.similarities is not None:
         return "sentence-embedding"
-    if data.spec.vocabulary is None and QUESTION in data.train.given:
+    if data.spec.vocabulary is None and QUESTION in data.train.extra_inputs:
         return "visual-question-answering"
     if data.spec.vocabulary is None and (special := _task_of_targets(data)):
         return special
@@ -68,7 +68,7 @@ def lacks_argument(model: nn.Module, name: str) -> bool:
 
 def refuses_shape(data: Dataset) -> str | None:
     """Return why the examples are not images (channels, height, width), or have questions, or None."""
-    if QUESTION in data.train.given:
+    if QUESTION in data.train.extra_inputs:
         return "it reads images alone, and a question stands beside each of these"
     if data.spec.is_image:
         return None

@@ -105,7 +105,7 @@ def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, atta
     grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.data.dataset.spec))
     assert scores[4] > 20 > grey[-1]
     assert guess.masks is None
-    assert guess.facts["numerical rank"] == 8
+    assert guess.diagnostics["numerical rank"] == 8
 
 
 def test_some_noise_is_bearable(watched, attack_named, psnr_of):
@@ -116,7 +116,7 @@ def test_some_noise_is_bearable(watched, attack_named, psnr_of):
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )
     guess = solve(attack_named, NAME, observation, max_iterations=400)
-    assert guess.facts["numerical rank"] > 4
+    assert guess.diagnostics["numerical rank"] > 4
     assert sorted(psnr_of(guess, truth, world.data.dataset.spec))[2] > 15
 
 

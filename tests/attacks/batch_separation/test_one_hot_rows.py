@@ -113,7 +113,7 @@ def test_sixteen_rows_of_two_categories_are_refused_with_the_count(watched):
     model = {"name": "mlp", "width": 64, "depth": 1, "dropout": 0.5, "bias": True}
     observation, *_ = watched(**SURVEY, model=model, federation={"batch_size": 16}, knows=KNOWS)
     guess = attacked(NAME, observation)
-    rank, fixed = int(guess.facts["numerical rank"]), int(guess.facts["dimensions fixed"])
+    rank, fixed = int(guess.diagnostics["numerical rank"]), int(guess.diagnostics["dimensions fixed"])
     assert f"{rank} rows are in the gradient" in guess.stopped
     assert guess.stopped.endswith(f"{rank - fixed} missing")
 

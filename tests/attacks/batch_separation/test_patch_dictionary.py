@@ -31,7 +31,7 @@ def errors(guess, truth):
 def test_every_patch_and_position_of_the_batch_comes_back(toy, attack_named, rate, size, bias):
     observation, truth = toy(build(rate=rate, bias=bias), SHAPE, size, seed=1)
     guess = solve(attack_named, NAME, observation)
-    assert guess.facts["tokens separated"] == 4 * size
+    assert guess.diagnostics["tokens separated"] == 4 * size
     assert errors(guess, truth).max() < 1e-6
     assert guess.objective < 1e-8
     assert guess.is_exact
@@ -50,7 +50,7 @@ def test_images_are_exact_only_where_their_tokens_surely_belong_together(toy, at
     observation, truth = toy(build(), SHAPE, size, seed=seed)
     guess = solve(attack_named, NAME, replace(observation, threat=ThreatModel(knows=("batch-size",))))
     assert guess.objective < 1e-8  # every token is right
-    assert (guess.facts["margin of the images"] > 0) is is_sure
+    assert (guess.diagnostics["margin of the images"] > 0) is is_sure
     distances = torch.cdist(guess.inputs.flatten(1), truth.batches[0].inputs.flatten(1)).amin(1)
     assert bool(distances.max() < 1e-6) is is_sure  # and so are the images, or else they are mixed
     assert guess.is_exact is is_sure
@@ -65,7 +65,7 @@ def test_hidden_units_of_the_first_block_open_batches_whose_positions_have_no_ze
     knows = ("batch-size", "input-statistics")
     observation, truth, world = watched(data=data, model=model, knows=knows, federation={"batch_size": 6, "clients": 3})
     guess = solve(attack_named, NAME, observation)
-    assert (guess.facts["tokens separated"] == 24) is is_separated
+    assert (guess.diagnostics["tokens separated"] == 24) is is_separated
     if is_separated:
         assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 60
 
@@ -77,19 +77,19 @@ def test_unknown_masks_inside_the_blocks_do_not_matter(watched, attack_named, ps
     observation, truth, world = watched(data=data, model=model, knows=knows, federation={"batch_size": 4, "clients": 5})
     guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
-    assert guess.facts["images whole"] == 4
-    assert guess.facts["margin of the images"] > 0
+    assert guess.diagnostics["images whole"] == 4
+    assert guess.diagnostics["margin of the images"] > 0
     assert guess.masks is None
 
 
 def test_one_token_and_the_next_layer_open_the_rest(toy, attack_named):
     observation, truth = toy(build(inner=0.25), SHAPE, 4, seed=0)
     guess = solve(attack_named, NAME, observation)
-    assert guess.facts["tokens completed by the next layer"] > 0
-    assert guess.facts["tokens separated"] == 16
+    assert guess.diagnostics["tokens completed by the next layer"] > 0
+    assert guess.diagnostics["tokens separated"] == 16
     assert errors(guess, truth).max() < 1e-6
     without_rates = replace(observation, threat=ThreatModel(knows=("batch-size",)))
-    assert solve(attack_named, NAME, without_rates).facts["tokens completed by the next layer"] == 0
+    assert solve(attack_named, NAME, without_rates).diagnostics["tokens completed by the next layer"] == 0
 
 
 def changed(observation, truth, change):
@@ -109,8 +109,8 @@ def test_patches_that_several_images_share_are_given_to_all(toy, attack_named):
 
     observation, truth = changed(*toy(build(), SHAPE, 3, seed=4), blacken)
     guess = solve(attack_named, NAME, observation)
-    assert guess.facts["numerical rank"] == 9
-    assert guess.facts["tokens separated"] == 12
+    assert guess.diagnostics["numerical rank"] == 9
+    assert guess.diagnostics["tokens separated"] == 12
     assert errors(guess, truth).max() < 1e-6
 
 
@@ -122,9 +122,9 @@ def test_images_of_which_half_was_separated_come_back_without_the_rest(toy, atta
 
     observation, truth = changed(*toy(build(inner=0.1), SHAPE, 2, seed=4), repeat)
     guess = solve(attack_named, NAME, observation)
-    assert guess.facts["numerical rank"] == 6
-    assert guess.facts["tokens separated"] == 4
-    assert guess.facts["images whole"] == 0
+    assert guess.diagnostics["numerical rank"] == 6
+    assert guess.diagnostics["tokens separated"] == 4
+    assert guess.diagnostics["images whole"] == 0
     assert not guess.is_exact
     wanted = truth.batches[0].inputs
     assert torch.allclose(guess.inputs[guess.inputs != 0], wanted[torch.isclose(guess.inputs, wanted)], atol=1e-6)

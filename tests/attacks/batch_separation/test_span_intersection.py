@@ -38,7 +38,7 @@ def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, ac
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
     assert torch.equal(guess.labels[order], truth.batches[0].labels)
     assert guess.objective < 1e-10
-    assert guess.facts["examples found"] == guess.facts["numerical rank"] == batch_size
+    assert guess.diagnostics["examples found"] == guess.diagnostics["numerical rank"] == batch_size
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
 def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
     guess = solve(attack_named, NAME, observation, restarts=3, rounds=1)
-    found = int(guess.facts["examples found"])
+    found = int(guess.diagnostics["examples found"])
     assert 1 <= found <= 3
     assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)

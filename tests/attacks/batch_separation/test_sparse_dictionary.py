@@ -178,7 +178,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     monkeypatch.setattr(sparse_dictionary, "_complete", once(sparse_dictionary._complete))
     guess = solve(attack_named, NAME, observation, restarts=256)
     assert guess.stopped.startswith("separated 2 of 6 examples")
-    assert guess.facts["examples found"] == 2
+    assert guess.diagnostics["examples found"] == 2
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[1] > 100
     assert int(guess.inputs.flatten(1).any(1).sum()) == 2
@@ -207,8 +207,8 @@ def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
     guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
-    assert guess.facts["numerical rank"] == 8
-    assert guess.facts["noise"] > 1e-4
+    assert guess.diagnostics["numerical rank"] == 8
+    assert guess.diagnostics["noise"] > 1e-4
     assert guess.masks is None
 
 
@@ -252,7 +252,7 @@ def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attac
     names = [name for name, _ in model.named_parameters()]
     update = replace(observation.update, tensors=dict(zip(names, gradients, strict=True)))
     guess = solve(attack_named, NAME, replace(observation, update=update, batch_size=5, labels=None))
-    assert guess.facts["numerical rank"] == guess.facts["examples found"] == 4
+    assert guess.diagnostics["numerical rank"] == guess.diagnostics["examples found"] == 4
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     assert len(order.unique()) == 4
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)

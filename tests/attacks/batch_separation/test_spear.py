@@ -35,8 +35,8 @@ def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate
     assert largest_error(guess, truth) < 1e-8
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.stopped == "all examples separated"
-    assert guess.facts["sign agreement"] == 1.0
-    assert guess.facts["draws"] <= 4096
+    assert guess.diagnostics["sign agreement"] == 1.0
+    assert guess.diagnostics["draws"] <= 4096
 
 
 @settings(max_examples=8, deadline=None)
@@ -46,7 +46,7 @@ def test_zeros_of_dropout_serve_as_well_behind_any_activation(toy, attack_named,
     guess = solve(attack_named, NAME, observation, draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert guess.objective < 1e-9
-    assert "sign agreement" not in guess.facts
+    assert "sign agreement" not in guess.diagnostics
 
 
 def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
@@ -97,7 +97,7 @@ def test_too_few_draws_end_with_nothing(toy, attack_named):
     guess = solve(attack_named, NAME, observation, draws=20_500)
     assert re.match(r"gave up: \d+ of 14 examples stand out in 21504 draws", guess.stopped)
     assert not len(guess.inputs)
-    assert guess.facts["draws"] == 21504
+    assert guess.diagnostics["draws"] == 21504
 
 
 def test_refuses_with_the_reason(toy, watched, attack_named):

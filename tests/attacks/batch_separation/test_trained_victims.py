@@ -60,7 +60,7 @@ def test_what_drowns_in_rounding_is_missing_and_nothing_wrong_is_returned(toy, a
     found = errors(guess, truth)
     assert 3 <= len(guess.inputs) < SIZE
     assert int((found < 1e-2).sum()) == len(guess.inputs)
-    assert guess.facts["examples found"] == len(guess.inputs)
+    assert guess.diagnostics["examples found"] == len(guess.inputs)
     assert f"{SIZE - len(guess.inputs)}" in " ".join(guess.notes)
 
 

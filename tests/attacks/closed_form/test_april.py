@@ -121,7 +121,7 @@ def test_recovers_the_image_whatever_holds_the_projections(toy, attack_named, ki
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.stopped == "solved in closed form"
-    assert guess.facts["numerical rank"] == 9 + token
+    assert guess.diagnostics["numerical rank"] == 9 + token
 
 
 def test_the_gradient_of_the_patch_projection_is_not_needed(toy, attack_named):
@@ -138,7 +138,7 @@ def test_dropout_behind_the_positions_is_read_off_and_alternation_solves_the_res
     guess = solve(attack_named, NAME, observation)
     assert guess.masks is not None
     assert torch.equal(guess.masks[0], truth.masks[0][0])
-    assert guess.facts["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
+    assert guess.diagnostics["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
     assert guess.stopped == "solved by alternating least squares"
     assert relative_error(guess, truth) < 1e-5
 
@@ -156,7 +156,7 @@ def test_what_alternation_cannot_solve_is_declared_a_start(toy, attack_named):
     guess = solve(attack_named, NAME, observation, restarts=2)
     assert guess.stopped.startswith("a start for gradient matching, not a solution")
     assert torch.equal(guess.masks[0], truth.masks[0][0])
-    assert guess.facts["residual"] > 1e-6
+    assert guess.diagnostics["residual"] > 1e-6
     assert float(guess.inputs.abs().max()) <= 2.5  # pixels 0 and 1 at mean 0.5 and standard deviation 0.2
 
 
@@ -164,7 +164,7 @@ def test_patches_that_lost_too_many_entries_are_counted(toy, attack_named):
     observation, truth = toy(build(rate=0.7), (2, 6, 6), 1)
     kept = truth.masks[0][0][0, 1:].sum(1)
     guess = solve(attack_named, NAME, observation, restarts=1, sweeps=2)
-    assert guess.facts["patches short of entries"] == int((kept < 8).sum()) > 0
+    assert guess.diagnostics["patches short of entries"] == int((kept < 8).sum()) > 0
 
 
 def test_a_rate_of_zero_and_no_dropout_at_all_give_the_same_bits(toy, attack_named):

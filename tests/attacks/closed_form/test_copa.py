@@ -31,7 +31,7 @@ def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, acti
     torch.testing.assert_close(guess.inputs, other.inputs, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
-    assert guess.facts["walks"] == 1
+    assert guess.diagnostics["walks"] == 1
     assert guess.is_exact
     assert other.is_exact
 
@@ -45,7 +45,7 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, ac
     assert guess.is_exact
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
     assert guess.stopped == "solved layer by layer"
-    assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
+    assert guess.diagnostics["rank of '2'"] < guess.diagnostics["unknowns of '2'"]
 
 
 @pytest.mark.parametrize("strides", [*(pytest.param(two, marks=pytest.mark.slow) for two in ((1, 1), (1, 2))), (2, 2)])

@@ -34,7 +34,7 @@ def test_a_row_and_its_label_come_back_through_dropout(watched: Watched, client:
     # The gradient is in single precision, and so are the ratios of its entries.
     torch.testing.assert_close(guess.inputs, batch.inputs, atol=1e-5, rtol=0)
     assert torch.equal(guess.labels, batch.labels)
-    assert guess.facts["residual"] < 1e-5
+    assert guess.diagnostics["residual"] < 1e-5
 
 
 def test_ratios_of_a_gradient_that_is_none_say_so(
@@ -42,7 +42,7 @@ def test_ratios_of_a_gradient_that_is_none_say_so(
 ) -> None:
     observation, _ = seen_row(watched)
     guess = attacked(NAME, without_information(observation))
-    assert guess.facts["residual"] > 0.5
+    assert guess.diagnostics["residual"] > 0.5
     assert not guess.is_exact
 
 

@@ -122,20 +122,20 @@ def test_masks_are_withheld_when_the_gradient_is_not_exact(toy, attack_named, sp
     spoilt = {name: spoil(tensor) for name, tensor in observation.update.tensors.items()}
     guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
     assert guess.masks is None
-    assert "zero share" not in guess.facts
-    assert guess.facts["rank-one residual"] > 1e-5
+    assert "zero share" not in guess.diagnostics
+    assert guess.diagnostics["rank-one residual"] > 1e-5
     cosine = nn.functional.cosine_similarity(guess.inputs.flatten(), truth.batches[0].inputs.flatten(), dim=0)
     assert float(cosine) > 0.9
 
 
 def test_facts_tell_the_rank_and_the_share_of_dropped_units(toy, attack_named):
     observation, truth = toy(dense(48, 40, bias=False, rate=0.5), (3, 4, 4), 1)
-    facts = solve(attack_named, NAME, observation).facts
-    assert facts["numerical rank"] == 1
-    assert facts["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
+    diagnostics = solve(attack_named, NAME, observation).diagnostics
+    assert diagnostics["numerical rank"] == 1
+    assert diagnostics["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
     several, _ = toy(dense(48, 40, bias=False, rate=0.0), (3, 4, 4), 3)
     unknown = replace(several, batch_size=None, labels=None, sites=())
-    assert solve(attack_named, NAME, unknown).facts["numerical rank"] == 3
+    assert solve(attack_named, NAME, unknown).diagnostics["numerical rank"] == 3
 
 
 def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named, psnr_of, without_information):

@@ -31,8 +31,8 @@ def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias
     observation, truth, _ = watched(model={**MLP, "bias": bias, "dropout": rate}, knows=knows)
     guess = solve(attack_named, NAME, observation)
     assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
-    assert guess.facts["sites read"] == guess.facts["entries read"] == 1
-    assert guess.facts["zero share"] == pytest.approx(float(torch.cat(truth.masks[0], 1).eq(0).double().mean()))
+    assert guess.diagnostics["sites read"] == guess.diagnostics["entries read"] == 1
+    assert guess.diagnostics["zero share"] == pytest.approx(float(torch.cat(truth.masks[0], 1).eq(0).double().mean()))
     assert not len(guess.inputs)
     assert guess.objective == 0
 
@@ -44,7 +44,7 @@ def test_a_transformer_shows_its_embedding_and_the_last_masks_of_the_class_token
     tokens = 17
     expected = tokens * 32 + 32 + 24 + 32  # embedding; attention's output, hidden units, the block's output
     assert assert_read_entries_are_true(observation, truth) * sum(m.numel() for m in truth.masks[0]) == expected
-    assert guess.facts["sites read"] == pytest.approx(4 / len(observation.sites))
+    assert guess.diagnostics["sites read"] == pytest.approx(4 / len(observation.sites))
     assert torch.equal(guess.masks[0], truth.masks[0][0])
     unread = guess.masks[1]
     assert torch.equal(unread, torch.full_like(unread, 1 - rate))
@@ -90,7 +90,7 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
         pruned = {n: torch.where(t.abs() > t[t != 0].abs().median(), t, 0.0) for n, t in tensors.items()}
         observation = replace(observation, update=replace(observation.update, tensors=pruned))
     guess = solve(attack_named, NAME, observation)
-    assert guess.facts == {"sites read": 0, "entries read": 0}
+    assert guess.diagnostics == {"sites read": 0, "entries read": 0}
     assert guess.stopped.startswith("gave up")
 
 

@@ -47,7 +47,7 @@ def test_recovers_image_label_and_masks(toy, attack_named, rate, bias, activatio
     assert guess.objective < 1e-9
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
     assert guess.stopped == "solved layer by layer"
-    assert guess.facts["rank of '2'"] == guess.facts["unknowns of '2'"] == 144
+    assert guess.diagnostics["rank of '2'"] == guess.diagnostics["unknowns of '2'"] == 144
 
 
 def test_twins_of_two_classes_are_told_apart_by_the_pixel_range(toy, attack_named):
@@ -59,8 +59,8 @@ def test_twins_of_two_classes_are_told_apart_by_the_pixel_range(toy, attack_name
         assert guess.objective < 1e-9
         factor = float((guess.inputs * image).sum() / image.square().sum())
         torch.testing.assert_close(guess.inputs, factor * image, atol=1e-6, rtol=1e-6)
-        seen.add(guess.facts["heads that fit"])
-        if guess.facts["heads that fit"] == 1:
+        seen.add(guess.diagnostics["heads that fit"])
+        if guess.diagnostics["heads that fit"] == 1:
             assert factor == pytest.approx(1.0, abs=1e-6)
             continue
         assert any("2 images fit the gradient" in note for note in guess.notes)
@@ -79,7 +79,7 @@ def test_dense_chains_with_dropout_everywhere(toy, attack_named, activation):
     guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
-    assert guess.facts["zero share"] == pytest.approx(
+    assert guess.diagnostics["zero share"] == pytest.approx(
         float((torch.cat([m.flatten() for m in truth.masks[0]]) == 0).double().mean())
     )
 
@@ -114,7 +114,7 @@ def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
 def test_too_few_equations_are_reported_without_an_image(toy, attack_named):
     guess = solve(attack_named, NAME, toy(net(stride=2), (1, 6, 6), 1)[0])
     assert guess.stopped.startswith("gave up: '2' gives ")
-    assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"] == 144
+    assert guess.diagnostics["rank of '2'"] < guess.diagnostics["unknowns of '2'"] == 144
     assert not len(guess.inputs)
 
 

@@ -46,7 +46,7 @@ def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: f
     assert [name for name, _, _ in recursion.ranks] == ["6", "4", "1"]
     assert len(steps) == len(recursion.history) == 1
     guess = recursion.reconstruction(observation, "solved")
-    assert guess.facts["unknowns of '1'"] == 12.0
+    assert guess.diagnostics["unknowns of '1'"] == 12.0
     assert guess.stopped == "solved"
 
 

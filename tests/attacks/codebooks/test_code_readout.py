@@ -46,7 +46,7 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
     for place, rows in expected.items():
         assert 0 < int(rows.sum()) < rows.numel()
         assert torch.equal(guess.extras[f"codebook.{place}"], rows)
-        assert guess.facts[f"codes read at '{place}'"] == rows.sum()
+        assert guess.diagnostics[f"codes read at '{place}'"] == rows.sum()
     (component,) = world.stack.components
     scores = component.scores(world.models.holding(world.models.first_weights), truth, guess)
     assert len(scores) == 4

@@ -26,7 +26,7 @@ def book(at: str = VALUES, **settings: Any) -> list[dict[str, Any]]:
 
 
 def words_of(truth: Truth) -> set[int]:
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     return set(batch.inputs[batch.labels != IGNORED].tolist())
 
 
@@ -50,9 +50,9 @@ def test_the_guess_is_every_token_whose_codes_all_fired(
     found = {token for token in guess.inputs.flatten().tolist() if token >= 0}
     assert found == expected
     assert words <= found
-    assert guess.facts[f"codes read at '{VALUES}'"] == len(fired)
+    assert guess.diagnostics[f"codes read at '{VALUES}'"] == len(fired)
     by_code = [[token for token in expected if code in own[token]] for code in fired]
-    assert guess.facts["tokens that alone explain a code"] == len({own_[0] for own_ in by_code if len(own_) == 1})
+    assert guess.diagnostics["tokens that alone explain a code"] == len({own_[0] for own_ in by_code if len(own_) == 1})
     assert codes.codes.shape[0] == groups
     (component,) = world.stack.components
     assert set(component.scores(world.models.holding(world.models.first_weights), truth, guess).values()) == {1.0}

@@ -36,7 +36,7 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     expected = cells_of(bottleneck_of(observation.model).read(truth.batches[0].inputs), 40)
     assert 0 < int(expected.sum()) <= 12 * active * batch_size
     assert torch.equal(guess.extras["key-value-bottleneck.cells"], expected)
-    assert guess.facts["cells read"] == expected.sum()
+    assert guess.diagnostics["cells read"] == expected.sum()
     scores = scores_of(world, truth, guess)
     assert scores[FOUND] == scores[TRUE] == 1.0
     assert scores[COSINE] > 0.7

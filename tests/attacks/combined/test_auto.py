@@ -9,7 +9,7 @@ import torch
 
 from fedsim.core import deadline, registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Outlook
+from fedsim.core.hooks import Attack, CostEstimate
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Batch, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
@@ -72,7 +72,7 @@ def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched
     assert "won: sparse-dictionary" in text
     assert "closed-form-linear does not apply: the update mixes 3 examples" in text
     assert "closed-form-vit does not apply" in text
-    assert guess.facts["rank of 1.weight"] == 3
+    assert guess.diagnostics["rank of 1.weight"] == 3
 
 
 def test_convolutions_with_smooth_activations_are_solved_before_anything_descends(watched: Watched) -> None:
@@ -144,7 +144,7 @@ def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[
     observation, truth, world = watched(**written_text, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
     guess = attacked(observation, leave_out=("dager",))
     assert world.data.dataset.tokenizer is not None
-    assert score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences[0].values["exact"]
+    assert score_sentences(guess, truth.original_batches[0], world.data.dataset.tokenizer).sentences[0].values["exact"]
     assert guess.notes[0] == "won: sentence-atoms, which explains the gradient exactly"
 
 
@@ -161,7 +161,7 @@ def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
     assert float(scores[winner]) == min(map(float, scores.values()))
     assert any(note.startswith("dager does not apply") for note in guess.notes)
     assert winner != "word-readout"
-    words = truth.private[0].inputs[truth.private[0].labels != IGNORED]
+    words = truth.original_batches[0].inputs[truth.original_batches[0].labels != IGNORED]
     assert set(guess.extras[READ_WORDS].tolist()) == set(words.tolist())  # whoever wins, they were read
 
 
@@ -264,9 +264,9 @@ def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: 
     model = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})
     sooner = registry.get("attack", "spear").make
-    monkeypatch.setattr(sooner, "outlook", lambda *_args: Outlook(0.01, 0.9))
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.9))
     assert "won: spear" in attacked(observation).notes[0]
-    monkeypatch.setattr(sooner, "outlook", lambda *_args: Outlook(0.01, 0.0))
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.0))
     assert "won: sparse-dictionary" in attacked(observation).notes[0]
 
 

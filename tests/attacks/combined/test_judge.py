@@ -9,8 +9,8 @@ import torch
 from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, GuessJudge
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
-from fedsim.core.types import Observation, PublicKnowledge, Truth
-from fedsim.core.types.effects import Kept
+from fedsim.core.types import MethodDescription, Observation, Truth
+from fedsim.core.types.effects import Sparsified
 from fedsim.scenario.world import World
 from tests.attacks.solving import with_noise
 
@@ -83,7 +83,7 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
     pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
     observation = replace(observation, update=replace(observation.update, tensors=pruned))
-    told = replace(observation, public=(PublicKnowledge("pruning", (Kept(0.5),)),))
+    told = replace(observation, public=(MethodDescription("pruning", (Sparsified(0.5),)),))
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": 300, "priors": []}))
     naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))

@@ -53,7 +53,7 @@ def test_the_picture_comes_back_behind_torchs_noise(seen, name):
     observation, truth = seen(name=name)
     guess = attack()(observation, seeding.generator(1, "attack"))
     assert "MT19937" in guess.notes[0]
-    assert guess.facts["rank"] == 19937
+    assert guess.diagnostics["rank"] == 19937
     error = (guess.inputs - inputs_of(truth)).abs().max()
     assert float(error) < 0.05
 

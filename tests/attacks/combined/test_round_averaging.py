@@ -59,14 +59,14 @@ def test_the_noise_of_the_mean_is_smaller_by_the_root_of_the_rounds(noisy: Noisy
     mean, rounds = average(observation, 0.01)
     assert rounds == ROUNDS
     raw = observation.update.tensors
-    singles = torch.cat([one.update.tensors[n].flatten() for one in observation.earlier for n in raw])
+    singles = torch.cat([one.update.tensors[n].flatten() for one in observation.earlier_observations for n in raw])
     left = torch.cat([mean.update.tensors[n].flatten() for n in raw]) - singles.view(ROUNDS - 1, -1).mean(0)
     entries = left.numel()
     # The mean of 16 minus that of the first 15 of them has variance s^2 (1/15 - 1/16).
     expected = SCALE * (1 / (ROUNDS - 1) - 1 / ROUNDS) ** 0.5
     assert float(left.std()) == pytest.approx(expected, rel=4 / (2 * entries) ** 0.5)
     assert mean.effects(AddedNoise)[0].scale == pytest.approx(SCALE / 4)
-    assert mean.earlier == ()
+    assert mean.earlier_observations == ()
 
 
 def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
@@ -76,11 +76,12 @@ def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     over = attack(observation, seeding.generator(1, "attack"))
     alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
     scores = [
-        score_items(found, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] for found in (alone, over)
+        score_items(found, truth.original_batches[0], world.data.dataset.spec).items[0].values["psnr"]
+        for found in (alone, over)
     ]
     assert scores[1] > scores[0] + 6
-    assert over.facts["rounds averaged"] == ROUNDS
-    assert alone.facts["rounds averaged"] == 1
+    assert over.diagnostics["rounds averaged"] == ROUNDS
+    assert alone.diagnostics["rounds averaged"] == 1
     assert over.notes[0] == "the mean of 16 rounds, attacked by closed-form-linear"
 
 
@@ -94,7 +95,7 @@ def test_rounds_whose_weights_moved_are_left_out(noisy: Noisy) -> None:
 def test_rounds_on_examples_of_other_labels_are_left_out(noisy: Noisy) -> None:
     observation = noisy()[0]
     assert observation.labels is not None
-    first, *rest = observation.earlier
+    first, *rest = observation.earlier_observations
     other = replace(first, labels=(observation.labels + 1) % 10)
     assert average(replace(observation, earlier=(other, *rest)), 0.05)[1] == ROUNDS - 1
 

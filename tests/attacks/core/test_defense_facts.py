@@ -11,17 +11,17 @@ from torch import nn
 from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Config, Observation, PublicKnowledge, ThreatModel, Truth
+from fedsim.core.types import Config, MethodDescription, Observation, ThreatModel, Truth
 from fedsim.core.types.effects import (
     AddedNoise,
     Clipped,
     ClippedParts,
     Effect,
-    Kept,
     Noise,
     PrivateNoise,
     Rounded,
-    Unreliable,
+    Sparsified,
+    UnreliableTensors,
 )
 from fedsim.core.unreliable_tensors import informed
 from fedsim.metrics.image import score_items
@@ -80,7 +80,9 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
     observation, _, _ = watched(model={**PLAIN, "bias": True}, knows=KNOWN)
     garbage = torch.full_like(observation.update.tensors["7.weight"], 5.0)
     update = replace(observation.update, tensors={**observation.update.tensors, "7.weight": garbage})
-    told = replace(observation, update=update, public=(PublicKnowledge("any", (Unreliable(("7.weight", "none")),)),))
+    told = replace(
+        observation, update=update, public=(MethodDescription("any", (UnreliableTensors(("7.weight", "none")),)),)
+    )
     bare = replace(
         observation,
         update=replace(update, tensors={n: t for n, t in update.tensors.items() if n != "7.weight"}),
@@ -103,7 +105,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
 def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN)
     names = tuple(observation.update.tensors)
-    told = replace(observation, public=(PublicKnowledge("any", (Unreliable(names),)),))
+    told = replace(observation, public=(MethodDescription("any", (UnreliableTensors(names),)),))
     assert informed(told) is told
     assert informed(observation) is observation
 
@@ -119,7 +121,7 @@ def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
 def test_the_soft_sign_of_the_truth_points_where_the_signs_do(watched: Watched) -> None:
     observation, truth, _ = watched(knows=(*KNOWN, "defenses"), model=PLAIN, defenses=[{"name": "sign"}])
     assert wire_of(observation) == Wire(only_signs=True)
-    assert wire_of(replace(observation, threat=ThreatModel(sees="sum"))) == Wire()
+    assert wire_of(replace(observation, threat=ThreatModel(view="sum"))) == Wire()
     batch = truth.batches[0]
     told = gradient_distance(observation, batch.inputs, batch.labels, ())
     naive = gradient_distance(replace(observation, public=()), batch.inputs, batch.labels, ())
@@ -214,13 +216,13 @@ def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched
     observation, _, _ = watched(knows=KNOWN, model=model)
     rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}
     pruned = replace(observation, update=replace(observation.update, tensors=rank_one))
-    told = replace(pruned, public=(PublicKnowledge("pruning", (Kept(0.02),)),))
-    assert attacked("mask-readout", told).facts["entries read"] == 0.0
+    told = replace(pruned, public=(MethodDescription("pruning", (Sparsified(0.02),)),))
+    assert attacked("mask-readout", told).diagnostics["entries read"] == 0.0
 
 
 def test_the_effects_that_attacks_understand() -> None:
     def seen(*effects: Effect) -> Observation:
-        known = PublicKnowledge("any", effects)
+        known = MethodDescription("any", effects)
         return Observation(
             ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy,
             None, None, 1, 1.0, (), 1, None, None, (known,),  # type: ignore[arg-type]

@@ -21,13 +21,13 @@ Named = Callable[..., Attack[Any]]
 
 def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
-    nothing = no_guess(observation, "gave up: why", iterations=4, facts={"rank": 2.0}, notes=("told",))
+    nothing = no_guess(observation, "gave up: why", iterations=4, diagnostics={"rank": 2.0}, notes=("told",))
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.labels.shape == (0,)
     assert nothing.masks is None
     assert nothing.objective == math.inf
     assert (nothing.stopped, nothing.iterations, nothing.notes) == ("gave up: why", 4, ("told",))
-    assert nothing.facts == {"rank": 2.0}
+    assert nothing.diagnostics == {"rank": 2.0}
     assert not nothing.is_exact
 
 

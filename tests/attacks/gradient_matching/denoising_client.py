@@ -72,6 +72,6 @@ def observed(
         batch_size=len(batch),
         labels=batch.labels,
         masks=None,
-        public=(),
+        known_methods=(),
         task=task,
     )

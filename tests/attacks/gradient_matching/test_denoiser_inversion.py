@@ -56,13 +56,13 @@ def test_granted_draws_are_no_unknowns_and_the_image_is_found() -> None:
     error = (found.inputs - own.batch.inputs).square().mean().sqrt()
     # Pixels are spread by 0.58; a search that converges is far below a tenth of that.
     assert float(error) < 0.05
-    assert "noise level found, of the first example" not in found.facts
+    assert "noise level found, of the first example" not in found.diagnostics
 
 
 def test_unknown_draws_are_searched_and_the_level_is_told() -> None:
     own = step()
     found = attack(max_iterations=5)(own.observation, seeding.generator(0, "attack"))
-    assert found.facts["noise level found, of the first example"] > 0
+    assert found.diagnostics["noise level found, of the first example"] > 0
     assert found.inputs.shape == own.batch.inputs.shape
 
 
@@ -70,7 +70,7 @@ def test_other_tasks_are_refused_and_attacks_that_search_no_draws_refuse_this_on
     own = step()
     with pytest.raises(NotApplicable, match="has draws of its own.*denoiser-inversion"):
         InvertingGradients(MatchingConfig())(own.observation, seeding.generator(0, "attack"))
-    other = replace(own.observation, task=Classification(Config()).named("classification"))
+    other = replace(own.observation, task=Classification(Config()).with_name("classification"))
     with pytest.raises(NotApplicable, match="task is 'classification'"):
         attack()(other, seeding.generator(0, "attack"))
     unknown = replace(step(classes=True).observation, labels=None)

@@ -133,7 +133,7 @@ def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: W
     assert fine.objective < rough.objective
     assert fine.masks is not None
     assert set(torch.cat([mask.flatten() for mask in fine.masks]).tolist()) == {0.0, 1.0}
-    assert fine.facts["starts"] == 2
+    assert fine.diagnostics["starts"] == 2
     assert fine.iterations == len(steps)
     assert [step.iteration for step in steps] == list(range(1, len(steps) + 1))
     assert steps[-1].restart == 1

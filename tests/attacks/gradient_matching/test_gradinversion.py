@@ -61,7 +61,7 @@ def test_a_batch_is_recovered_and_every_seed_has_masks_of_its_own(toy: Toy, atta
     found = attacked(attack_named, observation, max_iterations=600, restarts=3, boxed=False)
     assert min(item.values["psnr"] for item in score_items(found, truth.batches[0], observation.spec).items) > 25
     assert found.masks is not None
-    assert found.facts["starts"] == 3
+    assert found.diagnostics["starts"] == 3
     assert any("no running statistics" in note for note in found.notes)
 
 

@@ -35,7 +35,7 @@ def test_one_image_and_its_label_are_exact(toy: Toy, name: str) -> None:
     assert error(found, truth) < 1e-4
     assert torch.equal(found.labels, truth.batches[0].labels)
     assert found.stopped == "objective below threshold"
-    assert found.facts["squared distance relative to the gradient"] < 1e-12
+    assert found.diagnostics["squared distance relative to the gradient"] < 1e-12
     assert found.masks is None
 
 
@@ -68,7 +68,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
     found = found_by(
         "dlg", observation, steps.append, max_iterations=3, inner=1, restarts=2, diverged=1e-9
     )  # three single steps never suffice
-    assert found.facts["starts"] == found.facts["starts that diverged"] == 3
+    assert found.diagnostics["starts"] == found.diagnostics["starts that diverged"] == 3
     assert sorted({step.restart for step in steps}) == [0, 1, 2]
     assert [step.iteration for step in steps] == list(range(1, 10))
     assert {step.iterations for step in steps} == {9}
@@ -79,8 +79,8 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
 def test_a_start_that_ends_well_is_the_last(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     found = found_by("idlg", observation, diverged=1e9, max_iterations=1)
-    assert found.facts["starts"] == 1
-    assert found.facts["starts that diverged"] == 0
+    assert found.diagnostics["starts"] == 1
+    assert found.diagnostics["starts that diverged"] == 0
 
 
 def test_a_start_ends_on_its_plateau(toy: Toy) -> None:
@@ -98,7 +98,7 @@ def test_an_objective_that_is_not_a_number_ends_without_an_image(toy: Toy) -> No
     for name in ("dlg", "idlg", "cpl"):
         found = found_by(name, broken, max_iterations=4, restarts=1)
         assert found.stopped == "objective is not a number"
-        assert found.facts["starts"] == 2
+        assert found.diagnostics["starts"] == 2
         assert not len(found.inputs)
         assert not len(found.labels)
 

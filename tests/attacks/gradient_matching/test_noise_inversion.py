@@ -61,7 +61,7 @@ def test_dropout_and_the_bottleneck_are_searched_together(watched: Watched, atta
     found = attack(observation, seeding.generator(5, "attack"))
     assert found.masks is not None
     assert [mask.shape for mask in found.masks] == [site.shape for site in observation.sites]
-    assert score_items(found, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] > 20
+    assert score_items(found, truth.original_batches[0], world.data.dataset.spec).items[0].values["psnr"] > 20
 
 
 def test_at_the_truth_the_objective_vanishes_for_the_true_noise_and_penalty(watched: Watched) -> None:

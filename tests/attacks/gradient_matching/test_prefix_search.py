@@ -47,8 +47,8 @@ def test_the_length_is_read_of_any_batch(
         assert torch.equal(mask, truth.masks[0][index])
         found = attacked(attack_named, observation, max_iterations=2)
         (name,) = (site.name for site in observation.sites)
-        assert found.facts["places where k was read"] == 1.0
-        assert found.facts[f"k at '{name}'"] == length_of(truth)
+        assert found.diagnostics["places where k was read"] == 1.0
+        assert found.diagnostics[f"k at '{name}'"] == length_of(truth)
         assert float(found.extras[f"nested-dropout.{name}"]) == length_of(truth)
         assert found.masks is not None
         assert torch.equal(found.masks[0], truth.masks[0][0])
@@ -63,8 +63,8 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
         changed = replace(observation, update=replace(observation.update, tensors=noisy))
         assert read_prefixes(changed) == {}
         found = attacked(attack_named, changed, max_iterations=2, tried_for=60)
-        assert found.facts["places where k was read"] == 0.0
-        hits += found.facts["k at '6'"] == length_of(truth)
+        assert found.diagnostics["places where k was read"] == 0.0
+        hits += found.diagnostics["k at '6'"] == length_of(truth)
     assert hits >= 3
 
 

@@ -96,8 +96,8 @@ def test_four_people_come_back(four: Observed) -> None:
     guess = attacked(NAME, observation, steps.append, max_iterations=300, restarts=4)
     assert share_read(guess, inputs) == 1.0
     assert torch.equal(guess.labels, labels)
-    assert guess.facts["starts"] == 4
-    assert 0.0 <= guess.facts["mean entropy of categories"] < 0.05
+    assert guess.diagnostics["starts"] == 4
+    assert 0.0 <= guess.diagnostics["mean entropy of categories"] < 0.05
     assert {tuple(step.guess.shape) for step in steps} == {tuple(inputs.shape)}
 
 

@@ -46,5 +46,5 @@ def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watch
     )
     guess, psnr = found(attack_named, "fedavg-inversion", seen, max_iterations=250, dummies="separate", restarts=2)
     assert guess.inputs.shape == (4, 1, 8, 8)
-    assert guess.facts["starts"] == 2
+    assert guess.diagnostics["starts"] == 2
     assert sorted(psnr)[1] > 20.0

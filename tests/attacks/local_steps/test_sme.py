@@ -36,8 +36,8 @@ def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named
         guess = attack_named("sme", max_iterations=30, place_learning_rate=rate, path="quadratic")(
             observation, seeding.generator(1, "attack")
         )
-        assert low <= guess.facts[place] <= high
-        assert guess.facts["distance of the control point from the middle, by |D|"] > 0.0
+        assert low <= guess.diagnostics[place] <= high
+        assert guess.diagnostics["distance of the control point from the middle, by |D|"] > 0.0
         assert guess.masks is None
 
 

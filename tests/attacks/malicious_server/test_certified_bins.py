@@ -59,7 +59,7 @@ def test_a_certified_guess_is_an_example_that_is_alone_in_its_bin(
     found = (errors < bound).any(1).tolist() if len(guess.inputs) else [False] * batch_size
     if rate == 0.0:  # dropout may leave a companion without a gradient
         assert all(is_alone for is_alone, is_found in zip(alone, found, strict=True) if is_found)
-    assert sum(found) == len(guess.inputs) == guess.facts["certified"]
+    assert sum(found) == len(guess.inputs) == guess.diagnostics["certified"]
     if dtype is torch.float64 and rate == 0.0:
         assert found == alone
 
@@ -71,9 +71,9 @@ def test_two_examples_of_one_bin_are_not_certified_and_one_that_is_there_twice_i
         model = crafted(attack, network(0.0), seed)
         observation, truth = observed(toy, model, 6, seed, torch.float32)
         guess = answer(attack, observation)
-        assert guess.facts["certified"] == companions(model, truth.batches[0].inputs, 2).count(1)
-        assert len(guess.inputs) == guess.facts["bins hit"]
-        mixed += len(guess.inputs) - int(guess.facts["certified"])
+        assert guess.diagnostics["certified"] == companions(model, truth.batches[0].inputs, 2).count(1)
+        assert len(guess.inputs) == guess.diagnostics["bins hit"]
+        mixed += len(guess.inputs) - int(guess.diagnostics["certified"])
     assert mixed > 12
     inputs = truth.batches[0].inputs[:1].expand(2, *SHAPE)
     loss = nn.functional.cross_entropy(model(inputs), torch.tensor([1, 2]))
@@ -87,14 +87,14 @@ def test_two_examples_of_one_bin_are_not_certified_and_one_that_is_there_twice_i
 def test_noise_on_the_wire_leaves_nothing_certified(toy, attack_named) -> None:
     attack = attack_named(NAME, bins=200)
     observation, _ = observed(toy, crafted(attack, network(0.0)), 8)
-    assert answer(attack, observation).facts["certified"] > 0
+    assert answer(attack, observation).diagnostics["certified"] > 0
     generator = torch.Generator().manual_seed(0)
     noisy = {
         name: tensor + 1e-6 * tensor.abs().max() * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         for name, tensor in observation.update.tensors.items()
     }
     guess = answer(attack, replace(observation, update=replace(observation.update, tensors=noisy)))
-    assert guess.facts["certified"] == 0
+    assert guess.diagnostics["certified"] == 0
     assert guess.stopped.startswith("gave up")
 
 

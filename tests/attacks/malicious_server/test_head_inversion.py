@@ -72,8 +72,8 @@ def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_fo
     with torch.no_grad():
         fired = model[:2](inputs) > 0  # type: ignore[index, operator]
     several = ((fired & (fired.sum(0) == 1)).sum(1) > 1).sum()
-    _, facts = _isolated(replace(observation, update=sent), "1")
-    assert facts["examples seen in several units"] == int(several)
+    _, diagnostics = _isolated(replace(observation, update=sent), "1")
+    assert diagnostics["examples seen in several units"] == int(several)
 
 
 def test_a_head_of_one_layer_tells_fewer_examples_than_classes(toy, attack_named) -> None:

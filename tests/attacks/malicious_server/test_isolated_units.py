@@ -64,11 +64,11 @@ def test_labels_follow_from_the_slopes_of_the_units(batch: tuple[Observation, Tr
     observation, truth, singles = batch
     steps: list[Step] = []
     for known in (observation, replace(observation, labels=None, batch_size=None, examples=3)):
-        guess = reconstruction(known, "1", singles, steps.append, facts={"own": 2.0}, notes=("read",))
+        guess = reconstruction(known, "1", singles, steps.append, diagnostics={"own": 2.0}, notes=("read",))
         assert torch.equal(guess.inputs, truth.batches[0].inputs)
         assert guess.labels is not None
         assert torch.equal(guess.labels, truth.batches[0].labels)
-        assert guess.facts == {"own": 2.0, "examples returned": 3.0}
+        assert guess.diagnostics == {"own": 2.0, "examples returned": 3.0}
         assert guess.stopped == "read 3 of 3 examples off the gradient"
         assert guess.objective < 1e-9  # of gradients in double precision
     assert [(step.iteration, step.iterations) for step in steps] == [(1, 1)] * 2
@@ -79,7 +79,7 @@ def test_what_was_not_found_is_missing_and_nothing_is_no_guess(batch: tuple[Obse
 
     def guessed(places: list[int]) -> Tensor:
         chosen = singles.chosen(torch.tensor(places, dtype=torch.long))
-        return reconstruction(observation, "1", chosen, lambda _step: None, facts={}, notes=()).inputs
+        return reconstruction(observation, "1", chosen, lambda _step: None, diagnostics={}, notes=()).inputs
 
     assert torch.equal(guessed([2, 0]), truth.batches[0].inputs[[2, 0]])
     assert len(guessed([])) == 0
@@ -97,7 +97,7 @@ def test_known_labels_are_used_once_each_whatever_the_coefficients_say(
 ) -> None:
     observation, truth, singles = batch
     wrong = replace(singles, coefficients=torch.zeros(3, dtype=torch.float64))
-    guess = reconstruction(observation, "1", wrong, lambda _step: None, facts={}, notes=())
+    guess = reconstruction(observation, "1", wrong, lambda _step: None, diagnostics={}, notes=())
     assert guess.labels is not None
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
 
@@ -106,5 +106,5 @@ def test_where_the_forward_pass_cannot_be_repeated_the_objective_is_the_share_th
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 4))
     observation, truth = toy(model, (3, 2, 2), 3)
     two = Singles(truth.batches[0].inputs[:2], torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64))
-    guess = reconstruction(observation, "1", two, lambda _step: None, facts={}, notes=())
+    guess = reconstruction(observation, "1", two, lambda _step: None, diagnostics={}, notes=())
     assert guess.objective == pytest.approx(1 / 3)

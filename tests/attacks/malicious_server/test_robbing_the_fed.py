@@ -251,8 +251,8 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
     tables = {"federation": {"batch_size": 12}, "threat": {"server": "malicious"}}
     observation, _, _ = watched(**tables, attacks=[settings_])
     guess = answer(attack_named(**settings_), observation)
-    assert guess.facts["bins hit"] == 2
-    assert guess.facts["mixtures dropped"] == 2
+    assert guess.diagnostics["bins hit"] == 2
+    assert guess.diagnostics["mixtures dropped"] == 2
     assert guess.stopped.startswith("gave up")
     assert not len(guess.inputs)
 
@@ -260,8 +260,8 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
 def test_facts_hold_the_expected_number(toy, attack_named):
     attack = attack_named(NAME, bins=100, range_tolerance=FAR)
     guess = answer(attack, observed(toy, crafted(attack, dense(0.0)), 8)[0])
-    assert guess.facts["singly occupied bins expected"] == pytest.approx(8 * 0.99**7)
-    assert guess.facts["examples returned"] <= guess.facts["bins hit"] <= 8
+    assert guess.diagnostics["singly occupied bins expected"] == pytest.approx(8 * 0.99**7)
+    assert guess.diagnostics["examples returned"] <= guess.diagnostics["bins hit"] <= 8
 
 
 def test_refuses_with_the_reason(toy, watched, attack_named):

@@ -85,7 +85,7 @@ def test_rows_with_exactly_one_active_example_are_exact(toy, attack_named, width
         torch.testing.assert_close(weight[row] / bias[row], own, atol=1e-8, rtol=1e-8)
     guess = answer(attack, observation)
     assert len(guess.inputs) == len(guess.labels) <= len(inputs)
-    assert guess.facts["rows that fired"] <= int(active.any(0).sum())
+    assert guess.diagnostics["rows that fired"] <= int(active.any(0).sum())
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
@@ -165,5 +165,5 @@ def test_a_random_gradient_shows_nothing(watched, attack_named, psnr_of, without
     tables = {"model": RELU_MLP, "federation": {"batch_size": 4}, "attacks": [{"name": NAME}]}
     observation, truth, world = watched(**tables, threat={"server": "malicious"})
     guess = answer(attack_named(NAME), without_information(observation))
-    assert guess.facts["examples seen in several rows"] == 0
+    assert guess.diagnostics["examples seen in several rows"] == 0
     assert max(psnr_of(guess, truth, world.data.dataset.spec)) < 20

@@ -31,5 +31,5 @@ def test_a_logit_grows_on_where_the_confidence_rounds_to_one() -> None:
 
 def test_an_example_alone_has_the_same_loss() -> None:
     seen, own, both = observed(), weights(3), batch(6, 1)
-    alone = [float(losses(seen, own, both.taken(torch.tensor([i])))) for i in range(6)]
+    alone = [float(losses(seen, own, both.select(torch.tensor([i])))) for i in range(6)]
     assert losses(seen, own, both).tolist() == pytest.approx(alone, rel=1e-6)

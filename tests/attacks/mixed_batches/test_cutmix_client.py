@@ -31,13 +31,13 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
 ) -> None:
     federation = {"batch_size": 4, "algorithm": "fedavg", "local_epochs": passes}
     observation, truth, _ = observed(
-        watched, 1, "draws", federation=federation, cutmix={"per_sample": per_sample},
+        watched, 1, "client-randomness", federation=federation, cutmix={"per_sample": per_sample},
         partition={"scheme": "resampled", "examples_per_client": 4},
     )  # fmt: skip
-    originals = distinct(truth.private)
+    originals = distinct(truth.original_batches)
     steps: list[PastingStep] = []
     orders: list[torch.Tensor] = []
-    everyone = zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True)
+    everyone = zip(local_steps(observation), truth.draws, numbers(truth.original_batches), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
         pasted = Pasted.written_in(draws)
         assert pasted is not None
@@ -75,10 +75,10 @@ def test_logits_become_doubly_stochastic_and_sure_ones_a_permutation() -> None:
 def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
     watched: Watched, passes: int, per_sample: bool, at: str
 ) -> None:
-    observation, truth, _ = on_maps(watched, 4, "draws", at=at, passes=passes, per_sample=per_sample)
-    originals = distinct(truth.private)
+    observation, truth, _ = on_maps(watched, 4, "client-randomness", at=at, passes=passes, per_sample=per_sample)
+    originals = distinct(truth.original_batches)
     steps, orders = list[PastingStep](), list[torch.Tensor]()
-    everyone = zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True)
+    everyone = zip(local_steps(observation), truth.draws, numbers(truth.original_batches), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
         assert draws["feature-cutmix.weights"].min() < 1.0
         steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
@@ -95,7 +95,7 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
 
 def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watched: Watched) -> None:
     observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
-    (step,), (draws,), originals = local_steps(observation), truth.draws, truth.private[0]
+    (step,), (draws,), originals = local_steps(observation), truth.draws, truth.original_batches[0]
     pasting = pasting_of(observation, 0)
     step = PastingStep(step.examples, (), number=0, pasting=pasting)
     first = Unknowns(step.unknowns(0.05)).first(torch.Generator())

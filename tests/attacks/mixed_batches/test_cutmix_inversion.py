@@ -28,7 +28,7 @@ Named = Callable[..., Attack[Any]]
 def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:
     observation, truth, world = observed(watched, client, *granted, **changes)
     reconstruction: Reconstruction = attack(observation, seeding.generator(1, "attack"))
-    examples, spec = distinct(truth.private), world.data.dataset.spec
+    examples, spec = distinct(truth.original_batches), world.data.dataset.spec
     items: tuple[ItemScore, ...] = with_composites(
         score_items(reconstruction, examples, spec), reconstruction, truth, examples, spec
     )
@@ -44,8 +44,8 @@ def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> 
     )
     theirs = compare(client, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
     plain = UnrolledComparison(client, [observation], [step], checkpointed=False)
-    inputs = torch.randn_like(truth.private[0].inputs)[None].requires_grad_()
-    labels = F.one_hot(truth.private[0].labels, 10).float()[None]
+    inputs = torch.randn_like(truth.original_batches[0].inputs)[None].requires_grad_()
+    labels = F.one_hot(truth.original_batches[0].labels, 10).float()[None]
     empty = pasted(torch.full((4, 4), 0.5), torch.zeros(4, 4))
     ours, others = (cosine(own.gradients(inputs, (), labels, [0], empty)) for own in (theirs, plain))
     assert torch.allclose(ours, others, atol=1e-6)
@@ -54,7 +54,7 @@ def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> 
     assert torch.allclose(ours, others, atol=1e-6)
 
 
-@pytest.mark.parametrize("granted", [(), ("draws",)], ids=["searched", "granted"])
+@pytest.mark.parametrize("granted", [(), ("client-randomness",)], ids=["searched", "granted"])
 def test_what_entered_the_model_that_pastes_maps_are_the_originals(
     watched: Watched, attack_named: Named, granted: tuple[Any, ...]
 ) -> None:
@@ -72,7 +72,7 @@ def test_what_entered_the_model_that_pastes_maps_are_the_originals(
 def test_originals_come_back_through_a_convolutional_network_where_draws_are_granted(
     watched: Watched, attack_named: Named
 ) -> None:
-    guess, items = attacked(watched, convolved(attack_named), 1, "draws", seed=50)
+    guess, items = attacked(watched, convolved(attack_named), 1, "client-randomness", seed=50)
     assert guess.objective < 1e-2
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 25
     assert min(item.values["psnr"] for item in items) > 25
@@ -111,4 +111,4 @@ def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) ->
 def test_it_is_registered_as_one_that_undoes_a_change() -> None:
     kind = cast("type[CutmixInversion]", registry.get("attack", "cutmix-inversion").make)
     assert kind is CutmixInversion
-    assert kind.undoes
+    assert kind.inverts_augmentation

@@ -39,7 +39,7 @@ def attacked(
 ) -> tuple[Reconstruction, tuple[ItemScore, ...]]:
     observation, truth, world = observed(watched, client, **changes)
     found = attack(observation, seeding.generator(1, "attack"))
-    (examples,), spec = truth.private, world.data.dataset.spec
+    (examples,), spec = truth.original_batches, world.data.dataset.spec
     return found, with_composites(score_items(found, examples, spec), found, truth, examples, spec)
 
 
@@ -59,7 +59,7 @@ def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
     watched: Watched, attack_named: Named, dropout: float
 ) -> None:
     model = {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
-    for knows in (KNOWN, (*KNOWN, "draws")):
+    for knows in (KNOWN, (*KNOWN, "client-randomness")):
         found, items = attacked(watched, attack_named("label-shares"), 1, model=model, knows=knows)
         assert found.is_exact
         assert found.objective < 1e-9
@@ -71,7 +71,9 @@ def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
 
 def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched: Watched, attack_named: Named) -> None:
     shown, composites = attacked(watched, attack_named("label-shares"), 2, per_sample=True)
-    told, originals = attacked(watched, attack_named("label-shares"), 2, per_sample=True, knows=(*KNOWN, "draws"))
+    told, originals = attacked(
+        watched, attack_named("label-shares"), 2, per_sample=True, knows=(*KNOWN, "client-randomness")
+    )
     assert shown.is_exact
     assert told.is_exact
     for items in (composites, originals):

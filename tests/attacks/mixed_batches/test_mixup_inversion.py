@@ -25,7 +25,7 @@ def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight(
     assert naive < 30
     assert informed > 50
     assert "partners [1, 0]" in found.notes[-1]
-    assert found.facts["weight"] == pytest.approx(0.117, abs=0.01)
+    assert found.diagnostics["weight"] == pytest.approx(0.117, abs=0.01)
 
 
 def test_large_batches_have_too_many_pairings(watched: Watched, attack_named: Named) -> None:

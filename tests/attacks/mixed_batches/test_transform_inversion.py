@@ -26,5 +26,7 @@ def test_ats_stops_the_naive_attacker_and_not_the_one_who_searches_through_the_p
     observation, truth, _ = watched(knows=ALL, client=client, model=MLP, defenses=[{"name": "ats"}])
     true = truth.batches[0].inputs
     policies = observation.effects(Transformed)[0].functions
-    (used,) = [policy for policy in policies if torch.allclose(policy(truth.private[0].inputs), true, atol=1e-5)]
+    (used,) = [
+        policy for policy in policies if torch.allclose(policy(truth.original_batches[0].inputs), true, atol=1e-5)
+    ]
     assert f"'{used}'" in found.notes[-1]

@@ -20,7 +20,9 @@ def auto(observation: Observation, *left_out: str) -> Reconstruction:
 
 
 def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
-    return min(item.values["psnr"] for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
+    return min(
+        item.values["psnr"] for item in score_items(guess, truth.original_batches[0], world.data.dataset.spec).items
+    )
 
 
 @pytest.mark.slow
@@ -50,7 +52,9 @@ def test_who_knows_the_transforms_has_the_image_back_where_they_left_it(watched:
     assert worst(informed, truth, world) > worst(naive, truth, world) + 4
     policies = observation.effects(Transformed)[0].functions
     true = truth.batches[0].inputs
-    (used,) = [policy for policy in policies if torch.allclose(policy(truth.private[0].inputs), true, atol=1e-5)]
+    (used,) = [
+        policy for policy in policies if torch.allclose(policy(truth.original_batches[0].inputs), true, atol=1e-5)
+    ]
     assert informed.notes[0].startswith(f"undone: the policy '{used}'")
 
 

@@ -24,7 +24,7 @@ RECOGNISABLE = 25.0  # dB
 @pytest.mark.parametrize("client", [0, 2])
 def test_labels_of_mixtures_are_read_off_the_last_layer(watched: Watched, client: int) -> None:
     observation, truth, _ = seen(watched, "mixup", 4, client, "defenses")
-    guess = Reconstruction(truth.batches[0].inputs, truth.private[0].labels, (), 0.0, 0, 0, (), "given")
+    guess = Reconstruction(truth.batches[0].inputs, truth.original_batches[0].labels, (), 0.0, 0, 0, (), "given")
     found = mixed_labels(observation, guess)
     assert found is not None
     assert torch.allclose(found.probabilities, truth.batches[0].labels.double(), atol=1e-4)
@@ -34,7 +34,7 @@ def test_labels_of_mixtures_are_read_off_the_last_layer(watched: Watched, client
 def test_pairs_of_one_class_are_told_apart_by_the_range_of_pixels_and_smoothness(watched: Watched) -> None:
     observation, truth, _ = seen(watched, "mixup", 4, 0, "defenses")
     labels = torch.tensor([3, 3, 1, 5])
-    images = truth.private[0].inputs.flatten(1).double()
+    images = truth.original_batches[0].inputs.flatten(1).double()
     weights = 0.3 * torch.eye(4).double() + 0.7 * torch.eye(4).double()[[2, 3, 1, 0]]
     probabilities = weights @ F.one_hot(labels, 10).double()
     found = unmix_pairs(observation, weights @ images, probabilities, labels)
@@ -64,7 +64,7 @@ def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: li
     """Two dozen encodings of four digits; where two share a class only the sum of their weights is told."""
     observation, truth, world = seen(watched, "mixup", 4, 0, "defenses")
     generator = torch.Generator().manual_seed(2)
-    images = truth.private[0].inputs.flatten(1).double()
+    images = truth.original_batches[0].inputs.flatten(1).double()
     weights = torch.rand(24, 4, dtype=torch.float64, generator=generator)
     weights /= weights.sum(1, keepdim=True)
     encodings = weights @ images * (2.0 * torch.randint(2, (24, images.shape[1]), generator=generator) - 1.0)
@@ -80,7 +80,7 @@ def test_joined_encodings_are_solved_where_one_batch_alone_is_not(watched: Watch
     _, truth, world = seen(watched, "mixup", 4, 0, "defenses")
     observation, _, _ = seen(watched, "mixup", 4, 0, "defenses")
     generator = torch.Generator().manual_seed(3)
-    images, labels = truth.private[0].inputs.flatten(1).double(), torch.tensor([0, 1, 2, 3])
+    images, labels = truth.original_batches[0].inputs.flatten(1).double(), torch.tensor([0, 1, 2, 3])
     batches = []
     for chosen in ([0, 1, 2], [1, 2, 3]):
         weights = torch.rand(3, 3, dtype=torch.float64, generator=generator)

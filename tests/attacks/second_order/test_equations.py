@@ -37,7 +37,7 @@ def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
     observation, truth, _ = watched(model=SMOOTH, knows=ALL, defenses=pruning)
     guess = solve(observation)
     sent = sum(int(tensor.count_nonzero()) for tensor in observation.update.tensors.values())
-    assert guess.facts["equations"] == sent
+    assert guess.diagnostics["equations"] == sent
     assert float(distances(guess, truth).max()) < 1e-3
     assert not guess.is_exact
 

@@ -56,7 +56,7 @@ def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, 
     guess = solve(observe_labels(observation, batch.inputs, batch.labels))
     assert float(distances(guess, replace(truth, batches=(batch,))).max()) < 1e-3
     assert guess.is_exact
-    assert guess.facts["restarts"] <= restarts
+    assert guess.diagnostics["restarts"] <= restarts
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_a_mask_in_front_of_the_head_is_read_off_the_features(toy: Toy) -> None:
     observation, truth = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 3, classes=10)
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-4
-    assert guess.facts["restarts"] == 1
+    assert guess.diagnostics["restarts"] == 1
 
 
 def test_nothing_starts_where_one_example_or_its_head_is_missing(toy: Toy) -> None:

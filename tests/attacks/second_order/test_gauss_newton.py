@@ -18,8 +18,8 @@ from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction
-from fedsim.core.types.effects import AddedNoise, Signs
+from fedsim.core.types import Masks, MethodDescription, Observation, Reconstruction
+from fedsim.core.types.effects import AddedNoise, SignsOnly
 from fedsim.threat.observe import observe
 from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 from tests.tasks.targets import BLIND, Build, attacked, scored, victim
@@ -106,7 +106,7 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
     narrow = {**CONVOLVED, "channels": 1, "depth": 1, "pooling": "mean"}
     one = victim(scenario, 1, data={"name": "made-series", "times": 10}, model=narrow)
     guess = attacked(one, NAME, BLIND)
-    assert guess.facts["equations"] > guess.facts["unknowns"]
+    assert guess.diagnostics["equations"] > guess.diagnostics["unknowns"]
     assert guess.stopped == "the equations hold up to rounding"
     assert not guess.is_exact
     assert "the equations hold for other examples too: entries of the update depend on each other" in guess.notes
@@ -146,7 +146,7 @@ def test_unknown_masks_come_out_with_the_images(toy: Toy, size: int) -> None:
     assert guess.masks is not None
     torch.testing.assert_close(guess.masks[0][order], truth.masks[0][0], atol=1e-6, rtol=0)
     free = size * 48 - int((truth.masks[0][0] == 0).all(0).sum()) * size
-    assert guess.facts["unknowns"] == 64 * size + (free if size > 1 else 0)
+    assert guess.diagnostics["unknowns"] == 64 * size + (free if size > 1 else 0)
 
 
 def test_under_noise_the_error_is_that_of_the_bound(watched: Watched) -> None:
@@ -156,7 +156,7 @@ def test_under_noise_the_error_is_that_of_the_bound(watched: Watched) -> None:
             client=client, model=SMOOTH, knows=ALL, defenses=[{"name": "gradient-noise", "scale": 1e-3}]
         )
         guess = solve(observation)
-        assert guess.facts["restarts"] == 1
+        assert guess.diagnostics["restarts"] == 1
         errors.append(float(distances(guess, truth).square()))
         equations = equations_of(observation)
         rows = equations.jacobian(truth.batches[0].inputs.flatten().double())
@@ -176,7 +176,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
         "rates that are not known": unaware,
         "10 equations for 128 unknowns": replace(smooth, update=replace(smooth.update, tensors=few)),
         "in an order that is not known": replace(smooth, local_steps=2, batch_sizes=(1, 1), examples=2),
-        "signs alone": replace(smooth, public=(PublicKnowledge("signs", (Signs(),)),)),
+        "signs alone": replace(smooth, public=(MethodDescription("signs", (SignsOnly(),)),)),
     }
     for reason, refused in cases.items():
         method = registry.get("attack", NAME)
@@ -188,7 +188,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
 def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information: Any) -> None:
     observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
     guess = solve(without_information(observation), repeated=0)
-    assert guess.facts["restarts"] == 1
+    assert guess.diagnostics["restarts"] == 1
     assert not guess.is_exact
     assert guess.objective > 0.1
     assert guess.stopped != "the equations hold up to rounding"
@@ -201,7 +201,7 @@ def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> Non
     assert float(truth.batches[0].inputs.abs().max()) > 2.0
     guess = solve(narrow, max_iterations=10)
     assert float(distances(guess, truth).max()) < 1e-6
-    assert guess.facts["restarts"] == 1
+    assert guess.diagnostics["restarts"] == 1
 
 
 @pytest.mark.parametrize("activation", [nn.GELU, nn.Softplus])
@@ -235,7 +235,7 @@ def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy,
         size = torch.cat([own.flatten() for own in tensors.values()]).square().mean().sqrt()
         noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
                  for name, own in tensors.items()}  # fmt: skip
-        told = PublicKnowledge("gradient-noise", (AddedNoise("gaussian", level * float(size)),))
+        told = MethodDescription("gradient-noise", (AddedNoise("gaussian", level * float(size)),))
         seen = replace(observation, update=replace(observation.update, tensors=noisy), public=(told,))
         errors.append(float(distances(solve(seen), truth).square()))
         rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())
@@ -261,7 +261,7 @@ def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: f
     assert guess.is_exact
     assert float(distances(guess, truth).max()) < 1e-6
     smooth, _ = switch_units(observation)
-    assert guess.facts["unknowns"] < 0.7 * UnknownsLayout(smooth, masks_to_solve(smooth)).size
+    assert guess.diagnostics["unknowns"] < 0.7 * UnknownsLayout(smooth, masks_to_solve(smooth)).size
 
 
 def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy) -> None:

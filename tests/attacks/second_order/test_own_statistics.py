@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.types import Observation, PublicKnowledge, Reconstruction
+from fedsim.core.types import MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.attacks.second_order.residual import Toy, group, of_digits, residual
 from tests.attacks.solving import answer
@@ -34,7 +34,7 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
     assert guess.is_exact
-    assert guess.facts["equal bit by bit"] == 1.0
+    assert guess.diagnostics["equal bit by bit"] == 1.0
     assert "the pixel grid was used" in guess.notes[0]
     assert guess.stopped == "every stage is solved"
 
@@ -109,8 +109,8 @@ def test_a_deadline_ends_it_without_an_image(toy: Toy) -> None:
     assert guess.stopped == "out of time"
 
 
-def known(effect: Any) -> tuple[PublicKnowledge, ...]:
-    return (PublicKnowledge("some defense", (effect,)),)
+def known(effect: Any) -> tuple[MethodDescription, ...]:
+    return (MethodDescription("some defense", (effect,)),)
 
 
 def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:

@@ -22,10 +22,10 @@ def test_equations_are_those_that_one_counts_by_hand(toy: Toy) -> None:
 @pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
 def test_blocks_that_begin_with_a_norm_do_not_show_a_scale_and_batch_norm_no_constant(toy: Toy, norm: type) -> None:
     observation, _ = toy(residual(4, 4, 8, norm=norm), (1, 8, 8), 1, classes=10)
-    facts = facts_of(observation, chain_of(observation))
-    assert [one.blind.scales for one in facts] == [1, 0, 0, 1]
-    assert [one.blind.lattice for one in facts] == [False, False, False, norm is not group]
-    assert [one.centres for one in facts] == [norm is not group] * 4
+    diagnostics = facts_of(observation, chain_of(observation))
+    assert [one.blind.scales for one in diagnostics] == [1, 0, 0, 1]
+    assert [one.blind.lattice for one in diagnostics] == [False, False, False, norm is not group]
+    assert [one.centres for one in diagnostics] == [norm is not group] * 4
 
 
 def test_group_norm_hides_a_scale_of_each_example_and_batch_norm_one_of_all(toy: Toy) -> None:

@@ -26,7 +26,7 @@ def test_all_arrangements_and_descents_find_what_the_client_read(
     monkeypatch.setattr(_arrangements, "_FEW", most_tried)
     mask = mask_token(observation.model)
     assert mask is not None
-    true = truth.private[0].inputs.masked_fill(truth.draws[0]["task.masked"], mask)
+    true = truth.original_batches[0].inputs.masked_fill(truth.draws[0]["task.masked"], mask)
     reading, tokens = spans_with_masks(observation)
     found = arranged(reading, tokens, 2, 20, seeding.generator(0, "attack"))
     assert sorted(found.tolist()) == sorted(true.tolist())

@@ -157,6 +157,6 @@ def test_draws_of_the_task_are_refused_even_where_labels_are_granted(
     name: str, masked_client: tuple[Observation, Truth], attack_named: Named
 ) -> None:
     observation, truth = masked_client
-    granted = replace(observation, labels=truth.private[0].labels)
+    granted = replace(observation, labels=truth.original_batches[0].labels)
     with pytest.raises(NotApplicable, match="draws something in every step|not the mean cross-entropy"):
         attack_named(name)(granted, torch.Generator().manual_seed(0))

@@ -28,7 +28,7 @@ def test_both_distances_are_zero_at_the_truth(
     tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     readers = readers_of(in_double(observation, truth))
     assert len(readers) == (batch_size if dropout else 1)
     for row in range(batch_size):
@@ -42,7 +42,7 @@ def test_both_distances_are_zero_at_the_truth(
 def test_a_wrong_word_lies_outside_both_spans(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
-    tokens = truth.private[0].inputs[:1, :6].clone()
+    tokens = truth.original_batches[0].inputs[:1, :6].clone()
     absent = next(token for token in range(256) if token not in tokens.flatten().tolist())
     tokens[0, 5] = absent
     first, second = reader.distances(tokens)
@@ -55,7 +55,7 @@ def test_words_that_never_follow_stand_first_only(watched: Watched, written_text
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     pool = pool_of(observation, reader, (7,))
-    first = truth.private[0].inputs[0, 0]
+    first = truth.original_batches[0].inputs[0, 0]
     assert pool.most[pool.tokens == first].tolist() == [0]
     ends = grow_beam(reader, pool, (7,), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
     assert (ends[7].prefixes[:, 1:] != first).all()
@@ -66,7 +66,7 @@ def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, wr
     tensors = {name: t for name, t in observation.update.tensors.items() if name != "embed_tokens.weight"}
     hidden = replace(observation, update=replace(observation.update, tensors=tensors))
     pool = pool_of(hidden, readers_of(hidden)[0], (7,))
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     real = set(batch.inputs[batch.labels != IGNORED].tolist())
     assert set(pool.tokens[: len(real)].tolist()) == real
 
@@ -131,7 +131,7 @@ def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, A
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     assert isinstance(reader, CandidateReader)
-    tokens = truth.private[0].inputs[:1, :6]
+    tokens = truth.original_batches[0].inputs[:1, :6]
     whole = reader.distances(tokens)[1]
     for length in range(1, 7):
         assert torch.allclose(reader.distances(tokens[:, :length])[1], whole[:, :length], atol=1e-12)

@@ -103,7 +103,7 @@ def tagger(chosen: str, **changes: Any) -> dict[str, Any]:
 def truth_of(truth: Truth) -> list[tuple[int, ...]]:
     return [
         tuple(row[labels != IGNORED].tolist())
-        for batch in truth.private
+        for batch in truth.original_batches
         for row, labels in zip(batch.inputs, batch.labels, strict=True)
     ]
 
@@ -116,7 +116,7 @@ def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(
 ) -> None:
     found = attacked(seen(watched, tables, build(), THREE))
     assert read(found) == inputs_of(THREE)
-    assert found.facts["sentences in the span"] == 3
+    assert found.diagnostics["sentences in the span"] == 3
     assert not found.notes
 
 
@@ -181,7 +181,7 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
 ) -> None:
     observation, truth, world = watched(client=client, knows=KNOWN, **tagger(chosen))
     assert [site.name for site in observation.sites if site.rate] == ["lm_head.dropout"]
-    (batch,) = truth.private
+    (batch,) = truth.original_batches
     assert world.data.dataset.tokenizer is not None
     (score,) = score_sentences(attacked(observation), batch, world.data.dataset.tokenizer).sentences
     assert score.values["exact"]
@@ -235,7 +235,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, world = watched(knows=KNOWN, **tables, federation=federation)
     assert world.data.dataset.tokenizer is not None
-    scored = score_sentences(attacked(observation), truth.private[0], world.data.dataset.tokenizer)
+    scored = score_sentences(attacked(observation), truth.original_batches[0], world.data.dataset.tokenizer)
     assert [sentence.values["exact"] for sentence in scored.sentences] == [True] * batch_size
 
 

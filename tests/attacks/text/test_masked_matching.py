@@ -29,7 +29,7 @@ def draws(truth: Truth) -> _Draws:
 
 def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
     task = _Task.of(observation, MaskedMatchingConfig(temperature=0.02), given)
-    vectors = task.table[truth.private[0].inputs]
+    vectors = task.table[truth.original_batches[0].inputs]
     others = {"masked": (given.masked[None],), "rate": (given.rate[None],)}
     distance = RelativeSquaredDistance(DistanceConfig())
     return distance(task.comparison.gradients(vectors[None], (), torch.zeros(1, 1), [0], others)).detach()
@@ -55,14 +55,14 @@ def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, att
     true = draws(truth)
     assert [step.iteration for step in steps] == [1, 2, 3, 4, 5, 6]
     assert {step.guess.shape for step in steps} == {found.inputs.shape}
-    assert found.inputs.shape == truth.private[0].inputs.shape
+    assert found.inputs.shape == truth.original_batches[0].inputs.shape
     if how != "searched":
-        assert found.facts["masked places"] == true.masked.sum()
+        assert found.diagnostics["masked places"] == true.masked.sum()
     wanted = {"told": float(true.rate), "estimated": float(true.masked.mean())}
     if how in wanted:
-        assert found.facts["masking rate of text 1"] == pytest.approx(wanted[how], rel=1e-6)
+        assert found.diagnostics["masking rate of text 1"] == pytest.approx(wanted[how], rel=1e-6)
     else:
-        assert found.facts["masking rate of text 1"] != 0.5
+        assert found.diagnostics["masking rate of text 1"] != 0.5
 
 
 def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_begins_there(

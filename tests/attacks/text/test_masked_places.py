@@ -29,7 +29,7 @@ def test_of_several_texts_the_second_span_says_which_places_are_masked_together(
 @pytest.mark.parametrize("size", [1, 2])
 def test_words_numbered_behind_the_mask_token_are_read_too(size: int, masked_texts: Texts) -> None:
     observation, truth = masked_texts(size)
-    inputs, model = truth.private[0].inputs, copy.deepcopy(observation.model)
+    inputs, model = truth.original_batches[0].inputs, copy.deepcopy(observation.model)
     last, vocabulary = model.mask_token, observation.spec.vocabulary
     assert isinstance(last, int)
     assert last == vocabulary

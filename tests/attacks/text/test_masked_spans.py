@@ -22,7 +22,7 @@ def read(attack_named: Named, observation: Observation, **settings: Any) -> Reco
 def in_order(found: Reconstruction, truth: Truth) -> list[int]:
     """The number of each true text among those that were found."""
     rows = [row.tolist() for row in found.inputs]
-    return [rows.index(row) for row in truth.private[0].inputs.tolist()]
+    return [rows.index(row) for row in truth.original_batches[0].inputs.tolist()]
 
 
 # Of three texts not all arrangements are tried.
@@ -36,9 +36,9 @@ def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
     order = in_order(found, truth)
     assert sorted(order) == list(range(size))
     assert found.is_exact
-    assert found.facts["masked tokens"] == masked.sum()
+    assert found.diagnostics["masked tokens"] == masked.sum()
     for row, place in enumerate(order):
-        own = found.facts[f"masking rate of sentence {place + 1}"]
+        own = found.diagnostics[f"masking rate of sentence {place + 1}"]
         assert own == pytest.approx(float(rates[row]), rel=1e-3)  # single precision, through a least-squares solution
 
 
@@ -51,7 +51,7 @@ def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts
         hidden=observation.hidden | {"lm_head.weight"},
     )
     found = read(attack_named, hidden)
-    masked, inputs = truth.draws[0]["task.masked"], truth.private[0].inputs
+    masked, inputs = truth.draws[0]["task.masked"], truth.original_batches[0].inputs
     assert not found.is_exact
     assert sorted(found.inputs.tolist()) == sorted(inputs.masked_fill(masked, -1).tolist())
 

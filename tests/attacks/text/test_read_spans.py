@@ -15,7 +15,7 @@ def test_without_noise_the_first_span_has_a_direction_for_each_input(masked_text
     observation, truth = masked_texts(2)
     reading = read_spans(observation, 5e-4, 5.0, 100)
     assert isinstance(reading.test, ShareThreshold)
-    seen = truth.private[0].inputs.masked_fill(truth.draws[0]["task.masked"], observation.model.mask_token)
+    seen = truth.original_batches[0].inputs.masked_fill(truth.draws[0]["task.masked"], observation.model.mask_token)
     with torch.no_grad():
         inputs = reading.front.read_first(seen).flatten(0, 1)
     assert reading.spaces[0].size == torch.linalg.matrix_rank(inputs.double(), rtol=1e-5)

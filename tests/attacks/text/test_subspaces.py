@@ -49,7 +49,7 @@ def observed(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observ
         batch_size=1,
         labels=None,
         masks=None,
-        public=(),
+        known_methods=(),
         task=NextToken(Config()),
     )
 

@@ -25,7 +25,7 @@ Named = Callable[..., Attack[Any]]
 
 def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 2})
-    model, tokens = copy.deepcopy(observation.model), truth.private[0].inputs
+    model, tokens = copy.deepcopy(observation.model), truth.original_batches[0].inputs
     read_vectors(model, "embed_tokens")
     vectors = model.get_submodule("embed_tokens").get_parameter("weight")[tokens]
     assert torch.equal(model(vectors), observation.model(tokens))
@@ -35,8 +35,8 @@ def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_tex
 def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
     model, (_, labels) = copy.deepcopy(observation.model).double(), in_order(truth)
-    order = (truth.private[0].labels != IGNORED).sum(1).argsort(stable=True)
-    outputs = model(truth.private[0].inputs[order]).detach()
+    order = (truth.original_batches[0].labels != IGNORED).sum(1).argsort(stable=True)
+    outputs = model(truth.original_batches[0].inputs[order]).detach()
     table = model.get_submodule("embed_tokens").get_parameter("weight").detach()
     words = NextWords(table, torch.arange(len(table)), 0.02)
     lengths = (labels != IGNORED).sum(1)

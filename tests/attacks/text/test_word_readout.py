@@ -31,7 +31,7 @@ def shared(observation: Observation, *names: str) -> Observation:
 
 def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
     """Tokens with a next one, and those next ones."""
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     real = batch.labels != IGNORED
     return batch.inputs[real], batch.labels[real]
 
@@ -51,7 +51,7 @@ def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
     assert words.is_exact
     assert set(words.read.tolist()) == set(read.tolist())
     assert set(words.following.tolist()) == set(following.tolist())
-    lengths = (truth.private[0].labels != IGNORED).sum(1).sort().values
+    lengths = (truth.original_batches[0].labels != IGNORED).sum(1).sort().values
     assert lengths_of(observation) == tuple(lengths.tolist())
 
 
@@ -64,11 +64,11 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
     read, _ = tokens_of(truth)
     assert counted == Counter(read.tolist())
     assert world.data.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
+    assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
         "words_found": 1.0,
         "words_right": 1.0,
     }
-    assert guess.facts["tokens that never follow"] == 1.0
+    assert guess.diagnostics["tokens that never follow"] == 1.0
     assert set(guess.extras[READ_WORDS].tolist()) == set(read.tolist())
 
 
@@ -106,7 +106,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     observation, truth, world = under(1e-4)
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert world.data.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
+    assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
         "words_found": 1.0,
         "words_right": 1.0,
     }
@@ -129,7 +129,7 @@ def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_
     masked_client: tuple[Observation, Truth],
 ) -> None:
     observation, truth = masked_client
-    inputs, masked = truth.private[0].inputs, truth.draws[0]["task.masked"]
+    inputs, masked = truth.original_batches[0].inputs, truth.draws[0]["task.masked"]
     inputs, masked = inputs[masked.any(1)], masked[masked.any(1)]  # a sentence without has no gradient
     assert 0 < masked.sum() < masked.numel()
     words = words_of(observation)

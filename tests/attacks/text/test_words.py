@@ -55,5 +55,5 @@ def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     found = following_of(observation)
     assert found is not None
-    length = int((truth.private[0].labels != IGNORED).sum())
+    length = int((truth.original_batches[0].labels != IGNORED).sum())
     assert found.weights.median().item() == pytest.approx(1 / length, rel=0.05)

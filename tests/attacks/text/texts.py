@@ -41,7 +41,7 @@ SHORT = {
 
 def in_double(observation: Observation, truth: Truth) -> Observation:
     """Return the same observation, of a model in double precision."""
-    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
+    model, batch = copy.deepcopy(observation.model).double(), truth.original_batches[0]
     masks = tuple(mask.double() for mask in truth.masks[0])
     with inject_masks(observation.sites, masks):
         loss = observation.loss(model(batch.inputs), batch.labels)
@@ -53,7 +53,7 @@ def in_double(observation: Observation, truth: Truth) -> Observation:
 
 def in_order(truth: Truth) -> tuple[Tensor, Tensor]:
     """Return sentences (B, T), -1 behind their ends, and their next words; shorter ones first, as attacks put them."""
-    batch = truth.private[0]
+    batch = truth.original_batches[0]
     order = (batch.labels != IGNORED).sum(1).argsort(stable=True)
     labels = batch.labels[order]
     return batch.inputs[order].masked_fill(labels == IGNORED, -1), labels
@@ -87,5 +87,5 @@ def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
     assert world.data.dataset.tokenizer is not None
     return [
         sentence.values["exact"]
-        for sentence in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences
+        for sentence in score_sentences(guess, truth.original_batches[0], world.data.dataset.tokenizer).sentences
     ]

@@ -6,7 +6,7 @@ from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Subject, checked
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.judgement.outcome import outcome_of
-from fedsim.questions.base import Work
+from fedsim.questions.base import QuestionContext
 from fedsim.record import AttackFinding, Outcome
 from fedsim.scenario import Scoring
 
@@ -16,7 +16,9 @@ SECONDS = 60.0  # far more than these attacks take: the clock decides nothing
 def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 10) -> AttackFinding:
     """Attack updates of a subject's client with a short search after the exact attacks."""
     world = world_of(checked(subject, "test"), AuditPlan(target="test"), batch)
-    return Inspector(KNOWS, lambda _line: None).inspect(world, updates(world), Work(), most, iterations, SECONDS)
+    return Inspector(KNOWS, lambda _line: None).inspect(
+        world, updates(world), QuestionContext(), most, iterations, SECONDS
+    )
 
 
 def answered(subject: Subject, batch: int) -> tuple[float, Outcome]:

@@ -50,7 +50,7 @@ def test_one_example_through_a_dense_first_layer_comes_back(target: str) -> None
 
 @pytest.mark.slow  # members and defenses are measured by training the app's loop again
 def test_the_verdict_on_an_app_is_that_its_example_comes_back() -> None:
-    record = audit_client("flower_app", minutes=1, policy=Policy(max_recognisable=0.05))
+    record = audit_client("flower_app", minutes=1, policy=Policy(max_recovered=0.05))
     state, sentence = verdict.answer(record)
     assert state == "recovered"
     assert sentence.startswith("Updates of one image give the image back exactly (1 of 1): 1 update was attacked for ")

@@ -43,7 +43,7 @@ def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
     assert (subject.optimizer, subject.learning_rate) == ("adam", 0.02)
     sound = checked(subject, "train:make")
     assert (len(sound.dataset.train), len(sound.dataset.test), sound.dataset.spec.classes) == (24, 8, 4)
-    batch = sound.dataset.train.taken(torch.arange(3))
+    batch = sound.dataset.train.select(torch.arange(3))
     scores = sound.model(batch.inputs)
     assert torch.equal(sound.loss(scores, batch.labels), loss(scores, batch.labels))
 

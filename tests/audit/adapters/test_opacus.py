@@ -62,7 +62,7 @@ def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> N
     assert (subject.sampling, subject.optimizer, subject.learning_rate) == ("poisson", "sgd", 0.05)
     assert subject.notes[0] == (
         "Understood: Opacus, 4 tensors are sent; each step is dp-sgd with delta 1e-05, clip 0.5, noise multiplier 1 "
-        "and Poisson sampling of 8 examples (--batch 8 attacks such steps)."
+        "and Poisson sampling of 8 examples (--batch-sizes 8 attacks such steps)."
     )
     names = dict(subject.model.named_parameters())
     assert list(names) == ["1.weight", "1.bias", "3.weight", "3.bias"], "not those of the wrapper"
@@ -189,7 +189,7 @@ def test_the_optimizer_can_be_left_out_if_the_user_names_clip_and_noise() -> Non
     assert list(dict(subject.model.named_parameters())) == ["1.weight", "1.bias", "3.weight", "3.bias"]
     assert subject.notes[0].endswith(
         "each step is dp-sgd with clip 0.25, noise multiplier 3, delta 1e-06 and Poisson sampling of 8 examples "
-        "(--batch 8 attacks such steps)."
+        "(--batch-sizes 8 attacks such steps)."
     )
     assert subject.notes[1:] == (
         "Mine.",

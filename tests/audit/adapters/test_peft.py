@@ -92,7 +92,7 @@ def test_virtual_tokens_of_a_prompt_are_no_text() -> None:
     assert subject.notes[0] == "Understood: peft prompt tuning, 1 tensor is sent; base frozen."
     assert subject.names == {"prompt_embeddings": "prompt_encoder.default.embedding.weight"}
     sound = checked(subject, "train:make")
-    batch = sound.dataset.train.taken(torch.arange(2))
+    batch = sound.dataset.train.select(torch.arange(2))
     assert sound.model(batch.inputs).shape == (*batch.labels.shape, 50)
     assert sound.loss(sound.model(batch.inputs), batch.labels).isfinite()
 

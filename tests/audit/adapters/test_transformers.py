@@ -54,7 +54,7 @@ def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> Non
     subject = made(trainer(tmp_path, eval_dataset=pictures(8), learning_rate=0.02, optim="sgd"), "train:trainer")
     assert subject.notes == (
         "Understood: transformers Trainer of Net, 4 tensors are sent after one step; loss: cross-entropy; it takes 12 "
-        "examples a step (--batch 12 attacks such steps).",
+        "examples a step (--batch-sizes 12 attacks such steps).",
     )
     assert (subject.optimizer, subject.learning_rate, subject.loss) == ("sgd", 0.02, None)
     sound = checked(subject, "train:trainer")
@@ -129,7 +129,7 @@ def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
     sound = checked(subject, "train:trainer")
     assert (sound.task.name, sound.dataset.spec.shape) == ("next-token", (5,))
     assert subject.loss is not None
-    batch = sound.dataset.train.taken(torch.arange(2))
+    batch = sound.dataset.train.select(torch.arange(2))
     scores = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(2))
     expected = 2 * F.cross_entropy(scores.flatten(0, 1), batch.labels.flatten())
     assert torch.allclose(subject.loss(scores, batch.labels), expected)

@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tests.audit.clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
+        (("tests.audit.clients:make", "--batch-sizes", "1,x"), "--batch-sizes is '1,x', expected numbers from 1"),
         (
             ("tests.audit.clients:make", "--knows", "label"),
             "--knows: there is no knowledge 'label'. Did you mean 'labels'?",

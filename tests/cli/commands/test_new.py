@@ -26,10 +26,10 @@ def families(kind: str, *names: str) -> list[tuple[str, tuple[str, ...], str]]:
 
 NEW = [
     ("attack", (), "gradient_matching"),
-    ("attack", ("--like", "closed-form"), "closed_form"),
-    ("attack", ("--like", "text"), "text"),
-    ("attack", ("--like", "text", "--family", "codebooks"), "codebooks"),
-    ("attack", ("--like", "malicious"), "malicious_server"),
+    ("attack", ("--template", "closed-form"), "closed_form"),
+    ("attack", ("--template", "text"), "text"),
+    ("attack", ("--template", "text", "--family", "codebooks"), "codebooks"),
+    ("attack", ("--template", "malicious"), "malicious_server"),
     ("attack", ("--family", "local_steps"), "local_steps"),
     ("defense", (), "norm"),
     *families("defense", "batch", "model", "examples", "received", "noise"),
@@ -77,7 +77,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     for number, (kind, options, _) in enumerate(NEW):
-        like = options[options.index("--like") + 1] if "--like" in options else None
+        like = options[options.index("--template") + 1] if "--template" in options else None
         family = options[options.index("--family") + 1] if "--family" in options else None
         write_new(kind, f"my-{kind}-n{number}", root, family, like)  # type: ignore[arg-type]
     return root
@@ -177,7 +177,7 @@ def test_a_component_is_written_for_its_hook(checkout: Path, command: Say, monke
 
 
 def test_like_is_for_attacks() -> None:
-    with pytest.raises(FedsimError, match="--like chooses among attacks. A defense is written for its family"):
+    with pytest.raises(FedsimError, match="--template chooses among attacks. A defense is written for its family"):
         write_new("defense", "my-defense", ROOT, None, "text")
 
 

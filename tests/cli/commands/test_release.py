@@ -37,7 +37,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-WARD = ("ward.py:client", "model.pt", "--others", "ward.py:others")
+WARD = ("ward.py:client", "model.pt", "--non-members", "ward.py:others")
 
 
 def test_figures_verdict_and_page(command: Say, place: Path) -> None:
@@ -69,9 +69,9 @@ def test_a_policy_decides_the_exit_code(command: Say, place: Path, limit: str, c
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("ward.py:client", "none.pt", "--others", "ward.py:others"), "there is no file none.pt"),
-        (("ward.py:client", "model.pt"), "give --others package.module:name"),
-        (("ward.py:client", "model.pt", "--others", "ward.py:other"), "has no 'other'. Did you mean 'others'?"),
+        (("ward.py:client", "none.pt", "--non-members", "ward.py:others"), "there is no file none.pt"),
+        (("ward.py:client", "model.pt"), "give --non-members package.module:name"),
+        (("ward.py:client", "model.pt", "--non-members", "ward.py:other"), "has no 'other'. Did you mean 'others'?"),
         ((*WARD, "--members", "ward.py:others"), "60 examples are among the members and among the others"),
         ((*WARD, "--sites", "a"), "--sites is 'a', expected names and functions, as in a=my_pkg:site_a"),
         ((*WARD, "--secrets", "ward.py:others"), "--secrets needs a language model"),

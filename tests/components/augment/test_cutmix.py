@@ -153,7 +153,7 @@ def test_an_empty_box_and_a_full_one() -> None:
 def test_a_client_trains_on_what_its_written_draws_say(scenario: Build, mode: str) -> None:
     world = world_with(scenario, {"mode": mode, "per_sample": True}, model={"name": "mlp", "width": 24, "dropout": 0.0})
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    (drawn,), (private,), (trained,) = truth.draws, truth.private, truth.batches
+    (drawn,), (private,), (trained,) = truth.draws, truth.original_batches, truth.batches
     boxes = drawn.get("cutmix.boxes", torch.zeros(4, 4, dtype=torch.long))
     draw = Draw(drawn.get("cutmix.partners", torch.arange(4)), boxes, drawn["cutmix.weights"])
     component = CutMix(CutMixConfig(mode=mode))  # type: ignore[arg-type]
@@ -179,8 +179,8 @@ def test_a_last_batch_of_one_is_trained_plain(scenario: Build) -> None:
     world.check()
     _, truth = local_training(world, world.models.first_weights, 1, 0)
     assert [len(batch) for batch in truth.batches] == [4, 1]
-    assert torch.equal(truth.batches[1].inputs, truth.private[1].inputs)
-    assert torch.equal(truth.batches[1].labels, F.one_hot(truth.private[1].labels, CLASSES).float())
+    assert torch.equal(truth.batches[1].inputs, truth.original_batches[1].inputs)
+    assert torch.equal(truth.batches[1].labels, F.one_hot(truth.original_batches[1].labels, CLASSES).float())
 
 
 def test_training_clients_together_gives_the_same_updates(scenario: Build) -> None:

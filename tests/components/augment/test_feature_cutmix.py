@@ -53,7 +53,7 @@ def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Buil
     world.check()
     for client in range(4):
         update, truth = local_training(world, world.models.first_weights, 1, client)
-        (draws,), (private,), (trained,), (masks,) = truth.draws, truth.private, truth.batches, truth.masks
+        (draws,), (private,), (trained,), (masks,) = truth.draws, truth.original_batches, truth.batches, truth.masks
         assert torch.equal(trained.inputs, private.inputs)
         boxes, weights = draws["feature-cutmix.map-boxes"], draws["feature-cutmix.weights"]
         for box, weight, soft, label, partner in zip(
@@ -80,7 +80,7 @@ def test_weights_keep_their_names_and_other_passes_let_features_pass(scenario: B
     assert list(world.models.first_weights) == list(plain.models.first_weights)
     _, truth = local_training(world, world.models.first_weights, 1, 0)
     model, twin = world.models.new(), plain.models.new()
-    inputs = truth.private[0].inputs
+    inputs = truth.original_batches[0].inputs
     assert shown() == {}
     assert torch.equal(model.eval()(inputs), twin.eval()(inputs))
     with Showing(truth.draws[0]):

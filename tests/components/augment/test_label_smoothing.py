@@ -18,9 +18,9 @@ SMOOTHING = {"name": "label-smoothing", "smoothing": 0.2}
 def test_it_moves_a_share_to_all_classes(scenario: Build) -> None:
     world = worlds.build(scenario(components=[SMOOTHING], federation={"batch_size": 3}))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    labels = truth.private[0].labels
+    labels = truth.original_batches[0].labels
     assert torch.allclose(truth.batches[0].labels, torch.where(F.one_hot(labels, 10) == 1, 0.82, 0.02))
-    assert torch.equal(truth.batches[0].inputs, truth.private[0].inputs)
+    assert torch.equal(truth.batches[0].inputs, truth.original_batches[0].inputs)
     assert update.loss > 0
 
 
@@ -28,8 +28,8 @@ def test_the_loss_is_that_of_torch(scenario: Build) -> None:
     world = worlds.build(scenario(model={"name": "mlp", "dropout": 0.0}, components=[SMOOTHING]))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     with torch.no_grad():
-        outputs = world.models.holding(world.models.first_weights)(truth.private[0].inputs)
-    expected = F.cross_entropy(outputs, truth.private[0].labels, label_smoothing=0.2)
+        outputs = world.models.holding(world.models.first_weights)(truth.original_batches[0].inputs)
+    expected = F.cross_entropy(outputs, truth.original_batches[0].labels, label_smoothing=0.2)
     assert update.loss == pytest.approx(float(expected), rel=1e-6)
 
 

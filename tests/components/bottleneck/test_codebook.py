@@ -249,7 +249,7 @@ def test_vectorized_and_dp_sgd_take_the_task_loss_and_refuse_what_needs_whole_ba
                     "engine": engine,
                     "batch_size": 4,
                     "clients": 2,
-                    "sampling": "poisson" if defenses else "passes",
+                    "sampling": "poisson" if defenses else "shuffle",
                 },
                 components=[{"name": "codebook", "at": ["2"], "codes": 12, "active": 2, **settings}],
                 defenses=defenses,

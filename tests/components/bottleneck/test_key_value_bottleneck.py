@@ -234,7 +234,7 @@ def test_vectorized_and_dp_sgd_train_it(scenario: Build) -> None:
             "engine": engine,
             "batch_size": 4,
             "clients": 2,
-            "sampling": "poisson" if defenses else "passes",
+            "sampling": "poisson" if defenses else "shuffle",
         }
         return worlds.build(scenario(model=MLP, components=[SMALL], federation=federation, defenses=defenses))
 

@@ -13,7 +13,7 @@ from fedsim.components.decoder import aded
 from fedsim.components.decoder.aded import AdedConfig, TrigramTable, count_table, load_table, save_table, search
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
-from fedsim.core.nets.kv_cache import Draft, Past
+from fedsim.core.nets.kv_cache import DecodingCache, Draft
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
@@ -82,7 +82,7 @@ def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
     assert len(draft) == 32
     assert max(draft.depths()) > 1
     with torch.no_grad():
-        (scores,) = Past().scores(model, [text], [draft])
+        (scores,) = DecodingCache().scores(model, [text], [draft])
         for way in draft.ways():
             alone = model(torch.tensor([[*text, *(draft.tokens[node] for node in way)]]))[0, 2:]
             own = scores[[0, *(1 + node for node in way)]]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.components.decoder.damro import _Looking, contrasted
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.visual import Stream
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
@@ -17,11 +17,11 @@ from tests.components.generating import LEAKING, make, prompts, sources, tiny_ll
 from tests.models.vlms import PATCHES, examples, prepared, small_vlm
 
 IMAGES, QUESTIONS, _ = examples(4)
-ASKED = Condition(tuple(map(tuple, QUESTIONS.tolist())), {"image": IMAGES})
+ASKED = GenerationInputs(tuple(map(tuple, QUESTIONS.tolist())), {"image": IMAGES})
 LENGTH = 3
 
 
-def written(asked: Condition = ASKED, model: Any = None, at_once: int = 8, **settings: Any) -> list[Generated]:
+def written(asked: GenerationInputs = ASKED, model: Any = None, at_once: int = 8, **settings: Any) -> list[Generated]:
     own = small_vlm() if model is None else model
     limits = Limits(max_new_tokens=LENGTH)
     return generate(make("damro", **settings), own, asked, limits, sources(len(asked)), at_once=at_once)
@@ -174,16 +174,16 @@ def test_it_contrasts_what_a_reducer_left() -> None:
         (tiny_llama(), prompts([LEAKING]), {}, "distrusts visual tokens, and model .* has none. Choose a model"),
         (None, prompts([1, 2, 3, 4]), {}, "contrasts views of an image, and there is none"),
         (None, ASKED, {"outliers": 17}, "outliers is 17, and an image has 16 visual tokens: expected at most as many"),
-        (None, Condition(ASKED.prompts, {"image": IMAGES[..., :21]}), {}, "reads images of 4 x 4 patches"),
+        (None, GenerationInputs(ASKED.prompts, {"image": IMAGES[..., :21]}), {}, "reads images of 4 x 4 patches"),
     ],
 )
-def test_bad_input_is_named(model: Any, asked: Condition, settings: dict[str, Any], message: str) -> None:
+def test_bad_input_is_named(model: Any, asked: GenerationInputs, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(FedsimError, match=message):
         written(asked, model, **settings)
 
 
 def test_a_word_that_the_model_does_not_know_ends_its_row() -> None:
-    condition = Condition(((1, 2, 3, 999), *ASKED.prompts[1:]), ASKED.given)
+    condition = GenerationInputs(((1, 2, 3, 999), *ASKED.prompts[1:]), ASKED.extra_inputs)
     found = written(condition)
     assert "prompt 0 holds token 999" in found[0].reason
     assert tokens(found)[1:] == tokens(written())[1:]

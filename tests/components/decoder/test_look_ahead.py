@@ -10,8 +10,8 @@ from torch import nn
 
 from fedsim.components.decoder._look_ahead import LookAhead, _nearest, _shared
 from fedsim.components.decoder.awrs import Awrs, AwrsConfig
-from fedsim.core.errors import CannotContinue
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.errors import GenerationError
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, Breaking, make, prompts, sources, tiny_llama
@@ -45,7 +45,7 @@ def test_branches_have_the_scores_of_reading_anew_and_share_what_was_read() -> N
         read.clear()
         found = ahead.scores(model, texts, rows, 2)
         sizes.append(sum(read))
-        fresh = torch.cat(Past().scores(model, texts))
+        fresh = torch.cat(DecodingCache().scores(model, texts))
         torch.testing.assert_close(found.scores, fresh, rtol=0, atol=1e-9)  # rounding of doubles
         assert found.shown == [rows.count(0), rows.count(1)]
     assert sizes == [2 * 3, 3, 4, 2, 1]
@@ -121,7 +121,7 @@ def test_a_text_that_goes_on_from_one_that_was_asked_is_read_from_there() -> Non
 
 def test_rows_whose_texts_have_no_scores_are_named_by_their_place() -> None:
     model = Breaking(tiny_llama(), token=3, length=1).eval()
-    with torch.no_grad(), pytest.raises(CannotContinue, match="no finite numbers") as raised:
+    with torch.no_grad(), pytest.raises(GenerationError, match="no finite numbers") as raised:
         LookAhead().scores(model, TEXTS, OWNERS, 3)
     assert list(raised.value.rows) == [1]
 

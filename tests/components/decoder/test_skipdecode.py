@@ -10,7 +10,7 @@ from torch import nn
 from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
@@ -55,7 +55,7 @@ def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Lay
 
 @torch.no_grad()
 def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.Module) -> None:
-    schedule, past = LayerSchedule(DEPTH, 5, 2, 1, 8), Past()
+    schedule, past = LayerSchedule(DEPTH, 5, 2, 1, 8), DecodingCache()
     source = random.Random(2)
     texts = [source.choices(range(VOCABULARY), k=length) for length in (15, 18)]
     sizes = [3, 6]
@@ -63,7 +63,7 @@ def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.M
     for count in range(13):
         shown = [tuple(text[: size + count]) for text, size in zip(texts, sizes, strict=True)]
         kept = read_by_schedule(model, past, shown, sizes, schedule)
-        anew = read_by_schedule(model, Past(), shown, sizes, schedule)
+        anew = read_by_schedule(model, DecodingCache(), shown, sizes, schedule)
         for row, size in enumerate(sizes):
             torch.testing.assert_close(kept[row][0], expected[row][size + count - 1], rtol=0, atol=ROUNDING)
             torch.testing.assert_close(kept[row], anew[row], rtol=0, atol=ROUNDING)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedsim.components.decoder.sure_spans import SureSpansConfig
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import GenerationContext, HookContext, Writing
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.hooks import GenerationContext, HookContext, TextState
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.types import Batch, InputSpec, Limits
 from fedsim.generation import generate
@@ -108,12 +108,12 @@ def test_what_was_read_of_pads_is_forgotten() -> None:
         for _ in range(4):
             state, events = method.step(model, state, context)
             kept = state.past.scores(model, state.tokens)
-            fresh = Past().scores(model, state.tokens)
+            fresh = DecodingCache().scores(model, state.tokens)
             for own, other in zip(kept, fresh, strict=True):
                 torch.testing.assert_close(own, other, rtol=0, atol=1e-9)  # rounding of doubles
             assert state.past.held == [list(map(len, state.tokens))] * 2
             assert all(0 <= event["accepted"] <= event["proposed"] for event in events)
-    assert isinstance(state, Writing)
+    assert isinstance(state, TextState)
 
 
 def test_texts_end_at_a_stop_token_and_at_the_end_of_the_context_in_the_middle_of_a_span() -> None:

@@ -11,7 +11,7 @@ from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.kv_cache import Past
+from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.nets.masks import without_dropout
 from tests.components.generating import make, tiny_llama
 
@@ -27,7 +27,7 @@ def prepared(**settings: Any) -> nn.Module:
 
 
 def test_scores_in_training_are_those_of_the_decoder_step_by_step() -> None:
-    model, past, schedule = prepared(), Past(), LayerSchedule(DEPTH, 5, 2, 1, 6)
+    model, past, schedule = prepared(), DecodingCache(), LayerSchedule(DEPTH, 5, 2, 1, 6)
     with torch.no_grad(), without_dropout():
         trained = model(torch.tensor([TEXT]))[0]
         model.eval()

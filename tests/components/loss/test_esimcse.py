@@ -88,9 +88,9 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
     halves = (contrast(first[:3], second[:3], 0.05) + contrast(first[3:], second[3:], 0.05)) / 2
     assert abs(float(contrast(first, second, 0.05) - halves)) > 0.1
     raw = world.scenario.model_dump(mode="json")
-    built = parse({**raw, "threat": {"sees": "sum"}, "attacks": [{"name": "auto"}]}, "test")
+    built = parse({**raw, "threat": {"view": "sum"}, "attacks": [{"name": "auto"}]}, "test")
     monkeypatch.setattr(training, "federate", lambda *_: pytest.fail("it trained"))
-    with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.sees"):
+    with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.view"):
         recorded(built, tmp_path / "run")
 
 
@@ -316,7 +316,9 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
     expected = agreement(plain, world.data.dataset.similarities)
     assert utility == {"test_spearman": pytest.approx(expected, abs=1e-6)}
     out = StringIO()
-    record = RoundRecord(round=1, cohort=(0,), participants=(0,), training_loss=1.0, tested={"test_spearman": 0.25})
+    record = RoundRecord(
+        round=1, cohort=(0,), participants=(0,), training_loss=1.0, test_metrics={"test_spearman": 0.25}
+    )
     display.PlainLines(Console(file=out, width=200)).round(record)
     assert "Spearman correlation 0.250" in out.getvalue()
 
@@ -327,7 +329,7 @@ def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sen
     with torch.no_grad(), without_dropout():
         first, second = model(tokens).unbind(1)
     assert torch.allclose(first, second, atol=1e-6)
-    view = EsimCse(EsimCseConfig(queue_size=5)).public_view()
+    view = EsimCse(EsimCseConfig(queue_size=5)).public_description()
     assert view.settings["queue_size"] == 5
 
 
@@ -342,7 +344,7 @@ def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_mode
     method = registry.get("attack", "word-readout")
     guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
     assert world.data.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
+    assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
         "words_found": 1.0,
         "words_right": 1.0,
     }

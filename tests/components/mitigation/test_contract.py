@@ -33,12 +33,12 @@ def test_it_changes_what_is_seen_and_not_what_is_written(name: str) -> None:
 @pytest.mark.parametrize("name", MITIGATIONS)
 def test_it_gives_the_same_again_and_draws_from_its_generator_alone(name: str) -> None:
     before = torch.random.get_rng_state()
-    first, second = (made(name).veil([LONG, SHORT] * 9, source(3)) for _ in range(2))
+    first, second = (made(name).transform([LONG, SHORT] * 9, source(3)) for _ in range(2))
     assert first == second
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 @pytest.mark.parametrize("name", MITIGATIONS)
 def test_texts_without_steps_and_no_texts_are_no_error(name: str) -> None:
-    assert made(name).veil([], source()) == []
-    assert len(made(name).veil([Trace(), SHORT], source())) == 2
+    assert made(name).transform([], source()) == []
+    assert len(made(name).transform([Trace(), SHORT], source())) == 2

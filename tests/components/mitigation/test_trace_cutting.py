@@ -6,6 +6,6 @@ from tests.components.mitigation.traces import LONG, SHORT, source
 
 
 def test_every_text_is_as_long_as_the_shortest() -> None:
-    short, long = TraceCutting(TraceCuttingConfig()).veil([SHORT, LONG], source())
+    short, long = TraceCutting(TraceCuttingConfig()).transform([SHORT, LONG], source())
     assert short == SHORT
     assert long == Trace((1, 2), LONG.events[:2])

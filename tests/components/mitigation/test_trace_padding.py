@@ -6,5 +6,5 @@ from tests.components.mitigation.traces import LONG, SHORT, source
 
 
 def test_every_text_shows_the_same() -> None:
-    first, second = TracePadding(TracePaddingConfig()).veil([SHORT, LONG], source())
+    first, second = TracePadding(TracePaddingConfig()).transform([SHORT, LONG], source())
     assert first == second == Trace((3,) * 4, (Event(accepted=3, layers=5),) * 4)

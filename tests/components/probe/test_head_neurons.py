@@ -15,7 +15,7 @@ from fedsim.components.probe.head_neurons import (
     same_top,
 )
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.layer_calls import layer_inputs, layer_outputs
 from fedsim.core.types import Limits
 from fedsim.generation import generate
@@ -134,7 +134,7 @@ def test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column() -
 def test_a_clamp_holds_in_cached_generation() -> None:
     model = llama()
     with clamped(model, UP, {1: 4.0, 2: -4.0}):
-        (text,) = generate(make("greedy"), model, Condition(((1, 2, 3),)), Limits(max_new_tokens=5), sources(1))
+        (text,) = generate(make("greedy"), model, GenerationInputs(((1, 2, 3),)), Limits(max_new_tokens=5), sources(1))
         tokens = [1, 2, 3]
         for _ in range(5):
             tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))

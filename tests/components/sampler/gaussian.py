@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.generation import sample
 from tests.components.generating import make, sources
 
@@ -24,7 +24,7 @@ def relative_error(name: str, steps: int) -> tuple[float, int]:
     """How far the end of the curve is missed, and how often the model was asked."""
     model = Gaussian()
     method = make(name, steps=steps, least=LEAST, most=MOST)
-    (own,) = sample(method, model, Condition(((),)), (1, 4, 4), sources(1))
+    (own,) = sample(method, model, GenerationInputs(((),)), (1, 4, 4), sources(1))
     begin = MOST * torch.randn((1, 4, 4), generator=sources(1)[0])
     exact = begin * STD / (STD**2 + MOST**2) ** 0.5
     assert own.x is not None

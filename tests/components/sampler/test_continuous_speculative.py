@@ -15,7 +15,7 @@ from fedsim.components.sampler.continuous_speculative import ContinuousSpeculati
 from fedsim.core import registry, seeding
 from fedsim.core.denoisers import save_denoiser
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated, InputSpec
 from fedsim.generation import sample
 from tests.components.generating import Denoiser, denoiser_for, make, sources
@@ -36,7 +36,7 @@ class Drafted(BASE):
         super().__init__(config)
         self.draft = draft
 
-    def start(self, model: nn.Module, condition: Condition, context: Any) -> Any:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: Any) -> Any:
         state = super().start(model, condition, context)
         return replace(state, drafts=(self.draft,) * len(state))
 
@@ -104,7 +104,7 @@ def kept(folder: Path, seed: int, spec: InputSpec = SPEC, **settings: Any) -> st
 
 
 def draw(model: nn.Module, count: int = 2, shape: tuple[int, ...] = (3, 4, 4), **settings: Any) -> list[Generated]:
-    return sample(make(NAME, **settings), model, Condition(((),) * count), shape, sources(count))
+    return sample(make(NAME, **settings), model, GenerationInputs(((),) * count), shape, sources(count))
 
 
 def test_without_drafts_it_is_the_model_alone_whichever_way_that_is_said() -> None:
@@ -142,7 +142,7 @@ def test_another_draft_is_accepted_in_part_and_the_trace_says_how_much(tmp_path:
 def test_with_learned_variances_the_rule_of_the_paper_drops_drafts_that_the_exact_one_keeps() -> None:
     def stand(rule: str) -> int:
         method = Drafted(make(NAME, length=1, prefill=0.0, rule=rule).config, learned(0.4))
-        found = sample(method, learned(0.8), Condition(((),) * 100), (1, 1, 1), sources(100))
+        found = sample(method, learned(0.8), GenerationInputs(((),) * 100), (1, 1, 1), sources(100))
         return sum(own.trace.series()["accepted"][0] for own in found)
 
     assert stand("paper") < stand("exact") < 100
@@ -154,7 +154,7 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
     method = make(NAME, length=2, prefill=0.0)
 
     def numbers(sampler: Any, seed: int) -> Tensor:
-        samples = sample(sampler, target, Condition(((),) * count), (1, 1, 2), sources(count, seed), at_once=500)
+        samples = sample(sampler, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, seed), at_once=500)
         return torch.stack([own.x for own in samples if own.x is not None])[:, 0, 0]
 
     class Keeping(Drafted):
@@ -181,7 +181,7 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
 
 def pairs(count: int, target: nn.Module, draft: nn.Module, **settings: Any) -> Tensor:
     method = Drafted(make(NAME, length=2, prefill=0.0, **settings).config, draft)
-    found = sample(method, target, Condition(((),) * count), (1, 1, 2), sources(count, 3), at_once=500)
+    found = sample(method, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, 3), at_once=500)
     return torch.stack([own.x for own in found if own.x is not None])[:, 0, 0]
 
 
@@ -226,7 +226,7 @@ def test_a_block_draws_what_falls_in_its_place_and_takes_one_pass_of_either_mode
         block: Any = own.get_submodule("blocks.0")
         block.register_forward_hook(lambda *_, name=name: passes.update({name: passes[name] + 1}))
     method = Drafted(make(NAME, length=2, prefill=0.0, mode="block").config, draft)
-    found = sample(method, model, Condition(((),) * 6), (3, 4, 4), sources(6))
+    found = sample(method, model, GenerationInputs(((),) * 6), (3, 4, 4), sources(6))
     for own in found:
         series = own.trace.series()
         assert series["drafted"] == (2, 2), "no later patch is dropped"
@@ -244,7 +244,7 @@ def test_images_of_a_batch_are_drafted_and_read_together() -> None:
         block: Any = own.get_submodule("blocks.0")
         block.register_forward_hook(lambda _module, given, _output, name=name: seen.append((name, len(given[0]))))
     method = Drafted(make(NAME, length=2, prefill=0.0).config, draft)
-    found = sample(method, model, Condition(((),) * 5), (3, 4, 4), sources(5), at_once=5)
+    found = sample(method, model, GenerationInputs(((),) * 5), (3, 4, 4), sources(5), at_once=5)
     steps = max(len(own.trace.events) for own in found)
     assert len({len(own.trace.events) for own in found}) > 1, "images need different numbers of steps"
     assert seen[:3] == [("draft", 5), ("draft", 5), ("model", 5)]
@@ -270,7 +270,7 @@ def test_a_draft_of_images_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_a_draft_that_is_told_fewer_classes_is_refused_and_one_that_is_told_none_is_not(tmp_path: Path) -> None:
     model, two = patch_model(0, classes=True), InputSpec((3, 4, 4), 2, (0.0,) * 3, (1.0,) * 3)
-    condition = Condition(((),), {"class": torch.tensor([2])})
+    condition = GenerationInputs(((),), {"class": torch.tensor([2])})
 
     def drawn(draft: str) -> list[Generated]:
         return sample(make(NAME, draft=draft, prefill=0.0), model, condition, (3, 4, 4), sources(1))

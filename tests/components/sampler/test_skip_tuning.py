@@ -10,7 +10,7 @@ from fedsim.components.core.skips import skips_of
 from fedsim.components.sampler._solver import levels
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.generation import sample
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
 from tests.components.generating import Denoiser, make, sources
@@ -23,7 +23,7 @@ def unet() -> torch.nn.Module:
 
 
 def drawn(name: str, model: torch.nn.Module, shape: tuple[int, ...] = (1, 8, 8), **settings: Any) -> Tensor:
-    samples = sample(make(name, steps=3, **settings), model, Condition(((),) * 2), shape, sources(2))
+    samples = sample(make(name, steps=3, **settings), model, GenerationInputs(((),) * 2), shape, sources(2))
     return torch.stack([own.x for own in samples if own.x is not None])
 
 
@@ -51,7 +51,7 @@ def test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up() -> No
     ]
     x, level = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, 2.0])
     model(x, level)
-    state = make("heun").start(model, Condition(((),) * 2), _context())
+    state = make("heun").start(model, GenerationInputs(((),) * 2), _context())
     tuned.denoise(model, state)(x, level)
     for hook in hooks:
         hook.remove()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedsim.components.core.skips import Skip
 from fedsim.components.sampler._solver import SolverConfig, guided, levels
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated
 from fedsim.generation import sample
 from tests.components.generating import Denoiser, make, sources
@@ -37,7 +37,7 @@ class Coarse(Denoiser):
 
 
 def draw(name: str, model: nn.Module, given: dict[str, Tensor], rows: int = 2, **settings: Any) -> list[Generated]:
-    return sample(make(name, **settings), model, Condition(((),) * rows, given), (3, 4, 4), sources(rows))
+    return sample(make(name, **settings), model, GenerationInputs(((),) * rows, given), (3, 4, 4), sources(rows))
 
 
 def test_levels_are_those_of_the_formula() -> None:

@@ -14,4 +14,4 @@ def test_it_is_one_more_round_of_the_client_whatever_the_server_sees() -> None:
         assert torch.equal(own.update.tensors["w"], request.weights(5)["w"] - 7)
         assert own.update.loss == float((request.weights(5)["w"] - 7).square()) / 2
         assert own.truth is not None
-        assert own.truth.private[0].inputs.tolist() == [7.0]
+        assert own.truth.original_batches[0].inputs.tolist() == [7.0]

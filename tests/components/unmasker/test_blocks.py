@@ -15,9 +15,9 @@ from fedsim.components.unmasker._blocks import (
     surest,
 )
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Unmasking
+from fedsim.core.hooks import MaskedTextState
 
-STATE = Unmasking(((1, 9, 9, 9, 9), (1, 2, 9, 5, 9, 9)), (1, 2), ((1, 2, 3, 4), (2, 4, 5)))
+STATE = MaskedTextState(((1, 9, 9, 9, 9), (1, 2, 9, 5, 9, 9)), (1, 2), ((1, 2, 3, 4), (2, 4, 5)))
 
 
 def source(seed: int = 0) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import make, sources
@@ -53,7 +53,7 @@ class Moody(nn.Module):
 def write(
     model: nn.Module, places: int, count: int = 1, answer: Tensor | None = None, **settings: Any
 ) -> list[Generated]:
-    condition = Condition(((),) * count, {} if answer is None else {"answer": answer})
+    condition = GenerationInputs(((),) * count, {} if answer is None else {"answer": answer})
     limits = Limits(max_new_tokens=places, stop_tokens=frozenset({END}))
     method = make("cfg-constrained", **{"grammar": BRACKETS, **settings})
     return generate(method, model, condition, limits, sources(count), tokenizer=Spelling())
@@ -169,7 +169,7 @@ def test_with_any_gaps_every_text_that_has_not_failed_belongs_to_the_grammar(
     limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))
     method = make("cfg-constrained", grammar=grammar, gap="any", **RANDOM)
     for seed in range(10):
-        for text in generate(method, Moody(seed), Condition(((),) * 4), limits, sources(4), tokenizer=spelling):
+        for text in generate(method, Moody(seed), GenerationInputs(((),) * 4), limits, sources(4), tokenizer=spelling):
             endings[text.ending] += 1
             if text.ending == "failed":
                 assert "Use gap = exact, or more places" in text.reason
@@ -204,12 +204,12 @@ def test_signs_and_ends_numbered_behind_the_mask_token_are_written_too() -> None
     model = MaskAmongWords(tiny_llada(12), 6)  # words 0 to 5 and 7 to 12
     limits = Limits(max_new_tokens=6, stop_tokens=frozenset({9, 11}))
     method = make("cfg-constrained", grammar="S = 8 S | 8")
-    (text,) = generate(method, model, Condition(((1, 2),)), limits, sources(1))
+    (text,) = generate(method, model, GenerationInputs(((1, 2),)), limits, sources(1))
     signs = [token for token in text.tokens if token == 8]
     assert signs, "the grammar has no empty text"
     assert text.tokens[: len(signs)] == tuple(signs)
     assert set(text.tokens[len(signs) :]) <= {9, 11}
     answer = torch.tensor([[8, 6, 6, 6, 6, 11]])
-    (text,) = generate(method, model, Condition(((1, 2),), {"answer": answer}), limits, sources(1))
+    (text,) = generate(method, model, GenerationInputs(((1, 2),), {"answer": answer}), limits, sources(1))
     assert text.ending in ("stop", "length")
     assert text.tokens[0] == 8

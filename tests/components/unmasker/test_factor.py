@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from fedsim.core.hooks import Unmasking
+from fedsim.core.hooks import MaskedTextState
 from tests.components.generating import make
 from tests.components.unmasking import run, tiny_llada
 
-NOBODY = Unmasking((), (), ())
+NOBODY = MaskedTextState((), (), ())
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.3, 1.9])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedsim.components.unmasker._revising import Guesses
-from fedsim.core.hooks import Condition, GenerationContext
+from fedsim.core.hooks import GenerationContext, GenerationInputs
 from fedsim.core.types import Limits
 from tests.components.generating import make, sources
 from tests.components.unmasking import Fixed, run
@@ -19,7 +19,7 @@ def shares(steps: int, rows: int, **settings: Any) -> tuple[list[float], float]:
     """The share of places that are written behind each step but the last, and the mean number that is masked anew."""
     method, limits = make("remdm", steps=steps, **settings), Limits(max_new_tokens=10)
     context = GenerationContext(tuple(sources(rows, 3)), limits)
-    state, found, back = method.start(HALVES, Condition(((),) * rows), context), list[float](), 0
+    state, found, back = method.start(HALVES, GenerationInputs(((),) * rows), context), list[float](), 0
     for _ in range(steps - 1):
         state, events = method.step(HALVES, state, context)
         found.append(sum(len(one.tokens) for one in state.guesses) / (10 * rows))

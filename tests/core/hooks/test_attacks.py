@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Attack, Grants, check_update
-from fedsim.core.hooks.attacks import Outlook
+from fedsim.core.hooks.attacks import CostEstimate
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, View
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import Target
@@ -43,7 +43,7 @@ class Summing(Plain):
 class Crafting(Plain):
     """Changes the model."""
 
-    crafts: ClassVar[bool] = True
+    crafts_model: ClassVar[bool] = True
 
 
 class Choosy(Plain):
@@ -59,13 +59,13 @@ class Choosy(Plain):
         (Plain, GRANTS, None),
         (Knowing, GRANTS, r"needs masks, which the threat model does not grant. Add also_knows = \['masks'\]"),
         (Knowing, replace(GRANTS, knows=frozenset({"labels", "masks"})), None),
-        (Summing, GRANTS, "works on sum, but threat.sees = 'single-update'"),
+        (Summing, GRANTS, "works on sum, but threat.view = 'single-update'"),
         (Crafting, GRANTS, "changes the model that clients receive, which an honest server does not"),
         (Crafting, replace(GRANTS, may_craft=True), None),
     ],
 )
 def test_a_class_says_what_its_scenario_must_grant(attack: type[Plain], grants: Grants, reason: str | None) -> None:
-    told = attack.needs_more(grants)
+    told = attack.missing_grants(grants)
     assert (told is None) == (reason is None)
     if reason is not None:
         with pytest.raises(FedsimError, match=reason):
@@ -99,15 +99,15 @@ def test_several_observations_are_searched_one_by_one_unless_an_author_says_more
     observation, _, _ = watched()
     own = Plain(Config())
     assert own.applicable(observation).holds
-    assert own.at_once(observation) == 1
+    assert own.max_victims(observation) == 1
     guesses = own.together([observation] * 2, [torch.Generator()] * 2, [lambda _step: None] * 2)
     assert len(guesses) == 2
     with pytest.raises(NotApplicable, match="does not go on from guesses of other attacks"):
-        own.continue_from(observation, guesses[0], torch.Generator(), lambda _step: None)
+        own.search_from(observation, guesses[0], torch.Generator(), lambda _step: None)
 
 
 def test_of_several_attacks_the_one_with_the_cheapest_exact_answer_goes_first() -> None:
-    hopeless, cheap, dear = Outlook(1.0, 0.0), Outlook(2.0, 1.0), Outlook(2.0, 0.5)
+    hopeless, cheap, dear = CostEstimate(1.0, 0.0), CostEstimate(2.0, 1.0), CostEstimate(2.0, 0.5)
     assert sorted([hopeless, dear, cheap], key=lambda own: own.price) == [cheap, dear, hopeless]
 
 
@@ -189,5 +189,5 @@ def test_whoever_judges_updates_needs_single_ones(target: Target, sees: View, fi
         pass
 
     Judging.target = target
-    assert (Judging.needs_more(replace(GRANTS, sees=sees)) is None) is fits
-    assert Judging.needs_more(GRANTS) is None
+    assert (Judging.missing_grants(replace(GRANTS, view=sees)) is None) is fits
+    assert Judging.missing_grants(GRANTS) is None

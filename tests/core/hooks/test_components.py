@@ -24,7 +24,7 @@ class First(Plain):
 def test_a_component_that_says_nothing_fits_tells_nothing_and_scores_nothing() -> None:
     own = Plain(Config())
     assert own.refuses(None, nn.Linear(1, 1)) is None  # type: ignore[arg-type]
-    assert own.public_view() is None
+    assert own.public_description() is None
     assert own.scores(nn.Linear(1, 1), None, None) == {}  # type: ignore[arg-type]
     assert own.step_factors({}) == {}
     assert own.batch_reader is None

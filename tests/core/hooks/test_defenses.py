@@ -9,15 +9,15 @@ from torch import nn
 from fedsim.core import registry
 from fedsim.core.hooks import Defense, HookContext
 from fedsim.core.hooks.defenses import PLACES, Place
-from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Batch, Config, MethodDescription, Tensors, Update
 
 
 class Halving(Defense[Config]):
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         return {name: own / 2 for name, own in gradient.items()}
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("halving")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("halving")
 
 
 def test_moments_that_are_not_overridden_leave_everything_as_it_is() -> None:

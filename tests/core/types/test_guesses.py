@@ -18,7 +18,7 @@ def test_a_guess_needs_no_more_than_its_inputs() -> None:
     assert guess.labels.tolist() == [0, 0, 0]
     assert guess.objective != guess.objective
     assert guess.history == ()
-    assert (guess.masks, guess.iterations, guess.facts, guess.extras, guess.notes) == (None, 0, {}, {}, ())
+    assert (guess.masks, guess.iterations, guess.diagnostics, guess.extras, guess.notes) == (None, 0, {}, {}, ())
 
 
 def test_labels_are_copied_and_counted() -> None:

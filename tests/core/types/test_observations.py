@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedsim.core.types import Observation, PublicKnowledge
-from fedsim.core.types.effects import AddedNoise, Clipped, Effect, Noise, Signs
+from fedsim.core.types import MethodDescription, Observation
+from fedsim.core.types.effects import AddedNoise, Clipped, Effect, Noise, SignsOnly
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,15 @@ class Folded(Effect):
 
 
 def knowing(observation: Observation, *effects: Effect) -> Observation:
-    return replace(observation, public=(PublicKnowledge("none"), *(PublicKnowledge("any", (one,)) for one in effects)))
+    return replace(
+        observation, public=(MethodDescription("none"), *(MethodDescription("any", (one,)) for one in effects))
+    )
 
 
 def test_effects_are_asked_for_by_type_over_all_that_is_public(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
     assert observation.effects(Effect) == ()
-    signs, law, noise = Signs(), Noise("laplace"), AddedNoise("gaussian", 0.5)
+    signs, law, noise = SignsOnly(), Noise("laplace"), AddedNoise("gaussian", 0.5)
     known = knowing(observation, signs, law, noise)
     assert known.effects(Effect) == (signs, law, noise)
     assert known.effects(Noise) == (law, noise)
@@ -32,10 +34,10 @@ def test_effects_are_asked_for_by_type_over_all_that_is_public(watched: Callable
 
 def test_settings_of_the_name_of_an_effects_field_are_no_effect(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
-    known = replace(observation, public=(PublicKnowledge("any", settings={"norm": "BA", "signs": True}),))
+    known = replace(observation, public=(MethodDescription("any", settings={"norm": "BA", "signs": True}),))
     assert known.effects(Effect) == ()
 
 
 def test_an_effect_that_fedsim_does_not_know_is_matched_by_who_does(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
-    assert [folded.times for folded in knowing(observation, Signs(), Folded(3)).effects(Folded)] == [3]
+    assert [folded.times for folded in knowing(observation, SignsOnly(), Folded(3)).effects(Folded)] == [3]

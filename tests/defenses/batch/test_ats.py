@@ -96,7 +96,7 @@ def test_one_policy_a_batch_is_drawn_from_those_given(scenario: Build) -> None:
     assert sum(kinds) == pytest.approx(20, abs=3 * math.sqrt(10))
     world = build(scenario(defenses=[{"name": "ats"}]))
     _, truth = local_training(world, world.models.first_weights, 1, 0)
-    assert not torch.equal(truth.batches[0].inputs, truth.private[0].inputs)
+    assert not torch.equal(truth.batches[0].inputs, truth.original_batches[0].inputs)
 
 
 @pytest.mark.parametrize("policies", [((50,),), ((1, 2, 3, 4),), ((),)])

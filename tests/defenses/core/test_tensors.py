@@ -6,7 +6,7 @@ from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense, stochastically_rounded
 from fedsim.core.hooks import HookContext
-from fedsim.core.types import PublicKnowledge, Tensors, Update
+from fedsim.core.types import MethodDescription, Tensors, Update
 from tests.defenses.stepping import here
 
 
@@ -14,8 +14,8 @@ class Doubled(TensorDefense[TensorConfig]):
     def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         return {name: 2 * tensor for name, tensor in tensors.items()}
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("doubled")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("doubled")
 
 
 def test_tensors_are_changed_in_every_step_or_once_in_the_upload() -> None:

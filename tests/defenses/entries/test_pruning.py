@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from defenses.core.support import dropped
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Memory, Tensors
-from fedsim.core.types.effects import Kept
+from fedsim.core.types.effects import Sparsified
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -78,8 +78,8 @@ def test_error_feedback_loses_nothing(shapes: list[tuple[int, ...]], rate: float
 
 
 def test_it_remembers_between_rounds_only_with_error_feedback() -> None:
-    assert make("pruning", error_feedback=True).remembers
-    assert not make("pruning").remembers
+    assert make("pruning", error_feedback=True).keeps_state
+    assert not make("pruning").keeps_state
 
 
 @pytest.mark.parametrize("applies", ["per_step", "per_update"])
@@ -116,6 +116,6 @@ def test_several_steps_pruned_each_send_more_entries_than_their_sum_pruned_once(
 
 
 def test_what_is_public(scenario: Callable[..., Scenario]) -> None:
-    assert make("pruning", rate=0.75).adaptive_view().effects == (Kept(0.25),)
-    assert make("random-pruning", rate=0.5).adaptive_view().effects == (Kept(0.5),)
+    assert make("pruning", rate=0.75).adaptive_view().effects == (Sparsified(0.25),)
+    assert make("random-pruning", rate=0.5).adaptive_view().effects == (Sparsified(0.5),)
     assert uploaded(make("pruning", rate=0.5, applies="per_update"), {"w": torch.ones(4)}, here())["w"].sum() == 2

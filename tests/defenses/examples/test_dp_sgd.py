@@ -14,7 +14,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.nets.losses import per_example
 from fedsim.core.nets.masks import keep_masks
-from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Batch, Config, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 from fedsim.scenario import Scenario
@@ -398,8 +398,8 @@ class Reading(Defense[ReadingConfig]):
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         return batch
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("reading")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("reading")
 
 
 def test_defenses_that_read_the_batch_are_refused_beside_it(scenario: Build, counting: Any) -> None:

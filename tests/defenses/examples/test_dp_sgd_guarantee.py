@@ -65,7 +65,7 @@ def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_pa
     assert (found.epsilon, found.rdp_epsilon) == (expected.value, expected.rdp)
     assert (found.sampling_rate, found.steps, found.delta) == (rate, 2 * asked, 1e-5)
     assert "asked most often" in found.composition
-    assert "server" in found.against
+    assert "server" in found.adversary
     assert all(entry.training_loss == 0.0 for entry in arm.rounds)
 
 
@@ -110,16 +110,16 @@ def test_rounds_count_also_when_the_update_did_not_and_absent_clients_spend_noth
     for client in range(8):
         trained = 0
         for entry in rounds:
-            lost = [f for f in entry.failures if f.who == f"client {client}"]
-            trained += not (lost and lost[0].why == "dropped out before training")
+            lost = [f for f in entry.failures if f.subject == f"client {client}"]
+            trained += not (lost and lost[0].reason == "dropped out before training")
         assert len(spent(grid.kept(client), "dp-sgd")) == trained
-    assert any(f.why == "dropped out after training" for entry in rounds for f in entry.failures)
+    assert any(f.reason == "dropped out after training" for entry in rounds for f in entry.failures)
 
 
 def test_failing_clients_leave_a_round_and_its_guarantee_whole(scenario: Build, tmp_path: Path) -> None:
     built_scenario = scenario(
         federation={**POISSON, "rounds": 2},
-        participation={"crashing": [1]},
+        participation={"always_crash": [1]},
         defenses=[{"name": "dp-sgd"}],
         attacks=[],
     )

@@ -13,7 +13,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import LocalStep
 from fedsim.core.types import InputSpec, Observation, Truth
-from fedsim.core.types.effects import Unreliable
+from fedsim.core.types.effects import UnreliableTensors
 from fedsim.core.unreliable_tensors import informed
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
@@ -96,10 +96,10 @@ def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tens
     known = ("labels", "batch-size", "dropout-rates", "input-statistics")
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0, "bias": True}
     soteria = [{"name": "soteria", "rate": 0.8}]
-    plain, _, _ = watched(model=model, knows=known, threat={"shares": ["1.*", "4.*", "7.bias"]})
+    plain, _, _ = watched(model=model, knows=known, threat={"visible_parameters": ["1.*", "4.*", "7.bias"]})
     naive, _, _ = watched(model=model, knows=known, defenses=soteria)
     told, _, _ = watched(model=model, knows=(*known, "defenses"), defenses=soteria)
-    assert told.effects(Unreliable) == (Unreliable(("7.weight",)),)
+    assert told.effects(UnreliableTensors) == (UnreliableTensors(("7.weight",)),)
     assert informed(told).hidden == {"7.weight"} == plain.hidden
     found = {name: attacked(one) for name, one in (("plain", plain), ("naive", naive), ("told", told))}
     assert found["told"].history == found["plain"].history

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from defenses.model.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
-from fedsim.core.types.effects import Unreliable
+from fedsim.core.types.effects import UnreliableTensors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -32,7 +32,7 @@ def test_cvb_stands_behind_the_first_block(model: Callable[[], nn.Module], place
     assert isinstance(bottleneck.encode, nn.Conv2d)
     assert bottleneck.encode.out_channels == bottleneck.encode.in_channels
     prepared(torch.ones(2, 3, 32, 32))
-    (unreliable,) = (one.names for one in defense.adaptive_view().effects if isinstance(one, Unreliable))
+    (unreliable,) = (one.names for one in defense.adaptive_view().effects if isinstance(one, UnreliableTensors))
     first = next(name for name, _ in prepared.named_parameters())
     assert first not in unreliable
     assert f"{place}.encode.weight" in unreliable

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
-from fedsim.core.types.effects import NoiseModules, Unreliable
+from fedsim.core.types.effects import NoiseModules, UnreliableTensors
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -50,5 +50,5 @@ def test_precode_stands_in_front_of_the_last_linear_layer(
     noise, _, unreliable = defense.adaptive_view().effects
     assert noise == NoiseModules((f"{place}.noise",))
     head = place.removesuffix("0") + "1"
-    assert isinstance(unreliable, Unreliable)
+    assert isinstance(unreliable, UnreliableTensors)
     assert set(unreliable.names) == {n for n in names if n.startswith((f"{place}.", f"{head}."))}

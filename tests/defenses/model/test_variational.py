@@ -138,5 +138,7 @@ def test_a_federation_is_reproducible_although_evaluation_samples(scenario: Buil
     first = run(built)
     torch.rand(3)
     second = run(built)
-    assert [r.tested.get("test_loss") for r in first.rounds] == [r.tested.get("test_loss") for r in second.rounds]
+    assert [r.test_metrics.get("test_loss") for r in first.rounds] == [
+        r.test_metrics.get("test_loss") for r in second.rounds
+    ]
     assert all(torch.equal(tensor, second.weights[key]) for key, tensor in first.weights.items())

@@ -61,7 +61,7 @@ def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(scenario: Buil
     built = scenario(
         **SECURE,
         federation={"rounds": 2},
-        participation={"crashing": [2]},
+        participation={"always_crash": [2]},
         defenses=[{"name": "distributed-dp", "noise_multiplier": 2.0, "clip": 0.25}],
         attacks=[],
     )
@@ -69,4 +69,4 @@ def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(scenario: Buil
     assert [len(entry.failures) for entry in arm.rounds] == [1, 1]
     (found,) = arm.guarantees
     assert found.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(2) / 1.0, 1e-5))
-    assert "secure sums" in found.against
+    assert "secure sums" in found.adversary

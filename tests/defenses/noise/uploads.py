@@ -11,7 +11,7 @@ from fedsim.core.types import Tensors, Update
 from fedsim.scenario import Scenario
 
 Build = Callable[..., Scenario]
-SECURE = {"threat": {"sees": "sum"}, "secure_aggregation": {"mode": "ideal"}}
+SECURE = {"threat": {"view": "sum"}, "secure_aggregation": {"mode": "ideal"}}
 
 
 def make(name: str, **settings: Any) -> Defense[Any]:

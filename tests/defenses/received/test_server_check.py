@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from defenses.received.server_check import ServerCheck, ServerCheckConfig
 from fedsim.core import seeding
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch
 from fedsim.federation.mods import as_mod
@@ -69,7 +69,7 @@ def test_each_way_to_craft_weights_is_seen_by_its_signal(change: Callable[[Tenso
     with seeding.isolate_randomness(3):
         change(weights["0.weight"], weights["0.bias"])
     assert signal in beyond(weights)
-    with pytest.raises(Refused, match=r"^the weights look crafted: '0.weight': .*bound"):
+    with pytest.raises(ClientRefusal, match=r"^the weights look crafted: '0.weight': .*bound"):
         ServerCheck(ServerCheckConfig()).on_received(weights, here())
 
 
@@ -136,7 +136,7 @@ def test_clients_of_a_malicious_server_refuse_and_those_of_an_honest_one_train(s
     (lied,) = run(scenario(**tables, threat={"server": "malicious"}, attacks=[IMPRINT])).rounds
     assert lied.participants == ()
     assert {failure.cause for failure in lied.failures} == {"refused"}
-    assert all("'0.1.weight': energy in one direction 1, bound 0.5" in failure.why for failure in lied.failures)
+    assert all("'0.1.weight': energy in one direction 1, bound 0.5" in failure.reason for failure in lied.failures)
 
 
 def test_what_nobody_sent_is_not_attacked(scenario: Build, tmp_path: Path) -> None:

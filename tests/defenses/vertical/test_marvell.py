@@ -36,7 +36,7 @@ def test_the_class_is_hidden_along_the_difference_and_the_power_is_spent() -> No
     labels = (torch.arange(4000) % 4 == 0).long()
     gradients = torch.zeros(4000, 3).double()
     gradients[labels == 1, 0], gradients[labels == 0, 0] = 1.5, -0.5
-    covered = Marvell(MarvellConfig(power=4.0)).cover(gradients, labels, torch.Generator().manual_seed(0))
+    covered = Marvell(MarvellConfig(power=4.0)).perturb_gradients(gradients, labels, torch.Generator().manual_seed(0))
     spent = (covered - gradients).square().sum(1).mean()
     assert float(spent) == pytest.approx(16.0, rel=0.1)  # 4 |D|^2, D = 2; a mean of 4000 squares of a Gaussian
     one, other = (covered[labels == label, 0] for label in (1, 0))
@@ -47,6 +47,6 @@ def test_the_class_is_hidden_along_the_difference_and_the_power_is_spent() -> No
 
 def test_a_batch_of_one_class_stays_and_three_classes_are_refused() -> None:
     gradients, marvell = torch.ones(4, 3).double(), Marvell(MarvellConfig())
-    assert marvell.cover(gradients, torch.ones(4, dtype=torch.long), torch.Generator()) is gradients
+    assert marvell.perturb_gradients(gradients, torch.ones(4, dtype=torch.long), torch.Generator()) is gradients
     with pytest.raises(NotApplicable, match="two classes"):
-        marvell.cover(gradients, torch.arange(4), torch.Generator())
+        marvell.perturb_gradients(gradients, torch.arange(4), torch.Generator())

@@ -75,8 +75,8 @@ def test_every_figure_of_a_finding_is_a_row_with_what_the_sweep_set(tmp_path: Pa
     assert [(row["label"], row["metric"], row["value"], row["low"], row["defense"]) for row in rows] == [
         ("forest (prompt)", "prompt_accuracy", "0.6", "0.5", "none"),
         ("padded (prompt)", "prompt_accuracy", "0.02", "0.01", "none"),
-        ("padded (prompt)", "times_the_steps", "1.5", "", "none"),
-        ("padded (prompt)", "times_the_tokens", "3.0", "", "none"),
+        ("padded (prompt)", "step_ratio", "1.5", "", "none"),
+        ("padded (prompt)", "token_ratio", "3.0", "", "none"),
         ("lost (prompt)", "prompt_accuracy", "", "", "none"),
     ]
     assert [row["failure"] for row in rows][-2:] == ["", "it learns from known texts"]

@@ -16,9 +16,9 @@ from tests.experiment.sweep.sweeping import SMALL, made, scenario
 def test_a_policy_that_changed_is_the_same_sweep_and_is_written_down(tmp_path: Path) -> None:
     wanted = scenario(seeds=[1])
     made(tmp_path / "s", wanted)
-    judged = parse({**SMALL, "sweep": {"seeds": [1]}, "policy": {"max_recognisable": 0.05}}, "test")
+    judged = parse({**SMALL, "sweep": {"seeds": [1]}, "policy": {"max_recovered": 0.05}}, "test")
     assert [outcome.status for outcome in made(tmp_path / "s", judged)] == ["reused"]
-    assert SweepFolder(tmp_path / "s").plan().scenario["policy"]["max_recognisable"] == 0.05
+    assert SweepFolder(tmp_path / "s").plan().scenario["policy"]["max_recovered"] == 0.05
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:

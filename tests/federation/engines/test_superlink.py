@@ -76,7 +76,7 @@ def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes
     assert error is None
     assert [record.failures for record in journal.rounds[:2]] == [
         (),
-        (Failure(who="client 1", why="no reply", cause="no reply"),),
+        (Failure(subject="client 1", reason="no reply", cause="no reply"),),
     ]
     (failure,) = journal.rounds[2].failures
     assert failure.who == "client 1"

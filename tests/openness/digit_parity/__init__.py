@@ -12,7 +12,7 @@ from fedsim.core.deadline import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
 from fedsim.metrics.statistics import wilson
-from fedsim.questions.base import Evidence, Question, Work
+from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding, Interval
 from fedsim.scenario.world import World
 
@@ -49,7 +49,7 @@ class Parity(Question[ParitySettings]):
         if self.config.bias not in dict(world.models.new().named_parameters()):
             raise ScenarioError(f"parity.bias: the model has no parameter '{self.config.bias}'.")
 
-    def ask(self, evidence: Evidence, work: Work) -> Iterator[Finding]:
+    def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
         """Yield how often the parity is told, and how often a coin tells it."""
         right, by_coin = [], []
         coin = torch.Generator().manual_seed(evidence.world.scenario.seed)
@@ -57,10 +57,10 @@ class Parity(Question[ParitySettings]):
         for number, (entry, truth) in enumerate(pairs, 1):
             work.progress("parity of update", number, len(pairs))
             slopes = entry.update.tensors[self.config.bias]
-            labels = torch.cat([batch.labels for batch in truth.private])
+            labels = torch.cat([batch.labels for batch in truth.original_batches])
             is_odd = bool((labels % 2).double().mean() > 0.5)
             right.append(bool(slopes[1::2].sum() < slopes[::2].sum()) == is_odd)
             by_coin.append(bool(torch.rand((), generator=coin) < 0.5) == is_odd)
-        finding = Finding(question="parity", label="signs of the bias", metric="parity_told", chance=0.5)
+        finding = Finding(question="parity", label="signs of the bias", metric="parity_told", chance_level=0.5)
         yield finding.model_copy(update={"value": parity_told(right)})
-        yield finding.model_copy(update={"value": parity_told(by_coin), "label": "a coin", "role": "chance"})
+        yield finding.model_copy(update={"value": parity_told(by_coin), "label": "a coin", "role": "negative-control"})

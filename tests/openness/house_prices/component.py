@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fedsim.core.hooks import Augmentation, HookContext
 from fedsim.core.registry import component
-from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
+from fedsim.core.types import Batch, Config, MethodDescription, Modality
 from fedsim.core.types.effects import Effect
 
 
@@ -40,8 +40,8 @@ class Jitter(Augmentation[JitterConfig]):
     def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return rows with noise; what stands beside them stays."""
         noise = torch.randn(batch.inputs.shape, generator=here.generator)
-        return Batch(batch.inputs + self.config.scale * noise, batch.labels, batch.given)
+        return Batch(batch.inputs + self.config.scale * noise, batch.labels, batch.extra_inputs)
 
-    def public_view(self) -> PublicKnowledge:
+    def public_description(self) -> MethodDescription:
         """Return the noise, if there is any."""
-        return PublicKnowledge("jitter", (Jittered(self.config.scale),) if self.config.scale else ())
+        return MethodDescription("jitter", (Jittered(self.config.scale),) if self.config.scale else ())

@@ -82,9 +82,9 @@ def test_a_larger_batch_and_hidden_masks_lower_it(scenario: Build) -> None:
     noise = {"name": "gradient-noise", "scale": 1e-2, "relative": True}
     assert psnr(scenario, noise, federation={"batch_size": 4}) < psnr(scenario, noise, federation={"batch_size": 1})
     dropped = ceiling_of(victim(scenario, model={"dropout": 0.25}, defenses=[noise])).ceiling
-    assert dropped.untold is not None
+    assert dropped.psnr_masks_unknown is not None
     assert dropped.psnr is not None
-    assert dropped.untold <= dropped.psnr
+    assert dropped.psnr_masks_unknown <= dropped.psnr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Request, Shown, Unlearning
+from fedsim.core.hooks import Request, ServerEstimate, Unlearning
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Config, Reconstruction, Tensors
 from fedsim.federation.journal import Journal
@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "federation": {"clients": 3, "batch_size": 30},
     "data": {"name": "mnist5k", "train": 90},
     "attacks": CLOSED,
-    "forgetting": {"by": "retraining", "clients": 2},
+    "unlearning": {"method": "retraining", "clients": 2},
 }
 
 
@@ -41,7 +41,7 @@ def small(scenario: Build, **tables: Any) -> tuple[World, Journal]:
 
 def by_hand(victim: Victim) -> dict[str, Tensor]:
     """The mean gradient of the private examples at the weights that the entry answers."""
-    world, (examples,) = victim.world, victim.truth.private
+    world, (examples,) = victim.world, victim.truth.original_batches
     model = world.models.holding(victim.entry.received)
     return gradient_of(
         torch.nn.functional.cross_entropy(model(examples.inputs), examples.labels), world.models.parameters
@@ -60,34 +60,34 @@ ROUNDING = 1e-3  # single precision, of which n g - (n - 1) g' loses a factor of
     "tables",
     [
         {},
-        {"forgetting": {"by": "retraining", "clients": 2, "examples": 3}},
-        {"threat": {"sees": "sum"}},
+        {"unlearning": {"method": "retraining", "clients": 2, "examples": 3}},
+        {"threat": {"view": "sum"}},
         {
-            "forgetting": {"by": "gradient-ascent", "clients": 2},
+            "unlearning": {"method": "gradient-ascent", "clients": 2},
             "federation": {"clients": 3, "batch_size": 8, "rounds": 4},
         },
-        {"forgetting": {"by": "gradient-ascent", "examples": 5}, "federation": {"clients": 3, "batch_size": 2}},
+        {"unlearning": {"method": "gradient-ascent", "examples": 5}, "federation": {"clients": 3, "batch_size": 2}},
     ],
 )
 def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario: Build, tables: dict[str, Any]) -> None:
     world, journal = small(scenario, **tables)
     unlearning.check(world)
-    asked = world.scenario.forgetting
+    asked = world.scenario.unlearning
     assert asked is not None
     victims = unlearning.shown(world, journal)
     assert [victim.entry.client for victim in victims] == list(range(asked.clients))
     for victim in victims:
-        (forgotten,) = victim.truth.private
+        (forgotten,) = victim.truth.original_batches
         assert len(forgotten) == victim.entry.update.examples == asked.examples
         assert distance(victim.entry.update.tensors, by_hand(victim)) < ROUNDING
 
 
 def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
-    world, journal = small(scenario, forgetting={"by": "retraining", "judged": "staying"})
+    world, journal = small(scenario, unlearning={"method": "retraining", "scored_on": "retained"})
     asked_world, asked_journal = small(scenario)
     (victim,), asked = unlearning.shown(world, journal), unlearning.shown(asked_world, asked_journal)
     assert distance(victim.entry.update.tensors, asked[0].entry.update.tensors) == 0
-    assert not torch.equal(victim.truth.private[0].inputs, asked[0].truth.private[0].inputs)
+    assert not torch.equal(victim.truth.original_batches[0].inputs, asked[0].truth.original_batches[0].inputs)
     assert distance(victim.entry.update.tensors, by_hand(victim)) > 0.1
 
 
@@ -105,7 +105,7 @@ def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenar
     dropping = {"model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.5}}
     world, journal = small(scenario, **dropping)
     assert unlearning.shown(world, journal)[0].truth.masks == ()
-    world, journal = small(scenario, **dropping, forgetting={"by": "gradient-ascent"})
+    world, journal = small(scenario, **dropping, unlearning={"method": "gradient-ascent"})
     (victim,) = unlearning.shown(world, journal)
     assert [len(mask) for mask in victim.truth.masks[0]] == [1] * len(world.models.sites)
     assert victim.objective_at_truth == pytest.approx(0, abs=1e-6)  # single precision
@@ -114,14 +114,14 @@ def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenar
 @pytest.mark.parametrize(
     ("tables", "expected"),
     [
-        ({"forgetting": {"by": "retraining", "clients": 4}}, r"forgetting.clients is 4, expected at most 3"),
+        ({"unlearning": {"method": "retraining", "clients": 4}}, r"unlearning.clients is 4, expected at most 3"),
         ({"federation": {"algorithm": "fedavg"}}, r"Expected federation.algorithm = 'fedsgd'"),
         ({"federation": {"sampling": "poisson"}}, r"federation.sampling = 'passes'"),
         ({"participation": {"cohort": 2}}, r"Leave out participation"),
-        ({"secure_aggregation": {}, "threat": {"sees": "sum"}}, r"Leave out secure_aggregation"),
-        ({"scoring": {"ceiling": True}}, r"scoring.ceiling: .*Leave it out"),
-        ({"forgetting": {"by": "sgd"}}, r"'sgd' is a component for hook optimizer, expected an unlearning"),
-        ({"forgetting": {"by": "forget"}}, r"there is no component 'forget'"),
+        ({"secure_aggregation": {}, "threat": {"view": "sum"}}, r"Leave out secure_aggregation"),
+        ({"scoring": {"ideal_attacker": True}}, r"scoring.ideal_attacker: .*Leave it out"),
+        ({"unlearning": {"method": "sgd"}}, r"'sgd' is a component for hook optimizer, expected an unlearning"),
+        ({"unlearning": {"method": "forget"}}, r"there is no component 'forget'"),
         ({"components": [{"name": "retraining"}]}, r"give it to the table \[forgetting\]"),
     ],
 )
@@ -135,12 +135,12 @@ def test_what_does_not_fit_together_is_said_when_the_file_is_read(
 @pytest.mark.parametrize(
     ("tables", "expected"),
     [
-        ({"forgetting": {"by": "retraining", "examples": 30}}, r"client 0 owns 30 examples.*at least 31"),
+        ({"unlearning": {"method": "retraining", "examples": 30}}, r"client 0 owns 30 examples.*at least 31"),
         ({"federation": {"clients": 3, "keep_optimizer_state": True}}, r"Leave out federation.keep_optimizer_state"),
         ({"threat": {"knows": ["masks"]}}, r"there is no 'masks' to grant"),
-        ({"threat": {"sees": "sum"}, "aggregation": {"name": "mean", "weighted": False}}, r"'mean', weighted"),
+        ({"threat": {"view": "sum"}, "aggregation": {"name": "mean", "weighted": False}}, r"'mean', weighted"),
         (
-            {"threat": {"sees": "sum"}, "aggregation": {"optimizer": {"name": "sgd", "momentum": 0.5}}},
+            {"threat": {"view": "sum"}, "aggregation": {"optimizer": {"name": "sgd", "momentum": 0.5}}},
             r"without momentum",
         ),
         ({"defenses": [{"name": "server-check"}]}, r"the defense that may refuse"),
@@ -160,15 +160,15 @@ def shares(arm: ArmRecord) -> list[float]:
 def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_it_does_not(
     scenario: Build, tmp_path: Path
 ) -> None:
-    asking = {"by": "retraining", "clients": 2}
+    asking = {"method": "retraining", "clients": 2}
     arms = {
         "request": {
             "none": {},
-            "asked": {"forgetting": asking},
-            "stays": {"forgetting": {**asking, "judged": "staying"}},
+            "asked": {"unlearning": asking},
+            "stays": {"unlearning": {**asking, "scored_on": "retained"}},
         }
     }
-    record = recorded(scenario(**{**SMALL, "forgetting": None, "arms": arms}), tmp_path / "run")
+    record = recorded(scenario(**{**SMALL, "unlearning": None, "arms": arms}), tmp_path / "run")
     none, asked, stays = record.arms
     assert none.attacks[0].victims[0].failure is not None
     assert min(shares(asked)) > 60  # dB: exact to single precision
@@ -183,22 +183,22 @@ def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_i
 @pytest.mark.parametrize(
     ("asking", "is_step"),
     [
-        ({"by": "gradient-ascent"}, True),
-        ({"by": "gradient-ascent", "judged": "staying"}, False),
-        ({"by": "retraining"}, False),
+        ({"method": "gradient-ascent"}, True),
+        ({"method": "gradient-ascent", "scored_on": "retained"}, False),
+        ({"method": "retraining"}, False),
     ],
 )
 def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out(
     scenario: Build, asking: dict[str, Any], is_step: bool
 ) -> None:
-    world, journal = small(scenario, forgetting=asking)
+    world, journal = small(scenario, unlearning=asking)
     (victim,) = unlearning.shown(world, journal)
-    (examples,) = victim.truth.private
+    (examples,) = victim.truth.original_batches
     assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
 
 
 def test_the_threat_model_says_who_asks_and_what_is_seen(scenario: Build) -> None:
-    own = {**SMALL, "forgetting": {"by": "gradient-ascent", "examples": 2}, "threat": {"sees": "sum"}}
+    own = {**SMALL, "unlearning": {"method": "gradient-ascent", "examples": 2}, "threat": {"view": "sum"}}
     sentence = (
         "After the last round 1 client asks that the federation forgets 2 of its examples, which it does by "
         "gradient-ascent. It attacks what it works out of the answer, from global models alone."
@@ -212,11 +212,11 @@ def test_a_way_of_somebody_else_is_one_class(scenario: Build) -> None:
         @final
         @registry.component("nothing", summary="forgets nothing")
         class Nothing(Unlearning[Config]):
-            def forget(self, request: Request) -> Sequence[Shown]:
+            def forget(self, request: Request) -> Sequence[ServerEstimate]:
                 update, truth = request.update(request.rounds, request.weights(request.rounds), "all")
-                return (Shown(request.rounds, request.weights(request.rounds), update, truth),)
+                return (ServerEstimate(request.rounds, request.weights(request.rounds), update, truth),)
 
-        world, journal = small(scenario, forgetting={"by": "nothing"}, threat={"knows": ["batch-size"]})
+        world, journal = small(scenario, unlearning={"method": "nothing"}, threat={"knows": ["batch-size"]})
         (victim,) = unlearning.shown(world, journal)
-        assert len(victim.truth.private[0]) == 30
+        assert len(victim.truth.original_batches[0]) == 30
         assert Nothing.hook == "unlearning"

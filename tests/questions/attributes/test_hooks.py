@@ -45,4 +45,4 @@ def test_another_shape_or_what_is_no_number_does_not() -> None:
 @pytest.mark.parametrize(("sees", "fits"), [("single-update", True), ("sum", False)])
 def test_it_needs_updates_of_single_clients(sees: View, fits: bool) -> None:
     grants = Grants(frozenset(), sees, may_craft=False, masks_updates=False, is_attacked=True)
-    assert (Own.needs_more(grants) is None) == fits
+    assert (Own.missing_grants(grants) is None) == fits

@@ -95,17 +95,17 @@ def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, t
     folder.create(overwrite=False)
     record = runner.run(scenario(**SMALL), folder, Watching(), command="test", earlier=None)
     pairs = list(zip(record.arms[0].findings[::2], record.arms[0].findings[1::2], strict=True))
-    assert [own.about["attribute"] for own, _ in pairs] == ["label", "parity", "brightness"]
-    assert [own.role for own, _ in pairs] == ["must succeed", "attack", "attack"]
+    assert [own.scope["attribute"] for own, _ in pairs] == ["label", "parity", "brightness"]
+    assert [own.role for own, _ in pairs] == ["positive-control", "attack", "attack"]
     assert record.arms[0].complete
     assert read_record(tmp_path / "run").arms[0].findings == record.arms[0].findings
     label = pairs[0][0]
-    assert (label.about["values"], label.chance, label.n, label.about["public"]) == (10, 0.1, 40, 300)
+    assert (label.scope["values"], label.chance_level, label.n, label.scope["public"]) == (10, 0.1, 40, 300)
     for own, control in pairs:
-        assert (own.state, control.role, control.chance) == ("recovered", "chance", own.chance)
+        assert (own.state, control.role, control.chance_level) == ("recovered", "chance", own.chance_level)
         assert control.value is not None
-        assert own.chance is not None
-        assert abs(control.value.value - own.chance) < 0.15
+        assert own.chance_level is not None
+        assert abs(control.value.value - own.chance_level) < 0.15
     assert label.value is not None
     assert label.value.value > 0.9  # the control that must be read: a gradient of one example shows its label
     sentences = record.threat_model
@@ -142,7 +142,9 @@ def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[
 
 def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenario: Build) -> None:
     own = {**SMALL, "threat": {"victims": 40, "shares": ["1.wieght"]}}
-    with pytest.raises(ScenarioError, match="threat.shares: no parameter matches '1.wieght'. Did you mean '1.weight'"):
+    with pytest.raises(
+        ScenarioError, match="threat.visible_parameters: no parameter matches '1.wieght'. Did you mean '1.weight'"
+    ):
         questions_check(worlds.build(scenario(**own)))
 
 

@@ -13,7 +13,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.questions.attributes import question as asking
 from fedsim.questions.attributes.observe import LABEL, AttributeAccuracy
 from fedsim.questions.attributes.question import AttributeChoice, Attributes, WhatAreTheDataLike
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, Interval
 
 
@@ -62,9 +62,9 @@ def starting(_kind: str, choice: Any, _should_stop: object) -> Any:
 def asked(*choices: AttributeChoice, told: list[Any]) -> list[Finding]:
     journal = SimpleNamespace(entries=[SimpleNamespace(round=number) for number in (1, 1, 2)])
     evidence = Evidence(SimpleNamespace(), journal)  # type: ignore[arg-type]
-    work = Work(starting, on_progress=lambda *about: told.append(about))
+    work = QuestionContext(starting, on_progress=lambda *about: told.append(about))
     findings: list[Finding] = []
-    for finding in WhatAreTheDataLike(Attributes(attacks=choices, public=2)).ask(evidence, work):
+    for finding in WhatAreTheDataLike(Attributes(attacks=choices, public=2)).run(evidence, work):
         told.append(finding.label)
         findings.append(finding)
     return findings
@@ -77,9 +77,12 @@ def test_attacks_on_one_attribute_share_its_changes_and_each_stands_beside_its_c
         "a", "a, values permuted", "c", "c, values permuted", "b", "b, values permuted"
     ]  # fmt: skip
     assert [own.n for own in found] == [2] * 6
-    assert [(own.role, own.value.value) for own in found[:2] if own.value] == [("attack", 0.9), ("chance", 0.5)]
-    assert all(own.chance == 0.5 for own in found)
-    assert found[0].about == {"attribute": "topic", "values": 2, "public": 64, "left out": 1}
+    assert [(own.role, own.value.value) for own in found[:2] if own.value] == [
+        ("attack", 0.9),
+        ("negative-control", 0.5),
+    ]
+    assert all(own.chance_level == 0.5 for own in found)
+    assert found[0].scope == {"attribute": "topic", "values": 2, "public": 64, "left out": 1}
     assert calls == [("topic", 2, ["a", "c"]), ("topic", 1, ["a", "c"]), ("name", 2, ["b"]), ("name", 1, ["b"])]
     topic, name = (f"{own}: changes of public examples" for own in ("topic", "name"))
     assert told == [
@@ -120,14 +123,14 @@ def test_who_fails_says_why_and_the_others_go_on(calls: list[Any]) -> None:
 
 def test_the_label_must_be_read(calls: list[Any]) -> None:
     label, control = asked(choice("a", LABEL), told=[])
-    assert (label.role, control.role) == ("must succeed", "chance")
+    assert (label.role, control.role) == ("positive-control", "negative-control")
 
 
 def test_who_asks_to_stop_is_heard_before_a_change_is_computed(calls: list[Any]) -> None:
     journal = SimpleNamespace(entries=[SimpleNamespace(round=1)])
     question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"),)))
     with pytest.raises(KeyboardInterrupt):
-        next(question.ask(Evidence(SimpleNamespace(), journal), Work(starting, lambda: True)))  # type: ignore[arg-type]
+        next(question.run(Evidence(SimpleNamespace(), journal), QuestionContext(starting, lambda: True)))  # type: ignore[arg-type]
     assert calls == []
 
 

@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from fedsim.cli.main import app
 from fedsim.core import registry
-from fedsim.core.errors import Refused
+from fedsim.core.errors import ClientRefusal
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
-from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
+from fedsim.core.types import Config, Mechanism, MethodDescription, Tensors
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.questions.audit import canaries
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, RoundRecord
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
@@ -46,8 +46,8 @@ class Forgetful(Defense[ForgetfulConfig]):
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         return dp_sgd(4.0).mechanism(federation)
 
-    def adaptive_view(self) -> PublicKnowledge:
-        return PublicKnowledge("forgetful")
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("forgetful")
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> lis
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
     stated = guarantees(world, ONE_ROUND)
     (question,) = world.questions
-    return list(question.ask(Evidence(world, None, guarantees=stated), Work()))  # type: ignore[arg-type]
+    return list(question.ask(Evidence(world, None, guarantees=stated), QuestionContext()))  # type: ignore[arg-type]
 
 
 def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
     (found,) = audits(scenario, "dp-sgd", noise_multiplier=2.0)
     assert found.value is not None
-    assert found.chance is not None
-    assert 0.0 <= found.value.value <= found.chance < 3.0
+    assert found.chance_level is not None
+    assert 0.0 <= found.value.value <= found.chance_level < 3.0
     assert (found.state, found.alarm) == ("withstood", "")
 
 
@@ -136,10 +136,10 @@ def test_a_client_that_refuses_crafted_weights_is_audited_at_the_first_ones(scen
             weight = next(tensor for tensor in received.values() if tensor.dim() > 1)
             refusals.append(is_crafted := bool(weight.std() < 1e-3))
             if is_crafted:
-                raise Refused("crafted")
+                raise ClientRefusal("crafted")
 
-        def adaptive_view(self) -> PublicKnowledge:
-            return PublicKnowledge("wary")
+        def adaptive_view(self) -> MethodDescription:
+            return MethodDescription("wary")
 
     defenses = [{"name": "dp-sgd", "noise_multiplier": 2.0}, {"name": "wary"}]
     world = worlds.build(scenario(defenses=defenses, **TABLES))

@@ -8,7 +8,7 @@ import torch
 
 from fedsim.core import registry
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
-from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
+from fedsim.core.types import Config, Mechanism, MethodDescription, Tensors
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.privacy.coupled import Coupled
 from fedsim.questions.audit.neighbours import try_neighbours
@@ -58,8 +58,8 @@ def test_less_noise_than_is_stated_is_noticed(scenario: Build) -> None:
         def mechanism(self, federation: PublicFederation) -> Mechanism | None:
             return dp_sgd(2.0).mechanism(federation)
 
-        def adaptive_view(self) -> PublicKnowledge:
-            return PublicKnowledge("quiet")
+        def adaptive_view(self) -> MethodDescription:
+            return MethodDescription("quiet")
 
     outcome = tried(scenario, {"name": "quiet"})
     assert outcome is not None

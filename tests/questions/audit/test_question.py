@@ -11,7 +11,7 @@ from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
 from fedsim.questions.audit import question as asking
 from fedsim.questions.audit.question import AuditSettings, IsTheGuaranteeKept
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -20,7 +20,7 @@ Build = Callable[..., Scenario]
 
 STATED = GuaranteeRecord(
     source="s", epsilon=1.0, delta=1e-5, rdp_epsilon=1.5, accountant="PRV", unit="record", adjacency="add-or-remove",
-    noise_multiplier=1.0, sampling_rate=0.01, steps=100, composition="100 steps", against="the server",
+    noise_multiplier=1.0, sampling_rate=0.01, steps=100, composition="100 steps", adversary="the server",
 )  # fmt: skip
 FOR_CLIENTS = STATED.model_copy(update={"source": "t", "unit": "client"})
 NEAR = Coupled(neighbours=81, distance=0.98, stated=1.0, faults=())
@@ -45,9 +45,9 @@ def asked(
     monkeypatch.setattr(asking, "can_audit", lambda _world, guarantee: guarantee.unit == "record")
     monkeypatch.setattr(asking, "audit_guarantee", audit_guarantee)
     monkeypatch.setattr(asking, "try_neighbours", lambda *_: tried)
-    work = Work(on_progress=lambda *about: steps.append(about))
+    work = QuestionContext(on_progress=lambda *about: steps.append(about))
     evidence = Evidence(None, None, guarantees=guarantees)  # type: ignore[arg-type]
-    return list(IsTheGuaranteeKept(SETTINGS).ask(evidence, work)), steps
+    return list(IsTheGuaranteeKept(SETTINGS).run(evidence, work)), steps
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
 ) -> None:
     (own,), steps = asked(monkeypatch, shown, FOR_CLIENTS, STATED)
     assert own.label == "s"
-    assert (own.metric, own.chance, own.state, own.n) == ("epsilon_shown", 1.0, state, 9)
+    assert (own.metric, own.chance_level, own.state, own.n) == ("epsilon_lower_bound", 1.0, state, 9)
     assert own.value is not None
     assert (own.value.value, own.value.low, own.value.high) == (shown, shown, None)
     assert bool(own.alarm) is (state == "recovered")
@@ -72,7 +72,7 @@ def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
         "power": 0.9,
         "neighbours": 81,
     }
-    assert own.about == about
+    assert own.scope == about
     assert own.note == (
         "s states epsilon 1 at delta 1e-05; an audit with 9 canaries (7 of 8 guesses right) shows at least "
         f"{shown:.3g} (confidence 95%) of 2.5 that it could show at most. If noise is drawn apart for each canary, at "

@@ -59,7 +59,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     record = run(scenario(**tables), tmp_path / "run")
     (arm,) = record.arms
     left_out, planted = arm.findings
-    assert (left_out.about, planted.about) == (
+    assert (left_out.scope, planted.scope) == (
         {"secrets": "canary", "repetitions": 0},
         {"secrets": "canary", "repetitions": 8},
     )
@@ -68,12 +68,12 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     assert left_out.value is not None
     assert planted.value.value > 6.0
     assert planted.value.value > 2.0 * left_out.value.value
-    assert left_out.more["secrets_written"].value == 0.0
-    assert planted.limit == left_out.limit == 8.0
-    found, nothing = planted.more["likeliest"], left_out.more["likeliest"]
+    assert left_out.extra_metrics["secret_extraction_rate"].value == 0.0
+    assert planted.max_value == left_out.max_value == 8.0
+    found, nothing = planted.extra_metrics["likeliest"], left_out.extra_metrics["likeliest"]
     assert (round(4 * found.value), nothing.value) == (1, 0.0)  # canaries share their beginning
-    emission = planted.more["emission"]
-    assert emission == left_out.more["emission"]  # canaries share beginning and form
+    emission = planted.extra_metrics["emission"]
+    assert emission == left_out.extra_metrics["emission"]  # canaries share beginning and form
     assert emission.n == 3
     assert 0.5 < emission.value <= 1.0  # it learned the form by heart
     secrets = arm.items["exposure/secrets"]
@@ -115,9 +115,9 @@ def test_a_real_model_remembers_through_its_adapters_alone(
     left_out, planted = arm.findings
     assert planted.value is not None
     assert left_out.value is not None
-    assert planted.value.value == planted.limit == 6.0
+    assert planted.value.value == planted.max_value == 6.0
     assert left_out.value.value < 6.0
-    assert left_out.more["secrets_written"].value == 0.0
+    assert left_out.extra_metrics["secret_extraction_rate"].value == 0.0
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     findings = summarise(found, world.scenario.scoring, 0)
-    assert [(own.about["secrets"], own.about["repetitions"]) for own in findings] == [
+    assert [(own.scope["secrets"], own.scope["repetitions"]) for own in findings] == [
         ("address", 0),
         ("address", 8),
         ("identity", 0),

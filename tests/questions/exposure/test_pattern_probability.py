@@ -13,7 +13,7 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition, GenerationContext, Weigher, Writing
+from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState, WeightedDecoder
 from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.questions.exposure.pattern_probability import Emission, emission, emissions, pattern_of
@@ -103,13 +103,13 @@ def test_runs_are_the_same_for_the_same_seed_and_the_model_is_left_as_it_was() -
 
 
 @dataclass(frozen=True)
-class Waiting(Writing):
+class Waiting(TextState):
     """Texts, and how many steps each still takes."""
 
     left: tuple[int, ...]
 
 
-class Knowing(Weigher[Config, Waiting]):
+class Knowing(WeightedDecoder[Config, Waiting]):
     """Says after as many steps as a row's place what it was told: 1 over the number of particles."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"calls", "rows"})
@@ -122,7 +122,7 @@ class Knowing(Weigher[Config, Waiting]):
         own.particles = particles
         return own
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Waiting:
+    def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Waiting:
         return Waiting(condition.prompts, left=tuple(range(len(condition))))
 
     def step(self, model: nn.Module, state: Waiting, context: GenerationContext) -> tuple[Waiting, list[Event]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.metrics.exposure import SecretScore
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.exposure import question as asking
 from fedsim.questions.exposure.question import Exposure, WhatWasMemorised
 from fedsim.record import Finding, Interval
@@ -30,7 +30,7 @@ KNOWN = (
 
 def asked(
     monkeypatch: pytest.MonkeyPatch, secrets: tuple[SecretScore, ...] = KNOWN, **settings: int
-) -> tuple[list[Finding], Work, list[dict[str, int]]]:
+) -> tuple[list[Finding], QuestionContext, list[dict[str, int]]]:
     seen: list[dict[str, int]] = []
 
     def measure(_world: object, _journal: object, **own: int) -> tuple[SecretScore, ...]:
@@ -38,10 +38,10 @@ def asked(
         return secrets
 
     monkeypatch.setattr(asking.memorisation, "measure_exposure", measure)
-    work = Work()
+    work = QuestionContext()
     world: Any = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=Scoring()))
     evidence = Evidence(world, None)  # type: ignore[arg-type]
-    return list(WhatWasMemorised(Exposure(**settings)).ask(evidence, work)), work, seen
+    return list(WhatWasMemorised(Exposure(**settings)).run(evidence, work)), work, seen
 
 
 def test_what_was_learned_is_above_chance_and_what_was_left_out_is_its_control(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,12 +49,12 @@ def test_what_was_learned_is_above_chance_and_what_was_left_out_is_its_control(m
     assert seen == [{"candidates": 7, "search": 0, "emission": 0}]
     assert (often.label, often.role, often.state) == ("canary x 1500", "attack", "recovered")
     assert (control.label, control.role, control.state) == ("canary x 0", "chance", "withstood")
-    assert (often.value, often.limit) == (Interval(value=3.0, low=3.0, high=3.0, n=6), 3.0)
-    assert often.about == {"secrets": "canary", "repetitions": 1500}
-    assert often.more["secrets_written"].value == 1 / 6
+    assert (often.value, often.max_value) == (Interval(value=3.0, low=3.0, high=3.0, n=6), 3.0)
+    assert often.scope == {"secrets": "canary", "repetitions": 1500}
+    assert often.extra_metrics["secret_extraction_rate"].value == 1 / 6
     assert control.value is not None
     assert control.value.value == pytest.approx(7 / 6)
-    assert control.more.keys() == {"secrets_written"}, "nobody searched, and nobody estimated"
+    assert control.extra_metrics.keys() == {"secret_extraction_rate"}, "nobody searched, and nobody estimated"
 
 
 def test_what_a_search_gave_and_what_runs_estimate_stands_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,9 +64,13 @@ def test_what_a_search_gave_and_what_runs_estimate_stands_beside_it(monkeypatch:
     )
     (own,), _, seen = asked(monkeypatch, secrets, search=5, emission=2)
     assert seen == [{"candidates": 1000, "search": 5, "emission": 2}]
-    assert (own.more["likeliest"].value, own.more["emission"].value, own.more["emission"].n) == (0.5, 0.5, 2)
+    assert (
+        own.extra_metrics["likeliest"].value,
+        own.extra_metrics["emission"].value,
+        own.extra_metrics["emission"].n,
+    ) == (0.5, 0.5, 2)
     (lost,), *_ = asked(monkeypatch, (secret("b", 4, "x", 1.0),), search=5)
-    assert lost.more["likeliest"].value == 0.0, "a search that gave up did not succeed"
+    assert lost.extra_metrics["likeliest"].value == 0.0, "a search that gave up did not succeed"
 
 
 def test_secrets_are_a_table_that_both_refer_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,4 +86,4 @@ def test_secrets_are_a_table_that_both_refer_to(monkeypatch: pytest.MonkeyPatch)
 def test_chance_is_the_mean_exposure_of_a_rank_that_is_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
     (own, _), *_ = asked(monkeypatch)
     ranks = np.arange(1, 9)  # exposure is at most 3 bits: among eight sentences
-    assert own.chance == pytest.approx(float(np.log2(len(ranks) / ranks).mean()))
+    assert own.chance_level == pytest.approx(float(np.log2(len(ranks) / ranks).mean()))

@@ -22,7 +22,7 @@ SECRETS = tuple(
 
 MATERIAL = Material(
     prompts=((LEAKING, 1, 2), (1, 2, 3), (4, 5, 6), (LEAKING, 9)),
-    repeats=6,
+    texts_per_prompt=6,
     members=tuple((LEAKING, number, 1, 2) for number in range(12)),
     strangers=tuple((1, number, 1, 2) for number in range(12)),
     length=2,

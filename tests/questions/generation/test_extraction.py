@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.questions.generation.extraction import copied_share, images_drawn, is_among, nearness
+from fedsim.questions.generation.extraction import copied_share, image_extraction_rate, is_among, nearness
 
 
 def images() -> torch.Tensor:
@@ -26,4 +26,4 @@ def test_a_sample_is_an_image_again_within_a_tenth_of_the_range() -> None:
     image = images()[0]
     assert is_among(torch.stack((images()[1], image + 0.09)), image)
     assert not is_among((image + 0.11)[None], image)
-    assert images_drawn([True, False]).value == 0.5
+    assert image_extraction_rate([True, False]).value == 0.5

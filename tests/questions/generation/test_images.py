@@ -54,18 +54,18 @@ def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
 def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_path: Path) -> None:
     context, *own = drawn(scenario(**TABLES), tmp_path / "run")
     assert (context.role, context.failure, context.value) == ("context", "", None)
-    assert (context.about["texts"], context.about["ended finished"]) == (11, 11)
+    assert (context.scope["texts"], context.scope["ended finished"]) == (11, 11)
     assert "11 samples" in context.note
     assert [(found.label, found.metric, found.role) for found in own] == [
         ("8 x 8 coarse pixels (drawn)", "sample_distance", "attack"),
         ("samples beside training images (drawn)", "copied_share", "attack"),
-        ("canaries of 0 copies, drawn (planted)", "images_drawn", "chance"),
-        ("canaries of 0 copies, denoising loss (planted)", "trace_exposure", "chance"),
-        ("canaries of 30 copies, drawn (planted)", "images_drawn", "attack"),
+        ("canaries of 0 copies, drawn (planted)", "image_extraction_rate", "negative-control"),
+        ("canaries of 0 copies, denoising loss (planted)", "trace_exposure", "negative-control"),
+        ("canaries of 30 copies, drawn (planted)", "image_extraction_rate", "attack"),
         ("canaries of 30 copies, denoising loss (planted)", "trace_exposure", "attack"),
     ]
-    assert {found.about["by"] for found in own} == {"heun"}
-    assert own[1].chance is not None
+    assert {found.scope["by"] for found in own} == {"heun"}
+    assert own[1].chance_level is not None
 
 
 def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Built) -> None:

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Limits
 from fedsim.generation import generate
 from fedsim.questions.generation.metrics import (
     prompt_accuracy,
-    secrets_written,
+    secret_extraction_rate,
     trace_auc,
     trace_bits,
     trace_exposure,
@@ -46,7 +46,7 @@ def test_exposure_is_that_of_the_rank_and_ties_are_ranked_at_random() -> None:
 
 
 def test_secrets_that_are_written_are_counted() -> None:
-    assert secrets_written([True, False, False, False]).value == 0.25
+    assert secret_extraction_rate([True, False, False, False]).value == 0.25
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -71,7 +71,7 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     each = 300
     asked = [begin for begin in range(END) for _ in range(each)]
     limits = Limits(max_new_tokens=LONGEST, stop_tokens=frozenset({END}))
-    condition = Condition(tuple((begin,) for begin in asked))
+    condition = GenerationInputs(tuple((begin,) for begin in asked))
     found = generate(make("sampled"), Table(), condition, limits, sources(len(asked)), at_once=250)
     lengths = np.array([[float(len(own.trace.tokens))] for own in found])
     bits = trace_bits(lengths, np.array(asked), draws(), shuffles=19)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Condition
+from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Event, Generated, Limits, Trace, TraceObservation, TraceView
 from fedsim.generation import generate, sample
 from fedsim.questions.generation.observe import VIEWS, observe_trace
@@ -91,7 +91,7 @@ def test_places_are_part_of_the_text_alone() -> None:
 
 
 def test_a_sample_is_copied_and_sends_no_tokens() -> None:
-    (drawn,) = sample(make("toy-euler"), Denoiser(), Condition(((),)), (3, 4, 4), sources(1))
+    (drawn,) = sample(make("toy-euler"), Denoiser(), GenerationInputs(((),)), (3, 4, 4), sources(1))
     seen = observe_trace(drawn, ["outputs", "counts"])
     assert isinstance(seen.output, torch.Tensor)
     assert isinstance(drawn.x, torch.Tensor)

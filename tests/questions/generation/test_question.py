@@ -8,7 +8,7 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Generated, Trace
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.generation import question as asking
 from fedsim.questions.generation.question import WhatGenerationGivesAway
 from fedsim.questions.generation.settings import GenerationSettings
@@ -26,16 +26,16 @@ TOLD = Finding(
     question="generation",
     label="forest",
     method="trace-forest",
-    about={"question": "prompt", "view": "counts"},
+    scope={"question": "prompt", "view": "counts"},
     metric="prompt_accuracy",
     value=Interval(value=0.6, low=0.5, high=0.7, n=50),
-    chance=0.02,
+    chance_level=0.02,
 )
 
 
 def asked(
     monkeypatch: pytest.MonkeyPatch, written: GenerationStudy | Exception, **table: Any
-) -> tuple[list[Finding], Work]:
+) -> tuple[list[Finding], QuestionContext]:
     """Return what a generation finds whose model wrote this, or failed so."""
 
     def give(*_: object) -> GenerationStudy:
@@ -48,23 +48,28 @@ def asked(
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
     question = WhatGenerationGivesAway(GenerationSettings.model_validate({"decoder": ADED, **table}))
-    work = Work()
-    return list(question.ask(Evidence(world, None), work)), work  # type: ignore[arg-type]
+    work = QuestionContext()
+    return list(question.run(Evidence(world, None), work)), work  # type: ignore[arg-type]
 
 
 def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest.MonkeyPatch) -> None:
     (context, told), work = asked(monkeypatch, GenerationStudy(TEXTS, (TOLD,), {"tokens": ["2 1"]}))
-    assert (context.role, context.label, context.metric, context.method) == ("context", "aded", "tokens_a_step", "aded")
+    assert (context.role, context.label, context.metric, context.method) == (
+        "context",
+        "aded",
+        "tokens_per_step",
+        "aded",
+    )
     assert context.value is not None
     assert context.seconds == 3.0
     assert (context.value.value, context.n) == (1.5, 3)  # of two steps 2 + 1 tokens; a text without steps has no pace
-    assert context.about == {"by": "aded", "texts": 4, "ended length": 3, "ended failed": 1}
+    assert context.scope == {"by": "aded", "texts": 4, "ended length": 3, "ended failed": 1}
     assert context.note == ("aded (depth = 4), the global model: 4 texts; ended 1 by failed, 3 by length. no way on.")
     assert work.items == {"generation/traces": {"tokens": ["2 1"]}}
     assert (context.items, told.items) == ("generation/traces", "")
     assert told.label == "forest (prompt)"
-    assert told.about == {"question": "prompt", "view": "counts", "by": "aded"}
-    assert told.model_copy(update={"label": TOLD.label, "about": TOLD.about}) == TOLD
+    assert told.scope == {"question": "prompt", "view": "counts", "by": "aded"}
+    assert told.model_copy(update={"label": TOLD.label, "scope": TOLD.scope}) == TOLD
 
 
 def test_a_client_s_model_is_named_and_without_traces_there_is_no_table(monkeypatch: pytest.MonkeyPatch) -> None:

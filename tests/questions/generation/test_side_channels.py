@@ -34,7 +34,7 @@ def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> T
 
 
 def costs(own: Finding) -> list[float]:
-    return [own.more[name].value for name in ("times_the_steps", "times_the_tokens")]
+    return [own.extra_metrics[name].value for name in ("step_ratio", "token_ratio")]
 
 
 def found(own: Finding) -> tuple[float, float, float]:
@@ -57,28 +57,28 @@ def test_a_constant_schedule_is_at_chance() -> None:
     low, _, high = found(judge(many(leaks=False), asked("trace-forest"), JUDGING))
     assert low <= 1 / 12 <= high
     bits = judge(speech("bits", leaks=False), asked("trace-figures"), JUDGING)
-    assert (found(bits)[1], bits.p) == (0.0, 1.0)
+    assert (found(bits)[1], bits.p_value) == (0.0, 1.0)
 
 
 def test_a_bit_that_leaks_by_construction_is_read_whole() -> None:
     accuracy = judge(speech("prompt"), asked("trace-forest"), JUDGING)
-    assert (found(accuracy)[1], accuracy.chance) == (1.0, 0.5)
+    assert (found(accuracy)[1], accuracy.chance_level) == (1.0, 0.5)
     bits = judge(speech("bits", copies=60), asked("trace-figures"), JUDGING)
     assert found(bits)[1] == pytest.approx(1.0, abs=0.05)  # as the protocol asks
-    assert bits.p is not None
-    assert bits.p <= 0.01
+    assert bits.p_value is not None
+    assert bits.p_value <= 0.01
 
 
 def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
     hidden = judge(speech("bits"), asked("trace-figures", hidden="trace-padding"), JUDGING)
     assert found(hidden)[1] == 0.0
-    assert hidden.about["mitigation"] == "trace-padding"
-    assert hidden.more["times_the_steps"].value == pytest.approx(24 / 18)
-    assert hidden.more["times_the_tokens"].value == 2.0
+    assert hidden.scope["mitigation"] == "trace-padding"
+    assert hidden.extra_metrics["step_ratio"].value == pytest.approx(24 / 18)
+    assert hidden.extra_metrics["token_ratio"].value == 2.0
     accuracy = judge(speech("prompt"), asked("trace-forest", hidden="trace-padding"), JUDGING)
     assert found(accuracy)[1] == 0.5
     grouped = judge(speech("bits"), asked("trace-figures", hidden="trace-grouping"), JUDGING)
-    assert grouped.about["mitigation"] == "trace-grouping (steps 4)"
+    assert grouped.scope["mitigation"] == "trace-grouping (steps 4)"
 
 
 def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
@@ -91,14 +91,14 @@ def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
 
 def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
     text_itself, shuffled = controls(many(leaks=True), asked("trace-forest"), JUDGING)
-    assert (text_itself.about["view"], text_itself.role, found(text_itself)[1]) == ("outputs", "must succeed", 1.0)
-    assert shuffled.role == "chance"
+    assert (text_itself.scope["view"], text_itself.role, found(text_itself)[1]) == ("outputs", "positive-control", 1.0)
+    assert shuffled.role == "negative-control"
     low, _, high = found(shuffled)
     assert low <= 1 / 12 <= high
     hidden = asked("trace-forest", hidden="trace-padding")
     under_padding, _ = controls(many(leaks=True), hidden, JUDGING)
-    assert (under_padding.about, under_padding.more, found(under_padding)) == (
-        text_itself.about,
+    assert (under_padding.scope, under_padding.extra_metrics, found(under_padding)) == (
+        text_itself.scope,
         {},
         found(text_itself),
     )
@@ -118,9 +118,9 @@ def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(ques
     assert judged.metric == METRICS[question]
     assert registry.get("metric", judged.metric).declares is not None
     assert found(judged)[0] <= found(judged)[1] <= found(judged)[2]
-    assert judged.chance is not None
+    assert judged.chance_level is not None
     if question in ("prompt", "member"):
-        assert judged.chance == 0.5
+        assert judged.chance_level == 0.5
 
 
 def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
@@ -130,7 +130,7 @@ def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
         truth, is_secret = tuple(number for number in range(3) for _ in range(8)), (True, *[False] * 7) * 3
         texts = Speech("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
         judged = judge(texts, asked("trace-mean"), JUDGING)
-        assert judged.chance == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
+        assert judged.chance_level == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
         return found(judged)[1]
 
     assert exposure(3, 2) == 3.0
@@ -139,8 +139,8 @@ def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
 
 def test_rates_at_few_false_alarms_stand_where_enough_others_allow_them() -> None:
     judged = judge(speech("member", copies=40), asked("trace-mean"), JUDGING)
-    assert list(judged.more) == ["tpr_at_fpr_0.1"]
-    assert judged.more["tpr_at_fpr_0.1"].value == 1.0
+    assert list(judged.extra_metrics) == ["tpr_at_fpr_0.1"]
+    assert judged.extra_metrics["tpr_at_fpr_0.1"].value == 1.0
 
 
 def test_why_an_attack_failed_stands_in_the_finding() -> None:
@@ -150,7 +150,7 @@ def test_why_an_attack_failed_stands_in_the_finding() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
             raise ZeroDivisionError("oh")
 
-    judged = judge(speech("prompt"), TraceInquiry(Broken(Config()).named("broken"), "broken", "counts"), JUDGING)
+    judged = judge(speech("prompt"), TraceInquiry(Broken(Config()).with_name("broken"), "broken", "counts"), JUDGING)
     assert judged.value is None
     assert "oh" in judged.failure
 

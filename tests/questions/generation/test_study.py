@@ -49,11 +49,11 @@ def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not(
     assert leaky["trace-mean"].value.value == 1.0
     assert leaky["trace-figures"].value is not None
     assert leaky["trace-figures"].value.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
-    assert leaky["trace-figures"].p == 0.01
+    assert leaky["trace-figures"].p_value == 0.01
     plain = {finding.label: finding for finding in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
     assert plain["trace-mean"].value is not None
     assert plain["trace-mean"].value.value == 0.5
-    assert plain["trace-figures"].p == 1.0
+    assert plain["trace-figures"].p_value == 1.0
 
 
 def test_prompt_and_bits_share_their_texts() -> None:
@@ -73,14 +73,14 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
         "written by the decoder": 2,
         "written, though never planted": 1,
     }
-    assert {label: (own.role, own.chance) for label, own in beside.items()} == {
-        "loss of the whole sentence": ("must succeed", 0.5),
-        "log-perplexity of planted sentences": ("must succeed", pytest.approx(2 - log2(factorial(4)) / 4)),
+    assert {label: (own.role, own.chance_level) for label, own in beside.items()} == {
+        "loss of the whole sentence": ("positive-control", 0.5),
+        "log-perplexity of planted sentences": ("positive-control", pytest.approx(2 - log2(factorial(4)) / 4)),
         "written by the decoder": ("attack", 0.01),
-        "written, though never planted": ("chance", 0.01),
+        "written, though never planted": ("negative-control", 0.01),
     }
     (strange,) = [finding for finding in done.findings if finding.label == "trace-mean, never planted"]
-    assert strange.role == "chance"
+    assert strange.role == "negative-control"
     assert strange.value is not None
     assert strange.value.n == 1
 
@@ -95,7 +95,7 @@ def test_where_none_was_planted_what_is_written_is_asked_all_the_same() -> None:
 def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
     done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], Judging())
     (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]
-    assert (own.role, own.chance) == ("must succeed", 0.25)
+    assert (own.role, own.chance_level) == ("positive-control", 0.25)
     assert own.value is not None
     texts = done.speeches[0]
     seen = [place for place, known in enumerate(texts.is_known) if not known]
@@ -123,6 +123,6 @@ def test_a_secret_that_is_written_counts() -> None:
     whole = own.tokenizer.decode([*SECRETS[0].known, *text.tokens])
     material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
     done = study(own, material, [("planted", asked("trace-mean"))], Judging())
-    (written,) = [finding for finding in done.findings if finding.metric == "secrets_written"]
+    (written,) = [finding for finding in done.findings if finding.metric == "secret_extraction_rate"]
     assert written.value is not None
     assert written.value.value == 0.5

@@ -12,7 +12,7 @@ from rich.console import Console
 from fedsim.cli import display, endings
 from fedsim.components.decoder.speculative import Speculative
 from fedsim.components.decoder.svdecode import calibrate
-from fedsim.core.errors import CannotContinue, FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError, GenerationError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import Journal
@@ -98,7 +98,7 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     arm = spoken_by(record)
     (context, *found), traces = arm.findings, arm.items["generation/traces"]
     assert context.failure == ""
-    assert context.about["texts"] == 3 * 3 + 2 * 4 + 4 * 4 == len(traces["tokens"])
+    assert context.scope["texts"] == 3 * 3 + 2 * 4 + 4 * 4 == len(traces["tokens"])
     assert list(zip(traces["question"], traces["about"], strict=True)) == [
         *[("prompt", number) for number in range(3) for _ in range(3)],
         *[("member", label) for label in (1, 0) for _ in range(4)],
@@ -106,8 +106,8 @@ def test_a_run_holds_traces_findings_and_their_metrics(
         *[("planted", number) for number in range(2) for _ in range(4)],
     ]
     assert set(traces["ending"]) == {"length"}
-    assert context.about["ended length"] == context.about["texts"]
-    assert (context.role, context.metric) == ("context", "tokens_a_step")
+    assert context.scope["ended length"] == context.scope["texts"]
+    assert (context.role, context.metric) == ("context", "tokens_per_step")
     assert context.value is not None
     steps = [[int(tokens) for tokens in series.split()] for series in traces["tokens"]]
     paces = [sum(step) / len(step) for step in steps]
@@ -121,10 +121,10 @@ def test_a_run_holds_traces_findings_and_their_metrics(
         "trace-figures, counts, trace-padding (bits)",
     ]
     assert [finding.failure for finding in found if finding.failure] == []
-    (padded,) = [finding for finding in found if "mitigation" in finding.about]
+    (padded,) = [finding for finding in found if "mitigation" in finding.scope]
     assert padded.value is not None
-    assert (padded.value.value, padded.p) == (0.0, 1.0)
-    assert padded.more.keys() == {"times_the_steps", "times_the_tokens"}
+    assert (padded.value.value, padded.p_value) == (0.0, 1.0)
+    assert padded.extra_metrics.keys() == {"step_ratio", "token_ratio"}
     declared = {metric.name for metric in record.metrics}
     assert {finding.metric for finding in arm.findings} <= declared
     named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
@@ -133,7 +133,7 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     page = writing.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What generation gives away" in page
     assert "No attack was tried, so" not in page
-    figures = sum(1 + len(finding.more) for finding in arm.findings)
+    figures = sum(1 + len(finding.extra_metrics) for finding in arm.findings)
     assert (tmp_path / "run" / "findings.csv").read_text(encoding="utf-8").count("\n") == 1 + figures
     table = StringIO()
     to_terminal(endings.figures(record), Console(file=table, width=200))
@@ -222,7 +222,7 @@ def test_a_client_s_own_model_writes_other_texts(
         for whose in ("global", "client")
     }
     contexts = {whose: record.findings[0] for whose, record in records.items()}
-    assert contexts["client"].about["texts"] == contexts["global"].about["texts"] == 6
+    assert contexts["client"].scope["texts"] == contexts["global"].scope["texts"] == 6
     assert "the client's model: 6 texts" in contexts["client"].note
     assert "the global model: 6 texts" in contexts["global"].note
     assert records["client"].items != records["global"].items
@@ -270,7 +270,7 @@ def test_a_draft_is_tried_before_training(
     scenario: Callable[..., Scenario], tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise CannotContinue("the draft cannot read it.", [0])
+        raise GenerationError("the draft cannot read it.", [0])
 
     monkeypatch.setattr(Speculative, "_scores", fail)
     with pytest.raises(ScenarioError, match="'speculative' writes nothing here: the draft cannot read it"):
@@ -337,7 +337,8 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Call
     material = written_texts.material_of(world, runner.train(worlds.build(scenario(**IMAGES)), lambda _round: None))
     train = world.data.dataset.train
     pairs = [
-        (tuple(q), image.tolist()) for q, image in zip(train.given["question"].tolist(), train.inputs, strict=True)
+        (tuple(q), image.tolist())
+        for q, image in zip(train.extra_inputs["question"].tolist(), train.inputs, strict=True)
     ]
     prompted = zip(material.prompts, material.given["image"].tolist(), strict=True)
     assert all(pair in pairs for pair in prompted)

@@ -51,7 +51,7 @@ def without_times(record: RunRecord) -> str:
 
 def figures_of(own: Finding) -> dict[str, Interval]:
     assert own.value is not None
-    return {own.metric: own.value, **own.more}
+    return {own.metric: own.value, **own.extra_metrics}
 
 
 def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scenario: Build) -> None:
@@ -112,7 +112,7 @@ def test_the_order_of_candidates_says_nothing(cases: Cases) -> None:
 
 
 def test_each_update_is_seen_as_the_threat_model_says(cases: Cases) -> None:
-    threat = {"rounds": [1], "shares": ["1.*"], "knows": ["labels"]}
+    threat = {"rounds": [1], "visible_parameters": ["1.*"], "knows": ["labels"]}
     (watched,) = cases(threat=threat)["update"].observation.updates
     assert set(watched.update.tensors) == {"1.weight"}
     assert watched.update.examples == 0
@@ -176,10 +176,10 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
     assert watcher.shadows == shown, "rmia found them trained"
     for finding in arm.findings:
         assert finding.failure == ""
-        assert figures_of(finding)["auc"].n == int(finding.about["members"]) + int(finding.about["others"])
+        assert figures_of(finding)["auc"].n == int(finding.scope["members"]) + int(finding.scope["others"])
         assert set(arm.items[finding.items]) == {"fpr", "tpr"}
     assert [
-        tuple(finding.about.get(name) for name in ("target", "client", "rounds")) for finding in arm.findings[-2:]
+        tuple(finding.scope.get(name) for name in ("target", "client", "rounds")) for finding in arm.findings[-2:]
     ] == [
         ("model", None, None),
         ("update", 0, "1, 2"),
@@ -243,7 +243,7 @@ def test_more_candidates_than_clients_train_on_are_refused_before_anything_is_tr
     """Four clients take 3 steps of 8 examples each; those of a client that crashes do not count."""
     of_model = {"candidates": 72, "attacks": [{"name": "loss-threshold"}, {"name": "update-alignment"}]}
     once = {"federation": {**SMALL["federation"], "rounds": 1}, "threat": {"rounds": [1]}}
-    tables = {**SMALL, **once, "membership": of_model, "participation": {"crashing": [2]}}
+    tables = {**SMALL, **once, "membership": of_model, "participation": {"always_crash": [2]}}
     WhoWasAMember(Membership.model_validate(of_model)).check(worlds.build(scenario(**tables)))
     for more in ({"candidates": 73}, {"candidates": 73, "attacks": [{"name": "loss-trajectory"}]}):
         world = worlds.build(scenario(**{**tables, "membership": {**of_model, **more}}))
@@ -286,8 +286,8 @@ def test_fewer_examples_used_than_wanted_are_told_in_the_record(
         ({"membership": {"attacks": []}}, r"membership.attacks: .*at least 1 item"),
         ({"membership": {"attacks": [{"name": "lira"}] * 2}}, r"two attacks are reported as 'lira'. Give one a label"),
         (
-            {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"sees": "sum"}},
-            r"'update-alignment' judges the updates of one client, but threat.sees = 'sum'",
+            {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"view": "sum"}},
+            r"'update-alignment' judges the updates of one client, but threat.view = 'sum'",
         ),
     ],
 )

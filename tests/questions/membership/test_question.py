@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsim.core import registry
 from fedsim.core.types import Config
 from fedsim.metrics.membership import Separation
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership import question as asking
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.question import Membership, WhoWasAMember
@@ -93,15 +93,17 @@ def choice(
     return SimpleNamespace(reported=label or "own", name="own", settings={"a": 1}, make=lambda _kind: own), own
 
 
-def asked(*choices: tuple[Any, Own], told: list[Any] | None = None, work: Work | None = None) -> list[Finding]:
+def asked(
+    *choices: tuple[Any, Own], told: list[Any] | None = None, work: QuestionContext | None = None
+) -> list[Finding]:
     """Return the findings; what is shown and found is told in its order."""
     seen: list[Any] = [] if told is None else told
     scoring = SimpleNamespace(confidence=0.95, resamples=20)
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=scoring))
     config = SimpleNamespace(candidates=CANDIDATES, attacks=[own for own, _ in choices])
     found: list[Finding] = []
-    work = work or Work(on_progress=lambda *about: seen.append(about))
-    for finding in WhoWasAMember(config).ask(Evidence(world, None), work):  # type: ignore[arg-type]
+    work = work or QuestionContext(on_progress=lambda *about: seen.append(about))
+    for finding in WhoWasAMember(config).run(Evidence(world, None), work):  # type: ignore[arg-type]
         seen.append(finding.label)
         found.append(finding)
     return found
@@ -129,7 +131,7 @@ def test_an_attack_that_fails_says_why_and_the_next_one_runs(calls: list[str]) -
     told: list[Any] = []
     failed, fine = asked(choice("a", fails="no candidate"), choice("b"), told=told)
     assert "LookupError: no candidate" in failed.failure
-    assert (failed.about, failed.value, failed.n, failed.state) == ({"target": "model"}, None, 0, "failed")
+    assert (failed.scope, failed.value, failed.n, failed.state) == ({"target": "model"}, None, 0, "failed")
     assert fine.failure == ""
     assert told == ["a", "b"]
 
@@ -141,7 +143,7 @@ def test_an_attack_took_what_its_clock_says(monkeypatch: pytest.MonkeyPatch, cal
 
 def test_who_asks_to_stop_is_heard_between_two_attacks(calls: list[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        asked(choice("a"), work=Work(should_stop=lambda: True))
+        asked(choice("a"), work=QuestionContext(should_stop=lambda: True))
 
 
 def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_support(
@@ -152,22 +154,22 @@ def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_
     perfect, none = asked(choice("all", scores=is_member.double()), choice("none", scores=torch.zeros(400).double()))
     assert (perfect.metric, perfect.settings) == ("tpr_at_fpr_0.01", {"a": 1})
     # Shuffled labels of two scores seldom leave only two of 200 others at the upper one.
-    assert (perfect.chance, none.chance) == (0.0, 0.0)
+    assert (perfect.chance_level, none.chance_level) == (0.0, 0.0)
     assert perfect.value is not None
     assert perfect.value.value == 1.0
-    assert perfect.about == {"target": "model", "members": 200, "others": 200}
-    assert {name: own.value for name, own in perfect.more.items()} == {
+    assert perfect.scope == {"target": "model", "members": 200, "others": 200}
+    assert {name: own.value for name, own in perfect.extra_metrics.items()} == {
         "auc": 1.0, "tpr_at_fpr_0.1": 1.0, "advantage": 1.0
     }  # fmt: skip
     assert perfect.state == "recovered"
-    assert (none.more["auc"].value, none.state) == (0.5, "withstood")
+    assert (none.extra_metrics["auc"].value, none.state) == (0.5, "withstood")
 
 
 def test_few_candidates_leave_the_auc_and_the_curve_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     judge_against(monkeypatch, torch.tensor([True, False] * 4), [])
-    work = Work()
+    work = QuestionContext()
     (own,) = asked(choice("few", scores=torch.tensor([1.0, 0.0] * 4)), work=work)
-    assert (own.metric, own.chance, own.n) == ("auc", 0.5, 8)
+    assert (own.metric, own.chance_level, own.n) == ("auc", 0.5, 8)
     assert own.items == "membership/few/roc"
     table = work.items[own.items]
     assert (table["fpr"], table["tpr"]) == ([0.0, 1.0], [1.0, 1.0])
@@ -177,7 +179,7 @@ def test_an_attack_on_updates_names_their_client_and_rounds(monkeypatch: pytest.
     monkeypatch.setattr(Own, "target", "update")
     (own,) = asked(choice("a"))
     assert calls == ["update"]
-    assert own.about == {"target": "update", "members": 1, "others": 1, "client": 3, "rounds": "1, 4"}
+    assert own.scope == {"target": "update", "members": 1, "others": 1, "client": 3, "rounds": "1, 4"}
 
 
 @pytest.mark.parametrize(

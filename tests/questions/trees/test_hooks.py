@@ -69,4 +69,4 @@ def test_a_defense_that_writes_nothing_changes_nothing() -> None:
     defense = Nothing(Config())
     assert defense.parameters("binary:logistic") == {}
     assert defense.prepare(rows, rows) is rows
-    assert defense.cover(model) is model
+    assert defense.protect_model(model) is model

@@ -12,13 +12,13 @@ from fedsim.questions.trees.metrics import (
     match_boxes,
     near_scores,
     occurring,
-    row_alone,
+    single_row_boxes,
     targets_exact,
+    threshold_precision,
     trees_accuracy,
     trees_explained,
     value_gain,
     values_near,
-    values_shown,
 )
 from fedsim.questions.trees.types import RowBoxes
 
@@ -47,7 +47,7 @@ def test_values_occur_in_their_own_column() -> None:
     listed = torch.tensor([[0.0, 0.1], [1.0, 0.1], [1.0, 3.0]]).double()
     listed[0, 1] = float(torch.tensor(0.1))
     assert occurring(listed, rows).tolist() == [True, True, False]
-    assert values_shown(occurring(listed, rows)).value == pytest.approx(2 / 3)
+    assert threshold_precision(occurring(listed, rows)).value == pytest.approx(2 / 3)
 
 
 def test_rows_are_matched_one_to_one_with_the_right_label() -> None:
@@ -63,7 +63,7 @@ def test_rows_are_matched_one_to_one_with_the_right_label() -> None:
 def test_boxes_count_their_rows() -> None:
     boxes, rows = intervals((-INF, 1.0), (1.0, INF), (5.0, 6.0)), torch.tensor([[0.0], [1.0], [2.0]])
     assert alone_in(boxes, rows).tolist() == [True, False, False]
-    assert row_alone(alone_in(boxes, rows)).value == pytest.approx(1 / 3)
+    assert single_row_boxes(alone_in(boxes, rows)).value == pytest.approx(1 / 3)
     expected = -np.log2([2 / 5, 3 / 5, 1 / 5]).mean()
     assert box_bits(boxes, rows, draws()).value == pytest.approx(expected)
 

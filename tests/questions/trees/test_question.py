@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.processes.methods import AtWork, start_here
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.trees.question import WhatTreesSay
 from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding
@@ -39,11 +39,11 @@ def scenario(data: str = "breast-cancer", **trees: Any) -> Any:
     return parse(raw, "test.toml")
 
 
-def findings(work: Work | None = None, data: str = "breast-cancer", **trees: Any) -> dict[str, Finding]:
+def findings(work: QuestionContext | None = None, data: str = "breast-cancer", **trees: Any) -> dict[str, Finding]:
     world = build(scenario(data, **trees))
     (question,) = world.questions
     question.check(world)
-    every = list(question.ask(Evidence(world, None), work or Work()))  # type: ignore[arg-type]
+    every = list(question.ask(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
     return {one.label: one for one in every}
 
 
@@ -70,7 +70,7 @@ def test_what_is_certain_is_read_and_controls_say_of_what() -> None:
     for label in ("leaf-counts, labels shuffled", "leaf-counts, against another client's rows"):
         assert value(every[label]) < 0.6
     other = every["thresholds, against another client's rows"]
-    assert every["thresholds"].chance == value(other) < 0.5
+    assert every["thresholds"].chance_level == value(other) < 0.5
 
 
 def test_guesses_stand_beside_leaves_at_random_and_public_rows() -> None:
@@ -79,21 +79,23 @@ def test_guesses_stand_beside_leaves_at_random_and_public_rows() -> None:
     suffixes = ("", ", leaves at random", ", boxes of public rows", ", public rows of any label")
     boxes = [every[f"boxes{suffix}"] for suffix in suffixes]
     assert value(boxes[0]) > value(boxes[1])
-    assert boxes[0].chance == max(map(value, boxes[1:]))
-    assert set(boxes[0].more) == {"box_bits", "row_alone"}
+    assert boxes[0].chance_level == max(map(value, boxes[1:]))
+    assert set(boxes[0].extra_metrics) == {"box_bits", "single_row_boxes"}
     assert "boxes, another client's model" in every
     rows = every["box-public-rows"]
-    assert (rows.metric, rows.chance, rows.n) == ("value_gain", 0.0, 80)
+    assert (rows.metric, rows.chance_level, rows.n) == ("value_gain", 0.0, 80)
     public = every["box-public-rows, public rows"]
     assert value(public) == 0.0
-    assert value(rows) == pytest.approx(rows.more["values_near"].value - public.more["values_near"].value)
+    assert value(rows) == pytest.approx(
+        rows.extra_metrics["values_near"].value - public.extra_metrics["values_near"].value
+    )
     assert "box-public-rows, leaves at random" in every
 
 
 def test_of_numbers_the_label_of_single_rows_is_read() -> None:
     every = findings(data="diabetes", depth=6, attacks=[{"name": "leaf-counts"}, {"name": "boxes"}])
     assert value(every["leaf-counts"]) == 1.0
-    assert every["leaf-counts"].more["targets_exact"].value > 0.0
+    assert every["leaf-counts"].extra_metrics["targets_exact"].value > 0.0
     assert every["the model"].metric == "trees_explained"
     assert "labels are numbers" in every["boxes"].failure
 
@@ -109,7 +111,7 @@ def test_defenses_close_one_way_each() -> None:
 
 def test_somebody_may_stop_it() -> None:
     with pytest.raises(KeyboardInterrupt):
-        findings(Work(should_stop=lambda: True))
+        findings(QuestionContext(should_stop=lambda: True))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Find
             yield Sprays(method, change)
 
     name = trees["attacks"][0]["name"]
-    return findings(Work(starts=start), **trees)[name]
+    return findings(QuestionContext(starts=start), **trees)[name]
 
 
 def wide(answer: Tensor, _view: TreesView) -> Tensor:
@@ -187,7 +189,7 @@ def test_boxes_that_hold_every_row_show_nothing() -> None:
     assert none.state == "failed"
     assert "40 of 40 boxes have no bound" in none.failure
     vague = sprayed(wide, **BOXES)
-    assert value(vague) == vague.chance == 1.0
+    assert value(vague) == vague.chance_level == 1.0
     assert vague.state == "withstood"
 
 

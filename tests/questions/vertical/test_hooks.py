@@ -59,7 +59,7 @@ def test_answers_of_another_shape_and_those_that_are_no_numbers_are_refused() ->
 
 def test_a_defense_that_says_nothing_changes_nothing() -> None:
     defense, gradients, labels = CutDefense(Config()), torch.rand(4, 3), torch.arange(4)
-    assert defense.cover(gradients, labels, torch.Generator()) is gradients
+    assert defense.perturb_gradients(gradients, labels, torch.Generator()) is gradients
     assert defense.relabel(labels, 4, torch.Generator()) is labels
 
 

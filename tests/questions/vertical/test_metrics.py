@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fedsim.questions.vertical.metrics import (
+    cut_label_accuracy,
+    cut_r_squared,
     exact_rows,
-    features_explained,
     label_auc,
-    label_read,
     nearer_than_public,
     split_accuracy,
 )
@@ -19,7 +19,7 @@ def draws() -> np.random.Generator:
 
 
 def test_shares_of_labels() -> None:
-    read = label_read(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
+    read = cut_label_accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2]))
     assert (read.value, read.n) == (0.75, 4)
     assert split_accuracy(torch.eye(3), torch.tensor([0, 1, 0])).value == pytest.approx(2 / 3)
 
@@ -34,11 +34,11 @@ def test_area_of_two_classes() -> None:
 
 def test_the_mean_explains_nothing_the_original_all_and_a_worse_guess_less_than_nothing() -> None:
     of_mean = torch.tensor([1.0, 2.0, 3.0])
-    assert features_explained(of_mean, of_mean, draws()).value == 0.0
-    assert features_explained(torch.zeros(3), of_mean, draws()).value == 1.0
-    half = features_explained(of_mean / 2, of_mean, draws())
+    assert cut_r_squared(of_mean, of_mean, draws()).value == 0.0
+    assert cut_r_squared(torch.zeros(3), of_mean, draws()).value == 1.0
+    half = cut_r_squared(of_mean / 2, of_mean, draws())
     assert (half.value, half.low, half.high) == (0.5, 0.5, 0.5)
-    assert features_explained(2 * of_mean, of_mean, draws()).value == -1.0
+    assert cut_r_squared(2 * of_mean, of_mean, draws()).value == -1.0
 
 
 def test_exact_rows_and_rows_nearer_than_public_ones() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.processes.subprocess_runner import start_apart
-from fedsim.questions.base import Evidence, Work
+from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.vertical.question import WhatCrossesTheCut
 from fedsim.questions.vertical.types import CutView
 from fedsim.record import Finding
@@ -38,11 +38,11 @@ def scenario(**vertical: Any) -> Any:
     return parse(raw, "test.toml")
 
 
-def findings(work: Work | None = None, **vertical: Any) -> dict[str, Finding]:
+def findings(work: QuestionContext | None = None, **vertical: Any) -> dict[str, Finding]:
     world = build(scenario(**vertical))
     (question,) = world.questions
     question.check(world)
-    every = list(question.ask(Evidence(world, None), work or Work()))  # type: ignore[arg-type]
+    every = list(question.ask(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
     return {one.label: one for one in every}
 
 
@@ -65,13 +65,13 @@ def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() ->
     line = every["cut-line (epoch 1)"]
     assert line.value is not None
     assert (line.value.value, line.value.n, line.state) == (1.0, 100, "recovered")
-    assert line.about == {"party": "mean", "epoch": 1}
-    assert line.more["label_auc"].value == 1.0
+    assert line.scope == {"party": "mean", "epoch": 1}
+    assert line.extra_metrics["label_auc"].value == 1.0
     assert every["cut-line (epoch 1), the permuted labels"].value == line.value
     for label, one in every.items():
-        assert one.chance is not None
-        assert 0.5 <= one.chance < 0.8
-        if one.role == "chance" or label == "cut-line (epoch 1), labels permuted":
+        assert one.chance_level is not None
+        assert 0.5 <= one.chance_level < 0.8
+        if one.role == "negative-control" or label == "cut-line (epoch 1), labels permuted":
             assert not one.is_above_chance, label
     model = every["the split model"]
     assert model.value is not None
@@ -83,20 +83,20 @@ def test_columns_are_read_beside_the_nearest_public_example_and_a_party_without_
     solved = every["cut-inversion (epoch 1)"]
     assert solved.value is not None
     assert solved.value.value > 0.999
-    assert solved.more["exact_rows"].value == 1.0
-    assert solved.more["nearer_than_public"].value == 1.0
+    assert solved.extra_metrics["exact_rows"].value == 1.0
+    assert solved.extra_metrics["nearer_than_public"].value == 1.0
     nearest = every["cut-inversion (epoch 1), nearest public example"]
     assert nearest.value is not None
     assert 0.0 < nearest.value.value < 1.0
     assert nearest.role == "context"
     blind = every["cut-inversion (epoch 1), input zero"]
-    assert blind.role == "chance"
+    assert blind.role == "negative-control"
     assert not blind.is_above_chance
 
 
 def test_one_that_steers_is_scored_beside_what_is_left_of_the_model() -> None:
     every = findings(epochs=1, attacks=[{"name": "hijack"}])
-    assert every["hijack (epoch 1)"].metric == "features_explained"
+    assert every["hijack (epoch 1)"].metric == "cut_r_squared"
     assert every["the split model, steered by hijack (epoch 1)"].role == "context"
 
 
@@ -143,13 +143,13 @@ def test_an_attack_that_fails_is_a_finding_with_its_reason() -> None:
 @pytest.mark.slow
 def test_attacks_in_processes_of_their_own_find_the_same() -> None:
     table = {"epochs": 1, "attacks": [{"name": "cut-line"}, {"name": "hijack"}]}
-    here, apart = findings(**table), findings(Work(starts=start_apart), **table)
+    here, apart = findings(**table), findings(QuestionContext(starts=start_apart), **table)
     assert {label: one.value for label, one in here.items()} == {label: one.value for label, one in apart.items()}
 
 
 def test_somebody_may_stop_it() -> None:
     with pytest.raises(KeyboardInterrupt):
-        findings(Work(should_stop=lambda: True))
+        findings(QuestionContext(should_stop=lambda: True))
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_chance_of_columns_is_the_better_guess_without_a_message() -> None:
     every = findings(attacks=[{"name": "cut-inversion", "party": "worst"}], width=64, activation="leaky-relu")
     blind = every["cut-inversion (epoch 1), input zero"]
     assert blind.value is not None
-    assert blind.chance is not None
-    assert 0.0 < blind.value.value == pytest.approx(blind.chance)
-    assert every["cut-inversion (epoch 1)"].chance == blind.chance
+    assert blind.chance_level is not None
+    assert 0.0 < blind.value.value == pytest.approx(blind.chance_level)
+    assert every["cut-inversion (epoch 1)"].chance_level == blind.chance_level
 
 
 def test_an_attack_that_looks_rows_up_in_the_data_set_reads_no_label() -> None:
@@ -209,7 +209,7 @@ def test_an_attack_that_looks_rows_up_in_the_data_set_reads_no_label() -> None:
 
     labels = build(scenario()).data.dataset.train.labels
     attack: Any = LooksUp(labels)
-    every = findings(Work(starts=lambda *_: nullcontext(attack)))
+    every = findings(QuestionContext(starts=lambda *_: nullcontext(attack)))
     read, shuffled = every["cut-line (epoch 1)"], every["cut-line (epoch 1), gradients shuffled"]
     assert not read.is_above_chance
     assert not shuffled.is_above_chance

@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.report.sweep import build
 
-POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
+POLICY = {"max_recovered": 0.2, "max_accuracy_loss": 0.05}
 
 
 @pytest.fixture(scope="session")

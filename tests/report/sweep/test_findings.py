@@ -29,14 +29,14 @@ def read(row: TableRow) -> dict[str, TableCell]:
 
 
 def test_a_row_is_a_finding_of_a_setting_and_a_question_is_a_table(tmp_path: Path) -> None:
-    bits = of_traces(0.1, 0.3, label="figures (bits)", metric="trace_bits", p=0.01, chance=0.05)
+    bits = of_traces(0.1, 0.3, label="figures (bits)", metric="trace_bits", p_value=0.01, chance_level=0.05)
     own = told(STRONG, PADDED, CONTROL, bits, of_attributes("a", "parity", 0.9, 0.8))
     asked = findings_tables(gather(save(tmp_path / "s", records, [("none", 1, own)])))
     tables = {question.title: table for question, table in asked}
     assert sorted(tables) == ["What are the data like?", "What generation gives away"]
     rows = [read(row) for row in tables["What generation gives away"].rows]
     assert [(row["attack"].text, row["attack"].tags, row["seeds"].text) for row in rows] == [
-        ("forest (prompt)", (), "1"), ("padded (prompt)", (), "1"), ("text (prompt)", ("must succeed",), "1"),
+        ("forest (prompt)", (), "1"), ("padded (prompt)", (), "1"), ("text (prompt)", ("positive-control",), "1"),
         ("figures (bits)", (), "1"),
     ]  # fmt: skip
     strong, padded, _, figures = rows
@@ -48,7 +48,7 @@ def test_a_row_is_a_finding_of_a_setting_and_a_question_is_a_table(tmp_path: Pat
 def test_of_several_seeds_the_figure_is_their_mean_with_the_interval_of_student(tmp_path: Path) -> None:
     shares = {1: 0.6, 2: 0.7, 3: 0.8}
     runs = [
-        ("none", seed, told(of_attributes("a", "parity", share, 0.1, p=0.01), PERMUTED, UNREAD))
+        ("none", seed, told(of_attributes("a", "parity", share, 0.1, p_value=0.01), PERMUTED, UNREAD))
         for seed, share in shares.items()
     ]
     other = ("other 1", 1, told(of_attributes("a", "parity", 0.9, 0.8)))
@@ -76,14 +76,14 @@ def test_an_interval_over_few_seeds_that_differ_ends_where_shares_end(tmp_path: 
 
 
 def test_a_mean_is_over_those_that_have_a_figure() -> None:
-    half = {"times_the_steps": Interval(value=2.0, low=None, high=None, n=50)}
-    values = [PADDED, of_traces(0.01, 0.04, label="padded (prompt)", chance=0.04, more=half), LOST]
+    half = {"step_ratio": Interval(value=2.0, low=None, high=None, n=50)}
+    values = [PADDED, of_traces(0.01, 0.04, label="padded (prompt)", chance_level=0.04, extra_metrics=half), LOST]
     declared = registry.every_metric()
     own = mean_finding(values, declared, 0.95)
     assert own.value is not None
     assert own.value.value == pytest.approx(0.03)
-    assert own.chance == pytest.approx(0.03)
-    assert {name: figure.value for name, figure in own.more.items()} == {"times_the_steps": 1.75}, "all have it"
+    assert own.chance_level == pytest.approx(0.03)
+    assert {name: figure.value for name, figure in own.extra_metrics.items()} == {"step_ratio": 1.75}, "all have it"
     assert mean_finding([LOST, STRONG], declared, 0.95) == STRONG
     assert mean_finding([LOST, LOST], declared, 0.95) == LOST
 
@@ -94,11 +94,13 @@ def test_the_worst_figure_is_the_largest_that_an_attack_reached(tmp_path: Path) 
         (
             "none",
             2,
-            told(of_attributes("a", "parity", 0.9, 0.5), of_attributes("c", "parity", 1.0, 1.0, role="chance")),
+            told(
+                of_attributes("a", "parity", 0.9, 0.5), of_attributes("c", "parity", 1.0, 1.0, role="negative-control")
+            ),
         ),
     ]
     (setting,) = gather(save(tmp_path / "s", records, runs)).settings
-    worst = worst_figure(setting, "read_right", 0.95)
+    worst = worst_figure(setting, "attribute_balanced_accuracy", 0.95)
     assert worst is not None
     assert worst.value == pytest.approx(0.75), "the mean of a, above the only figure of b; c is a control"
     assert worst_figure(setting, "auc", 0.95) is None

@@ -7,7 +7,7 @@ from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import points
 from tests.report.sweep.estimating import estimated
 
-POLICY = {"max_recognisable": 0.2}
+POLICY = {"max_recovered": 0.2}
 NAMES = ["none", "gradient-noise 0.01", "gradient-noise 1.0", "gradient-noise 0.1"]
 
 

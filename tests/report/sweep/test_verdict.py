@@ -7,7 +7,7 @@ from fedsim.report.sweep import build
 from fedsim.report.sweep.verdict import judge
 from tests.report.sweep.estimating import estimated, judged
 
-POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
+POLICY = {"max_recovered": 0.2, "max_accuracy_loss": 0.05}
 
 
 def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):
@@ -44,7 +44,7 @@ def test_where_every_setting_leaves_everything_none_is_named_as_good(tmp_path, r
 
 
 def test_a_threshold_for_what_is_left_is_broken_by_settings_that_leave_everything(tmp_path, records, sweeps):
-    verdict = left_by(tmp_path, records, sweeps, lambda _name: records.recovered(8), {"max_recognisable": 0.2})
+    verdict = left_by(tmp_path, records, sweeps, lambda _name: records.recovered(8), {"max_recovered": 0.2})
     assert (verdict.strong, verdict.level) == ("No setting keeps every threshold.", "broken")
 
 
@@ -77,13 +77,13 @@ def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, r
         for name, victims in (("none", records.recovered(8)), ("gradient-noise 1.0", missed))
         for seed in (1, 2, 3)
     ]
-    verdict, _ = judged(sweeps.save(tmp_path, records, runs, policy={"max_recognisable": 0.2}))
+    verdict, _ = judged(sweeps.save(tmp_path, records, runs, policy={"max_recovered": 0.2}))
     assert verdict.level == "undecided"
     assert "On 24 victims no search converged" in verdict.after
 
 
 def test_too_few_victims_are_undecided(tmp_path, records, sweeps):
-    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recognisable": 0.05}))
+    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recovered": 0.05}))
     assert verdict.level == "undecided"
     assert "more seeds or victims would tell" in verdict.after
 

@@ -48,7 +48,7 @@ def test_a_finding_is_a_row_with_what_stands_beside_it_and_a_failure_says_why() 
         "of what": "attribute parity, values 2, left out 3",
     }  # fmt: skip
     assert (first.cells[0].tags, first.cells[2].interval) == ((), "80 to 100")
-    assert (control.cells[0].tags, cells(table, control)["found"]) == (("chance",), "50%")
+    assert (control.cells[0].tags, cells(table, control)["found"]) == (("negative-control",), "50%")
     assert (failed.cells[0].text, failed.reason) == ("c", "failed: no tensor")
 
 
@@ -66,7 +66,7 @@ def test_what_all_have_beside_their_figure_has_a_column_and_what_some_have_is_wo
 
 
 def test_a_permutation_test_has_a_column_where_one_was_made() -> None:
-    bits = of_traces(0.3, 0.4, metric="trace_bits", label="figures (bits)", chance=0.1, p=0.01)
+    bits = of_traces(0.3, 0.4, metric="trace_bits", label="figures (bits)", chance_level=0.1, p_value=0.01)
     table = table_of(STRONG, bits)
     shown = [cells(table, row) for row in table.groups[0].rows]
     assert [(row["p"], row["chance"]) for row in shown] == [(NOTHING, "2%"), ("0.01", "0.10 bits")]
@@ -76,9 +76,9 @@ def test_membership_has_its_rates_and_who_was_judged(sweeps: ModuleType) -> None
     parts = sweeps.membership("lira", 100)
     (known,) = parts["findings"]
     client = known.model_copy(
-        update={"about": {"target": "updates", "members": 9, "others": 9, "client": 3, "rounds": "1, 4"}}
+        update={"scope": {"target": "updates", "members": 9, "others": 9, "client": 3, "rounds": "1, 4"}}
     )
-    failed = Finding(question="membership", label="lost", metric="auc", chance=0.5, failure="no shadows")
+    failed = Finding(question="membership", label="lost", metric="auc", chance_level=0.5, failure="no shadows")
     record = records.run([records.arm("told", [], findings=(known, client, failed), items=parts["items"])])
     (question,) = questions(record)
     table = findings_table(record, question)
@@ -94,11 +94,11 @@ def test_membership_has_its_rates_and_who_was_judged(sweeps: ModuleType) -> None
 
 def test_tables_that_hold_text_are_shown_and_a_cell_is_short() -> None:
     often = Finding(
-        question="exposure", label="canary x 1500", about={"secrets": "canary", "repetitions": 1500}, metric="exposure",
-        value=Interval(value=3.0, low=2.0, high=3.0, n=2), chance=1.44, limit=3.0,
-        more={"secrets_written": Interval(value=0.5, low=0.0, high=1.0, n=2)}, items="exposure/secrets",
+        question="exposure", label="canary x 1500", scope={"secrets": "canary", "repetitions": 1500}, metric="exposure",
+        value=Interval(value=3.0, low=2.0, high=3.0, n=2), chance_level=1.44, max_value=3.0,
+        extra_metrics={"secret_extraction_rate": Interval(value=0.5, low=0.0, high=1.0, n=2)}, items="exposure/secrets",
     )  # fmt: skip
-    never = often.model_copy(update={"label": "canary x 0", "role": "chance"})
+    never = often.model_copy(update={"label": "canary x 0", "role": "negative-control"})
     secrets = {"text": ["a", "b"], "guess": ["a", "x"], "exposure": [3.0, 0.123], "likeliest": [None, "b"]}
     record = told(often, never, **{"exposure/secrets": secrets})
     (question,) = questions(record)
@@ -106,7 +106,7 @@ def test_tables_that_hold_text_are_shown_and_a_cell_is_short() -> None:
     first, control = table.groups[0].rows
     assert (cells(table, first)["found"], cells(table, first)["chance"]) == ("3.00", "1.44 bits")
     assert [cells(table, row)["written"] for row in (first, control)] == ["50%"] * 2
-    assert [row.cells[0].tags for row in (first, control)] == [(), ("chance",)]
+    assert [row.cells[0].tags for row in (first, control)] == [(), ("negative-control",)]
     ((arm, behind),) = examples(record, question)  # once, though two findings refer to it
     assert (arm, [heading.text for heading in behind.headings]) == ("told", ["text", "guess", "exposure", "likeliest"])
     rows = [[cell.text for cell in row.cells] for row in behind.groups[0].rows]
@@ -115,7 +115,13 @@ def test_tables_that_hold_text_are_shown_and_a_cell_is_short() -> None:
 
 def test_what_explains_itself_is_a_note_and_context_gives_no_columns(report: Callable[..., Any]) -> None:
     context = of_traces(
-        1.4, 1.5, label="aded", role="context", metric="tokens_a_step", chance=None, note="aded, the global model."
+        1.4,
+        1.5,
+        label="aded",
+        role="context",
+        metric="tokens_per_step",
+        chance_level=None,
+        note="aded, the global model.",
     )
     headings = [heading.text for heading in table_of(context, PADDED).headings]
     assert headings == ["attack", "figure", "found", "chance", "steps (times)", "tokens (times)", "n", "of what"]
@@ -126,11 +132,11 @@ def test_what_explains_itself_is_a_note_and_context_gives_no_columns(report: Cal
 
 def test_controls_that_do_not_do_what_they_must_are_named(report: Callable[..., Any]) -> None:
     assert doubts([STRONG, CONTROL]) == ""
-    weak = of_traces(0.01, 0.1, role="must succeed", label="text")
-    strange = of_traces(0.5, 0.6, role="chance", label="shuffled")
+    weak = of_traces(0.01, 0.1, role="positive-control", label="text")
+    strange = of_traces(0.5, 0.6, role="negative-control", label="shuffled")
     sentence = "Not above chance, though it must be: text. Above chance, though there is nothing to find: shuffled."
     assert doubts([weak, strange]) == sentence
-    assert doubts([LOST.model_copy(update={"role": "must succeed"})]).startswith("Not above chance")
+    assert doubts([LOST.model_copy(update={"role": "positive-control"})]).startswith("Not above chance")
     after = "What stands beside it in the table shows little."
     title = "A control did not do what it must"
     assert f"{title} told: {sentence} {after}" in report(told(weak, strange)).text
@@ -153,8 +159,8 @@ def test_a_question_says_in_words_of_its_own_that_nothing_was_noticed() -> None:
     quiet = Finding(
         question="audit",
         label="dp-sgd",
-        metric="epsilon_shown",
-        chance=5.0,
+        metric="epsilon_lower_bound",
+        chance_level=5.0,
         value=Interval(value=1.0, low=1.0, high=None, n=9),
     )
     (own,) = finding_sentences(told(quiet))
@@ -167,9 +173,9 @@ def test_nothing_above_chance_is_no_guarantee() -> None:
     assert own.strong == "No attack is above chance"
     assert "padded (prompt)" in own.after
     assert own.after.endswith("which is no guarantee.")
-    bits = of_traces(0.3, 0.4, metric="trace_bits", chance=0.1, p=0.4)
+    bits = of_traces(0.3, 0.4, metric="trace_bits", chance_level=0.1, p_value=0.4)
     assert finding_sentences(told(bits))[0].level == ""
-    assert finding_sentences(told(of_traces(0.3, 0.4, role="chance"))) == []
+    assert finding_sentences(told(of_traces(0.3, 0.4, role="negative-control"))) == []
 
 
 def test_where_every_attack_failed_the_sentence_says_so() -> None:
@@ -199,7 +205,7 @@ def test_what_is_above_chance_is_told_before_what_is_larger() -> None:
 
 def test_of_a_metric_that_is_better_lower_the_smallest_is_told() -> None:
     near, far = (
-        of_traces(0.0, distance, label=label, metric="sample_distance", chance=None)
+        of_traces(0.0, distance, label=label, metric="sample_distance", chance_level=None)
         for label, distance in (("near", 0.1), ("far", 0.8))
     )
     (own,) = finding_sentences(told(far, near))
@@ -217,5 +223,5 @@ def test_an_invalid_finding_is_tagged_raises_the_alarm_and_is_no_result() -> Non
     (alone,) = finding_sentences(told(loud))
     assert (alone.strong, alone.level) == ("No finding is valid", "caution")
     assert alone.after == " (a: its control read too much)."
-    must = loud.model_copy(update={"role": "must succeed"})
-    assert table_of(must).groups[0].rows[0].cells[0].tags == ("must succeed", "invalid")
+    must = loud.model_copy(update={"role": "positive-control"})
+    assert table_of(must).groups[0].rows[0].cells[0].tags == ("positive-control", "invalid")

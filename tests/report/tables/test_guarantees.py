@@ -13,7 +13,7 @@ def test_only_arms_with_a_guarantee_have_rows() -> None:
     assert [group.title for group in table.groups] == ["private"]
     ((row,),) = (group.rows for group in table.groups)
     texts = [cell.text for cell in row.cells]
-    expected = (stated.source, stated.figure, stated.neighbours, stated.sampling, stated.composition, stated.against)
+    expected = (stated.source, stated.figure, stated.neighbours, stated.sampling, stated.composition, stated.adversary)
     assert texts == [*expected]
     assert len(table.headings) == len(texts)
     assert guarantees(records.run([plain])).groups == ()

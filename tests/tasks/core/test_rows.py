@@ -32,12 +32,12 @@ def test_a_missing_row_has_the_worst_values_beside_those_of_a_blind_guess() -> N
 
 def test_other_people_are_those_of_the_test_set_and_are_left_out_where_they_are_too_few() -> None:
     data = series(6)
-    victims, others = data.train.taken(torch.arange(2)), data.train.taken(torch.arange(2, 6))
+    victims, others = data.train.select(torch.arange(2)), data.train.select(torch.arange(2, 6))
     whole = Dataset(data.train, others, data.spec, data.class_names)
     scored = score_rows(victims, Reconstruction.of(victims.inputs, victims.labels), whole)
     assert all(item.values["cells_right"] == 1.0 for item in scored.items)
     assert all(item.values["cells_of_others"] < 0.5 for item in scored.items)
     assert all(item.values["row_of_others"] == 0.0 for item in scored.items)
-    few = Dataset(data.train, others.taken(torch.arange(1)), data.spec, data.class_names)
+    few = Dataset(data.train, others.select(torch.arange(1)), data.spec, data.class_names)
     alone = score_rows(victims, Reconstruction.of(victims.inputs, victims.labels), few)
     assert all("cells_of_others" not in item.values for item in alone.items)

@@ -19,7 +19,7 @@ _ROWS_AT_ONCE = 16  # batch size without a cache, where scores of all positions 
 _AT_ONCE = 512  # tokens per pass; the mask of a longer pass would need more memory than the weights
 
 
-class Past:
+class DecodingCache:
     """Key-value cache of each row, so that no token is processed twice. Scores do not depend on it.
 
     A text is processed from its longest cached prefix on. This rolls back rejected draft tokens and keeps accepted
@@ -46,9 +46,9 @@ class Past:
         """Number of keys of each row by layer, including drafts."""
         return [list(counts) for counts in self._store.held]
 
-    def keep(self, places: Sequence[int]) -> Past:
+    def keep(self, places: Sequence[int]) -> DecodingCache:
         """Return a copy with the given rows, in this order; a row may occur twice."""
-        kept = Past()
+        kept = DecodingCache()
         kept._model, kept._reduces = self._model, self._reduces
         if self._rows:
             kept._stack = self._stack

@@ -44,7 +44,7 @@ def observed(model: nn.Module, tokens: Tensor, padding: int | None = None, **giv
     return Observation(
         threat=ThreatModel(), model=model, loss=cross_entropy, update=Update("gradient", tensors, {}, 1, 0.0),
         spec=InputSpec((tokens.shape[1],), 2, (), (), vocabulary, padding), local_steps=1, learning_rate=1.0, sites=(),
-        batch_size=len(tokens), labels=None, masks=None, public=(), task=task.make(task.config()),
+        batch_size=len(tokens), labels=None, masks=None, known_methods=(), task=task.make(task.config()),
     )  # fmt: skip
 
 

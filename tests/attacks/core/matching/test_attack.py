@@ -70,7 +70,7 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
         batch_size=1,
         labels=label,
         masks=None,
-        public=(),
+        known_methods=(),
         task=Classification(Config()),
     )
 
@@ -190,8 +190,8 @@ def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None
     assert found.objective == min(lows)
     assert found.objective < alone.objective
     assert found.iterations == 45
-    assert found.facts["starts"] == 3
-    assert 1 <= found.facts["starts that reached the lowest objective"] <= 3
+    assert found.diagnostics["starts"] == 3
+    assert 1 <= found.diagnostics["starts that reached the lowest objective"] <= 3
 
 
 def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watched) -> None:
@@ -238,7 +238,7 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
         truth.batches,
         tuple(tuple(torch.full_like(m, 9.0) for m in step) for step in truth.masks),
         truth.raw,
-        truth.private,
+        truth.original_batches,
     )
     entry = WireEntry(1, 0, world.models.first_weights, update)
     for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):

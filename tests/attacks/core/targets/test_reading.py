@@ -14,7 +14,7 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.nets.masks import record_masks
-from fedsim.core.types import InputSpec, LabelHead, Masks, Observation, PublicKnowledge, ThreatModel, Update
+from fedsim.core.types import InputSpec, LabelHead, Masks, MethodDescription, Observation, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
 from tests.attacks.solving import solve
 
@@ -51,7 +51,7 @@ def observe(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, kind: 
         batch_size=len(inputs),
         labels=None,
         masks=None,
-        public=(),
+        known_methods=(),
         task=method.make(method.config()),
         label_shape=tuple(labels.shape[1:]),
     )
@@ -268,7 +268,7 @@ def test_targets_of_another_batch_are_not_those_that_are_read() -> None:
 def test_a_known_change_of_the_gradient_tells_no_target(effect: Rounded | Clipped) -> None:
     inputs, labels = numbers(2, PIXELS), numbers(2, OUTPUTS, seed=2)
     observation = observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS)
-    known = replace(observation, public=(PublicKnowledge("a defense", (effect,)),))
+    known = replace(observation, public=(MethodDescription("a defense", (effect,)),))
     assert read_targets(observation, inputs, None) is not None
     assert read_targets(known, inputs, None) is None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.nets.kv_cache import Draft, Past
+from fedsim.core.nets.kv_cache import DecodingCache, Draft
 
 ROUNDING = 1e-9  # double precision: sums of at most 23 terms of size 10, in another order, through two layers
 
@@ -19,6 +19,6 @@ def anew(model: nn.Module, text: Sequence[int]) -> Tensor:
     return model(torch.tensor([list(text)]))[0, -1]
 
 
-def check(past: Past, model: nn.Module, texts: Sequence[Sequence[int]], tolerance: float = ROUNDING) -> None:
+def check(past: DecodingCache, model: nn.Module, texts: Sequence[Sequence[int]], tolerance: float = ROUNDING) -> None:
     for text, score in zip(texts, past.scores(model, texts), strict=True):
         torch.testing.assert_close(score[0], anew(model, text), rtol=0, atol=tolerance)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.kv_cache import Draft, Past, key_values
+from fedsim.core.nets.kv_cache import DecodingCache, Draft, key_values
 from fedsim.core.nets.kv_cache import cache as module
 from tests.components.generating import VOCABULARY, Breaking, KeepPositive, tiny_llama
 from tests.core.nets.kv_cache.anew import ROUNDING, TREE, anew, check
@@ -40,7 +40,7 @@ def model() -> nn.Module:
 
 
 def test_rows_of_any_lengths_grow_by_any_number_of_tokens(model: nn.Module) -> None:
-    source, past = random.Random(0), Past()
+    source, past = random.Random(0), DecodingCache()
     texts = [[1], [2] * 5, [3, 4], [5] * 70]
     for _ in range(8):
         check(past, model, texts)
@@ -48,7 +48,7 @@ def test_rows_of_any_lengths_grow_by_any_number_of_tokens(model: nn.Module) -> N
 
 
 def test_no_token_is_read_twice(model: nn.Module) -> None:
-    past, text = Past(), [1, 2, 3, 4]
+    past, text = DecodingCache(), [1, 2, 3, 4]
     with counted(model) as counts:
         for token in range(5, 10):
             past.scores(model, [text])
@@ -62,7 +62,7 @@ def test_no_token_is_read_twice(model: nn.Module) -> None:
 def test_short_and_long_texts_are_kept_alike(model: nn.Module, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
     monkeypatch.setattr(key_values, "_SHORT", short)
     monkeypatch.setattr(key_values, "_LEAST", 4)
-    past = Past()
+    past = DecodingCache()
     texts = [[1, 2], [3, 4]]
     for token in (5, 6, 7):
         check(past, model, texts)
@@ -77,7 +77,7 @@ def test_short_and_long_texts_are_kept_alike(model: nn.Module, monkeypatch: pyte
 
 
 def test_a_text_that_takes_another_way_is_read_from_there(model: nn.Module) -> None:
-    source, past = random.Random(1), Past()
+    source, past = random.Random(1), DecodingCache()
     text = [1, 2, 3]
     for _ in range(30):
         text = text[: source.randint(1, len(text))] + source.choices(range(VOCABULARY), k=source.randint(0, 4))
@@ -91,7 +91,7 @@ def test_a_text_that_takes_another_way_is_read_from_there(model: nn.Module) -> N
 def test_every_node_of_a_tree_has_the_scores_of_its_branch(model: nn.Module) -> None:
     texts = [[1, 2, 3], [4]]
     for scores in (
-        Past().scores(model, texts, [TREE, Draft.line([2, 2])]),
+        DecodingCache().scores(model, texts, [TREE, Draft.line([2, 2])]),
         module._anew(model, texts, [TREE, Draft.line([2, 2])]),
     ):
         ways = [[], [3], [4], [3, 5], [4, 3], [3, 5, 6]], [[], [2], [2, 2]]
@@ -103,7 +103,7 @@ def test_every_node_of_a_tree_has_the_scores_of_its_branch(model: nn.Module) -> 
 
 @pytest.mark.parametrize("way", [[], [3], [4], [3, 5], [4, 3], [3, 5, 6], [4, 9], [3, 4]])
 def test_the_way_that_a_text_took_is_kept_and_the_others_are_forgotten(model: nn.Module, way: list[int]) -> None:
-    past, texts = Past(), [[1, 2, 3], [4]]
+    past, texts = DecodingCache(), [[1, 2, 3], [4]]
     past.scores(model, texts, [TREE, Draft.line([2, 2])])
     after = [[*texts[0], *way, 8], [4, 2, 2, 9]]
     shared = len(TREE.follow(way))
@@ -115,16 +115,16 @@ def test_the_way_that_a_text_took_is_kept_and_the_others_are_forgotten(model: nn
 
 
 def test_rows_leave_and_come_twice_and_the_copy_changes_nothing(model: nn.Module) -> None:
-    past, texts = Past(), [[1, 2, 3], [4], [5, 6]]
+    past, texts = DecodingCache(), [[1, 2, 3], [4], [5, 6]]
     past.scores(model, texts, [TREE, Draft(), Draft.line([1])])
     copy = past.keep([2, 0, 0])
     check(copy, model, [[5, 6, 1, 1], [1, 2, 3, 4, 3, 8], [1, 2, 3, 3, 5, 6]])
     check(past, model, [[*text, 1] for text in texts])
-    assert Past().keep([0, 1]).lengths == []
+    assert DecodingCache().keep([0, 1]).lengths == []
 
 
 def test_layers_are_run_as_they_are_asked_for_and_deepened_later(model: nn.Module) -> None:
-    past, text = Past(), [1, 2, 3, 4]
+    past, text = DecodingCache(), [1, 2, 3, 4]
     check(past, model, [text])
     seen: dict[int, list[Tensor]] = {0: [], 1: []}
     for token in (5, 6):
@@ -148,7 +148,7 @@ def test_layers_are_run_as_they_are_asked_for_and_deepened_later(model: nn.Modul
 
 
 def test_the_first_layers_alone_are_a_model_of_its_own(model: nn.Module) -> None:
-    (scores,) = Past().scores(model, [[1, 2, 3]], layers=[0])
+    (scores,) = DecodingCache().scores(model, [[1, 2, 3]], layers=[0])
     shallow = tiny_llama().eval()
     del shallow.get_submodule("layers")[1]  # type: ignore[operator]
     torch.testing.assert_close(scores[0], anew(shallow, [1, 2, 3]), rtol=0, atol=ROUNDING)
@@ -157,7 +157,7 @@ def test_the_first_layers_alone_are_a_model_of_its_own(model: nn.Module) -> None
 def test_a_long_text_is_read_in_parts(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 4)
     with counted(model) as counts:
-        past, texts = Past(), [list(range(14)), [1, 2]]
+        past, texts = DecodingCache(), [list(range(14)), [1, 2]]
         check(past, model, texts)
     assert max(counts[:-2]) == 2 * 4
     assert past.held == [[14, 2]] * 2
@@ -166,14 +166,14 @@ def test_a_long_text_is_read_in_parts(model: nn.Module, monkeypatch: pytest.Monk
 
 def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> None:
     texts = [[1, 2, 3], [4]]
-    plain = Past().scores(model, texts, [TREE, Draft()])
+    plain = DecodingCache().scores(model, texts, [TREE, Draft()])
     listened = tiny_llama().eval()
     calls: list[int] = []
     listened.register_forward_hook(lambda *_: calls.append(1))
     reducing = tiny_llama().eval()
     reducing.add_module("reducer", KeepPositive())
     for other in (nn.Sequential(model), listened, reducing):
-        past = Past()
+        past = DecodingCache()
         for score, own in zip(past.scores(other, texts, [TREE, Draft()]), plain, strict=True):
             torch.testing.assert_close(score, own, rtol=0, atol=ROUNDING)
         assert past.lengths == []
@@ -184,7 +184,7 @@ def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> No
 
 def test_a_model_of_another_make_says_how_its_layers_run(model: nn.Module) -> None:
     breaking, texts = Breaking(model, token=4, length=3), [[1, 2, 3], [4]]
-    past = Past()
+    past = DecodingCache()
     for more in ([], [5], [5, 6], [5, 6, 7]):
         for text, score in zip(texts, past.scores(breaking, [[*own, *more] for own in texts]), strict=True):
             torch.testing.assert_close(score[0], anew(breaking, [*text, *more]), rtol=0, atol=ROUNDING, equal_nan=True)
@@ -192,7 +192,7 @@ def test_a_model_of_another_make_says_how_its_layers_run(model: nn.Module) -> No
 
 
 def test_with_gradients_everything_is_read_so_that_they_reach_every_token(model: nn.Module) -> None:
-    past = Past()
+    past = DecodingCache()
     past.scores(model, [[1, 2, 3]])
     with torch.enable_grad():
         past.scores(model, [[1, 2, 3, 4]])[0].sum().backward()
@@ -203,13 +203,13 @@ def test_with_gradients_everything_is_read_so_that_they_reach_every_token(model:
 
 
 def test_another_model_is_read_from_the_beginning(model: nn.Module) -> None:
-    past, other = Past(), tiny_llama(seed=1).eval()
+    past, other = DecodingCache(), tiny_llama(seed=1).eval()
     for own in (model, other, model):
         check(past, own, [[1, 2, 3, 4]])
 
 
 def test_half_a_read_leaves_nothing_behind(model: nn.Module) -> None:
-    past = Past()
+    past = DecodingCache()
     check(past, model, [[1, 2]])
 
     def fail(*_: object) -> None:

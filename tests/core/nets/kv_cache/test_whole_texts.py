@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.core.nets.kv_cache import Past, whole_texts
+from fedsim.core.nets.kv_cache import DecodingCache, whole_texts
 from tests.components.generating import tiny_llama
 
 
@@ -19,7 +19,7 @@ def lengths_seen(model: nn.Module) -> list[int]:
     handle = next(module for name, module in model.named_modules() if name == "layers.0").register_forward_pre_hook(
         note
     )
-    past = Past()
+    past = DecodingCache()
     with torch.no_grad():
         past.scores(model, [(1, 2, 3)])
         past.scores(model, [(1, 2, 3, 4)])
