@@ -114,9 +114,13 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         if not fit.chosen:
             return no_guess(observation, "no candidate sentence explains any of the gradient")
         guess = _rows(atoms, fit, batch, length)
-        diagnostics = {"candidates": float(len(candidates)), "atoms": float(len(atoms)), "chosen": float(len(fit.chosen)),
-                 "share of the gradient left": fit.left,
-                 "largest weight times the batch size": batch * max(fit.weights)}  # fmt: skip
+        diagnostics = {
+            "candidates": float(len(candidates)),
+            "atoms": float(len(atoms)),
+            "chosen": float(len(fit.chosen)),
+            "share of the gradient left": fit.left,
+            "largest weight times the batch size": batch * max(fit.weights),
+        }
         knows_masks = not observation.sites or observation.masks is not None
         return Reconstruction.of(
             guess, objective=fit.left, iterations=len(history), history=history, stopped="sparse fit",

@@ -84,7 +84,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
         """Refuse if a signal violates its bound; without a batch, as in a mod, only the weights are checked.
 
         Raises:
-            Refused: a signal violates its bound.
+            ClientRefusal: a signal violates its bound.
         """
         beyond = [finding for finding in self.findings(received, here) if finding.is_beyond]
         if beyond:

@@ -49,8 +49,8 @@ def world_of(
     owned = len(subject.dataset.train) // together
     if subject.is_scored and batch_size > owned:
         raise FedsimError(
-            f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch-sizes, or let the "
-            "loader yield more."
+            f"batch {batch_size} is more than the {owned} examples of the client. Choose smaller --batch-sizes, or let "
+            "the loader yield more."
         )
     share = torch.arange(together * max(owned, batch_size))
     if together > 1:

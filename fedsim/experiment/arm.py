@@ -42,10 +42,10 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
 
     def on_round(record: RoundRecord) -> None:
         this.watcher.round(record)
-        this.look_up()
+        this.check_cancelled()
 
     this.ask(describe(world))
-    journal, replays, seconds = this.trainings.of(world, on_round, this.look_up)
+    journal, replays, seconds = this.trainings.of(world, on_round, this.check_cancelled)
     begin = time.perf_counter() - seconds  # a shared training counts in every arm
     this.folder.write_record(this.record)  # first, before other files: its manifest entry marks the folder as fedsim's
     this.folder.write_weights(number, journal.weights)

@@ -34,7 +34,7 @@ class RunInProgress:
         """Mark the loaded arrays as stored."""
         self.kept.update(self.arrays)
 
-    def look_up(self) -> None:
+    def check_cancelled(self) -> None:
         """Raise KeyboardInterrupt if a stop was requested. Called between steps."""
         if self.should_stop():
             raise KeyboardInterrupt

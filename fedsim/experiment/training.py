@@ -22,10 +22,10 @@ def train(world: World, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 
 def federate(
-    world: World, on_round: Callable[[RoundRecord], None], look_up: Callable[[], None] = lambda: None
+    world: World, on_round: Callable[[RoundRecord], None], check_cancelled: Callable[[], None] = lambda: None
 ) -> Journal:
     """Run the federation of a checked arm, and return the server's journal."""
-    journal = Journal(on_round, look_up=look_up)
+    journal = Journal(on_round, check_cancelled=check_cancelled)
     engines.run(world, journal)
     return journal
 
@@ -48,7 +48,7 @@ class Trainings:
         self,
         world: World,
         on_round: Callable[[RoundRecord], None],
-        look_up: Callable[[], None] = lambda: None,
+        check_cancelled: Callable[[], None] = lambda: None,
     ) -> Trained:
         """Train the federation of a checked arm, or return the previous arm's training if it is the same.
 
@@ -56,7 +56,7 @@ class Trainings:
             world: world of the arm.
             on_round: called with every round; for a reused training without tokens, because their rate was reported
                 before.
-            look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
+            check_cancelled: called while an engine waits; raises KeyboardInterrupt after a stop request.
         """
         scenario = world.scenario.model_copy(update={"questions": {}})  # questions run after the training
         if self._latest is not None and self._latest[:2] == (scenario, world.watches_models):
@@ -66,7 +66,7 @@ class Trainings:
             return trained
         self._latest = None  # a journal holds models: free the old one first
         begin = time.perf_counter()
-        journal = federate(world, on_round, look_up)
+        journal = federate(world, on_round, check_cancelled)
         replays = [replay(world, entry) for entry in journal.entries]
         trained = Trained(journal, replays, time.perf_counter() - begin)
         self._latest = (scenario, world.watches_models, trained)

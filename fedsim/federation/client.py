@@ -40,7 +40,7 @@ def local_training(
         by bit.
 
     Raises:
-        Refused: a defense rejected the received weights.
+        ClientRefusal: a defense rejected the received weights.
     """
     private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
     _inspect(world, received, round_, client, memory, private)
@@ -133,7 +133,7 @@ class ClientRound:
         """Run the defenses' inspection of the received weights, with the client's first batch.
 
         Raises:
-            Refused: a defense rejected the weights.
+            ClientRefusal: a defense rejected the weights.
         """
         models, first = self.world.models, next(iter(private))
         expected = self.world.scenario.federation.batch_size

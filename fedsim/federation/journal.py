@@ -13,8 +13,8 @@ from fedsim.record import RoundRecord
 class Journal:
     """Stores all observations, and passes on every finished round.
 
-    Engines call `look_up` while they wait, because a round may take minutes. It raises KeyboardInterrupt after a stop
-    request.
+    Engines call `check_cancelled` while they wait, because a round may take minutes. It raises KeyboardInterrupt after
+    a stop request.
     """
 
     on_round: Callable[[RoundRecord], None]
@@ -22,7 +22,7 @@ class Journal:
     entries: list[WireEntry] = field(default_factory=list)
     weights: Tensors = field(default_factory=dict)
     models: dict[int, Tensors] = field(default_factory=dict)
-    look_up: Callable[[], None] = lambda: None
+    check_cancelled: Callable[[], None] = lambda: None
 
     def wire(self, entry: WireEntry) -> None:
         """Store an observed update."""

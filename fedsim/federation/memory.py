@@ -22,7 +22,7 @@ def begin(state: RecordDict, round_: int) -> None:
     """Record that a client answers a round. It answers each round once, because its noise and masks derive from it.
 
     Raises:
-        Refused: it has answered this round or a later one.
+        ClientRefusal: it has answered this round or a later one.
     """
     last = cast("int", state.config_records[_BEGUN]["round"]) if _BEGUN in state else 0
     if round_ <= last:

@@ -111,7 +111,7 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
         state: Flower's state of the client; changed.
 
     Raises:
-        Refused: the request is out of order, or would endanger a client's vector.
+        ClientRefusal: the request is out of order, or would endanger a client's vector.
     """
     with _refusing():
         side = _side(world, client, content, state)
@@ -131,7 +131,7 @@ def upload(world: World, vector: Tensor, client: int, content: RecordDict, state
         state: Flower's state of the client; changed in masked mode.
 
     Raises:
-        Refused: as for `answered`.
+        ClientRefusal: as for `answered`.
     """
     if secure_settings(world).mode == "ideal":
         return _pack(vector)

@@ -214,7 +214,7 @@ class Loop:
         yield from pieces
 
     def _ask(self, act: Callable[[nn.Module, WhatT, GenerationContext], FoundT], what: WhatT) -> FoundT | None:
-        """Call `start` or `step`; rows named by `CannotContinue` fail, and the call is repeated for the others."""
+        """Call `start` or `step`; rows named by `GenerationError` fail, and the call is repeated for the others."""
         while self._rows:
             generators = tuple(row.generator for row in self._rows)
             states = [generator.get_state() for generator in generators]

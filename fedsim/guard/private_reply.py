@@ -86,7 +86,7 @@ class Cover:
         """Return name and tensors of the received arrays.
 
         Raises:
-            Refused: the policy does not allow the message, or no defense covers such arrays.
+            ClientRefusal: the policy does not allow the message, or no defense covers such arrays.
         """
         apps, rules = self._policy.apps, self._policy.messages
         if apps.sha256 != "any" and app not in apps.sha256:

@@ -33,7 +33,8 @@ class Policy(Config):
     )
     findings: dict[str, float] = Field(
         default_factory=dict,
-        description="by the name of a metric, the most that any attack of a question may reach, as attribute_balanced_accuracy = 0.6",
+        description="by the name of a metric, the most that any attack of a question may reach, as "
+        "attribute_balanced_accuracy = 0.6",
     )
 
     undecided: Literal["fail", "pass"] = Field(

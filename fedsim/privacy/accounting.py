@@ -76,7 +76,7 @@ class Guarantee:
         sampling_rate: probability that the unit takes part in a step; the largest one where it changes.
         steps: total number of noisy steps.
         composition: the composed steps and their noise, in words.
-        against: the attacker that the guarantee holds against, in words that follow "against".
+        adversary: the attacker that the guarantee holds against, in words that follow "against".
     """
 
     epsilon: float

@@ -103,16 +103,16 @@ class ChildProcess:
         """The unbuffered pipe from the program's standard error."""
         return _opened(self._process.stderr)
 
-    def send(self, content: bytes, look_up: Callable[[], None] = lambda: None) -> None:
+    def send(self, content: bytes, check_cancelled: Callable[[], None] = lambda: None) -> None:
         """Write bytes to standard input. A program that has closed it loses them without an error.
 
         Args:
             content: to write.
-            look_up: called between pieces and every 0.1 s while the program reads nothing; may raise.
+            check_cancelled: called between pieces and every 0.1 s while the program reads nothing; may raise.
         """
         pipe, rest = _opened(self._process.stdin).fileno(), memoryview(content)
         while rest:
-            look_up()
+            check_cancelled()
             if not select.select([], [pipe], [], _LOOK_UP_EVERY)[1]:
                 continue
             try:

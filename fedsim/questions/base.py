@@ -131,7 +131,7 @@ class Question(ConfiguredMethod[ConfigT]):
         title: the question in everyday words.
         summary: the compared quantities, in a few sentences.
         method: computation of values, intervals and controls.
-        nothing: sentence, without full stop, for results without a finding above chance.
+        null_statement: sentence, without full stop, for results without a finding above chance.
         metric: metric of most findings.
         watches_models: whether the question reads the global model before each watched round.
         needs_public_data: whether the attacker owns the test set, or half of it.

@@ -26,14 +26,14 @@ class Finding(Part):
         label: who found it, for people: the label of an attack, or what was compared.
         method: name of the attack; empty where none was needed.
         settings: of the method, for display.
-        about: what it is of, by name: an attribute, a view, a client, rounds.
+        scope: what it is of, by name: an attribute, a view, a client, rounds.
         role: `attack`; a control that `must succeed` or must be at `chance`; or `context`, which explains the others.
         metric: what `value`, `chance` and `limit` are of.
         value: what was found; None where it failed.
-        chance: the value of who sees nothing.
-        limit: the largest possible value, where it depends on the question.
-        p: that the value is one of chance, where a test says so; of a group, that it differs from no other.
-        more: further figures, by the name of their metric.
+        chance_level: the value of who sees nothing.
+        max_value: the largest possible value, where it depends on the question.
+        p_value: that the value is one of chance, where a test says so; of a group, that it differs from no other.
+        extra_metrics: further figures, by the name of their metric.
         failure: why there is no value.
         invalid: why the value does not count, as where a control found what is not there.
         note: a sentence for people.
@@ -120,7 +120,7 @@ class QuestionInfo(Part):
         title: the question, for people.
         summary: what was compared with what, in a few sentences.
         method: how the figures are made.
-        nothing: what is said where nothing was noticed.
+        null_statement: what is said where nothing was noticed.
     """
 
     name: str

@@ -203,7 +203,7 @@ def _question(record: RunRecord, question: QuestionInfo, judge: RunJudge) -> Ite
     arms = by_arm(record, question)
     of_question = [finding for _, findings in arms for finding in findings]
     roles = (
-        ' Rows marked "positive-control" are controls that know more; those marked "negative-control" have nothing to find.'
+        ' A "positive-control" knows more than an attack; a "negative-control" has nothing to find.'
         if any(finding.role not in ("attack", "context") for finding in of_question)
         else ""
     )

@@ -100,7 +100,8 @@ class Scenario(Config):
         strangers = [client for client in self.participation.always_crash if client >= clients]
         if strangers:
             raise ValueError(
-                f"participation.always_crash: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
+                f"participation.always_crash: there is no client {strangers[0]}, expected numbers from 0 to "
+                f"{clients - 1}"
             )
         if self.threat.victims > self.cohort_size:
             raise ValueError(

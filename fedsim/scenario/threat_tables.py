@@ -24,10 +24,10 @@ class UnlearningSettings(Config):
     examples: int = Field(default=1, ge=1, description="of each of them, drawn from its share")
     scored_on: Literal["forgotten", "retained"] = Field(
         default="forgotten",
-        description="what guesses are compared with; staying: as many others of the client, a control",
+        description="the examples that guesses are compared with; retained: as many others of the client, a control",
     )
 
-    @field_validator("by", mode="before")
+    @field_validator("method", mode="before")
     @classmethod
     def _by_name(cls, raw: Any) -> Any:
         return {"name": raw} if isinstance(raw, str) else raw

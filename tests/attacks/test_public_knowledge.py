@@ -34,7 +34,9 @@ def make(kind: registry.Kind, name: str) -> Any:
 
 
 VIEWS = {
-    name: view for name in registry.methods("component") if (view := make("component", name).public_view()) is not None
+    name: view
+    for name in registry.methods("component")
+    if (view := make("component", name).public_description()) is not None
 } | {"distributed-dp": make("defense", "distributed-dp").adaptive_view()}  # its own world shows sums alone
 DEFENSES = [name for name in registry.methods("defense") if name not in VIEWS]
 NEEDED: dict[str, dict[str, Any]] = {

@@ -34,8 +34,8 @@ def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
     plan = plan.model_copy(update={"gradients": Path("g.npz")})
     command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
     assert command == (
-        "fedsim audit 'my.train:make client' --batch-sizes 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
-        "--updates 9 --group-by age --no-defenses --policy strict.toml --gradients g.npz"
+        "fedsim audit 'my.train:make client' --batch-sizes 1,4 --minutes 2 --out results/audit-make --seed 0 --knows "
+        "labels --updates 9 --group-by age --no-defenses --policy strict.toml --gradients g.npz"
     )
 
 

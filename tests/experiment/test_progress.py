@@ -101,9 +101,9 @@ def test_an_error_of_a_later_arm_is_told_and_one_of_the_first_leaves_nothing(fol
 
 
 def test_it_stops_only_where_somebody_asked(folder: RunFolder) -> None:
-    begun(folder).look_up()
+    begun(folder).check_cancelled()
     with pytest.raises(KeyboardInterrupt):
-        begun(folder, stops=True).look_up()
+        begun(folder, stops=True).check_cancelled()
 
 
 def test_the_metric_that_decides_is_declared_without_any_figure() -> None:

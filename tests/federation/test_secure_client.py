@@ -26,7 +26,7 @@ import torch
 from typing import ClassVar, final
 from fedsim.core.hooks import Defense
 from fedsim.core.registry import defense
-from fedsim.core.types import Config, PublicKnowledge
+from fedsim.core.types import Config, MethodDescription
 class FeedbackConfig(Config):
     pass
 @final
@@ -38,7 +38,7 @@ class Feedback(Defense[FeedbackConfig]):
         here.memory.update({n: g / 2 for n, g in whole.items()})
         return {n: g / 2 for n, g in whole.items()}
     def adaptive_view(self):
-        return PublicKnowledge("halving-with-feedback")
+        return MethodDescription("halving-with-feedback")
 """
 
 

@@ -67,7 +67,7 @@ def test_whatever_goes_wrong_is_the_attacks_failure(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(type(attack), "search_together", broken)
+    monkeypatch.setattr(type(attack), "search_batch", broken)
     kind, content, _ = answered(attack, request)
     assert kind == frames.FAILED
     assert b"ZeroDivisionError: a bug" in content

@@ -103,14 +103,14 @@ def test_a_program_that_writes_without_a_pause_does_not_hold_the_caller() -> Non
 def test_the_caller_looks_up_while_the_program_reads_nothing() -> None:
     looks = list[int]()
 
-    def look_up() -> None:
+    def check_cancelled() -> None:
         looks.append(1)
         if len(looks) > 5:
             raise KeyboardInterrupt
 
     with python(SLEEP) as child:
         with pytest.raises(KeyboardInterrupt):
-            child.send(bytes(1 << 22), look_up)
+            child.send(bytes(1 << 22), check_cancelled)
         assert child.code is None
 
 

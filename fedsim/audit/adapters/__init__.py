@@ -32,7 +32,7 @@ class SubjectAdapter(ABC):
     """Base class of adapters; each subclass accepts a single kind of object.
 
     Attributes:
-        takes: the accepted objects, in a few words.
+        input_description: the accepted objects, in a few words.
         thing: the given object.
         name: name of the target, for errors.
     """

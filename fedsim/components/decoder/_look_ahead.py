@@ -49,7 +49,7 @@ class LookAhead:
             rows: number of rows.
 
         Raises:
-            CannotContinue: scores are not finite; names the rows of these texts.
+            GenerationError: scores are not finite; names the rows of these texts.
         """
         places = {key: place for place, key in enumerate(dict.fromkeys(zip(owners, texts, strict=True)))}
         shown = list(places)

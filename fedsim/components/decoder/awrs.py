@@ -207,7 +207,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
         """Return the prompts with `particles` empty particles each.
 
         Raises:
-            CannotContinue: no text satisfies the constraint, or the critic gives every text 0.
+            GenerationError: no text satisfies the constraint, or the critic gives every text 0.
             FedsimError: no stop token is set, or a tokenizer is missing.
         """
         constraint = self._constraint_for(context)
@@ -241,7 +241,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
         """Sample a token for each particle, update the weights, and resample below the effective sample size.
 
         Raises:
-            CannotContinue: all particles of a row died, or the model's scores are not finite.
+            GenerationError: all particles of a row died, or the model's scores are not finite.
         """
         _refuse_failed(state)
         open_texts = [

@@ -77,7 +77,7 @@ class Beam(Decoder[BeamConfig, Searching]):
         """Extend each prefix by a token.
 
         Raises:
-            CannotContinue: scores of a row's prefixes are not finite.
+            GenerationError: scores of a row's prefixes are not finite.
         """
         searches: list[BeamSearch] = []
         new: list[tuple[int, ...]] = []

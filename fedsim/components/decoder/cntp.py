@@ -149,7 +149,7 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         """Append a token or the best trial to each row.
 
         Raises:
-            CannotContinue: scores of some rows are not finite, after the text or after a trial.
+            GenerationError: scores of some rows are not finite, after the text or after a trial.
         """
         rows = range(len(state))
         raw = state.ahead.scores(model, state.tokens, rows, len(rows)).scores

@@ -154,7 +154,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         """Append a token to each row.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         reader = self._checked(model)
         read = [

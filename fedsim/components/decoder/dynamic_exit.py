@@ -185,7 +185,7 @@ class Del(Decoder[DelConfig, Exiting]):
         """Run a round per row.
 
         Raises:
-            CannotContinue: scores of a row are not finite.
+            GenerationError: scores of a row are not finite.
         """
         exits: list[ExitChoices] = []
         new: list[list[int]] = []

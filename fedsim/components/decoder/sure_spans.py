@@ -96,7 +96,7 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
         """Append pads to each row, and generate a unit.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         pad = self._pad(model)
         drafts = [Draft.line([pad] * state.room(row, context, self.config.pads)) for row in range(len(state))]

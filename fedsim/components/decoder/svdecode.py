@@ -112,7 +112,7 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
         """Append a token to each row.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
             FedsimError: the strength is not 0, and the model has no base.
         """
         scores = self._scores(state.models[0], state).double()

@@ -73,7 +73,7 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
         """Extend each prefix by a token.
 
         Raises:
-            CannotContinue: scores of a row's prefixes are not finite.
+            GenerationError: scores of a row's prefixes are not finite.
             FedsimError: the strength is not 0, and the model has no base.
         """
         after, events = self._beam().step(SteeredModel(state.models[0], self.config), state.search, context)

@@ -191,7 +191,7 @@ def check_finite(x: Tensor) -> None:
     """Check that samples (B, ...) are finite.
 
     Raises:
-        CannotContinue: some rows are not finite.
+        GenerationError: some rows are not finite.
     """
     is_broken = ~x.flatten(1).isfinite().all(1)
     if is_broken.any():

@@ -152,7 +152,7 @@ class InBlocks(Unmasker[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmaski
         Raises:
             FedsimError: the block does not divide an answer, the model has no mask token, or given answers differ in
                 length.
-            CannotContinue: the model cannot read some prompts with their answers.
+            GenerationError: the model cannot read some prompts with their answers.
         """
         begun = super().begin(model, condition, context)
         check_blocks(begun, self.config.block)
@@ -168,7 +168,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
         """Write some masked positions of each row's block.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
         new = [proposal.taken(self.choose(proposal.confidence, state, row)) for row, proposal in enumerate(proposed)]
@@ -201,7 +201,7 @@ class Stateless(Blockwise[BlockConfigT, MaskedTextState], Generic[BlockConfigT])
 
         Raises:
             FedsimError: the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         return self.begin(model, condition, context)
 

@@ -80,7 +80,7 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
 
         Raises:
             FedsimError: the block does not divide an answer, or the number of blocks does not divide the steps.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
         for row in range(len(begun)):
@@ -91,7 +91,7 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
         """Revise the guesses of each row, and write them at the end of its block.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         shown = [
             tuple(guesses.tokens.get(place, token) for place, token in enumerate(text))

@@ -120,7 +120,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
 
         Raises:
             FedsimError: the grammar is invalid, or the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts, or the grammar has no text for some answers.
+            GenerationError: the model cannot read some prompts, or the grammar has no text for some answers.
         """
         grammar = self._grammar()
         begun = self.begin(model, condition, context)
@@ -137,7 +137,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         """Write the most confident admissible tokens of each row.
 
         Raises:
-            CannotContinue: scores of some rows are not finite, or no admissible token remains and gap is 'any'.
+            GenerationError: scores of some rows are not finite, or no admissible token remains and gap is 'any'.
         """
         grammar, every = self._grammar(), self.place_scores(model, state)
         alphabet = self._alphabet(mask_token_of(model), every[0].shape[-1], grammar, context)
@@ -202,7 +202,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         """Write the grammar's own completion at all masked positions.
 
         Raises:
-            CannotContinue: gap is 'any', where the completion need not fit.
+            GenerationError: gap is 'any', where the completion need not fit.
         """
         if self.config.gap == "any":
             raise GenerationError(

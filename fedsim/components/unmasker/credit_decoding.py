@@ -89,7 +89,7 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
 
         Raises:
             FedsimError: the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
         rows = len(begun)

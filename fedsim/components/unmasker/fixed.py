@@ -61,7 +61,7 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
 
         Raises:
             FedsimError: the block does not divide an answer, or the number of blocks does not divide the steps.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
         state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))

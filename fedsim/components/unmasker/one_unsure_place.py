@@ -126,7 +126,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
 
         Raises:
             FedsimError: the block does not divide an answer.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
         rows = len(begun)
@@ -137,7 +137,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         """Run a round of each row.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         every = self._scores(model, state.filled(state.tried))
         rows: list[_Taken] = []

@@ -141,7 +141,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
 
         Raises:
             FedsimError: the model cannot compute a subset of positions.
-            CannotContinue: the model cannot read some prompts.
+            GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
         if not isinstance(model, _Readable):
@@ -156,7 +156,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         """Write the most confident positions of each row, from a full pass or a pass over its active positions.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         read = [self.read(model, state, row) for row in range(len(state))]
         check_place_scores([scores for scores, _, _ in read])

@@ -66,12 +66,12 @@ class Attack(ConfiguredMethod[ConfigT]):
         effort: algebra takes milliseconds, search seconds, second-order a few steps of as many gradients as there are
             unknowns, descent thousands of gradients. `auto` and audits try attacks of these efforts, but not reference
             attacks (the default).
-        crafts: whether it overrides `craft`, which requires a malicious server.
-        undoes: whether it estimates a known change of the batch together with the data, so its guess is the batch
-            before the change.
-        over_rounds: whether it uses `Observation.earlier`, which is empty for other attacks.
-        continues: whether it overrides `continue_from`: it can start from the guess of another attack.
-        infers: label kinds that it infers or does not need; others must be granted.
+        crafts_model: whether it overrides `craft`, which requires a malicious server.
+        inverts_augmentation: whether it estimates a known change of the batch together with the data, so its guess is
+            the batch before the change.
+        uses_earlier_rounds: whether it uses `Observation.earlier_observations`, which is empty for other attacks.
+        accepts_initial_guess: whether it overrides `search_from`: it can start from the guess of another attack.
+        infers_labels: label kinds that it infers or does not need; others must be granted.
         example: minimal scenario tables that it fits, if `fedsim.scenario.example.SMALL` (one digit and an MLP) does
             not suffice: contract tests run it, and `fedsim show` prints it. It must fit batches of one and of two
             examples, unless it sets `batch_size`; settings of the attack are in `attacks`, without its name.
@@ -170,7 +170,7 @@ class Attack(ConfiguredMethod[ConfigT]):
     def search_batch(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
-        """Return the best guess for each observation. Override together with `at_once` if batching saves time."""
+        """Return the best guess for each observation. Override together with `max_victims` if batching saves time."""
         return [self.search(*one) for one in zip(observations, generators, on_steps, strict=True)]
 
     @final

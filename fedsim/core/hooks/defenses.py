@@ -74,7 +74,7 @@ class Defense(ConfiguredMethod[ConfigT]):
                 Flower mod.
 
         Raises:
-            Refused: the client does not participate in this round.
+            ClientRefusal: the client does not participate in this round.
         """
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:

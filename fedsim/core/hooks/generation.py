@@ -64,7 +64,7 @@ class GenerationInputs(Rows):
 
     Attributes:
         prompts: token ids of each row; empty for samplers.
-        given: further model inputs by name, with rows in the first dimension: an image, a class.
+        extra_inputs: further model inputs by name, with rows in the first dimension: an image, a class.
     """
 
     prompts: tuple[tuple[int, ...], ...]
@@ -173,7 +173,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
         """Return the initial state, with a row per row of the condition.
 
         Raises:
-            CannotContinue: some rows cannot begin.
+            GenerationError: some rows cannot begin.
         """
 
     @abstractmethod
@@ -181,7 +181,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
         """Return the state after a step, and an event per row. The given state must not change.
 
         Raises:
-            CannotContinue: some rows cannot continue; the driver removes them and repeats the step for the others.
+            GenerationError: some rows cannot continue; the driver removes them and repeats the step for the others.
         """
 
     @abstractmethod
@@ -237,7 +237,7 @@ class Decoder(Generation[ConfigT, WritingT]):
             state: nonempty rows of any length.
 
         Raises:
-            CannotContinue: scores of some rows are not finite.
+            GenerationError: scores of some rows are not finite.
         """
         scores = torch.cat(state.past.scores(model, state.tokens))
         check_scores([score[None] for score in scores])
@@ -270,7 +270,7 @@ def check_scores(scores: Sequence[Tensor]) -> None:
     """Check the first scores of each row's (n, V), those after its text; scores of drafts may be non-finite.
 
     Raises:
-        CannotContinue: scores of some rows are not finite.
+        GenerationError: scores of some rows are not finite.
     """
     is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # NaN entries make the maximum NaN
     if is_broken.any():
@@ -296,8 +296,8 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
 
     The model maps tokens (B, T), with its `mask_token` at masked positions, to scores (B, T, V) of the token at each
     position; each position may attend to all others. `Limits.max_new_tokens` positions after the prompt are masked.
-    `Condition.given["answer"]`, shape (B, G), contains given answer tokens, with the mask token elsewhere. A text ends
-    when no position is masked, or when a stop token precedes the first masked position.
+    `GenerationInputs.extra_inputs["answer"]`, shape (B, G), contains given answer tokens, with the mask token elsewhere.
+    A text ends when no position is masked, or when a stop token precedes the first masked position.
     """
 
     hook: ClassVar[Hook] = "unmasker"
@@ -312,7 +312,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
 
         Raises:
             FedsimError: the model has no mask token, or given answers have another length.
-            CannotContinue: the model cannot read some prompts with their answers.
+            GenerationError: the model cannot read some prompts with their answers.
         """
         mask, limits = mask_token_of(model), context.limits
         assert limits is not None, "who fills in a text has limits"
@@ -336,7 +336,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         """Return the model's scores at each position of each row, (T, V), in one pass for all rows of equal length.
 
         Raises:
-            CannotContinue: scores of some rows at masked positions are not finite.
+            GenerationError: scores of some rows at masked positions are not finite.
         """
         scores: list[Tensor] = [torch.empty(0)] * len(state)
         for length in sorted(set(map(len, state.tokens))):
@@ -351,7 +351,7 @@ def check_place_scores(scores: Sequence[Tensor]) -> None:
     """Check the scores (n, V) of the masked positions of each row.
 
     Raises:
-        CannotContinue: scores of some rows are not finite.
+        GenerationError: scores of some rows are not finite.
     """
     largest = [score.amax(-1) for score in scores]
     check_scores([top.where(top.isfinite(), torch.nan).amax().view(1, 1) for top in largest])
@@ -391,7 +391,7 @@ class Mitigation(Component[ConfigT]):
     """Hook mitigation: changes the observable trace of generations, not their text.
 
     Attributes:
-        hides_work: whether all steps must do the same work, so each is as slow as the slowest.
+        hides_computation: whether all steps must do the same work, so each is as slow as the slowest.
     """
 
     hook: ClassVar[Hook] = "mitigation"

@@ -33,7 +33,7 @@ class ConfiguredMethod(ABC, Generic[ConfigT]):
     """A method with its settings.
 
     Attributes:
-        remembers: whether its memory persists over the rounds of a client.
+        keeps_state: whether its memory persists over the rounds of a client.
         modalities: kinds of examples that it supports.
         label_kinds: kinds of labels that it supports; methods that use only tensors of the model support all.
     """

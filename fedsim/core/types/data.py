@@ -36,7 +36,7 @@ class Batch:
     Attributes:
         inputs: model inputs, the target of reconstruction.
         labels: targets of the task's loss.
-        given: further model inputs, by argument name of `forward`; examples in the first dimension.
+        extra_inputs: further model inputs, by argument name of `forward`; examples in the first dimension.
     """
 
     inputs: Tensor

@@ -1,6 +1,6 @@
 """Effects of defenses and components on an update, as types that attacks match on.
 
-A method declares its effects in `PublicKnowledge.effects`, and only actual effects: no noise of scale 0. An attack
+A method declares its effects in `MethodDescription.effects`, and only actual effects: no noise of scale 0. An attack
 queries `Observation.effects` by type. A method with a new kind of effect derives a frozen dataclass from `Effect` in
 its own file; attacks ignore unknown types.
 """

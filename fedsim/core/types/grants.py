@@ -173,7 +173,7 @@ class Grants:
 
     Attributes:
         knows: the attacker's knowledge, including this method's additional knowledge.
-        sees: the server's view of a round.
+        view: the server's view of a round.
         may_craft: whether the server may change the model that clients receive.
         masks_updates: whether secure aggregation hides single updates from the server.
         is_attacked: whether attacks use the server's view.

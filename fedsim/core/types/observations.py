@@ -65,8 +65,8 @@ class Observation:
         labels: labels of the batch, or None; for a mean, of all participants, concatenated; for several steps, of the
             distinct examples in ascending order, independent of batches.
         masks: the true masks of each local step, or None.
-        public: descriptions of the defenses in use if ``defenses`` is granted, and of the components if ``components``
-            is.
+        known_methods: descriptions of the defenses in use if ``defenses`` is granted, and of the components if
+            ``components`` is.
         hidden: trained parameters whose tensors the server does not see; they are missing in the update.
         optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
         optimizer_settings: its settings by name.
@@ -74,12 +74,13 @@ class Observation:
         batch_sizes: examples of each local step, or None unless ``batch-size`` is granted.
         examples: distinct examples of the update, or None unless ``batch-size`` is granted. Fewer than the sum of
             `batch_sizes` for several local epochs.
-        draws: draws of task and components in each local step, or None unless ``draws`` is granted; None for a mean.
-        set_aside: received tensors that count as hidden because a known defense makes them unreliable. Attacks do not
-            match them, but may infer labels from them.
-        earlier: observations of the same client's updates in earlier attacked rounds, ascending, each with empty
-            `earlier`; empty unless ``earlier-rounds`` is granted and the attack uses several rounds.
-        given: further model inputs, in the order of the labels, or None unless ``given`` is granted.
+        draws: draws of task and components in each local step; None for a mean, and unless ``client-randomness`` is
+            granted.
+        unreliable_tensors: received tensors that count as hidden because a known defense makes them unreliable. Attacks
+            do not match them, but may infer labels from them.
+        earlier_observations: observations of the same client's updates in earlier attacked rounds, ascending, each with
+            empty `earlier_observations`; empty unless ``earlier-rounds`` is granted and the attack uses several rounds.
+        extra_inputs: further model inputs, in the order of the labels, or None unless ``extra-inputs`` is granted.
         device: device on which an attack runs. All tensors here are on the CPU; an attack gets them on the device.
         task: the training task of the clients' model.
         label_shape: shape of an example's label; () for a class or a number.

@@ -22,7 +22,7 @@ class Mechanism:
         sampling_rate: probability that the unit is in a step, independent of all others; 1 without sampling.
         steps: noisy steps per round.
         delta: delta of the reported (epsilon, delta).
-        against: adversaries for which the guarantee holds, as words after "against".
+        adversary: adversaries for which the guarantee holds, as words after "against".
         holds_against_server: whether the server is among them, with its full view under the threat model.
     """
 

@@ -80,7 +80,7 @@ class Truth:
         batches: batch of each local step, as the model got it.
         masks: dropout masks of each local step, in call order.
         raw: the update before the defenses that change uploads.
-        private: batch of each local step before augmentations and defenses; the target of reconstruction.
+        original_batches: batch of each local step before augmentations and defenses; the target of reconstruction.
         draws: draws of components and task in each local step besides masks: a partner, a box, noise.
     """
 

@@ -37,7 +37,7 @@ def run(world: World, journal: Journal) -> None:
         MissingExtra: the engine needs a package that is not installed.
     """
     if world.scenario.federation.engine != "vectorized":
-        serve(world, apps.server_app(world, journal), world.scenario.federation.clients, journal.look_up)
+        serve(world, apps.server_app(world, journal), world.scenario.federation.clients, journal.check_cancelled)
         return
     with _explain_flower("vectorized"):
         from fedsim.federation.engines import vectorized  # noqa: PLC0415
@@ -45,24 +45,24 @@ def run(world: World, journal: Journal) -> None:
         vectorized.run(world, journal)
 
 
-def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
+def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable[[], None]) -> None:
     """Run a ServerApp with clients of a world on the scenario's engine.
 
     Args:
         world: the clients' world.
         server: the ServerApp.
         nodes: number of clients.
-        look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
+        check_cancelled: called while an engine waits; raises KeyboardInterrupt after a stop request.
 
     Raises:
         FedsimError: the engine lacks a requirement, or the run failed; `vectorized` has no messages.
         MissingExtra: the engine needs a package that is not installed.
     """
     with _explain_flower(world.scenario.federation.engine):
-        _serve(world, server, nodes, look_up)
+        _serve(world, server, nodes, check_cancelled)
 
 
-def _serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None]) -> None:
+def _serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable[[], None]) -> None:
     # Engines are imported lazily: two of them load parts of Flower, which takes a second.
     match world.scenario.federation.engine:
         case "local":
@@ -76,7 +76,7 @@ def _serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], No
         case "superlink":
             from fedsim.federation.engines import superlink  # noqa: PLC0415
 
-            superlink.serve(world, server, nodes, look_up)
+            superlink.serve(world, server, nodes, check_cancelled)
         case "vectorized":
             raise FedsimError("the engine 'vectorized' has no messages. Set federation.engine = 'local'.")
 

@@ -79,7 +79,7 @@ clientapp = "fedsim.federation.engines.worker:client"
 """
 
 
-def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], None] = lambda: None) -> None:
+def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable[[], None] = lambda: None) -> None:
     """Run a ServerApp in this process, with clients on real nodes.
 
     Args:
@@ -89,15 +89,15 @@ def serve(world: World, server: ServerApp, nodes: int, look_up: Callable[[], Non
             one SuperNode per client are started on this machine for the run.
         server: the ServerApp.
         nodes: number of clients.
-        look_up: called while waiting; raises KeyboardInterrupt after a stop request.
+        check_cancelled: called while waiting; raises KeyboardInterrupt after a stop request.
 
     Raises:
         FedsimError: no SuperLink answers, it died, or a node died before the training. Exceptions of the ServerApp are
             raised unchanged.
     """
     federation, text = world.scenario.federation, world.scenario.model_dump_json()
-    theirs = _running(federation, look_up) if federation.address else None
-    with theirs or _start(nodes, look_up) as deployment:
+    theirs = _running(federation, check_cancelled) if federation.address else None
+    with theirs or _start(nodes, check_cancelled) as deployment:
         try:
             run_id = _submit(deployment, text)
             with _serving(deployment, run_id) as grid:
@@ -177,7 +177,7 @@ class _Deployment:
     """A SuperLink's address and certificate authority, and the processes started by this engine."""
 
     address: str
-    look_up: Callable[[], None] = lambda: None
+    check_cancelled: Callable[[], None] = lambda: None
     link: _Process | None = None
     nodes: list[_Process] = field(default_factory=list)
     certificates: bytes | None = None
@@ -194,13 +194,13 @@ class _Deployment:
 
     def pause(self) -> None:
         """Sleep for a poll interval; raise after a stop request or if the SuperLink has died."""
-        self.look_up()
+        self.check_cancelled()
         self.check_link()
         time.sleep(_POLL_INTERVAL)
 
     def check(self) -> None:
         """Raise after a stop request or if a process started here has died."""
-        self.look_up()
+        self.check_cancelled()
         self.check_link()
         for node in self.nodes:
             node.check()
@@ -223,7 +223,7 @@ def _stop(processes: list[_Process], deadline: float) -> None:
         process.process.wait()
 
 
-def _running(federation: Federation, look_up: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
+def _running(federation: Federation, check_cancelled: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
     """Return the deployment of a running SuperLink, which stays running afterwards."""
     assert federation.address is not None
     certificates = None
@@ -235,16 +235,16 @@ def _running(federation: Federation, look_up: Callable[[], None]) -> contextlib.
                 f"federation.certificates: cannot read {federation.certificates}: {error.strerror}. Expected the PEM "
                 "file that the SuperLink has as --ssl-ca-certfile."
             ) from error
-    return contextlib.nullcontext(_Deployment(federation.address, look_up, certificates=certificates))
+    return contextlib.nullcontext(_Deployment(federation.address, check_cancelled, certificates=certificates))
 
 
 @contextmanager
-def _start(clients: int, look_up: Callable[[], None]) -> Iterator[_Deployment]:
+def _start(clients: int, check_cancelled: Callable[[], None]) -> Iterator[_Deployment]:
     """Start a SuperLink and one SuperNode per client; end them and remove their files afterwards in all cases."""
     with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guard(Path(name)) as guardian:
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
-        deployment = _Deployment(f"{_HOST}:{port}", look_up)
+        deployment = _Deployment(f"{_HOST}:{port}", check_cancelled)
         try:
             link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", _HOST, "--port", str(port)]
             deployment.link = _Process.start("the SuperLink", link, folder / "superlink")

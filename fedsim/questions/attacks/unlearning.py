@@ -73,9 +73,9 @@ def _check_means(world: World) -> None:
     is_weighted = rule.name == "mean" and rule.settings["weighted"]
     if not is_weighted or optimizer.name != "sgd" or optimizer.settings["momentum"]:
         raise ScenarioError(
-            f"unlearning.method = '{_settings(world).method.name}' with threat.view = 'sum' takes the change of the global "
-            "model for a mean over all examples. Expected aggregation.name = 'mean', weighted, with the optimizer "
-            "'sgd' without momentum; or threat.view = 'single-update'."
+            f"unlearning.method = '{_settings(world).method.name}' with threat.view = 'sum' takes the change of the "
+            "global model for a mean over all examples. Expected aggregation.name = 'mean', weighted, with the "
+            "optimizer 'sgd' without momentum; or threat.view = 'single-update'."
         )
 
 

@@ -4,7 +4,8 @@
 
 Exposure ranks a secret among other values of its form; P is the probability that a user obtains any of them. P sums
 over all tokenisations of a string, exposure uses the tokenizer's. A decoder that weights its texts
-(`fedsim.core.hooks.Weigher`) estimates P from few calls: each run's evidence is unbiased for every number of particles.
+(`fedsim.core.hooks.WeightedDecoder`) estimates P from few calls: each run's evidence is unbiased for every number of
+particles.
 Paper: Lipkin et al. 2025, arXiv 2504.05410.
 """
 

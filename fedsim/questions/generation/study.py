@@ -62,7 +62,7 @@ class Material:
     Attributes:
         prompts: prompts of questions prompt and bits.
         given: further model inputs of each prompt, e.g. an image.
-        repeats: number of texts per prompt.
+        texts_per_prompt: number of texts per prompt.
         members: sentences of the training.
         strangers: as many sentences outside the training.
         length: number of tokens of a sentence that are used as prompt.

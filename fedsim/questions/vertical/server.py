@@ -23,12 +23,12 @@ _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # training amplifies rounding of other proces
 ResultT = TypeVar("ResultT")
 
 
-def over_flower(world: World, look_up: Callable[[], None], training: Callable[[CutWire], ResultT]) -> ResultT:
+def over_flower(world: World, check_cancelled: Callable[[], None], training: Callable[[CutWire], ResultT]) -> ResultT:
     """Run a training with the parties as clients on the scenario's engine, and return its result.
 
     Args:
         world: the scenario's built objects; party i is client i.
-        look_up: called while an engine waits; raises KeyboardInterrupt after a stop request.
+        check_cancelled: called while an engine waits; raises KeyboardInterrupt after a stop request.
         training: called once, with the wire to the parties.
 
     Raises:
@@ -43,7 +43,7 @@ def over_flower(world: World, look_up: Callable[[], None], training: Callable[[C
         nodes = nodes_of(grid, len(settings.parties))
         results.append(training(FlowerWire(grid, settings, nodes, world.scenario.participation.timeout)))
 
-    engines.serve(world, server, len(settings.parties), look_up)
+    engines.serve(world, server, len(settings.parties), check_cancelled)
     return results[0]
 
 

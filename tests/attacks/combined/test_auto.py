@@ -278,9 +278,7 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     monkeypatch.setattr(later, "continues", True)
     whole = replace(found(batch, [0, 1, 2, 3]), is_exact=True)
     seen: list[Reconstruction] = []
-    monkeypatch.setattr(
-        later, "continue_from", lambda _self, _observation, guess, *_args: (seen.append(guess), whole)[1]
-    )
+    monkeypatch.setattr(later, "search_from", lambda _self, _observation, guess, *_args: (seen.append(guess), whole)[1])
     guess = attacked(observation, leave_out=others)
     assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
     assert [len(one.inputs) for one in seen] == [1]
@@ -300,7 +298,7 @@ def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
         on_step(Step(0, 1, 2, 0.1, 0.1, batch.inputs))
         raise deadline.DeadlineReached
 
-    monkeypatch.setattr(later, "continue_from", end)
+    monkeypatch.setattr(later, "search_from", end)
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
     assert guess.notes[0].startswith("won: gauss-newton from inverting-gradients")
     assert torch.equal(guess.inputs, batch.inputs)

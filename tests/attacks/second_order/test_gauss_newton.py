@@ -131,7 +131,7 @@ def test_a_guess_of_a_window_is_a_start(scenario: Build) -> None:
     seen = observe(one, ("labels", *BLIND))
     method = registry.get("attack", NAME)
     near = one.examples.inputs + 0.01
-    made = method.make(method.config()).continue_from(
+    made = method.make(method.config()).search_from(
         seen, Reconstruction.of(near, one.examples.labels), torch.Generator().manual_seed(0), lambda _step: None
     )
     assert made.is_exact
@@ -247,7 +247,7 @@ def go_on(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks
     """Let it go on from a guess."""
     method, guess = registry.get("attack", NAME), Reconstruction.of(inputs, labels, masks=masks)
     generator = torch.Generator().manual_seed(0)
-    return method.make(method.config()).continue_from(observation, guess, generator, lambda _step: None)
+    return method.make(method.config()).search_from(observation, guess, generator, lambda _step: None)
 
 
 @pytest.mark.parametrize("rate", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])

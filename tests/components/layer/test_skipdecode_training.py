@@ -69,6 +69,6 @@ def test_a_model_without_blocks_and_a_schedule_that_does_not_fit_are_refused() -
 
 def test_an_attacker_who_knows_the_components_knows_the_schedule() -> None:
     method = registry.get("component", "skipdecode-training")
-    view = method.make(method.config.model_validate({"prompt": 5})).public_view()
+    view = method.make(method.config.model_validate({"prompt": 5})).public_description()
     assert view is not None
     assert view.settings["prompt"] == 5

@@ -30,7 +30,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug in the attack")
 
-    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", broken)
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_batch", broken)
     arm = run(scenario(**SHORT), tmp_path / "run").arms[1]
     for victim in arm.attacks[0].victims:
         assert victim.failure is not None
@@ -76,8 +76,8 @@ def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
     def none(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
         return [replace(nonsense(None, [None])[0], inputs="nothing")] * len(seen)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", nonsense)
-    monkeypatch.setattr("attacks.gradient_matching.dlg.Dlg.search_together", none)
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_batch", nonsense)
+    monkeypatch.setattr("attacks.gradient_matching.dlg.Dlg.search_batch", none)
     attacks = [{"name": name} for name in ("inverting-gradients", "dlg", "closed-form-linear")]
     found = attacks_of(run(scenario(**{**UNKNOWN_SIZE, "threat": {}}, attacks=attacks), tmp_path / "run"))
     assert "its guess cannot be scored: the attack returned examples of shape (3,)" in str(

@@ -87,5 +87,5 @@ def test_the_task_refuses_before_the_attack() -> None:
     ],
 )
 def test_an_attack_on_updates_needs_single_updates(kind: Any, view: Any, fits: bool) -> None:
-    missing = kind.needs_more(Grants(frozenset(), view, may_craft=False, masks_updates=False, is_attacked=True))
+    missing = kind.missing_grants(Grants(frozenset(), view, may_craft=False, masks_updates=False, is_attacked=True))
     assert (missing is None) == fits

@@ -52,7 +52,8 @@ def losing(records, *rounds):
     return records.arm("a", [], rounds=tuple(
         RoundRecord(round=number, cohort=tuple(range(asked)), participants=tuple(range(len(causes), asked)),
                     training_loss=1.0, failures=tuple(
-            Failure(subject=f"client {client}", reason=f"why {cause}", cause=cause) for client, cause in enumerate(causes)
+            Failure(subject=f"client {client}", reason=f"why {cause}", cause=cause) 
+            for client, cause in enumerate(causes)
         ))
         for number, (asked, causes) in enumerate(rounds, 1)
     ))  # fmt: skip
