@@ -10,8 +10,8 @@ from torch import Tensor
 
 DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
 
-_VALUES = 4_096  # of the check: the state of MT19937 needs about 1,700
-_MOST_STEPS = 256
+_VALUES = 1 << 15  # of the check: the measured deviation of fewer values is too far from the true one
+_MOST_STEPS = 2_048
 _FEWEST = 16  # values of a tensor that torch draws in blocks; smaller tensors give no equation
 
 
