@@ -16,6 +16,7 @@ from fedsim.audit.defending import try_defenses
 from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
+from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.session import AuditJournal
 from fedsim.audit.single_client import ROUNDS, world_of
@@ -36,6 +37,7 @@ _FOR_UPDATES = 0.4  # share of the time for updates if defenses follow
 _FOR_SECRETS = 0.4  # share of the remaining time
 _FOR_THE_TRAINING = 0.125  # share of the time that remains after the secrets
 _FOR_CANARIES = 0.2  # share of the time that remains after training, if the client states an epsilon
+_FOR_NOISE = 60.0  # seconds after which no further attempt to compute the noise is begun; the first takes 10 to 25
 _WITHOUT_DEFENSES = 0.8  # share of the time for updates if no defenses follow
 
 
@@ -78,7 +80,7 @@ def run(
         group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
         client_defenses=tuple(dict(defense) for defense in subject.defenses),
         is_captured=plan.is_captured or subject.reply is not None,
-        notes=sound.notes,
+        notes=(*sound.notes, *_noise_notes(subject, tell)),
     )
     book = AuditJournal(folder, clock, record, tell)
     if record.is_captured:
@@ -96,6 +98,16 @@ def run(
         _use_the_rest(book, sound)
     book.keep(status="finished")
     return book.record
+
+
+def _noise_notes(subject: Subject, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """Try to compute the noise of a private step, and return the result as a sentence."""
+    if subject.noise is None:
+        return ()
+    tell("tries to compute the noise of a step")
+    note = noise_note(subject.noise, _FOR_NOISE)
+    tell(note)
+    return (note,)
 
 
 def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:

@@ -83,6 +83,8 @@ class Subject:
         names: parameter names by tensor name in files of captured gradients and weights; missing names are unchanged.
         reply: captured update of a client, attacked instead of updates that the audit computes.
         notes: sentences for the reader of the audit.
+        noise: draws the tensors of a private message by name, in the order in which their noise is drawn. The audit
+            calls it once and tries to compute the noise. None if there is no noise, or its generator is cryptographic.
     """
 
     model: nn.Module
@@ -105,6 +107,7 @@ class Subject:
     heads: tuple[LabelHead, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
+    noise: Callable[[], Mapping[str, Tensor]] | None = None
 
     @property
     def rows_of_one(self) -> int:

@@ -95,6 +95,7 @@ class DefendingMod:
 
     Attributes:
         mechanism: private mechanism of a call; None if the defense is not private.
+        is_secure: whether Gaussian noise comes from ChaCha20 and the operating system, which holds without a seed.
     """
 
     def __init__(self, name: str, defense: Defense[Any], seed: int | None) -> None:
@@ -102,6 +103,7 @@ class DefendingMod:
         self._defense = defense
         self._seed = seed
         self.mechanism = defense.mechanism(_ALONE)
+        self.is_secure = seed is None
         self._kept = frozenset((_calls(name), _memory(name), history_key(name)))
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

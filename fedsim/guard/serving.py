@@ -44,9 +44,18 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     if api.waits():
         tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
+    tell(_noise_source(policy))
     tell(f"Connects to the SuperNode at {policy.node.address}.")
     with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, reaper.guard(Path(name)):
         _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)
+
+
+def _noise_source(policy: GuardPolicy) -> str:
+    """Return the sentence that names the generator of the noise."""
+    is_secure = all(mod.is_secure for mod in policy.mods() if mod.mechanism is not None)
+    if is_secure:
+        return "Gaussian noise: ChaCha20 with keys of the operating system, not computable."
+    return "Gaussian noise: torch's generator (MT19937) with a seed, computable. Remove the seed."
 
 
 def _answer_all(policy: GuardPolicy, guard: Guard, api: RuntimeApi, should_stop: threading.Event, tell: Tell) -> None:

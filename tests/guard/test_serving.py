@@ -178,6 +178,7 @@ REFUSED = "The SuperNode at 127.0.0.1:19000 does not answer as expected: refused
 def test_a_guard_says_once_that_it_is_connected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched = served(tmp_path, monkeypatch, None, FakeTask(), None)
     assert watched.lines == [
+        "Gaussian noise: ChaCha20 with keys of the operating system, not computable.",
         "Connects to the SuperNode at 127.0.0.1:19000.",
         CONNECTED,
         "Run 5, train: sent a private update",

@@ -1,16 +1,19 @@
-"""Tries to have secure noise repeat itself: fork, resume, threads, two messages of a run, deepcopy."""
+"""Tries to have secure noise repeat itself: fork, resume, threads, two messages of a run, deepcopy, pickling."""
 
 import copy
 import os
+import pickle
 import threading
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from opacus.optimizers import DPOptimizer
 
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.discrete_noise import add_discrete
-from fedsim.privacy.secure_noise import add_normal
+from fedsim.privacy.secure_noise import add_normal, secure
 
 START = {"w": torch.zeros(30, 40), "b": torch.zeros(7)}
 
@@ -93,3 +96,53 @@ def test_seeds_of_the_host_do_not_fix_the_noise_of_a_mod():
         torch.manual_seed(0)
         drawn += sent(as_mod("local-dp", noise_multiplier=1.0), Context(1, 7, {}, RecordDict(), {}))
     assert all_differ(drawn)
+
+
+def test_a_mod_that_was_pickled_draws_noise_of_its_own():
+    data = pickle.dumps(as_mod("local-dp", noise_multiplier=1.0))
+    twins = [pickle.loads(data) for _ in range(3)]
+    assert all_differ([value for twin in twins for value in sent(twin, Context(1, 7, {}, RecordDict(), {}))])
+
+
+def optimizer(generator=None):
+    weights = torch.nn.Parameter(torch.zeros(30, 40))
+    private = DPOptimizer(
+        torch.optim.SGD([weights], lr=0.1),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=4,
+        generator=generator,
+    )
+    return secure(private)
+
+
+def noise_of(secured):
+    (weights,) = secured.params
+    weights.summed_grad = torch.zeros_like(weights)
+    secured.add_noise()
+    return bits(weights.grad)
+
+
+def test_optimizers_whose_generators_are_copies_draw_different_noise():
+    generator = torch.Generator().manual_seed(3)
+    twins = [optimizer(generator), optimizer(copy.deepcopy(generator)), optimizer(copy.deepcopy(generator))]
+    assert all_differ([noise_of(twin) for twin in twins])
+
+
+def test_a_resumed_training_draws_new_noise_though_all_states_are_those_of_the_checkpoint():
+    secured = optimizer(torch.Generator().manual_seed(3))
+    checkpoint = secured.state_dict(), secured.generator.get_state(), torch.get_rng_state(), np.random.get_state()
+    drawn = [noise_of(secured)]
+    for _ in range(3):
+        resumed = optimizer(torch.Generator())
+        resumed.load_state_dict(checkpoint[0])
+        resumed.generator.set_state(checkpoint[1])
+        torch.set_rng_state(checkpoint[2])
+        np.random.set_state(checkpoint[3])
+        drawn.append(noise_of(resumed))
+    assert all_differ(drawn)
+
+
+def test_the_noise_of_two_steps_of_an_optimizer_differs():
+    secured = optimizer()
+    assert all_differ([noise_of(secured) for _ in range(5)])

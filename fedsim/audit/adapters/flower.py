@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,6 +85,8 @@ class FlowerApp(SubjectAdapter):
             learning_rate=self._client.learning_rate,
             local_steps=len(batches),
             reply=ClientReply(self._moved, batches, self._apps.mods),
+            notes=_secure_mods(self._apps.client),
+            noise=_noise_of(self._apps.client, first.received, first.sent),
         )
 
     def input_summary(self) -> str:
@@ -135,6 +137,35 @@ class FlowerApp(SubjectAdapter):
                     "Send ArrayRecord(model.state_dict()) of the model that trains, or what its library saves."
                 )
         return {name: received[name].float() - sent[name].float() for name in trained}
+
+
+def _mods_of(client: Any) -> tuple[Any, ...]:
+    return tuple(getattr(client, "_mods", ()))
+
+
+def _is_secure(mod: Any) -> bool:
+    """Return whether a mod is a private defense of fedsim that draws its noise from ChaCha20."""
+    return is_a(mod, "DefendingMod", "fedsim") and mod.mechanism is not None and mod.is_secure
+
+
+def _secure_mods(client: Any) -> tuple[str, ...]:
+    return ("The noise is not computable: ChaCha20.",) if any(map(_is_secure, _mods_of(client))) else ()
+
+
+def _noise_of(
+    client: Any, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
+) -> Callable[[], dict[str, Tensor]] | None:
+    """Return a function that gives the sent update with its noise, or None if no mod adds noise or one is secure."""
+    mods = _mods_of(client)
+    is_noisy = any(
+        is_a(mod, "LocalDpMod", "flwr") or (is_a(mod, "DefendingMod", "fedsim") and mod.mechanism is not None)
+        for mod in mods
+    )
+    if not is_noisy or any(map(_is_secure, mods)):
+        return None
+    # sent minus received: the mods add noise to this difference, so its sign is that of the generator's values
+    moved = {name: sent[name] - received[name] for name in sent if name in received and sent[name].is_floating_point()}
+    return lambda: moved
 
 
 def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:
@@ -193,7 +224,7 @@ def _load(folder: Path, name: str) -> _Apps:
     server, client = (_app(components[kind], kind, folder, name) for kind in ("serverapp", "clientapp"))
     from flwr.common.config import flatten_dict  # noqa: PLC0415 - Flower is slow to import
 
-    mods = tuple(getattr(mod, "__name__", type(mod).__name__) for mod in getattr(client, "_mods", ()))
+    mods = tuple(getattr(mod, "__name__", type(mod).__name__) for mod in _mods_of(client))
     return _Apps(client, server, mods, flatten_dict(table.get("config", {})))
 
 

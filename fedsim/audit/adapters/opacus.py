@@ -21,11 +21,10 @@ from fedsim.audit.adapters import (
     tensors_are,
     unwrapped,
 )
-from fedsim.audit.noise_check import REMEDY
+from fedsim.audit.adapters._opacus_noise import DELTA, dp_sgd_table, noise_of, secure_note
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
-_DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
 _FLAT = {
     "DPOptimizer",
     "DPOptimizerFastGradientClipping",
@@ -77,7 +76,7 @@ class OpacusTriple(SubjectAdapter):
             stated = self._stated(wrapped, parts)
             self._batch = len(cast("Any", loader.dataset)) // len(loader)
         else:
-            stated = _table(optimizer.max_grad_norm, optimizer.noise_multiplier)
+            stated = dp_sgd_table(optimizer.max_grad_norm, optimizer.noise_multiplier)
             self._batch = optimizer.expected_batch_size
         self._mechanism = ", ".join(
             f"{key.replace('_', ' ')} {value:g}" for key, value in stated.items() if isinstance(value, int | float)
@@ -99,7 +98,8 @@ class OpacusTriple(SubjectAdapter):
             subject,
             optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
             learning_rate=float(optimizer.param_groups[0]["lr"]),
-            notes=(*subject.notes, _claim(optimizer, len(loader)), *_weak_noise(optimizer)),
+            notes=(*subject.notes, _claim(optimizer, len(loader)), *secure_note(optimizer)),
+            noise=noise_of(optimizer),
         )
 
     def input_summary(self) -> str:
@@ -132,7 +132,7 @@ class OpacusTriple(SubjectAdapter):
                 f"'{self.name}' gives {kinds_of(parts)}, but no DPOptimizer of Opacus, so clip and noise are unknown. "
                 f"{_RETURN}"
             )
-        return _table(clip, noise)
+        return dp_sgd_table(clip, noise)
 
     def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:
         kind = type(optimizer).__name__
@@ -163,26 +163,11 @@ def _optimizer_in(parts: Iterable[Any]) -> Any:
     return None
 
 
-def _table(clip: Any, noise: Any) -> Mapping[str, Any]:
-    return {"name": "dp-sgd", "delta": _DELTA, "clip": float(clip), "noise_multiplier": float(noise)}
-
-
 def _without_optimizer(subject: Subject) -> str:
     return (
         "The optimizer of make_private was not given, so the audit simulates "
         f"{subject.optimizer} with learning rate {subject.learning_rate:g}, no accountant of Opacus claims an epsilon, "
         "and it is not known whether the generator of the noise is cryptographic."
-    )
-
-
-def _weak_noise(optimizer: Any) -> tuple[str, ...]:
-    """Return a warning that the noise is computable if it comes from torch's CPU generator."""
-    is_cryptographic = optimizer.secure_mode or type(optimizer).__name__.startswith("Secure")
-    if is_cryptographic or not optimizer.noise_multiplier or any(p.device.type != "cpu" for p in optimizer.params):
-        return ()
-    return (
-        "Broken: the noise is computable. It comes from torch's generator on the CPU (MT19937), whose state follows "
-        f"from the noise of one step that a server sees. {REMEDY}. `fedsim check-mechanism --noise` runs the recovery.",
     )
 
 
@@ -202,5 +187,5 @@ def _claim(optimizer: Any, steps_a_pass: int) -> str:
         return f"{name} claims no finite epsilon, since the noise multiplier is 0."
     with warnings.catch_warnings():  # warnings about RDP orders at the end of their range
         warnings.simplefilter("ignore")
-        epsilon = float(accountant.get_epsilon(_DELTA))
-    return f"{name} claims epsilon {epsilon:.3g} at delta {_DELTA:g} for {steps}."
+        epsilon = float(accountant.get_epsilon(DELTA))
+    return f"{name} claims epsilon {epsilon:.3g} at delta {DELTA:g} for {steps}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Iterable, Mapping, Sized
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, cast, final
 
@@ -12,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, optimizer_called, parts_of, tensors_are
+from fedsim.audit.adapters import (
+    SubjectAdapter,
+    adapter,
+    is_a,
+    kinds_of,
+    optimizer_called,
+    parts_of,
+    tensors_are,
+    unwrapped,
+)
+from fedsim.audit.adapters._opacus_noise import dp_sgd_table, noise_of, secure_note
 from fedsim.audit.adapters._replaying import check_same
 from fedsim.audit.copying import scores_in
 from fedsim.audit.foreign import reason
@@ -21,6 +32,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Loss
 
+_SHUFFLED = "The Trainer shuffles the data, so batches are no Poisson samples and an epsilon of Opacus does not hold."
 _TOKENS = 2  # dimensions of per-token labels
 
 
@@ -50,13 +62,16 @@ class TrainerClient(SubjectAdapter):
             )
         self._trainer: Any = trainer
         self._check()
-        model = copy.deepcopy(trainer.model).cpu()
+        private = _dp_optimizer(trainer)
+        is_wrapped = is_a(trainer.model, "AbstractGradSampleHooks", "opacus")
+        model: Any = unwrapped(trainer.model) if is_wrapped else copy.deepcopy(trainer.model)
+        model = model.cpu()
         if getattr(model, "is_activation_checkpointing", False):
             model.gradient_checkpointing_disable()  # checkpointing stores nothing for second derivatives
         self._model: nn.Module = model.train()
         train = trainer.get_train_dataloader()
         test = trainer.get_eval_dataloader() if is_one_set(trainer.eval_dataset) else None
-        return Subject(
+        subject = Subject(
             self._model,
             self._loss(self._first(train)),
             train,
@@ -66,6 +81,7 @@ class TrainerClient(SubjectAdapter):
             tokenizer=trainer.processing_class if hasattr(trainer.processing_class, "decode") else None,
             notes=self._notes(),
         )
+        return subject if private is None else _with_noise(subject, private, is_a(train, "DPDataLoader", "opacus"))
 
     def input_summary(self) -> str:
         """Describe the trained model and its loss."""
@@ -149,6 +165,28 @@ class TrainerClient(SubjectAdapter):
         if not hasattr(self._model, "lm_head"):
             return ()
         return ("Texts of one batch count alike, whatever their length; a Trainer counts tokens alike.",)
+
+
+def _dp_optimizer(trainer: Any) -> Any:
+    """Return the trainer's optimizer of Opacus, also inside the wrapper of accelerate; None if there is none."""
+    optimizer = trainer.optimizer
+    if is_a(optimizer, "AcceleratedOptimizer", "accelerate"):
+        optimizer = optimizer.optimizer
+    return optimizer if is_a(optimizer, "DPOptimizer", "opacus") else None
+
+
+def _with_noise(subject: Subject, optimizer: Any, is_poisson: bool) -> Subject:
+    """Return the subject of a trainer that steps with an optimizer of Opacus: its clip, noise and sampling."""
+    shuffled = () if is_poisson else (_SHUFFLED,)
+    return replace(
+        subject,
+        optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
+        learning_rate=float(optimizer.param_groups[0]["lr"]),
+        defenses=(dp_sgd_table(optimizer.max_grad_norm, optimizer.noise_multiplier),),
+        sampling="poisson" if is_poisson else "passes",
+        notes=(*subject.notes, *shuffled, *secure_note(optimizer)),
+        noise=noise_of(optimizer),
+    )
 
 
 def is_one_set(dataset: Any) -> bool:

@@ -1,8 +1,11 @@
 """The state of torch's generator comes back from values behind an update, and nothing does from other noise."""
 
+import numpy as np
 import pytest
 import torch
 
+from fedsim.privacy.noise_recovery import box_muller, mersenne, state_recovery
+from fedsim.privacy.noise_recovery.elimination import LinearSystem
 from fedsim.privacy.noise_recovery.recovery import recover_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise
 from fedsim.privacy.noise_recovery.state_recovery import recover_state
@@ -100,3 +103,36 @@ def test_a_seed_is_guessed_before_the_state_is_recovered():
     generator = torch.Generator().manual_seed(7)
     values = [torch.empty(shape).normal_(generator=generator) for shape in MLP]
     assert recover_noise(values, most_seeds=10).source == "seed 7"
+
+
+class Recorder:
+    """Keeps equations in place of solving them."""
+
+    def add(self, rows, constants):
+        self.rows, self.constants = rows, constants
+
+
+@pytest.mark.slow
+def test_a_hundred_right_hand_sides_of_a_correct_generator_contradict_and_that_of_a_state_does_not():
+    """One elimination decides all right-hand sides: they are further unknowns, in columns behind the state's.
+
+    A row whose part of the state is cleared holds a contradiction of each right-hand side with a 1. If the right-hand
+    sides add their full number to the rank, each of them is contradicted by some row.
+    """
+    generator = torch.Generator().manual_seed(0xABCDEF)
+    z = torch.empty(4000).normal_(generator=generator).double().numpy()
+    pairs = box_muller.layout([4000], [torch.float32], holds_value=False)
+    margin, bits = box_muller.margins(z, pairs)
+    recorder = Recorder()
+    order = np.argsort(-margin, axis=None, kind="stable")[: mersenne.RANK + 4000]
+    state_recovery._add(recorder, order, bits, pairs)
+    random = np.random.default_rng(8).integers(0, 1 << 64, (len(recorder.rows), 2), np.uint64)
+    random[:, 1] &= np.uint64((1 << 36) - 1)  # 100 right-hand sides: 64 and 36
+    true = recorder.constants.astype(np.uint64) << np.uint64(40)
+    random[:, 1] |= true
+    system = LinearSystem(mersenne.COLUMNS + 128)
+    system.add(np.concatenate([recorder.rows, random], 1), np.zeros(len(random), np.uint8))
+    of_state = sum(len(group.bits) for group in system._groups[: mersenne.COLUMNS // 8])
+    assert 18_000 < of_state <= mersenne.RANK < system.equations - 500
+    assert system.rank == of_state + 100
+    assert [len(group.bits) for group in system._groups[mersenne.COLUMNS // 8 :]] == [8] * 12 + [4, 0, 0, 0]

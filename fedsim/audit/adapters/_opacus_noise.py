@@ -1,0 +1,71 @@
+"""Mechanism of an Opacus optimizer: clip and noise as a defense, and its noise for the check of the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
+
+_VALUES = 1 << 15  # of the check: the measured deviation of fewer values is too far from the true one
+_MOST_STEPS = 2_048
+_FEWEST = 16  # values of a tensor that torch draws in blocks; smaller tensors give no equation
+
+
+def dp_sgd_table(clip: Any, noise: Any) -> Mapping[str, Any]:
+    """Return the defense `dp-sgd` with the clip and noise multiplier of an optimizer."""
+    return {"name": "dp-sgd", "delta": DELTA, "clip": float(clip), "noise_multiplier": float(noise)}
+
+
+def noise_of(optimizer: Any) -> Callable[[], dict[str, Tensor]] | None:
+    """Return a function that draws the noise of steps, or None if the noise is secure, absent or not drawn on the CPU.
+
+    The clipped gradients are 0. This is the adversary of the definition of differential privacy: it knows every example
+    and tests whether one of them took part, so it subtracts the gradients. A server that does not know them
+    recovers the same state where the noise is far above the update.
+    """
+    if is_cryptographic(optimizer) or not optimizer.noise_multiplier or not _is_on_cpu(optimizer):
+        return None
+    return lambda: _drawn(optimizer)
+
+
+def secure_note(optimizer: Any) -> tuple[str, ...]:
+    """Return the sentence about a cryptographic generator, or nothing."""
+    if not optimizer.noise_multiplier or not is_cryptographic(optimizer):
+        return ()
+    return (f"The noise is not computable: {'torchcsprng' if optimizer.secure_mode else 'ChaCha20'}.",)
+
+
+def is_cryptographic(optimizer: Any) -> bool:
+    """Return whether the noise comes from Opacus' secure mode or from `fedsim.privacy.secure_noise.secure`."""
+    return bool(optimizer.secure_mode) or type(optimizer).__name__.startswith("Secure")
+
+
+def _is_on_cpu(optimizer: Any) -> bool:
+    return all(parameter.device.type == "cpu" for parameter in optimizer.params)
+
+
+def _drawn(optimizer: Any) -> dict[str, Tensor]:
+    """Return the noise of enough steps; optimizer, gradients and generators are left as they were."""
+    params, own = optimizer.params, optimizer.generator
+    usable = sum(parameter.numel() for parameter in params if parameter.numel() >= _FEWEST)
+    steps = min(_MOST_STEPS, -(-_VALUES // usable)) if usable else 1
+    kept = [(parameter.grad, parameter.summed_grad) for parameter in params]
+    state = None if own is None else own.get_state()
+    drawn: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for step in range(steps):
+                for parameter in params:
+                    parameter.summed_grad = torch.zeros_like(parameter)
+                optimizer.add_noise()
+                drawn |= {f"step {step}, tensor {at}": p.grad.detach() for at, p in enumerate(params)}
+        finally:
+            for parameter, (gradient, summed) in zip(params, kept, strict=True):
+                parameter.grad, parameter.summed_grad = gradient, summed
+            if own is not None:
+                own.set_state(state)
+    return drawn

@@ -1,0 +1,176 @@
+"""An audit recovers the noise of Opacus, of a Trainer with Opacus and of Flower's mods, and names the generator."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from opacus import PrivacyEngine
+from torch.utils.data import DataLoader
+
+from fedsim.audit import AuditPlan, auditing
+from fedsim.audit.adapters._opacus_noise import noise_of
+from fedsim.audit.clock import AuditClock
+from fedsim.audit.loading import made
+from fedsim.audit.noise_check import noise_note
+from fedsim.audit.record import AuditRecord
+from fedsim.audit.subject import Subject
+from fedsim.judgement.policy import Policy
+from fedsim.privacy.secure_noise import secure
+from tests.audit.adapters.test_flower import Apps, apps
+from tests.audit.adapters.test_opacus import private
+from tests.audit.adapters.test_transformers import Net, pictures, trainer
+
+__all__ = ["apps"]  # a fixture
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning"),
+    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
+]
+STATE = (
+    r"Broken: the noise is computable \(MT19937 \(torch CPU\), state from [\d,]+ coordinates in \d+ seconds\)\. Draw"
+)
+LOCAL_DP = """
+import numpy
+from flwr.clientapp.mod import LocalDpMod
+app = ClientApp(mods=[LocalDpMod(1.0, 1.0, 1.0, 1e-5)])
+"""
+
+
+def audited(subject: Subject, folder: Path) -> AuditRecord:
+    settings = AuditPlan(target="t", defend=False, batches=(1,), updates=1)
+    return auditing.run(subject, settings, Policy(), folder, AuditClock(40.0))
+
+
+def noise_sentence(subject: Subject, seconds: float = 60.0) -> str:
+    assert subject.noise is not None
+    return noise_note(subject.noise, seconds)
+
+
+def of_opacus(folder: Path, is_secure: bool = False, data: Any = None) -> Any:
+    """Return a Trainer whose optimizer is from make_private."""
+    torch.manual_seed(0)
+    net = Net()
+    made_private = PrivacyEngine().make_private(
+        module=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.05),
+        data_loader=DataLoader(pictures(), batch_size=6),  # pyright: ignore[reportArgumentType]
+        noise_multiplier=1.5,
+        max_grad_norm=0.5,
+    )
+    model, optimizer = made_private[:2]
+    if is_secure:
+        secure(optimizer)
+    made_trainer = trainer(folder, model, optimizers=(optimizer, None))
+    made_trainer.args.remove_unused_columns = False  # the wrapper's forward names no columns
+    return made_trainer
+
+
+@pytest.mark.slow
+def test_an_audit_of_opacus_recovers_the_state_and_names_the_remedy(tmp_path: Path) -> None:
+    record = audited(made(private(), "train:private"), tmp_path)
+    (note,) = [note for note in record.notes if "computable" in note]
+    assert re.match(STATE, note), note
+    assert "optimizer = secure(optimizer)" in note
+
+
+@pytest.mark.slow
+def test_the_noise_of_a_trainer_with_opacus_is_recovered(tmp_path: Path) -> None:
+    subject = made(of_opacus(tmp_path), "train:trainer")
+    assert re.match(STATE, noise_sentence(subject))
+
+
+def test_a_trainer_with_opacus_states_its_mechanism(tmp_path: Path) -> None:
+    subject = made(of_opacus(tmp_path), "train:trainer")
+    assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.5},)
+    assert (subject.optimizer, subject.learning_rate, subject.sampling) == ("sgd", 0.05, "passes")
+    assert next(iter(dict(subject.model.named_parameters()))) == "first.weight", "not the names of the wrapper"
+    assert any("no Poisson samples" in note for note in subject.notes)
+
+
+def test_secure_noise_is_named_and_not_attacked(tmp_path: Path) -> None:
+    model, optimizer, loader = private()
+    for subject in (
+        made((model, secure(optimizer), loader), "train:private"),
+        made(of_opacus(tmp_path, is_secure=True), "train:trainer"),
+    ):
+        assert subject.noise is None
+        assert "The noise is not computable: ChaCha20." in subject.notes
+
+
+def test_without_noise_nothing_is_said_of_a_generator() -> None:
+    subject = made(private(noise=0.0), "train:private")
+    assert subject.noise is None
+    assert not any("computable" in note for note in subject.notes)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_drawing_noise_leaves_generators_gradients_and_accountant_as_they_were(own: bool) -> None:
+    engine = PrivacyEngine()
+    generator = torch.Generator().manual_seed(3) if own else None
+    _, optimizer, _ = private(engine=engine, noise_generator=generator)
+    for number, parameter in enumerate(optimizer.params):
+        parameter.grad = torch.full_like(parameter, number)
+    state, own_state = torch.get_rng_state(), torch.empty(0) if generator is None else generator.get_state()
+    draw = noise_of(optimizer)
+    assert draw is not None
+    first, second = draw(), draw()
+    assert torch.equal(torch.get_rng_state(), state)
+    if generator is not None:
+        assert torch.equal(generator.get_state(), own_state)
+    assert all(torch.equal(first[name], second[name]) for name in first), "the next step draws the same"
+    assert all(bool((p.grad == n).all()) and p.summed_grad is None for n, p in enumerate(optimizer.params))
+    assert engine.accountant.history == []
+    flat = torch.cat([t.flatten() for t in first.values()])
+    assert len(flat) >= 4096
+    assert float(flat.std()) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_seed_of_the_noise_generator_is_guessed() -> None:
+    _, optimizer, _ = private(noise_generator=torch.Generator().manual_seed(42))
+    draw = noise_of(optimizer)
+    assert draw is not None
+    assert "MT19937 (torch CPU), seed 42 from" in noise_note(draw, 0.0)
+
+
+def test_noise_that_cannot_be_drawn_or_computed_is_not_called_broken() -> None:
+    def fails() -> dict[str, torch.Tensor]:
+        raise LookupError("no such step")
+
+    assert noise_note(fails, 1.0).startswith("Whether the noise is computable is not known: drawing it failed, Lookup")
+    found = noise_note(lambda: {"w": torch.ones(3)}, 0.0)
+    assert found.startswith("The generator of the noise is not cryptographic, though the noise was not computed: ")
+    assert "Broken" not in found
+
+
+@pytest.mark.parametrize("seed", [7, 123])
+def test_the_seed_of_a_flower_mod_is_guessed(apps: Apps, seed: int) -> None:
+    seeded = ("client_app.py", "    config, node =", f"    numpy.random.seed({seed})\n    config, node =")
+    note = noise_sentence(made(apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded), "app"), 0.0)
+    assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random.seed, RandomState), ")
+    assert f"seed {seed} from" in note
+    assert 'as_mod("local-dp", ...)' in note
+
+
+METRICS = ("client_app.py", 'len(data), "loss": loss}', "len(data)}")
+OWN_MOD = (
+    "from fedsim.federation.mods import as_mod\napp = ClientApp(mods=[as_mod('local-dp', noise_multiplier=1.0{seed})])"
+)
+
+
+def own_mod(seed: str) -> tuple[str, str, str]:
+    return "client_app.py", "app = ClientApp()", OWN_MOD.format(seed=seed)
+
+
+def test_a_mod_of_this_package_is_secure_unless_it_has_a_seed(apps: Apps) -> None:
+    subject, seeded = (made(apps.make(METRICS, own_mod(seed)), "app") for seed in ("", ", seed=1"))
+    assert subject.noise is None
+    assert "The noise is not computable: ChaCha20." in subject.notes
+    assert seeded.noise is not None
+    assert not any("ChaCha20" in note for note in seeded.notes)
+
+
+def test_the_noise_of_an_app_without_mods_is_no_question(apps: Apps) -> None:
+    plain = made(apps.make(), "app")
+    assert plain.noise is None
+    assert not any("computable" in note for note in plain.notes)
