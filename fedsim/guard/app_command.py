@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.core import process
 from fedsim.core.errors import FedsimError
 from fedsim.guard import sandbox
 from fedsim.guard.policy import AppsTable
@@ -59,7 +59,7 @@ def check_walls(apps: AppsTable) -> None:
 def command_of(apps: AppsTable, folder: Path) -> list[str]:
     """Return the command of a process that runs an app in a folder."""
     if apps.isolation == "none":
-        return [sys.executable, "-P", "-m", _CHILD]
+        return process.command_of(_CHILD)
     places = confining.places()
     allowed = landlock.Places(
         [*places.readable, *map(str, apps.readable)], places.listed, places.devices, [*map(str, apps.writable)]

@@ -30,9 +30,22 @@ class Frame(NamedTuple):
     kind: Kind
     payload: bytes
 
+    def json(self) -> Any:
+        """Return the value of a JSON frame.
+
+        Raises:
+            FrameError: the frame is of another kind, or its payload is not JSON.
+        """
+        if self.kind != JSON:
+            raise FrameError(f"a frame of kind {self.kind!r}, expected {JSON!r}")
+        try:
+            return json.loads(self.payload)
+        except ValueError as error:
+            raise FrameError(f"a payload that is not JSON: {error}") from error
+
 
 class FrameError(FedsimError):
-    """A frame is longer than its limit, or the stream ends within the frame."""
+    """A frame is cut off, longer than its limit, or not of the expected kind."""
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -43,6 +56,12 @@ def frame(kind: Kind, payload: bytes) -> bytes:
 def json_frame(value: Any) -> bytes:
     """Return the bytes of a frame whose payload is JSON."""
     return frame(JSON, json.dumps(value).encode())
+
+
+def write_json(stream: IO[bytes], value: Any) -> None:
+    """Write a value as a frame of JSON."""
+    stream.write(json_frame(value))
+    stream.flush()
 
 
 def write_parts(stream: IO[bytes], *parts: bytes) -> None:
