@@ -1,12 +1,11 @@
 """Child process of an audit: runs the user's code with limited memory; the parent kills it when the time is over.
 
-It reads an order as a line of JSON from standard input and writes progress as lines of JSON to standard output.
+It reads an order from standard input and writes progress to standard output, both as frames of JSON.
 Output of the user's code goes to standard error, which is a log file.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fedsim.audit.clock import AuditClock  # noqa: E402
 from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.judgement.policy import Policy  # noqa: E402
+from fedsim.processes import frames  # noqa: E402
 from fedsim.scenario import user_models  # noqa: E402
 
 
@@ -27,9 +27,9 @@ def serve() -> None:
     answers = process.serve_parent()
 
     def tell(what: str, key: str = "doing") -> None:
-        answers.write(json.dumps({key: what}) + "\n")
+        frames.write_json(answers, {key: what})
 
-    order = json.loads(sys.stdin.readline())
+    order = next(frames.read_all(sys.stdin.buffer)).json()
     plan = AuditPlan.model_validate(order["plan"])
     policy = Policy.model_validate(order["policy"])
     tell(f"imports {plan.target}")

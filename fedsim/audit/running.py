@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from fedsim.audit import image_grids, page, sheet, tables
 from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
 from fedsim.judgement.policy import Policy
+from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
+from fedsim.processes.frames import FrameError, json_frame
 from fedsim.record.atomic_files import open_log, remove_rests
 from fedsim.report.document import to_html, to_markdown
 
@@ -28,6 +24,7 @@ _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time for the factory and its loader
 _FOR_THE_CHILD = 0.96  # share of the time for the child; the parent kills it only if it hangs
 _TICK = 0.5
+_MOST_MESSAGE = 1 << 20  # bytes
 _MOST_FOR_IMPORTS = 300.0  # seconds; a module that needs longer hangs or trains during its import
 
 OnProgress = Callable[[str, float], None]  # progress message and seconds left
@@ -49,15 +46,14 @@ def run(
 def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress) -> AuditRecord:
     total = 60.0 * plan.minutes
     seconds = total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
-    with _child(plan, folder) as child:
+    with _started(plan, folder) as child:
         order = {
             "plan": plan.model_dump(mode="json"),
             "policy": policy.model_dump(mode="json"),
             "folder": str(folder.resolve()),
             "seconds": _FOR_THE_CHILD * seconds,
         }
-        _pipe(child.stdin).write(json.dumps(order) + "\n")
-        _pipe(child.stdin).flush()
+        child.send(json_frame(order))
         said = _Said(child)
         _await_import(said, plan, seconds, on_progress)
         begin = time.monotonic()
@@ -151,81 +147,51 @@ def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_pro
 
 
 class _Said:
-    """Parser of a child's output, line by line."""
+    """Reader of a child's messages."""
 
-    def __init__(self, child: subprocess.Popen[str]) -> None:
+    def __init__(self, child: ChildProcess) -> None:
         self._child = child
         self._what = "starts"
-        self._waiting = b""
-        self._lines: deque[bytes] = deque()
         self.is_done = False
         self.crash = ""
 
     @property
     def code(self) -> int | None:
         """The child's exit code; None while it runs."""
-        return self._child.poll()
+        return self._child.code
 
     @property
     def is_silent(self) -> bool:
         """Whether the child still runs and has not reported its end."""
-        return not self.is_done and not self.crash and self._child.poll() is None
+        return not self.is_done and not self.crash and self._child.code is None
 
     def until(self, end: float) -> Iterator[str]:
-        """Yield progress, twice a second and for every line, until the child ends or the time is over.
+        """Yield progress, twice a second and for every message, until the child ends or the time is over.
 
         Raises:
             FedsimError: the child reports a user error.
         """
-        while not self.is_done and not self.crash and time.monotonic() < end:
-            if not self._lines and not self._listen(end):
+        while not self.is_done and not self.crash and (left := end - time.monotonic()) > 0:
+            try:
+                message = self._child.receive(_MOST_MESSAGE, min(_TICK, left))
+                if message is not None:
+                    self._understood(message.json())
+            except ChannelClosed:
+                self._child.wait(FAREWELL)
                 return
-            if self._lines:
-                self._understood(json.loads(self._lines.popleft()))
+            except FrameError as error:
+                self.crash = f"its process sent {error}"
             yield self._what
 
-    def _listen(self, end: float) -> bool:
-        """Wait briefly for more output; return False at end of file."""
-        answers = _pipe(self._child.stdout)
-        if not select.select([answers], [], [], min(_TICK, max(0.0, end - time.monotonic())))[0]:
-            return True
-        piece = os.read(answers.fileno(), 1 << 16)
-        *lines, self._waiting = (self._waiting + piece).split(b"\n")
-        self._lines.extend(lines)
-        if not piece:
-            self._child.wait()
-        return bool(piece)
-
-    def _understood(self, line: dict[str, str]) -> None:
-        if "mistake" in line:
-            raise FedsimError(line["mistake"])
-        self.is_done = "done" in line
-        self.crash = line.get("crash", "")
-        self._what = line.get("doing", self._what)
+    def _understood(self, message: dict[str, str]) -> None:
+        if "mistake" in message:
+            raise FedsimError(message["mistake"])
+        self.is_done = "done" in message
+        self.crash = message.get("crash", "")
+        self._what = message.get("doing", self._what)
 
 
-@contextmanager
-def _child(plan: AuditPlan, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def _started(plan: AuditPlan, folder: Path) -> ChildProcess:
     folder_of(folder).note(LOG)
     with open_log(folder / LOG) as log:
-        child = subprocess.Popen(
-            command_of("fedsim.audit.child", str(plan.memory)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=Path.cwd(),
-            start_new_session=True,
-        )
-    try:
-        yield child
-    finally:
-        child.kill()
-        for pipe in (child.stdin, child.stdout):
-            _pipe(pipe).close()
-        child.wait()
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None
-    return pipe
+        return ChildProcess(command_of("fedsim.audit.child", str(plan.memory)), stderr=log)

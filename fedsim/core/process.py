@@ -11,11 +11,10 @@ import io
 import logging
 import os
 import resource
-import runpy
 import signal
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 ENVIRONMENT = {  # set by `prepare`
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -35,10 +34,6 @@ _GIB = 1 << 30
 _DIE_WITH_PARENT = 1
 own_folders: list[str] = []
 """Folders of user methods and modules; see `find_own_modules`."""
-_FOLLOW = (  # the parent-death signal survives exec
-    "import os, sys; from fedsim.core.process import follow; "
-    "follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
-)
 
 
 def prepare() -> None:
@@ -63,13 +58,8 @@ def limit_memory(gibibytes: float) -> None:
 
 
 def command_of(module: str, *arguments: str) -> list[str]:
-    """Return the command of a process that runs a module and is killed when this process ends."""
-    return [sys.executable, "-P", "-m", "fedsim.core.process", str(os.getpid()), module, *arguments]
-
-
-def program_of(path: Path, *arguments: str) -> list[str]:
-    """Return the command of a program that is killed when this process ends, as `command_of` does for a module."""
-    return [sys.executable, "-P", "-c", _FOLLOW, str(os.getpid()), str(path), *arguments]
+    """Return the command of a process that runs a module. It finds no modules in its working folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def follow(parent: int) -> None:
@@ -103,22 +93,16 @@ def find_own_modules(name: str) -> None:
             sys.path.append(str(folder))
 
 
-def serve_parent() -> TextIO:
-    """Turn this process into a worker of its parent, and return the stream for answers, one per line.
+def serve_parent() -> IO[bytes]:
+    """Turn this process into a worker of its parent, and return the stream for answers.
 
     It ignores SIGINT, which the parent handles, offers the working folder, and redirects prints of user code to
     standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     offer_working_folder()
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # otherwise the last output is lost when the process is killed
     return answers
-
-
-if __name__ == "__main__":
-    follow(int(sys.argv[1]))
-    _, _, name, *sys.argv[1:] = sys.argv
-    runpy.run_module(name, run_name="__main__", alter_sys=True)

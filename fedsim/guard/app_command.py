@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedsim.core import supervisor
+from fedsim.core import process
 from fedsim.core.errors import FedsimError
 from fedsim.guard import sandbox
 from fedsim.guard.policy import AppsTable
@@ -58,14 +57,14 @@ def check_walls(apps: AppsTable) -> None:
 
 
 def command_of(apps: AppsTable, folder: Path) -> list[str]:
-    """Return the command of a process that runs an app in a folder, and ends with this process."""
+    """Return the command of a process that runs an app in a folder."""
     if apps.isolation == "none":
-        return supervisor.command_of([sys.executable, "-P", "-m", _CHILD])
+        return process.command_of(_CHILD)
     places = confining.places()
     allowed = landlock.Places(
         [*places.readable, *map(str, apps.readable)], places.listed, places.devices, [*map(str, apps.writable)]
     )
-    return supervisor.command_of([*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)])
+    return [*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)]
 
 
 def environment(folder: Path) -> dict[str, str]:

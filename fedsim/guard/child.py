@@ -30,19 +30,19 @@ from flwr.proto.message_pb2 import Message as MessageProto  # noqa: E402
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto  # noqa: E402
 from flwr.supercore.object_ref import load_app  # noqa: E402
 
-from fedsim.guard import frames  # noqa: E402
+from fedsim.processes import frames  # noqa: E402
 
 
 def serve() -> None:
     """Read what the guard sends, run the app, and write its numbers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order, about, state, fab = frames.read(sys.stdin.buffer, sys.maxsize)
+    order, about, state, fab = frames.read_parts(sys.stdin.buffer)
     message = message_from_proto(MessageProto.FromString(order))
     context = context_from_proto(ContextProto.FromString(about))
     context.state = recorddict_from_proto(RecordDictProto.FromString(state))
     numbers = train(load(fab), message, context)
-    frames.write(answers, numbers, recorddict_to_proto(context.state).SerializeToString())
+    frames.write_parts(answers, numbers, recorddict_to_proto(context.state).SerializeToString())
 
 
 def train(app: ClientApp, message: Message, context: Context) -> bytes:

@@ -17,16 +17,18 @@ from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.guard import app_command, frames
+from fedsim.guard import app_command
 from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
+from fedsim.processes import frames
+from fedsim.processes.child_process import ChildProcess
 from fedsim.processes.reaper import remove_tree
 
 _MOST_STATE = 1 << 28  # bytes that an app may keep between messages
 _MOST_LOG = 1 << 20  # bytes of a message that are logged
 _MOST_SERIES = 8  # whose states are kept, the latest: a server may begin as many as it likes
 _PREFIX = "app-"  # of the folder of a message
-_FAREWELL = 10.0  # seconds in which a keeper ends what it keeps
+_FAREWELL = 10.0  # seconds until pipes of an ended app are left alone
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ class AppProcesses:
         size = sum(tensor.nbytes for tensor in received.values())
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._folder))
         with tempfile.TemporaryFile() as answers:
-            self._run(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD)
+            self._run(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD_SIZE)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
@@ -95,29 +97,24 @@ class AppProcesses:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
         with tempfile.TemporaryFile() as questions, self._log() as log:
             parts = (message_to_proto(order.message), context_to_proto(order.context))
-            frames.write(questions, *(part.SerializeToString() for part in parts), state, order.fab)
+            frames.write_parts(questions, *(part.SerializeToString() for part in parts), state, order.fab)
             questions.seek(0)
-            process = subprocess.Popen(
+            app = ChildProcess(
                 app_command.command_of(self._apps, folder),
-                bufsize=0,
-                stdin=questions,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=folder,
                 env=app_command.environment(folder),
-                start_new_session=True,
+                cwd=folder,
+                stdin=questions,
+                stderr=subprocess.PIPE,
             )
-            assert process.stdout is not None, "a pipe"
-            assert process.stderr is not None, "a pipe"
-            drains = [Drain(process.stdout, answers, limit), Drain(process.stderr, log, _MOST_LOG)]
+            drains = [Drain(app.stdout, answers, limit), Drain(app.stderr, log, _MOST_LOG)]
             try:
-                code = process.wait(self._apps.seconds)
-            except subprocess.TimeoutExpired as error:
-                raise FedsimError(f"the app took longer than {self._apps.seconds:g} seconds") from error
+                code = app.wait(self._apps.seconds)
             finally:
-                _end(process)
+                app.end()
                 for drain in drains:
                     drain.finish(_FAREWELL)
+        if code is None:
+            raise FedsimError(f"the app took longer than {self._apps.seconds:g} seconds")
         if code:
             raise FedsimError(f"the app's process ended with exit code {code}")
 
@@ -126,21 +123,11 @@ class AppProcesses:
         return Path(os.devnull).open("ab") if self._apps.log is None else self._apps.log.open("ab")
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a keeper, which ends all that the app started."""
-    process.terminate()
-    try:
-        process.wait(_FAREWELL)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _parts(answers: IO[bytes], most: int) -> tuple[bytes, bytes]:
     answers.seek(0)
     try:
-        numbers, state = frames.read(answers, most)
-    except ValueError as error:
+        numbers, state = frames.read_parts(answers, most)
+    except (frames.FrameError, ValueError) as error:
         raise FedsimError(f"the app's answer cannot be read: {error}") from error
     return numbers, state
 

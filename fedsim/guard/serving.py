@@ -46,7 +46,7 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
         tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
     tell(_noise_source(policy))
     tell(f"Connects to the SuperNode at {policy.node.address}.")
-    with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, reaper.guard(Path(name)):
+    with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, reaper.remove_if_killed(Path(name)):
         _answer_all(policy, Guard(policy, ledger, Path(name), tell), api, should_stop, tell)
 
 

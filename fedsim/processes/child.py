@@ -46,8 +46,7 @@ def _generator(seed: int, state: torch.Tensor) -> torch.Generator:
 
 
 def _serve() -> None:
-    lines = process.serve_parent()
-    answers = lines.buffer
+    answers = process.serve_parent()
     requests = sys.stdin.buffer
     torch.set_num_threads(1)
     hello = frames.read(requests)

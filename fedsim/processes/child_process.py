@@ -18,6 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.processes.frames import Frame, FrameAssembler
 
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
+FAREWELL = 10.0  # seconds from the end of a program's output to its exit code
 _LOOK_UP_EVERY = 0.1  # seconds
 _MOST_AT_ONCE = 1 << 20  # bytes
 
@@ -31,18 +32,16 @@ class ChannelClosed(FedsimError):
 class ChildProcess:
     """A program in a session of its own, so that Ctrl-C in a terminal does not reach it.
 
-    Used as a context manager, it ends the program and closes the pipes at the end of the block. By default, frames
-    travel over pipes at standard input and output, and standard error is that of this process.
+    A supervisor runs the program, and ends it with all its descendants when this process ends, even if it is killed.
+    Used as a context manager, this object ends the program and closes the pipes at the end of the block. By default,
+    frames travel over pipes at standard input and output, and standard error is that of this process.
 
     Args:
-        command: program and arguments. The program ends with this process only if it is supervised, or if the command
-            says so (`fedsim.core.process.command_of`).
-        is_supervised: whether a supervisor runs the program and ends all its descendants. Without a supervisor, `end`
-            reaches the process group of the program alone, and the program may react to SIGTERM.
+        command: program and arguments; the program as an absolute path.
         env: environment variables; None: those of this process.
         cwd: working folder; None: that of this process.
         stdin, stdout, stderr: as in `subprocess.Popen`; an open log file, for example.
-        patience: seconds from SIGTERM to SIGKILL.
+        patience: seconds that the supervisor gets to end the program and its descendants, before both are killed.
 
     Raises:
         OSError: the program cannot be started.
@@ -52,7 +51,6 @@ class ChildProcess:
         self,
         command: Sequence[str],
         *,
-        is_supervised: bool = True,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stdin: Stream = subprocess.PIPE,
@@ -60,10 +58,10 @@ class ChildProcess:
         stderr: Stream = None,
         patience: float = PATIENCE,
     ) -> None:
-        self._is_supervised, self._patience = is_supervised, patience
+        self._patience = patience
         self._arrived, self._is_ended = FrameAssembler(), False
         self._process = subprocess.Popen(
-            supervisor.command_of(command) if is_supervised else command,
+            supervisor.command_of(command),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -152,40 +150,39 @@ class ChildProcess:
         return None
 
     def terminate(self) -> None:
-        """Send SIGTERM without waiting. A supervisor then kills the program and all its descendants."""
-        if self._is_supervised:
-            self._process.terminate()
-        else:
-            self._signal_group(signal.SIGTERM)
+        """Send SIGTERM to the supervisor without waiting: it kills the program and all its descendants."""
+        self._process.terminate()
 
-    def end(self, patience: float | None = None) -> int:
-        """End the program: SIGTERM, a patience, SIGKILL for the rest of its process group. Return the exit code.
+    def end(self) -> int:
+        """Have the supervisor end the program, or end both after the patience. Return the exit code.
 
         Another thread may wait in `receive` or `send` meanwhile.
-
-        Args:
-            patience: seconds; None: those of this subprocess.
         """
         self.terminate()
-        self.wait(self._patience if patience is None else patience)
-        self._signal_group(signal.SIGKILL)  # the group may outlive the program
+        self.wait(self._patience)
+        self._kill_group()  # the group may outlive the supervisor
         code = self._process.wait()
         self._is_ended = True
         return code
 
-    def close(self) -> int:
-        """End the program, close the pipes, and return the exit code."""
+    def close(self, grace: float = 0.0) -> int:
+        """End the program, close the pipes, and return the exit code.
+
+        Args:
+            grace: seconds in which the program may end by itself, so that the exit code is its own.
+        """
+        self.wait(grace)
         code = self.end()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
         return code
 
-    def _signal_group(self, number: signal.Signals) -> None:
+    def _kill_group(self) -> None:
         if self._is_ended:  # another process group may have the number now
             return
         with suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def _opened(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -30,9 +30,22 @@ class Frame(NamedTuple):
     kind: Kind
     payload: bytes
 
+    def json(self) -> Any:
+        """Return the value of a JSON frame.
+
+        Raises:
+            FrameError: the frame is of another kind, or its payload is not JSON.
+        """
+        if self.kind != JSON:
+            raise FrameError(f"a frame of kind {self.kind!r}, expected {JSON!r}")
+        try:
+            return json.loads(self.payload)
+        except ValueError as error:
+            raise FrameError(f"a payload that is not JSON: {error}") from error
+
 
 class FrameError(FedsimError):
-    """A frame is longer than its limit, or the stream ends within the frame."""
+    """A frame is cut off, longer than its limit, or not of the expected kind."""
 
 
 def frame(kind: Kind, payload: bytes) -> bytes:
@@ -45,10 +58,17 @@ def json_frame(value: Any) -> bytes:
     return frame(JSON, json.dumps(value).encode())
 
 
-def write(stream: IO[bytes], *parts: bytes) -> None:
+def write_json(stream: IO[bytes], value: Any) -> None:
+    """Write a value as a frame of JSON."""
+    stream.write(json_frame(value))
+    stream.flush()
+
+
+def write_parts(stream: IO[bytes], *parts: bytes) -> None:
     """Write every part as a frame of kind `PART`."""
     for part in parts:
-        stream.write(frame(PART, part))
+        stream.write(_HEAD.pack(PART, len(part)))
+        stream.write(part)
     stream.flush()
 
 
@@ -78,6 +98,22 @@ def read_all(stream: IO[bytes], most: float = math.inf) -> Iterator[Frame]:
     """Yield the frames of a stream until its end; arguments and errors as in `read`."""
     while (found := read(stream, most)) is not None:
         yield found
+
+
+def read_parts(stream: IO[bytes], most: float = math.inf) -> Iterator[bytes]:
+    """Yield the payloads of a stream of parts until its end.
+
+    Args:
+        stream: of bytes.
+        most: limit of a payload in bytes.
+
+    Raises:
+        FrameError: as in `read`, or a frame is of another kind.
+    """
+    for kind, payload in read_all(stream, most):
+        if kind != PART:
+            raise FrameError(f"a frame of kind {kind!r}, expected {PART!r}")
+        yield payload
 
 
 class FrameAssembler:

@@ -1,7 +1,8 @@
-"""A small process that ends what a run started on this machine, when the run was killed and cannot.
+"""A small process that removes the temporary folder of this process, if this process is killed and cannot.
 
-It is told the process groups, a line each, and that all is well with a last line. When its input ends without that line
-it ends the groups and removes their folder. It is started as a file and needs nothing but Python's own modules.
+Its input ends with a line if all is well. Without the line it removes the folder. Subprocesses of the killed process
+end at the same time (`fedsim.core.supervisor`), and may hold files for a moment. The program is started as a file and
+uses only the standard library.
 """
 
 from __future__ import annotations
@@ -14,71 +15,40 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-_DONE = "done"
+_DONE = b"done\n"
 _PATIENCE = 5.0  # seconds in which a process that was killed may still hold or write a file
 _POLL_INTERVAL = 0.1
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Guardian:
-    """Told of every process group while the run lives."""
-
-    def __init__(self, pipe: IO[str]) -> None:
-        self._pipe = pipe
-
-    def watch(self, group: int) -> None:
-        """Have a process group ended with this process."""
-        self._tell(str(group))
-
-    def dismiss(self) -> None:
-        """Say that everything is ended and removed."""
-        self._tell(_DONE)
-
-    def _tell(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # somebody killed the guardian; the run goes on without it
-            self._pipe.write(f"{line}\n")
-            self._pipe.flush()
-
-
 @contextlib.contextmanager
-def guard(folder: Path) -> Iterator[Guardian]:
-    """Start a guardian of this folder and of the groups that it will be told of."""
+def remove_if_killed(folder: Path) -> Iterator[None]:
+    """Have a folder removed if this process is killed within the block."""
     command = [sys.executable, "-I", "-S", __file__, str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdin is not None
-    guardian = Guardian(process.stdin)
+    reaper = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # outlives this process
     try:
-        yield guardian
+        yield
     finally:
-        guardian.dismiss()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        process.wait()
+        reaper.communicate(_DONE)
 
 
-def serve(lines: Iterable[str], folder: Path) -> None:
-    """Wait for the end of the lines, and end the groups unless the last line says that all is well."""
-    groups: list[int] = []
-    for line in lines:
-        if line.strip() == _DONE:
-            return
-        groups.append(int(line))
-    for group in groups:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+def serve(lines: IO[bytes], folder: Path) -> None:
+    """Wait for the end of the lines, and remove the folder unless they say that all is well."""
+    if lines.read() == _DONE:
+        return
     deadline = time.monotonic() + _PATIENCE
     while folder.exists():
+        time.sleep(_POLL_INTERVAL)
         try:
             remove_tree(folder)
         except OSError as error:
             if time.monotonic() >= deadline:
                 print(f"cannot remove {folder}: {error}. Remove it by hand.", file=sys.stderr)
                 return
-            time.sleep(_POLL_INTERVAL)
 
 
 def remove_tree(folder: Path) -> None:
@@ -129,4 +99,4 @@ def _is_folder(parent: int, name: str) -> bool:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    serve(sys.stdin, Path(sys.argv[1]))
+    serve(sys.stdin.buffer, Path(sys.argv[1]))

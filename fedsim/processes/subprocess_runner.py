@@ -16,11 +16,10 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep
 from fedsim.processes import frames, landlock, packing, sandbox
-from fedsim.processes.child_process import ChannelClosed, ChildProcess
+from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
 from fedsim.processes.methods import AtWork, ShouldStop, ignore_step
 
 _LOOK_UP_EVERY = 0.1  # seconds
-_FAREWELL = 10.0  # seconds from the end of a subprocess's output to its exit code
 _ROOM = 64 << 20  # bytes that any answer may have
 _TIMES = 4  # beside those, so many times what was sent and what the examples and masks that it asks about take
 _WORD = 8  # bytes of a number
@@ -133,8 +132,8 @@ class Apart:
             except frames.FrameError as error:
                 raise FedsimError(f"its answer has {error} for what it was asked.") from error
             except ChannelClosed as error:
-                self._child.wait(_FAREWELL)
-                raise FedsimError(f"its process ended with {self._child.close()} before it answered.") from error
+                code = self._child.close(FAREWELL)
+                raise FedsimError(f"its process ended with {code} before it answered.") from error
         return frame
 
     def _look_up(self) -> None:

@@ -1,7 +1,6 @@
 """What the process of a user's code says to its parent: progress, and how it ended."""
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from fedsim.audit import child
 from fedsim.core.errors import FedsimError
+from fedsim.processes import frames
 from tests.audit.subjects import plan
 
 Serve = Callable[[Exception | None], list[dict[str, str]]]
@@ -18,7 +18,7 @@ Serve = Callable[[Exception | None], list[dict[str, str]]]
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
-    """Serve one order whose audit ends so, and return the lines that the parent reads."""
+    """Serve one order whose audit ends so, and return the messages that the parent reads."""
 
     def serve(end: Exception | None) -> list[dict[str, str]]:
         def run(*given: object) -> None:
@@ -27,19 +27,19 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
             if end is not None:
                 raise end
 
-        answers = io.StringIO()
+        answers = io.BytesIO()
         order = {
             "plan": plan(memory=6.0).model_dump(mode="json"),
             "policy": {},
             "folder": str(tmp_path),
             "seconds": 60.0,
         }
-        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(order) + "\n"))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(frames.json_frame(order))))
         monkeypatch.setattr(child.process, "serve_parent", lambda: answers)
         monkeypatch.setattr(child, "loading", SimpleNamespace(load=lambda name: name, made=lambda *_: None))
         monkeypatch.setattr(child.auditing, "run", run)
         child.serve()
-        return [json.loads(line) for line in answers.getvalue().splitlines()]
+        return [frame.json() for frame in frames.read_all(io.BytesIO(answers.getvalue()))]
 
     return serve
 

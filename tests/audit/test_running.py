@@ -1,5 +1,6 @@
 """An audit in a process of its own, with its folder."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +132,22 @@ def test_the_import_of_what_is_audited_takes_none_of_its_time(audited: Audited, 
     )
     with pytest.raises(FedsimError, match="did not return within 3 s, half of --minutes"):  # of 6 s, less the page's
         audited(f"{tmp_path / 'slow.py'}:client", minutes=0.1)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("write(frames.json_frame({'mistake': 'no loader'}))", "^no loader$"),
+        ("write(frames.json_frame({'crash': 'LookupError'}))", "^the audit of 'a:b' failed: LookupError. .* holds its"),
+        ("write(b'{not')", "ended with 5, perhaps for lack of memory"),
+        ("write(frames.frame(b'x', b''))", "failed: its process sent a frame of kind b'x', expected b'j'"),
+        ("write(frames.json_frame(' ' * (1 << 20)))", "failed: its process sent 1,048,578 bytes, expected at most"),
+    ],
+)
+def test_a_process_that_says_no_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    program = f"import sys\nfrom fedsim.processes import frames\nwrite = sys.stdout.buffer.write\n{code}\nsys.exit(5)"
+    monkeypatch.setattr(running, "command_of", lambda *_: [sys.executable, "-c", program])
+    with pytest.raises(FedsimError, match=message):
+        running.run(AuditPlan(target="a:b", batches=(1,), minutes=0.5), Policy(), tmp_path / "out")

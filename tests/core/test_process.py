@@ -76,10 +76,13 @@ def test_own_modules_are_found_behind_all_others_and_once_one_is_named(
 
 
 def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
-    (tmp_path / "sleeper.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    (tmp_path / "sleeper.py").write_text(
+        "import os, sys, time\nfrom fedsim.core.process import follow\nfollow(int(sys.argv[1]))\n"
+        "print(os.getpid(), flush=True)\ntime.sleep(600)\n"
+    )
     code = (
-        "import subprocess\nfrom fedsim.core.process import command_of\n"
-        "child = subprocess.Popen(command_of('sleeper'), stdout=subprocess.PIPE, text=True)\n"
+        "import os, subprocess\nfrom fedsim.core.process import command_of\n"
+        "child = subprocess.Popen(command_of('sleeper', str(os.getpid())), stdout=subprocess.PIPE, text=True)\n"
         "print(child.stdout.readline().strip())"
     )
     pid = int(python(code, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))

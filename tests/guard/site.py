@@ -27,6 +27,7 @@ from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
+from fedsim.core import supervisor
 from fedsim.core.errors import FedsimError
 from fedsim.federation.engines import superlink
 from fedsim.guard import app_command
@@ -256,7 +257,7 @@ class Site:
         (self.folder / "secret").write_bytes(os.urandom(32))
         command = ["flower-supernode", *self.options, "--superlink", self.link, "--isolation", "process"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--superexec-auth-secret-file", "secret"]
-        self.start("node", superlink.program_of(Path(sys.executable).parent / command[0], *command[1:]))
+        self.start("node", supervisor.command_of([str(Path(sys.executable).parent / command[0]), *command[1:]]))
 
     def start_guard(self) -> None:
         self.start("guard", [sys.executable, "-m", "fedsim", "guard", "run", "guard.toml"])

@@ -17,9 +17,10 @@ from flwr.app import Context, Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
-from fedsim.guard import frames, running
+from fedsim.guard import running
 from fedsim.guard.policy import read_policy
 from fedsim.guard.running import AppProcesses, Order
+from fedsim.processes import frames
 from tests.guard import site
 
 Write = Callable[[Any], None]
@@ -163,8 +164,10 @@ def test_an_app_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     "write",
     [
         lambda stream: stream.write(b"xx"),
-        lambda stream: frames.write(stream, b"1234"),
-        lambda stream: frames.write(stream, b"1234", b"", b""),
+        lambda stream: frames.write_parts(stream, b"1234"),
+        lambda stream: frames.write_parts(stream, b"1234", b"", b""),
+        lambda stream: frames.write_parts(stream, b"1234", bytes(101)),
+        lambda stream: stream.write(frames.frame(frames.PART, b"1234") + frames.frame(frames.JSON, b"")),
     ],
 )
 def test_answers_of_another_form_are_refused(write: Write) -> None:
@@ -176,7 +179,7 @@ def test_answers_of_another_form_are_refused(write: Write) -> None:
 
 def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writing(_self: AppProcesses, _folder: Path, _order: Order, answers: Any, _limit: int) -> None:
-        frames.write(answers, b"1234", b"")
+        frames.write_parts(answers, b"1234", b"")
 
     monkeypatch.setattr(AppProcesses, "_run", writing)
     with pytest.raises(FedsimError, match="4 bytes of numbers, expected 8200"):

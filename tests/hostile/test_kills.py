@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.processes import reaper
+from fedsim.core.supervisor import descendants
 from tests.cli import typed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -114,46 +114,27 @@ def test_flower_processes_and_their_folder_go_with_a_killed_run(folder: Path, pr
         assert until(lambda: not list((folder / "tmp").iterdir()), 20.0)
 
 
-def test_a_guardian_ends_groups_and_removes_the_folder_of_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_a_child_and_the_folder_of_a_parent_that_is_killed_go(tmp_path: Path) -> None:
     watched = tmp_path / "watched"
     watched.mkdir()
     (watched / "file").write_text("")
     told = tmp_path / "told"
     code = (
-        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fedsim.processes.reaper import guard\n"
-        f"with guard(Path({str(watched)!r})) as guardian:\n"
-        "    child = subprocess.Popen(['sh', '-c', 'sleep 1000 & sleep 1000'], start_new_session=True)\n"
-        "    guardian.watch(child.pid)\n"
+        "import time\nfrom pathlib import Path\nfrom fedsim.processes.child_process import ChildProcess\n"
+        "from fedsim.processes.reaper import remove_if_killed\n"
+        f"with remove_if_killed(Path({str(watched)!r})):\n"
+        "    child = ChildProcess(['/bin/sh', '-c', 'setsid sleep 1000 & sleep 1000'])\n"
         f"    Path({str(told)!r}).write_text(str(child.pid))\n"
         "    time.sleep(1000)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         assert until(lambda: told.exists() and told.read_text() != "")
-        group = int(told.read_text())
-        assert is_alive(group)
+        child = int(told.read_text())
+        assert until(lambda: len(descendants(child)) == 3)
+        started = [child, *descendants(child)]
     finally:
         parent.kill()
         parent.wait()
-    assert until(lambda: not is_alive(group), 20.0)
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), 20.0)
     assert until(lambda: not watched.exists(), 20.0)
-
-
-def is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_a_guardian_that_is_dismissed_leaves_everything(tmp_path: Path) -> None:
-    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-    try:
-        with reaper.guard(tmp_path) as own:
-            own.watch(child.pid)
-        assert child.poll() is None
-        assert tmp_path.exists()
-    finally:
-        child.kill()
-        child.wait()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.core.process import command_of
+from fedsim.core.supervisor import descendants
 from fedsim.processes import frames
 from fedsim.processes.child_process import ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError
@@ -122,28 +122,39 @@ def test_bytes_for_a_program_that_has_ended_are_lost() -> None:
             child.receive(1)
 
 
-@pytest.mark.parametrize("is_supervised", [True, False])
-def test_a_program_that_ignores_sigterm_is_killed(is_supervised: bool) -> None:
-    with python(STUBBORN + READY + SLEEP, is_supervised=is_supervised, patience=0.3) as child:
+def test_a_program_that_ignores_sigterm_is_killed() -> None:
+    with python(STUBBORN + READY + SLEEP) as child:
         assert child.stdout.read(1) == b"\n"
         pid = child.pid
     assert child.code == -signal.SIGKILL
     assert not is_alive(pid)
 
 
-@pytest.mark.parametrize(("is_supervised", "code"), [(True, -signal.SIGKILL), (False, 5)])
-def test_a_program_without_a_supervisor_may_end_in_its_own_way(is_supervised: bool, code: int) -> None:
+def test_a_program_does_not_react_to_its_end() -> None:
     polite = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
-    with python(polite + READY + SLEEP, is_supervised=is_supervised) as child:
+    with python(polite + READY + SLEEP) as child:
         assert child.stdout.read(1) == b"\n"
-        assert child.end() == code
-        assert child.end() == code
+        assert child.end() == -signal.SIGKILL
+        assert child.end() == -signal.SIGKILL
 
 
-def test_a_patience_of_one_end_replaces_that_of_the_subprocess() -> None:
-    with python(STUBBORN + READY + SLEEP, is_supervised=False, patience=600) as child:
+@pytest.mark.parametrize(("grace", "code"), [(0.0, -signal.SIGKILL), (30.0, 5)])
+def test_a_program_may_end_by_itself_within_the_grace(grace: float, code: int) -> None:
+    with python("import os; os.close(1); os.read(0, 1); os._exit(5)") as child:
+        with pytest.raises(ChannelClosed):
+            child.receive(1, 30)
+        if grace:
+            child.send(b"x")
+        assert child.close(grace) == code
+
+
+def test_a_supervisor_that_does_not_end_is_killed_with_the_program() -> None:
+    with python(READY + SLEEP, patience=0.3) as child:
         assert child.stdout.read(1) == b"\n"
-        assert child.end(0.1) == -signal.SIGKILL
+        (program,) = descendants(child.pid)
+        os.kill(child.pid, signal.SIGSTOP)
+        assert child.end() == -signal.SIGKILL
+    assert until(lambda: not is_alive(program))
 
 
 FAMILY = """
@@ -177,16 +188,6 @@ def test_a_supervised_program_ends_with_all_its_descendants() -> None:
     assert not any(map(is_alive, pids))
 
 
-def test_without_a_supervisor_the_process_group_ends() -> None:
-    child, pids = family(SLEEP, is_supervised=False, patience=0.3)
-    (other,) = (pid for pid in pids if os.getpgid(pid) != child.pid)
-    child.close()
-    try:
-        assert until(lambda: [pid for pid in pids if is_alive(pid)] == [other])
-    finally:
-        os.kill(other, signal.SIGKILL)
-
-
 def test_the_program_and_its_descendants_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "told"
     code = (
@@ -202,11 +203,6 @@ def test_the_program_and_its_descendants_end_when_their_parent_is_killed(tmp_pat
         parent.wait()
     pids = [int(line) for line in told.read_text().split()]
     assert until(lambda: not any(map(is_alive, pids)))
-
-
-def test_a_module_that_follows_its_parent_needs_no_supervisor() -> None:
-    with ChildProcess(command_of("this"), is_supervised=False, stdout=subprocess.DEVNULL) as child:
-        assert child.wait(30) == 0
 
 
 def test_another_thread_ends_a_program_that_is_waited_for() -> None:

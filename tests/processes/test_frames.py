@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +21,45 @@ def test_frames_arrive_in_their_order_up_to_the_limit_of_their_length() -> None:
 
 def test_parts_and_json_are_payloads() -> None:
     stream = io.BytesIO()
-    frames.write(stream, b"one", b"")
+    frames.write_parts(stream, b"one", b"")
     stream.write(frames.json_frame({"é": [1, None]}))
     stream.seek(0)
     *parts, last = frames.read_all(stream)
     assert parts == [Frame(frames.PART, b"one"), Frame(frames.PART, b"")]
     assert last == Frame(frames.JSON, b'{"\\u00e9": [1, null]}')
+    assert last.json() == {"é": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "why"),
+    [
+        (frames.PART, b"1", "^a frame of kind b'p', expected b'j'$"),
+        (frames.JSON, b"{", "^a payload that is not JSON: "),
+        (frames.JSON, b"\xff", "^a payload that is not JSON: "),
+    ],
+)
+def test_a_frame_of_anything_else_has_no_json(kind: bytes, payload: bytes, why: str) -> None:
+    with pytest.raises(FrameError, match=why):
+        Frame(kind, payload).json()
+
+
+def test_json_is_sent_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as stream:
+        frames.write_json(stream, [1])
+        assert (tmp_path / "file").read_bytes() == frames.frame(frames.JSON, b"[1]")
+
+
+def test_a_stream_of_parts_has_payloads_of_this_kind_alone() -> None:
+    stream = io.BytesIO()
+    frames.write_parts(stream, b"one", b"", b"three")
+    parts = stream.getvalue()
+    assert list(frames.read_parts(io.BytesIO(parts), 5)) == [b"one", b"", b"three"]
+    with pytest.raises(FrameError, match="^5 bytes, expected at most 4$"):
+        list(frames.read_parts(io.BytesIO(parts), 4))
+    with pytest.raises(FrameError, match="^4 bytes, expected 5$"):
+        list(frames.read_parts(io.BytesIO(parts[:-1]), 5))
+    with pytest.raises(FrameError, match="a frame of kind b'j', expected b'p'"):
+        list(frames.read_parts(io.BytesIO(parts + frames.json_frame(1)), 5))
 
 
 @pytest.mark.parametrize(

@@ -1,45 +1,29 @@
-"""A guardian ends what it was told of, and removes the folder, unless it is dismissed."""
+"""The folder of a killed process is removed, whatever the folder holds; that of another process stays."""
 
+import io
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fedsim.processes import reaper as guardian
-from fedsim.processes.reaper import guard, remove_tree, serve
+from fedsim.processes import reaper
+from fedsim.processes.reaper import remove_if_killed, remove_tree, serve
 
 
-def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+def test_the_folder_goes_where_the_input_ends_without_a_line(tmp_path: Path) -> None:
+    for number, lines in enumerate((b"", b"do", b"done")):
+        folder = tmp_path / f"run-{number}"
+        (folder / "below").mkdir(parents=True)
+        serve(io.BytesIO(lines), folder)
+        assert not folder.exists()
 
 
-def test_groups_are_ended_and_the_folder_goes_where_the_lines_end(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    (folder / "below").mkdir(parents=True)
-    process = sleeper()
-    gone = sleeper()
-    gone.kill()
-    gone.wait()
-    serve([f"{gone.pid}\n", f"{process.pid}\n"], folder)
-    assert process.wait(10) == -signal.SIGKILL
-    assert not folder.exists()
-
-
-def test_a_guardian_that_is_dismissed_touches_nothing(tmp_path: Path) -> None:
-    process = sleeper()
-    try:
-        serve([f"{process.pid}\n", "done\n"], tmp_path)
-        assert process.poll() is None
-        with guard(tmp_path) as guardian:
-            guardian.watch(process.pid)
-        assert process.poll() is None
-        assert tmp_path.exists()
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def test_a_folder_of_a_process_that_is_well_stays(tmp_path: Path) -> None:
+    serve(io.BytesIO(b"done\n"), tmp_path)
+    assert tmp_path.exists()
+    with pytest.raises(LookupError), remove_if_killed(tmp_path):
+        raise LookupError
+    assert tmp_path.exists()
 
 
 def nested(folder: Path, levels: int) -> None:
@@ -64,7 +48,7 @@ def test_folders_within_each_other_are_removed_however_many(tmp_path: Path) -> N
 
 def test_the_folder_of_a_killed_run_is_removed_however_deep(tmp_path: Path) -> None:
     nested(tmp_path / "run", 4000)
-    serve([], tmp_path / "run")
+    serve(io.BytesIO(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -101,7 +85,7 @@ def test_a_folder_that_stays_is_said(
     def refusing(_folder: Path) -> None:
         raise PermissionError(1, "not permitted")
 
-    monkeypatch.setattr(guardian, "remove_tree", refusing)
-    monkeypatch.setattr(guardian, "_PATIENCE", 0.0)
-    serve([], tmp_path)
+    monkeypatch.setattr(reaper, "remove_tree", refusing)
+    monkeypatch.setattr(reaper, "_PATIENCE", 0.0)
+    serve(io.BytesIO(), tmp_path)
     assert f"cannot remove {tmp_path}: [Errno 1] not permitted. Remove it by hand." in capfd.readouterr().err

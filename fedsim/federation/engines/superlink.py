@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -48,9 +47,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.process import program_of
 from fedsim.federation import apps
-from fedsim.processes.reaper import guard
+from fedsim.processes.child_process import ChildProcess
+from fedsim.processes.reaper import remove_if_killed
 from fedsim.scenario.clients import Federation
 from fedsim.scenario.world import World
 
@@ -59,7 +58,6 @@ _POLL_INTERVAL = 0.2
 _START_TIMEOUT = 60.0
 _HANDOVER_TIMEOUT = 15.0
 _RECONNECT_TIMEOUT = 20.0
-_STOP_TIMEOUT = 10.0
 _LOG_LINES = 15
 
 _APP = f"""\
@@ -119,14 +117,11 @@ def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable
 
 @dataclass(frozen=True)
 class _Process:
-    """A process with its own process group, which ends together with its children.
-
-    It also ends with this process, which may be killed before the guardian knows the group.
-    """
+    """A Flower program with its log."""
 
     name: str
     log: Path
-    process: subprocess.Popen[bytes]
+    child: ChildProcess
 
     @classmethod
     def start(cls, name: str, arguments: list[str], folder: Path) -> _Process:
@@ -141,30 +136,24 @@ class _Process:
         }
         log = folder / "log.txt"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                program_of(Path(scripts) / arguments[0], *arguments[1:]),
+            child = ChildProcess(
+                [os.path.join(scripts, arguments[0]), *arguments[1:]],
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
             )
-        return cls(name, log, process)
+        return cls(name, log, child)
 
     def is_alive(self) -> bool:
-        return self.process.poll() is None
+        return self.child.code is None
 
     def check(self) -> None:
         if self.is_alive():
             return
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        raise FedsimError(f"{self.name} ended with exit code {self.process.returncode}. The end of its log:\n{tail}")
-
-    def signal(self, number: int) -> None:
-        # The group may outlive its leader, or the leader may have ended already.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+        raise FedsimError(f"{self.name} ended with exit code {self.child.code}. The end of its log:\n{tail}")
 
 
 class _Encryption(TypedDict):
@@ -206,21 +195,12 @@ class _Deployment:
             node.check()
 
     def stop(self) -> None:
-        """End all processes started here, the nodes before their SuperLink."""
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        _stop(self.nodes, deadline)
-        _stop([self.link] if self.link else [], deadline)
-
-
-def _stop(processes: list[_Process], deadline: float) -> None:
-    """End processes and their children by SIGTERM, then SIGKILL."""
-    for process in processes:
-        process.signal(signal.SIGTERM)
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.process.wait(max(0.0, deadline - time.monotonic()))
-        process.signal(signal.SIGKILL)
-        process.process.wait()
+        """End all processes started here at the same time."""
+        processes = [process.child for process in (self.link, *self.nodes) if process is not None]
+        for child in processes:
+            child.terminate()
+        for child in processes:
+            child.close()
 
 
 def _running(federation: Federation, check_cancelled: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
@@ -241,14 +221,13 @@ def _running(federation: Federation, check_cancelled: Callable[[], None]) -> con
 @contextmanager
 def _start(clients: int, check_cancelled: Callable[[], None]) -> Iterator[_Deployment]:
     """Start a SuperLink and one SuperNode per client; end them and remove their files afterwards in all cases."""
-    with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guard(Path(name)) as guardian:
+    with tempfile.TemporaryDirectory(prefix="fedsim-") as name, remove_if_killed(Path(name)):
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
         deployment = _Deployment(f"{_HOST}:{port}", check_cancelled)
         try:
             link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", _HOST, "--port", str(port)]
             deployment.link = _Process.start("the SuperLink", link, folder / "superlink")
-            guardian.watch(deployment.link.process.pid)
             _await_port(deployment, port)
             for client, node_port in enumerate(node_ports):
                 node = ["flower-supernode", "--insecure", "--superlink", deployment.address]
@@ -256,7 +235,6 @@ def _start(clients: int, check_cancelled: Callable[[], None]) -> Iterator[_Deplo
                 node += ["--node-config", f"partition-id={client} num-partitions={clients}"]
                 started = _Process.start(f"the SuperNode of client {client}", node, folder / f"supernode-{client}")
                 deployment.nodes.append(started)
-                guardian.watch(started.process.pid)
             yield deployment
         finally:
             deployment.stop()

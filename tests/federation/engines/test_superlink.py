@@ -18,9 +18,11 @@ import pytest
 from flwr.app import Message, Metadata, RecordDict
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.supervisor import descendants
 from fedsim.federation import engines
 from fedsim.federation.engines import superlink
 from fedsim.federation.journal import Journal
+from fedsim.processes.child_process import ChildProcess
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -177,12 +179,15 @@ def test_who_waits_for_a_port_or_for_replies_looks_up(monkeypatch: pytest.Monkey
         grid.get_node_ids()
 
 
-def test_nodes_and_link_share_the_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    deadlines: list[float] = []
-    monkeypatch.setattr(superlink, "_stop", lambda _processes, deadline: deadlines.append(deadline))
-    superlink._Deployment("127.0.0.1:1").stop()
-    assert len(deadlines) == 2
-    assert len(set(deadlines)) == 1
+def test_link_and_nodes_end_together(tmp_path: Path) -> None:
+    sleepers = [
+        superlink._Process(name, tmp_path, ChildProcess(["/bin/sleep", "600"], stdin=None, stdout=None))
+        for name in ("link", "first", "second")
+    ]
+    while not all(descendants(sleeper.child.pid) for sleeper in sleepers):
+        time.sleep(0.02)
+    superlink._Deployment("127.0.0.1:1", link=sleepers[0], nodes=sleepers[1:]).stop()
+    assert [sleeper.child.code for sleeper in sleepers] == [-signal.SIGKILL] * 3
 
 
 @pytest.fixture
@@ -237,7 +242,7 @@ def test_nodes_of_somebody_else_give_the_bits_of_the_local_engine_and_go_on_runn
 
 def test_a_node_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
     node = superlink._Process.start("the SuperNode of client 0", ["flower-supernode", "--nonsense"], tmp_path / "node")
-    assert node.process.wait(60) != 0
+    assert node.child.wait(60) != 0
     with pytest.raises(FedsimError, match=r"(?s)SuperNode of client 0 ended with exit code 2.*arguments: --nonsense"):
         superlink._Deployment("127.0.0.1:1", nodes=[node]).check()
 

@@ -1,12 +1,11 @@
 """Worker process of a sweep: single-threaded, executes runs in sequence until its input ends.
 
-Orders are lines of JSON on standard input, answers are lines of JSON on standard output; prints of user code go to
+Orders are frames of JSON on standard input, answers are frames of JSON on standard output; prints of user code go to
 standard error, a log file.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ process.prepare()
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
 from fedsim.experiment.watching import SilentWatcher  # noqa: E402
+from fedsim.processes import frames  # noqa: E402
 from fedsim.record.atomic_files import is_full  # noqa: E402
 from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
@@ -56,8 +56,8 @@ def answer(order: dict[str, str]) -> dict[str, str | None]:
 
 def _serve() -> None:
     answers = process.serve_parent()
-    for line in sys.stdin:
-        answers.write(json.dumps(answer(json.loads(line))) + "\n")
+    for order in frames.read_all(sys.stdin.buffer):
+        frames.write_json(answers, answer(order.json()))
 
 
 if __name__ == "__main__":
