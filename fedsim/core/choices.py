@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 from pydantic import BaseModel, Field, model_serializer, model_validator
 
 from fedsim.core import registry
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config
-from fedsim.core.types.configured import Configured
+from fedsim.core.settings import Config
+
+if TYPE_CHECKING:  # this module imports torch
+    from fedsim.core.types.configured import Configured
 
 
 @final
@@ -56,6 +58,8 @@ class Choice(Config):
 
     def make(self, kind: Kind, *context: Any) -> Any:
         """Build the method: a class gets its config, a function its config and `context`. Hooks also get their name."""
+        from fedsim.core.types.configured import Configured  # noqa: PLC0415 - a scenario's keys need no torch
+
         method, settings = registry.get(kind, self.name), self.settings
         config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
         made = method.make(config, *context)

@@ -26,6 +26,7 @@
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
 
+from fedsim.core.grants import Grants
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, LabelFreeAttack, Outlook, SeparatingAttack, check_update
 from fedsim.core.hooks.components import (
@@ -72,7 +73,6 @@ from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.unlearning import Part, Request, Shown, Unlearning
 from fedsim.core.types.configured import ANY_LABELS, ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Tables
-from fedsim.core.types.grants import Grants
 from fedsim.core.types.tasks import Task
 
 __all__ = [
