@@ -28,9 +28,10 @@ from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import sweep as sweep_reports
 from fedsim.report import writing as reports
-from fedsim.scenario import Scenario, parse, user_models
+from fedsim.scenario import Scenario, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
+from fedsim.scenario.user_code import staying
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -136,7 +137,7 @@ def run(
         if isolate and (gaps := describe_open()):
             warnings.warn(gaps, stacklevel=2)
         start = choose_start(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
-        with user_models.staying("code that the scenario names"):
+        with staying("code that the scenario names"):
             runner.run(
                 loaded,
                 folder,
@@ -209,7 +210,7 @@ def load(folder: str | Path) -> Run | Runs:
 
 def _load(scenario: Source, overrides: Sequence[str], *, trust: bool) -> Scenario:
     if isinstance(scenario, str | Path):
-        with user_models.staying(f"code that {scenario} names"):
+        with staying(f"code that {scenario} names"):
             return read_scenario(Path(scenario), overrides, trust=trust)
     if overrides:
         raise FedsimError("overrides change the scenario of a file. Change the tables that you pass instead.")

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.devices import DeviceName, find_device
+from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.nets.masks import dropout_sites, without_dropout
+from fedsim.core.settings import DeviceName
 from fedsim.core.types import (
     InputSpec,
     Knowledge,

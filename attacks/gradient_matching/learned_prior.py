@@ -26,8 +26,8 @@ from fedsim.core.denoisers import LoadedDenoiser, find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.attacks import Effort
 from fedsim.core.registry import attack
+from fedsim.core.settings import NameOrFolder
 from fedsim.core.types import InputSpec, Knowledge, Masks, Observation
-from fedsim.core.types.basics import NameOrFolder
 
 _TRAINABLE = ("digits-unet", "photographs-unet")
 

@@ -19,7 +19,7 @@ from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.judgement.policy import Policy  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
-from fedsim.scenario import user_models  # noqa: E402
+from fedsim.scenario.user_code import staying  # noqa: E402
 
 
 def serve() -> None:
@@ -34,7 +34,7 @@ def serve() -> None:
     policy = Policy.model_validate(order["policy"])
     tell(f"imports {plan.target}")
     try:
-        with user_models.staying(f"'{plan.target}'"):
+        with staying(f"'{plan.target}'"):
             thing = loading.load(plan.target)
             tell(f"calls {plan.target}")
             clock = AuditClock(order["seconds"])

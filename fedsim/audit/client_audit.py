@@ -11,7 +11,8 @@ from fedsim.audit import auditing, running
 from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import load, made
 from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
-from fedsim.core.devices import DeviceName, find_device
+from fedsim.core.devices import find_device
+from fedsim.core.settings import DeviceName
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from fedsim.core.devices import DeviceName
 from fedsim.core.errors import FedsimError
+from fedsim.core.settings import DeviceName
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
 from fedsim.record import (

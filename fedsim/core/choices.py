@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 from pydantic import BaseModel, Field, model_serializer, model_validator
 
 from fedsim.core import registry
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config
-from fedsim.core.types.configured import ConfiguredMethod
+from fedsim.core.settings import Config
+
+if TYPE_CHECKING:  # this module imports torch
+    from fedsim.core.types.configured import ConfiguredMethod
 
 
 @final

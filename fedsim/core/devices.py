@@ -12,15 +12,15 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, get_args
+from typing import Any, Self, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.settings import DeviceName
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
 ROUNDING = 1e-4
 """Tolerance between GPU and CPU results, for an update or a guess, relative to the norm of the CPU result."""

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from fedsim.core.types import Config
+from fedsim.core.settings import Config
+
+USUAL = "identified"  # default metric of success; examples without it use their own deciding metric
 
 Over = Literal["item", "update", "round", "finding"]
 Statistic = Literal["mean", "median", "share"]

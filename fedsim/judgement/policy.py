@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError, nearest
-from fedsim.core.types import Config
+from fedsim.core.settings import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.metric import Metric
+from fedsim.core.metric import USUAL, Metric
 from fedsim.record import ItemScore
 
 LEVELS = ("exact", "readable", "identified")  # verdicts on a picture, the strongest first
 _RECOVERED = "recovered"  # verdict by a threshold below that of the metric itself
-USUAL = "identified"  # default metric; examples without it use their own deciding metric
 
 
 @dataclass(frozen=True)

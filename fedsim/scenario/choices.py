@@ -9,9 +9,8 @@ from pydantic import Field
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
-from fedsim.core.hooks import Attack
+from fedsim.core.grants import Knowledge
 from fedsim.core.registry import Method
-from fedsim.core.types import Knowledge
 
 
 class ModelChoice(Choice):
@@ -24,6 +23,8 @@ class ModelChoice(Choice):
 
 def crafts(attack: Method) -> bool:
     """Return whether an attack changes the clients' model."""
+    from fedsim.core.hooks import Attack  # noqa: PLC0415 - a scenario's keys need no torch
+
     attack_class = attack.derived_from(Attack)
     return attack_class is not None and attack_class.crafts_model
 

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.core.choices import Choice
-from fedsim.core.types import Config
-from fedsim.data.label_noise import Scheme
+from fedsim.core.settings import Config
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -31,7 +30,7 @@ class LabelNoise(Config):
     """Wrong labels in the training set; the data partition and the test set stay."""
 
     rate: Probability = Field(description="share of every class that gets a wrong label, rounded down")
-    scheme: Scheme = Field(
+    scheme: Literal["symmetric", "asymmetric"] = Field(
         default="symmetric",
         description="symmetric: any other class; asymmetric: the one it resembles on CIFAR-10, else the next",
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from fedsim.core.choices import Choice, Settled
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry.user_functions import OpenConfig
-from fedsim.core.types.basics import NAMES_PATH
+from fedsim.core.settings import NAMES_PATH
 from fedsim.scenario.tables import Scenario
 
 Place = tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedsim.core.types import Config
+from fedsim.core.settings import Config
 
 
 class ExpectedFigure(Config):

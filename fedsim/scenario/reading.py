@@ -14,11 +14,9 @@ from pydantic_core import ErrorDetails
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice, Settled, choices_in
-from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
-from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 from fedsim.scenario.combinations import expand, expand_sweep
 from fedsim.scenario.confinement import check_paths, leaves, texts_in
 from fedsim.scenario.overriding import override, value_of
@@ -146,6 +144,8 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
 
     A method with different names in the arms is settled in each arm, because its settings depend on the arm.
     """
+    from fedsim.scenario.checks import check_crafting, check_scoring  # noqa: PLC0415 - imports torch, as methods do
+
     settled, problems = _with_device(scenario, source)
     for place, kind, choice in scenario.choices():
         filled = _fill_in(scenario, source, place, kind, choice, problems)
@@ -165,6 +165,8 @@ def _fill_in(
 
     None if arms determine the choice, or after an error, which is added to `problems`.
     """
+    from fedsim.scenario.checks import check_choice  # noqa: PLC0415 - imports torch, as methods do
+
     key = _key(place)
     if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
         return None
@@ -194,6 +196,8 @@ def _key(place: Sequence[str | int]) -> str:
 
 def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
     """Return the scenario with the device resolved from `auto`, and the problems with it."""
+    from fedsim.core.devices import find_device  # noqa: PLC0415 - imports torch
+
     if "device" in scenario.varied:
         return scenario, []
     try:

@@ -10,9 +10,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
-from fedsim.core.devices import DeviceName
 from fedsim.core.registry import Kind
-from fedsim.core.types import Config
+from fedsim.core.settings import Config, DeviceName
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice

@@ -12,8 +12,8 @@ from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.hooks import IMAGES, Task
+from fedsim.core.metric import USUAL
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth, Update
-from fedsim.metrics.success import USUAL
 from fedsim.scenario.tables import Scenario
 from fedsim.tasks.core.fitting import usual_task
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from fedsim.core.choices import Choice
-from fedsim.core.types import Config, Knowledge, Server, View
-from fedsim.metrics.success import USUAL, Rule
+from fedsim.core.grants import Knowledge, Server, View
+from fedsim.core.metric import USUAL
+from fedsim.core.settings import Config
+
+if TYPE_CHECKING:  # this module imports numpy
+    from fedsim.metrics.success import Rule
 
 
 class UnlearningSettings(Config):
@@ -80,4 +84,6 @@ class Scoring(Config):
     @property
     def rule(self) -> Rule:
         """The criterion of a recovered example."""
+        from fedsim.metrics.success import Rule  # noqa: PLC0415 - a scenario's keys need no numpy
+
         return Rule.of(self.metric, self.threshold)

@@ -1,23 +1,16 @@
-"""Checks of a user's model before the run, so that an error is a single sentence.
-
-`staying` keeps the process alive while user code runs.
-"""
+"""Checks of a user's model before the run, so that an error is a single sentence."""
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception, in_a_line
-from fedsim.core.hosting import SharedChange, Undo
+from fedsim.scenario.user_code import staying
 
 Run = Callable[[nn.Module, Tensor], Tensor]
 
@@ -247,41 +240,3 @@ def _made(make: Callable[[], object], whose: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise FedsimError(f"{whose} is of type {type(model).__name__}, expected a torch.nn.Module.")
     return model
-
-
-@contextmanager
-def staying(whose: str) -> Iterator[None]:
-    """Raise an error if user code would end the process.
-
-    `os._exit` leaves only an exit code, possibly 0, so it is replaced while the block runs.
-
-    Raises:
-        FedsimError: the code raised SystemExit or called `os._exit` in this process.
-    """
-    try:
-        with _raising.made():
-            yield
-    except SystemExit as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        raise FedsimError(
-            f"{whose} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
-        ) from error
-
-
-def _raise_instead_of_leaving() -> Undo:
-    owner, leave = os.getpid(), os._exit
-
-    def left(code: int) -> NoReturn:
-        if os.getpid() != owner:  # a child process that ends normally
-            leave(code)
-        raise SystemExit(code)
-
-    def undo() -> None:
-        os._exit = leave
-
-    os._exit = left
-    return undo
-
-
-_raising = SharedChange(_raise_instead_of_leaving)

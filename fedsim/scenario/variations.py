@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from fedsim.core.types.basics import NAMES_PATH, Config
+from fedsim.core.settings import NAMES_PATH, Config
 
 
 def _check_entries(raw: Any) -> Any:

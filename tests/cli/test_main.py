@@ -86,3 +86,19 @@ def test_what_needs_no_method_waits_for_no_package_that_takes_long(arguments: li
     assert done.returncode == code, done.stderr
     assert told in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", ["run", "sweep", "tune"])
+def test_wrong_keys_of_a_scenario_are_told_without_torch(name: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("titel = 't'\nmodel = { name = 'mlp' }\nfederation = { client = 2 }\n")
+    run = (
+        "import atexit, sys; from fedsim.cli.main import main; "
+        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'flwr'} & set(sys.modules)))); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run, name, "bad.toml"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "federation.client: there is no such key. Did you mean 'clients'?" in done.stderr.replace("\n", " ")
+    assert "titel: there is no such key. Did you mean 'title'?" in done.stderr.replace("\n", " ")
+    assert done.stdout.strip() == "[]"

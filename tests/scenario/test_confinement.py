@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from fedsim.core import registry
 from fedsim.core.registry.method import KINDS
-from fedsim.core.types.basics import NAMES_PATH
+from fedsim.core.settings import NAMES_PATH
 from fedsim.scenario.confinement import leaves, texts_in
 
 NAMES_A_FILE = re.compile(r"\b(file|folder)\b")

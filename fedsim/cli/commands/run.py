@@ -57,17 +57,19 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
-    from fedsim.experiment.expectation import figures, hashes
-    from fedsim.experiment.isolating import choose_start, describe_open
-    from fedsim.record.store import RunFolder
-    from fedsim.report.tables.findings import alarms
-    from fedsim.scenario import load, user_models
+    from fedsim.scenario import load
+    from fedsim.scenario.user_code import staying
 
     if resume and overwrite:
         raise FedsimError("--resume continues a run and --overwrite replaces it. Give one of them.")
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    with user_models.staying(f"code that {scenario} names"):
+    with staying(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
+    from fedsim.experiment.expectation import figures, hashes
+    from fedsim.experiment.isolating import choose_start, describe_open
+    from fedsim.record.store import RunFolder
+    from fedsim.report.tables.findings import alarms
+
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:
@@ -112,11 +114,11 @@ def _run(
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.report import writing
-    from fedsim.scenario import user_models
+    from fedsim.scenario.user_code import staying
 
     watching = display.silent() if is_silent else display.watching(screen)
     try:
-        with user_models.staying(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
+        with staying(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
             record = runner.run(
                 loaded,
                 folder,

@@ -27,12 +27,14 @@ def tune(
     ] = False,
 ) -> None:
     """Search for an attack's strongest settings in every arm, on victims that no score uses. Needs an extra."""
-    from fedsim.core.sanitize import csv_table
-    from fedsim.experiment.sweep.tuning import tune as tuned
-    from fedsim.record.atomic_files import write_whole
     from fedsim.scenario import load
 
     loaded, folder = load(scenario, set_ or [], trust=trust), out or Path("results") / f"{scenario.stem}-tuned"
+
+    from fedsim.core.sanitize import csv_table
+    from fedsim.experiment.sweep.tuning import tune as tuned
+    from fedsim.record.atomic_files import write_whole
+
     try:
         best = tuned(loaded, folder, lambda *where: say(_trial(*where)))
     except KeyboardInterrupt:

@@ -16,8 +16,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder, GenerationInputs, TextState
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.nets.masks import without_dropout
+from fedsim.core.settings import NameOrFolder
 from fedsim.core.types import Batch, Config
-from fedsim.core.types.basics import NameOrFolder
 
 AT_ONCE = 8
 

@@ -26,8 +26,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
 from fedsim.core.nets.kv_cache import DecodingCache, Draft, stack_of
 from fedsim.core.registry import component
+from fedsim.core.settings import NameOrFolder
 from fedsim.core.types import Event
-from fedsim.core.types.basics import NameOrFolder
 
 
 class SpeculativeConfig(DraftConfig):

@@ -30,8 +30,8 @@ from fedsim.core.denoisers import find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext, GenerationInputs, Sampler, Sampling
 from fedsim.core.registry import component
+from fedsim.core.settings import NameOrFolder
 from fedsim.core.types import Config, Event
-from fedsim.core.types.basics import NameOrFolder
 
 _TRAINABLE = ("digits-patches-draft", "digits-in-any-order-draft", "photographs-patches-draft")
 

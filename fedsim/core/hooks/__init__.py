@@ -26,6 +26,7 @@
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
 
+from fedsim.core.grants import Grants
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, BatchSeparationAttack, CostEstimate, Effort, LabelFreeAttack, check_update
 from fedsim.core.hooks.components import (
@@ -80,7 +81,6 @@ from fedsim.core.types.configured import (
     ConfiguredMethod,
     Tables,
 )
-from fedsim.core.types.grants import Grants
 from fedsim.core.types.tasks import Task
 
 __all__ = [

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from fedsim.core.grants import Grants
 from fedsim.core.hooks.contexts import PublicFederation, ServerRound
 from fedsim.core.types import Contribution, Mechanism
 from fedsim.core.types.configured import ConfigT, ConfiguredMethod
-from fedsim.core.types.grants import Grants
 
 
 class Aggregator(ConfiguredMethod[ConfigT]):

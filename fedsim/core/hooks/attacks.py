@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.deadline import BestStep, DeadlineReached, best_in_time, limited
-from fedsim.core.devices import CPU, DeviceName, Stay, find_device
+from fedsim.core.devices import CPU, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.grants import Grants
 from fedsim.core.hooks.guarding import guard
+from fedsim.core.settings import DeviceName
 from fedsim.core.types import (
     Applicability,
     InputSpec,
@@ -26,7 +28,6 @@ from fedsim.core.types import (
     View,
 )
 from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, ConfiguredMethod, Tables
-from fedsim.core.types.grants import Grants
 from fedsim.core.unreliable_tensors import informed
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 if TYPE_CHECKING:
     from fedsim.core.hooks import Hook
     from fedsim.core.metric import Metric
-    from fedsim.core.types import Config
+    from fedsim.core.settings import Config
 
 Kind = Literal[
     "attack",

@@ -9,7 +9,7 @@ from typing import Any, cast
 from fedsim.core import process
 from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.registry.method import F, Kind, Method
-from fedsim.core.types import Config
+from fedsim.core.settings import Config
 
 _marked: list[Callable[..., Any]] = []
 

@@ -3,7 +3,9 @@
 Exceptions are the base classes of methods and of tasks, because an observation contains its task.
 """
 
-from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors, changed
+from fedsim.core.grants import GRANTS, Grant, Knowledge, Server, View
+from fedsim.core.settings import Config, changed
+from fedsim.core.types.basics import Draws, Loss, Masks, Memory, Tensors
 from fedsim.core.types.data import (
     Attribute,
     Batch,
@@ -30,7 +32,6 @@ from fedsim.core.types.generation import (
     TraceObservation,
     TraceView,
 )
-from fedsim.core.types.grants import GRANTS, Grant, Knowledge, Server, View
 from fedsim.core.types.guesses import NO_LABEL, Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.observations import MethodDescription, Observation, ThreatModel
 from fedsim.core.types.privacy import Adjacency, Mechanism, Unit

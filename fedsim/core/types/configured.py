@@ -6,9 +6,9 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar, final, get_args
 
-from fedsim.core.types.basics import Config
+from fedsim.core.grants import Grants
+from fedsim.core.settings import Config
 from fedsim.core.types.data import LabelKind, Modality
-from fedsim.core.types.grants import Grants
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Tables = Mapping[str, Any]  # scenario tables, named as in the file

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types.basics import Config
+from fedsim.core.settings import Config
 
 Ending = Literal["finished", "stop", "length", "context", "failed"]  # method, stop token, limits, or error
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.devices import CPU
-from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
+from fedsim.core.grants import Knowledge, Server, View
+from fedsim.core.settings import Config
+from fedsim.core.types.basics import Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
 from fedsim.core.types.effects import Effect
-from fedsim.core.types.grants import Knowledge, Server, View
 from fedsim.core.types.tasks import Task
 from fedsim.core.types.updates import DropoutSite, Update
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.grants import Knowledge
 from fedsim.core.types.basics import Draws
 from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
 from fedsim.core.types.data import Batch, Dataset, InputSpec, LabelKind, Modality
-from fedsim.core.types.grants import Knowledge
 from fedsim.core.types.guesses import Reconstruction
 from fedsim.core.types.updates import Truth
 

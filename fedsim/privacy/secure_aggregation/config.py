@@ -1,4 +1,4 @@
-"""Settings of secure aggregation."""
+"""Settings of secure aggregation. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,44 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.privacy.secure_aggregation.quantisation import SecureQuantisation
+from fedsim.core.settings import Config
+
+MOST_BITS = 62
+_FEWEST_CLIENTS = 2
+
+
+class SecureQuantisation(Config):
+    """How a coordinate becomes an integer."""
+
+    clipping_range: float = Field(
+        default=8.0, gt=0, description="coordinates are clipped to [-clipping_range, clipping_range]"
+    )
+    levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers for a coordinate")
+    modulus_bits: int = Field(
+        default=40,
+        ge=2,
+        le=MOST_BITS,
+        description="sums are modulo 2**modulus_bits; every coordinate is sent with this many bits",
+    )
+
+    @model_validator(mode="after")
+    def _holds_a_sum(self) -> SecureQuantisation:
+        if self.max_total_weight < _FEWEST_CLIENTS:
+            raise ValueError(
+                f"modulus_bits = {self.modulus_bits} cannot hold the sum of two clients with {self.levels} levels. "
+                f"Set modulus_bits to at least {bits_for(self.levels, _FEWEST_CLIENTS)}, or lower levels."
+            )
+        return self
+
+    @property
+    def step(self) -> float:
+        """The distance of neighbouring levels, which bounds the error of every coordinate of a mean."""
+        return 2.0 * self.clipping_range / (self.levels - 1)
+
+    @property
+    def max_total_weight(self) -> int:
+        """The largest total weight of a cohort whose sum does not wrap around."""
+        return ((1 << self.modulus_bits) - 1) // (self.levels - 1)
 
 
 class SecureAggregation(SecureQuantisation):
@@ -66,3 +103,8 @@ class SecureAggregation(SecureQuantisation):
     def _share_of(self, size: int) -> int:
         # Use the decimal number as written, not its binary value: 0.55 of 100 is 55, not 56.
         return math.ceil(Fraction(str(self.threshold)) * size)
+
+
+def bits_for(levels: int, weight: int) -> int:
+    """Return the bits of the largest sum of levels with this total weight."""
+    return ((levels - 1) * weight).bit_length()

@@ -15,55 +15,18 @@ import math
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Config
+from fedsim.privacy.secure_aggregation.config import MOST_BITS, SecureQuantisation, bits_for
 from fedsim.privacy.secure_aggregation.ring import check_element
 
-_MOST_BITS = 62
-_FEWEST_CLIENTS = 2
 _WORDS = 1 << 16  # number of values of the random integers that decide on rounding up
 _BLOCK = 1 << 16  # coordinates per block, so that a block stays in the processor's cache
 
 
 class NotFinite(FedsimError):
     """A vector that cannot be quantised."""
-
-
-class SecureQuantisation(Config):
-    """How a coordinate becomes an integer."""
-
-    clipping_range: float = Field(
-        default=8.0, gt=0, description="coordinates are clipped to [-clipping_range, clipping_range]"
-    )
-    levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers for a coordinate")
-    modulus_bits: int = Field(
-        default=40,
-        ge=2,
-        le=_MOST_BITS,
-        description="sums are modulo 2**modulus_bits; every coordinate is sent with this many bits",
-    )
-
-    @model_validator(mode="after")
-    def _holds_a_sum(self) -> SecureQuantisation:
-        if self.max_total_weight < _FEWEST_CLIENTS:
-            raise ValueError(
-                f"modulus_bits = {self.modulus_bits} cannot hold the sum of two clients with {self.levels} levels. "
-                f"Set modulus_bits to at least {_bits_for(self.levels, _FEWEST_CLIENTS)}, or lower levels."
-            )
-        return self
-
-    @property
-    def step(self) -> float:
-        """The distance of neighbouring levels, which bounds the error of every coordinate of a mean."""
-        return 2.0 * self.clipping_range / (self.levels - 1)
-
-    @property
-    def max_total_weight(self) -> int:
-        """The largest total weight of a cohort whose sum does not wrap around."""
-        return ((1 << self.modulus_bits) - 1) // (self.levels - 1)
 
 
 @dataclass(frozen=True)
@@ -167,10 +130,10 @@ def check_total_weight(weight: int, quantisation: SecureQuantisation) -> None:
         raise FedsimError(f"the weight of a client is a whole number of at least 0, got {weight}.")
     if weight <= quantisation.max_total_weight:
         return
-    needed = _bits_for(quantisation.levels, weight)
+    needed = bits_for(quantisation.levels, weight)
     advice = (
-        f"Set modulus_bits to at least {needed} (at most {_MOST_BITS})"
-        if needed <= _MOST_BITS
+        f"Set modulus_bits to at least {needed} (at most {MOST_BITS})"
+        if needed <= MOST_BITS
         else "Lower levels, since no modulus_bits is enough"
     )
     raise FedsimError(
@@ -178,7 +141,3 @@ def check_total_weight(weight: int, quantisation: SecureQuantisation) -> None:
         f"{quantisation.modulus_bits} it may be at most {quantisation.max_total_weight}. {advice}, lower levels, "
         "or give every client the weight 1."
     )
-
-
-def _bits_for(levels: int, weight: int) -> int:
-    return ((levels - 1) * weight).bit_length()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.grants import Grants
 from fedsim.core.types import Modality, Tensors
 from fedsim.core.types.configured import ANYTHING, ConfigT, ConfiguredMethod
-from fedsim.core.types.grants import Grants
 
 
 class AttributeAttack(ConfiguredMethod[ConfigT]):

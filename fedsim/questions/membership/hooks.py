@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.grants import Grants
 from fedsim.core.types.configured import ConfigT, ConfiguredMethod
-from fedsim.core.types.grants import Grants
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan, Target
 
 

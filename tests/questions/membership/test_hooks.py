@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.grants import Grants
 from fedsim.core.types import Config
-from fedsim.core.types.grants import Grants
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import Target
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from fedsim.core.types import Config, changed
+from fedsim.core.settings import Config, changed
 
 
 class Own(Config):
