@@ -90,7 +90,7 @@ def misfit(observation: Observation, inputs: Tensor) -> float:
 def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]) -> Guesses | None:
     """Attack every victim at once; None where the attack does not apply."""
     method = registry.get("attack", name)
-    attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).named(name)
+    attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).with_name(name)
     observations = [
         _as_clipping(victim.observation) if name == "map-estimate" else victim.observation for victim in victims
     ]
@@ -119,7 +119,7 @@ def _as_clipping(observation: Observation) -> Observation:
         return observation
     norm = clipped[0].norm
     effects = (AddedNoise(private[0].law, private[0].multiplier * norm), Clipped(norm))
-    return replace(observation, public=(MethodDescription("dp-sgd of one example", effects),))
+    return replace(observation, known_methods=(MethodDescription("dp-sgd of one example", effects),))
 
 
 def settings_of(iterations: int) -> Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]:

@@ -102,7 +102,7 @@ def decoders(names: Sequence[str] = ()) -> Iterator[Decoder[Any, Any]]:
         fields = method.config.model_fields
         given = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
         given |= {"temperature": _TEMPERATURE} if "temperature" in fields else {}
-        yield method.make(method.config.model_validate(given | _ALWAYS.get(name, {}))).named(name)
+        yield method.make(method.config.model_validate(given | _ALWAYS.get(name, {}))).with_name(name)
 
 
 @experiment("side-channels", minutes=5, page="benchmarks/side-channels")

@@ -93,7 +93,7 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         clean = replace(
             observation,
             update=replace(observation.update, tensors=tensors),
-            public=_after_recovery(observation, outcome),
+            known_methods=_after_recovery(observation, outcome),
         )
         if isinstance(outcome, UnknownNoise):
             return clean, str(outcome), {}

@@ -92,8 +92,8 @@ def average(observation: Observation, movement: float) -> tuple[Observation, int
             observation,
             model=model,
             update=replace(observation.update, tensors=tensors),
-            public=_quieter(observation.known_methods, len(rounds)),
-            earlier=(),
+            known_methods=_quieter(observation.known_methods, len(rounds)),
+            earlier_observations=(),
         ),
         len(rounds),
     )

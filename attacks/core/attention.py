@@ -57,4 +57,4 @@ def fewer_than(count: int, model: nn.Module) -> str | None:
 
 
 def _kinds() -> list[Attention[Any]]:
-    return [method.make(method.config()).named(name) for name, method in registry.methods("attention").items()]
+    return [method.make(method.config()).with_name(name) for name, method in registry.methods("attention").items()]

@@ -23,6 +23,6 @@ def inner_attack(outer: str, name: str, options: Mapping[str, Any]) -> Attack[An
     """
     method = registry.get("attack", name)
     try:
-        return method.make(method.config.model_validate(options)).named(method.name)
+        return method.make(method.config.model_validate(options)).with_name(method.name)
     except ValueError as error:
         raise FedsimError(f"attack '{outer}': settings of '{method.name}': {error}") from error

@@ -68,7 +68,7 @@ class Strategy:
         """Build the unmasker for answers with `places` positions."""
         method = registry.get("component", self.name)
         steps = {} if self.at_once is None else {"steps": -(-places // self.at_once)}
-        return method.make(method.config.model_validate({**self.settings, **steps})).named(self.name)
+        return method.make(method.config.model_validate({**self.settings, **steps})).with_name(self.name)
 
 
 def usual(at_once: Sequence[int]) -> list[Strategy]:

@@ -82,7 +82,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> Any:
 def with_parts(plain: Any, **settings: Any) -> Any:
     """Return a copy of a model with rcp's modules."""
     method = registry.get("component", "rcp")
-    reducer = method.make(method.config.model_validate(settings)).named("rcp")
+    reducer = method.make(method.config.model_validate(settings)).with_name("rcp")
     return reducer.prepare(copy.deepcopy(plain), seeding.generator(0, "parts of rcp"))
 
 

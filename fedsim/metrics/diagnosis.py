@@ -14,7 +14,7 @@ def diagnosis(
     *,
     objective: float,
     at_truth: float | None,
-    facts: Mapping[str, float],
+    diagnostics: Mapping[str, float],
     batch_size: int,
     wrong_labels: int,
 ) -> tuple[str, ...]:
@@ -23,13 +23,13 @@ def diagnosis(
     Args:
         objective: the attack's objective at its guess.
         at_truth: 1 - cosine of the gradient at the true batch and masks; None if undefined.
-        facts: values reported by the attack, by name.
+        diagnostics: values reported by the attack, by name.
         batch_size: number of true examples.
         wrong_labels: number of guessed labels that are not in the batch.
     """
     return (
         *_of_objective(objective, at_truth),
-        *_of_facts(facts, batch_size),
+        *_of_values(diagnostics, batch_size),
         *([f"{wrong_labels} of {batch_size} labels are wrong"] if wrong_labels else []),
     )
 
@@ -48,13 +48,13 @@ def _of_objective(objective: float, at_truth: float | None) -> Iterator[str]:
         yield f"the guess explains the gradient as well as the truth ({objective:.1e}): so do others"
 
 
-def _of_facts(facts: Mapping[str, float], batch_size: int) -> Iterator[str]:
-    starts, arrived = facts.get("starts", 1), facts.get("starts that reached the lowest objective", 1)
+def _of_values(diagnostics: Mapping[str, float], batch_size: int) -> Iterator[str]:
+    starts, arrived = diagnostics.get("starts", 1), diagnostics.get("starts that reached the lowest objective", 1)
     if starts > 1:
         yield f"{arrived:g} of {starts:g} starts reached the lowest objective"
-    rank = facts.get("numerical rank")
+    rank = diagnostics.get("numerical rank")
     if rank is not None and rank < batch_size:
         yield f"numerical rank {rank:g} of the first gradient is below the batch size {batch_size}"
-    condition = facts.get("condition number", 1.0)
+    condition = diagnostics.get("condition number", 1.0)
     if condition > _ILL_CONDITIONED:
         yield f"the equations are ill-conditioned: condition number {condition:.1e}"

@@ -236,7 +236,7 @@ def describe(world: World) -> tuple[QuestionInfo, ...]:
             title=question.title,
             summary=question.summary,
             method=question.method,
-            null_statement=question.nothing,
+            null_statement=question.null_statement,
         )
         for question in world.questions
         if question.name in world.scenario.questions

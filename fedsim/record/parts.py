@@ -21,8 +21,9 @@ class Part(Config):
         Raises:
             AttributeError: `update` names a field that the part lacks.
         """
-        if strangers := sorted(set(update or {}) - set(type(self).model_fields)):
-            raise AttributeError(f"{type(self).__name__} has no field '{strangers[0]}'.")
+        for name in update or {}:
+            if name not in type(self).model_fields and not hasattr(type(self), name):
+                raise AttributeError(f"{type(self).__name__} has no field '{name}'.")
         return super().model_copy(update=update, deep=deep)
 
 

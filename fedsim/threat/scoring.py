@@ -71,7 +71,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
     }
     if scored.order is not None:
         judged["converged"] = _has_converged(victim, scored.guess or reconstruction, scored.order)
-        judged["why"] = _why(
+        judged["explanations"] = _why(
             world.scenario.scoring, scored.guess or reconstruction, items, values, record.objective_at_truth
         )
     return Judged(record.model_copy(update=judged), {**arrays, **scored.arrays})
@@ -120,7 +120,7 @@ def _why(
     return diagnosis(
         objective=reconstruction.objective,
         at_truth=at_truth,
-        facts=reconstruction.diagnostics,
+        diagnostics=reconstruction.diagnostics,
         batch_size=len(scores),
         wrong_labels=round(len(scores) * (1.0 - values.get("label_accuracy", 1.0))),
     )

@@ -234,7 +234,7 @@ def with_only(name: str, observation: Observation) -> Observation:
         observation,
         update=replace(observation.update, tensors={name: tensors[name]}),
         hidden=frozenset(tensors.keys() - {name}),
-        earlier=tuple(with_only(name, before) for before in observation.earlier_observations),
+        earlier_observations=tuple(with_only(name, before) for before in observation.earlier_observations),
     )
 
 

@@ -72,7 +72,7 @@ def observed(world: worlds.World, *more: Knowledge) -> Observation:
 @pytest.mark.parametrize("name", VIEWS)
 def test_who_knows_a_component_still_guesses(name: str, scenario: Build) -> None:
     without = observed(worlds.build(scenario(model=MODEL, federation={"batch_size": 2})))
-    check_that_it_helps(without, replace(without, public=(VIEWS[name],)))
+    check_that_it_helps(without, replace(without, known_methods=(VIEWS[name],)))
 
 
 @pytest.mark.parametrize("name", DEFENSES)

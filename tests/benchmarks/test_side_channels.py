@@ -20,7 +20,9 @@ from tests.components.generating import LEAKING, make, registered_toys, tiny_lla
 @pytest.fixture(scope="module")
 def setting() -> Setting:
     method = registry.get("trace", "trace-figures")
-    trace_inquiry = TraceInquiry(method.make(method.config()).named("trace-figures"), "trace-figures, counts", "counts")
+    trace_inquiry = TraceInquiry(
+        method.make(method.config()).with_name("trace-figures"), "trace-figures, counts", "counts"
+    )
     speaker = Speaker(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
     material = Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), texts_per_prompt=4)
     return Setting(speaker, material, [("bits", trace_inquiry)], Judging())

@@ -72,7 +72,7 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
         )
     )
     lines.answered(own.model_copy(update={"failure": "it is empty"}))
-    lines.answered(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance": None}))
+    lines.answered(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance_level": None}))
     assert text.getvalue().splitlines() == [
         "    parity: changes of public examples 1 of 3",
         "  norms (parity): read right 80%, n = 20, chance 50%",

@@ -143,7 +143,7 @@ def make(name: str, **settings: Any) -> Any:
         method = registry.get("component", name)
     fields = method.config.model_fields
     needed = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
-    return method.make(method.config.model_validate(needed | settings)).named(name)
+    return method.make(method.config.model_validate(needed | settings)).with_name(name)
 
 
 def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0, blocks: int = 2) -> nn.Module:

@@ -10,7 +10,7 @@ from fedsim.core.unreliable_tensors import informed
 
 
 def knowing(observation: Observation, *unreliable: str) -> Observation:
-    return replace(observation, public=(MethodDescription("own", (UnreliableTensors(unreliable),)),))
+    return replace(observation, known_methods=(MethodDescription("own", (UnreliableTensors(unreliable),)),))
 
 
 def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:

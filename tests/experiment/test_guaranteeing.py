@@ -15,7 +15,7 @@ from fedsim.record import GuaranteeRecord, RoundRecord
 
 Stated = Callable[..., tuple[GuaranteeRecord, ...]]
 RECORD = Mechanism("record", "add-or-remove", 1.0, 0.1, 5, 1e-5, "the server")
-CLIENT = replace(RECORD, unit="client", steps=1, against="the others", holds_against_server=False)
+CLIENT = replace(RECORD, unit="client", steps=1, adversary="the others", holds_against_server=False)
 
 
 def rounds(*cohorts: tuple[int, ...]) -> list[RoundRecord]:

@@ -45,7 +45,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "vertical": {
             "parties": [{"name": "a", "columns": [0, 10]}, {"name": "b", "columns": [20, 30]}],
             "epochs": 1,
-            "rows": 100,
+            "attacked_rows": 100,
             "knows": ["few-labels", "top"],
             "attacks": [{"name": "cut-line"}],
         },

@@ -9,7 +9,7 @@ from fedsim.metrics.diagnosis import diagnosis
 
 
 def told(**changes: Any) -> str:
-    known = {"objective": 1e-7, "at_truth": 1e-8, "facts": {}, "batch_size": 4, "wrong_labels": 0}
+    known = {"objective": 1e-7, "at_truth": 1e-8, "diagnostics": {}, "batch_size": 4, "wrong_labels": 0}
     return " | ".join(diagnosis(**{**known, **changes}))
 
 
@@ -19,14 +19,14 @@ def told(**changes: Any) -> str:
         ({"objective": 0.2}, "the search did not arrive: objective 2.0e-01 at the guess, 1.0e-08 at the truth"),
         ({"at_truth": 0.3, "objective": 0.2}, "even the true batch leaves an objective of 3.0e-01"),
         ({}, "the guess explains the gradient as well as the truth (1.0e-07)"),
-        ({"facts": {"starts": 8, "starts that reached the lowest objective": 2}}, "2 of 8 starts reached"),
-        ({"facts": {"starts": 2, "starts that reached the lowest objective": 1}}, "1 of 2 starts reached"),
-        ({"facts": {"starts": 3}}, "1 of 3 starts reached"),
+        ({"diagnostics": {"starts": 8, "starts that reached the lowest objective": 2}}, "2 of 8 starts reached"),
+        ({"diagnostics": {"starts": 2, "starts that reached the lowest objective": 1}}, "1 of 2 starts reached"),
+        ({"diagnostics": {"starts": 3}}, "1 of 3 starts reached"),
         ({"objective": 1.05e-3, "at_truth": 1e-4}, "the search did not arrive"),  # more than ten times the truth's
         ({"objective": 0.95e-3, "at_truth": 1e-4}, "the guess explains the gradient as well as the truth"),
         ({"objective": diagnosing._MATCHED, "at_truth": 0.0}, "the guess explains the gradient as well as the truth"),
-        ({"facts": {"numerical rank": 3}}, "numerical rank 3 of the first gradient is below the batch size 4"),
-        ({"facts": {"condition number": 1e6}}, "condition number 1.0e+06"),
+        ({"diagnostics": {"numerical rank": 3}}, "numerical rank 3 of the first gradient is below the batch size 4"),
+        ({"diagnostics": {"condition number": 1e6}}, "condition number 1.0e+06"),
         ({"wrong_labels": 2}, "2 of 4 labels are wrong"),
     ],
 )

@@ -50,7 +50,7 @@ def asked(count: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def with_reducer(model: Llava, name: str, **settings: object) -> None:
     method = registry.get("component", name)
     del model.reducers[:]
-    method.make(method.config.model_validate(settings)).named(name).prepare(model, torch.Generator().manual_seed(0))
+    method.make(method.config.model_validate(settings)).with_name(name).prepare(model, torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def examples(count: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def prepared(name: str, model: TinyVlm | None = None, **settings: Any) -> TinyVlm:
     """A small model with a component."""
     method = registry.get("component", name)
-    own = method.make(method.config.model_validate(settings)).named(name)
+    own = method.make(method.config.model_validate(settings)).with_name(name)
     return own.prepare(model or small_vlm(), torch.Generator().manual_seed(1))
 
 

@@ -195,7 +195,7 @@ def mechanism(**changes) -> Mechanism:
         "sampling_rate": 0.1,
         "steps": 5,
         "delta": 1e-5,
-        "against": "the server",
+        "adversary": "the server",
     }
     return Mechanism(**{**stated, **changes})
 

@@ -62,7 +62,7 @@ def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: d
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"threat": {"sees": "sum"}}, "a sum has no single text"),
+        ({"threat": {"view": "sum"}}, "a sum has no single text"),
         ({"components": [{**LORA["components"][0], "targets": ["*.down_proj"]}]}, "clients train no layer 'up_proj'"),
     ],
 )

@@ -7,7 +7,7 @@ from fedsim.record import GuaranteeRecord
 STATED = {
     "source": "dp-sgd", "epsilon": 2.345, "delta": 1e-5, "rdp_epsilon": 2.9, "accountant": "PRV", "unit": "record",
     "adjacency": "add-or-remove", "noise_multiplier": 1.0, "sampling_rate": 0.01, "steps": 100,
-    "composition": "100 steps", "against": "the server",
+    "composition": "100 steps", "adversary": "the server",
 }  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def guarantee(**changes):
         "sampling_rate": 0.01,
         "steps": 1000,
         "composition": "1000 steps of noise multiplier 1 in 10 rounds, those of the client that was asked most often",
-        "against": "the server",
+        "adversary": "the server",
     }
     return GuaranteeRecord(**{**settings, **changes})
 

@@ -15,7 +15,7 @@ NAMES = sorted(registry.methods("task"))
 
 def made(name: str) -> Task[Any]:
     method = registry.get("task", name)
-    return method.make(method.config()).named(name)
+    return method.make(method.config()).with_name(name)
 
 
 def kind_of_data(name: str, samples: dict[str, Dataset]) -> str:

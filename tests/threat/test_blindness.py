@@ -98,7 +98,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
 
     monkeypatch.setattr(training, "replay", replay)
     monkeypatch.setattr(Attack, "together", spied)
-    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.over_rounds", True)
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.uses_earlier_rounds", True)
     return own
 
 

@@ -85,7 +85,7 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
     method = registry.get("component", hidden) if hidden else None
-    mitigation = method.make(method.config()).named(method.name) if method else None
+    mitigation = method.make(method.config()).with_name(method.name) if method else None
     findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
     if question == "bits":
         at_random = [finding.p_value for finding in findings if finding.p_value is not None]
@@ -159,7 +159,7 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
         members=tuple((1, number) for number in range(16)), strangers=tuple((2, number) for number in range(16))
     )
     mean = registry.get("trace", "trace-mean")
-    timing = TraceInquiry(mean.make(mean.config()).named("trace-mean"), "trace-mean", "timing")
+    timing = TraceInquiry(mean.make(mean.config()).with_name("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
         monkeypatch.setattr(loop, "time", Slower())
         speech = replace(speaker("greedy"), seed=seed).speech("member", material)

@@ -82,7 +82,7 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     if name not in known:
         raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
     method = registry.get("component", name)
-    return method.make(read_settings(method, settings)).named(name)
+    return method.make(read_settings(method, settings)).with_name(name)
 
 
 def _tokens(pieces: Iterator[Piece], results: list[Generated]) -> Iterator[tuple[int, ...]]:

@@ -296,7 +296,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
 
     The model maps tokens (B, T), with its `mask_token` at masked positions, to scores (B, T, V) of the token at each
     position; each position may attend to all others. `Limits.max_new_tokens` positions after the prompt are masked.
-    `GenerationInputs.extra_inputs["answer"]`, shape (B, G), contains given answer tokens, with the mask token elsewhere.
+    `GenerationInputs.extra_inputs["answer"]`, shape (B, G), contains given answer tokens and mask tokens.
     A text ends when no position is masked, or when a stop token precedes the first masked position.
     """
 

@@ -83,7 +83,7 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
     pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
     observation = replace(observation, update=replace(observation.update, tensors=pruned))
-    told = replace(observation, public=(MethodDescription("pruning", (Sparsified(0.5),)),))
+    told = replace(observation, known_methods=(MethodDescription("pruning", (Sparsified(0.5),)),))
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": 300, "priors": []}))
     naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))

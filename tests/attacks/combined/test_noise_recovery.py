@@ -85,7 +85,7 @@ def test_hidden_tensors_and_unknown_defenses_are_refused(seen):
     observation, _ = seen()
     assert attack().fits(observation).holds
     assert "hidden" in str(attack().not_applicable(replace(observation, hidden=frozenset({"x"}))))
-    assert "no defense is known" in str(attack().not_applicable(replace(observation, public=())))
+    assert "no defense is known" in str(attack().not_applicable(replace(observation, known_methods=())))
 
 
 def test_the_attack_does_not_call_itself(seen):

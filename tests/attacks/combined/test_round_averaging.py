@@ -97,7 +97,7 @@ def test_rounds_on_examples_of_other_labels_are_left_out(noisy: Noisy) -> None:
     assert observation.labels is not None
     first, *rest = observation.earlier_observations
     other = replace(first, labels=(observation.labels + 1) % 10)
-    assert average(replace(observation, earlier=(other, *rest)), 0.05)[1] == ROUNDS - 1
+    assert average(replace(observation, earlier_observations=(other, *rest)), 0.05)[1] == ROUNDS - 1
 
 
 def test_the_mean_gradient_is_that_at_the_mean_weights(noisy: Noisy) -> None:

@@ -105,7 +105,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
 def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN)
     names = tuple(observation.update.tensors)
-    told = replace(observation, public=(MethodDescription("any", (UnreliableTensors(names),)),))
+    told = replace(observation, known_methods=(MethodDescription("any", (UnreliableTensors(names),)),))
     assert informed(told) is told
     assert informed(observation) is observation
 
@@ -124,7 +124,7 @@ def test_the_soft_sign_of_the_truth_points_where_the_signs_do(watched: Watched) 
     assert wire_of(replace(observation, threat=ThreatModel(view="sum"))) == Wire()
     batch = truth.batches[0]
     told = gradient_distance(observation, batch.inputs, batch.labels, ())
-    naive = gradient_distance(replace(observation, public=()), batch.inputs, batch.labels, ())
+    naive = gradient_distance(replace(observation, known_methods=()), batch.inputs, batch.labels, ())
     assert told < 0.5 * naive
 
 
@@ -216,7 +216,7 @@ def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched
     observation, _, _ = watched(knows=KNOWN, model=model)
     rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}
     pruned = replace(observation, update=replace(observation.update, tensors=rank_one))
-    told = replace(pruned, public=(MethodDescription("pruning", (Sparsified(0.02),)),))
+    told = replace(pruned, known_methods=(MethodDescription("pruning", (Sparsified(0.02),)),))
     assert attacked("mask-readout", told).diagnostics["entries read"] == 0.0
 
 

@@ -49,7 +49,7 @@ def test_a_stated_law_gives_the_level_in_units_of_the_gradient_or_of_its_size(ob
     assert stated_levels(observation, gradients) is None
     for relative, expected in ((False, 0.1), (True, 0.3)):
         noise = AddedNoise("gaussian", 0.1, relative)
-        told = replace(observation, public=(MethodDescription("gradient-noise", (noise,)),))
+        told = replace(observation, known_methods=(MethodDescription("gradient-noise", (noise,)),))
         assert stated_levels(told, gradients) == pytest.approx([expected])
         assert measured_levels(told, gradients, 2) == pytest.approx([expected])
 

@@ -21,7 +21,7 @@ ASKED = [
 
 
 def made(name: str) -> TraceAttack[Any]:
-    return ATTACKS[name].make(ATTACKS[name].config.model_validate(SETTINGS.get(name, {}))).named(name)
+    return ATTACKS[name].make(ATTACKS[name].config.model_validate(SETTINGS.get(name, {}))).with_name(name)
 
 
 def answer(name: str, given: TraceCase) -> torch.Tensor:

@@ -45,11 +45,11 @@ def test_informed_attacks_keep_the_contract(
     assert [mask.shape for mask in first.masks] == [site.shape for site in observation.sites]
     assert [step.iteration for step in steps] == sorted(step.iteration for step in steps)
     assert all(step.iteration <= step.iterations for step in steps)
-    unaware = replace(observation, threat=replace_knows(observation), public=())
+    unaware = replace(observation, threat=replace_knows(observation), known_methods=())
     with pytest.raises(NotApplicable, match="needs the threat model to grant defenses"):
         method(unaware, seeding.generator(1, "attack"))
     with pytest.raises(NotApplicable, match="no defense in use"):
-        method(replace(observation, public=()), seeding.generator(1, "attack"))
+        method(replace(observation, known_methods=()), seeding.generator(1, "attack"))
 
 
 def replace_knows(observation: Observation) -> Any:

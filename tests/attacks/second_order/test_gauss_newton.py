@@ -176,7 +176,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
         "rates that are not known": unaware,
         "10 equations for 128 unknowns": replace(smooth, update=replace(smooth.update, tensors=few)),
         "in an order that is not known": replace(smooth, local_steps=2, batch_sizes=(1, 1), examples=2),
-        "signs alone": replace(smooth, public=(MethodDescription("signs", (SignsOnly(),)),)),
+        "signs alone": replace(smooth, known_methods=(MethodDescription("signs", (SignsOnly(),)),)),
     }
     for reason, refused in cases.items():
         method = registry.get("attack", NAME)
@@ -236,7 +236,7 @@ def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy,
         noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
                  for name, own in tensors.items()}  # fmt: skip
         told = MethodDescription("gradient-noise", (AddedNoise("gaussian", level * float(size)),))
-        seen = replace(observation, update=replace(observation.update, tensors=noisy), public=(told,))
+        seen = replace(observation, update=replace(observation.update, tensors=noisy), known_methods=(told,))
         errors.append(float(distances(solve(seen), truth).square()))
         rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())
         floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))

@@ -127,8 +127,8 @@ def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:
         "have 512 unknowns, and at most 464 equations": narrow,
         "by 64 entries of images has more entries than the setting 'dense' (100)": observation,
         "does not tell 10 examples of 10 classes apart": toy(residual(4, 8), (1, 8, 8), 10, classes=10)[0],
-        "the equations do not hold exactly": replace(observation, public=known(AddedNoise("gaussian", 1.0))),
-        "clips the gradient": replace(observation, public=known(Clipped(1.0))),
+        "the equations do not hold exactly": replace(observation, known_methods=known(AddedNoise("gaussian", 1.0))),
+        "clips the gradient": replace(observation, known_methods=known(Clipped(1.0))),
         "is hidden": replace(observation, hidden=hidden),
     }
     for reason, refused in cases.items():

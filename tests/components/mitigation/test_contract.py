@@ -16,7 +16,7 @@ MITIGATIONS = [name for name, method in registry.methods("component").items() if
 
 def made(name: str) -> Mitigation[Any]:
     method = registry.get("component", name)
-    return method.make(method.config()).named(name)
+    return method.make(method.config()).with_name(name)
 
 
 @pytest.mark.parametrize("name", MITIGATIONS)

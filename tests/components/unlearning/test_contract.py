@@ -15,7 +15,7 @@ WAYS = [name for name, method in registry.methods("component").items() if method
 
 def made(name: str) -> Unlearning[Any]:
     method = registry.get("component", name)
-    return method.make(method.config()).named(name)
+    return method.make(method.config()).with_name(name)
 
 
 @pytest.mark.parametrize("name", WAYS)

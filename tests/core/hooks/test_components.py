@@ -51,7 +51,7 @@ def test_a_factor_scales_what_a_step_changed_and_leaves_other_parameters() -> No
 def test_kept_and_dropped_patches_are_scored_apart() -> None:
     images, question, answer = examples(2)
     own = registry.get("component", "random-tokens")
-    reducer = own.make(own.config.model_validate({"kept": 4})).named("random-tokens")
+    reducer = own.make(own.config.model_validate({"kept": 4})).with_name("random-tokens")
     model = reducer.prepare(small_vlm(), torch.Generator().manual_seed(0))
     places = model.get_buffer("reducers.0.places").tolist()
     guess = images.clone()

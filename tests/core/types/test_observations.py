@@ -34,7 +34,7 @@ def test_effects_are_asked_for_by_type_over_all_that_is_public(watched: Callable
 
 def test_settings_of_the_name_of_an_effects_field_are_no_effect(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
-    known = replace(observation, public=(MethodDescription("any", settings={"norm": "BA", "signs": True}),))
+    known = replace(observation, known_methods=(MethodDescription("any", settings={"norm": "BA", "signs": True}),))
     assert known.effects(Effect) == ()
 
 

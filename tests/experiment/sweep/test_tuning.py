@@ -111,7 +111,7 @@ STATED = {
     "sampling_rate": 1.0,
     "steps": 1,
     "composition": "1 step",
-    "against": "the server",
+    "adversary": "the server",
 }
 
 

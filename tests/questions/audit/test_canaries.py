@@ -70,7 +70,7 @@ def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> lis
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
     stated = guarantees(world, ONE_ROUND)
     (question,) = world.questions
-    return list(question.ask(Evidence(world, None, guarantees=stated), QuestionContext()))  # type: ignore[arg-type]
+    return list(question.run(Evidence(world, None, guarantees=stated), QuestionContext()))  # type: ignore[arg-type]
 
 
 def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:

@@ -25,11 +25,11 @@ METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace
 
 def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> TraceInquiry:
     made = registry.get("trace", name)
-    attack = made.make(made.config()).named(name)
+    attack = made.make(made.config()).with_name(name)
     mitigation: Mitigation[Any] | None = None
     if hidden is not None:
         own = registry.get("component", hidden)
-        mitigation = own.make(own.config()).named(hidden)
+        mitigation = own.make(own.config()).with_name(hidden)
     return TraceInquiry(attack, f"{name}, {view}", view, mitigation)
 
 

@@ -16,7 +16,7 @@ from tests.questions.generation.studied import MATERIAL, SECRETS, speaker
 
 def asked(name: str) -> TraceInquiry:
     method = registry.get("trace", name)
-    return TraceInquiry(method.make(method.config()).named(name), name, "counts")
+    return TraceInquiry(method.make(method.config()).with_name(name), name, "counts")
 
 
 def test_the_same_seed_writes_the_same_traces() -> None:

@@ -43,7 +43,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
         "threat": {"victims": 1, "keep_updates": False},
         "generation": {
             "decoder": {"name": "speculative", "temperature": 0.5, "layers": 1},
-            "tokens": 6,
+            "max_new_tokens": 6,
             "repeats": 3,
             "candidates": 4,
             "others": 3,
@@ -321,7 +321,7 @@ IMAGES: dict[str, Any] = {
     "threat": {"victims": 1, "keep_updates": False},
     "generation": {
         "decoder": {"name": "damro", "temperature": 1.0},
-        "tokens": 3,
+        "max_new_tokens": 3,
         "ends": True,
         "repeats": 3,
         "prompts": {"count": 4},
@@ -376,7 +376,11 @@ def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
     tables["federation"] |= {"local_epochs": None, "local_steps": 1, "clients": 2}
     del tables["federation"]["local_epochs"]
     tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
-    tables["generation"] = {"decoder": {"name": "svdecode", "strength": "calibrate"}, "tokens": 4, "repeats": 3}
+    tables["generation"] = {
+        "decoder": {"name": "svdecode", "strength": "calibrate"},
+        "max_new_tokens": 4,
+        "texts_per_prompt": 3,
+    }
     world = worlds.build(scenario(**tables))
     written_texts.check(world)
     journal = runner.train(worlds.build(scenario(**tables)), lambda _round: None)

@@ -43,7 +43,7 @@ def findings(work: QuestionContext | None = None, data: str = "breast-cancer", *
     world = build(scenario(data, **trees))
     (question,) = world.questions
     question.check(world)
-    every = list(question.ask(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
+    every = list(question.run(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
     return {one.label: one for one in every}
 
 

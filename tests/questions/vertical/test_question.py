@@ -20,7 +20,7 @@ from fedsim.scenario.world import build
 TABLE: dict[str, Any] = {
     "parties": [{"name": "mean", "columns": [0, 10]}, {"name": "worst", "columns": [20, 30]}],
     "epochs": 2,
-    "rows": 100,
+    "attacked_rows": 100,
     "knows": ["few-labels", "top", "bottom", "public-data", "architecture"],
     "attacks": [{"name": "cut-line"}],
 }
@@ -42,7 +42,7 @@ def findings(work: QuestionContext | None = None, **vertical: Any) -> dict[str, 
     world = build(scenario(**vertical))
     (question,) = world.questions
     question.check(world)
-    every = list(question.ask(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
+    every = list(question.run(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
     return {one.label: one for one in every}
 
 

@@ -129,7 +129,7 @@ def test_an_epsilon_that_reaches_the_limit_keeps_it(tmp_path, records, sweeps):
 
 def test_a_guarantee_that_trusts_the_server_does_not_keep_the_limit_on_epsilon(tmp_path, records, sweeps):
     runs = sweeps.typical(records, seeds=(1,))
-    trusting = records.guarantee(source="dp-fedavg", holds_against_server=False, against="clients")
+    trusting = records.guarantee(source="dp-fedavg", holds_against_server=False, adversary="clients")
     guarded = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(trusting,))
     folder = sweeps.save(tmp_path, records, [*runs, ("dp 2.0", 1, guarded)], policy={"max_epsilon": 2.0})
     verdict, _ = judged(folder)

@@ -268,7 +268,7 @@ def test_targets_of_another_batch_are_not_those_that_are_read() -> None:
 def test_a_known_change_of_the_gradient_tells_no_target(effect: Rounded | Clipped) -> None:
     inputs, labels = numbers(2, PIXELS), numbers(2, OUTPUTS, seed=2)
     observation = observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS)
-    known = replace(observation, public=(MethodDescription("a defense", (effect,)),))
+    known = replace(observation, known_methods=(MethodDescription("a defense", (effect,)),))
     assert read_targets(observation, inputs, None) is not None
     assert read_targets(known, inputs, None) is None
 
