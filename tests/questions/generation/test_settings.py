@@ -62,8 +62,8 @@ def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
         ({"attacks": [ATTACK, ATTACK]}, r"two are reported as 'trace-forest, counts'. Give one a label"),
         ({"prompts": {"source": "file"}}, r"generation.prompts: source = 'file' and path go together"),
         ({"prompts": {"texts": ["a", "b"]}}, r"generation.prompts: source = 'texts' and texts go together"),
-        ({"repeats": 2}, r"generation.repeats: input should be greater than or equal to 3, got 2"),
-        ({"tokns": 2}, r"generation.tokns: there is no such key. Did you mean 'tokens'"),
+        ({"texts_per_prompt": 2}, r"generation.texts_per_prompt: input should be greater than or equal to 3, got 2"),
+        ({"max_new_tokns": 2}, r"generation.max_new_tokns: there is no such key. Did you mean 'max_new_tokens'"),
     ],
 )
 def test_every_mistake_is_named(scenario: Callable[..., Scenario], own: dict[str, Any], message: str) -> None:

@@ -44,9 +44,9 @@ def tables(tmp_path: Path) -> dict[str, Any]:
         "generation": {
             "decoder": {"name": "speculative", "temperature": 0.5, "layers": 1},
             "max_new_tokens": 6,
-            "repeats": 3,
+            "texts_per_prompt": 3,
             "candidates": 4,
-            "others": 3,
+            "decoys_per_secret": 3,
             "prompts": {"count": 3, "length": 3},
             "attacks": [
                 {"name": "trace-forest", "trees": 5},
@@ -322,8 +322,8 @@ IMAGES: dict[str, Any] = {
     "generation": {
         "decoder": {"name": "damro", "temperature": 1.0},
         "max_new_tokens": 3,
-        "ends": True,
-        "repeats": 3,
+        "stop_at_end_token": True,
+        "texts_per_prompt": 3,
         "prompts": {"count": 4},
         "attacks": [{"name": "trace-mean", "question": "prompt"}],
     },
