@@ -42,7 +42,7 @@ NETWORKS = (
 SECRETS = Network("adam_lm", "the same Llama trained by Adam", "transformers")
 _LONGER = 1.6  # times the seconds: it trains, too
 _SAYS = ("updates", "examples", "searched", "recovered", "median figure", "ideal attacker", "state", "by")
-_POLICY = "[tool.fedsim.policy]\nmax_recognisable = 0.05\n"
+_POLICY = "[tool.fedsim.policy]\nmax_recovered = 0.05\n"
 
 
 def audited(network: Network, batches: str, seconds: float) -> tuple[int, AuditRecord]:

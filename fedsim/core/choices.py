@@ -58,6 +58,8 @@ class Choice(Config):
 
     def make(self, kind: Kind, *context: Any) -> Any:
         """Build the method: a class gets its config, a function its config and `context`. Hooks also get their name."""
+        from fedsim.core.types.configured import ConfiguredMethod  # noqa: PLC0415 - a scenario's keys need no torch
+
         method, settings = registry.get(kind, self.name), self.settings
         config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
         made = method.make(config, *context)

@@ -114,7 +114,7 @@ _ALL = (
     ),
     Grant(
         name="defenses",
-        opens=frozenset({"public"}),
+        opens=frozenset({"known_methods"}),
         called="the defenses in use",
         has="the description of every defense in use",
         lacks="does not know which defenses are in use",
@@ -123,7 +123,7 @@ _ALL = (
     ),
     Grant(
         name="components",
-        opens=frozenset({"public"}),
+        opens=frozenset({"known_methods"}),
         called="the components in use",
         has="the description of every component in use",
         lacks="does not know which components are in use",
@@ -153,7 +153,7 @@ _ALL = (
     ),
     Grant(
         name="earlier-rounds",
-        opens=frozenset({"earlier"}),
+        opens=frozenset({"earlier_observations"}),
         called="what the client sent in the attacked rounds before",
         has="what a client sent in the attacked rounds before",
         lacks="looks at every round for itself",

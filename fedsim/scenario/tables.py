@@ -152,7 +152,7 @@ class Scenario(Config):
             )
 
     @model_validator(mode="after")
-    def _forgetting_consistent(self) -> Scenario:
+    def _unlearning_consistent(self) -> Scenario:
         if self.unlearning is not None:
             self._check_unlearning(self.unlearning)
         return self
@@ -163,24 +163,24 @@ class Scenario(Config):
             raise ValueError(f"unlearning.clients is {settings.clients}, expected at most {clients}, all clients")
         if self.federation.algorithm != "fedsgd" or self.federation.sampling != "shuffle":
             raise ValueError(
-                "forgetting: what is forgotten is worked out from mean gradients over known numbers of examples. "
+                "unlearning: what is forgotten is worked out from mean gradients over known numbers of examples. "
                 "Expected federation.algorithm = 'fedsgd' and federation.sampling = 'passes'"
             )
         if settled.is_eventful or settled.availability < 1 or settled.always_crash or self.cohort_size < clients:
             raise ValueError(
-                "forgetting: the federation trains once more, and every client must take part in every round. Leave "
+                "unlearning: the federation trains once more, and every client must take part in every round. Leave "
                 "out participation"
             )
         if self.secure_aggregation is not None:
             raise ValueError(
-                "forgetting: its second training is not masked. Leave out secure_aggregation; threat.view = 'sum' "
+                "unlearning: its second training is not masked. Leave out secure_aggregation; threat.view = 'sum' "
                 "says that the server sees global models alone"
             )
         if self.threat.server == "malicious":
-            raise ValueError("forgetting: is read by an honest server. Expected threat.server = 'honest-but-curious'")
+            raise ValueError("unlearning: is read by an honest server. Expected threat.server = 'honest-but-curious'")
         if self.scoring.ideal_attacker:
             raise ValueError(
-                "scoring.ideal_attacker: is of a client's update, and with forgetting none is attacked. Leave it out"
+                "scoring.ideal_attacker: is of a client's update, and with unlearning none is attacked. Leave it out"
             )
 
     @property

@@ -42,7 +42,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
 
 @pytest.mark.slow
 def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recognisable = 0.05\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recovered = 0.05\n")
     options = ("--batch-sizes", "1", "--minutes", "3", "--no-defenses")
     done = fedsim("audit", "clients:prints", *options, cwd=tmp_path, path=[HERE])
     assert done.returncode == 3, done.stderr

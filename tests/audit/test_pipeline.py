@@ -80,7 +80,7 @@ def test_its_steps_end_as_the_policy_says_and_leave_what_later_steps_upload(
     (tmp_path / "my_pkg").mkdir()
     (tmp_path / "my_pkg" / "__init__.py").touch()
     (tmp_path / "my_pkg" / "train.py").write_text(SUBJECT.format(model=DENSE, defenses=defenses))
-    (tmp_path / "pyproject.toml").write_text(f"[tool.fedsim.policy]\nmax_recognisable = {limit}\n")
+    (tmp_path / "pyproject.toml").write_text(f"[tool.fedsim.policy]\nmax_recovered = {limit}\n")
     install, audit = [step["run"] for step in steps() if "run" in step]
     done = run(install, tmp_path, environment)
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,7 @@ def test_it_is_a_section_of_a_model_card_too() -> None:
     text = to_markdown(sheet.build(audited()), depth=2)
     assert text.startswith("## Evidence on the updates of ")
     assert "| 1 | 40 | 500 it., 40 of 40 converged | 0 (0 to 9) % |  | withstood |" in text
-    assert "| max\\_recognisable | batch 16 | broken | max\\_recognisable = 0.1, but 100 % (51 to 100)" in text
+    assert "| max\\_recovered | batch 16 | broken | max\\_recovered = 0.1, but 100 % (51 to 100)" in text
     assert "A failed attack is none." in text
     assert "    fedsim audit" in text
 

@@ -13,7 +13,7 @@ def _project(tmp_path, text):
 
 
 def test_thresholds_are_read_from_a_project_file(tmp_path):
-    path = _project(tmp_path, "[tool.fedsim.policy]\nmax_recognisable = 0.05\nmax_epsilon = 8.0\n")
+    path = _project(tmp_path, "[tool.fedsim.policy]\nmax_recovered = 0.05\nmax_epsilon = 8.0\n")
 
     assert policy_of(path) == Policy(max_recovered=0.05, max_epsilon=8.0)
 
@@ -30,8 +30,8 @@ def test_a_missing_project_file_judges_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[tool.fedsim.policy]\nmax_recognizable = 0.1\n", "Did you mean 'max_recovered'?"),
-        ("[tool.fedsim.policy]\nmax_recognisable = 5\n", "max_recovered: Input should be less than or equal to 1"),
+        ("[tool.fedsim.policy]\nmax_recoverd = 0.1\n", "Did you mean 'max_recovered'?"),
+        ("[tool.fedsim.policy]\nmax_recovered = 5\n", "max_recovered: Input should be less than or equal to 1"),
         ("[tool.fedsim.policy\n", "is not TOML"),
     ],
 )

@@ -104,7 +104,7 @@ def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
     ("tables", "message"),
     [
         ({"threat": {"victims": 1}}, "threat.victims is 1, so there is nothing to tell apart"),
-        ({"threat": {"sees": "sum"}, "attacks": []}, "a sum has no single source"),
+        ({"threat": {"view": "sum"}, "attacks": []}, "a sum has no single source"),
     ],
 )
 def test_what_has_no_answer_is_refused_before_training(scenario: Build, tables: dict[str, Any], message: str) -> None:

@@ -41,10 +41,10 @@ def of_attributes(label: str, attribute: str, share: float, low: float, **more: 
         "label": label,
         "method": "change-norms",
         "settings": {"probe": "ridge"},
-        "about": {"attribute": attribute, "values": 2, "left out": 3},
+        "scope": {"attribute": attribute, "values": 2, "left out": 3},
         "metric": "attribute_balanced_accuracy",
         "value": Interval(value=share, low=low, high=1.0, n=60),
-        "chance": 0.5,
+        "chance_level": 0.5,
     }
     return Finding(**(own | more))
 

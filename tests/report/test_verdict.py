@@ -67,14 +67,6 @@ def test_an_arm_without_attacks(report, records):
     assert "No attack was tried , so nothing can be said about its privacy." in page.text
 
 
-def test_a_summary_in_the_record_is_used(report, records):
-    arm = records.typical().arms[0]
-    summary = summarise(arm.attacks[0].victims, Rule.of("ssim", 0.5), seed=3, resamples=200)
-    stored = arm.attacks[0].model_copy(update={"summary": summary})
-    with_summary = report(records.run([arm.model_copy(update={"attacks": (stored,)})]))
-    assert with_summary.html == report(records.run([arm])).html
-
-
 @pytest.mark.parametrize(
     "metric", [("mse", 0.01, "MSE < 0.01"), pytest.param(("psnr", 20.0, "PSNR > 20 dB"), marks=pytest.mark.slow)]
 )

@@ -115,7 +115,7 @@ def test_a_record_needs_no_package_that_a_metric_came_from(tmp_path, records):
         for item in victim["scores"]:
             item["values"]["gone"] = 0.625
     interval = {"value": 0.625, "low": None, "high": None, "n": 2}
-    attack["more"] = {"gone_mean": interval}
+    attack["extra_metrics"] = {"gone_mean": interval}
     folder = records.save(tmp_path / "run", RunRecord.model_validate(raw))
     page = build(folder).read_text()
     assert "mean Gone" in page

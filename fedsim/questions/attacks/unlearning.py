@@ -34,11 +34,11 @@ def check(world: World) -> None:
     _check_shares(world)
     if world.facts.remembers:
         raise ScenarioError(
-            "forgetting: what clients send depends on rounds before, and the second training remembers none. Leave out "
+            "unlearning: what clients send depends on rounds before, and the second training remembers none. Leave out "
             "federation.keep_optimizer_state, and components and defenses with a memory."
         )
     if looks_first(world):
-        raise ScenarioError("forgetting: every update must count. Leave out the defense that may refuse to train.")
+        raise ScenarioError("unlearning: every update must count. Leave out the defense that may refuse to train.")
     if _way(world).is_one_step:
         return
     _check_draws(world)
@@ -65,7 +65,7 @@ def _check_draws(world: World) -> None:
     if unknown:
         raise ScenarioError(f"threat.knows: {why}, so there is no '{unknown[0]}' to grant. Leave it out.")
     if world.task.draws:
-        raise ScenarioError(f"forgetting: the task draws in every step, and {why}. Use another task.")
+        raise ScenarioError(f"unlearning: the task draws in every step, and {why}. Use another task.")
 
 
 def _check_means(world: World) -> None:

@@ -222,7 +222,7 @@ def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
     rounded = {name: (tensor / step).round() * step for name, tensor in observation.update.tensors.items()}
     summed = replace(
         observation,
-        threat=observation.threat.model_copy(update={"sees": "sum"}),
+        threat=observation.threat.model_copy(update={"view": "sum"}),
         update=replace(observation.update, tensors=rounded),
     )
     guess = solve(attack_named, NAME, summed)

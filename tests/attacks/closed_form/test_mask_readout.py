@@ -95,7 +95,7 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
 
 
 def test_hidden_layers_are_replaced_by_their_neighbours(watched, attack_named):
-    observation, truth, _ = watched(model=MLP, threat={"shares": ["1.*", "7.*", "10.*"]})
+    observation, truth, _ = watched(model=MLP, threat={"visible_parameters": ["1.*", "7.*", "10.*"]})
     guess = solve(attack_named, NAME, observation)
     assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
 

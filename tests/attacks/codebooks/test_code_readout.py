@@ -111,7 +111,7 @@ def test_it_says_why_it_does_not_apply(watched, attack_named):
     plain, _, _ = watched(model=MLP)
     with pytest.raises(NotApplicable, match="the model has no codebook"):
         attack_named("code-readout")(plain, torch.Generator())
-    hidden, _, _ = watched(model=MLP, components=book(at=["2"]), threat={"shares": ["1.*", "4.*"]})
+    hidden, _, _ = watched(model=MLP, components=book(at=["2"]), threat={"visible_parameters": ["1.*", "4.*"]})
     with pytest.raises(NotApplicable, match="gradient of no codebook is shared"):
         attack_named("code-readout")(hidden, torch.Generator())
     seen, _, _ = watched(model=MLP, components=book(at=["2"]))

@@ -53,6 +53,6 @@ def test_the_surrogate_s_gradient_is_compared_by_any_distance(
 
 def test_hidden_tensors_leave_the_trained_weights_unknown(attack_named: Named, watched: Watched) -> None:
     several = {"algorithm": "fedavg", "local_steps": 2}
-    observation, _, _ = watched(federation=several, threat={"shares": ("1.*",)})
+    observation, _, _ = watched(federation=several, threat={"visible_parameters": ("1.*",)})
     with pytest.raises(NotApplicable, match="the trained weights are not known"):
         attack_named("sme")(observation, seeding.generator(1, "attack"))

@@ -230,7 +230,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
 
     built = scenario(
         federation={"clients": 4, "batch_size": 2},
-        threat={"server": "malicious", "sees": "sum"},
+        threat={"server": "malicious", "view": "sum"},
         attacks=[{"name": NAME}],
     )
     world = worlds.build(built)

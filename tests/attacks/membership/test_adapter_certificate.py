@@ -138,7 +138,7 @@ def both(case: Case) -> tuple[float, float]:
         {},
         {"components": [{"name": "allora", "targets": ["1"], "rank": 48}]},
         {"components": [{**ONE_LAYER, "trains": "b"}]},
-        {"threat": {"rounds": [1], "shares": ["1.lora_b.weight"]}},
+        {"threat": {"rounds": [1], "visible_parameters": ["1.lora_b.weight"]}},
         {"components": [{**ONE_LAYER, "targets": ["1", "4"]}]},  # what the second reads changes: it is left out
         {"components": [{**ONE_LAYER, "targets": ["1", "4"]}], "model": {"name": "mlp", "width": 64, "dropout": 0.3}},
         {"federation": {"optimizer": {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}}},
@@ -190,7 +190,7 @@ def test_sentences_are_certified_place_by_place(case: Built, tmp_path: Path) -> 
         ({"components": [{**ONE_LAYER, "dropout": 0.1}]}, "changes during training, by dropout"),
         ({"components": [{**ONE_LAYER, "targets": ["4"]}], "model": {"name": "mlp", "width": 64, "dropout": 0.3}},
          "changes during training, by dropout"),
-        ({"threat": {"rounds": [1], "shares": ["1.lora_a.weight"]}}, "add round 1 to threat.rounds"),
+        ({"threat": {"rounds": [1], "visible_parameters": ["1.lora_a.weight"]}}, "add round 1 to threat.rounds"),
     ],
 )  # fmt: skip
 def test_it_says_why_it_does_not_apply(changes: dict[str, Any], reason: str, case: Built) -> None:

@@ -43,7 +43,7 @@ def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
 
 
 def test_hidden_layers_are_left_out(watched: Watched) -> None:
-    observation, truth, _ = watched(model=SMOOTH, threat={"shares": ["4.*", "1.*"]})
+    observation, truth, _ = watched(model=SMOOTH, threat={"visible_parameters": ["4.*", "1.*"]})
     assert float(distances(solve(observation), truth).max()) < 1e-3
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.commands.conftest import SWEEP
 from tests.cli.typed import fedsim
 
-POLICY = "[policy]\nmax_recognisable = 0.4\n"
+POLICY = "[policy]\nmax_recovered = 0.4\n"
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ def test_a_sum_without_contributions_is_refused_and_one_contributor_tells_all() 
 
 TABLES: dict[str, Any] = {
     "federation": {"algorithm": "fedsgd", "clients": 4, "rounds": 2, "batch_size": 2},
-    "threat": {"sees": "sum", "rounds": [2]},
+    "threat": {"view": "sum", "rounds": [2]},
 }
 
 

@@ -38,7 +38,7 @@ def single(scenario: Build, **tables: Any) -> Victim:
 def summed(scenario: Build, clients: int = 2, **tables: Any) -> Victim:
     """Return the sum of a round's clients as the server saw it."""
     federation = {**tables.pop("federation", {}), "clients": clients}
-    world = worlds.build(scenario(**{"model": SMALL, "threat": {"sees": "sum"}, "federation": federation, **tables}))
+    world = worlds.build(scenario(**{"model": SMALL, "threat": {"view": "sum"}, "federation": federation, **tables}))
     received = world.models.first_weights
     sent = [local_training(world, received, 1, client)[0] for client in range(clients)]
     entry = WireEntry(1, 0, received, sent[0], tuple(range(clients)))

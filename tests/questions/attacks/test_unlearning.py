@@ -122,7 +122,7 @@ def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenar
         ({"scoring": {"ideal_attacker": True}}, r"scoring.ideal_attacker: .*Leave it out"),
         ({"unlearning": {"method": "sgd"}}, r"'sgd' is a component for hook optimizer, expected an unlearning"),
         ({"unlearning": {"method": "forget"}}, r"there is no component 'forget'"),
-        ({"components": [{"name": "retraining"}]}, r"give it to the table \[forgetting\]"),
+        ({"components": [{"name": "retraining"}]}, r"give it to the table \[unlearning\]"),
     ],
 )
 def test_what_does_not_fit_together_is_said_when_the_file_is_read(

@@ -141,7 +141,7 @@ def test_a_mistake_is_named_before_the_first_round(scenario: Build, table: dict[
 
 
 def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenario: Build) -> None:
-    own = {**SMALL, "threat": {"victims": 40, "shares": ["1.wieght"]}}
+    own = {**SMALL, "threat": {"victims": 40, "visible_parameters": ["1.wieght"]}}
     with pytest.raises(
         ScenarioError, match="threat.visible_parameters: no parameter matches '1.wieght'. Did you mean '1.weight'"
     ):
@@ -150,7 +150,7 @@ def test_a_pattern_that_matches_no_tensor_is_named_before_the_first_round(scenar
 
 def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="reads updates of single clients"):
-        scenario(**{**SMALL, "threat": {"sees": "sum"}})
+        scenario(**{**SMALL, "threat": {"view": "sum"}})
 
 
 def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: worlds.World) -> None:
@@ -187,7 +187,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
 
 
 def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_does_not_see(scenario: Build) -> None:
-    world = worlds.build(scenario(**{**SMALL, "threat": {"shares": ["1.*"]}}))
+    world = worlds.build(scenario(**{**SMALL, "threat": {"visible_parameters": ["1.*"]}}))
     own = entry(world)
     whole = flat(own.update.tensors)
     parts = whole.split([tensor.numel() for tensor in own.update.tensors.values()])
