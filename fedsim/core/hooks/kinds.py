@@ -45,7 +45,7 @@ RUN_AFTERWARDS: Mapping[Hook, str] = {
     "mitigation": "fedsim.generation.veil",
     "probe": "fedsim.generation.probe",
     "sampler": "fedsim.generation.sample",
-    "unlearning": "the table [forgetting]",
+    "unlearning": "the table [unlearning]",
     "unmasker": "fedsim.generation.generate",
 }
 """Functions that run the components of a trained model, by hook."""
