@@ -121,7 +121,7 @@ MISFITS: dict[str, Train] = {
 def test_a_failure_of_the_app_sends_noise_or_a_sentence_and_costs_the_same(tmp_path: Path, train: Train) -> None:
     quiet = Guarded(tmp_path / "noise")
     assert_is_noise(only_arrays(quiet.answer(train=train)))
-    loud = Guarded(tmp_path / "error", messages={"failed": "error"})
+    loud = Guarded(tmp_path / "error", messages={"on_app_failure": "error"})
     covered = loud.answer(train=train)
     assert reason(covered) == NOTHING
     assert covered.reservation == 1
