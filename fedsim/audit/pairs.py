@@ -18,6 +18,7 @@ _PAIR = 2  # examples and labels
 _OF_PAIRS = "\n  loader = [(images, labels) for images, _, labels in loader]  # the places of both in what it yields"
 _VOLUMES, _IMAGES, _SERIES, _ROWS = 5, 4, 3, 2  # dimensions of a batch
 _LEAST_SIDE = 3
+_FEWEST_CLASSES = 2
 _KINDS = (
     "expected images of floating-point numbers, (batch, channels, height, width), volumes, (batch, channels, depth, "
     "height, width), rows of numbers, (batch, columns), or series, (batch, times, variables)."
@@ -43,6 +44,18 @@ def fitted(labels: Tensor, outputs: int) -> Tensor:
     Integer labels with a single output are numbers, not classes: two classes need two scores.
     """
     return labels.float() if are_classes(labels) and outputs == 1 else labels
+
+
+def are_probabilities(labels: Tensor) -> bool:
+    """Return whether labels are class probabilities (B, K): not negative, with rows that sum to 1."""
+    if labels.ndim != _ROWS or labels.shape[1] < _FEWEST_CLASSES or not labels.is_floating_point():
+        return False
+    return bool((labels >= 0).all()) and torch.allclose(labels.sum(1), torch.ones(len(labels), dtype=labels.dtype))
+
+
+def are_one_hot(labels: Tensor) -> bool:
+    """Return whether labels are class probabilities (B, K) of 0 and 1."""
+    return are_probabilities(labels) and bool(((labels == 0) | (labels == 1)).all())
 
 
 def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:

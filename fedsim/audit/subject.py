@@ -16,13 +16,13 @@ from fedsim.audit import texts
 from fedsim.audit.copying import copied, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
-from fedsim.audit.pairs import fitted, pair_of
+from fedsim.audit.pairs import are_one_hot, are_probabilities, fitted, pair_of
 from fedsim.audit.record import Sampling
 from fedsim.audit.trial_step import has_numbers, number_loss, outputs_in, scores_of, try_step
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
-from fedsim.core.nets.losses import are_classes, cross_entropy, is_cross_entropy
+from fedsim.core.nets.losses import OneHotLoss, are_classes, cross_entropy, is_cross_entropy
 from fedsim.core.types import Batch, Dataset, InputSpec, LabelHead, Loss
 from fedsim.scenario import Choice
 from fedsim.tasks.core.fitting import usual_task
@@ -31,6 +31,7 @@ from fedsim.tasks.core.targets import TargetTask
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # batch, channels, height, width
+_ROWS = 2  # batch, numbers
 _TRIED = 5  # examples for the comparison of a loss with cross-entropy
 LossOfViews = Literal["halves", "stacked"]
 
@@ -167,6 +168,7 @@ def checked(subject: Subject, name: str) -> Checked:
     """
     model = copied(subject.model, subject.logits, name)
     train, test, notes, values = _data(subject, name)
+    subject, train, test = _with_classes(subject, train, test)
     read = _texts if train.inputs.dtype == torch.long and len(train) else _numbers
     loss, dataset, guessed = read(subject, model, train, test, name)
     task = task_of(dataset)
@@ -214,8 +216,35 @@ def _numbers(
                 f"the model of '{name}' returns {scores[0].numel()} numbers for each example, and the loader yields "
                 f"{probe.labels[0].numel()}. Give both as many; Subject(logits=...) chooses among the model's numbers."
             )
+        if (
+            task.label_kind == "numbers"
+            and _has_class_targets(subject, probe.labels)
+            and are_probabilities(probe.labels)
+        ):
+            guessed = (*guessed, "Labels are class probabilities: attacks and defenses that need classes are left out.")
         return loss, replace(dataset, task=task.name), (*guessed, f"Accuracy is {task.accuracy_in_words}.")
     return F.cross_entropy if _is_cross_entropy(loss, outputs) else loss, dataset, guessed
+
+
+def _with_classes(subject: Subject, train: Batch, test: Batch) -> tuple[Subject, Batch, Batch]:
+    """Replace one-hot labels of cross-entropy, also those of a captured reply, by classes (B,)."""
+    batches = () if subject.reply is None else subject.reply.batches
+    parts = [part for part in (train, test, *batches) if len(part)]
+    if not parts or not all(_has_class_targets(subject, part.labels) and are_one_hot(part.labels) for part in parts):
+        return subject, train, test
+    train, test, *batches = (replace(part, labels=part.labels.argmax(-1)) for part in (train, test, *batches))
+    reply = None if subject.reply is None else replace(subject.reply, batches=tuple(batches))
+    loss = None if subject.loss is None else OneHotLoss(subject.loss, parts[0].labels.shape[1])
+    return replace(subject, loss=loss, reply=reply), train, test
+
+
+def _has_class_targets(subject: Subject, labels: Tensor) -> bool:
+    """Return whether the loss of labels (B, K) of a single head is cross-entropy, with or without class weights."""
+    if subject.heads or labels.ndim != _ROWS:
+        return False
+    if subject.loss is None or isinstance(subject.loss, nn.CrossEntropyLoss):
+        return True
+    return callable(subject.loss) and _is_cross_entropy(subject.loss, labels.shape[1])
 
 
 def _texts(

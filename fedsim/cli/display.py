@@ -14,11 +14,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from fedsim.core import registry
@@ -120,6 +123,19 @@ class PlainLines:
         self._console.print(Text(line), soft_wrap=True)
 
 
+class _Label(ProgressColumn):
+    """The description of a bar in one line; in a narrow terminal it is cut before the numbers are."""
+
+    def render(self, task: Task) -> Text:
+        """Return the description."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+def _whole() -> Column:
+    """Return a table column that a narrow terminal neither wraps nor cuts."""
+    return Column(no_wrap=True)
+
+
 @contextmanager
 def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]:
     """Yield a function that shows every ended run of a sweep: a bar with the time left, or plain lines."""
@@ -149,6 +165,7 @@ class LiveBars:
         self._lines = PlainLines(console)
         self._progress = progress
         self._round_bar: TaskID | None = None
+        self._victim, self._victims = 0, 0
         self._victim_bar = progress.add_task("attack", total=1, visible=False)
         self._step_bar = progress.add_task("iterations", total=1, visible=False)
 
@@ -171,6 +188,7 @@ class LiveBars:
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a function that moves the bar of iterations."""
+        self._victim, self._victims = victim, victims
         self._progress.update(
             self._victim_bar, description=label, total=victims, completed=victim - 1, visible=True, refresh=True
         )
@@ -188,7 +206,10 @@ class LiveBars:
         return on_step
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
-        """Print the outcome of one attack."""
+        """Print the outcome of one attack; the bars of the attack go after its last update."""
+        self._progress.update(self._victim_bar, completed=self._victim)
+        if self._victim == self._victims:
+            self._hide_bars()
         self._lines.attacked(label, victim)
 
     def progress(self, what: str, number: int, of: int) -> None:
@@ -199,8 +220,12 @@ class LiveBars:
 
     def answered(self, finding: Finding) -> None:
         """Print a finding."""
-        self._progress.update(self._step_bar, visible=False)
+        self._hide_bars()
         self._lines.answered(finding)
+
+    def _hide_bars(self) -> None:
+        for bar in (self._victim_bar, self._step_bar):
+            self._progress.update(bar, visible=False, refresh=True)
 
 
 @contextmanager
@@ -209,7 +234,8 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
     if not console.is_terminal:
         yield PlainLines(console)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    counts, elapsed = MofNCompleteColumn(table_column=_whole()), TimeElapsedColumn(table_column=_whole())
+    columns = (_Label(), BarColumn(), counts, elapsed)
     with Progress(*columns, console=console, transient=True) as progress:
         yield LiveBars(console, progress)
 

@@ -146,6 +146,15 @@ class Question(ConfiguredMethod[ConfigT]):
     needs_public_data: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of the smallest scenario in which an attack answers the question.
+
+        Tests run hostile attacks in this scenario: recorded answers, more answers than there are examples. A model,
+        clients and a title are added where absent. Only a question that starts no methods has no example.
+        """
+        return {}
+
     def check(self, world: World) -> None:
         """Check the scenario before training.
 

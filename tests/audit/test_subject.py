@@ -13,7 +13,7 @@ from fedsim.audit.single_client import world_of
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector, updates, with_read_targets
 from fedsim.core.nets.losses import NumberLoss
-from fedsim.core.types import Step
+from fedsim.core.types import Batch, Step
 from fedsim.questions.base import QuestionContext
 from fedsim.threat.observe import observe
 
@@ -133,6 +133,62 @@ def test_a_yes_or_no_may_have_a_dimension_of_its_own() -> None:
     own = subject.checked(subject.Subject(model, nn.BCEWithLogitsLoss(), [(ROWS, answers)]), "rows")
     assert (own.task.name, own.dataset.train.labels.shape) == ("multi-label", (12,))
     assert 0.0 <= train(world_of(own, AuditPlan(target="rows"), 4), 2, 5.0).summary.accuracy <= 1.0
+
+
+CLASSES = (torch.arange(24) * 7) % 3
+ONE_HOT = nn.functional.one_hot(CLASSES, 3).float()
+CROSS_ENTROPIES = {
+    "torch's": nn.CrossEntropyLoss(),
+    "a function": nn.functional.cross_entropy,
+    "none given": None,
+    "weighted": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 5.0])),
+    "smoothed": nn.CrossEntropyLoss(label_smoothing=0.2),
+}
+
+
+@pytest.mark.parametrize("kind", CROSS_ENTROPIES)
+def test_one_hot_labels_of_cross_entropy_are_classes_with_the_loss_of_the_user(kind: str) -> None:
+    model, loss = dense(6, 3), CROSS_ENTROPIES[kind]
+    own = subject.checked(subject.Subject(model, loss, [(ROWS, ONE_HOT)]), "rows")
+    assert own.task.labels_in_words == "classes"
+    assert own.dataset.train.labels.tolist() == CLASSES[:12].tolist()
+    assert own.dataset.test.labels.tolist() == CLASSES[12:].tolist()
+    assert own.is_cross_entropy is (kind not in ("weighted", "smoothed"))
+    answers = model(ROWS[:12]).detach()
+    expected = (loss or nn.functional.cross_entropy)(answers, ONE_HOT[:12])
+    assert float(own.loss(answers, CLASSES[:12])) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "kind"),
+    [
+        (nn.BCEWithLogitsLoss(), ONE_HOT, "sets of 0 and 1"),
+        (nn.CrossEntropyLoss(), torch.cat([ONE_HOT[:23], torch.tensor([[1.0, 1.0, 0.0]])]), "sets of 0 and 1"),
+        (nn.CrossEntropyLoss(), torch.cat([ONE_HOT[:23], torch.zeros(1, 3)]), "sets of 0 and 1"),
+        (nn.MSELoss(), ONE_HOT.roll(1, 0) * 0.5 + 0.5 * ONE_HOT, "numbers"),
+    ],
+    ids=["binary", "two classes", "no class", "numbers"],
+)
+def test_other_labels_of_0_and_1_stay(loss: nn.Module, labels: Tensor, kind: str) -> None:
+    own = subject.checked(subject.Subject(dense(6, 3), loss, [(ROWS, labels)]), "rows")
+    assert own.task.labels_in_words == kind
+    assert torch.equal(own.dataset.train.labels, labels[:12])
+    assert not any("probabilities" in note for note in own.notes)
+
+
+def test_class_probabilities_of_cross_entropy_are_named() -> None:
+    soft = 0.9 * ONE_HOT + 0.1 / 3
+    own = subject.checked(subject.Subject(dense(6, 3), nn.CrossEntropyLoss(), [(ROWS, soft)]), "rows")
+    assert "Labels are class probabilities: attacks and defenses that need classes are left out." in own.notes
+    assert torch.equal(own.dataset.train.labels, soft[:12])
+
+
+def test_a_captured_reply_has_the_same_classes() -> None:
+    model, batch = dense(6, 3), Batch(ROWS[:4], ONE_HOT[:4])
+    reply = subject.ClientReply({name: torch.ones_like(one) for name, one in model.named_parameters()}, (batch,), ())
+    own = subject.checked(subject.Subject(model, nn.CrossEntropyLoss(), [(ROWS, ONE_HOT)], reply=reply), "rows")
+    assert own.subject.reply is not None
+    assert own.subject.reply.batches[0].labels.tolist() == CLASSES[:4].tolist()
 
 
 def test_a_search_that_was_granted_targets_reads_none() -> None:

@@ -1,10 +1,13 @@
 import re
 from io import StringIO
 
+import pytest
+import torch
 from rich.console import Console
 
-from fedsim.cli.display import PlainLines
-from fedsim.record import Cause, Failure, Finding, Interval, RoundRecord
+from fedsim.cli.display import LiveBars, PlainLines, watching
+from fedsim.core.types import Step
+from fedsim.record import Cause, Failure, Finding, Interval, RoundRecord, VictimRecord
 
 
 def told(record: RoundRecord) -> list[str]:
@@ -80,3 +83,45 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
         "  norms (parity): failed: it is empty",
         "  norms (parity) (context): greedy wrote.",
     ]
+
+
+def shown(bars: LiveBars, width: int) -> list[str]:
+    """Return the rows of the live display."""
+    text = StringIO()
+    Console(file=text, width=width).print(bars._progress.get_renderable())
+    return [row.rstrip() for row in text.getvalue().splitlines() if row.strip()]
+
+
+FAILED = VictimRecord(round=1, client=0, failure="it is empty")
+STEP = Step(0, 20, 300, 1e-3, 1e-3, torch.zeros(1))
+
+
+@pytest.mark.parametrize("width", [36, 50, 120])
+def test_the_bar_of_an_attack_goes_with_its_last_update_in_a_terminal_of_any_width(width: int) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=width, height=30)
+    with watching(console) as bars:
+        assert isinstance(bars, LiveBars)
+        bars.arm("all", 1, 1, 9)
+        for victim in (1, 2, 3, 4):
+            bars.attack("closed form [with a long name]", victim, 4)(STEP)
+            row, iterations, rounds = shown(bars, width)
+            assert row.startswith("closed")
+            assert f" {victim - 1}/4 " in row
+            assert " 20/300 " in iterations
+            assert " 0/9 " in rounds
+            bars.attacked("closed form", FAILED)
+            if victim < 4:
+                assert f" {victim}/4 " in shown(bars, width)[0]
+        assert len(shown(bars, width)) == 1
+        bars.progress("members", 2, 3)
+        assert [" 1/3 " in row for row in shown(bars, width)] == [True, False]
+
+
+def test_the_bars_of_an_attack_that_a_deadline_ends_go_with_the_finding() -> None:
+    with watching(Console(file=StringIO(), force_terminal=True, width=50, height=30)) as bars:
+        assert isinstance(bars, LiveBars)
+        bars.arm("all", 1, 1, 9)
+        bars.attack("closed form", 3, 4)(STEP)
+        assert len(shown(bars, 50)) == 3
+        bars.answered(Finding(question="attributes", label="norms", metric="read_right", failure="it is empty"))
+        assert len(shown(bars, 50)) == 1

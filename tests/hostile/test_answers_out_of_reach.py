@@ -1,19 +1,22 @@
 """No question is answered by order, call counting, row numbers or spraying, whatever questions the registry has.
 
-An honest attack answers once. Under another salt its recorded answers are played back by the number of the call, and by
-row numbers where what is seen has some: a question that lets its attacks be right so hands the truth out. Questions
-that start no method have nothing to cheat with, which is asserted too.
+An honest attack answers once, in the question's own `example()`. Under another salt its recorded answers are played
+back by the number of the call, and by row numbers where the observation has row numbers: a question whose attacks are
+right in this way gives the truth away. Questions that start no method have nothing to cheat with, as a test asserts.
 """
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fedsim import questions
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
@@ -26,31 +29,6 @@ from fedsim.record import ArmFindings, Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
 from fedsim.threat.replay import replay
-from tests.questions.attributes import described
-from tests.questions.membership import judged
-
-TABLES: dict[str, dict[str, Any]] = {
-    "attacks": {"data": {"name": "digits"}, "attacks": [{"name": "closed-form-linear"}]},
-    "membership": {**judged.SMALL, "membership": {"candidates": 40, "attacks": [{"name": "loss-threshold"}]}},
-    "attributes": {
-        **described.SMALL,
-        "attributes": {"public": 8, "attacks": [{"name": "change-norms", "attribute": "parity"}]},
-    },
-    "trees": {
-        "data": {"name": "breast-cancer"},
-        "trees": {"clients": 2, "rows": 40, "columns": 5, "trees": 3, "attacks": [{"name": "boxes", "tries": 1}]},
-    },
-    "vertical": {
-        "data": {"name": "breast-cancer"},
-        "vertical": {
-            "parties": [{"name": "a", "columns": [0, 10]}, {"name": "b", "columns": [20, 30]}],
-            "epochs": 1,
-            "attacked_rows": 100,
-            "knows": ["few-labels", "top"],
-            "attacks": [{"name": "cut-line"}],
-        },
-    },
-}
 
 
 class Recording:
@@ -119,14 +97,13 @@ def wrapped(make: Any) -> Start:
 
 
 def found(name: str, start: Start, salt: bytes) -> list[Finding]:
-    """Return the findings of a question in the table of its name, its methods started so."""
-    table = TABLES[name]
+    """Return the findings of a question in its example, with methods from `start`."""
     raw: dict[str, Any] = {
         "title": "t",
         "seed": 3,
         "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.0},
-        "federation": {"clients": 2, "batch_size": 1 if name == "attacks" else 8},
-        **table,
+        "federation": {"clients": 2, "batch_size": 1},
+        **example(name),
     }
     world = build(parse(raw, "contract.toml"))
     journal = runner.train(world, lambda _: None)
@@ -141,25 +118,37 @@ def of_attacks(findings: Sequence[Finding]) -> list[Finding]:
     return [one for one in findings if one.role in ("attack", "positive-control") and one.method]
 
 
-def starts_methods(name: str) -> bool:
-    """Whether the module of a question starts methods, as its source says."""
-    from inspect import getsource
-    from sys import modules
-
+def example(name: str) -> Mapping[str, Any]:
     question: Any = registry.get("question", name).make
-    source = getsource(modules[question.__module__])
-    return "work.start(" in source or "attempted(" in source or "judge_all(" in source
+    return question.example()
 
 
-def test_every_question_that_starts_methods_is_played() -> None:
-    """A new question that starts methods needs a table above; `generation` is played by tests of positions."""
-    asked = {name for name in registry.methods("question") if starts_methods(name)}
-    assert {"attacks", "membership", "trees", "vertical"} <= asked
-    assert asked - set(TABLES) <= {"generation"}
+def starts_methods(name: str) -> bool:
+    """Whether a module of the question, or of its package, starts methods."""
+    question: Any = registry.get("question", name).make
+    path = Path(inspect.getfile(question))
+    package = [path] if path.parent == Path(questions.__file__).parent else path.parent.rglob("*.py")
+    return any(sign in one.read_text() for one in package for sign in ("work.start(", ".starts(", "attempted("))
+
+
+PLAYED = [name for name in registry.methods("question") if starts_methods(name)]
+
+
+@pytest.mark.parametrize("name", registry.methods("question"))
+def test_a_question_that_starts_methods_has_an_example_with_an_attack(name: str) -> None:
+    """A new question is played without an edit here."""
+    assert bool(example(name)) == (name in PLAYED)
+    if name in PLAYED:
+        assert example(name)["attacks"] if name == "attacks" else example(name)[name]["attacks"]
+
+
+def test_the_questions_that_are_known_to_start_methods_are_found() -> None:
+    assert {"attacks", "attributes", "generation", "membership", "trees", "vertical"} <= set(PLAYED)
+    assert not {"exposure", "sources"} & set(PLAYED)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", PLAYED)
 def test_recorded_answers_say_nothing_under_another_salt(name: str) -> None:
     kept: list[Any] = []
     honest = of_attacks(found(name, wrapped(lambda method: Recording(method, kept)), b"one"))
@@ -176,7 +165,7 @@ def test_recorded_answers_say_nothing_under_another_salt(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", PLAYED)
 def test_more_answers_than_there_is_to_guess_are_refused(name: str) -> None:
     sprayed = of_attacks(found(name, wrapped(Spraying), b"one"))
     assert sprayed

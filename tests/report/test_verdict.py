@@ -2,8 +2,6 @@
 
 import pytest
 
-from fedsim.metrics.statistics import summarise
-from fedsim.metrics.success import Rule
 from tests.report.reading import banners
 
 

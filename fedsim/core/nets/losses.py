@@ -124,6 +124,23 @@ class NumberLoss:
         return self.loss(outputs, labels if self.label_shape is None else labels.reshape(-1, *self.label_shape))
 
 
+@dataclass(frozen=True)
+class OneHotLoss:
+    """A user's loss of one-hot labels, called with classes.
+
+    Attributes:
+        loss: ``loss(outputs, one_hot) -> scalar``.
+        classes: length of a one-hot row.
+    """
+
+    loss: Loss
+    classes: int
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of outputs (B, K) and classes (B,), a scalar."""
+        return self.loss(outputs, F.one_hot(labels, self.classes).to(outputs))
+
+
 def list_failures(labels: Tensor) -> Tensor:
     """Return the mask of token labels that the loss ignores (-100), shaped like `labels`."""
     return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)

@@ -7,8 +7,8 @@ the scenario returns a reconstruction, which is scored against the client's exam
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
-from typing import ClassVar, final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, final
 
 from fedsim.core import registry, seeding
 from fedsim.core.deadline import TimedConfig
@@ -39,6 +39,11 @@ class WhatIsInAnUpdate(Question[TimedConfig]):
     """Runs every attack of the list `attacks` on every watched update; the question has no settings of its own."""
 
     title: ClassVar[str] = "What is in an update?"
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {"data": {"name": "digits"}, "attacks": [{"name": "closed-form-linear"}]}
 
     def check(self, world: World) -> None:
         """Check that the ground truth of a sum is one batch, and that an unlearning request can be simulated."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from pydantic import Field, model_validator
 
@@ -80,6 +80,16 @@ class WhatAreTheDataLike(Question[Attributes]):
             f"Attacks on attributes ask of every attacked update: {names}. They know how clients train, defenses too, "
             f"and the attributes of the test set, of which they compute {self.config.public} changes for each value."
         )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {
+            "data": {"name": "digits", "test_fraction": 0.5},
+            "federation": {"clients": 40, "batch_size": 1, "engine": "vectorized"},
+            "threat": {"victims": 40, "keep_updates": False},
+            "attributes": {"public": 8, "attacks": [{"name": "change-norms", "attribute": "parity"}]},
+        }
 
     def check(self, world: World) -> None:
         """Check that every attribute is known and has public examples."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, final
 
@@ -56,6 +56,22 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
         "nearest neighbours; chance is the mean over shuffled prompts, p that of a permutation test. Mitigations are "
         "applied to the traces, and their cost is counted in steps and tokens."
     )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {
+            "data": {"name": "lee-news", "length": 20, "train": 100, "test": 60},
+            "model": {"name": "tiny-llama", "width": 16, "blocks": 1, "hidden": 32},
+            "federation": {"algorithm": "fedavg", "clients": 2, "batch_size": 16},
+            "generation": {
+                "tokens": 4,
+                "repeats": 3,
+                "candidates": 20,
+                "prompts": {"count": 10, "length": 4},
+                "attacks": [{"name": "trace-forest", "view": "outputs"}, {"name": "trace-mean", "question": "member"}],
+            },
+        }
 
     def check(self, world: World) -> None:
         """Check that the decoder or the sampler runs, and that each attack is applicable."""

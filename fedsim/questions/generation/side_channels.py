@@ -22,7 +22,7 @@ from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.observe import observe_trace
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record import Finding, Interval
-from fedsim.threat.answers import check_count
+from fedsim.threat.answers import check_shape
 from fedsim.threat.orders import secret_order
 
 Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
@@ -180,7 +180,7 @@ def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndar
     order = secret_order(len(speech.seen_truth), private, judging.seed, purpose, salt=judging.salt)
     source = seeding.generator(judging.seed, f"trace attack {inquiry.label}")
     answer = judging.answer(inquiry.attack, case_of(speech, inquiry.view, order.tolist()), source)
-    check_count(len(answer), len(order), "answers")
+    check_shape(answer, (len(order), *answer.shape[1:]))
     return answer[order.argsort()].numpy()
 
 

@@ -7,7 +7,7 @@ identifies a few members with certainty is a threat, so the TPR at low FPR matte
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
@@ -84,6 +84,16 @@ class WhoWasAMember(Question[Membership]):
             "know how the federation trains, the global model after every watched round and after the last, and half "
             "of the test set."
         )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {
+            "data": {"name": "digits", "test_fraction": 0.8},
+            "federation": {"algorithm": "fedavg", "clients": 4, "rounds": 2, "local_steps": 3, "batch_size": 8},
+            "threat": {"rounds": [1, 2]},
+            "membership": {"candidates": 40, "attacks": [{"name": "loss-threshold"}]},
+        }
 
     def check(self, world: World) -> None:
         """Check that examples have a loss, and that there are enough candidates."""

@@ -7,7 +7,7 @@ counts, labels and values exactly, and guess boxes and rows, with public rows as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, ClassVar, final
 
@@ -108,6 +108,14 @@ class WhatTreesSay(Question[Trees]):
             f"Of {self.config.clients} clients that train boosted trees, apart from the others, the server sees each "
             "one's trees. It knows eta and lambda, and holds the test set as public rows."
         )
+
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {
+            "data": {"name": "breast-cancer"},
+            "trees": {"clients": 2, "rows": 40, "columns": 5, "trees": 3, "attacks": [{"name": "boxes", "tries": 1}]},
+        }
 
     def check(self, world: World) -> None:
         """Check that xgboost is installed, and that clients can train on the rows."""

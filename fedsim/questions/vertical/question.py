@@ -153,6 +153,20 @@ class WhatCrossesTheCut(Question[Vertical]):
             f"crosses the cut at one seat. Beside it they know: {known}."
         )
 
+    @classmethod
+    def example(cls) -> Mapping[str, Any]:
+        """Return the tables of a scenario with one attack."""
+        return {
+            "data": {"name": "breast-cancer"},
+            "vertical": {
+                "parties": [{"name": "a", "columns": [0, 10]}, {"name": "b", "columns": [20, 30]}],
+                "epochs": 1,
+                "rows": 100,
+                "knows": ["few-labels", "top"],
+                "attacks": [{"name": "cut-line"}],
+            },
+        }
+
     def check(self, world: World) -> None:
         """Check that the parties' parts fit the data, and that attacks have the required knowledge."""
         _federation(self.config, world).check()

@@ -165,3 +165,10 @@ def test_a_walk_from_the_case_finds_no_text_and_no_truth(view: TraceView) -> Non
     assert 2 in seen
     assert not {7001, 7002, 7003, 8001, 8002} & {item for item in seen if isinstance(item, int)}
     assert not any(isinstance(item, Generated | Trace | Speech | nn.Module) for item in seen)
+
+
+@pytest.mark.parametrize("count", [23, 25, 1])
+def test_an_answer_has_one_entry_for_each_text(count: int) -> None:
+    answers = Judging(seed=5, answer=lambda _attack, _case, _generator: torch.zeros(count))
+    finding = judge(many(leaks=True), asked("trace-forest"), answers)
+    assert finding.failure == f"the answer has shape ({count},), expected (24,)."
