@@ -53,7 +53,7 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
 def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: dict[str, Any]) -> None:
     evidence = evidence_of(scenario(**{**TEXTS, **tables}))
     named, control = WhichWordsNameMovedNeurons(Neurons(moved=5, words=5, public=2)).run(evidence, QuestionContext())
-    assert (named.role, control.role, named.scope) == ("attack", "chance", {"updates": 16})
+    assert (named.role, control.role, named.scope) == ("attack", "negative-control", {"updates": 16})
     assert named.value is not None
     assert control.value is not None
     assert (named.value.n, named.chance_level) == (8, pytest.approx(control.value.value))

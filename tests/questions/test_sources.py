@@ -59,7 +59,7 @@ def test_clients_of_one_class_each_are_told_by_loss_and_by_agreement(scenario: B
         assert finding.scope == {"clients": 5, "rounds": 1}
         assert finding.n == 30
     for finding in (control, other):
-        assert (finding.state, finding.role) == ("withstood", "chance")
+        assert (finding.state, finding.role) == ("withstood", "negative-control")
 
 
 def test_the_gradient_of_one_example_agrees_with_no_other_as_well(scenario: Build) -> None:

@@ -46,9 +46,9 @@ def test_a_federation_of_texts_has_each_figure_and_its_control(scenario: Build) 
     findings = list(question.run(evidence, QuestionContext()))
     assert [(finding.label, finding.role) for finding in findings] == [
         ("surplus, log-linear", "attack"),
-        ("surplus, log-linear, states permuted", "chance"),
+        ("surplus, log-linear, states permuted", "negative-control"),
         ("alignment", "attack"),
-        ("alignment, states permuted", "chance"),
+        ("alignment, states permuted", "negative-control"),
     ]
     figures = [finding.value for finding in findings]
     assert all(figure is not None and figure.n == 8 for figure in figures)

@@ -65,8 +65,8 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
             "model": {"name": "tiny-llama", "width": 16, "blocks": 1, "hidden": 32},
             "federation": {"algorithm": "fedavg", "clients": 2, "batch_size": 16},
             "generation": {
-                "tokens": 4,
-                "repeats": 3,
+                "max_new_tokens": 4,
+                "texts_per_prompt": 3,
                 "candidates": 20,
                 "prompts": {"count": 10, "length": 4},
                 "attacks": [{"name": "trace-forest", "view": "outputs"}, {"name": "trace-mean", "question": "member"}],
@@ -122,7 +122,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
-        update = {"about": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
+        update = {"scope": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:

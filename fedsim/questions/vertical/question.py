@@ -161,7 +161,7 @@ class WhatCrossesTheCut(Question[Vertical]):
             "vertical": {
                 "parties": [{"name": "a", "columns": [0, 10]}, {"name": "b", "columns": [20, 30]}],
                 "epochs": 1,
-                "rows": 100,
+                "attacked_rows": 100,
                 "knows": ["few-labels", "top"],
                 "attacks": [{"name": "cut-line"}],
             },
@@ -351,7 +351,7 @@ class _Study:
         }
         if view.classes == _BINARY:
             area = label_auc(scores[:, 1] - scores[:, 0], truth[view.rows], self._resampler, self._confidence)
-            update["more"] = {} if area is None else {"label_auc": area}
+            update["extra_metrics"] = {} if area is None else {"label_auc": area}
         yield known.model_copy(update={**update, "seconds": seconds})
 
     def _labels_finding(self, guessed: Tensor, rows: Tensor, truth: Tensor | None = None) -> Finding:
@@ -373,7 +373,7 @@ class _Study:
         yield self._nearest(choice, view)
         if choice.attack.reads == "embeddings":
             blind = self._features_view(choice, self.run("input zero", party))
-            yield self._scored_features(choice, blind, self._answer(choice, attack, blind), ", input zero", "chance")
+            yield self._scored_features(choice, blind, self._answer(choice, attack, blind), ", input zero", "negative-control")
 
     def _features_view(self, choice: CutAttackChoice, run: SplitRun) -> CutView:
         return features_view(
@@ -420,7 +420,7 @@ class _Study:
         value = cut_r_squared(of_nearest, of_mean, self._resampler, self._confidence)
         label = f"{choice.reported}, nearest public example"
         about = {"party": view.party}
-        update = {"label": label, "role": "context", "value": value, "chance": 0.0, "method": "", "settings": {}}
+        update = {"label": label, "role": "context", "value": value, "chance_level": 0.0, "method": "", "settings": {}}
         return self.finding(choice).model_copy(update={**update, "scope": about})
 
     def _chance_of_features(self, view: CutView) -> float:

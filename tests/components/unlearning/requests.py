@@ -15,7 +15,7 @@ RATE = 0.25
 class Simple:
     """A request by one client, who owns 1, 4 and 7, to forget the last; another client owns 2."""
 
-    sees: View = "single-update"
+    view: View = "single-update"
     rounds: int = 1
     watched: tuple[int, ...] = (1,)
     rate: float = RATE

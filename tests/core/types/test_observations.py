@@ -17,7 +17,7 @@ class Folded(Effect):
 
 def knowing(observation: Observation, *effects: Effect) -> Observation:
     return replace(
-        observation, public=(MethodDescription("none"), *(MethodDescription("any", (one,)) for one in effects))
+        observation, known_methods=(MethodDescription("none"), *(MethodDescription("any", (one,)) for one in effects))
     )
 
 

@@ -102,7 +102,7 @@ def test_a_run_asks_records_and_reports_and_its_controls_hold(scenario: Build, t
     label = pairs[0][0]
     assert (label.scope["values"], label.chance_level, label.n, label.scope["public"]) == (10, 0.1, 40, 300)
     for own, control in pairs:
-        assert (own.state, control.role, control.chance_level) == ("recovered", "chance", own.chance_level)
+        assert (own.state, control.role, control.chance_level) == ("recovered", "negative-control", own.chance_level)
         assert control.value is not None
         assert own.chance_level is not None
         assert abs(control.value.value - own.chance_level) < 0.15

@@ -117,7 +117,7 @@ def test_who_fails_says_why_and_the_others_go_on(calls: list[Any]) -> None:
     )
     assert (refused.failure, refused.state) == ("it refuses", "failed")
     assert "LookupError: no such attribute" in lost.failure
-    assert (fine.failure, fine.n, control.role) == ("", 2, "chance")
+    assert (fine.failure, fine.n, control.role) == ("", 2, "negative-control")
     assert [own for own in told if isinstance(own, str)] == ["refuses", "b", "b, values permuted", "a"]
 
 

@@ -63,7 +63,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
         {"secrets": "canary", "repetitions": 0},
         {"secrets": "canary", "repetitions": 8},
     )
-    assert (planted.state, left_out.role) == ("recovered", "chance")
+    assert (planted.state, left_out.role) == ("recovered", "negative-control")
     assert planted.value is not None
     assert left_out.value is not None
     assert planted.value.value > 6.0

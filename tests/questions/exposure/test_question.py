@@ -48,7 +48,7 @@ def test_what_was_learned_is_above_chance_and_what_was_left_out_is_its_control(m
     (control, often), _, seen = asked(monkeypatch, candidates=7, search=0, emission=0)
     assert seen == [{"candidates": 7, "search": 0, "emission": 0}]
     assert (often.label, often.role, often.state) == ("canary x 1500", "attack", "recovered")
-    assert (control.label, control.role, control.state) == ("canary x 0", "chance", "withstood")
+    assert (control.label, control.role, control.state) == ("canary x 0", "negative-control", "withstood")
     assert (often.value, often.max_value) == (Interval(value=3.0, low=3.0, high=3.0, n=6), 3.0)
     assert often.scope == {"secrets": "canary", "repetitions": 1500}
     assert often.extra_metrics["secret_extraction_rate"].value == 1 / 6

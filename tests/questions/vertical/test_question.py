@@ -55,7 +55,7 @@ def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() ->
         "cut-line (epoch 1)": "attack",
         "cut-line (epoch 1), labels permuted": "context",
         "cut-line (epoch 1), the permuted labels": "context",
-        "cut-line (epoch 1), gradients shuffled": "chance",
+        "cut-line (epoch 1), gradients shuffled": "negative-control",
         "cut-line (epoch 1), mean label": "context",
         "completion (epoch 2)": "attack",
         "completion (epoch 2), labels permuted": "context",
