@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsim.audit import auditing, running
 from fedsim.audit.loading import load, made
-from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
+from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord, folder_of
 from fedsim.core.devices import DeviceName, find_device
 from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Knowledge
@@ -66,6 +66,6 @@ def audit_client(
     )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        with running.prepared(folder):
+        with folder_of(folder).renewed():
             record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
             return running.finished(record, folder)

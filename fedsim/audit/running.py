@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fedsim.audit import image_grids, page, sheet, tables
@@ -44,7 +43,7 @@ def run(
         FedsimError: the user's code cannot be imported, raises, hangs, or exceeds its memory; the folder holds foreign
             files, is locked by another audit, or cannot be written.
     """
-    with prepared(folder):
+    with folder_of(folder).renewed():
         return _run(plan, policy, folder, on_progress)
 
 
@@ -84,19 +83,6 @@ def finished(record: AuditRecord, path: Path) -> AuditRecord:
     folder.write(EVIDENCE, to_html(evidence).encode())
     folder.write(CARD, to_markdown(evidence, depth=2).encode())
     return record
-
-
-@contextmanager
-def prepared(path: Path) -> Iterator[None]:
-    """Create the folder, lock it for the block, and remove the files of an earlier audit.
-
-    Raises:
-        FedsimError: another audit uses the folder, it holds files that no audit wrote, or it cannot be written.
-    """
-    folder = folder_of(path)
-    with folder.locked():
-        folder.create(overwrite=True)
-        yield
 
 
 def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
