@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from benchmarks._victims import Victim
 from fedsim.core import seeding
-from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.hooks import Attack
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import Reconstruction
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.deadline import check_time
+from fedsim.core.time_budget import check_time
 
 _DESCENT_STEPS = 200
 _FIRST_SMOOTHING, _LAST_SMOOTHING = 0.3, 0.03

@@ -27,7 +27,7 @@ from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from attacks.core.pixels import pixel_box
-from fedsim.core.deadline import BestStep
+from fedsim.core.best_step import BestStep
 from fedsim.core.hooks import IMAGES
 from fedsim.core.types import Masks, Modality, Observation
 

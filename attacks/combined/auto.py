@@ -34,10 +34,10 @@ from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, expl
 from attacks.text._sentences import complete, explains
 from attacks.text._words import words_of
 from fedsim.core import registry
-from fedsim.core.deadline import OUT_OF_TIME, limited, seconds_left
 from fedsim.core.errors import NotApplicable, describe_exception
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort, LabelFreeAttack
 from fedsim.core.registry import attack
+from fedsim.core.time_budget import OUT_OF_TIME, limited, seconds_left
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"

@@ -21,9 +21,9 @@ from torch.func import jacrev
 
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import EXACT, LEAST, SINGLE
-from fedsim.core.deadline import check_time
 from fedsim.core.nets.losses import is_cross_entropy
 from fedsim.core.nets.output_layer import output_layer
+from fedsim.core.time_budget import check_time
 from fedsim.core.types import Observation
 
 _STARTS = 32

@@ -17,7 +17,7 @@ from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import push_all_forward
 from attacks.second_order._layout import UnknownsLayout, UnknownsPart
-from fedsim.core.deadline import check_time
+from fedsim.core.time_budget import check_time
 from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations

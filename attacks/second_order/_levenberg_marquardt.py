@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.second_order._equations import Linearisation
-from fedsim.core.deadline import check_time
+from fedsim.core.time_budget import check_time
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
 _AGAIN = 0.25  # a formed matrix is used again while it lowers the objective to this share

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from fedsim.audit import members
-from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import AuditArm
 from fedsim.audit.session import AuditJournal
@@ -15,6 +14,7 @@ from fedsim.audit.subject import Checked
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.update_attacks import Inspector, updates
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import OutOfTime, interrupting
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership.question import Cases, MembershipChoice
 from fedsim.record import AttackFinding
@@ -101,7 +101,7 @@ class ArmAuditor:
         self.book.tell("tests the stated epsilon with canaries")
         try:
             question.check(evidence.world)
-            with limit(seconds):
+            with interrupting(seconds):
                 return self.book.note(arm.with_findings(list(question.ask(evidence, self.book.work(arm))), {}))
         except OutOfTime:
             why = f"its {seconds:.0f} s were not enough"

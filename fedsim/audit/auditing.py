@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fedsim.audit import captured, evidence, members, planted
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.defending import try_defenses
 from fedsim.audit.evidence import fewest, may_change, seconds_each
 from fedsim.audit.foreign import reason
@@ -26,6 +25,7 @@ from fedsim.audit.update_attacks import STRENGTH, Inspector, enough
 from fedsim.audit.verdict import control_failed
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import one_thread
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
 from fedsim.record import Finding
@@ -47,7 +47,7 @@ def run(
     plan: AuditPlan,
     policy: Policy,
     folder: Path,
-    clock: AuditClock,
+    clock: TimeBudget,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> AuditRecord:
     """Audit a subject and write its record and pictures to a folder.

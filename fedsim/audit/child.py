@@ -14,9 +14,9 @@ from fedsim.core import process
 process.prepare()
 
 from fedsim.audit import auditing, loading  # noqa: E402
-from fedsim.audit.clock import AuditClock  # noqa: E402
 from fedsim.audit.record import AuditPlan  # noqa: E402
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
+from fedsim.core.time_budget import TimeBudget  # noqa: E402
 from fedsim.judgement.policy import Policy  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
 from fedsim.scenario.user_code import staying  # noqa: E402
@@ -37,7 +37,7 @@ def serve() -> None:
         with staying(f"'{plan.target}'"):
             thing = loading.load(plan.target)
             tell(f"calls {plan.target}")
-            clock = AuditClock(order["seconds"])
+            clock = TimeBudget.with_wall_limit(order["seconds"])
             audited = loading.made(thing, plan.target)
             auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:

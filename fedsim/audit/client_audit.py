@@ -8,11 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedsim.audit import auditing, running
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import load, made
-from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
+from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord, folder_of
 from fedsim.core.devices import find_device
 from fedsim.core.settings import DeviceName
+from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
 
@@ -36,7 +36,7 @@ def audit_client(
         client: a function that returns (model, loss, loader) or a `Subject`, one of these directly, or another object
             that `docs/audit.md` lists; a string is an import target, as on the command line.
         batches: batch sizes to attack.
-        minutes: wall time of the audit, without the import of the client's module.
+        minutes: processor time of the audit, without the import of the client's module.
         out: folder for record, pictures, page and tables; by default no file is kept.
         policy: thresholds; see `verdict.broken`.
         knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
@@ -51,7 +51,7 @@ def audit_client(
     """
     find_device(device)
     thing = load(client) if isinstance(client, str) else client
-    clock = AuditClock(60.0 * minutes)
+    clock = TimeBudget.with_wall_limit(60.0 * minutes)
     name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
     command = f"fedsim.audit_client({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
     plan = AuditPlan(
@@ -67,6 +67,6 @@ def audit_client(
     )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        with running.prepared(folder):
+        with folder_of(folder).renewed():
             record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
             return running.finished(record, folder)

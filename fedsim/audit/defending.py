@@ -13,7 +13,6 @@ from typing import Any
 
 from fedsim.audit import members
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.clock import limit
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import AuditArm, DefenseCost
@@ -26,6 +25,7 @@ from fedsim.audit.verdict import control_failed
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense
+from fedsim.core.time_budget import interrupting
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
@@ -134,7 +134,7 @@ class _Defender:
             OutOfTime: the time of the trial is over.
         """
         auditor, before = self.auditor, self.without.summary
-        with limit(seconds):
+        with interrupting(seconds):
             arm = auditor.attack(arm, auditor.world(arm), self.most, self.iterations, _FOR_THE_ATTACK * seconds)
             auditor.book.tell(f"{arm.name}: trains for {before.rounds} rounds")
             world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))

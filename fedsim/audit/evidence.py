@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from fedsim.audit.record import AuditArm, Training
-from fedsim.core.deadline import OUT_OF_TIME
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.judgement.evidence import Reach, is_evidence, reach
 from fedsim.judgement.limits import held, updates_to_decide
 from fedsim.metrics.statistics import wilson

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,13 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.groups import ExampleGroups, compare
 from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
+from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
 from fedsim.metrics.groups import aucs
 from fedsim.processes.methods import AtWork, ShouldStop, start_here
 from fedsim.questions.base import Evidence, QuestionContext
@@ -83,21 +82,21 @@ def judge_within(
         training: source of the time per shadow model.
         on_progress: callback for progress messages.
     """
-    end = time.monotonic() + seconds
+    budget = TimeBudget.with_wall_limit(seconds)
 
     @contextmanager
     def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
         on_progress(f"membership: {choice.name}")
         attack: MembershipAttack[Any] = choice.make(kind)
-        plan, left = attack.plan(), end - time.monotonic()
+        plan, left = attack.plan(), budget.left
         cost = 0.0 if plan is None or (attack.target, plan) in cases.trained else cost_of(plan, training)
         if left <= cost:
             raise FedsimError(too_long(plan, cost, seconds))
         try:
-            with limit(left), start_here(kind, choice, should_stop) as at_work:
+            with interrupting(left), start_here(kind, choice, should_stop) as at_work:
                 yield at_work
         except OutOfTime:
-            raise FedsimError("the clock ended it") from None
+            raise FedsimError("its time was over") from None
 
     cases.work.starts = start
     yield from judge_all(choices, cases)

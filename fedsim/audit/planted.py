@@ -8,7 +8,6 @@ planted often show whether this training memorises at all. Paper: Carlini et al.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import Checked
@@ -26,6 +24,7 @@ from fedsim.audit.training import rounds_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED
+from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
 from fedsim.core.types import Batch, Tensors, Tokenizer
 from fedsim.metrics.exposure import SecretScore
 from fedsim.questions.exposure.memorisation import recall
@@ -66,10 +65,10 @@ def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) ->
     dataset = replace(subject.dataset, train=texts)
     world = world_of(replace(subject, dataset=dataset), plan, min(arm.batch_size, len(texts)))
     scores: list[SecretScore] = []
-    begin = time.monotonic()
+    budget = TimeBudget.with_wall_limit(seconds)
     with suppress(OutOfTime):
         weights, uses = _train(world, seconds / 2)
-        with limit(seconds - (time.monotonic() - begin)):
+        with interrupting(budget.left):
             model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
             alphabet, generator = _alphabet(subject), seeding.generator(plan.seed, "what secrets make a model write")
             for secret in secrets:
@@ -153,7 +152,7 @@ def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
     weights, rounds = world.models.first_weights, list[RoundRecord]()
     batch = world.scenario.federation.batch_size * world.data.steps(0)
     try:
-        with limit(seconds):
+        with interrupting(seconds):
             for one in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
                 weights = one.weights
                 rounds.append(one.record)

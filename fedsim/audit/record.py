@@ -42,7 +42,7 @@ class AuditPlan(Part):
     Attributes:
         target: ``package.module:function`` of the factory, for display and for the child process.
         batches: batch sizes to attack.
-        minutes: wall time of the audit, without the import of the audited module.
+        minutes: processor time of the audit, without the import of the audited module.
         memory: GiB of address space for the process that runs the user's code; 0: no limit.
         updates: number of attacked updates per batch size and defense; by default enough for a few images.
         command: command that repeats the audit.

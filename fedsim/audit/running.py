@@ -1,16 +1,20 @@
-"""Parent process of an audit: the user's code runs in a child process; the time limit and the final files live here."""
+"""Parent process of an audit: the user's code runs in a child process; the time limit and the final files live here.
+
+The minutes of an audit are processor time of the child, so a busy machine changes no verdict. A wall-clock limit of
+`WALL_LIMIT` times as long ends a child that waits.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from fedsim.audit import image_grids, page, sheet, tables
 from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError, json_frame
@@ -39,7 +43,7 @@ def run(
         FedsimError: the user's code cannot be imported, raises, hangs, or exceeds its memory; the folder holds foreign
             files, is locked by another audit, or cannot be written.
     """
-    with prepared(folder):
+    with folder_of(folder).renewed():
         return _run(plan, policy, folder, on_progress)
 
 
@@ -57,12 +61,12 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
         said = _Said(child)
         _await_import(said, plan, seconds, on_progress)
         begin = time.monotonic()
-        is_whole = _follow_child(said, plan, folder, begin + seconds, on_progress)
+        is_whole = _follow_child(said, plan, folder, seconds, on_progress)
     remove_rests(folder)  # temporary file of a write that the child did not complete
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
-    on_progress("writes the page", begin + total - time.monotonic())
+    on_progress("writes the page", total - seconds)
     return finished(record.model_copy(update={"seconds": time.monotonic() - begin}), folder)
 
 
@@ -81,26 +85,13 @@ def finished(record: AuditRecord, path: Path) -> AuditRecord:
     return record
 
 
-@contextmanager
-def prepared(path: Path) -> Iterator[None]:
-    """Create the folder, lock it for the block, and remove the files of an earlier audit.
-
-    Raises:
-        FedsimError: another audit uses the folder, it holds files that no audit wrote, or it cannot be written.
-    """
-    folder = folder_of(path)
-    with folder.locked():
-        folder.create(overwrite=True)
-        yield
-
-
 def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
     """Wait until the child has imported the target's module; imports do not count as the audit's time.
 
     Raises:
         FedsimError: the import exceeds its limit, or fails.
     """
-    for what in said.until(time.monotonic() + _MOST_FOR_IMPORTS):
+    for what in said.until(TimeBudget(wall=_MOST_FOR_IMPORTS)):
         on_progress(what, seconds)
         if what.startswith("calls"):
             return
@@ -110,24 +101,25 @@ def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnP
         )
 
 
-def _follow_child(said: _Said, plan: AuditPlan, folder: Path, end: float, on_progress: OnProgress) -> bool:
+def _follow_child(said: _Said, plan: AuditPlan, folder: Path, seconds: float, on_progress: OnProgress) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished the audit."""
+    budget = said.budget(seconds)
 
-    def followed(until: float, last: str) -> bool:
-        """Pass progress on until the deadline `until`; return whether a message began with `last` before it."""
+    def followed(until: TimeBudget, last: str) -> bool:
+        """Pass progress on while `until` lasts; return whether a message began with `last` before its end."""
         for what in said.until(until):
-            on_progress(what, end - time.monotonic())
+            on_progress(what, budget.left)
             if what.startswith(last):
                 return True
         return False
 
-    limit = _TO_LOAD * (end - time.monotonic())
-    if not followed(time.monotonic() + limit, "loaded") and said.is_silent:
+    limit = _TO_LOAD * seconds  # of the wall clock: a loader that waits for ever uses no processor
+    if not followed(TimeBudget(wall=limit), "loaded") and said.is_silent:
         raise FedsimError(
             f"'{plan.target}' and its loader did not return within {limit:.0f} s, half of --minutes. Let it return "
             "faster, or give it more minutes."
         )
-    followed(end, "done")
+    followed(budget, "done")
     if said.is_done:
         return True
     log = folder / LOG
@@ -165,13 +157,17 @@ class _Said:
         """Whether the child still runs and has not reported its end."""
         return not self.is_done and not self.crash and self._child.code is None
 
-    def until(self, end: float) -> Iterator[str]:
-        """Yield progress, twice a second and for every message, until the child ends or the time is over.
+    def budget(self, seconds: float) -> TimeBudget:
+        """Return a budget of the child's processor seconds, with its wall-clock limit."""
+        return TimeBudget.with_wall_limit(seconds, self._child.pid)
+
+    def until(self, budget: TimeBudget) -> Iterator[str]:
+        """Yield progress, twice a second and for every message, until the child ends or the budget is used up.
 
         Raises:
             FedsimError: the child reports a user error.
         """
-        while not self.is_done and not self.crash and (left := end - time.monotonic()) > 0:
+        while not self.is_done and not self.crash and (left := budget.left) > 0:
             try:
                 message = self._child.receive(_MOST_MESSAGE, min(_TICK, left))
                 if message is not None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fedsim.audit.evidence import NO_GUESS
 from fedsim.core import registry, seeding
-from fedsim.core.deadline import OUT_OF_TIME, guess_of
+from fedsim.core.best_step import guess_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import Observation, Reconstruction, Step, Tensors
 from fedsim.record import Ceiling
 from fedsim.scenario.world import World

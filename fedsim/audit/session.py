@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord, folder_of
+from fedsim.core.time_budget import TimeBudget
 from fedsim.questions.base import QuestionContext
 from fedsim.record.store import npz
 
@@ -20,7 +20,7 @@ class AuditJournal:
     """Record and pictures of an audit in a folder."""
 
     folder: Path
-    clock: AuditClock
+    clock: TimeBudget
     record: AuditRecord
     tell: Callable[[str], None]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from fedsim.audit.record import Training
 from fedsim.audit.texts import chance
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.seeding import derive
+from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
@@ -75,11 +75,11 @@ def rounds_of(world: World) -> Iterator[AuditRound]:
 def train(world: World, rounds: int, seconds: float) -> TrainedClient:
     """Train for this many rounds, or as many as fit the time, but at least two."""
     journal, replays = Journal(lambda _record: None), list[Replay]()
-    begin, spent = time.monotonic(), 0.0
+    budget, spent = TimeBudget(), 0.0
     for one in itertools.islice(rounds_of(world), rounds):
         _keep(journal, one)
         replays.append(Replay(one.truth, matches=True, raw_is_wire=_is_raw(one.truth, one.entry.update), costs=()))
-        spent = time.monotonic() - begin
+        spent = budget.used
         if len(replays) >= _FEWEST_ROUNDS and spent + spent / len(replays) > seconds:
             break
     correct, loss = evaluate(world, journal.weights)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import without_dropout
+from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.judgement.evidence import is_evidence, is_out_of_reach
@@ -95,9 +95,9 @@ class Inspector:
             allowed: share of recovered images that a policy allows; once it is broken, no further update is attacked.
             before: existing results of the first updates; the attack continues after them.
         """
-        begin, done, first = time.monotonic(), list(before), len(before)
+        budget, done, first = TimeBudget.with_wall_limit(seconds), list(before), len(before)
         for number, victim in enumerate(itertools.islice(victims, first, most), first + 1):
-            left = seconds - (time.monotonic() - begin)
+            left = budget.left
             if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
             self.on_progress(f"{work.place}: attacks update {number} of up to {most}")
@@ -129,10 +129,10 @@ class Inspector:
     def _attack(
         self, victim: Victim, iterations: int, seconds: float, place: str, work: QuestionContext
     ) -> VictimRecord:
-        begin = time.monotonic()
+        budget = TimeBudget()
         latest, observation = Latest(), observe(victim, self.knows)
         try:
-            with limit(seconds):
+            with interrupting(seconds):
                 guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, latest)
         except OutOfTime:
             guess = latest.best(observation)
@@ -143,7 +143,7 @@ class Inspector:
         record = self._record(victim, guess, place, work)
         if latest.known is not None:
             work.keep(place, {"known": latest.known.float().clamp(0.0, 1.0).numpy()})
-        return record.model_copy(update={"seconds": time.monotonic() - begin, "ceiling": latest.ceiling})
+        return record.model_copy(update={"seconds": budget.used, "ceiling": latest.ceiling})
 
     def _find(
         self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
@@ -180,7 +180,7 @@ class Inspector:
     ) -> Reconstruction | None:
         """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
-            with limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
+            with interrupting(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
                 most, round_ = min(iterations, _MOST_EXACT), victim.entry.round
                 guess = search(victim.world, observation, most, descents(), round_, latest)
         except (OutOfTime, NotApplicable):
@@ -203,7 +203,7 @@ class Inspector:
         if not self.is_scored:
             return None, None
         try:
-            with limit(_HANGS * seconds):
+            with interrupting(_HANGS * seconds):
                 return ceiling_of(victim, seconds=seconds)
         except OutOfTime:
             inputs = victim.truth.batches[0].inputs.numel()

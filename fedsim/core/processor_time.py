@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.core.supervisor import descendants
@@ -42,11 +43,20 @@ def processor_seconds(*, is_fresh: bool = False) -> float:
     return time.process_time() + _started.seconds(is_fresh=is_fresh)
 
 
+def processor_seconds_of(pid: int) -> float:
+    """Return the CPU seconds of another process and of all processes that it started; 0 if it has ended."""
+    return _seconds([pid, *descendants(pid)])
+
+
 def _of_started() -> float:
     """Return the CPU seconds of ended children and of running descendants."""
     times = os.times()
-    ticks = sum(map(_ticks, descendants(os.getpid())))
-    return times.children_user + times.children_system + (ticks / os.sysconf("SC_CLK_TCK") if ticks else 0.0)
+    return times.children_user + times.children_system + _seconds(descendants(os.getpid()))
+
+
+def _seconds(pids: Sequence[int]) -> float:
+    ticks = sum(map(_ticks, pids))
+    return ticks / os.sysconf("SC_CLK_TCK") if ticks else 0.0
 
 
 def _ticks(pid: int) -> int:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.deadline import check_time
 from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import Generation, GenerationContext, GenerationInputs, MaskedTextState, Sampling, TextState
 from fedsim.core.nets.kept_tokens import reducing_places
+from fedsim.core.time_budget import check_time
 from fedsim.core.types import Activations, Ending, Event, Generated, Trace
 from fedsim.generation.ending import cut
 from fedsim.generation.reading import Inside, evaluating, reading_inside

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from fedsim.core.choices import Choice
-from fedsim.core.deadline import DeadlineReached, check_time
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
+from fedsim.core.time_budget import DeadlineReached, check_time
 from fedsim.core.types import Observation, OnStep
 from fedsim.processes import frames, landlock, packing, sandbox
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.choices import Choice
-from fedsim.core.deadline import DeadlineReached, TimedConfig, check_time, limited
 from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, ConfiguredMethod
 from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
+from fedsim.core.time_budget import DeadlineReached, check_time, limited
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import Journal
 from fedsim.processes.methods import AtWork, Start, start_here

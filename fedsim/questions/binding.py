@@ -23,7 +23,7 @@ from fedsim.components.probe.hyperdimensional_probe import (
     pool_layers,
 )
 from fedsim.core import seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError, nearest, reason
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.registry import question

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.components.probe.head_neurons import Weights, moved_neurons, name_neurons, neuron_rows
 from fedsim.core import seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Tensors, WireEntry

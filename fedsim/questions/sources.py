@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.examples import distinct
 from fedsim.core.registry import metric, question

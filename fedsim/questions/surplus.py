@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedsim.components.probe.markov_categorical import estimated_surplus, network_surplus, spectral_alignment
 from fedsim.core import seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import NotApplicable, ScenarioError, reason
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.nets.kv_cache.stack import Weighted

@@ -113,7 +113,7 @@ class VictimRecord(Part):
     extras: dict[str, float] = Field(default_factory=dict)
     explanations: tuple[str, ...] = ()
     failure: str | None = None
-    seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
+    seconds: float = Field(default=0.0, description="wall time of the attack (audits: processor time)")
     arrays: str = ""
 
     @property

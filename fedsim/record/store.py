@@ -39,7 +39,8 @@ SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
 AUDIT = "audit.json"
-_CONTENTS = {RECORD: "a run", AUDIT: "an audit"}  # by file name of the record
+RELEASE = "release.json"
+_CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check"}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
@@ -47,14 +48,14 @@ _LARGE = 64 * 2**20  # bytes; above, no compression: it takes a second per 5 MB,
 
 
 class RunFolder:
-    """The folder of a run or audit. Its manifest names every file of fedsim before it is written."""
+    """The folder of a run, audit or release check. Its manifest names every file of fedsim before it is written."""
 
     def __init__(self, path: Path, record: str = RECORD) -> None:
         """Set the path, without access to the disk.
 
         Args:
             path: path of the folder.
-            record: file name of the record, `RECORD` for a run, `AUDIT` for an audit.
+            record: file name of the record: `RECORD` of a run, `AUDIT`, or `RELEASE`.
         """
         self.path = path
         self._record = record
@@ -151,6 +152,18 @@ class RunFolder:
             if is_new:
                 with suppress(OSError):  # not empty: a finding was written
                     self.path.rmdir()
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Lock the folder for the block, and remove the files of an earlier result.
+
+        Raises:
+            FedsimError: another process holds the lock, the folder holds files that fedsim did not write there or a
+                record of another kind, or it cannot be written.
+        """
+        with self.locked():
+            self.create(overwrite=True)
+            yield
 
     def write_record(self, record: RunRecord) -> None:
         """Write `record.json` with all appended parts, and remove the parts."""

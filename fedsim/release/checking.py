@@ -7,13 +7,27 @@ from pathlib import Path
 
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
-from fedsim.record.atomic_files import explain, write_whole
 from fedsim.record.environment import environment
+from fedsim.record.store import RELEASE, RunFolder
 from fedsim.release import finished, membership, memory, page, sites, verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
 from fedsim.report.document import to_html, to_markdown
 
-PAGE, CARD, RECORD = "release.html", "release.md", "release.json"
+PAGE, CARD = "release.html", "release.md"
+
+
+def run(plan: ReleasePlan, policy: Policy, path: Path) -> ReleaseRecord:
+    """Check a model, and write the document to a folder, in place of an earlier one.
+
+    Raises:
+        FedsimError: as in `check`; or another process uses the folder, it holds files that no release check wrote, or
+            it cannot be written.
+    """
+    folder = RunFolder(path, RELEASE)
+    with folder.renewed():
+        record = check(plan, policy)
+        _write(record, folder)
+    return record
 
 
 def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
@@ -50,15 +64,8 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
     )
 
 
-def write(record: ReleaseRecord, folder: Path) -> None:
-    """Write the document as HTML and Markdown, and the record.
-
-    Raises:
-        FedsimError: the folder cannot be written.
-    """
-    with explain(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+def _write(record: ReleaseRecord, folder: RunFolder) -> None:
     document = page.build(record)
-    write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
-    write_whole(folder / PAGE, to_html(document).encode())
-    write_whole(folder / CARD, to_markdown(document).encode())
+    folder.write(RELEASE, record.model_dump_json(indent=1).encode())
+    folder.write(PAGE, to_html(document).encode())
+    folder.write(CARD, to_markdown(document).encode())

@@ -38,7 +38,7 @@ class Sweep(Config):
     grid: Values = Field(default_factory=dict)
     runs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted keys that single runs set together")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="the scenario's own when empty")
-    minutes: float | None = Field(default=None, gt=0, description="a run that takes longer is ended, and has failed")
+    minutes: float | None = Field(default=None, gt=0, description="of the processor, after which a run has failed")
     memory: float | None = Field(default=None, gt=0, description="GiB of address space of a worker")
 
     @model_validator(mode="after")

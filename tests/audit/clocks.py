@@ -1,9 +1,9 @@
 """Clocks that do not run."""
 
-from fedsim.audit.clock import AuditClock
+from fedsim.core.time_budget import TimeBudget
 
 
-class StoppedClock(AuditClock):
+class StoppedClock(TimeBudget):
     """A clock of 60 seconds that stands still until a test moves it."""
 
     now = 0.0

@@ -6,12 +6,12 @@ import pytest
 
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.record import AuditArm, AuditRecord, read
 from fedsim.audit.session import AuditJournal
 from fedsim.audit.subject import Checked
 from fedsim.audit.update_attacks import Inspector
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.scenario.world import World
 from tests.audit.findings import as_control, attacked, exposure, secrets
@@ -44,7 +44,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
 
 
 def audited(folder: Path, batches: tuple[int, ...] = (1, 2, 4)) -> AuditRecord:
-    return auditing.run(small().subject, plan(batches=batches), Policy(), folder, AuditClock(60))
+    return auditing.run(small().subject, plan(batches=batches), Policy(), folder, TimeBudget(60))
 
 
 def test_a_batch_size_that_fails_is_told_and_the_others_go_on(tmp_path: Path, refusing: Refusals) -> None:
@@ -69,7 +69,7 @@ def test_where_no_batch_size_works_the_reasons_are_one_sentence(tmp_path: Path, 
 def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
     bare = Subject(small().subject.model, shape=(1, 4, 4))
     with pytest.raises(FedsimError, match="'test' returned no loader, so there is nothing to train on"):
-        auditing.run(bare, plan(), Policy(), tmp_path, AuditClock(60))
+        auditing.run(bare, plan(), Policy(), tmp_path, TimeBudget(60))
 
 
 @pytest.mark.usefixtures("refusing")
@@ -86,9 +86,9 @@ def test_secrets_are_planted_into_language_models_alone(tmp_path: Path, monkeypa
     assert audited(tmp_path).of("exposure") == ()
     assert not asked
     own = lm(1e-3).subject
-    both = auditing.run(own, plan(batches=(1, 2)), Policy(), tmp_path, AuditClock(60))
+    both = auditing.run(own, plan(batches=(1, 2)), Policy(), tmp_path, TimeBudget(60))
     assert (both.of("exposure"), both.items) == (exposure(), secrets())
-    without = auditing.run(own, plan(batches=(1,)), Policy(), tmp_path, AuditClock(60))
+    without = auditing.run(own, plan(batches=(1,)), Policy(), tmp_path, TimeBudget(60))
     assert asked == [2, 1]
     assert without.of("exposure") == ()
     assert "planted secrets were not measured: 0 s were not enough." in without.notes
@@ -98,7 +98,7 @@ def test_what_an_adapter_understood_is_said_at_once(tmp_path: Path) -> None:
     bare = Subject(small().subject.model, shape=(1, 4, 4), notes=("Understood: a thing.", "It has no loader."))
     lines: list[str] = []
     with pytest.raises(FedsimError, match="returned no loader"):
-        auditing.run(bare, plan(), Policy(), tmp_path, AuditClock(60), lines.append)
+        auditing.run(bare, plan(), Policy(), tmp_path, TimeBudget(60), lines.append)
     assert lines == ["loaded", "Understood: a thing."]
 
 
@@ -123,7 +123,7 @@ def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
     monkeypatch.setattr(Inspector, "inspect", inspect)
     monkeypatch.setattr(auditing, "_train", lambda _book, _subject, arm: arm)
     monkeypatch.setattr(auditing, "try_defenses", fail_to_control)
-    found = auditing.run(small().subject, plan(batches=(1, 2, 4)), Policy(), tmp_path, AuditClock(60)).client
+    found = auditing.run(small().subject, plan(batches=(1, 2, 4)), Policy(), tmp_path, TimeBudget(60)).client
     assert asked == [(4, 900)]  # batch 2 is recovered, and of batch 4 a search could not be longer
     assert [victim.iterations for victim in found[0].victims] == [900, 50, 50, 50]
     assert [arm.recovered and arm.recovered.value for arm in found] == [0.25, 1.0, 0.0]

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.captured import model_holding, read_tensors, read_update
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.evidence import doubts
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 
 HERE = Path(__file__).parent
@@ -53,7 +53,7 @@ def model_and_gradient() -> tuple[torch.nn.Module, dict[str, torch.Tensor], torc
 
 def audited(folder: Path, subject: Subject, **settings: object) -> AuditRecord:
     plan = AuditPlan.model_validate({"target": "test:make", "batches": (1,), "minutes": 1.0, **settings})
-    return auditing.run(subject, plan, Policy(), folder, AuditClock(60.0))
+    return auditing.run(subject, plan, Policy(), folder, TimeBudget(60.0))
 
 
 @pytest.mark.parametrize("write", [as_npz, as_safetensors])

@@ -9,13 +9,13 @@ import torch
 
 from fedsim.audit import defending, page
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.clock import AuditClock, OutOfTime
 from fedsim.audit.record import AuditArm
 from fedsim.audit.session import AuditJournal
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import Inspector
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import OutOfTime, TimeBudget
 from fedsim.judgement.policy import Policy
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import as_control, attacked, failed, record
@@ -26,7 +26,7 @@ PRUNING = AuditArm(kind="defense", name="pruning", defense="pruning", batch_size
 
 @pytest.fixture
 def book(tmp_path: Path) -> AuditJournal:
-    return AuditJournal(tmp_path, AuditClock(60), record(Policy(), control=None), lambda _said: None)
+    return AuditJournal(tmp_path, TimeBudget(60), record(Policy(), control=None), lambda _said: None)
 
 
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:

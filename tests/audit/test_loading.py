@@ -44,12 +44,12 @@ from fedsim.judgement.policy import Policy
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     from fedsim.audit import auditing
-    from fedsim.audit.clock import AuditClock
+    from fedsim.core.time_budget import TimeBudget
 
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     plan = AuditPlan(target=name, batches=(1,), minutes=1)
     with pytest.raises(FedsimError, match=message) as raised:
-        auditing.run(loading.made(loading.load(name), name), plan, Policy(), tmp_path, AuditClock(60))
+        auditing.run(loading.made(loading.load(name), name), plan, Policy(), tmp_path, TimeBudget(60))
     assert "\n" not in str(raised.value).partition("wrap it:")[0]
 
 

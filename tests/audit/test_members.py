@@ -83,7 +83,7 @@ def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(
 
     monkeypatch.setattr("fedsim.questions.membership.question.judge", hang)
     first, second, *_ = judged(victim, 0.2, members.attacks_without_shadows())
-    assert first.failure == "the clock ended it"
+    assert first.failure == "its time was over"
     assert second.failure == "the 0 s for membership attacks were over; give more minutes"
 
 

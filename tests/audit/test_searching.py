@@ -10,10 +10,10 @@ from fedsim.audit import subject
 from fedsim.audit.record import KNOWS
 from fedsim.audit.searching import Latest, descents, read_words, search, searching
 from fedsim.audit.update_attacks import Inspector, updates
-from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import CostEstimate
 from fedsim.core.registry import methods
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import Observation, Reconstruction, Step
 from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import QuestionContext

@@ -2,7 +2,7 @@
 
 from fedsim.audit import planted, table_cells
 from fedsim.audit.groups import compare
-from fedsim.core.deadline import OUT_OF_TIME
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, VictimRecord

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from fedsim.core import processor_time
-from fedsim.core.deadline import DeadlineReached, check_time, limited, seconds_left
 from fedsim.core.processor_time import processor_seconds
+from fedsim.core.time_budget import DeadlineReached, check_time, limited, seconds_left
 
 BUSY = "import time\nwhile time.process_time() < {seconds}: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
 NESTED = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"

@@ -65,7 +65,7 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
     """Four nodes that wait for their guards; the first site may spend what three rounds cost."""
     federation = Federation(tmp_path)
     three = epsilon([Spent(2.0, 1.0, 3)], 1e-5).value + 1e-6
-    for one, budget in zip(federation.sites, (three, 100.0, 100.0, 100.0), strict=True):
+    for one, budget in zip(federation.sites, (three, 50.0, 50.0, 50.0), strict=True):
         site.policy(one.folder, one.port, budget={"epsilon": budget, "delta": 1e-5})
     with contextlib.closing(federation):
         federation.begin()

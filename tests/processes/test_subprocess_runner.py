@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from fedsim.core import seeding
-from fedsim.core.deadline import DeadlineReached, limited
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import DeadlineReached, limited
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
 from fedsim.processes import frames, packing

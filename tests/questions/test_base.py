@@ -7,7 +7,8 @@ from typing import Any, ClassVar, final
 import pytest
 
 from fedsim.core import registry
-from fedsim.core.deadline import DeadlineReached, TimedConfig, limited, seconds_left
+from fedsim.core.best_step import TimedConfig
+from fedsim.core.time_budget import DeadlineReached, limited, seconds_left
 from fedsim.questions.base import Evidence, Question, QuestionContext, answers
 from fedsim.record import Finding, Interval
 

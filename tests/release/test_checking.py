@@ -8,6 +8,8 @@ import pytest
 from fedsim.core.errors import FedsimError
 from fedsim.judgement.limits import BROKEN
 from fedsim.judgement.policy import Policy
+from fedsim.record.atomic_files import MANIFEST
+from fedsim.record.store import AUDIT, RELEASE, RunFolder
 from fedsim.release import checking, verdict
 from tests.release import hospital, texts
 
@@ -43,12 +45,37 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     assert [(one.value, one.p_value) for one in first] == [(one.value, one.p_value) for one in second]
 
 
-def test_three_files_are_written(tmp_path: Path) -> None:
-    record = checking.check(hospital.plan(hospital.saved(tmp_path, 3)), Policy())
-    checking.write(record, tmp_path / "out" / "here")
-    files = {path.name: path for path in (tmp_path / "out" / "here").iterdir()}
-    assert sorted(files) == ["release.html", "release.json", "release.md"]
-    assert json.loads(files["release.json"].read_text())["members"] == 120
+def test_a_document_replaces_the_earlier_one_and_nothing_else(tmp_path: Path) -> None:
+    plan, out = hospital.plan(hospital.saved(tmp_path, 3)), tmp_path / "out" / "here"
+    for seed in (0, 1):
+        checking.run(plan.model_copy(update={"seed": seed}), Policy(), out)
+        assert sorted(path.name for path in out.iterdir()) == [
+            MANIFEST,
+            *("release.html", "release.json", "release.md"),
+        ]
+        written = json.loads((out / "release.json").read_text())
+        assert (written["members"], written["plan"]["seed"]) == (120, seed)
+    (out / "thesis.txt").write_text("dear")
+    with pytest.raises(FedsimError, match="holds 'thesis.txt', which fedsim did not write"):
+        checking.run(plan, Policy(), out)
+    assert json.loads((out / "release.json").read_text())["plan"]["seed"] == 1
     (tmp_path / "file").touch()
     with pytest.raises(FedsimError, match="cannot write to"):
-        checking.write(record, tmp_path / "file" / "here")
+        checking.run(plan, Policy(), tmp_path / "file" / "here")
+
+
+def test_a_folder_in_use_or_of_an_audit_is_refused_before_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "check", lambda *_: pytest.fail("the check has begun"))
+    plan = hospital.plan(hospital.saved(tmp_path, 3))
+    audit = RunFolder(tmp_path / "audit", AUDIT)
+    audit.write(AUDIT, b"{}")
+    with pytest.raises(FedsimError, match="audit holds an audit. Choose another --out"):
+        checking.run(plan, Policy(), audit.path)
+    folder = RunFolder(tmp_path / "release", RELEASE)
+    with folder.renewed(), pytest.raises(FedsimError, match="another fedsim is at work in"):
+        checking.run(plan, Policy(), folder.path)
+    folder.write(RELEASE, b"{}")
+    with pytest.raises(FedsimError, match="release holds a release check. Choose another --out"):
+        RunFolder(folder.path).create(overwrite=True)

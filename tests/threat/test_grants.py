@@ -66,7 +66,9 @@ def test_the_door_opens_what_a_grant_says_and_nothing_else(name: Knowledge, seen
         if field.name not in NOT_GRANTED | {"earlier"}
         and flat(getattr(informed, field.name)) != flat(getattr(without, field.name))
     }
-    differ |= {"earlier_observations"} if len(informed.earlier_observations) != len(without.earlier_observations) else set()
+    differ |= (
+        {"earlier_observations"} if len(informed.earlier_observations) != len(without.earlier_observations) else set()
+    )
     assert differ == GRANTS[name].opens
 
 

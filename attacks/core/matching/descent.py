@@ -32,7 +32,7 @@ from attacks.core.matching.optimizers import (
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.core.pixels import median_filtered
 from attacks.core.progress import continued
-from fedsim.core.deadline import OUT_OF_TIME, DeadlineReached
+from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Masks, Observation, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]

@@ -49,7 +49,7 @@ def audit(
     target: _Target,
     batch_sizes: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
     minutes: Annotated[
-        float, typer.Option(min=0.05, help="wall time of the audit, without the import of the target")
+        float, typer.Option(min=0.05, help="processor time of the audit, without the import of the target")
     ] = 5.0,
     out: Annotated[Path | None, typer.Option(help="folder of the audit; absent: results/audit-NAME")] = None,
     knows: Annotated[str | None, typer.Option(help="knowledge granted to the attacker, separated by commas")] = None,

@@ -75,8 +75,7 @@ def release(
         seed=seed,
         command=shlex.join(["fedsim", *sys.argv[1:]]),
     )
-    record = checking.check(plan, policy_of(policy))
-    checking.write(record, folder)
+    record = checking.run(plan, policy_of(policy), folder)
     _show(record)
     say(f"Document: {folder / checking.PAGE}")
     if code := verdict.exit_code(record):

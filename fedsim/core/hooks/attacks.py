@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.deadline import BestStep, DeadlineReached, best_in_time, limited
+from fedsim.core.best_step import BestStep, best_in_time
 from fedsim.core.devices import CPU, Stay, find_device
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.grants import Grants
 from fedsim.core.hooks.guarding import guard
 from fedsim.core.settings import DeviceName
+from fedsim.core.time_budget import DeadlineReached, limited
 from fedsim.core.types import (
     Applicability,
     InputSpec,

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 from fedsim.core import registry, seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import question

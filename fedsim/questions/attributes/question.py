@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 
 from pydantic import Field, model_validator
 
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
 from fedsim.processes.methods import AtWork

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.deadline import check_time
 from fedsim.core.errors import ClientRefusal
+from fedsim.core.time_budget import check_time
 from fedsim.core.types import Batch, Memory, Tensors
 from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import Spent

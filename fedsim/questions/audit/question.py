@@ -11,7 +11,7 @@ from typing import ClassVar, final
 
 from pydantic import Field, model_validator
 
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import IMAGES
 from fedsim.core.registry import question

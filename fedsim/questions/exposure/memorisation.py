@@ -17,10 +17,10 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.choices import Choice
-from fedsim.core.deadline import check_time
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.masked_positions import mask_token
+from fedsim.core.time_budget import check_time
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.federation.journal import Journal
 from fedsim.generation import generate

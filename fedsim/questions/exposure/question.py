@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.core import seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.registry import question
 from fedsim.core.types import SecretKind
 from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.choices import Choice
-from fedsim.core.deadline import TimedConfig
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, TraceView
 from fedsim.questions.generation.types import TraceQuestion

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedsim.core import registry, seeding
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.registry import Kind, question
 from fedsim.metrics.membership import name_of, rate_of_luck, separation

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import MissingExtra
 from fedsim.core.types import Batch
 from fedsim.questions.trees.types import Objective

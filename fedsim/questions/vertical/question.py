@@ -373,7 +373,9 @@ class _Study:
         yield self._nearest(choice, view)
         if choice.attack.reads == "embeddings":
             blind = self._features_view(choice, self.run("input zero", party))
-            yield self._scored_features(choice, blind, self._answer(choice, attack, blind), ", input zero", "negative-control")
+            yield self._scored_features(
+                choice, blind, self._answer(choice, attack, blind), ", input zero", "negative-control"
+            )
 
     def _features_view(self, choice: CutAttackChoice, run: SplitRun) -> CutView:
         return features_view(

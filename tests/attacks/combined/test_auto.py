@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import deadline, registry, seeding
+from fedsim.core import best_step, registry, seeding, time_budget
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, CostEstimate
 from fedsim.core.nets.losses import IGNORED
@@ -292,11 +292,11 @@ def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
     others = returning(monkeypatch, inverting_gradients=found(batch, [0], noise=0.3))
     later = registry.get("attack", "gauss-newton").make
     monkeypatch.setattr(later, "not_applicable", lambda *_: None)
-    monkeypatch.setattr(later, "search", lambda *_: deadline.guess_of(observation, None))
+    monkeypatch.setattr(later, "search", lambda *_: best_step.guess_of(observation, None))
 
     def end(_self: object, _observation: object, _guess: object, _generator: object, on_step: OnStep) -> None:
         on_step(Step(0, 1, 2, 0.1, 0.1, batch.inputs))
-        raise deadline.DeadlineReached
+        raise time_budget.DeadlineReached
 
     monkeypatch.setattr(later, "search_from", end)
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
@@ -334,10 +334,10 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
     """Of 100 seconds 70 are for searches; every attack uses up its share."""
     observation, _, _ = watched(federation={"batch_size": 4})
     now, shares = [0.0], dict[str, float]()
-    monkeypatch.setattr(deadline, "processor_seconds", lambda **_: now[0])
+    monkeypatch.setattr(time_budget, "processor_seconds", lambda **_: now[0])
 
     def use_up(name: str) -> Reconstruction:
-        shares[name] = deadline.seconds_left()
+        shares[name] = time_budget.seconds_left()
         now[0] += shares[name]
         return Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
 

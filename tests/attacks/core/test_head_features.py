@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.head_features import Head, separate_features
-from fedsim.core.deadline import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, limited
 
 
 def mix(inputs: Tensor, labels: Tensor, classes: int, has_bias: bool, seed: int = 0) -> Head:

@@ -12,7 +12,7 @@ from torch.func import jacrev
 from attacks.second_order._equations import Equations, Linearisation
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
-from fedsim.core.deadline import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, limited
 from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
 
 

@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 
 from fedsim.audit import AuditPlan, auditing
 from fedsim.audit.adapters._opacus_noise import noise_of
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import made
 from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_noise import secure
 from tests.audit.adapters.test_flower import Apps, apps
@@ -39,7 +39,7 @@ app = ClientApp(mods=[LocalDpMod(1.0, 1.0, 1.0, 1e-5)])
 
 def audited(subject: Subject, folder: Path) -> AuditRecord:
     settings = AuditPlan(target="t", defend=False, batches=(1,), updates=1)
-    return auditing.run(subject, settings, Policy(), folder, AuditClock(40.0))
+    return auditing.run(subject, settings, Policy(), folder, TimeBudget(40.0))
 
 
 def noise_sentence(subject: Subject, seconds: float = 60.0) -> str:

@@ -12,11 +12,11 @@ from flwr.cli.build import build_fab_from_disk
 
 from fedsim.audit import AuditPlan, auditing, verdict
 from fedsim.audit.captured import read_update
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import load, made
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 
 EXAMPLE = Path(__file__).parents[3] / "scenarios" / "45_audit_kinds" / "flower_app"
@@ -67,7 +67,7 @@ def apps(tmp_path: Path) -> Apps:
 def audited(path: Path, folder: Path, seconds: float = 60.0, **plan: Any) -> AuditRecord:
     folder.mkdir()
     settings = AuditPlan(target="app", **{"defend": False, **plan})
-    return auditing.run(made(path, "app"), settings, Policy(), folder, AuditClock(seconds))
+    return auditing.run(made(path, "app"), settings, Policy(), folder, TimeBudget(seconds))
 
 
 def moved(subject: Subject) -> torch.Tensor:

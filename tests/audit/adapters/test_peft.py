@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan, Subject, auditing
-from fedsim.audit.clock import AuditClock
 from fedsim.audit.loading import made
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
+from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from tests.audit.adapters.recovering import share
 
@@ -117,7 +117,7 @@ def test_a_file_as_peft_names_its_tensors_is_an_update(tmp_path: Path) -> None:
         gradients=tmp_path / "update.safetensors",
         weights=tmp_path / "weights.safetensors",
     )
-    record = auditing.run(made((model, loss, data), "train:make"), plan, Policy(), tmp_path, AuditClock(60.0))
+    record = auditing.run(made((model, loss, data), "train:make"), plan, Policy(), tmp_path, TimeBudget(60.0))
     (arm,) = record.arms
     assert arm.recovered is not None
     assert arm.recovered.value == 1.0

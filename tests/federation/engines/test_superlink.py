@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from flwr.app import Message, Metadata, RecordDict
 
+from fedsim.core import supervisor
 from fedsim.core.errors import FedsimError
 from fedsim.core.supervisor import descendants
 from fedsim.federation import engines
@@ -42,8 +43,12 @@ def is_open(port: int) -> bool:
 
 
 def the_one(commands: dict[int, str], *words: str) -> int:
-    """Return the id of the one process whose command line holds these words."""
-    (found,) = [process for process, command in commands.items() if all(word in command for word in words)]
+    """Return the id of the one process whose command line holds these words, not of its supervisor."""
+    (found,) = [
+        process
+        for process, command in commands.items()
+        if all(word in command for word in words) and supervisor.__file__ not in command
+    ]
     return found
 
 
@@ -142,10 +147,10 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_node(tmp_path: Path, runn
     )
     engine = running.Engine(process, mark, tmp_path, tmp_path)
     try:
-        while not (nodes := [p for p, c in engine.descendants().items() if "--node-config" in c]):
+        while not any("--node-config" in command for command in engine.descendants().values()):
             assert process.poll() is None
             time.sleep(0.1)
-        os.kill(nodes[0], signal.SIGSTOP)
+        os.kill(the_one(engine.descendants(), "--node-config"), signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=200)
     finally:

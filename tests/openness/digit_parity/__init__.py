@@ -8,7 +8,7 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 
-from fedsim.core.deadline import TimedConfig
+from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import metric, question
 from fedsim.metrics.statistics import wilson

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import asdict
 from pathlib import Path
 
 from fedsim.core.process import command_of
+from fedsim.core.time_budget import TimeBudget
 from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
 from fedsim.processes import frames
@@ -15,6 +17,7 @@ from fedsim.record.atomic_files import is_full, open_log
 from fedsim.scenario import Sweep
 
 _MOST_ANSWER = 1 << 20  # bytes
+_TICK = 1.0  # seconds between two looks at the processor time of a run
 
 
 class ProcessExecutor:
@@ -59,12 +62,14 @@ class _Process:
                 self._in_use.release()
 
     def _made(self, child: ChildProcess, order: RunOrder) -> Failed | None:
-        minutes = self._settings.minutes
+        seconds = math.inf if self._settings.minutes is None else 60.0 * self._settings.minutes
+        budget = TimeBudget.with_wall_limit(seconds, child.pid)
         child.send(frames.json_frame(asdict(order)))
         try:
-            answer = child.receive(_MOST_ANSWER, None if minutes is None else 60.0 * minutes)
-            if answer is not None:
-                return failure_of(answer.json())
+            while (left := budget.left) > 0:
+                answer = child.receive(_MOST_ANSWER, min(left, _TICK))
+                if answer is not None:
+                    return failure_of(answer.json())
         except ChannelClosed:
             why = f"its process ended with {self._close(FAREWELL)}, perhaps for lack of memory; {self._where}"
             return Failed(cause="killed", why=why)
@@ -72,7 +77,7 @@ class _Process:
             self._close()
             return Failed(cause="killed", why=f"its process sent {error}; {self._where}")
         self._close()
-        return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {minutes:g}")
+        return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {self._settings.minutes:g}")
 
     @property
     def _where(self) -> str:

@@ -17,9 +17,9 @@ from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknown_masks import OptimisedMasks, mask_prior
 from attacks.core.pixels import pixel_box
 from fedsim.core import registry, seeding
-from fedsim.core.deadline import OUT_OF_TIME
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import record_masks
+from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import (
     Batch,
     Config,

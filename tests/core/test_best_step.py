@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.deadline import OUT_OF_TIME, BestStep, DeadlineReached, guess_of, limited, seconds_left
+from fedsim.core.best_step import BestStep, guess_of
 from fedsim.core.hooks import Attack
+from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached, limited, seconds_left
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 
