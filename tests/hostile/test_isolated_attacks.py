@@ -128,6 +128,82 @@ def test_an_attack_and_its_children_end_with_the_run(folder: Path, how: signal.S
         assert until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 20.0)
 
 
+LOOK_UP = '''
+"""look-up: searches the installed packages for the examples of data sets."""
+
+import torch
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack, get
+from fedsim.core.types import Config, Reconstruction
+
+
+class LookUpConfig(Config):
+    pass
+
+
+@attack("look-up", summary="searches for data files")
+class LookUp(Attack[LookUpConfig]):
+    def search(self, observation, generator, on_step):
+        facts = {f"files of {name}": float(files) for name, files in readable().items()}
+        facts |= {f"set {name}": float(loads(name)) for name in ("digits", "breast-cancer", "mnist5k", "cifar10")}
+        return Reconstruction.of(torch.rand(1, *observation.spec.shape, generator=generator), facts=facts)
+
+
+def loads(name):
+    try:
+        method = get("dataset", name)
+        method.make(method.config())
+    except Exception:
+        return False
+    return True
+'''
+SEARCH = '''
+
+def readable():
+    """Return the number of data files of each package that can be opened."""
+    import importlib.util
+    import os
+
+    found = {}
+    for name in ("sklearn", "torchvision", "fedsim.data", "numpy", "matplotlib", "torch"):
+        spec = importlib.util.find_spec(name)
+        found[name] = 0
+        for place in () if spec is None else spec.submodule_search_locations:
+            for root, _, files in os.walk(place):
+                for file in files:
+                    if file.endswith((".csv", ".gz", ".npz", ".npy", ".png", ".jpg", ".pkl", ".arff")):
+                        try:
+                            with open(os.path.join(root, file), "rb") as opened:
+                                opened.read(1)
+                        except OSError:
+                            continue
+                        found[name] += 1
+    return found
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(landlock.version() < 1, reason="this machine has no Landlock")
+def test_an_isolated_attack_finds_no_data_file_of_an_installed_package(tmp_path: Path) -> None:
+    """The same search outside of the sandbox finds files: otherwise the absence of files proves nothing."""
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "look_up.py").write_text(LOOK_UP + SEARCH)
+    spy = '{ name = "spy", folder = "", lasts = false }'
+    text = RUN.format(folder="", lasts="false").replace(spy, '{ name = "look-up" }')
+    (tmp_path / "s.toml").write_text(text)
+    own: dict[str, Callable[[], dict[str, int]]] = {}
+    exec(SEARCH, own)  # type: ignore[arg-type]
+    here = own["readable"]()
+    assert here["sklearn"] > 5
+    assert here["numpy"] > 0
+    with started(tmp_path) as process:
+        assert process.wait() == 0
+    (victim,) = read_record(tmp_path / "out").arms[0].attacks[0].victims
+    assert victim.failure is None
+    assert len(victim.facts) == len(here) + 4
+    assert not {name: count for name, count in victim.facts.items() if count}
+
+
 def family(pid: int) -> list[int]:
     """Return all descendants of a process."""
     try:
