@@ -86,7 +86,7 @@ def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
 
 
 def _ignored(_step: Step) -> None:
-    """Ignore steps: a closed form has none to show."""
+    """Do nothing: a closed form has no steps to show."""
 
 
 class _Steps:

@@ -23,7 +23,7 @@ _SHOWN: tuple[Attacker, ...] = ("ignores", "estimates", "exact")
 
 
 def show(console: Console, setting: Setting, language: Language = "en") -> None:
-    """Attack a digit with each attacker in turn and draw guess and original, within 80 columns and 24 lines per attacker.
+    """Attack a digit with each attacker in turn and draw guess and original, in 80 columns and 24 lines per attacker.
 
     A terminal shows guesses as they change, other outputs only the final guesses.
 
