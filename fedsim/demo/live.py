@@ -62,6 +62,9 @@ class Full(Exception):
 class Turns:
     """Queue that lets viewers attack in turn, in order of arrival.
 
+    Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
+    would not be faster: the models are small, so that most of the time is Python's.
+
             take as long: their models are small, so that most of the time is Python's.
     Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
         would not be faster: the models are small, so that most of the time is Python's.

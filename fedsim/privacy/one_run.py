@@ -77,8 +77,7 @@ class AuditResult:
 def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> AuditResult:
     """Return the audit result of a claim from coins and scores, both (runs, canaries).
 
-    Scores of included canaries are higher. The mean score, the threshold of `accuracies_of`, does not depend on a single
-    coin.
+    Scores of included canaries are higher. The mean score, the threshold of `accuracies_of`, lies between both groups.
     """
     right = int(count_right(included[0], scores[0], plan.guesses))
     accuracies = accuracies_of(included, scores)

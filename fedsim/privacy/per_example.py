@@ -3,7 +3,7 @@
 Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679; sums of
 the same inputs and gradients of outputs: Bu et al. 2022, arXiv 2210.00038. The norm covers all parameters jointly,
 including scalars. A gradient that is not finite counts as zero, since no bound holds for it. The sum contains only
-gradients with a measured norm: a weight used without a call of its layer gets no gradient, so it cannot escape clipping.
+gradients with a measured norm: a weight used without a call of its layer gets no gradient, so none escapes clipping.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def example_gradients(
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """Return why per-example gradients cannot be separated, or None if they can.
 
-    It compares the clipped sum of a batch with the sum over single examples, before and after a change of an example, by
-    a small and by a large step. This detects any layer that mixes examples, any gradient that the hooks miss,
+    It compares the clipped sum of a batch with the sum over single examples, before and after a small and a large change
+    of an example. This detects any layer that mixes examples, any gradient that the hooks miss,
     and models that compute otherwise for large inputs. It also compares parameters and buffers before and after a
     forward pass, with the given weights and with weights 1,000 times as large. It probes a copy of the model.
 

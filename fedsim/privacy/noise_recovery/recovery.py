@@ -21,12 +21,12 @@ _SECONDS = 120.0
 def subtract_noise(
     sent: Tensors, most_seeds: int = SMALL_SEEDS, seconds: float = _SECONDS
 ) -> tuple[ComputedNoise | UnknownNoise, Tensors]:
-    """Return how the noise of tensors was found, and the tensors without it; as they are where it was not found.
+    """Return the recovered noise and the tensors without it, or the failure and the unchanged tensors.
 
-    The deviation is measured: the update is small against the noise wherever the noise can be computed.
+    The standard deviation is measured: noise can be recovered only if the update is small against it.
 
     Args:
-        sent: an update plus noise of one deviation, float32 or float64, in the order of the draws.
+        sent: an update plus noise of equal standard deviation, float32 or float64, in the order of the draws.
         most_seeds: seeds from 0 that are tried, beside the usual ones.
         seconds: after which no further attempt is begun.
     """
