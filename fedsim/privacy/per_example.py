@@ -89,8 +89,8 @@ def example_gradients(
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """Return why per-example gradients cannot be separated, or None if they can.
 
-    It compares the clipped sum of a batch with the sum over single examples, before and after a small and a large change
-    of an example. This detects any layer that mixes examples, any gradient that the hooks miss,
+    It compares the clipped sum of a batch with the sum over single examples, before and after a small and a large
+    change of an example. This detects any layer that mixes examples, any gradient that the hooks miss,
     and models that compute otherwise for large inputs. It also compares parameters and buffers before and after a
     forward pass, with the given weights and with weights 1,000 times as large. It probes a copy of the model.
 

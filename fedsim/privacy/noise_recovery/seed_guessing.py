@@ -56,12 +56,12 @@ class _Seeded(ABC):
 def guess_seed(values: Sequence[Tensor], most_seeds: int = SMALL_SEEDS) -> ComputedNoise | UnknownNoise:
     """Return the noise of variance 1 that a generator with a small or usual seed added to an update.
 
-        The tested generators are torch's CPU generator, Philox of CUDA, NumPy's ``RandomState`` and ``default_rng`` (PCG64),
-    each from its first draw on.
+    The tested generators are torch's CPU generator, Philox of CUDA, NumPy's ``RandomState`` and ``default_rng``
+    (PCG64), each from its first draw on.
 
-        Args:
-            values: the noisy update, in standard deviations of the noise: a tensor for each draw, in order.
-            most_seeds: number of seeds from 0 to test, besides usual seeds.
+    Args:
+        values: the noisy update, in standard deviations of the noise: a tensor for each draw, in order.
+        most_seeds: number of seeds from 0 to test, besides usual seeds.
     """
     start = time.perf_counter()
     z = concatenated(values).numpy()

@@ -20,8 +20,8 @@ def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: 
     """Return the disclosed part of the modular sum of the uploaded vectors, and the participants.
 
     Args:
-        uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of equal length with entries
-            in [0, 2**modulus_bits). Each is added and freed before the next is requested.
+        uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of equal length with
+            entries in [0, 2**modulus_bits). Each is added and freed before the next is requested.
         cohort: number of clients in the cohort.
         config: holds the threshold and the modulus.
 

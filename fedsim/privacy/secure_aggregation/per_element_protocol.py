@@ -10,8 +10,8 @@ Client i uploads two halves with a joint pairwise mask, and a self-mask on each:
     values x_i + PRG(b_i),    counts as in `counting` + PRG(b'_i).
 
 For the counts' key each client seals a random part for every other in stage 1; the key is derived from the parts of all
-clients that shared. In stage 3 the server obtains the seeds b'_i, like the seeds of self-masks in `protocol`, and so the
-sum of the survivors' encoded counts, from which it learns nothing. It returns that sum. Each survivor decodes the
+clients that shared. In stage 3 the server obtains the seeds b'_i, like the seeds of self-masks in `protocol`, and so
+the sum of the survivors' encoded counts, from which it learns nothing. It returns that sum. Each survivor decodes the
 counts, and refuses an invalid sum. It opens PRG(b_i) at elements with enough contributing clients, and for loss and
 weight. For a survivor that opens nothing the others reveal shares of b_i itself.
 
@@ -80,7 +80,7 @@ class ConcealingClient(MaskingClient):
         return masked
 
     def reveal(self, request: UnmaskRequest) -> RevealedShares:
-        """Stage 3: return the shares that unmask the sum of the counts, and the shares of the dropped clients' mask keys."""
+        """Stage 3: return the shares that unmask the sum of the counts, and shares of dropped clients' mask keys."""
         before, answer = self.memory, super().reveal(request)
         self.memory = replace(before, stage=self.memory.stage, survivors=request.survivors)
         return answer

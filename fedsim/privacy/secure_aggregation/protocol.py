@@ -67,8 +67,8 @@ _Answer = TypeVar("_Answer")
 class MaskingClient:
     """A client in a round. Its secrets follow from (seed, round, client); all other state is in `memory`.
 
-        Every method is a stage and answers once. It raises FedsimError if it is called out of order, or if an answer would
-    reveal this or another client's vector.
+    Every method is a stage and answers once. It raises FedsimError if it is called out of order, or if an answer
+    would reveal this or another client's vector.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("advertise", "share", "upload", "reveal")
@@ -82,8 +82,8 @@ class MaskingClient:
         Memory of an earlier, unfinished round is dropped.
 
         Raises:
-            FedsimError: a later round has begun, so this round would reuse its masks; or the cohort had another size before,
-                which changes the number of holders needed to open a secret.
+            FedsimError: a later round has begun, so this round would reuse its masks; or the cohort had another size
+                before, which changes the number of holders needed to open a secret.
         """
         check_cohort(cohort)
         self._round = round_
@@ -317,7 +317,7 @@ class UnmaskingServer:
         return Aggregate(total, tuple(sorted(self._uploaded)))
 
     def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
-        """Return the sum of the uploads without pairwise masks of dropped clients, and the answers of stage 3 by client."""
+        """Return the sum of the uploads without pairwise masks of dropped clients, and the answers by client."""
         if self._masked_total is None:
             raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
         answers, total = self._answers(revealed), self._masked_total
@@ -374,7 +374,7 @@ class UnmaskingServer:
         return opened
 
     def _is_committed(self, secret: Secret, owner: int, holder: int | None, value: bytes) -> bool:
-        """Return whether the owner committed to the value as the holder's share, or, with holder None, as the secret."""
+        """Return whether the owner committed to the value as the holder's share, or as the secret if holder is None."""
         sent = self._shared[owner]
         commitments = sent.secret_commitments if holder is None else sent.share_commitments[holder]
         begin = DIGEST_BYTES * self.secrets.index(secret)
