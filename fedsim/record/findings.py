@@ -89,7 +89,7 @@ class Finding(Part):
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether the finding is valid, its interval lies above chance, and its permutation test, if any, is significant."""
+        """Whether the finding is valid, its interval lies above chance, and any permutation test is significant."""
         if self.invalid or self.value is None or self.value.low is None or self.chance_level is None:
             return False
         return self.value.low > self.chance_level and (self.p_value is None or self.p_value <= SIGNIFICANT)
