@@ -32,7 +32,7 @@ CONTROL_SUCCEEDS = 0.5
 
 
 class Count(NamedTuple):
-    """Recovered examples, out of the examples of victims with a guess; on `failed` further victims the attack failed."""
+    """Recovered examples, out of the examples of victims with a guess; `failed` further victims have no guess."""
 
     recovered: int
     examples: int

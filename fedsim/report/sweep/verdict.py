@@ -1,4 +1,4 @@
-"""Verdict of a sweep: the settings that keep the user's thresholds, with what confidence, or that no answer is possible."""
+"""Verdict of a sweep: settings that keep the user's thresholds, the confidence, or why no answer is possible."""
 
 from __future__ import annotations
 
