@@ -26,7 +26,7 @@ from fedsim.core.nets.masks import dropout_sites, keep_masks, without_dropout
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
-_GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradient norms Opacus computes without the gradients
+_GHOSTS = (nn.Linear, nn.Embedding)  # layers with gradient norms that Opacus computes without the gradients
 _SMALLEST_NORM = 1e-30
 _FAR = 1e3  # factor of an example that a probe moves away from the others
 _NOTHING = 1e-6

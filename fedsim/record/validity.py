@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from fedsim.record.findings import Finding
 
-_MARGIN = 2.0  # lower halves of the control's interval: of a 95 % interval about one fair control in 20,000 is as far
+_MARGIN = (
+    2.0  # lower halves of the control's interval: with a 95 % interval, about 1 in 20,000 fair controls exceeds it
+)
 
 
 def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:

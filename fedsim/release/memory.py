@@ -117,7 +117,6 @@ def _fits(sign: str, letter: str) -> bool:
 
 
 def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
-    """Return another secret of the same form."""
     source = np.random.default_rng(seeding.derive(seed, "release fillings", number))
     secret = planted.text[len(planted.prompt) :]
     other = alternatives(planted.form, secret, 1, source).texts[0]

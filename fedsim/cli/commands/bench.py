@@ -140,7 +140,6 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
 
 
 def _train(name: str) -> TrainedModel:
-    """Train a model of texts and print its description."""
     from fedsim.bench import training
 
     small = training.trained(name, _Steps())

@@ -159,7 +159,6 @@ class MaskingClient:
         return {"self-mask": self._self_mask, "mask key": self._mask_key}
 
     def _shares(self, holders: Sequence[int]) -> dict[int, dict[Secret, bytes]]:
-        """Return each holder's share of each secret."""
         points = [_point(holder) for holder in holders]
         shares: dict[Secret, dict[int, bytes]] = {
             secret: shamir.shares(value, self._holders_needed, points, self._polynomials[secret])
