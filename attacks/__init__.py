@@ -1,1 +1,1 @@
-"""Attacks: one folder per family, one file per method. A leading underscore marks parts that several methods share."""
+"""Attacks: a folder per family, a file per method. A leading underscore marks parts that several methods share."""

@@ -1,1 +1,1 @@
-"""Defenses, one module each, in folders by their place in a client's step."""
+"""Defenses, a module each, in folders by their place in a client's step."""

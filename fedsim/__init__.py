@@ -1,12 +1,12 @@
-"""fedsim: what does a federated-learning server learn about its clients' data, and what does it cost to stop it?
+"""fedsim: leakage of clients' data to a federated-learning server, and the cost of defenses.
 
-What a user imports, each loaded when it is asked for:
+Public names, each imported on first use:
 
-    run          a scenario, to a `Run`
-    sweep        every run of a scenario's sweep, to `Runs`
-    load         the `Run` or `Runs` in a folder
-    reconstruct  an attacker's guess behind a gradient from anywhere
-    audit_client leakage of your own model, and the cost of defenses
+    run          run a scenario; returns a `Run`
+    sweep        make every run of a scenario's sweep; returns `Runs`
+    load         load the `Run` or `Runs` in a folder
+    reconstruct  reconstruct the batch behind any gradient
+    audit_client measure the leakage of your own model, and the cost of defenses
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: `import fedsim` alone loads no torch."""
+    """Import a public name on first use: `import fedsim` alone does not import torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fedsim' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""What a user calls as `fedsim.run`, `fedsim.sweep` and `fedsim.load`, and the runs that they return."""
+"""Python interface: `fedsim.run`, `fedsim.sweep` and `fedsim.load`, and the runs that they return."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ Source = str | Path | Mapping[str, Any] | Scenario
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a scenario, in its folder."""
+    """A run of a scenario, in its folder."""
 
     path: Path
 
     @cached_property
     def record(self) -> RunRecord:
-        """What the run found: arms, rounds, attacks and their scores."""
+        """The record of the run: arms, rounds, attacks and their scores."""
         return read_record(self.path)
 
     @property
     def report(self) -> Path:
-        """The page about the run, which is written if it is not there."""
+        """Path of the run's page, which is written if it is missing."""
         page = self.path / "report.html"
         return page if page.exists() else reports.build(self.path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row for every attacked example; `fedsim.experiment.sweep.columns` says what a column means."""
+        """Return a row for every attacked example; `fedsim.experiment.sweep.columns` describes the columns."""
         return rows_in(self.path)
 
     def table(self) -> Any:
@@ -64,7 +64,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a sweep, in its folder. Iterate over it for those that are finished."""
+    """The runs of a sweep, in its folder. Iteration yields the finished runs."""
 
     path: Path
 
@@ -81,11 +81,11 @@ class Runs:
 
     @property
     def report(self) -> Path:
-        """The page about the sweep, written anew: runs may have been added since the last one."""
+        """Path of the sweep's page, rewritten since runs may have been added."""
         return sweep_reports.build(self.path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row for every attacked example of every finished run, with the values that the sweep set."""
+        """Return a row for every attacked example of every finished run, with the values that the sweep set."""
         return rows_of(list(each(self.path)))
 
     def table(self) -> Any:
@@ -105,17 +105,17 @@ def run(
     salt: str | Path | None = None,
     trust: bool = False,
 ) -> Run:
-    """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder.
+    """Run a scenario: train, observe, attack, score, and write record, arrays and report into a folder.
 
     Args:
-        scenario: a scenario file or the name of a shipped one, its tables as nested dictionaries, or a scenario that
-            was read already.
+        scenario: a scenario file or the name of a shipped scenario, its tables as nested dictionaries, or a loaded
+            scenario.
         overrides: of a file, ``key.path=value`` as after ``fedsim run --set``, for example ``seed=5``.
-        out: folder of the run; ``results/NAME`` when absent, of the file or made of the title.
+        out: folder of the run; default ``results/NAME``, with the file's name or a name from the title.
         overwrite: replace the run that the folder holds.
-        resume: keep the complete arms of an interrupted run in that folder, and begin the others anew.
-        isolate: run each attack in a process that holds nothing but what it may see. What it draws from then depends
-            on a secret salt, which is kept in the folder as ``salt``.
+        resume: keep the complete arms of an interrupted run in that folder, and repeat the others.
+        isolate: run each attack in a subprocess that holds only its observation. Its random draws then depend on a
+            secret salt, which is stored in the folder as ``salt``.
         salt: a file with such a salt, to repeat a run; with or without `isolate`.
         trust: let a scenario file name any function and read files outside of its folder.
 
@@ -160,18 +160,18 @@ def sweep(
     budget: float | None = None,
     trust: bool = False,
 ) -> Runs:
-    """Make every run of a sweep that is not finished yet; the same call goes on after any interruption.
+    """Make every unfinished run of a sweep; the same call continues after any interruption.
 
     Args:
-        scenario: as `run` takes it, with a table ``sweep``.
-        overrides: as `run` takes them.
-        out: folder of the sweep; ``results/NAME`` when absent, of the file or made of the title.
-        jobs: worker processes; one a core when absent.
-        budget: seconds after which no run begins any more.
-        trust: as `run` takes it.
+        scenario: as in `run`, with a table ``sweep``.
+        overrides: as in `run`.
+        out: folder of the sweep; default ``results/NAME``, with the file's name or a name from the title.
+        jobs: worker processes; by default the number of cores.
+        budget: seconds after which no further run begins.
+        trust: as in `run`.
 
     Returns:
-        The runs. A run that failed is no error: `Runs.problems` says why.
+        The runs. A failed run raises no error: `Runs.problems` gives the reason.
 
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.

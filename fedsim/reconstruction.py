@@ -53,33 +53,33 @@ def reconstruct(
     on_step: OnStep = lambda _step: None,
     seconds: float | None = None,
 ) -> Reconstruction:
-    """Return an attacker's guess of the batch behind a gradient.
+    """Return an attack's reconstruction of the batch behind a gradient.
 
     Args:
-        model: with the weights at which the gradient was taken, in training mode; it stays as it is.
+        model: with the weights at which the gradient was computed, in training mode; it is not changed.
         loss: ``loss(outputs, labels) -> scalar``, the mean over the batch.
         gradients: by parameter name, or in the order of ``model.parameters()`` as `torch.autograd.grad` returns them.
-        shape: of one example, for example ``(3, 32, 32)``.
-        classes: number of classes; of labels that are no classes, of a model's outputs for each example, or pixel.
+        shape: of an example, for example ``(3, 32, 32)``.
+        classes: number of classes; for other tasks, number of model outputs per example or pixel.
         batch_size: number of examples behind the gradient.
-        labels: classes (batch_size,), or what the task compares, when they are known; inferred or read otherwise.
-        task: name of what the model learns, as `fedsim list tasks` shows: `regression`, `multi-label`, `segmentation`.
-        label_shape: of the label of one example; absent: that of the labels, or else () for a class, (H, W) for a class
-            of every pixel, and (classes,).
+        labels: known classes (batch_size,) or targets of the task; otherwise the attack infers them.
+        task: name of the task, see `fedsim list tasks`: `regression`, `multi-label`, `segmentation`.
+        label_shape: of the label of an example; by default the shape in `labels`, or else () for a class, (H, W) for a
+            class of every pixel, and (classes,).
         mean: per-channel mean that was subtracted from pixels in [0, 1]; 0 when absent.
         std: per-channel standard deviation that was divided by; 1 when absent.
         attack: name of the attack.
         settings: of the attack.
-        hidden: names of trained parameters whose gradients are not known.
+        hidden: names of trained parameters with unknown gradients.
         seed: of the attack's random numbers.
-        device: where the attack works; the guess is on the CPU.
+        device: device of the attack; the guess is on the CPU.
         on_step: called once an iteration.
-        seconds: of the processor, after which the best guess so far is returned; None: as many as the attack takes.
+        seconds: processor time, after which the best guess so far is returned; None: unlimited.
 
     Raises:
         FedsimError: gradients are missing, extra, mis-shaped, not finite or all zero; labels or settings are out of
-            range; the model is in evaluation mode although that matters; the device is absent; or the attack does not
-            apply, with the reason.
+            range; the model is in evaluation mode but behaves differently in training mode; the device is absent; or
+                the attack does not apply, with the reason.
     """
     method, place = registry.get("attack", attack), find_device(device)
     if batch_size < 1:
@@ -149,10 +149,10 @@ def _usual_shape(task: Task[Any], spec: InputSpec) -> tuple[int, ...]:
 def _check_loss(
     model: nn.Module, loss: Loss, target: tuple[tuple[int, ...], Task[Any]], spec: InputSpec, batch_size: int
 ) -> None:
-    """Try the loss on blank labels of the task.
+    """Evaluate the loss on blank labels of the task.
 
     Raises:
-        FedsimError: it does not take them.
+        FedsimError: the loss rejects them.
     """
     label_shape, task = target
     are_whole = task.label_kind == "class" or (task.label_kind == "mask" and len(label_shape) == len(spec.shape) - 1)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AuditRecord]:
-    """Return a function that audits a client, fails the test where the policy is not kept, and returns the record.
+    """Return a function that audits a client, fails the test if the policy is not kept, and returns the record.
 
-    Arguments are those of `fedsim.audit_client`. By default the policy is that of the project's pyproject.toml. No
-    defenses are tried.
+    It has the arguments of `fedsim.audit_client`. By default it applies the policy of the project's pyproject.toml and
+    tests no defenses.
     """
 
     def audited(client: Any, **settings: Any) -> AuditRecord:

@@ -31,7 +31,7 @@ from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
 
-_EXPLAINED = 0.01  # largest objective; what subtraction leaves of the noise, 1e-6 of it, keeps it above 0
+_EXPLAINED = 0.01  # largest objective; the noise left after subtraction, a share of 1e-6, keeps it above 0
 
 
 class NoiseRecoveryConfig(Config):
@@ -78,7 +78,7 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         guess = inner(clean, generator, on_step)
         notes = (note, f"attacked by {inner.name}", *guess.notes)
         # The noise is proven by spare equations, so a guess that explains the clean update needs no other attack. The
-        # noisy update cannot tell: noise covers what a guess explains.
+        # noisy update gives no such proof: noise hides whether a guess explains it.
         is_explained = bool(diagnostics) and guess.objective < _EXPLAINED
         return replace(
             guess,

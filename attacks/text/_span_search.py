@@ -18,7 +18,7 @@ from fedsim.core.types import InputSpec, OnStep, Step
 
 _SCANNED = 4096  # inputs per batch of the token search
 _TRIED = 1024  # sequences per batch
-_BRANCHES = 128  # tokens per batch after one prefix: the attention mask is quadratic in their number
+_BRANCHES = 128  # tokens per batch after a prefix: the attention mask is quadratic in their number
 
 
 class ScoredSentence(NamedTuple):

@@ -18,7 +18,7 @@ from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
 _MOST_OUTSIDE = 2e-3  # share of an input that rounding of the weakest gradients leaves outside the span
-_CHANCE = 1e-3  # probability of at least one false input in the span
+_CHANCE = 1e-3  # probability of any false input in the span
 _DEVIATION = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 

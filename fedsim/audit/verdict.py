@@ -56,7 +56,7 @@ def answer(record: AuditRecord) -> Answer:
 
 
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
-    """Yield the batch sizes whose updates give examples away."""
+    """Yield the batch sizes with recovered examples."""
     for arm in record.client:
         if arm.victims and not arm.is_unknown and outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
             yield arm
@@ -69,12 +69,12 @@ def first_named(record: AuditRecord) -> AuditArm | None:
 
 
 def _seconds(arms: Sequence[AuditArm]) -> int:
-    """Return how long attacks took, rounded up."""
+    """Return the duration of the attacks in seconds, rounded up."""
     return max(1, math.ceil(sum(victim.seconds for arm in arms for victim in arm.victims)))
 
 
 def _longer(record: AuditRecord) -> str:
-    """Return what would decide where searches are no evidence."""
+    """Return a sentence on the evidence that would decide, if searches are no evidence."""
     if record.needed_minutes is None:
         return "an attack that succeeds, or a guarantee, would decide"
     return f"--minutes {record.needed_minutes} allows searches as long as in the literature"

@@ -34,7 +34,7 @@ _OPERATIONS = (
     "replace-index",
     "replace-random",
     "shuffle",
-)  # fmt: skip - those that are learnt slowly stand twice
+)  # fmt: skip - slowly learnt operations are listed twice
 
 
 @dataclass(frozen=True)

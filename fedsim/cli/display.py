@@ -44,7 +44,7 @@ _SENTENCES_SHOWN = 4
 
 
 class PlainLines:
-    """One line per arm, round and attack, and every ten seconds in a long attack."""
+    """Progress as text: a line per arm, round and attack, and a line every ten seconds during a long attack."""
 
     def __init__(self, console: Console) -> None:
         """Write to `console`."""
@@ -81,7 +81,7 @@ class PlainLines:
                 self._say(f"  round {record.round}: {what}")
 
     def _throughput(self, tokens: int) -> list[str]:
-        """Return the speed of a round of text, evaluation included, and the memory of this process after it."""
+        """Return training speed in tokens per second, evaluation included, and this process's memory afterwards."""
         before, self._began = self._began, time.monotonic()
         seconds, memory = self._began - before, measure_memory()
         parts = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
@@ -101,15 +101,15 @@ class PlainLines:
         return on_step
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
-        """Print the outcome of one attack."""
+        """Print the outcome of an attack on an update."""
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
     def progress(self, what: str, number: int, of: int) -> None:
-        """Print that a question takes steps, before the first one and every ten seconds."""
+        """Print the step number of a question, before the first step and every ten seconds."""
         self._from_time_to_time(number, f"    {what} {number} of {of}")
 
     def answered(self, finding: Finding) -> None:
-        """Print a finding; what an attack made of updates was printed update by update."""
+        """Print a finding, except a finding of the attacks, whose outcomes were printed per update."""
         if finding.question != ATTACKS:
             self._say(f"  {tell(finding)}")
 
@@ -259,7 +259,7 @@ def turnout(record: RoundRecord) -> list[str]:
 
 
 def outcome(victim: VictimRecord) -> str:
-    """Return one line about one attacked update."""
+    """Return the outcome of an attack on an update: metrics, iterations, time and the first pairs of texts."""
     if victim.failure is not None:
         return f"failed: {victim.failure}"
     parts = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.extras.items())]
@@ -272,7 +272,7 @@ def outcome(victim: VictimRecord) -> str:
 
 
 def _figures(victim: VictimRecord) -> Iterator[str]:
-    """Yield every metric of an update, and of its examples the mean or how often a flag is set."""
+    """Yield every metric of an update, and for its examples the mean or the share with the flag set."""
     declared = registry.every_metric()
     for name in dict.fromkeys(name for item in victim.scores for name in item.values):
         metric, values = declared[name], [item.values[name] for item in victim.scores if name in item.values]
@@ -286,12 +286,11 @@ def _figures(victim: VictimRecord) -> Iterator[str]:
 
 
 def _in_a_line(text: str) -> str:
-    """Replace characters that could control a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def tell(finding: Finding) -> str:
-    """Return one line about a finding."""
+    """Return a finding as a line: label, role, value with n (or note), and chance level."""
     if finding.failure:
         return f"{finding.label}: failed: {finding.failure}"
     metric = registry.every_metric()[finding.metric]

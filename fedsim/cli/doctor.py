@@ -1,4 +1,4 @@
-"""Find what is installed, which data and models are present, and how to get the rest."""
+"""Checks of the installation: installed packages, data and models, and advice on missing items."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ASSETS = (  # packages that are used for a file in them: the file, the module t
 
 
 class Examined(NamedTuple):
-    """One item that was looked for; `advice` says how to get it where it is missing."""
+    """Result of a check; `advice` says how to get an item that is missing."""
 
     group: str
     name: str
@@ -63,7 +63,7 @@ def _package(name: str) -> Examined:
 
 
 def _asset(name: str, what: str, module: str, advice: str) -> Examined:
-    """Find the module that holds the file without importing it, since most need further packages."""
+    """Find the module that holds the file without importing it, since most modules need further packages."""
     if importlib.util.find_spec(module) is None:
         return Examined("asset", name, False, what, advice)
     return Examined("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")

@@ -1,4 +1,4 @@
-"""What stands on the screen when a run has ended: tables of results, guarantees, and what is in doubt."""
+"""Terminal output at the end of a run: result tables, privacy guarantees and doubts about the ground truth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedsim.report.verdict import RunJudge, has_guess
 
 
 def figures(record: RunRecord) -> Iterator[Block]:
-    """Yield the tables of the run's page that a terminal shows, then what findings say of themselves."""
+    """Yield the tables of the run's page that a terminal shows, then the notes of the findings."""
     judge = RunJudge.of(record)
     if attacks_of(record):
         yield results(record, judge)
@@ -30,7 +30,7 @@ def figures(record: RunRecord) -> Iterator[Block]:
 
 
 def doubt_truth(record: RunRecord) -> list[str]:
-    """Return a sentence for every arm whose truth may be wrong."""
+    """Return one sentence per arm in which the replay of the clients did not reproduce the sent updates."""
     return [
         f"The truth of {arm.name} is unsure: replaying the clients gave another update than the one on the wire, so "
         "scores may compare with the wrong images. The model, a component or a defense draws numbers that do not "
@@ -41,7 +41,7 @@ def doubt_truth(record: RunRecord) -> list[str]:
 
 
 def summary_of(record: RunRecord, page: Path) -> dict[str, Any]:
-    """Return what ended a run, for programs: the whole is in the record beside the page."""
+    """Return the summary of a run for programs: status, verdict, arms and the paths of page and record."""
     return {
         "title": record.scenario["title"],
         "status": record.status,
@@ -66,7 +66,7 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
 
 
 def _without_victims(finding: Finding) -> dict[str, Any]:
-    """Return a finding without the updates behind it, but for on how many of them an attack failed."""
+    """Return a finding with its victims replaced by the number of updates on which the attack failed."""
     failed = isinstance(finding, AttackFinding) and sum(not has_guess(victim) for victim in finding.victims)
     fields = finding.model_dump(mode="json", exclude={"victims"})
     return {**fields, **({"failed": failed} if failed else {})}

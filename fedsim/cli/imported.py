@@ -1,4 +1,4 @@
-"""What the import of a method tells `fedsim show`."""
+"""Parts of a method's page that `fedsim show` reads from the imported class."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
 
 
 def _written(value: Any) -> str:
-    """Return a default as JSON, tables as they stand in a scenario."""
+    """Return a default as JSON, with tables in the form of a scenario file."""
     return json.dumps(
         value, default=lambda part: part.model_dump(mode="json") if isinstance(part, Config) else str(part)
     )
 
 
 def _expected(schema: Mapping[str, Any]) -> str:
-    """Return the values that a JSON schema accepts, for a cell of a table; null, the default, is left out."""
+    """Return the values that a JSON schema accepts, for a table cell, without null (the default)."""
     if "enum" in schema:
         return f"one of {schema['enum']}"
     if "const" in schema:

@@ -1,4 +1,4 @@
-"""The command line. A user's mistake ends with one clear paragraph and exit code 2, without a traceback."""
+"""The command line. A user's mistake ends with a clear paragraph and exit code 2, without a traceback."""
 
 from __future__ import annotations
 

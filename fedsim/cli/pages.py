@@ -1,6 +1,7 @@
-"""What only the import of a method tells, kept of fedsim's own, so that `fedsim show` waits for torch once.
+"""Cache of the parts of method pages that need the method's import, so that `fedsim show` imports torch only once.
 
-The index is made when a method is first shown, and again when one of fedsim's files has changed since.
+The cache covers fedsim's own methods. It is written when a method is first shown, and again after one of fedsim's
+files has changed.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _FILE = "pages.json"
 
 @dataclass(frozen=True)
 class Page:
-    """What only the import of a method tells.
+    """Parts of a method's page that only the import of the method yields.
 
     Attributes:
         doc: its docstring.
-        grants: what an attack must be granted: the name in a scenario, and what it stands for.
+        grants: grants that an attack requires: the name in a scenario, and its meaning.
         settings: name, default, expected values and meaning of each.
         example: of an attack, a small scenario in TOML; empty for others.
     """
@@ -42,27 +43,27 @@ class Page:
 
 
 def page_of(entry: registry.Entry) -> Page:
-    """Return the page of a method; one of fedsim's own comes out of the index and is not imported."""
+    """Return the page of a method; the page of a method of fedsim comes from the cache, without an import."""
     is_of_fedsim = entry is index.entries_of(entry.kind).get(entry.name)
     kept = _kept().get(_key(entry)) if is_of_fedsim else None
     return Page(**kept) if kept else _read(entry)
 
 
 def _read(entry: registry.Entry) -> Page:
-    from fedsim.cli.imported import read  # noqa: PLC0415 - what is kept waits for no torch
+    from fedsim.cli.imported import read  # noqa: PLC0415 - cached pages need no torch
 
     return read(registry.get(entry.kind, entry.name))
 
 
 def _kept() -> dict[str, Any]:
-    """Return the pages of all of fedsim's own methods, made anew where files have changed."""
+    """Return the cached pages of all of fedsim's methods; rebuild the cache if a file has changed."""
     path, state = checkpoints.cache() / _FILE, _state()
-    with suppress(OSError, ValueError, LookupError, TypeError):  # it is not there, or somebody else's
+    with suppress(OSError, ValueError, LookupError, TypeError):  # missing, unreadable, or of another format
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["state"] == state:
             return kept["pages"]
     pages = _made()
-    with suppress(OSError):  # nobody needs the index
+    with suppress(OSError):  # the cache is optional
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_text(json.dumps({"state": state, "pages": pages}), encoding="utf-8")
@@ -73,7 +74,7 @@ def _kept() -> dict[str, Any]:
 def _made() -> dict[str, Any]:
     pages: dict[str, Any] = {}
     for entry in (entry for kind in registry.KINDS for entry in index.entries_of(kind).values()):
-        with suppress(Exception):  # who names it hears why it cannot be imported
+        with suppress(Exception):  # `fedsim show NAME` reports why the import fails
             pages[_key(entry)] = asdict(_read(entry))
     return pages
 
@@ -83,7 +84,7 @@ def _key(entry: registry.Entry) -> str:
 
 
 def _state() -> str:
-    """Return a digest of what the pages follow from: fedsim's files, by their times, and Python."""
+    """Return a digest of the paths and modification times of fedsim's files and of the Python version."""
     digest = hashlib.sha256(sys.version.encode())
     for package in ("fedsim", *index.BESIDE):
         for folder, folders, files in os.walk(index.HOME / package):

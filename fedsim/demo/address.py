@@ -1,4 +1,4 @@
-"""The address at which other machines of a room reach this one."""
+"""Address at which other machines on the network reach this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.core.errors import FedsimError
 
 ADDRESS = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"
-_ELSEWHERE = ("192.0.2.1", 9)  # reserved for documentation: it names a direction, and nothing is sent there
+_ELSEWHERE = ("192.0.2.1", 9)  # reserved for documentation: used to look up the route; no packet is sent
 
 
 def address_of(host: str) -> str:

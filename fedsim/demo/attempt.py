@@ -1,4 +1,4 @@
-"""One drawn digit, one client, one attack, shown while it runs on the live page and in the terminal."""
+"""An attack attempt on a drawn digit, shown while it runs on the live page and in the terminal."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ViewerOrder(Config):
 
 
 def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
-    """Let a client compute the gradient of the drawing; solve for the drawing, then search for it.
+    """Compute a client's gradient of the drawing; solve for the drawing in closed form, then search for it.
 
-    A process runs one attempt at a time: attacks check the state of torch's global generator, which threads share.
+    A process runs a single attempt at a time: attacks check torch's global generator, which threads share.
 
     Args:
         order: the drawing and the setting.
@@ -50,7 +50,7 @@ def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
             that it raises ends the attack.
 
     Raises:
-        FedsimError: the digits, whose normalisation is used, are not installed, or an attack has a defect.
+        FedsimError: the digits, needed for their normalisation, are not installed, or an attack has a defect.
     """
     image = torch.tensor(order.pixels, dtype=torch.float32).reshape(SIDE, SIDE) / _WHITE
     world = world_around(image, order.label, order.setting)
@@ -86,11 +86,11 @@ def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
 
 
 def _ignored(_step: Step) -> None:
-    """Ignore steps: a closed form has none to show."""
+    """Do nothing: a closed form has no steps to show."""
 
 
 class _Steps:
-    """Reports the first step, and then one every twentieth of a second."""
+    """Reports the first step, and then a step every twentieth of a second."""
 
     def __init__(self, world: World, image: Tensor, tell: Tell) -> None:
         self._world, self._image, self._tell = world, image, tell
@@ -106,7 +106,7 @@ class _Steps:
 
 
 def _finite(value: float) -> float | None:
-    """Return the value, or None where JSON has no number for it."""
+    """Return the value, or None if JSON cannot represent it (NaN, infinity)."""
     return value if math.isfinite(value) else None
 
 

@@ -1,4 +1,4 @@
-"""A small classifier of handwritten digits, which a page carries in itself to guess what a viewer draws."""
+"""A small digit classifier, embedded in a page to classify a viewer's drawing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedsim.metrics.image import to_pixels
 
 _UNITS = 48
 _EPOCHS, _BATCH, _RATE = 15, 100, 2e-3
-_LARGEST = 127  # weights travel as whole numbers of one byte
+_LARGEST = 127  # weights are stored as signed integers of a byte
 _DIGITS = 5
 
 Layer = tuple[Tensor, Tensor]
@@ -50,7 +50,7 @@ def train(batch: Batch, spec: InputSpec) -> tuple[Layer, Layer]:
 
 
 def scores(layers: list[Layer] | tuple[Layer, ...], pixels: Tensor) -> Tensor:
-    """Return one score for each digit."""
+    """Return the logits of the digits, shape (B, 10), for pixels of shape (B, 784)."""
     (first, bias), (second, last) = layers
     return F.linear(F.linear(pixels, first, bias).relu(), second, last)
 

@@ -41,7 +41,7 @@ def results_of(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Any]]
 
 
 def _begin(parent: int) -> None:
-    """Prepare a process that leaves Ctrl-C to its parent and ends with it."""
+    """Prepare a process that ignores Ctrl-C and ends with its parent."""
     process.prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(AttributeError, OSError, TypeError):  # only Linux has it

@@ -33,8 +33,8 @@ from fedsim.metrics.image import PSNR_CAP, psnr, to_pixels
 from fedsim.scenario.world import World
 
 LEAST_CONTRAST = 0.2  # of the way from black to white: three of the sixteen greys
-_ANSWERS = 4  # from which to choose what a photograph shows
-_CLIENTS: dict[Pictures, int] = {"digits": 8, "photographs": 3}  # those behind the first, whom the sliders show
+_ANSWERS = 4  # choices for the class of a photograph
+_CLIENTS: dict[Pictures, int] = {"digits": 8, "photographs": 3}  # clients after the first, which the sliders show
 
 PHOTOGRAPHS = RecordedGrid(
     pictures="photographs", rates=(0.0, 0.5), batches=(1, 4), noises=(1.0,), frames=(1, 15, 40, 90, 200)
@@ -47,7 +47,7 @@ QUICK = (
 
 
 class QuizCase(NamedTuple):
-    """What a question of the quiz is about."""
+    """Attacker and setting of a quiz question."""
 
     attacker: Attacker
     protection: Protection
@@ -118,12 +118,12 @@ _PART: TypeAdapter[Part] = TypeAdapter(Part)
 
 
 def parts_beside(page: Path) -> KeptParts[Part]:
-    """Return the parts that a recording of this page keeps beside it while it runs."""
+    """Return the folder, next to the page, of the parts that a running recording has finished."""
     return KeptParts(page.with_name(f".{page.name}.parts"), _PART)
 
 
 def installed(grids: Sequence[RecordedGrid]) -> tuple[RecordedGrid, ...]:
-    """Return the grids whose pictures are installed: photographs need a package of their own."""
+    """Return the grids with installed pictures: photographs need a package of their own."""
     has_photographs = importlib.util.find_spec("foolbox") is not None
     return tuple(grid for grid in grids if has_photographs or grid.pictures != "photographs")
 
@@ -138,11 +138,11 @@ def record_lesson(
     """Run the grids and the attacks of the quiz.
 
     Args:
-        chosen: settings to record, one grid for a set of pictures.
-        processes: number of parallel processes, one thread each.
-        on_job: called first, and after each setting and question, with the number of those done, and of all.
-        cases: of the quiz; those of pictures that are not recorded are left out.
-        kept: what an interrupted recording has finished, and where this one keeps what it finishes.
+        chosen: settings to record, a grid per set of pictures.
+        processes: number of parallel single-threaded processes.
+        on_job: called first, and after each setting and question, with the numbers of finished and of all jobs.
+        cases: of the quiz; cases with pictures that are not recorded are skipped.
+        kept: finished parts of an interrupted recording; new parts are added.
 
     Raises:
         FedsimError: the pictures are not installed, or a process was killed.
@@ -164,7 +164,7 @@ def record_lesson(
 def _parts_of(
     jobs: Sequence[Job], processes: int, on_job: Callable[[int, int], None], kept: KeptParts[Part] | None
 ) -> list[Any]:
-    """Return the results of all jobs in their order; those that are kept already are not worked on again."""
+    """Return the results of all jobs in their order; jobs with a kept result are not repeated."""
     done = {place: part[0] for place, job in enumerate(jobs) if kept and (part := kept.read(job))}
     on_job(len(done), len(jobs))
     left = [place for place in range(len(jobs)) if place not in done]
@@ -177,10 +177,10 @@ def _parts_of(
 
 
 def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | None:
-    """Attack one picture that the sliders do not show, or return None where the guess is blank.
+    """Attack a picture that the sliders do not show; return None if the guess is blank.
 
     Args:
-        number: of the case among those of its set of pictures: it chooses the picture.
+        number: index of the case within its set of pictures; it chooses the picture.
         case: the client's setting and the attacker.
         iterations: of a search.
     """
@@ -213,7 +213,7 @@ def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | 
 
 
 def _answers(world: World, pictures: Pictures, label: str, number: int) -> tuple[str, ...]:
-    """Return all digits, or the name of a photograph's class among others, in alphabetical order."""
+    """Return all digits, or the class of a photograph and other classes in alphabetical order."""
     names = sorted(set(label_names(pictures, world.data.dataset.train.labels)))
     if pictures == "digits":
         return tuple(names)

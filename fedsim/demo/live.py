@@ -1,4 +1,4 @@
-"""The live page: a server where viewers draw a digit and watch its recovery; for this machine only, unless told else.
+"""The live page: a server on which viewers draw a digit and watch its recovery; it listens on localhost by default.
 
 It stores nothing, sends nothing anywhere but to its viewers, and answers only under its own address: another page can
 neither read from it (host header) nor start attacks on it (origin header).
@@ -34,12 +34,12 @@ from fedsim.demo.page import Safe, embedded, render, text_of, texts
 from fedsim.demo.recording import ATTACKERS
 from fedsim.demo.victim import SIDE, Protection
 
-LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
+LARGEST_BODY = 32 * 1024  # bytes; a drawing has at most 4 KiB
 _DRAINED = 1 << 20
 _LONGEST_QUEUE = 48  # more than a class: viewers that have left are noticed after a second
 _MOST_VIEWERS = 64  # viewers at the same time, each in a thread; the queue of attacks is shorter
 _REQUEST_SECONDS = 10  # time for a whole request to arrive
-_SILENCE_SECONDS = 10  # time in which a viewer must receive what is sent, over all waits
+_SILENCE_SECONDS = 10  # time in which a viewer must receive the answer, over all waits
 _LONGEST_LENGTH = 9  # digits
 _CLOSING_SECONDS = 5
 _PATIENCE_SECONDS = 0.5
@@ -60,14 +60,19 @@ class Full(Exception):
 
 
 class Turns:
-    """Lets one viewer after another attack, in order of arrival.
+    """Queue that lets viewers attack in turn, in order of arrival.
 
-    Attacks share a process, and each checks that nothing else draws from torch's global generator. At once they would
-    take as long: their models are small, so that most of the time is Python's.
+    Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
+    would not be faster: the models are small, so that most of the time is Python's.
+
+            take as long: their models are small, so that most of the time is Python's.
+    Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
+        would not be faster: the models are small, so that most of the time is Python's.
+        take as long: their models are small, so that most of the time is Python's.
     """
 
     def __init__(self) -> None:
-        """Nobody attacks."""
+        """Start with an empty queue."""
         self._is_free = True
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
@@ -100,7 +105,7 @@ class Turns:
                 self._changed.notify_all()
 
     def _place(self, ticket: object) -> int:
-        """Return 0 once it is the ticket's turn, else the place in the queue after a short wait."""
+        """Return 0 at the ticket's turn, else the place in the queue after a short wait."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_next(ticket), timeout=_PATIENCE_SECONDS):
                 return self._queue.index(ticket) + 1
@@ -124,16 +129,16 @@ class LiveServer(ThreadingHTTPServer):
         host: str = ADDRESS,
         language: Language = "en",
     ) -> None:
-        """Listen.
+        """Listen on a port.
 
         Args:
-            port: 0: any free one.
+            port: 0: any free port.
             iterations: largest number of iterations of a search.
-            host: address of this machine at which to listen; 0.0.0.0 stands for all of them.
-            language: in which the page begins.
+            host: address of this machine at which to listen; 0.0.0.0 means all addresses.
+            language: initial language of the page.
 
         Raises:
-            FedsimError: the port is taken or not allowed, or the host is no address of this machine.
+            FedsimError: the port is in use or not allowed, or the host is no address of this machine.
         """
         self.address = address_of(host)
         self.is_closing = threading.Event()
@@ -170,7 +175,7 @@ class LiveServer(ThreadingHTTPServer):
         return f"http://{self.address}:{self.server_port}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a viewer a thread, or refuse where all are taken."""
+        """Start a thread for a viewer, or answer 503 at the largest number of threads."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
             return
@@ -186,7 +191,7 @@ class LiveServer(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print what failed, without facts about the viewer; a viewer that leaves is not an error."""
+        """Print an error without facts about the viewer; a disconnected viewer is not an error."""
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, OSError):
             report_failure(error)
@@ -206,7 +211,7 @@ def report_failure(error: Exception) -> None:
 
 
 class _Arriving(io.RawIOBase):
-    """A viewer's request, read with one deadline for the whole."""
+    """A viewer's request stream with a deadline for the whole request."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
@@ -233,20 +238,20 @@ class _Arriving(io.RawIOBase):
 
 
 class _Viewer(BaseHTTPRequestHandler):
-    """One request."""
+    """Handler of a request."""
 
-    server: LiveServer  # pyright: ignore[reportIncompatibleVariableOverride] - the only one that uses this handler
+    server: LiveServer  # pyright: ignore[reportIncompatibleVariableOverride]  - only this server uses the handler
     timeout = _SILENCE_SECONDS
 
     def setup(self) -> None:
-        """Prepare to read and write: a whole request has one deadline, and a silent viewer little patience."""
+        """Prepare the streams: a request has a deadline, and a viewer must receive the answer within a time limit."""
         super().setup()
         self.rfile.close()
         self.rfile = io.BufferedReader(_Arriving(self.connection, _REQUEST_SECONDS))
         self._patience = float(_SILENCE_SECONDS)
 
     def do_GET(self) -> None:
-        """Send the page or one of its files."""
+        """Send the page or a file of it."""
         if self._is_foreign():
             return
         path = self.path.partition("?")[0]
@@ -258,7 +263,7 @@ class _Viewer(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def do_POST(self) -> None:
-        """Attack a drawing, and stream what happens as server-sent events."""
+        """Attack a drawing, and stream the steps and results as server-sent events."""
         with contextlib.suppress(OSError):  # the viewer has left
             if self._is_foreign():
                 return
@@ -280,7 +285,7 @@ class _Viewer(BaseHTTPRequestHandler):
             self._tell("refused", {"why": "Too many viewers are waiting. Try again in a minute."})
         except OSError:  # the viewer has left
             raise
-        except Exception as error:  # what it says is for whoever serves the page, not for its viewers
+        except Exception as error:  # printed for the operator of the server, not sent to the viewers
             report_failure(error)
             self._tell("failed", {})
         self._tell("end", {})
@@ -300,7 +305,7 @@ class _Viewer(BaseHTTPRequestHandler):
             raise TimeoutError
 
     def _is_foreign(self) -> bool:
-        """Refuse requests for another host or from another page."""
+        """Refuse a request for another host or from another page; return whether it was refused."""
         hosts, origin = self.server.hosts, self.headers.get("Origin")
         if self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts):
             return False
@@ -308,7 +313,6 @@ class _Viewer(BaseHTTPRequestHandler):
         return True
 
     def _order(self) -> ViewerOrder | None:
-        """Read the order, or refuse it."""
         stated = self.headers.get("Content-Length", "")
         if not (stated.isascii() and stated.isdecimal()):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "The request must state its length.")
@@ -352,13 +356,13 @@ def serve(port: int, on_ready: Callable[[str], None], host: str = ADDRESS, langu
     """Serve until interrupted.
 
     Args:
-        port: 0: any free one.
+        port: 0: any free port.
         on_ready: called with the address of the page.
-        host: address of this machine at which to listen; 0.0.0.0 stands for all of them.
-        language: in which the page begins.
+        host: address of this machine at which to listen; 0.0.0.0 means all addresses.
+        language: initial language of the page.
 
     Raises:
-        FedsimError: the port is taken or not allowed, the host is no address of this machine, or the digits are not
+        FedsimError: the port is in use or not allowed, the host is no address of this machine, or the digits are not
             installed.
     """
     with LiveServer(port, host=host, language=language) as server:
@@ -371,5 +375,5 @@ def serve(port: int, on_ready: Callable[[str], None], host: str = ADDRESS, langu
 
 
 def _names_here(host: str) -> tuple[str, ...]:
-    """Return the names under which a browser of this machine reaches it."""
+    """Return the host names under which a browser on this machine reaches the server."""
     return (ADDRESS, "localhost") if host in (ADDRESS, EVERYWHERE) else ()

@@ -1,4 +1,4 @@
-"""What the teaching pages say, in each language: one file a language, with the same keys."""
+"""Texts of the teaching pages: a TOML file per language, all with the same keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def language_of(name: str) -> Language:
     """Return the language of that name.
 
     Raises:
-        FedsimError: there is none.
+        FedsimError: the language is unknown.
     """
     for language in LANGUAGES:
         if language == name:
@@ -32,7 +32,7 @@ def language_of(name: str) -> Language:
 def messages(language: Language) -> dict[str, str]:
     """Return every message by its key, such as ``story.1.title``.
 
-    The English meanings of words are those of the glossary; another language has its own of the words in use.
+    English definitions come from the glossary; another language defines the words in use in its own file.
     """
     name = f"messages/{language}.toml"
     flat = _flat(tomllib.loads(files("fedsim.demo").joinpath(name).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The recorded page: one HTML file that loads nothing from elsewhere."""
+"""The recorded page: a single HTML file that loads no other resource."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _templates() -> Environment:
-    """Return this package's templates, each of which is compiled once."""
+    """Return this package's templates; each is compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
 
     return Environment(
@@ -120,7 +120,7 @@ def text_of(*names: str) -> str:
 
 
 def _json(lesson: Lesson) -> str:
-    """Return the lesson with every picture once."""
+    """Return the lesson as JSON in which no picture is repeated."""
     raw = lesson.model_dump(mode="json")
     places: dict[str, int] = {}
     for scene_set in raw["sets"].values():

@@ -1,4 +1,4 @@
-"""What an interrupted recording has finished: a file for each setting and question, until the page is written."""
+"""Finished parts of an interrupted recording: a file per setting and question, kept until the page is written."""
 
 from __future__ import annotations
 

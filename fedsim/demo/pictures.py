@@ -14,9 +14,9 @@ _WEBP_QUALITY = 60
 
 
 def strip(frames: Tensor) -> str:
-    """Return images as one base64 picture: one row per frame, one column per image.
+    """Return images as a single base64 picture: a row per frame, a column per image.
 
-    Grey ones become a PNG of 16 greys, coloured ones a WebP with losses. A pixel that is not a number is black.
+    Grey images become a PNG of 16 greys, coloured images a lossy WebP. NaN pixels are black.
 
     Args:
         frames: pixels in [0, 1], shape (F, B, C, H, W) with C 1 or 3.
@@ -37,10 +37,10 @@ def strip(frames: Tensor) -> str:
 
 
 def contrast(pixels: Tensor) -> float:
-    """Return how far the brightest and the darkest pixel lie apart, of what a screen can show."""
+    """Return the difference between the brightest and the darkest pixel, both clamped to [0, 1]."""
     return float(pixels.clamp(0, 1).max() - pixels.clamp(0, 1).min())
 
 
 def bits(mask: Tensor) -> str:
-    """Return a mask as hexadecimal digits, first entry in the highest bit; 1 for entries above one half."""
+    """Return a mask as hexadecimal digits, first entry in the highest bit; a bit is 1 for entries above 0.5."""
     return np.packbits(mask.flatten().numpy() > 0.5).tobytes().hex()  # noqa: PLR2004 - halfway from dropped to kept

@@ -39,10 +39,10 @@ ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 
 
 class RecordedGrid(Config):
-    """All combinations of these values are recorded; noise applies to one protection only.
+    """Grid of settings, all combinations of which are recorded; noise applies to a single protection.
 
     Attributes:
-        frames: iterations whose guess is kept, ascending. The last one is the attack's result.
+        frames: iterations at which the guess is kept, ascending. The last is the attack's result.
     """
 
     pictures: Pictures = "digits"
@@ -63,21 +63,21 @@ class RecordedGrid(Config):
 
 
 class RecordedAttack(Config):
-    """One attack on one gradient.
+    """Result of an attack on a gradient.
 
     Attributes:
-        strip: PNG, one row per frame, one column per image in the order of the originals; empty without a guess.
-        frames: rows of the strip. An attack that stopped early has fewer than the grid; the last one is its result.
+        strip: PNG, a row per frame, a column per image in the order of the originals; empty without a guess.
+        frames: rows of the strip. An attack that stopped early has fewer than the grid; the last row is its result.
         iterations: iterations of the points of both curves.
-        objective: what the attack minimises, without unit; None where it is not a number.
+        objective: value of the matching objective, without unit; None for NaN.
         mean_psnr: in dB, mean over the images of the batch.
         psnr: in dB, of the result, per image.
-        identified: whether an adversary picks the image out of a thousand others by the result, per image.
-        masks: estimated dropout masks, hexadecimal text per image; empty without one.
-        agreement: share of right mask entries, over units whose mask shows in the gradient.
+        identified: whether the result identifies the image among a thousand others, per image.
+        masks: estimated dropout masks, hexadecimal text per image; empty without an estimate.
+        agreement: share of correct mask entries, over units with an observable mask.
         used: number of iterations until the result.
         stopped: why the attack ended.
-        failure: why there is no guess.
+        failure: reason for a missing guess.
     """
 
     strip: str = ""
@@ -95,7 +95,7 @@ class RecordedAttack(Config):
 
 
 class Scene(Config):
-    """One client's gradient and every attack on it.
+    """A client's gradient and every attack on it.
 
     Attributes:
         masks: the client's dropout masks, hexadecimal text per image; empty without dropout.
@@ -112,14 +112,14 @@ class Scene(Config):
 
 
 class Recording(Config):
-    """All that was recorded of one set of pictures.
+    """The recorded scenes of a set of pictures.
 
     Attributes:
-        originals: the largest batch, in one row; smaller batches are its first images.
+        originals: the largest batch, in a row; smaller batches are its first images.
         labels: names of the originals' classes.
-        units: number of units with dropout for one image, per layer.
+        units: number of units with dropout per image, by layer.
         attacks: name for `fedsim show`, by attacker and then batch size (as text).
-        grants: what each attacker knows.
+        grants: knowledge of each attacker.
     """
 
     grid: RecordedGrid
@@ -133,7 +133,7 @@ class Recording(Config):
 
 
 def recording_of(grid: RecordedGrid, scenes: Sequence[Scene]) -> Recording:
-    """Return the recording of a grid, whose scenes are those of its settings in the same order.
+    """Return the recording of a grid; the scenes are in the order of the grid's settings.
 
     Raises:
         FedsimError: the pictures are not installed.
@@ -153,7 +153,7 @@ def recording_of(grid: RecordedGrid, scenes: Sequence[Scene]) -> Recording:
 
 
 def scene_of(setting: Setting, grid: RecordedGrid) -> Scene:
-    """Let one client compute its gradient, and run every attacker on it."""
+    """Compute a client's gradient, and run every attacker on it."""
     world = world_of(setting, grid.pictures)
     runs: dict[Attacker, RecordedAttack] = {}
     for attacker in grid.attackers:
@@ -233,7 +233,6 @@ def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
 
 
 def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) -> tuple[str, ...]:
-    """Return the bits of all layers' masks, per image."""
     if not masks:
         return ()
     order = torch.arange(batch) if order is None else order
@@ -252,5 +251,5 @@ def agreement(world: World, reconstruction: Reconstruction, truth: Truth, order:
 
 
 def _short(value: float) -> float:
-    """Return three significant digits, enough for a page."""
+    """Return the value rounded to three significant digits, enough for a page."""
     return float(f"{value:.3g}")

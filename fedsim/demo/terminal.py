@@ -1,4 +1,4 @@
-"""The demo in a terminal: one attacker after the other on one gradient, in half-block pixels."""
+"""The demo in a terminal: several attackers in turn on the same gradient, in half-block pixels."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SHOWN: tuple[Attacker, ...] = ("ignores", "estimates", "exact")
 
 
 def show(console: Console, setting: Setting, language: Language = "en") -> None:
-    """Attack one digit with each attacker in turn, beside the original; within 80 columns and 24 lines each.
+    """Attack a digit with each attacker in turn and draw guess and original, in 80 columns and 24 lines per attacker.
 
-    On a terminal draw guesses as they change, elsewhere only the last ones.
+    A terminal shows guesses as they change, other outputs only the final guesses.
 
     Args:
-        console: a terminal, or anything else.
+        console: a terminal or another output.
         setting: the client's setting, with one image.
         language: of the words.
 
@@ -66,7 +66,7 @@ def show(console: Console, setting: Setting, language: Language = "en") -> None:
 
 
 def half_blocks(pixels: Tensor) -> Text:
-    """Return an image (H, W), H even, as text: each character shows two pixels, one above the other."""
+    """Return an image (H, W), H even, as text: each character shows two vertically adjacent pixels."""
     greys = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).tolist()
     text = Text(no_wrap=True)
     for upper, lower in zip(greys[::2], greys[1::2], strict=True):

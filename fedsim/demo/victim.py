@@ -1,4 +1,4 @@
-"""The demo's victim and attackers: one client's gradient, under a setting that a viewer chooses."""
+"""The demo's victim and attackers: a client's gradient, under a setting that a viewer chooses."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _world(pictures: Pictures, **setting: Any) -> World:
 
 
 def label_names(pictures: Pictures, labels: Tensor) -> tuple[str, ...]:
-    """Return the names of classes: digits, or those of ImageNet."""
+    """Return the names of classes: digits or ImageNet classes."""
     if pictures == "digits":
         return tuple(map(str, labels.tolist()))
     from torchvision.models import ResNet18_Weights  # noqa: PLC0415 - its import takes a second
@@ -70,7 +70,7 @@ def label_names(pictures: Pictures, labels: Tensor) -> tuple[str, ...]:
 
 
 def world_around(image: Tensor, label: int, setting: Setting) -> World:
-    """Return a world whose only client owns one image.
+    """Return a world with a single client that owns a single image.
 
     Args:
         image: pixels in [0, 1], shape (28, 28).
@@ -78,7 +78,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
         setting: the client's setting, with batch size 1.
 
     Raises:
-        MissingExtra: the digits, whose normalisation is used, are not installed.
+        MissingExtra: the digits, needed for their normalisation, are not installed.
     """
     world = world_of(setting)
     spec = world.data.dataset.spec
@@ -89,7 +89,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
 
 
 def granted(attacker: Attacker) -> tuple[Knowledge, ...]:
-    """Return what an attacker knows besides the gradient and the model."""
+    """Return the attacker's knowledge besides the gradient and the model."""
     return (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
 
 

@@ -64,7 +64,7 @@ class Trainings:
             for record in trained.journal.rounds:
                 on_round(record.model_copy(update={"tokens": None}))
             return trained
-        self._latest = None  # a journal holds models: free the old one first
+        self._latest = None  # a journal holds models: free the old journal first
         begin = time.perf_counter()
         journal = federate(world, on_round, check_cancelled)
         replays = [replay(world, entry) for entry in journal.entries]

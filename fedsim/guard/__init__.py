@@ -1,1 +1,1 @@
-"""A site's guard: it runs the apps of other people at the client's node, and covers what they send."""
+"""A site's guard: runs third-party apps at the client's node, and privatises their replies."""

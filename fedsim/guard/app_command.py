@@ -1,4 +1,4 @@
-"""A process for an app of other people: without network, other processes, or files but those that it is given."""
+"""Command of a third-party app's process: no network, no other processes, and only the given files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def command_of(apps: AppsTable, folder: Path) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return the variables of an app's process, whose home is a folder of its own."""
+    """Return the environment variables of an app's process; its home is its own folder."""
     return {**confining.environment(), **dict.fromkeys(("HOME", "TMPDIR", "FLWR_HOME"), str(folder))}
 
 

@@ -1,7 +1,8 @@
-"""The process that runs an app for one message. What the app prints goes to standard error.
+"""The process that runs an app for a single message. The app's standard output is redirected to standard error.
 
 It reads message, context, state and app from standard input, and writes numbers and the app's new state to standard
-output: bytes of each array, in the order and the types that the server sent. Where the app fails it writes nothing.
+output: bytes of each array, in the order and the types that the server sent. After a failure of the app it writes
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fedsim.processes import frames  # noqa: E402
 
 
 def serve() -> None:
-    """Read what the guard sends, run the app, and write its numbers."""
+    """Read the guard's request, run the app, and write its arrays."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     order, about, state, fab = frames.read_parts(sys.stdin.buffer)

@@ -1,13 +1,13 @@
-"""The SuperNode's Runtime API, as `flower-superexec` and `flwr-clientapp` use it. The only file that speaks it.
+"""Client of the SuperNode's Runtime API, as `flower-superexec` and `flwr-clientapp` use it.
 
-A SuperNode hands a message to one process, and sends an error in its place where that one falls silent. There are three
-moments at which a process may end so that the SuperNode forgets the message, and its server waits without end. Calls
-are made in another order here than Flower makes them, so that none of the three is left:
+A SuperNode gives a message to a single process, and sends an error if this process falls silent. In Flower's own order
+of calls, a process may end at three moments at which the SuperNode forgets the message and its server waits forever.
+The order of calls in this module avoids all three:
 
-- A message is fetched before its task is begun: for one that was begun and not fetched no error is ever sent.
+- A message is fetched before its task is begun: no error is ever sent for a message begun and not fetched.
 - The parts of a reply come before the reply: for parts that are missing a SuperNode waits for ever.
-- No message is taken while a task may still be given up that was answered and not ended: the error would go to whatever
-  message of its run is at work by then.
+- No message is fetched while the SuperNode may still give up a task that was answered and not ended: its error would go
+  to the current message of the run.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 
 class NodeTask:
-    """A message that was handed to this process: no other one can answer it.
+    """A message that this process alone can answer.
 
     Attributes:
-        order: what the SuperNode hands over.
+        order: the SuperNode's data for the message.
         is_known: whether it is for a ClientApp.
     """
 
@@ -83,13 +83,13 @@ class NodeTask:
         """Have a reply sent to the server, whole or not at all. The node's own state stays as it was."""
         received = self.order.message.metadata.message_id
         with no_object_id_recompute():
-            self._push(reply, received)  # a message that the SuperNode has: it takes the parts, and nothing else
+            self._push(reply, received)  # a message that the SuperNode has already: it accepts only the parts
             self._push(reply, reply.object_id)
         self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))
         self.is_ended = True
 
     def _push(self, reply: Message, identity: str) -> None:
-        """Push a reply under an id, and those of its parts that the SuperNode does not have."""
+        """Push a reply under an id, and the parts of it that the SuperNode does not have."""
         message = message_to_proto(remove_content_from_message(reply))
         message.metadata.message_id = identity
         pushed = PushAppMessagesRequest(messages_list=[message], message_object_trees=[get_object_tree(reply)])
@@ -107,7 +107,7 @@ class NodeTask:
 
 
 class RuntimeApi:
-    """Takes messages from a SuperNode."""
+    """Fetches messages from a SuperNode."""
 
     def __init__(self, node: NodeTable) -> None:
         self._address = node.address
@@ -123,7 +123,7 @@ class RuntimeApi:
         self._mark = _Mark(node.secret.with_name(f"{node.secret.name}.at-work"))
 
     def waits(self) -> bool:
-        """Tell whether a guard ended at work, so that no message is taken until the SuperNode has given up its task."""
+        """Return whether a guard ended during a message, so that the SuperNode must first give up its task."""
         return self._mark.is_fresh()
 
     @contextmanager
@@ -163,9 +163,9 @@ class RuntimeApi:
         return claim if claim.token else None
 
     def _order(self, client: RuntimeHttpClient) -> Order | None:
-        """Begin a task, and return what it is about; None where a guard that was killed has fetched its message.
+        """Begin a task, and return its data; None if a killed guard has fetched its message already.
 
-        Such a task is begun all the same: its silence then has the SuperNode send an error.
+        Such a task is begun nevertheless: the SuperNode then sends an error because of its silence.
         """
         deadline = time.monotonic() + _ARRIVAL
         while not (fetched := client.PullMessages(PullAppMessagesRequest())).messages_list:
@@ -187,7 +187,7 @@ class RuntimeApi:
         return Order(message, context_from_proto(given.context), given.run.series_id, given.fab.content)
 
     def _beat(self, client: RuntimeHttpClient) -> bool:
-        """Say that the app still runs; Flower's own function would interrupt the guard where a run was stopped."""
+        """Send a heartbeat; Flower's own function would interrupt the guard after a run was stopped."""
         self._mark.renew()
         try:
             client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
@@ -213,7 +213,7 @@ class RuntimeApi:
 
 
 class _Mark:
-    """A file that is there while a message is at work, as old as the last beat: it tells how a guard ended."""
+    """A file that exists during a message, touched at every heartbeat: it shows how a guard ended."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -231,7 +231,7 @@ class _Mark:
         self._path.unlink(missing_ok=True)
 
     def is_fresh(self) -> bool:
-        """Tell whether the SuperNode may still think that somebody is at work; a mark of the future tells nothing."""
+        """Return whether the SuperNode may still consider the task active; a time in the future counts as stale."""
         try:
             age = time.time() - self._path.stat().st_mtime
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a site allows: `guard.toml`, read and checked."""
+"""A site's policy: `guard.toml`, loaded and validated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class NodeTable(Config):
-    """The SuperNode whose messages are guarded."""
+    """The SuperNode with the guarded messages."""
 
     address: str = Field(
         pattern=r"^(127\.0\.0\.1|localhost):\d+$",
@@ -44,7 +44,7 @@ class NodeTable(Config):
 
 
 class BudgetTable(Config):
-    """What the subject may spend in all, over runs, apps and restarts."""
+    """Total privacy budget of the subject, over runs, apps and restarts."""
 
     epsilon: float = Field(gt=0, description=f"epsilon that the subject may spend, at most {_LARGEST_EPSILON:g}")
     delta: float = Field(gt=0, description=f"delta at which epsilon is stated, at most {_LARGEST_DELTA:g}")
@@ -117,7 +117,7 @@ class MessagesTable(Config):
 
 
 class AppsTable(Config):
-    """Which apps are run, and what each of their processes gets of this machine."""
+    """The allowed apps, and the resources of their processes."""
 
     sha256: tuple[Sha256, ...] | Literal["any"] = Field(
         description='SHA-256 of each allowed app, as `sha256sum my.fab` prints it, or "any"'
@@ -135,7 +135,7 @@ class AppsTable(Config):
 
 
 class MandatoryDefense(Choice):
-    """A defense by name, with its settings beside the name."""
+    """A defense by name, with its settings in the same table."""
 
     kind: ClassVar[Kind | None] = "defense"
 
@@ -160,7 +160,7 @@ class GuardPolicy(Config):
     messages: MessagesTable = MessagesTable()
 
     def mods(self) -> list[DefendingMod]:
-        """Return the defenses as Flower's mods, the outermost first: the last one changes an update first."""
+        """Return the defenses as Flower's mods, the outermost first: the last mod changes an update first."""
         return [as_mod(choice.name, **choice.settings) for choice in reversed(self.defenses)]
 
 
@@ -181,7 +181,7 @@ def read_policy(path: Path) -> GuardPolicy:
 
 
 def _of_defenses(policy: GuardPolicy) -> list[str]:
-    """Return what is wrong with the defenses, each problem with its key."""
+    """Return the problems of the defenses, each with its key."""
     problems: list[str] = []
     private = False
     for number, choice in enumerate(policy.defenses):
@@ -240,14 +240,14 @@ def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Return whether two paths name one file, also by symbolic and hard links."""
+    """Return whether two paths name the same file, also by symbolic and hard links."""
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _code_within(place: Path) -> list[Path]:
-    """Return the first folder of code that lies in a place, or in which the place lies, as a list of at most one.
+    """Return the first code folder inside a place or around it, as a list of at most a single folder.
 
-    The folders of `sys.path` may hold a place, since the folder of the policy may be one of them.
+    The folders of `sys.path` may hold a place, since the folder of the policy may be in `sys.path`.
     """
     packages = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     packages += [(index.HOME / name).resolve() for name in ("fedsim", *index.BESIDE)]

@@ -1,7 +1,7 @@
-"""What leaves a site for a message: private arrays in a reply of the guard's own, or a sentence of its own.
+"""Replies that leave a site: private arrays in a message built by the guard, or a fixed sentence.
 
-Everything that is decided before the app runs is decided without the site's data, so its reason may be told. After the
-app has run, one sentence stands for all that can go wrong.
+Decisions before the app runs do not depend on the site's data, so their reason may be sent. After the app has run, the
+same sentence covers all failures.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _NOTHING = "nothing is sent for this message"
 _LOG = logging.getLogger(__name__)
 
 Train = Callable[[Tensors], Tensors]
-"""Runs the app, and returns arrays with names, shapes and types of those that it is given."""
+"""Runs the app, and returns arrays with names, shapes and types of the given arrays."""
 
 
 @dataclass(frozen=True)
 class Covered:
-    """What is sent for a message.
+    """Reply to a message.
 
     Attributes:
         reply: the message itself.
-        reservation: number of the ledger's entry, None where no app ran and nothing was spent.
-        why: for the site's log, why no update is sent; '' where one is.
+        reservation: number of the ledger's entry, None if no app ran and nothing was spent.
+        why: reason of a missing update, for the site's log; '' if an update is sent.
     """
 
     reply: Message
@@ -46,22 +46,22 @@ class Covered:
 
 
 class Cover:
-    """Answers messages as a policy says, and writes down what that costs before an app runs."""
+    """Answers messages under a policy, and records their cost in the ledger before an app runs."""
 
     def __init__(self, policy: GuardPolicy, ledger: Ledger) -> None:
         self._policy, self._ledger = policy, ledger
         self._mods = policy.mods()
         self._mechanisms = [mod.mechanism for mod in self._mods if mod.mechanism is not None]
         self._check = [as_mod("server-check")] if policy.server_check else []
-        self._run, self._state = 0, RecordDict()  # what defenses remember, of the run at work
+        self._run, self._state = 0, RecordDict()  # state of the defenses in the current run
 
     def answer(self, message: Message, app: str, train: Train) -> Covered:
-        """Return what is sent for a message; whatever fails, it is nothing that the defenses have not seen.
+        """Return the reply to a message; no failure sends data that did not pass the defenses.
 
         Args:
             message: from the server.
             app: SHA-256 of the app that it is for.
-            train: runs the app; what it raises is the app's failure.
+            train: runs the app; its exceptions are failures of the app.
         """
         charge = _Charge(partial(self._reserve, message, app))
         try:
@@ -108,7 +108,7 @@ class Cover:
     def _trained(
         self, train: Train, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
     ) -> Message:
-        """Return the app's numbers as the reply that the defenses see."""
+        """Return the app's arrays as the reply that the defenses process."""
         try:
             return Message(RecordDict({name: _like(received, train(received))}), reply_to=message)
         except Exception as error:
@@ -118,21 +118,21 @@ class Cover:
             return Message(RecordDict({name: ArrayRecord(dict(received))}), reply_to=message)
 
     def _built(self, message: Message, name: str, received: Mapping[str, Tensor], reply: Message) -> Message:
-        """Return the reply that leaves: names, order and types are the server's, numbers the defenses'."""
+        """Return the reply to send: names, order and types from the server, numbers from the defenses."""
         arrays = next(iter(reply.content.array_records.values())).to_torch_state_dict()
         sent = ArrayRecord({n: arrays[n].to(tensor.dtype) for n, tensor in received.items()})
         metrics = MetricRecord({EXAMPLES: 1, **self._policy.messages.metrics})
         return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
 
     def _context(self, message: Message) -> Context:
-        """Return the defenses' own context, of which no app knows."""
+        """Return the defenses' own context, hidden from apps."""
         if message.metadata.run_id != self._run:
             self._run, self._state = message.metadata.run_id, RecordDict()
         return Context(self._run, message.metadata.dst_node_id, {}, self._state, {})
 
 
 class _Charge:
-    """A mod that writes down what a message costs: behind the check of what the server sent, before the app."""
+    """A mod that records the cost of a message, after the check of the server's content, before the app."""
 
     def __init__(self, reserve: Callable[[], int]) -> None:
         self._reserve = reserve
@@ -144,10 +144,10 @@ class _Charge:
 
 
 def _like(received: Tensors, arrays: Tensors) -> ArrayRecord:
-    """Return the arrays that the server sent, as the app has them.
+    """Return the app's arrays under the names that the server sent.
 
     Raises:
-        FedsimError: one is missing, or of another shape or type.
+        FedsimError: an array is missing, or of another shape or type.
     """
     for name, tensor in received.items():
         if name not in arrays or arrays[name].shape != tensor.shape or arrays[name].dtype != tensor.dtype:
@@ -161,14 +161,14 @@ def declined(message: Message, why: str) -> Message:
 
 
 def _said(error: FedsimError) -> str:
-    """Return what a server may know of why it gets nothing; of ledger and policy it is nothing."""
+    """Return the reason that a server may know; it contains nothing of ledger and policy."""
     if isinstance(error, BudgetSpent):
         return "the epsilon of this site is spent"
     return str(error) if isinstance(error, ClientRefusal) else _NOTHING
 
 
 def _composed(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:
-    """Return the app behind mods, the first one outermost."""
+    """Return the app wrapped in mods, the first mod outermost."""
     for mod in reversed(mods):
         app = partial(_through, mod, app)
     return app

@@ -1,4 +1,4 @@
-"""One message through an app, in a process of its own. What comes back is numbers of a known length, never parsed."""
+"""Run of an app on a message, in a subprocess. Its answer is a fixed number of bytes of numbers, never parsed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fedsim.processes.reaper import remove_tree
 
 _MOST_STATE = 1 << 28  # bytes that an app may keep between messages
 _MOST_LOG = 1 << 20  # bytes of a message that are logged
-_MOST_SERIES = 8  # whose states are kept, the latest: a server may begin as many as it likes
+_MOST_SERIES = 8  # number of series with stored states: a server may begin any number of series
 _PREFIX = "app-"  # of the folder of a message
 _FAREWELL = 10.0  # seconds until pipes of an ended app are left alone
 _LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What a SuperNode hands over for a message.
+    """A SuperNode's data for a message.
 
     Attributes:
         message: from the server.
@@ -50,7 +50,7 @@ class Order:
 
 
 class AppProcesses:
-    """Runs apps as a policy says, and keeps what they want to remember in the latest series of runs, unread.
+    """Runs apps under a policy, and stores their states of the latest series of runs, unread.
 
     Args:
         apps: of the policy.
@@ -62,12 +62,12 @@ class AppProcesses:
         self._states: dict[int, bytes] = {}
 
     def train(self, order: Order, received: Tensors) -> Tensors:
-        """Return the arrays with which the app answers, with names, shapes and types of the received ones.
+        """Return the app's arrays, with names, shapes and types of the received arrays.
 
-        The app's folder stays until `clean`: removing it takes as long as the app's files make it take.
+        The app's folder stays until `clean`: the app controls the time that its removal needs.
 
         Raises:
-            FedsimError: the app failed, took too long, or wrote something else.
+            FedsimError: the app failed, exceeded its time, or wrote something else.
         """
         size = sum(tensor.nbytes for tensor in received.values())
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._folder))

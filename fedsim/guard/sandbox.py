@@ -1,8 +1,8 @@
 """Restricts this process to its own folder before it runs a module: mounts, capabilities, then Landlock.
 
 Landlock does not cover chmod, chown, utime and extended attributes, so all mounts become read-only: then the kernel
-refuses every change of metadata, by whatever system call. The working folder becomes a file system in memory with
-limits on bytes and files. It disappears with the mount namespace, so that removing it takes no time that depends on
+refuses every change of metadata, by any system call. The working folder becomes a file system in memory with
+limits on bytes and files. It disappears with the mount namespace, so that the time of its removal does not depend on
 the app. The process must be in a user namespace and a mount namespace of its own, as `unshare` makes them:
 `python -m fedsim.guard.sandbox MODULE FOLDER PLACES`.
 """
@@ -30,12 +30,12 @@ _AMBIENT, _CLEAR_ALL = 47, 4
 
 
 def command_of(module: str, folder: str, places: landlock.Places) -> list[str]:
-    """Return the command of a process that runs a module in a folder, and is restricted before.
+    """Return the command of a process that restricts itself and then runs a module in a folder.
 
     Args:
         module: to run.
         folder: working folder of the process. It is empty, and stays empty for other processes.
-        places: of Landlock; `writable` folders keep what the process writes there.
+        places: of Landlock; files in `writable` folders persist.
     """
     return [sys.executable, "-P", "-m", "fedsim.guard.sandbox", module, folder, places.as_argument()]
 
@@ -73,7 +73,7 @@ def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -
 
 
 def _drop_capabilities() -> None:
-    """Give up all rights in the user namespace; a program that is started gets none back."""
+    """Drop all capabilities in the user namespace, permanently for this process and its children."""
     _check(_libc().prctl(_AMBIENT, _CLEAR_ALL, 0, 0, 0), "capabilities")
     _check(_libc().capset(struct.pack("<Ii", _CAPABILITIES_3, 0), bytes(24)), "capabilities")
 

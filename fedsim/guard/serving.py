@@ -1,4 +1,4 @@
-"""The guard at work: it takes messages from a SuperNode, and sends what its policy covers."""
+"""The guard's loop: receives messages from a SuperNode, and sends the replies that its policy allows."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.processes import reaper
 
 _POLL_SECONDS, _PAUSE_SECONDS = 0.5, 5.0
-_COVERING_SECONDS = 60.0  # for the guard's work on an answer: an app that is ended at the last moment is not told apart
+_COVERING_SECONDS = 60.0  # for the guard's work on an answer: a timed-out app has the same answer time
 _LOG = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 
 
 def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None:
-    """Answer messages until somebody asks to stop; the one at work is answered before.
+    """Answer messages until a stop is requested; the current message is answered first.
 
     Args:
         policy: of the site.
-        should_stop: set where somebody asks to stop.
-        tell: is given lines for a person of the site.
+        should_stop: set to request a stop.
+        tell: receives lines for the site's operator.
 
     Raises:
-        FedsimError: the ledger is not as it was, apps cannot be shut off, or the SuperNode does not accept this guard.
+        FedsimError: the ledger was changed, apps cannot be sandboxed, or the SuperNode does not accept this guard.
     """
     app_command.check_walls(policy.apps)
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
@@ -51,7 +51,6 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
 
 
 def _noise_source(policy: GuardPolicy) -> str:
-    """Return the sentence that names the generator of the noise."""
     is_secure = all(mod.is_secure for mod in policy.mods() if mod.mechanism is not None)
     if is_secure:
         return "Gaussian noise: ChaCha20 with keys of the operating system, not computable."
@@ -86,13 +85,13 @@ def _answer_all(policy: GuardPolicy, guard: Guard, api: RuntimeApi, should_stop:
 
 
 class Guard:
-    """Handles messages one after the other.
+    """Handles messages sequentially.
 
     Args:
         policy: of the site.
         ledger: that is charged.
         folder: in which apps work.
-        tell: is given lines for a person of the site.
+        tell: receives lines for the site's operator.
     """
 
     def __init__(self, policy: GuardPolicy, ledger: Ledger, folder: Path, tell: Tell) -> None:
@@ -100,7 +99,7 @@ class Guard:
         self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps, folder)
 
     def handle(self, task: NodeTask) -> None:
-        """Answer a message, settle its cost once the reply was sent, and remove what the app left then."""
+        """Answer a message, settle its cost after the reply was sent, and then remove the app's folder."""
         end = time.monotonic() + self._policy.apps.seconds + _COVERING_SECONDS
         try:
             covered = self._covered(task)

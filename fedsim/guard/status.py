@@ -1,4 +1,4 @@
-"""What a person of the site wants to know of its ledger."""
+"""Status of a site's ledger for its operator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _MOST_ROUNDS = 10_000  # that are counted ahead
 
 @dataclass(frozen=True)
 class RunShare:
-    """What one run has taken.
+    """Budget spent by a run.
 
     Attributes:
         run: number of the run.
         app: SHA-256 of its app.
         rounds: messages on which its app was run.
-        alone: epsilon that they cost by themselves; those of several runs do not add up.
-        last: time of the last of them.
+        alone: epsilon of its rounds by themselves; epsilons of several runs do not add up.
+        last: time of its last round.
     """
 
     run: str
@@ -32,18 +32,18 @@ class RunShare:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a subject's budget stands.
+    """Status of a subject's budget.
 
     Attributes:
-        subject: whose data.
+        subject: data subject.
         spent: epsilon so far, at the policy's delta.
         allowed: epsilon that may be spent.
         delta: of both.
-        rounds_left: how many more rounds the policy's defenses can run.
-        broken_off: rounds that were written down and not answered: at work, or broken off. They count.
-        cut: lines that a kill cut off.
-        entries: number of the last entry of the ledger. To be noted: only who knows it sees that the end is missing.
-        runs: what each run has taken, the oldest first.
+        rounds_left: number of further rounds of the policy's defenses within the budget.
+        broken_off: recorded rounds without a sent reply: running or aborted. They count.
+        cut: number of lines truncated by a kill.
+        entries: number of the last entry of the ledger. Note it: only this number reveals a removed end.
+        runs: budget spent by each run, the oldest first.
     """
 
     subject: str
@@ -58,7 +58,7 @@ class Status:
 
 
 def status_of(policy: GuardPolicy) -> Status:
-    """Return where the budget of a policy's subject stands.
+    """Return the budget status of a policy's subject.
 
     Raises:
         FedsimError: the ledger cannot be read, or was changed.
@@ -80,7 +80,6 @@ def status_of(policy: GuardPolicy) -> Status:
 
 
 def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
-    """Return how many further rounds fit, by bisection."""
     mechanisms = [mod.mechanism for mod in policy.mods() if mod.mechanism is not None]
     before = [part for entry in rounds for part in entry.spent]
 

@@ -31,7 +31,7 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
 
 
 def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
-    """Return whether the ideal attacker recovers no example beyond the recovered ones.
+    """Return whether the ideal attacker recovers no example that the attack did not recover.
 
     A failed guess of the ideal attacker is no evidence if its expected error is small: a single unobservable direction,
     such as the contrast, which batch normalisation removes, may determine success, and an attacker that guesses this
@@ -44,7 +44,7 @@ def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
 
 
 def _is_there(ceiling: Ceiling, rule: Rule) -> bool:
-    """Return whether the expected error is that of a recovered example."""
+    """Return whether the expected error counts as a recovery."""
     limit = rule.threshold if rule.metric == "psnr" else _PICTURE
     return ceiling.psnr is not None and ceiling.psnr >= limit
 

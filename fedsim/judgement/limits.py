@@ -30,9 +30,9 @@ class Figure(NamedTuple):
     Attributes:
         label: attack, batch size or method that gave the figure.
         value: value with interval; None without a measurement.
-        doubts: why a low value is no evidence, as clauses; empty where it is evidence.
-        invalid: why the value does not count; empty where it is valid.
-        missing: why there is no value, as a sentence without full stop.
+        doubts: reasons why a low value is no evidence, as clauses; empty if it is evidence.
+        invalid: reason why the value does not count; empty if it is valid.
+        missing: reason of a missing value, as a sentence without full stop.
         word: participle for an example that counts in a share, for example "identified".
         advice: how many more measurements would decide, as a clause.
     """
@@ -50,7 +50,7 @@ class Figure(NamedTuple):
 class Case:
     """The figures of a client, a setting or a finished model, by limit.
 
-    A limit whose figures are None does not apply to the case. A limit that applies and has no figure is undecided.
+    A limit does not apply to the case if its figures are None. A limit that applies and has no figure is undecided.
 
     Attributes:
         recognisable: shares of attacked examples that were recovered; each is held to the limit.
@@ -68,7 +68,7 @@ class Case:
 
 
 class JudgedLimit(NamedTuple):
-    """The state of one limit: its key in the policy, the place in the case, the bound, and the deciding figure."""
+    """The state of a limit: its key in the policy, the place in the case, the bound, and the deciding figure."""
 
     rule: str
     where: str
@@ -100,7 +100,7 @@ def worst(states: Iterable[LimitState]) -> LimitState:
 
 
 def exit_code(policy: Policy, states: Iterable[LimitState]) -> int:
-    """Return `BROKEN` for a broken limit, `UNDECIDED` for an undecided one unless the policy passes it, else 0."""
+    """Return `BROKEN` for a broken limit, `UNDECIDED` for an undecided limit unless the policy passes it, else 0."""
     state = worst(states)
     if state == "broken":
         return BROKEN
@@ -108,7 +108,7 @@ def exit_code(policy: Policy, states: Iterable[LimitState]) -> int:
 
 
 def figures_of(findings: Iterable[Finding], metric: str) -> list[Figure]:
-    """Return the figures of a metric that attacks reached, invalid ones included."""
+    """Return the attacks' figures of a metric, including invalid figures."""
     return [
         Figure(finding.label, value, invalid=finding.invalid)
         for finding in findings
@@ -158,7 +158,7 @@ def updates_to_decide(interval: Interval, limit: float, confidence: float) -> in
 
 
 def _each(rule: str, where: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
-    """Yield the state of a limit for each figure; one undecided state at `where` without any."""
+    """Yield the state of a limit for each figure; without figures, a single undecided state at `where`."""
     if limit is None or figures is None:
         return
     for figure in figures or [Figure(where, None)]:
@@ -183,7 +183,7 @@ def _badness(judged: JudgedLimit) -> tuple[float, ...]:
 
 
 def _guaranteed(stated: Sequence[GuaranteeRecord]) -> Figure:
-    """Return the epsilon of the weakest guarantee against the server, infinite without one: the server attacks."""
+    """Return the epsilon of the weakest guarantee against the server, the attacker; infinite without a guarantee."""
     if weakest := weakest_against_server(stated):
         return Figure(weakest.source, _exactly(weakest.epsilon))
     missing = "no guarantee holds against the server, which is the attacker"

@@ -1,4 +1,4 @@
-"""What a user allows: the thresholds that a report's verdict and an audit's exit code are about."""
+"""A user's policy: thresholds behind a report's verdict and an audit's exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Policy(Config):
-    """Upper bounds; one that is absent is not judged."""
+    """Upper bounds; an absent bound is not judged."""
 
     max_recovered: Share | None = Field(
         default=None, description="share of attacked examples that count as successes under [scoring]"
@@ -48,7 +48,7 @@ class Policy(Config):
 
 
 def policy_of(project: Path) -> Policy:
-    """Return ``[tool.fedsim.policy]`` of a ``pyproject.toml``, or an empty policy where there is none.
+    """Return ``[tool.fedsim.policy]`` of a ``pyproject.toml``, or an empty policy without the file or table.
 
     Raises:
         FedsimError: the file is no TOML, or a threshold is unknown or out of range; the message names the key.

@@ -1,1 +1,1 @@
-"""Differential privacy: what a mechanism guarantees, what that bounds, and whether a run contradicts it."""
+"""Differential privacy: guarantees of mechanisms, bounds on attacks that follow, and audits of runs."""

@@ -1,9 +1,9 @@
 """Epsilon of noisy steps at a given delta, by accountants that give upper bounds, and the noise for an epsilon.
 
-The mechanism is Gaussian noise on a sum to which every unit contributes at most the sensitivity. A unit takes part in
+The mechanism is Gaussian noise on a sum to which every unit contributes at most the sensitivity. A unit is sampled in
 each step with probability q, independently of all others. Three accountants:
 
-    exact   q = 1: T steps are one Gaussian mechanism with mu^2 = sum of 1 / sigma^2, and
+    exact   q = 1: T steps are a single Gaussian mechanism with mu^2 = sum of 1 / sigma^2, and
             delta(eps) = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu)   (Balle, Wang 2018, arXiv 1805.06530, thm. 8)
     PRV     q < 1: numerical composition of the privacy loss (Gopi, Lee, Wutschitz 2021, arXiv 2106.02848), by Opacus
     RDP     Renyi divergence at orders 1.1 to 512 (Mironov, Talwar, Zhang 2019, arXiv 1908.10530), as a second opinion;
@@ -32,7 +32,7 @@ _LARGEST_EPSILON = 500.0  # above, PRV's grid grows without benefit
 _SMALLEST_DELTA = 1e-9  # below, rounding in PRV's Fourier transforms could matter
 _RELATIVE_ERROR, _LEAST_ERROR = 5e-3, 1e-3  # of PRV
 _LEAST_MULTIPLIER, _LARGEST_MULTIPLIER = 1e-3, 1e6
-_NO_NOISE, _MOST_NOISE = 1e-9, 1e9  # noise multipliers whose squares are far from the ends of double precision
+_NO_NOISE, _MOST_NOISE = 1e-9, 1e9  # noise multipliers with squares far from the limits of double precision
 _MOST_STEPS = 1e12
 _SHOWN = 12  # characters of a number
 _CALIBRATION = 1e-3  # relative error of a noise multiplier that is searched for
@@ -40,11 +40,11 @@ _CALIBRATION = 1e-3  # relative error of a noise multiplier that is searched for
 
 @dataclass(frozen=True)
 class Spent:
-    """Noisy steps of one kind.
+    """Noisy steps with equal parameters.
 
     Attributes:
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
-        sampling_rate: probability that the unit takes part in a step; 1 for no sampling.
+        sampling_rate: probability that the unit is sampled in a step; 1 for no sampling.
         steps: number of steps.
     """
 
@@ -55,7 +55,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Epsilon:
-    """The cost of steps at one delta: the figure to report, that of RDP, and the accountant of the first."""
+    """Epsilon of steps at a given delta: the smallest upper bound, its accountant, and the bound of RDP."""
 
     value: float
     rdp: float
@@ -64,16 +64,16 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """An (epsilon, delta) with all that gives it meaning.
+    """An (epsilon, delta) guarantee with its conditions.
 
     Attributes:
         epsilon: the smallest upper bound of all accountants.
         delta: at which epsilon holds.
         rdp_epsilon: bound of the RDP accountant, as a second opinion; never far below `epsilon`.
         accountant: name of the accountant of `epsilon`.
-        unit: what two neighbouring data sets differ in, a record or a client.
+        unit: difference of neighbouring data sets, a record or a client.
         adjacency: how they differ in it.
-        sampling_rate: probability that the unit takes part in a step; the largest one where it changes.
+        sampling_rate: probability that the unit is sampled in a step; the largest rate if it changes.
         steps: total number of noisy steps.
         composition: the composed steps and their noise, in words.
         adversary: the attacker that the guarantee holds against, in words that follow "against".
@@ -99,7 +99,7 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
         spent: the steps that were run; without steps epsilon is 0.
 
     Raises:
-        FedsimError: units are sampled and adjacency is "replace": there is no accountant for that.
+        FedsimError: units are sampled and adjacency is "replace": no accountant covers this case.
     """
     if mechanism.adjacency == "replace" and any(part.sampling_rate < 1 for part in spent):
         raise FedsimError(
@@ -193,7 +193,7 @@ def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:
 def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: int) -> float:
     """Return the smallest noise multiplier, up to 0.2 % above, with which the steps cost at most `target`.
 
-    No steps, or steps in which nobody takes part, need no noise.
+    No steps, or steps with sampling rate 0, need no noise.
 
     Raises:
         FedsimError: no noise multiplier up to a million suffices.
@@ -205,11 +205,11 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     def excess(multiplier: float) -> float:
         return epsilon([Spent(multiplier, sampling_rate, steps)], delta).value - target
 
-    high = _by_rdp(target, delta, sampling_rate, steps)  # what suffices for RDP suffices for the others
+    high = _by_rdp(target, delta, sampling_rate, steps)  # a multiplier that suffices for RDP suffices for the others
     multiplier = high / 4
     while (
         over := excess(multiplier)
-    ) <= 0 and multiplier > _LEAST_MULTIPLIER:  # RDP can ask for many times what is needed
+    ) <= 0 and multiplier > _LEAST_MULTIPLIER:  # RDP can overestimate the noise many times over
         high, multiplier = multiplier, multiplier / 4
     if over > 0:
         multiplier = float(root_scalar(excess, bracket=(multiplier, high), rtol=_CALIBRATION).root)
@@ -237,9 +237,9 @@ def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> fl
 
 
 def _prv_epsilon(merged: Sequence[Spent], delta: float, about: float) -> float | None:
-    """Return the upper bound of Opacus' accountant; None where it is unreliable: tiny deltas, huge epsilons.
+    """Return the upper bound of Opacus' PRV accountant; None if it is unreliable: tiny deltas, huge epsilons.
 
-    Its result includes the allowed error. Where the first result is far below `about`, a second try uses a smaller
+    Its result includes the allowed error. If the first result is far below `about`, a second attempt uses a smaller
     allowed error.
     """
     if not about < _LARGEST_EPSILON or delta < _SMALLEST_DELTA:
@@ -266,7 +266,7 @@ def _prv_bound(merged: Sequence[Spent], delta: float, error: float) -> float | N
 
 
 def mu_of(spent: Iterable[Spent]) -> float:
-    """Return sensitivity over standard deviation of steps together, in each of which every unit takes part."""
+    """Return mu, the sensitivity over the standard deviation of the composed steps, all without subsampling."""
     return math.sqrt(sum(part.steps / part.noise_multiplier**2 for part in spent))
 
 
@@ -276,7 +276,7 @@ def epsilon_of_order(order: float, divergence: float, delta: float) -> float:
 
 
 def _merge(spent: Iterable[Spent]) -> list[Spent]:
-    """Return the steps with equal kinds merged, without steps that cost nothing, in order of appearance."""
+    """Return the steps with equal parameters merged, without steps that cost nothing, in order of appearance."""
     counts: dict[tuple[float, float], int] = {}
     for part in spent:
         _check_range("noise multiplier", part.noise_multiplier, _MOST_NOISE)

@@ -1,4 +1,4 @@
-"""Test a run against its guarantee: fair coins put canaries in or leave them out, and a test guesses which.
+"""Audit of a run's guarantee: fair coins include or exclude canaries, and a test guesses the coins.
 
 Under (epsilon, delta) the number of right guesses W among r is stochastically below a binomial with success rate
 e^eps / (1 + e^eps), up to a term in delta:
@@ -6,7 +6,7 @@ e^eps / (1 + e^eps), up to a term in delta:
     P(W >= v) <= P(B >= v) + 2 m delta max over i of P(v > B >= v - i) / i,    B ~ Binomial(r, e^eps / (1 + e^eps))
 
 (Steinke, Nasr, Jagielski 2023, arXiv 2305.08846, theorem 5.2). The largest epsilon that makes an observed v unlikely
-is a lower bound on the true one. An audit can contradict a guarantee, and never prove one.
+is a lower bound on the true epsilon. An audit can contradict a guarantee, but never prove it.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def coins(canaries: int, generator: torch.Generator) -> Tensor:
 def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confidence: float = 0.95) -> Audit:
     """Return the audit of the mechanism behind these scores.
 
-    Half of the guesses say that the canaries with the highest scores took part, half that those with the lowest did
-    not. There is no guess about the others.
+    Half of the guesses say that the canaries with the highest scores are included, half that the canaries with the
+    lowest scores are not. The others are not guessed.
 
     Args:
-        included: which canaries took part, from `coins`, boolean (m,); scores may depend on it only through the
+        included: inclusion of the canaries, from `coins`, boolean (m,); scores may depend on it only through the
             mechanism.
-        scores: evidence that each took part, finite, (m,).
+        scores: evidence of inclusion, finite, (m,).
         guesses: number of guesses, even, at most m, fixed before the scores are seen.
         delta: delta of the bound.
         confidence: confidence of the bound.

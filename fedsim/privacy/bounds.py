@@ -1,11 +1,11 @@
-"""Limits that a guarantee sets an attacker: the best membership test and the best reconstruction.
+"""Upper bounds on membership tests and reconstructions under a guarantee.
 
     membership      TPR <= e^eps FPR + delta  and  TPR <= 1 - e^-eps (1 - delta - FPR)
                     (Kairouz, Oh, Viswanath 2015, arXiv 1311.0776, theorem 2.1)
     reconstruction  P(close enough) <= e^eps kappa + delta, kappa the chance of the best guess without the update
                     (Balle, Cherubin, Hayes 2022, arXiv 2201.04845)
 
-All bounds are about one unit of the guarantee, such as one record; neighbours add or remove it.
+All bounds concern a single unit of the guarantee, such as a record; neighbours add or remove it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def reconstruction_ceiling(epsilon: float, delta: float, prior: float) -> float:
     Args:
         epsilon: epsilon of the guarantee.
         delta: delta of the guarantee.
-        prior: probability that the best guess without the update is within that error; 1/n for one of n equally
-            likely records and an error that tells them apart.
+        prior: probability that the best guess without the update is within that error; 1/n for n equally likely
+            records and an error that separates them.
     """
     return min(1.0, math.exp(min(epsilon, 700.0)) * prior + delta)

@@ -47,9 +47,9 @@ class Budget(Config):
         """Return the standard deviation of the noise, in units of `clip`.
 
         Args:
-            sampling_rate: probability that the protected unit takes part in a step.
+            sampling_rate: probability that the protected unit is sampled in a step.
             steps: number of noisy steps in the whole run.
-            sensitivity: in units of `clip`; 2 where neighbours replace a unit.
+            sensitivity: in units of `clip`; 2 for neighbours that replace a unit.
         """
         if self.target_epsilon is None:
             return 1.0 if self.noise_multiplier is None else self.noise_multiplier
@@ -57,7 +57,7 @@ class Budget(Config):
 
     @property
     def noise(self) -> tuple[PrivateNoise, ...]:
-        """What an attacker that knows the defense knows of its noise; nothing where there is none."""
+        """Return the noise as known to an attacker that knows the defense; empty without noise."""
         if self.target_epsilon is not None:
             return (PrivateNoise("gaussian", epsilon=self.target_epsilon, generator=self.generator),)
         multiplier = self.multiplier(1.0, 1, sensitivity=1.0)

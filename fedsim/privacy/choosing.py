@@ -1,12 +1,12 @@
-"""What it costs to release the best of several private runs on the same data.
+"""Privacy cost of releasing the best of several private runs on the same data.
 
 Each run is (l, rho(l)) private in Renyi's sense; their number K is random, and neither it nor the other runs are
 released. With K of the truncated negative binomial law of shape eta and rate gamma the best run has
 
     rho(l) + (1 + eta) min over m of ((1 - 1/m) rho(m) + ln(1/gamma) / m) + ln(E K) / (l - 1)
 
-at order l (Papernot, Steinke 2022, arXiv 2110.03620, theorem 2). Shape 1 is the geometric law. A number of runs that is
-fixed, or known, has no such bound: all runs count, and their noise is composed.
+at order l (Papernot, Steinke 2022, arXiv 2110.03620, theorem 2). Shape 1 is the geometric law. A fixed or
+known number of runs has no such bound: all runs count and are composed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fedsim.privacy.accounting import ORDERS, Spent, epsilon, epsilon_of_order, 
 
 
 def epsilon_of_all(runs: Sequence[Sequence[Spent]], delta: float) -> float:
-    """Return the epsilon of all runs together: what is spent where their number was fixed, whichever is released."""
+    """Return the epsilon of all runs together: the cost for a fixed number of runs, whichever run is released."""
     return epsilon([part for run in runs for part in run], delta).value
 
 
@@ -32,7 +32,7 @@ def epsilon_of_best(run: Sequence[Spent], mean: float, delta: float, shape: floa
         run: steps of one run.
         mean: of K, above 1.
         delta: at which epsilon is stated.
-        shape: eta of K's law, above -1; 1 for the geometric law, 0 for the logarithmic one.
+        shape: eta of K's law, above -1; 1 for the geometric law, 0 for the logarithmic law.
 
     Raises:
         FedsimError: the mean or the shape is out of range.
@@ -50,7 +50,7 @@ def epsilon_of_best(run: Sequence[Spent], mean: float, delta: float, shape: floa
 
 
 def draw_number(mean: float, shape: float, generator: np.random.Generator) -> int:
-    """Return K, at least 1: each number's chance is that of the last one times (1 - gamma) (k + eta) / (k + 1)."""
+    """Return K, at least 1: P(k + 1) is P(k) times (1 - gamma) (k + eta) / (k + 1)."""
     rate = rate_of(mean, shape)
     chance = (
         -(1.0 - rate) / math.log(rate) if shape == 0.0 else shape * (1.0 - rate) / math.expm1(-shape * math.log(rate))
@@ -63,7 +63,7 @@ def draw_number(mean: float, shape: float, generator: np.random.Generator) -> in
 
 
 def rate_of(mean: float, shape: float) -> float:
-    """Return gamma in (0, 1) of the law of a shape whose mean is `mean`, above 1."""
+    """Return gamma in (0, 1), for which the law of this shape has the mean `mean`, above 1."""
     from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
 
     least = 1e-12

@@ -1,10 +1,10 @@
-"""What noisy steps promise, as a trade-off: how few wrong guesses about a unit stand beside so many right ones.
+"""Trade-off functions of noisy steps: smallest mass of wrong guesses about a unit for a mass of right guesses.
 
     g(x) = max over eps of e^-eps (x - delta(eps)),    delta(-eps) = 1 - e^-eps (1 - delta(eps))
 
-with delta(eps) the least that holds at eps (Dong, Roth, Su 2022, arXiv 1905.02383, section 2). Where units take part in
-every step that is Phi(Phi^-1(x) - mu). Where they are left out by chance, delta(eps) is an upper bound by the composed
-law of the privacy loss, or by Renyi divergences where that law has no grid, and g is a lower one.
+with delta(eps) the smallest valid delta at eps (Dong, Roth, Su 2022, arXiv 1905.02383, section 2). Without subsampling
+g is Phi(Phi^-1(x) - mu). With subsampling, delta(eps) is an upper bound from the composed privacy loss distribution, or
+from Renyi divergences if that distribution has no grid, and g is a lower bound.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from fedsim.privacy.accounting import ORDERS, Spent, epsilon, gaussian_delta, mu_of, rdp
 from fedsim.privacy.privacy_loss import delta_bounds
 
-_EPSILONS = np.linspace(0.0, 30.0, 601)  # of the grid, and the same below 0: a coarser one gives a smaller, valid g
+_EPSILONS = np.linspace(0.0, 30.0, 601)  # grid, mirrored below 0: a coarser grid gives a smaller, valid g
 _EVERY = 4  # order of Renyi divergences: fewer bound delta a little worse and take a quarter of the time
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Noisy steps as somebody states them.
+    """Noisy steps as stated by the mechanism's author.
 
     Attributes:
         spent: the steps.
@@ -61,7 +61,7 @@ class Claim:
         return (1.0 + (float(self._deltas[0]) if self.samples else gaussian_delta(self.mu, 0.0))) / 2
 
     def least_wrong(self, right: float) -> float:
-        """Return g: the least mass of wrong guesses beside right ones of mass `right`, both in [0, 1]."""
+        """Return g: the smallest mass of wrong guesses for right guesses of mass `right`, both in [0, 1]."""
         if self.samples:
             return max(0.0, float((self._factors * (right - self._reached)).max()))
         from scipy.special import ndtr, ndtri  # noqa: PLC0415 - most runs need not wait for SciPy
@@ -70,7 +70,7 @@ class Claim:
 
     @cached_property
     def _deltas(self) -> NDArray[np.float64]:
-        """Upper bounds of delta at `_EPSILONS`: of the privacy loss, or the epsilon of an order, solved for delta."""
+        """Upper bounds of delta at `_EPSILONS`, from the privacy loss or from Renyi orders."""
         if all(part.sampling_rate < 1 for part in self.spent):
             of_loss = delta_bounds(self.spent, _EPSILONS)
             if of_loss is not None:

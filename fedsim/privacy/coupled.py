@@ -1,12 +1,12 @@
-"""Test a private step as whoever holds its code can: neighbouring batches, with the same randomness.
+"""White-box test of a private step: neighbouring batches, with the same randomness.
 
-The noise of both is then the same, and what is left is what one record moves. Noise is measured between seeds, tensor
-by tensor. A record may move all tensors together by
+Both outputs then have the same noise, and their difference is the influence of a record. Noise is measured between
+seeds, tensor by tensor. The joint change of all tensors by a record is limited by
 
     sqrt(sum over tensors of (distance / deviation of the noise)^2) <= 1 / noise multiplier,
 
-whatever the sensitivity and the scale of what is sent. A pass proves nothing beyond the neighbours that were tried.
-The idea is that of Re:cord-play (arXiv 2602.17454), of whom the abstract was read.
+for every sensitivity and scale of the output. A pass proves nothing beyond the tested neighbours.
+The idea is from Re:cord-play (arXiv 2602.17454); only its abstract was read.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _PAIRS, _FEWER = 64, 16  # of seeds
 _STANDARD_ERRORS = 6.0  # false alarms once in a billion
 _ROUNDING = 1e-5  # of the largest entry: float32 adds up in another order, or where noise is large
 _MOST_FAULTS = 5  # more say nothing new
-_FEWEST = 16  # entries of tensors whose noise is compared
+_FEWEST = 16  # smallest number of entries for a comparison of noise
 
 
 @dataclass(frozen=True)
 class Coupled:
-    """What neighbours showed of a step.
+    """Result of the test on neighbouring batches.
 
     Attributes:
-        neighbours: pairs that were tried.
-        distance: the largest between two neighbours, in deviations of the noise.
-        stated: the largest that is allowed.
-        faults: a sentence each; none where nothing was noticed.
+        neighbours: number of tested pairs.
+        distance: the largest between two neighbours, in standard deviations of the noise.
+        stated: the largest allowed distance.
+        faults: a sentence per fault.
     """
 
     neighbours: int
@@ -53,13 +53,13 @@ class Coupled:
 
 
 def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: int = 2) -> Coupled:
-    """Return what neighbouring batches show of a step that states a noise multiplier.
+    """Return the test result, on neighbouring batches, of a step that states a noise multiplier.
 
     Args:
-        release: the step. All that it sends counts: a loss, or a number of examples, is a tensor of one entry.
+        release: the step. All its outputs count: a loss, or a number of examples, is a tensor with a single entry.
         batch: records to make neighbours of, two at least.
         noise_multiplier: deviation of the noise over the largest distance of neighbours that add or remove a record.
-        steps: how many numbers of a step there are; noise must differ between all of them.
+        steps: number of different step numbers; noise must differ between all of them.
     """
     stated = 1.0 / noise_multiplier
     few = _part(batch, 0, 1)
@@ -89,7 +89,7 @@ def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: i
 
 
 def _neighbours(batch: Batch) -> Iterator[tuple[Batch, list[tuple[str, Batch]]]]:
-    """Yield batches, each with names and batches of one record more."""
+    """Yield batches, each with names and batches that have an additional record."""
     first, last = _part(batch, 0, 1), _part(batch, len(batch) - 1, len(batch))
     unlike = (batch.labels != batch.labels[0]).flatten().nonzero()
     opposed = replace(first, labels=batch.labels[unlike[0]]) if len(unlike) else last
@@ -101,7 +101,7 @@ def _neighbours(batch: Batch) -> Iterator[tuple[Batch, list[tuple[str, Batch]]]]
 
 
 def _records(record: Batch) -> Iterator[tuple[str, Batch]]:
-    """Yield records that one can send: larger ones, broken ones."""
+    """Yield the record and adversarial versions of it: scaled, constant and non-finite inputs."""
     yield "one", record
     if not record.inputs.is_floating_point():
         return
@@ -117,7 +117,7 @@ def _part(batch: Batch, begin: int, end: int) -> Batch:
 
 
 def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] | str) -> Tensors | str:
-    """Return by how much a record moves each tensor, or what is wrong."""
+    """Return the change of each tensor by a record, or a sentence on a fault."""
     if isinstance(first, str) or isinstance(more, str):
         both = isinstance(first, str) and isinstance(more, str)
         failed = first if isinstance(first, str) else more
@@ -138,7 +138,7 @@ def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] |
 
 
 def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
-    """Return what two seeds send, or why the step fails."""
+    """Return the outputs of two seeds, or why the step fails."""
     try:
         return release(batch, 0, 0), release(batch, 1, 0)
     except Exception as error:  # foreign code
@@ -151,7 +151,7 @@ def _between(release: Release, batch: Batch, pair: int, step: int) -> Tensors:
 
 
 def _deviation(noise: Sequence[Tensor]) -> float:
-    """Return the largest deviation that the noise of a tensor can have by what was measured."""
+    """Return an upper confidence bound on the standard deviation of a tensor's noise."""
     every = torch.stack(list(noise)).flatten()
     if not len(every):
         return 0.0
@@ -168,7 +168,7 @@ def _distance(moved: Tensors, deviations: dict[str, float]) -> float:
 
 
 def _reused(noise: Sequence[Sequence[Tensors]]) -> Iterator[str]:
-    """Yield where noise of two steps, or of two tensors of a step, is alike."""
+    """Yield a sentence for each pair of steps, or of tensors of a step, with equal noise."""
     names = [name for name, tensor in noise[0][0].items() if tensor.numel() >= _FEWEST]
     for one, other in combinations(range(len(noise)), 2):
         for name in names:

@@ -1,4 +1,4 @@
-"""Exact samples of the discrete Gaussian, by integers alone, so that no rounding tells of the value below the noise.
+"""Exact samples of the discrete Gaussian in integer arithmetic, so that no rounding leaks the value under the noise.
 
 Source: Canonne, Kamath, Steinke 2020, arXiv 2004.00010, algorithms 1 to 3; rounding of continuous noise: Mironov 2012.
 """
@@ -85,7 +85,7 @@ def _discrete_laplace(source: _Words, count: int, scale: int) -> _Integers:
 
 
 def _with_exp(source: _Words, numerators: _Integers, denominator: int) -> _Chosen:
-    """Return True with probability exp(-numerator / denominator) at each place."""
+    """Return booleans, True with probability exp(-numerator / denominator) at each position."""
     whole, rest = np.divmod(numerators, denominator)
     result = np.ones(len(numerators), np.bool_)
     alive = np.flatnonzero(whole)
@@ -101,7 +101,7 @@ def _with_exp(source: _Words, numerators: _Integers, denominator: int) -> _Chose
 
 
 def _with_small_exp(source: _Words, numerators: _Integers, denominator: int) -> _Chosen:
-    """The same for numerators up to the denominator: the parity of a run of successes with shrinking odds."""
+    """Same as `_with_exp`, for numerators up to the denominator: parity of a run of successes with shrinking odds."""
     result = np.zeros(len(numerators), np.bool_)
     alive, number = np.arange(len(numerators)), 1
     while len(alive):

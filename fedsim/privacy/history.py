@@ -1,7 +1,7 @@
 """A client's spent privacy budget: noise, sampling rate and steps of every trained round, in Flower's `Context.state`.
 
 A round costs the same whether or not the server counts the update, since the update may have left the client. An
-accountant that starts anew every round reports the cost of one round forever.
+accountant that is reset every round always reports the cost of a single round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def history_key(name: str) -> str:
 
 
 def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
-    """Add one trained round of each mechanism to a client's state, by name."""
+    """Add a trained round of each mechanism to a client's state, by name."""
     for name, mechanism in mechanisms.items():
         rounds = (*spent(state, name), in_rounds(mechanism, 1))
         state[history_key(name)] = ConfigRecord(
@@ -36,7 +36,7 @@ def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
 
 
 def spent(state: RecordDict, name: str) -> tuple[Spent, ...]:
-    """Return the spent steps of a client's mechanism so far, one entry per trained round."""
+    """Return the spent steps of a client's mechanism so far, an entry per trained round."""
     key = history_key(name)
     if key not in state:
         return ()

@@ -1,11 +1,11 @@
-"""What people whose data are used have spent across runs, in a file that outlives each of them.
+"""Ledger of the privacy budget that data subjects have spent across runs, in an authenticated file.
 
-A line is a code and an entry: code = HMAC-SHA256(key, code of the line before + entry). So nobody without the key adds,
-changes, moves or removes a line, but for whole lines at the end: those are missed only by a process that read them
-before, and by people who noted the number of the last entry. A line is on disk before its round is trained.
+A line is a code and an entry: code = HMAC-SHA256(key, code of the line before + entry). So adding,
+changing, moving or removing a line needs the key, except removing whole lines at the end: this is noticed only by a
+process that has read them before, or from a note of the last entry's number. A line is on disk before its round is
+trained.
 
-A kill cuts off at most the last line. Nothing was trained on the strength of it, so it is left out, and an entry says
-so.
+A kill truncates at most the last line. Its round was not trained, so the line is dropped, and an entry records that.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BudgetSpent(FedsimError):
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a subject may spend in all: epsilon at delta."""
+    """Total privacy budget of a subject: epsilon at delta."""
 
     epsilon: float
     delta: float
@@ -54,14 +54,14 @@ class LedgerEntry:
     Attributes:
         number: of the entry, from 1.
         at: time in UTC, as ISO 8601.
-        kind: `reserved` counts from here on, whatever happens; `settled` says that the round ended as it should; `cut`
-            that a line which a kill had cut off was left out.
-        subject: whose data.
-        unit: what two neighbouring data sets differ in; '' where nothing is spent.
-        adjacency: how they differ.
-        spent: what the round costs.
+        kind: `reserved` counts in any case; `settled` marks the regular end of the round; `cut` records that a line
+            truncated by a kill was dropped.
+        subject: data subject.
+        unit: difference of neighbouring data sets; '' if nothing is spent.
+        adjacency: relation of neighbouring data sets.
+        spent: noisy steps of the round.
         settles: number of the reservation that is settled, 0 for none.
-        about: what a person or a program wants to know later, such as run and app.
+        about: further information, such as run and app.
     """
 
     number: int
@@ -84,14 +84,15 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path, key: Path) -> Ledger:
-        """Return the ledger of a file, checked; ledger and key are made where both are missing.
+        """Return the ledger of a file, verified; create ledger and key if both are missing.
 
         Args:
             path: of the ledger.
             key: of the file with the key, which only its owner may read.
 
         Raises:
-            FedsimError: one of both is missing, others may read the key, or a line was not written with this key.
+            FedsimError: only the ledger or only the key exists, others may read the key, or a line was not written with
+                this key.
         """
         if path.exists() != key.exists():
             missing, there = (path, key) if key.exists() else (key, path)
@@ -111,30 +112,30 @@ class Ledger:
         """Return all entries, the oldest first.
 
         Raises:
-            FedsimError: a line was not written with this key, or lines that were there are gone.
+            FedsimError: a line was not written with this key, or lines read before are missing.
         """
         with self._locked(fcntl.LOCK_SH) as handle:
             return self._read(handle)[0]
 
     def spent(self, subject: str, delta: float) -> Epsilon:
-        """Return what a subject has spent at `delta`; a reservation counts whether or not it was settled."""
+        """Return the epsilon that a subject has spent at `delta`; unsettled reservations count."""
         return epsilon(_parts(self.entries(), subject), delta)
 
     def reserve(
         self, subject: str, mechanisms: Sequence[Mechanism], allowance: Allowance, about: Mapping[str, str]
     ) -> int:
-        """Write down what a round will cost a subject, and return the number of the entry. To be called before it.
+        """Record the cost of a round for a subject, before the round is trained, and return the number of the entry.
 
         Args:
-            subject: whose data.
+            subject: data subject.
             mechanisms: that run in the round, each once.
-            allowance: what the subject may have spent after the round.
+            allowance: upper limit of the subject's spending after the round.
             about: kept in the entry.
 
         Raises:
             BudgetSpent: the subject would have spent more than it may; nothing is written.
-            FedsimError: an earlier round of the subject had neighbours of another kind, a mechanism or the allowance is
-                outside of its range, or see `entries`.
+            FedsimError: an earlier round of the subject had another unit or adjacency, a mechanism or the allowance is
+                out of range, or see `entries`.
         """
         if not 0 <= allowance.epsilon < math.inf:
             raise FedsimError(
@@ -164,10 +165,10 @@ class Ledger:
             )
 
     def settle(self, reservation: int) -> None:
-        """Write down that the round of a reservation ended as it should.
+        """Record the regular end of a reservation's round.
 
         Raises:
-            FedsimError: there is no such reservation, or it is settled; or see `entries`.
+            FedsimError: the reservation does not exist or is settled; or see `entries`.
         """
         with self._locked(fcntl.LOCK_EX) as handle:
             entries, rest = self._read(handle)
@@ -177,7 +178,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[int]:
-        """Open the file while no other process writes it."""
+        """Open and lock the file (`how`: shared or exclusive)."""
         with explain(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -189,7 +190,7 @@ class Ledger:
             os.close(handle)
 
     def _read(self, handle: int) -> tuple[tuple[LedgerEntry, ...], bytes]:
-        """Return the entries, and what a kill left of a last line."""
+        """Return the entries, and the bytes of a truncated last line."""
         *lines, rest = os.pread(handle, os.fstat(handle).st_size, 0).split(_END)
         entries: list[LedgerEntry] = []
         code = b""
@@ -204,14 +205,14 @@ class Ledger:
         return tuple(entries), rest
 
     def _check(self, number: int, line: bytes, before: bytes) -> bytes:
-        """Return the code of a line, if it is the right one."""
+        """Return the code of a line; raise FedsimError if it is wrong."""
         code, _, text = line.partition(_BETWEEN)
         if not hmac.compare_digest(code, self._code(before, text)):
             raise FedsimError(f"{self._path}: line {number} was not written with this ledger's key. {_ADVICE}")
         return code
 
     def _append(self, handle: int, rest: bytes, **entry: Any) -> int:
-        """Write a line, on disk when this returns, in place of what a kill left of one; return its number."""
+        """Write a line in place of a truncated last line, flushed to disk; return its number."""
         number, code = self._last[0] + 1, self._last[1]
         with explain(self._path):
             if rest:
@@ -242,7 +243,7 @@ _ADVICE = (
 
 
 def open_reservations(entries: Sequence[LedgerEntry]) -> set[int]:
-    """Return the numbers of reservations that nobody has settled: their rounds run, or were broken off."""
+    """Return the numbers of unsettled reservations: their rounds run, or were aborted."""
     reserved = {entry.number for entry in entries if entry.kind == "reserved"}
     return reserved - {entry.settles for entry in entries}
 
@@ -254,7 +255,7 @@ def _parts(entries: Sequence[LedgerEntry], subject: str) -> list[Spent]:
 def _neighbours(
     entries: Sequence[LedgerEntry], subject: str, mechanisms: Sequence[Mechanism]
 ) -> tuple[Unit, Adjacency]:
-    """Return the one unit and adjacency of everything that a subject spends: epsilons of several do not add up."""
+    """Return the common unit and adjacency of a subject's spending: epsilons of different units do not add up."""
     if not mechanisms:
         raise FedsimError(f"a round of '{subject}' has no mechanism: nothing bounds what it tells.")
     kinds: list[tuple[Unit, Adjacency]] = [(mechanism.unit, mechanism.adjacency) for mechanism in mechanisms]
@@ -276,7 +277,7 @@ def _entry(text: bytes) -> LedgerEntry:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, which only its owner may read, on disk when this returns."""
+    """Create a file, readable by its owner only and flushed to disk; an existing file is an error."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

@@ -1,15 +1,15 @@
-"""What an audit shows of steps whose noise is stated: bounds by their whole trade-off, and what it could have shown.
+"""Audit of stated noisy steps: lower bounds on epsilon from their trade-off function, and the audit's power.
 
-A canary is in by a fair coin, and a test guesses some of the coins. Two bounds hold for every mechanism that keeps the
-claim, however canaries depend on each other within a run:
+A fair coin includes each canary, and a test guesses some of the coins. Two bounds hold for every mechanism that keeps
+the claim, for any dependence between canaries within a run:
 
     one run    right guesses c of r, among m canaries, by the recursion of `contradicts` (Mahloujifar, Melis, Chaudhuri
                2024, arXiv 2410.22235)
     R runs     prod of accuracies a_k over R independent runs is at least x^R with a chance of at most
                ((1 + delta(0)) / 2 / x)^R, since each a_k has a mean of at most (1 + delta(0)) / 2 (Markov)
 
-A third one is tighter and supposes that noise is drawn apart for each canary: wrong guesses of all are then binomial.
-What is shown is the epsilon of the largest noise at which the same steps would be contradicted.
+A third bound is tighter and assumes independent noise for each canary: the number of wrong guesses is then binomial.
+The result is the epsilon of the largest noise at which the same steps would be contradicted.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _LIAR = 0.5  # share of the stated noise that an audit should notice
 
 @dataclass(frozen=True)
 class Plan:
-    """How an audit guesses, fixed before any score is seen.
+    """Parameters of an audit's guesses, fixed before any score is seen.
 
     Attributes:
-        canaries: number of canaries, each in by a fair coin.
+        canaries: number of canaries, each included by a fair coin.
         guesses: number of guesses in a run, even.
         runs: independent runs.
-        confidence: of what is shown.
-        power: chance that half of the stated noise would be contradicted, where canaries do not overlap.
-        most: epsilon that is shown where all guesses are right.
+        confidence: of the lower bound.
+        power: probability that half of the stated noise would be contradicted, if canaries do not overlap.
+        most: lower bound on epsilon if all guesses are right.
     """
 
     canaries: int
@@ -51,20 +51,20 @@ class Plan:
 
     @property
     def risk(self) -> float:
-        """Chance of each bound to be wrong; two share what the confidence leaves."""
+        """Error probability of each bound; with several runs two bounds share 1 - confidence."""
         return (1.0 - self.confidence) / (1 if self.runs == 1 else 2)
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What runs showed of a claim.
+    """Result of the audit runs of a claim.
 
     Attributes:
-        plan: how they guessed.
+        plan: parameters of the guesses.
         right: right guesses of the first run.
-        epsilon: that is shown of any mechanism, at the claim's delta; 0 where nothing is.
-        apart: the same, if noise is drawn apart for each canary; None where units are left out of steps by chance.
-        gap: how far canaries that are in stand above the others, in deviations; `mu` of the claim at best.
+        epsilon: lower bound that holds for any mechanism, at the claim's delta; 0 without evidence.
+        apart: the same, if noise is independent for each canary; None for subsampled steps.
+        gap: mean score of included minus excluded canaries, in standard deviations; `mu` of the claim at best.
     """
 
     plan: Plan
@@ -75,9 +75,9 @@ class AuditResult:
 
 
 def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> AuditResult:
-    """Return what coins and scores show of a claim, both (runs, canaries).
+    """Return the audit result of a claim from coins and scores, both (runs, canaries).
 
-    Scores of canaries that are in are higher, and a mean between both kinds tells nothing of a single coin.
+    Scores of included canaries are higher. The mean score, the threshold of `accuracies_of`, lies between both groups.
     """
     right = int(count_right(included[0], scores[0], plan.guesses))
     accuracies = accuracies_of(included, scores)
@@ -92,15 +92,15 @@ def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray
 def planned(
     claim: Claim, canaries: int, runs: int, confidence: float, generator: np.random.Generator, guesses: int | None
 ) -> Plan:
-    """Return the plan of a claim's audit: the number of guesses of the largest power, and then the most that it shows.
+    """Return the plan of a claim's audit: the number of guesses with the largest power, then with the largest bound.
 
     Args:
-        claim: which is audited.
+        claim: the audited claim.
         canaries: number of canaries, at least 2.
         runs: independent runs.
-        confidence: of what is shown.
+        confidence: of the lower bound.
         generator: simulates runs with half of the stated noise.
-        guesses: their number where it is chosen already, even.
+        guesses: their number if it is fixed already, even.
     """
     numbers = [guesses] if guesses else sorted({max(2, 2 * int(canaries * share / 2)) for share in _SHARES})
     plans = [_judged(claim, Plan(canaries, number, runs, confidence, 0.0, 0.0), generator) for number in numbers]
@@ -110,7 +110,7 @@ def planned(
     included, scores = simulated(claim, canaries, 1, generator)
 
     def usual(plan: Plan) -> float:
-        """Return what a run shows in the middle, where the claim holds."""
+        """Return the median lower bound of a run under the claim."""
         return epsilon_of_one_run(claim, plan, int(np.median(count_right(included, scores, plan.guesses))))
 
     best = max(plans, key=usual)
@@ -118,7 +118,6 @@ def planned(
 
 
 def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
-    """Return a plan with its power."""
     included, scores = simulated(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
     is_caught = count_right(included[:, 0], scores[:, 0], plan.guesses) >= needed(claim, plan)
     if plan.runs > 1:
@@ -127,7 +126,7 @@ def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
 
 
 def _most(claim: Claim, plan: Plan) -> float:
-    """Return the epsilon that is shown where all guesses are right."""
+    """Return the lower bound on epsilon if all guesses are right."""
     of_one = epsilon_of_one_run(claim, plan, plan.guesses)
     return max(of_one, epsilon_of_runs(claim, [1.0] * plan.runs, plan.risk)) if plan.runs > 1 else of_one
 
@@ -181,7 +180,7 @@ def _shown(claim: Claim, is_contradicted: Callable[[Claim], bool]) -> float:
 
 
 def needed(claim: Claim, plan: Plan) -> int:
-    """Return the least number of right guesses of a run that contradicts a claim; one more than all where none does."""
+    """Return the least number of right guesses in a run that contradicts a claim; guesses + 1 if none does."""
     low, high = plan.guesses // 2, plan.guesses + 1
     while low < high:
         middle = (low + high) // 2
@@ -220,7 +219,7 @@ def accuracies_of(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> N
 
 def _gap(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     inside, outside = scores[included], scores[~included]
-    if min(len(inside), len(outside)) < 2:  # noqa: PLR2004 - a deviation takes two
+    if min(len(inside), len(outside)) < 2:  # noqa: PLR2004 - a standard deviation needs two values
         return 0.0
     deviation = math.sqrt((inside.var(ddof=1) + outside.var(ddof=1)) / 2)
     return float(inside.mean() - outside.mean()) / deviation if deviation else math.inf

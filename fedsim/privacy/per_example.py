@@ -2,8 +2,8 @@
 
 Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679; sums of
 the same inputs and gradients of outputs: Bu et al. 2022, arXiv 2210.00038. The norm covers all parameters jointly,
-including scalars. A gradient that is not finite counts as zero, since no bound holds for it. What is summed is what was
-measured: a weight that a model uses without calling its layer gets no gradient, and so escapes no clipping.
+including scalars. A gradient that is not finite counts as zero, since no bound holds for it. The sum contains only
+gradients with a measured norm: a weight used without a call of its layer gets no gradient, so none escapes clipping.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fedsim.core.nets.masks import dropout_sites, keep_masks, without_dropout
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
-_GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradient norms Opacus computes without the gradients
+_GHOSTS = (nn.Linear, nn.Embedding)  # layers with gradient norms that Opacus computes without the gradients
 _SMALLEST_NORM = 1e-30
 _FAR = 1e3  # factor of an example that a probe moves away from the others
 _NOTHING = 1e-6
@@ -87,16 +87,16 @@ def example_gradients(
 
 
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
-    """Return why the gradients of single examples cannot be separated, or None where they can.
+    """Return why per-example gradients cannot be separated, or None if they can.
 
-    It compares the clipped sum of a batch with the sum over single examples, before and after one example changes, a
-    little and far away from the others. This detects any layer that mixes examples, any gradient that the hooks miss,
+    It compares the clipped sum of a batch with the sum over single examples, before and after a small and a large
+    change of an example. This detects any layer that mixes examples, any gradient that the hooks miss,
     and models that compute otherwise for large inputs. It also compares parameters and buffers before and after a
     forward pass, with the given weights and with weights 1,000 times as large. It probes a copy of the model.
 
     Args:
         model: in training mode.
-        batch: at least three examples; the last one replaces the first.
+        batch: at least three examples; the last replaces the first.
         mode: as for `sum_clipped`.
     """
     probed = copy.deepcopy(model).double()
@@ -123,7 +123,7 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
 
 @torch.no_grad()
 def _changed_by_forward(model: nn.Module, inputs: Tensor) -> str | None:
-    """Return the first parameter or floating-point buffer that a forward pass changes, or None; large weights too.
+    """Return the first parameter or floating-point buffer that a forward pass changes, or None; also for large weights.
 
     Large weights matter since `max_norm` of an embedding changes nothing until training has lengthened a row.
     """
@@ -164,7 +164,7 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
     with without_dropout():
         single = torch.stack([alone(example) for example in range(len(inputs))])
         norms = single.norm(dim=1)
-        # So that every gradient is clipped, however long it is, but one that is nothing beside the others.
+        # Every gradient is clipped, except gradients with a negligible norm.
         clip = float(norms[norms >= _NOTHING * norms.max()].min()) / 2 or 1.0
         _, total = sum_clipped(model, parameters, losses, clip, mode)
     together = torch.cat([t.flatten() for t in total.values()])
@@ -214,7 +214,7 @@ class Composite(Protocol):
 
 
 class _Use(NamedTuple):
-    """One call of a module with trained parameters: its input, and the graph node of its output."""
+    """A call of a module with trained parameters: its input, and the graph node of its output."""
 
     module: nn.Module
     inputs: Tensor
@@ -222,11 +222,11 @@ class _Use(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What the examples' gradients of one parameter are.
+    """Per-example gradients of a parameter.
 
     Attributes:
-        norms: of each example's, shape (B,).
-        summed: returns the sum of some examples', each times a factor, given these factors and which examples.
+        norms: norm of each example's gradient, shape (B,).
+        summed: returns the weighted sum of selected examples' gradients, given their factors and indices.
     """
 
     norms: Tensor
@@ -291,7 +291,7 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor) -> Iterator[tuple[_Use
 
 @torch.no_grad()
 def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
-    """Return the use and its gradient; for a composite module, those of its children."""
+    """Return the use and its gradient; for a composite module, the uses and gradients of its children."""
     calls = [(use.module, use.inputs, gradient)]
     if isinstance(use.module, Composite):
         calls = list(use.module.calls(use.inputs, gradient))
@@ -300,8 +300,8 @@ def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
 
 
 def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Yield the module's trained parameters with each example's gradient (B, ...), by Opacus' rule for its class."""
-    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - takes seconds to import
+    """Yield the module's trained parameters with per-example gradients (B, ...), by Opacus' rule for its class."""
+    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - slow import (seconds)
 
     rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
     with torch.no_grad():
@@ -310,7 +310,7 @@ def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterato
 
 
 def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
-    """Return the gradients per example of a module of any class, without changing it."""
+    """Return the per-example gradients of a module of any class, without changing it."""
     from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
 
     try:
@@ -322,7 +322,7 @@ def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> 
 
 
 def _measured(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part]]:
-    """Yield the module's trained parameters with the norms of their examples' gradients, and how to sum these."""
+    """Yield the module's trained parameters with per-example gradient norms and a weighted sum function."""
     from opacus.grad_sample import GradSampleHooksFastGradientClipping  # noqa: PLC0415
 
     rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
@@ -363,7 +363,7 @@ def _sum_embedded(
 
 
 def _scaled(gradient: Tensor, factors: Tensor) -> Tensor:
-    """Return each example's gradient of the output (B, ..., F) times its factor (B,), as rows (N, F)."""
+    """Return each example's output gradient (B, ..., F) times its factor (B,), as rows (N, F)."""
     return (gradient * factors.view(-1, *[1] * (gradient.dim() - 1))).flatten(0, -2)
 
 
@@ -386,7 +386,7 @@ def _recorded(model: nn.Module) -> Generator[list[_Use]]:
 
 
 def _owners(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules with their own trained parameters; one without a rule includes its children."""
+    """Yield the modules with their own trained parameters; a module without a rule includes its children."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
 
     if isinstance(module, Composite):

@@ -1,8 +1,8 @@
-"""Delta of steps in which units take part by chance, by the composed law of their privacy loss.
+"""Delta of subsampled steps, from the composed privacy loss distribution.
 
-The loss of a step is put on a grid and composed by Fourier transforms, whose error is known (Gopi, Lee, Wutschitz 2021,
-arXiv 2106.02848, theorem 5.4): delta(eps) is at most that of the grid at eps - error, and a little more. Opacus has the
-law and its composition, and gives epsilon at one delta; here is the whole curve.
+The loss of a step is discretised and composed by Fourier transforms with a known error (Gopi, Lee, Wutschitz 2021,
+arXiv 2106.02848, theorem 5.4): delta(eps) is at most the grid's delta at eps - error, plus a small term. Opacus
+provides the distribution and its composition, but epsilon at a single delta only; this module computes the whole curve.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fedsim.privacy.accounting import Spent, epsilon_of_order, rdp
 
 _DELTA_ERROR = 1e-10
 _RELATIVE_ERROR, _LEAST_ERROR = 1e-3, 1e-3  # of epsilon
-_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)  # whole ones are quick
-_LARGEST_LOSS = 100.0  # a larger grid takes long, and says nothing of an audit
+_ORDERS = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 128.0)  # integer orders are fast
+_LARGEST_LOSS = 100.0  # a larger grid is slow and useless for an audit
 
 
 def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -27,7 +27,7 @@ def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArr
 
     Args:
         spent: steps, each with a sampling rate below 1 and some noise.
-        epsilons: where delta is asked for, at least 0, shape (N,).
+        epsilons: at least 0, shape (N,).
 
     Returns:
         Shape (N,); None where the loss is too large for a grid.
@@ -60,14 +60,14 @@ def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArr
 
 
 def _loss(spent: Sequence[Spent], delta: float) -> float:
-    """Return an epsilon at a delta."""
+    """Return an epsilon at delta, used as the range of the grid."""
     return min(epsilon_of_order(order, rdp(spent, order), delta) for order in _ORDERS)
 
 
 def _deltas(
     losses: NDArray[np.float64], masses: NDArray[np.float64], epsilons: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return E max(0, 1 - e^(eps - loss)), where losses ascend."""
+    """Return E max(0, 1 - e^(eps - loss)) for ascending losses."""
     first = np.searchsorted(losses, epsilons)
     above = [np.append(np.cumsum(part[::-1])[::-1], 0.0)[first] for part in (masses, masses * np.exp(-losses))]
     return above[0] - np.exp(epsilons) * above[1]

@@ -1,8 +1,8 @@
-"""Test sizes of batches against Poisson sampling, where each record is in each batch by a chance of its own.
+"""Test of batch sizes against Poisson sampling: each record is in each batch with probability q, independently.
 
-Sizes are then binomial, and vary by N q (1 - q). Batches of a shuffled pass have one size, but for the last of a pass.
-The sum of squared deviations over N q (1 - q) is chi-squared with a degree of freedom a batch where batches are large.
-Where few records are expected its tails are longer, and a chi-squared bound would call honest batches wrong. Chernoff's
+Sizes are then binomial with variance N q (1 - q). Batches of a shuffled pass have equal sizes, except the last.
+The sum of squared deviations over N q (1 - q) is chi-squared, a degree of freedom per batch, if batches are large.
+If few records are expected its tails are longer, and a chi-squared bound would reject honest batches. Chernoff's
 bound holds for all:
 
     P(S >= s) <= min over t > 0 of E[exp(t d^2)]^T e^(-t s), and P(S <= s) with t < 0,
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 FALSE_ALARMS = 1e-6
 """Of all logs of true Poisson sampling, at most this share is called something else."""
 
-_TILTS = np.geomspace(1e-3, 20.0, 20)  # of Chernoff's bound: each is valid, and the best is near one of them
-_TESTS = 3  # too even, too uneven, one size too often
+_TILTS = np.geomspace(1e-3, 20.0, 20)  # t of Chernoff's bound: each is valid, and the best t is near a grid point
+_TESTS = 3  # too even, too uneven, a size too frequent
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SamplingClaim:
 
     @property
     def spread(self) -> float:
-        """Mean squared deviation of sizes over what it should be: about 1 for Poisson sampling, about 0 for passes."""
+        """Mean squared deviation of sizes over its expectation: about 1 for Poisson sampling, about 0 for passes."""
         deviations = np.asarray(self.sizes) - self.records * self.rate
         return float(np.square(deviations).mean()) / self.variance
 

@@ -1,8 +1,8 @@
 """Gaussian noise from ChaCha20 keyed by the operating system, for noise that leaves a real node.
 
-torch's and NumPy's generators are made for simulation: who sees enough of their noise computes the rest
-(`fedsim.privacy.noise_recovery`). Every call here takes a new key, and nothing outlives it: a fork, a copy by
-``deepcopy``, a resumed process or another thread never repeats noise.
+torch's and NumPy's generators are made for simulation: an observer of enough noise can compute the rest
+(`fedsim.privacy.noise_recovery`). Every call draws a new key and keeps no state: a fork, a copy by ``deepcopy``, a
+resumed process or another thread never repeats noise.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def secure(optimizer: _OptimizerT) -> _OptimizerT:
         FedsimError: it is no optimizer of Opacus, or of a kind that draws noise elsewhere too (adaptive clipping,
             several processes).
     """
-    from fedsim.privacy.secure_optimizer import secured  # noqa: PLC0415 - Opacus takes a second to import
+    from fedsim.privacy.secure_optimizer import secured  # noqa: PLC0415 - slow import of Opacus (a second)
 
     return secured(optimizer)
 
 
 def _normals(words: Tensor) -> Tensor:
-    """Return values of uniform words of 64 bits, an even number of them: cosines, then sines, float64."""
+    """Return float64 normal values from an even number of uniform 64-bit words: cosines, then sines."""
     count = len(words) // 2
     uniforms = ((words >> 11) & ((1 << 53) - 1)).double().add_(1.0).mul_(2.0**-53)
     radius = uniforms[:count].log_().mul_(-2.0).sqrt_()

@@ -1,4 +1,4 @@
-"""Optimizers of Opacus whose noise comes from ChaCha20."""
+"""Opacus optimizers with noise from ChaCha20."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def disturb(update: Update, clip: float, deviation: float, add_noise: NoiseAdder
     """Return an update in which only clipped and noisy tensors depend on the client's data.
 
     Tensors are clipped jointly to norm `clip`. An update that is not finite counts as zero, so the server does not
-    learn of it. Buffers are sent unchanged, with one example and a loss of 0.
+    learn of it. Buffers are sent unchanged, with an example count of 1 and a loss of 0.
 
     Args:
         update: to protect.
@@ -35,7 +35,7 @@ def disturb(update: Update, clip: float, deviation: float, add_noise: NoiseAdder
 
 
 def clip_jointly(tensors: Tensors, clip: float) -> Tensors:
-    """Return tensors with a joint Euclidean norm of at most `clip`; zeros where one is not finite."""
+    """Return tensors with a joint Euclidean norm of at most `clip`; zeros if any entry is not finite."""
     norm = torch.stack([t.double().norm() for t in tensors.values()]).norm()
     if not bool(torch.isfinite(norm)):
         return {name: torch.zeros_like(t) for name, t in tensors.items()}
@@ -51,11 +51,11 @@ def clip_with_derivative(tensors: Tensors, clip: float) -> dict[str, Tensor]:
 
 
 def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
-    """Return why a model has buffers that training changes, or None where it has none.
+    """Return why a model has buffers that training changes, or None if it has none.
 
     Args:
         model: in training mode; it does not change.
-        inputs: at least two examples, since batch normalisation cannot train on one.
+        inputs: at least two examples, since batch normalisation cannot train on a single example.
     """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), without_dropout():

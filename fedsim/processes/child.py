@@ -1,6 +1,6 @@
 """The process of an isolated method: reads requests from standard input, and answers.
 
-What the method prints goes to standard error.
+The method's standard output is redirected to standard error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
         generators = [_generator(seed, state) for seed, state in states]
         result = method.call(name, *seen, generators=generators, watch=watch, seconds=seconds)
         return frames.frame(frames.ANSWER, packing.packed(result))
-    except Exception as error:  # whatever it is, it is this method's failure
+    except Exception as error:  # any exception is a failure of the method
         return frames.frame(frames.FAILED, reason(error).encode())
 
 

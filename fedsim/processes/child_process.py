@@ -1,4 +1,4 @@
-"""A subprocess of fedsim: start, messages, and one way to end it."""
+"""A subprocess of fedsim: start, messages and termination."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ChildProcess:
 
     Args:
         command: program and arguments; the program as an absolute path.
-        env: environment variables; None: those of this process.
-        cwd: working folder; None: that of this process.
+        env: environment variables; None: inherited from this process.
+        cwd: working folder; None: inherited from this process.
         stdin, stdout, stderr: as in `subprocess.Popen`; an open log file, for example.
         patience: seconds that the supervisor gets to end the program and its descendants, before both are killed.
 

@@ -37,12 +37,12 @@ def standard_library(folder: Path) -> Iterator[str]:
 
 
 def system_libraries(folder: Path) -> Iterator[str]:
-    """Yield the parts of a folder of shared libraries, without those of Python."""
+    """Yield the entries of a folder of shared libraries, without Python's libraries."""
     yield from (entry.path for entry in _entries(str(folder)) if not entry.name.startswith("python"))
 
 
 class _Walked(NamedTuple):
-    """What lies below a folder: whether there is data, whether there is code, and the paths without the data."""
+    """Content of a folder: whether it has data, whether it has code, and the paths without the data."""
 
     has_data: bool
     has_code: bool
@@ -69,7 +69,7 @@ def _walk(folder: str) -> _Walked:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return what is in a folder; nothing where it cannot be read."""
+    """Return the entries of a folder; empty if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -25,7 +25,7 @@ HEAD_SIZE = _HEAD.size
 
 
 class Frame(NamedTuple):
-    """One message."""
+    """A message."""
 
     kind: Kind
     payload: bytes
@@ -54,7 +54,7 @@ def frame(kind: Kind, payload: bytes) -> bytes:
 
 
 def json_frame(value: Any) -> bytes:
-    """Return the bytes of a frame whose payload is JSON."""
+    """Return the bytes of a frame with a JSON payload."""
     return frame(JSON, json.dumps(value).encode())
 
 

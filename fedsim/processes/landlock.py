@@ -1,7 +1,7 @@
-"""Shutting a process off from files, the network and other processes by Linux's Landlock, for good.
+"""Permanent restriction of a process by Linux's Landlock: files, network and other processes.
 
-What is open already stays open. `python -m fedsim.processes.landlock MODULE PLACES` does it before anything else is
-loaded: a thread that was there before would stay free.
+Open files stay open. `python -m fedsim.processes.landlock MODULE PLACES` restricts itself before it loads anything
+else: an earlier thread would stay unrestricted.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _BENEATH_PATH = 1
 _GAIN_NO_PRIVILEGES = 38
 
 _RUN, _WRITE, _READ, _LIST, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
-_OF_A_FILE = _WRITE | _READ | _TRUNCATE | _IOCTL  # the other rights are those of folders
-_OF_FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: _IOCTL}  # what each version adds: refer, truncate, ioctl
+_OF_A_FILE = _WRITE | _READ | _TRUNCATE | _IOCTL  # the other rights apply to folders only
+_OF_FILES = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: _IOCTL}  # additions by version: refer, truncate, ioctl
 _TCP, _SIGNALS_AND_SOCKETS = 0b11, 0b11
 _HAS_TCP, _HAS_SIGNALS = 4, 6  # the versions that added them
 
 
 @dataclass(frozen=True)
 class Places:
-    """What a process may still do with files.
+    """File access of a restricted process.
 
     Attributes:
         readable: files and folders, with all below them.
-        listed: folders whose names it may see, and those of folders below them.
-        devices: files that it may write to and command.
-        writable: files and folders, with all below them, that it may also write, make and remove.
+        listed: folders that it may list, recursively.
+        devices: files that it may write to and send ioctl commands to.
+        writable: files and folders, with all below them, that it may also write, create and remove.
     """
 
     readable: Sequence[str]
@@ -63,7 +63,7 @@ def version() -> int:
 
 
 def describe_gaps(known: int) -> str:
-    """Return what a version of Landlock leaves open that later ones close, to end a sentence; '' for nothing."""
+    """Return, as the end of a sentence, the accesses that only later versions of Landlock restrict; '' for none."""
     if not known:
         return "files, the network, and other processes of the same user"
     gaps = ["connections by TCP"] * (known < _HAS_TCP) + ["signals to other processes"] * (known < _HAS_SIGNALS)
@@ -71,10 +71,10 @@ def describe_gaps(known: int) -> str:
 
 
 def restrict(places: Places) -> None:
-    """Shut this thread, and all that it starts, off from everything but these places.
+    """Restrict this thread, and all its future children, to these places.
 
-    It can read and write other files no more, run no program, open no TCP connection, and neither trace, read the
-    memory of nor signal a process outside. What this machine's Landlock cannot do stays open.
+    Afterwards it cannot read and write other files, run programs, open TCP connections, or trace, read the memory of,
+    or signal a process outside. Accesses that this machine's Landlock cannot restrict stay possible.
     """
     known = version()
     if not known:
@@ -102,7 +102,7 @@ def command_of(module: str, places: Places) -> list[str]:
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    """Add a rule; a path that is not there needs none."""
+    """Add a rule; a missing path needs no rule."""
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:

@@ -1,9 +1,9 @@
-"""Calling a method: in this process, or in one of its own that gets what the attacker sees and nothing else.
+"""Calls of a method in this process, or in a subprocess that receives only the attacker's observation.
 
-An attack cannot see by accident what the threat model does not grant. One that is hostile can, where it shares its
-process with the scorer: `sys._getframe` and `gc` reach every object there. `apart.start_apart` keeps the truth out of
-its process, and its process away from the run. Its module is imported by the run all the same, to read its settings,
-and what it crafts for a malicious server is part of the world; code that acts there is not kept out.
+An attack cannot see data beyond its grants by accident. A hostile attack in the scorer's process can: `sys._getframe`
+and `gc` reach every object of the process. `apart.start_apart` keeps the ground truth out of the attack's process, and
+this process away from the run. The run still imports the attack's module to read its settings, and weights crafted for
+a malicious server are computed in the run; code that acts at these moments is not isolated.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
 
 def ignore_step(_step: Step) -> None:
-    """Show a step to nobody."""
+    """Do nothing."""
 
 
 def never() -> bool:
-    """Say that nobody asked to stop."""
+    """Return False: no stop is requested."""
     return False
 
 
@@ -44,17 +44,17 @@ class AtWork(Protocol):
         watch: OnStep = ignore_step,
         seconds: float | None = None,
     ) -> Any:
-        """Return what a function of the method answers.
+        """Return the answer of a method's function.
 
         Args:
             name: of the function.
-            seen: what it may see: its first arguments.
-            generators: its randomness: its last arguments, or of ``together`` one an observation.
-            watch: is shown the steps of a search.
-            seconds: of the processor that a search may take for each observation; None: as many as it takes.
+            seen: its visible arguments, which come first.
+            generators: its randomness, the last arguments; for ``together``, a generator per observation.
+            watch: receives the steps of a search.
+            seconds: processor time of a search for each observation; None: unlimited.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
+            KeyboardInterrupt: a stop was requested.
             Exception: the method failed; it may raise anything.
         """
         ...
@@ -67,10 +67,11 @@ Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[AtWork]]
 
 @dataclass(slots=True)
 class Progress:
-    """What an attack calls once an iteration. It reaches a watcher, a stop flag, and nothing else.
+    """Callback of an attack's iterations. It reaches a watcher and a stop flag, and no other object.
 
     Attributes:
-        is_single: whether every step counts; of several victims that step together, the first of an iteration does.
+        is_single: whether every step is reported; of victims that step together, only the first step of an iteration
+            is.
     """
 
     watch: OnStep
@@ -79,7 +80,7 @@ class Progress:
     latest: int = 0
 
     def __call__(self, step: Step) -> None:
-        """Show a step, and stop here if somebody asked for it."""
+        """Report a step; raise if a stop was requested."""
         if step.iteration != self.latest or self.is_single:
             self.watch(step)
         self.latest = step.iteration
@@ -89,7 +90,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Here:
-    """A method in this process. What it draws from torch's global generator follows from its own generators."""
+    """A method in this process. Its draws from torch's global generator follow from its own generators."""
 
     method: ConfiguredMethod[Any]
     should_stop: ShouldStop = never
@@ -102,7 +103,7 @@ class Here:
         watch: OnStep = ignore_step,
         seconds: float | None = None,
     ) -> Any:
-        """Return what a function of the method answers."""
+        """Return the answer of a method's function."""
         seed = seeding.derive(generators[0].initial_seed(), "foreign to a method") if generators else 0
         function = getattr(self.method, name)
         with seeding.isolate_randomness(seed):
@@ -125,17 +126,17 @@ def search(
     watch: OnStep = ignore_step,
     seconds: float | None = None,
 ) -> list[Reconstruction] | str:
-    """Return an attack's guess for each observation, or why it failed.
+    """Return an attack's guess for each observation, or the reason of its failure.
 
     Args:
-        attack: at work.
-        seen: what it sees of each update.
-        generators: its randomness, one an observation.
-        watch: is shown its steps.
-        seconds: of the processor that it may take for each; None: as many as it takes.
+        attack: the running method.
+        seen: observation of each update.
+        generators: its randomness, a generator per observation.
+        watch: receives its steps.
+        seconds: processor time for each observation; None: unlimited.
 
     Raises:
-        KeyboardInterrupt: somebody asked to stop.
+        KeyboardInterrupt: a stop was requested.
     """
     try:
         guesses = list(attack.call("together", list(seen), generators=generators, watch=watch, seconds=seconds))
@@ -161,8 +162,8 @@ def tensor_of(answer: object) -> Tensor:
 
 
 def at_once(attack: AtWork, first: Observation) -> int:
-    """Return how many observations like this one an attack takes at once; one where it cannot say."""
+    """Return the number of such observations that an attack processes together; 1 if it raises."""
     try:
         return max(1, int(attack.call("at_once", first)))
-    except Exception:  # the search will say what is wrong
+    except Exception:  # the search will report the error
         return 1

@@ -2,7 +2,7 @@
 
 The request is `torch.save` of the observation: tensors by value, classes by name. `observe` built the observation, so
 the subprocess may unpickle it. The answer comes from the method and is untrusted: a line of JSON, then the bytes of its
-tensors. An answer contains no code, and reading it takes no more memory than its bytes.
+tensors. An answer contains no code, and parsing it needs no more memory than its bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def packed(value: Any) -> bytes:
     """Return plain values and tensors as a payload.
 
     Raises:
-        FedsimError: something in it is neither tensor, number, text, batch, guess, nor a list or table of those.
+        FedsimError: a part is neither tensor, number, text, batch, guess, nor a list or table of these.
     """
     parts: list[bytes] = []
     line = json.dumps(_plain(value, parts)).encode()
@@ -85,12 +85,12 @@ def step_of(payload: bytes) -> Step:
 
 
 def read_reason(payload: bytes) -> str:
-    """Return why an attack failed, in its own words, of which there may be too many."""
+    """Return the reason of an attack's failure as text, truncated."""
     return payload.decode(errors="replace")[:_LONGEST_REASON]
 
 
 def _plain(value: Any, parts: list[bytes]) -> Any:
-    """Return a value as JSON knows it, and put the bytes of its tensors to `parts`."""
+    """Return a value as JSON data, and append the bytes of its tensors to `parts`."""
     if isinstance(value, Tensor):
         return {"tensor": _described(value.detach().cpu(), parts)}
     if value is None or isinstance(value, bool | str):
@@ -117,7 +117,7 @@ def _described(tensor: Tensor, parts: list[bytes]) -> list[Any]:
 
 
 class _Reader:
-    """Reads values; the bytes of their tensors lie one after the other."""
+    """Parses values from a payload with concatenated tensor bytes."""
 
     def __init__(self, content: memoryview) -> None:
         self._content = content

@@ -52,9 +52,9 @@ def serve(lines: IO[bytes], folder: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that it holds, however deep it is nested and whatever the modes of its folders.
+    """Remove a folder and its content, at any depth and with any permissions of its subfolders.
 
-    Subfolders are moved up, so that two folders are open at a time and no path is long.
+    Subfolders are moved up, so that only two folders are open at a time and no path is long.
 
     Raises:
         OSError: an entry belongs to another user, or is written at the same time.
@@ -74,7 +74,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _remove_entry(root: int, name: str) -> None:
-    """Remove a file, or a folder whose subfolders are moved to the root."""
+    """Remove a file, or a folder after moving its subfolders to the root."""
     if not _is_folder(root, name):
         os.unlink(name, dir_fd=root)
         return

@@ -1,7 +1,7 @@
-"""What attackers draw from, made secret: without the salt, no number that an attack sees tells the scenario's seed.
+"""Salted generators for attacks: without the secret salt, an attack cannot derive the scenario's seed from its draws.
 
-A generator's seed derives from the scenario's by functions that everybody knows, and who tries small seeds finds it.
-With a salt it derives from both by a keyed hash.
+A generator's seed is derived from the scenario's seed by public functions, so an exhaustive search of small seeds finds
+it. With a salt it is derived from both by a keyed hash.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from fedsim.processes.methods import AtWork, ShouldStop, Start, ignore_step
 
 @dataclass(frozen=True)
 class SaltedStart:
-    """A start whose methods get generators that the salt has changed.
+    """A start function that gives methods salted generators.
 
     Attributes:
         start: starts the methods.
-        salt: the secret of the run, which also decides the order of what attacks see.
+        salt: the secret of the run, which also decides the order of an attack's observations.
     """
 
     start: Start
@@ -46,7 +46,7 @@ def salt_of(start: Start) -> bytes:
 
 @dataclass(frozen=True)
 class _Salted:
-    """A method whose generators are salted."""
+    """A method with salted generators."""
 
     method: AtWork
     salt: bytes
@@ -64,7 +64,7 @@ class _Salted:
 
 
 def _changed(generator: torch.Generator, salt: bytes) -> torch.Generator:
-    """Return a new generator in place of one that nothing was drawn from: 63 bits of its seed, hashed with the salt."""
+    """Return a new generator for an unused generator: its seed is 63 bits of a keyed hash of the old seed."""
     seed = generator.initial_seed().to_bytes(8, "little")
     digest = hashlib.blake2b(seed, key=salt, digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,4 +1,4 @@
-"""What the process of an isolated attack still gets of this machine: variables, and places in the file system."""
+"""Access of an isolated attack's process to this machine: environment variables, and places in the file system."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def environment() -> dict[str, str]:
 
 
 def places() -> Places:
-    """Return what an attack's process may read: Python, installed packages, and what this process has imported.
+    """Return the readable places of an attack's process: Python, installed packages, and modules imported here.
 
-    It reads fedsim's own methods too: which of them it needs is known when it runs. Data sets that packages bring are
-    left out, since the truth could be looked up in them. Names of files can be listed all the same.
+    It can read all of fedsim's own methods, since the needed methods are known only at run time. Data sets inside
+    packages are left out, since they contain the ground truth. File names can still be listed.
     """
     installed = _installed()
     imported = [[place for place in one if not any(map(place.is_relative_to, installed))] for one in _imported()]
@@ -75,7 +75,6 @@ _installed_code = lru_cache(without_data)  # tens of thousands of files, the sam
 
 
 def _installed() -> set[Path]:
-    """Return the folders of installed packages."""
     paths = sysconfig.get_paths()
     named = {entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
     return {Path(path).resolve() for path in (paths["purelib"], paths["platlib"], *named)}
@@ -94,7 +93,7 @@ def _python() -> Iterator[str]:
 
 
 def _imported() -> Iterator[list[Path]]:
-    """Yield where each package or module lies that this process has imported, and what packages say of themselves."""
+    """Yield the locations of each package or module that this process has imported, and of package metadata."""
     for entry in sys.path:
         yield from ([about.resolve()] for kind in ("dist-info", "egg-info") for about in Path(entry).glob(f"*.{kind}"))
     yield from ([index.HOME / name] for name in index.BESIDE)

@@ -21,7 +21,7 @@ from fedsim.processes.methods import AtWork, ShouldStop, ignore_step
 
 _LOOK_UP_EVERY = 0.1  # seconds
 _ROOM = 64 << 20  # bytes that any answer may have
-_TIMES = 4  # beside those, so many times what was sent and what the examples and masks that it asks about take
+_TIMES = 4  # answer limit: additionally this multiple of the bytes of the request, examples and masks
 _WORD = 8  # bytes of a number
 _MANY = 256  # examples, where their number is not known
 
@@ -37,11 +37,11 @@ def start_apart(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator
 
 
 class Apart:
-    """A method in another process; a new one takes its place when it ended by itself.
+    """A method in a subprocess; a new subprocess replaces a subprocess that ended by itself.
 
     Args:
         hello: kind and name of the method, with its settings.
-        should_stop: says that somebody asked to stop.
+        should_stop: returns whether a stop was requested.
     """
 
     def __init__(self, hello: dict[str, Any], should_stop: ShouldStop) -> None:
@@ -57,12 +57,12 @@ class Apart:
         watch: OnStep = ignore_step,
         seconds: float | None = None,
     ) -> Any:
-        """Return what a function of the method answers: tensors, numbers, text, guesses, and tuples of those.
+        """Return the answer of a method's function: tensors, numbers, text, guesses, and tuples of these.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
+            KeyboardInterrupt: a stop was requested.
             DeadlineReached: no time is left; the process has been ended.
-            FedsimError: the method failed, its process ended, or what it sent cannot be read.
+            FedsimError: the method failed, its process ended, or its answer cannot be parsed.
         """
         states = [(generator.initial_seed(), generator.get_state()) for generator in generators]
         try:
@@ -70,8 +70,8 @@ class Apart:
             kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
                 return packing.unpacked(payload)
-        except (Exception, DeadlineReached):  # what a method sends may be anything
-            self.end()  # what else is in the pipe answers nothing that will be asked
+        except (Exception, DeadlineReached):  # a method may send any bytes
+            self.end()  # the rest of the pipe answers no later request
             raise
         raise FedsimError(packing.read_reason(payload))
 
@@ -80,7 +80,7 @@ class Apart:
         self._child.close()
 
     def _greet(self) -> None:
-        """Tell a new process which method it is."""
+        """Send the method's name and settings to a new process."""
         try:
             self._send(frames.frame(frames.HELLO, json.dumps(self._hello).encode()))
         except KeyboardInterrupt:
@@ -90,17 +90,17 @@ class Apart:
     def ask(
         self, kind: frames.Kind, request: object, watch: OnStep = ignore_step, expected: int = 0
     ) -> tuple[frames.Kind, bytes]:
-        """Return the answer to a request, and show steps meanwhile.
+        """Return the answer to a request, and report steps meanwhile.
 
         Args:
             kind: of the request.
-            request: what can travel.
-            watch: is shown the steps.
-            expected: bytes of what is asked about; an answer of many times that and of the request is refused.
+            request: a serialisable value.
+            watch: receives the steps.
+            expected: bytes of the examples in question; an answer of many times this and the request's size is refused.
 
         Raises:
-            KeyboardInterrupt: somebody asked to stop.
-            FedsimError: the request cannot travel, the process ended, or its answer is too long.
+            KeyboardInterrupt: a stop was requested.
+            FedsimError: the request cannot be serialised, the process ended, or its answer is too long.
         """
         content = packing.saved(request)
         if self._child.code is not None:
@@ -137,7 +137,7 @@ class Apart:
         return frame
 
     def _look_up(self) -> None:
-        """Stop waiting where somebody asked to stop, or where the processor seconds of the caller are over."""
+        """Raise if a stop was requested, or if the caller's processor time is used up."""
         if self._should_stop():
             raise KeyboardInterrupt
         check_time()
@@ -151,13 +151,13 @@ def _start() -> ChildProcess:
 
 
 def _observations(seen: Sequence[Any]) -> Iterator[Observation]:
-    """Yield the observations among what a method may see, alone or in lists."""
+    """Yield the observations among a method's arguments, alone or in lists."""
     for part in seen:
         yield from (one for one in (part if isinstance(part, list) else [part]) if isinstance(one, Observation))
 
 
 def _size_of(seen: Observation) -> int:
-    """Return how many bytes the examples and masks behind an update take, as far as the observation says."""
+    """Return the bytes of the examples and masks behind an update, as far as the observation shows them."""
     examples = seen.examples or seen.batch_size or _MANY
     masks = sum(math.prod(site.shape) for site in seen.sites) * (1 if seen.batch_size else examples)
     return _WORD * (examples * math.prod(seen.spec.shape) + seen.local_steps * masks)

@@ -117,7 +117,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_rests(folder: Path) -> None:
-    """Remove the temporary files of killed writes from a folder. No other process may be writing there."""
+    """Remove the temporary files of killed writes from a folder. No other process may be writing to the folder."""
     if folder.is_symlink() or not folder.is_dir():
         return
     with explain(folder):

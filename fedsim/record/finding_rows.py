@@ -1,4 +1,4 @@
-"""Findings as a flat table for programs, one row per metric value."""
+"""Findings as a flat table for programs, a row per metric value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one shape of a result: what an attack, or a control beside it, made of a question."""
+"""Findings: the common record of a result of an attack or control for a question."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from fedsim.record.parts import Interval, Part
 Role = Literal["attack", "positive-control", "negative-control", "context"]
 Outcome = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
 Columns = Mapping[str, Sequence[Any]]
-"""A table of per-example values: column by column, all of one length."""
+"""A table of per-example values: columns of equal length."""
 
-ATTACKS = "attacks"  # the question whose findings hold the attacked updates
-SIGNIFICANT = 0.05  # one permutation test in twenty errs
+ATTACKS = "attacks"  # the question with the attacked updates in its findings
+SIGNIFICANT = 0.05  # error rate of a permutation test
 
 
 class Finding(Part):
-    """One result of a question in an arm.
+    """A result of a question in an arm.
 
     Attributes:
         question: name of the question, which is the name of its table in the scenario.
-        label: who found it, for people: the label of an attack, or what was compared.
-        method: name of the attack; empty where none was needed.
+        label: label of the attack, or of the compared items, for display.
+        method: name of the attack; empty if no method was needed.
         settings: of the method, for display.
-        scope: what it is of, by name: an attribute, a view, a client, rounds.
+        scope: scope of the result by name: an attribute, a view, a client, rounds.
         role: `attack`; a control that `must succeed` or must be at `chance`; or `context`, which explains the others.
-        metric: what `value`, `chance` and `limit` are of.
-        value: what was found; None where it failed.
-        chance_level: the value of who sees nothing.
-        max_value: the largest possible value, where it depends on the question.
-        p_value: that the value is one of chance, where a test says so; of a group, that it differs from no other.
+        metric: metric of `value`, `chance_level` and `max_value`.
+        value: measured value; None after a failure.
+        chance_level: value of a blind baseline.
+        max_value: the largest possible value, if it depends on the question.
+        p_value: of a permutation test against chance; for a group, of a test against the other groups.
         extra_metrics: further figures, by the name of their metric.
-        failure: why there is no value.
-        invalid: why the value does not count, as where a control found what is not there.
+        failure: reason of a missing value.
+        invalid: reason why the value does not count, such as a negative control above chance.
         note: a sentence for people.
-        is_evidence: whether a value at chance says something; that of a search that did not converge does not.
-        alarm: what must stand above everything else: a short sentence, and what it rests on.
+        is_evidence: whether a value at chance is evidence; it is not after a search that did not converge.
+        alarm: urgent warning for the top of the page: a short sentence and its grounds.
         seconds: wall time; differs between runs.
         items: name of the arm's table that holds the values of single examples.
     """
@@ -79,7 +79,7 @@ class Finding(Part):
 
     @property
     def figures(self) -> dict[str, Interval | None]:
-        """Every figure by the name of its metric, the main one first."""
+        """Every figure by the name of its metric, the main figure first."""
         return {self.metric: self.value, **self.extra_metrics}
 
     @property
@@ -89,14 +89,14 @@ class Finding(Part):
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether it is valid, its interval lies above chance, and a permutation test agrees where there is one."""
+        """Whether the finding is valid, its interval lies above chance, and any permutation test is significant."""
         if self.invalid or self.value is None or self.value.low is None or self.chance_level is None:
             return False
         return self.value.low > self.chance_level and (self.p_value is None or self.p_value <= SIGNIFICANT)
 
     @property
     def state(self) -> Outcome:
-        """What it says: an attack without a value failed, and one without interval or chance is undecided."""
+        """Outcome of the finding; without a value it has failed, without interval or chance it is undecided."""
         if self.failure:
             return "failed"
         if self.invalid:
@@ -108,19 +108,19 @@ class Finding(Part):
 
     @property
     def scope_in_words(self) -> str:
-        """What it is of, for people."""
+        """The scope as text."""
         return ", ".join(f"{name} {value}" for name, value in self.scope.items())
 
 
 class QuestionInfo(Part):
-    """What a question says of itself, for readers of a record.
+    """Description of a question, for readers of a record.
 
     Attributes:
         name: of the question.
         title: the question, for people.
-        summary: what was compared with what, in a few sentences.
-        method: how the figures are made.
-        null_statement: what is said where nothing was noticed.
+        summary: the comparison, in a few sentences.
+        method: computation of the figures.
+        null_statement: text for findings without an effect.
     """
 
     name: str

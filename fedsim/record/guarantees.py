@@ -15,8 +15,8 @@ class GuaranteeRecord(Part):
     `source` names the method. `epsilon` is the tightest upper bound at `delta`, computed by `accountant`: ``exact``
     (Gaussian noise without sampling), ``PRV`` or ``RDP``; `rdp_epsilon` is the RDP bound, never smaller.
     `noise_multiplier` is the noise standard deviation over the sensitivity under `adjacency`, `sampling_rate` the
-    probability that the unit is in one of the `steps`; `composition` describes the composed rounds, `against` the
-    adversary, and `holds_against_server` whether the server is covered.
+    probability that the unit is in a given step of the `steps`; `composition` describes the composed rounds, `against`
+    the adversary, and `holds_against_server` whether the server is covered.
     """
 
     source: str
@@ -51,6 +51,6 @@ class GuaranteeRecord(Part):
 
 
 def weakest_against_server(stated: Iterable[GuaranteeRecord]) -> GuaranteeRecord | None:
-    """Return the guarantee with the largest epsilon among those against the server; None if there is none."""
+    """Return the guarantee against the server with the largest epsilon; None without such a guarantee."""
     holding = (one for one in stated if one.holds_against_server)
     return max(holding, key=lambda one: one.epsilon, default=None)

@@ -59,7 +59,7 @@ class RoundRecord(Part):
 class PartitionRecord(Part):
     """Data partition: clients' sizes and class counts.
 
-    Sizes are those of the first `clients_measured` clients: all clients, or a part if every client's share is sampled
+    Sizes cover the first `clients_measured` clients: all clients, or a part if every client's share is sampled
     separately. `class_counts` holds (client, examples of each class) of the first clients.
     """
 

@@ -31,8 +31,8 @@ class ItemScore(Part):
     """An example of a client with its matched guess: an image, a sentence, or another kind.
 
     `values` holds its metrics by name, in the order of tables. Other fields are absent if unknown: `label` and
-    `guessed_label`, `text` and `guess`, `secret`, the planted span in the text, and `group`, whose risk is compared
-    with the risk of other groups. An example without a guess `is_missing`, and has the worst values.
+    `guessed_label`, `text` and `guess`, `secret`, the planted span in the text, and `group`, for the comparison of
+    risks between groups. An example without a guess `is_missing`, and has the worst values.
     """
 
     index: int
@@ -60,9 +60,9 @@ class Ceiling(Part):
     `psnr` bounds the mean error in dB, for examples in pixels; for inputs too large for the exact value it lies between
     `psnr_low` and `psnr_high`. `rank` and `condition` describe the derivative of the update by its `inputs` entries,
     `known` is the effective number of known entries. `untold` is the PSNR with unknown dropout masks. `others_known` is
-    the PSNR of a server that knows the examples of all clients of a sum but one. `informed` is the PSNR with known
+    the PSNR of a server that knows the examples of all other clients of a sum. `informed` is the PSNR with known
     covariance of public examples, and `scores` are the scores of such an attacker's guess. `undefined` gives the reason
-    if there is no ceiling.
+    of a missing ceiling.
     """
 
     psnr: float | None = None

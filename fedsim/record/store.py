@@ -44,7 +44,7 @@ _CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check"}  # 
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
-_LARGE = 64 * 2**20  # bytes; above, no compression: it takes a second per 5 MB, and weights hardly shrink
+_LARGE = 64 * 2**20  # bytes; above, no compression: a second per 5 MB, and weights hardly shrink
 
 
 class RunFolder:

@@ -1,4 +1,4 @@
-"""Validity of findings: a control that finds what is not there makes the attacks beside it invalid."""
+"""Validity of findings: a negative control above chance invalidates the attacks that it controls."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from fedsim.record.findings import Finding
 
-_MARGIN = 2.0  # lower halves of the control's interval: of a 95 % interval about one fair control in 20,000 is as far
+_MARGIN = (
+    2.0  # lower halves of the control's interval: with a 95 % interval, about 1 in 20,000 fair controls exceeds it
+)
 
 
 def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return the findings of an arm, those marked invalid whose control at chance is clearly above chance.
+    """Return the findings of an arm, with attacks marked invalid if their negative control is clearly above chance.
 
-    A control has nothing to find. Where it succeeds, the attack has the answer from elsewhere, or the control is wrong;
-    either way the value of the attack says nothing about what the threat model grants.
+    A negative control has nothing to find. If it succeeds, the attack obtains the answer from elsewhere, or the control
+    is wrong; in both cases the attack's value is no evidence of leakage under the threat model.
     """
     reasons: dict[int, str] = {}
     for control in findings:
@@ -34,7 +36,7 @@ def is_clearly_above_chance(control: Finding) -> bool:
 
 
 def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:
-    """Return the places of the findings that a control stands beside: by its label, else by its method, else all."""
+    """Return the indices of the findings of a control: findings with its label, else with its method, else all."""
     places = [
         place
         for place, one in enumerate(findings)

@@ -1,1 +1,1 @@
-"""A finished federated model before it leaves: what attacks on it find beside luck, as a document to sign."""
+"""Release check of a finished federated model: attacks, permutation tests, policy, and a document for approvers."""

@@ -1,4 +1,4 @@
-"""Check a finished model: read, attack, judge, and write what a committee reads."""
+"""Release check of a finished model: load, attack, judge, and write the document."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
     """Attack the model that a plan names.
 
     Args:
-        plan: what is checked.
-        policy: what is allowed.
+        plan: model, data and options of the check.
+        policy: allowed limits.
 
     Raises:
-        FedsimError: something that the plan names is missing, or does not fit; the message says what.
+        FedsimError: an item that the plan names is missing or invalid, as the message describes.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     model = finished.read(plan)

@@ -1,4 +1,4 @@
-"""A finished model with its weights, its members and others, read from what a user names and checked."""
+"""A finished model with its weights, members and non-members, loaded from user targets and validated."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ _NAMED, _SAVED = (".safetensors", ".npz"), (".pt", ".pth", ".bin")
 
 @dataclass(frozen=True)
 class FinishedModel:
-    """A model as it would leave.
+    """A model to be released.
 
     Attributes:
-        subject: its model holds the weights; its training set are members, its test set others, each example once.
-        reference: weights of the same model, trained without the members; None where nobody gave any.
-        notes: what a reader must know, as sentences.
+        subject: its model holds the weights; its training set are the members, its test set the non-members, without
+            duplicates.
+        reference: weights of the same model, trained without the members; None if not given.
+        notes: warnings for the reader, as sentences.
     """
 
     subject: Checked
@@ -84,10 +85,10 @@ def read(plan: ReleasePlan) -> FinishedModel:
 
 @torch.no_grad()
 def _check_losses(subject: Checked, weights: Path) -> None:
-    """Check that the loss of the model is a number for a first batch of either side.
+    """Check that the loss of a first batch of members and of non-members is not NaN.
 
     Raises:
-        FedsimError: it is NaN for an example.
+        FedsimError: the loss is NaN for an example.
     """
     task, model = subject.task, subject.new_model().eval()
     for batch in (subject.dataset.train, subject.dataset.test):
@@ -101,10 +102,10 @@ def _check_losses(subject: Checked, weights: Path) -> None:
 
 
 def read_weights(path: Path) -> Tensors:
-    """Return the tensors of a file by name; nothing in it is run.
+    """Return the tensors of a file by name, without running code from it.
 
     Raises:
-        FedsimError: there is no such file, or it holds something else.
+        FedsimError: the file does not exist, or holds something else.
     """
     if not path.is_file():
         raise FedsimError(f"there is no file {path}.")
@@ -122,7 +123,7 @@ def read_weights(path: Path) -> Tensors:
 
 
 def each_once(batch: Batch) -> Batch:
-    """Return each example of a batch once, since two that are alike count as one."""
+    """Return the batch without duplicate examples."""
     places = {key: place for place, key in reversed(list(enumerate(keys(batch))))}
     return batch.select(torch.tensor(sorted(places.values())))
 
@@ -155,7 +156,7 @@ def hashes(plan: ReleasePlan) -> dict[str, str]:
 
 
 def _loader_of(target: str) -> Iterable[Any]:
-    """Return the loader that a function returns, alone or as a part of what audits take."""
+    """Return the loader that a function returns, alone or as a part of an audit subject."""
     thing = load(target)
     thing = called(thing, target) if callable(thing) else thing
     if isinstance(thing, Subject) or (isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3):  # noqa: PLR2004 - as audits take it

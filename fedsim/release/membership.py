@@ -1,4 +1,4 @@
-"""Who was a member of the finished model, by every attack that trains none."""
+"""Membership inference on the finished model, by every attack that trains no model."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
 
 
 def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
-    """Yield the attacks on a model that train none: with a reference those too that ask for models without members."""
+    """Yield the attacks that train no model; with a reference, also attacks that need models without members."""
     reproductions = {
         name for name, method in registry.methods("membership").items() if method.fidelity == "reproduction"
     }
@@ -81,7 +81,7 @@ def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
 
 
 def _case(finished: FinishedModel, seed: int) -> Case:
-    """Return the candidates in an order that says nothing; with a reference half of the others are the attacker's."""
+    """Return the candidates in random order; with a reference, half of the non-members belong to the attacker."""
     others = finished.others
     held = len(others) // 2 if finished.reference is not None else 0
     source = seeding.generator(seed, "release candidates")
@@ -107,7 +107,7 @@ def _train_nothing(_examples: Batch, _generator: torch.Generator) -> NoReturn:
 
 
 def _reference(finished: FinishedModel, case: Case) -> Shadow:
-    """Return the reference as a model that was trained on no candidate, and on none of the attacker's examples."""
+    """Return the reference as a shadow model, trained on no candidate and on none of the attacker's examples."""
     seen = case.observation
     nobody = [torch.zeros(len(batch), dtype=torch.bool) for batch in (seen.candidates, seen.reference)]
     return Shadow(dict(finished.reference or {}), *nobody)

@@ -1,4 +1,4 @@
-"""What a finished language model remembers: planted secrets, and texts that it writes on from their first half."""
+"""Memorisation of a finished language model: planted secrets, and completions of texts from their first half."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _SHAPE = "a list of (beginning, secret, form, repetitions), as [('The code is ',
 
 
 def read_secrets(target: str | None, finished: FinishedModel) -> list[Planted]:
-    """Return the secrets that a function returns; nothing without one.
+    """Return the secrets that a function returns; an empty list without a function.
 
     Raises:
-        FedsimError: it returns something else, a secret has not its form, or the model writes no text.
+        FedsimError: it returns something else, a secret does not match its form, or the model generates no text.
     """
     if target is None:
         return []
@@ -117,7 +117,6 @@ def _fits(sign: str, letter: str) -> bool:
 
 
 def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
-    """Return another secret of the same form."""
     source = np.random.default_rng(seeding.derive(seed, "release fillings", number))
     secret = planted.text[len(planted.prompt) :]
     other = alternatives(planted.form, secret, 1, source).texts[0]
@@ -125,7 +124,7 @@ def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
 
 
 def _texts(batch: Batch) -> list[tuple[int, ...]]:
-    """Return the tokens of texts that are long enough, without what fills up short ones."""
+    """Return the tokens of sufficiently long texts, without padding."""
     masks = batch.extra_inputs.get(MASK, torch.ones_like(batch.inputs)).bool()
     texts = (tuple(tokens[mask].tolist()) for tokens, mask in zip(batch.inputs, masks, strict=True))
     return [text for text in texts if len(text) >= _SHORTEST][:_TEXTS]

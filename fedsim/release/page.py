@@ -1,4 +1,4 @@
-"""A release check as a document for people who must sign."""
+"""A release check as a document for approvers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _tried(record: ReleaseRecord) -> Iterator[Block]:
 
 
 def results(record: ReleaseRecord) -> Block:
-    """Return a row for each figure: value, chance, control, p, state, and what would decide."""
+    """Return the table of results: value, chance, control, p, state, and the n that would halve the interval."""
     headings = ("attack", "state", "figure", "n", "value", "chance", "control", "p", "n for half the interval")
     rows = [_row(record, one) for one in record.attacks]
     return table("Attacks on the finished model", headings, rows, ("figure", "state"))
@@ -105,7 +105,7 @@ def _cell(one: Finding) -> TableCell:
 
 
 def policy_table(record: ReleaseRecord) -> Block:
-    """Return what became of each threshold, or that there is none."""
+    """Return the state of each threshold, or a note that the policy is empty."""
     rows = [
         TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), limits.sentence(one))
         for one in verdict.thresholds(record)
@@ -117,7 +117,7 @@ def policy_table(record: ReleaseRecord) -> Block:
 
 
 def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
-    """Return what this check says nothing about."""
+    """Return the questions that this check does not cover."""
     sites = () if record.of("sources") else ("which site an example came from: --sites was not given",)
     secrets = () if record.plan.secrets else ("secrets planted before the training: --secrets was not given",)
     shadows = () if record.plan.reference else ("attacks with models of the attacker's own: --reference was not given",)
@@ -132,7 +132,7 @@ def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
 
 
 def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
-    """Return what two texts ask for beside what this check has."""
+    """Return the requirements of two regulatory texts with the evidence of this check."""
     n = len(record.attacks)
     counts = {state: sum(one.state == state for one in record.attacks) for state in _COUNTED}
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != "invalid")

@@ -1,4 +1,4 @@
-"""What an attack comes to by luck: its answers stay, and who is who is shuffled."""
+"""Permutation test of an attack: scores stay fixed, labels are shuffled."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _ROUNDING = 1e-12
 
 
 class Luck(NamedTuple):
-    """How often shuffled labels come as far, and what they come to: mean and 95 % range."""
+    """p-value of a permutation test, and mean and 95 % range of the null distribution."""
 
     p: float
     value: Interval
 
 
 def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator: np.random.Generator) -> Luck:
-    """Return what shuffled labels come to.
+    """Return the result of a permutation test.
 
     Args:
-        figure: what the attack comes to if these were the labels.
-        labels: the true ones, shape (N,).
+        figure: returns the attack's figure for given labels.
+        labels: the true labels, shape (N,).
         generator: source of the shuffles.
     """
     true = figure(labels)
@@ -36,7 +36,7 @@ def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator
 
 
 def beside(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:
-    """Yield a finding with the p of luck, and behind it what must be at chance."""
+    """Yield a finding with its p-value, followed by its negative control."""
     yield finding.model_copy(update={"p_value": p})
     yield finding.model_copy(
         update={"role": "negative-control", "label": f"{finding.label}, control", "value": control}

@@ -1,4 +1,4 @@
-"""The record of a release check: what was attacked, by what, and what came of it."""
+"""The record of a release check: plan, policy, environment and findings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedsim.record import Environment, Finding, Part
 
 
 class ReleasePlan(Part):
-    """What is checked, as the command line names it."""
+    """Plan of a release check, as given on the command line."""
 
     target: str = Field(description="function that returns (model, loss, loader); its loader yields members")
     weights: Path
@@ -27,13 +27,13 @@ class ReleasePlan(Part):
 
 
 class ReleaseRecord(Part):
-    """What attacks made of a finished model.
+    """Results of the attacks on a finished model.
 
     Attributes:
-        hashes: SHA-256 of each file: weights, and the code that was named.
-        members: examples that the model was trained on, each once.
-        others: examples that it was not.
-        findings: of each figure, the attack's and behind it the control, which must be at chance; p is after Holm.
+        hashes: SHA-256 of each file: weights and named code.
+        members: number of distinct training examples.
+        others: number of distinct non-members.
+        findings: for each figure, the attack's finding followed by its negative control; p after Holm.
     """
 
     schema_version: Literal[1] = 1
@@ -50,7 +50,7 @@ class ReleaseRecord(Part):
 
     @property
     def attacks(self) -> list[Finding]:
-        """What attacks came to, without controls and without those that failed."""
+        """Findings of the attacks, without controls and failures."""
         return [one for one in self.findings if one.role == "attack" and not one.failure]
 
     @property
@@ -59,9 +59,9 @@ class ReleaseRecord(Part):
         return (one for one in self.findings if one.failure)
 
     def control_of(self, attack: Finding) -> Finding:
-        """Return what the same attack comes to by luck."""
+        """Return the negative control of an attack's finding."""
         return self.findings[self.findings.index(attack) + 1]
 
     def of(self, question: str) -> list[Finding]:
-        """Return what attacks of a question came to."""
+        """Return the attacks' findings of a question."""
         return [one for one in self.attacks if one.question == question]

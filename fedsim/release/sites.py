@@ -1,7 +1,7 @@
-"""Which site an example came from: the one whose own model has the lowest loss on it.
+"""Source inference: the inferred site of an example is the site with the lowest loss of its own model.
 
-Paper: Hu et al. 2021, arXiv 2109.05659. Sites whose examples differ are told apart without any memory of single
-examples too, so a share above chance does not say which of the two it was.
+Paper: Hu et al. 2021, arXiv 2109.05659. Sites with different distributions are distinguishable without memorised
+examples too, so a share above chance does not prove memorisation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FEWEST = 2
 
 @dataclass(frozen=True)
 class Site:
-    """One site's own model in evaluation mode, and the examples that it was trained on."""
+    """A site's own model in evaluation mode, and its training examples."""
 
     subject: Checked
     model: nn.Module
@@ -41,7 +41,7 @@ def read(targets: Mapping[str, str]) -> dict[str, Site]:
     """Return the sites by name.
 
     Raises:
-        FedsimError: there is one alone, two have the same model or an example in common, or examples are too few.
+        FedsimError: only a single site is named, two sites share a model or an example, or a site has too few examples.
     """
     if len(targets) == 1:
         raise FedsimError(f"--sites names '{next(iter(targets))}' alone, expected at least {_FEWEST}, as in a=..,b=..")
@@ -57,7 +57,10 @@ def read(targets: Mapping[str, str]) -> dict[str, Site]:
 
 
 def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
-    """Yield the share of examples whose site is told, as many of each site, and the control; nothing without sites."""
+    """Yield the share of examples with a correctly inferred site, in equal numbers per site, and its control.
+
+    Yields nothing without sites.
+    """
     if not sites:
         return
     n = min(len(site.examples) for site in sites.values())

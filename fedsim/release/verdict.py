@@ -1,7 +1,7 @@
-"""What a release check decides: recovered, withstood or undecided, and what the policy says of it.
+"""Verdict of a release check: recovered, withstood or undecided, and the states of the policy's thresholds.
 
-A figure is recovered where its interval lies above chance and shuffled labels rarely come as far, after Holm over all
-figures. It withstood where its whole interval lies at most a stated margin above chance. Else it is undecided.
+A figure is recovered if its interval lies above chance and its permutation test is significant, after Holm over all
+figures. It withstood if its whole interval lies at most a stated margin above chance. Otherwise it is undecided.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TO_HALVE = 4  # times as many examples halve an interval
 
 
 def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return findings with p after Holm over all figures, and whether those near chance are evidence."""
+    """Return findings with p after Holm over all figures; figures near chance get the flag `is_evidence`."""
     adjusted = iter(holm([one.p_value for one in findings if one.p_value is not None]))
     return mark_invalid(
         [
@@ -49,7 +49,7 @@ def _is_evidence(one: Finding) -> bool:
 
 
 def answer(record: ReleaseRecord) -> Answer:
-    """Return what a reader wants to know first: the state of the worst figure, and one sentence."""
+    """Return the main answer: the state of the worst figure, and a sentence."""
     by_state: dict[Outcome, list[Finding]] = {}
     for one in record.attacks:
         by_state.setdefault(one.state, []).append(one)
@@ -70,13 +70,13 @@ def answer(record: ReleaseRecord) -> Answer:
 
 
 def in_words(one: Finding) -> str:
-    """Return who found how much, with interval and n."""
+    """Return a finding in words: attack, value with interval, and n."""
     value = value_in_words(one.metric, one.value) if one.value else ""
     return f"{one.label}, {value}, n = {one.n}"
 
 
 def metric_of(one: Finding) -> Metric:
-    """Return what a finding's metric declares."""
+    """Return the declaration of a finding's metric."""
     return registry.every_metric()[one.metric]
 
 

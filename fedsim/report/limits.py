@@ -58,7 +58,7 @@ def _broken(judged: JudgedLimit) -> str:
 
 
 def _open_share(judged: JudgedLimit) -> Iterator[str]:
-    """Yield what the number of updates leaves open, where the interval alone does not decide."""
+    """Yield the range that the number of updates leaves open, if the interval alone does not decide."""
     share, limit, advice = judged.figure.value, judged.limit, judged.figure.advice
     if share is not None and held(share, limit) == "undecided":
         least, most = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high

@@ -1,7 +1,7 @@
-"""What a run shows, in sentences that claim no more than the numbers do.
+"""Verdict of a run, in sentences that claim no more than the numbers.
 
-An attack that fails proves little by itself: it may be weak or badly tuned. So every run needs a control that
-ought to succeed, an attack that was granted the dropout masks or any attack where nothing protects the client.
+A failed attack proves little by itself: it may be weak or badly tuned. So every run needs a positive control: an
+attack with granted dropout masks, or any attack on an unprotected client.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONTROL_SUCCEEDS = 0.5
 
 
 class Count(NamedTuple):
-    """Recovered examples among those of the victims that the attack gave a guess of; on `failed` others it failed."""
+    """Recovered examples, out of the examples of victims with a guess; `failed` further victims have no guess."""
 
     recovered: int
     examples: int
@@ -73,7 +73,7 @@ class RunJudge:
 
     @classmethod
     def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> RunJudge:
-        """Read the rule from a scenario; what it lacks has the scenario's defaults.
+        """Return the judge of a scenario's rule; missing keys have the scenario's defaults.
 
         Raises:
             FedsimError: its metric is neither declared nor installed.
@@ -85,15 +85,15 @@ class RunJudge:
 
     @property
     def success(self) -> Rule:
-        """What counts as recovered."""
+        """The rule for a recovered example."""
         return Rule(self.scoring.metric, self.scoring.threshold, self.declared)
 
     def rule(self, *attacks: AttackFinding) -> str:
-        """Return the rule for what these attacks guessed, in words, for example ``SSIM > 0.5``."""
+        """Return the rule for the guesses of these attacks, in words, for example ``SSIM > 0.5``."""
         return self.success.in_words(_values(attacks))
 
     def deciding(self, *attacks: AttackFinding) -> Metric:
-        """Return the metric that decides about what these attacks guessed."""
+        """Return the deciding metric for the guesses of these attacks."""
         return self.success.decides(_values(attacks))[0]
 
     def verdict(self, *attacks: AttackFinding) -> str:
@@ -105,19 +105,19 @@ class RunJudge:
         return self.success.goal(_values([attack]))
 
     def order(self, attack: AttackFinding) -> Metric:
-        """Return the metric by which figures order the guesses of an attack: the first whose distribution they show."""
+        """Return the metric that sorts an attack's guesses in figures: the first metric with a plotted distribution."""
         values = _values([attack])
         return next((metric for metric in self.spread if metric.name in values), self.goal(attack))
 
     @property
     def spread(self) -> list[Metric]:
-        """The metrics whose whole distribution figures show."""
+        """The metrics with a plotted distribution."""
         return [metric for metric in self.declared.values() if metric.spread]
 
     def columns(self, attacks: Sequence[AttackFinding], table: str = "") -> list[Column]:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
         measured = {name for attack in attacks for name in attack.extra_metrics}
-        is_success = self.scoring.metric  # a flag that decides is the success rate, which stands there already
+        is_success = self.scoring.metric  # a deciding flag equals the success rate, which is shown already
         shown = (
             metric
             for metric in self.declared.values()
@@ -144,7 +144,7 @@ class RunJudge:
         )
 
     def is_control(self, arm: ArmRecord, attack: AttackFinding) -> bool:
-        """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
+        """Return whether the attack is a positive control: it knows the masks, or the arm is unprotected."""
         return "masks" in attack.knows or self.is_unprotected(arm)
 
     @cached_property
@@ -158,7 +158,7 @@ class RunJudge:
         return self._scenarios[arm.name]
 
     def is_unprotected(self, arm: ArmRecord) -> bool:
-        """Tell whether an arm has no defense, no component and no active dropout, and shows single updates."""
+        """Return whether an arm has no defense, no component and no active dropout, and shows single updates."""
         scenario = self.scenario_of(arm)
         is_mixed = scenario.get("threat", {}).get("view") == "sum"
         return not (scenario.get("defenses") or scenario.get("components") or arm.dropout or is_mixed)
@@ -169,13 +169,13 @@ class RunJudge:
         return "a malicious server" if threat.get("server") == "malicious" else "an honest-but-curious server"
 
     def control_succeeded(self, attack: AttackFinding) -> bool:
-        """Tell whether at least half of the control's examples were recovered."""
+        """Return whether at least half of the control's examples were recovered."""
         count = self.count(attack)
         return count.examples > 0 and count.recovered >= CONTROL_SUCCEEDS * count.examples
 
 
 def has_guess(victim: VictimRecord) -> bool:
-    """Tell whether an attack gave a guess of a victim."""
+    """Return whether an attack returned a guess for a victim."""
     return victim.failure is None and victim.examples > 0
 
 
@@ -185,17 +185,17 @@ def failed_on(failed: int, victims: int) -> str:
 
 
 def _values(attacks: Sequence[AttackFinding]) -> Mapping[str, float]:
-    """Return the metrics of the first example that attacks guessed; nothing where they guessed none."""
+    """Return the metrics of the first guessed example of the attacks; empty without a guess."""
     return next((item.values for attack in attacks for victim in attack.victims for item in victim.scores), {})
 
 
 def knowledge(attack: AttackFinding) -> str:
-    """Return what an attack was granted, in words."""
+    """Return the grants of an attack, in words."""
     return listed([GRANTS[name].called for name in attack.knows]) or "nothing beyond the model and the update"
 
 
 def sentences(record: RunRecord, judge: RunJudge) -> list[Statement]:
-    """Return one sentence an arm about what attacks on updates recovered."""
+    """Return the sentences on the examples that attacks on updates recovered, arm by arm."""
     return [sentence for arm in record.arms for sentence in _about(arm, judge)]
 
 
@@ -207,7 +207,7 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
 
 
 def with_bounds(value: str, interval: str) -> str:
-    """Return a figure with its interval, if it has one, as `bounds` returns it."""
+    """Return a figure with its interval, if any, as `bounds` returns it."""
     return f"{value} ({interval})" if interval else value
 
 
@@ -217,7 +217,7 @@ def _about(arm: ArmRecord, judge: RunJudge) -> Iterator[Statement]:
 
 
 def _doubt(sentence: Statement, arm: ArmRecord) -> Statement:
-    """Say beside a score that it may be against the wrong truth, where what the clients did could not be repeated."""
+    """Add to a sentence that the ground truth may be wrong, if the replay of the clients failed."""
     if arm.replay_matches or not arm.attacks:
         return sentence
     after = f"{sentence.after} The truth of this score is unsure: what the clients did could not be repeated."
@@ -255,7 +255,7 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
 
 
 def _fooled_clause(uninformed: list[AttackFinding], judge: RunJudge) -> str:
-    """Name the attacks that recovered nothing although another did: to trust them is false security."""
+    """Name the attacks that recovered nothing although another attack succeeded: relying on them is false security."""
     failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
     if not failed:
         return ""
@@ -263,7 +263,7 @@ def _fooled_clause(uninformed: list[AttackFinding], judge: RunJudge) -> str:
 
 
 def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
-    """Say how an attack that knew the masks did: it tells hidden information from information that is gone."""
+    """Describe the result of an attack that knew the masks: it separates hidden information from lost information."""
     informed = [attack for attack in arm.attacks if "masks" in attack.knows and attack.value is not None]
     if not informed:
         return ""

@@ -150,5 +150,4 @@ def _check_own_model(world: World) -> None:
 
 
 def _loss(world: World, batch: Batch, draws: Draws, outputs: Tensor) -> Tensor:
-    """Return the loss of given outputs."""
     return world.stack.criterion(*world.task.answer(lambda *_, **__: outputs, batch, draws))

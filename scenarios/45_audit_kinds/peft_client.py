@@ -20,6 +20,6 @@ class Perceptron(nn.Module):
 
 
 def make_client() -> tuple[PeftModel, nn.Module, DataLoader]:
-    """Return what a client trains, with which loss, and on what."""
+    """Return a client's model, loss and data loader."""
     config = LoraConfig(target_modules=["head"], modules_to_save=["first"], r=4)
     return get_peft_model(Perceptron(), config), nn.CrossEntropyLoss(), DataLoader(digits(), batch_size=16)

@@ -1,4 +1,4 @@
-"""Clients that learn something else than one class; none of them imports fedsim."""
+"""Clients with tasks other than single-label classification; none of them imports fedsim."""
 
 import math
 from collections.abc import Callable
@@ -61,10 +61,10 @@ def make_series() -> Client:
 
 
 class Heads(nn.Module):
-    """One body, and a head for each thing that is said."""
+    """A shared body with a head for each output."""
 
     def __init__(self, **outputs: int | tuple[int, ...]) -> None:
-        """Take the shape of what each head says."""
+        """Build a head for each output shape."""
         super().__init__()
         torch.manual_seed(0)
         self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU())
@@ -78,7 +78,7 @@ class Heads(nn.Module):
         )
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Return what every head says, by name."""
+        """Return the outputs of the heads, by name."""
         features = self.body(pictures)
         return {name: head(features) for name, head in self.heads.items()}
 
@@ -115,7 +115,7 @@ class Recurrent(nn.Module):
         self.layer, self.head = nn.GRU(2, 64, batch_first=True), nn.Linear(64, 2)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Return what follows the windows."""
+        """Return the next values of the windows."""
         return self.head(self.layer(windows)[0][:, -1])
 
 
@@ -127,7 +127,7 @@ def make_recurrent() -> Client:
 
 
 def make_detector() -> Client:
-    """Return a client that finds a digit on a canvas: for each of 4 x 4 cells whether it begins there, and its box."""
+    """Return a client that detects a digit on a canvas of 4 x 4 cells: for each cell whether a digit begins, and its box."""
     pictures, _ = digits()
     source = torch.Generator().manual_seed(1)
     corners = torch.randint(4, (len(pictures), 2), generator=source)
@@ -153,7 +153,7 @@ def loss_of_boxes(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tens
 
 
 def make_volumes() -> Client:
-    """Return a client that tells from two digits, one behind the other, whether their sum is above 9, by conv3d."""
+    """Return a client that classifies by conv3d whether the sum of two stacked digits is above 9."""
     pictures, numbers = digits()
     volumes, sums = pictures.view(200, 1, 2, 8, 8), numbers.view(200, 2).sum(1)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Clients whose loss compares two views of each picture; fedsim is imported to say how the loss takes them."""
+"""Clients with a loss on two views of each picture; fedsim is imported only to declare the views."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ TEMPERATURE = 0.5
 
 
 def two_views() -> tuple[Tensor, Tensor]:
-    """Return 400 pictures, darker by chance, and the same ones, moved by a pixel and darker by chance."""
+    """Return two views of 400 pictures: randomly darkened, and randomly darkened with a shift by a pixel."""
     pictures, _ = digits()
     source = torch.Generator().manual_seed(1)
     light = 0.6 + 0.4 * torch.rand(2, len(pictures), 1, 1, 1, generator=source)
@@ -29,7 +29,7 @@ def client(loss: Callable[[Tensor, Tensor], Tensor], dropout: float) -> Subject:
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """Return how far embeddings of one picture point apart."""
+    """Return the mean cosine distance of the embeddings of a picture's two views."""
     return (1.0 - F.cosine_similarity(first, second)).mean()
 
 

@@ -27,7 +27,7 @@ def invalid(*findings: Finding) -> list[str]:
         (control("c", 0.71, 0.6), False),  # two lower halves reach 0.49
         (control("c", 0.72, 0.61), False),  # they end at chance
         (control("c", 0.73, 0.62), True),
-        (control("c", 0.9, 0.8, p=0.2), False),
+        (control("c", 0.9, 0.8, p_value=0.2), False),
         (control("c", 0.9, 0.8, chance_level=None), False),
         (finding("c"), False),
         (control("c", role="positive-control"), False),

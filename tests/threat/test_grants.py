@@ -63,7 +63,7 @@ def test_the_door_opens_what_a_grant_says_and_nothing_else(name: Knowledge, seen
     differ = {
         field.name
         for field in fields(Observation)
-        if field.name not in NOT_GRANTED | {"earlier"}
+        if field.name not in NOT_GRANTED | {"earlier_observations"}
         and flat(getattr(informed, field.name)) != flat(getattr(without, field.name))
     }
     differ |= (

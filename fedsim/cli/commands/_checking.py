@@ -1,4 +1,4 @@
-"""Code of the commands that compare what they measured with a scenario's table [expected]."""
+"""Commands' comparison of measured figures with a scenario's table [expected]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> No
     """Refuse, before anything runs, a check without figures, or of a changed scenario.
 
     Raises:
-        FedsimError: there is nothing to compare with.
+        FedsimError: the scenario has overrides, or its table [expected] is empty.
     """
     if overrides:
         raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
@@ -34,7 +34,7 @@ def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> No
 def check_figures(
     measured: Sequence[Figure], hashes: Mapping[str, str], scenario: Scenario, *, is_silent: bool
 ) -> None:
-    """Print where figures differ from those that the scenario expects; exit with 1 if any does."""
+    """Print figures that differ from the scenario's expected figures; exit with 1 if any does."""
     from fedsim.experiment.expectation import departures
 
     differences = departures(measured, hashes, scenario.expected)

@@ -36,9 +36,9 @@ class Commands(TyperGroup):
 
 
 class OneCommand(TyperCommand):
-    """A command whose help says what typer leaves out or adds.
+    """A typer command with the help of its arguments, and without typer's bar before ``[required]``.
 
-    From click 8.5 on typer loses the help of arguments, and it writes a stroke before ``[required]``.
+    From click 8.5 on typer loses the help of arguments.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -61,7 +61,7 @@ class OneCommand(TyperCommand):
 
 
 def _helps(function: Callable[..., Any]) -> dict[str, str | None]:
-    """Return what the declarations of a command say about its arguments, by name."""
+    """Return the help of a command's arguments from its annotations, by name."""
     declared = get_type_hints(function, include_extras=True)
     return {
         name: annotation.help
@@ -82,7 +82,7 @@ app = typer.Typer(
 
 
 def _find_scenario(given: Path) -> Path:
-    """Return the scenario file that a person means, once it can be read: that it cannot waits for no torch."""
+    """Return the path of the given scenario file; a file that cannot be read is reported before torch is imported."""
     path = find_source(given)
     read_tables(path)
     if path != given and _hides_shipped(path):
@@ -121,7 +121,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version, and end")
     ] = False,
 ) -> None:
-    """Take what stands before the command."""
+    """Read the options before the command."""
 
 
 class _Screen(Console):
@@ -132,7 +132,7 @@ class _Screen(Console):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
     def on_broken_pipe(self) -> None:
-        """Go on in silence where a reader has left, as ``head`` does: what runs writes files too."""
+        """Continue silently after the reader closed the pipe, as ``head`` does: the command also writes files."""
         self.quiet = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.file.fileno())
@@ -144,7 +144,7 @@ complaints = _Screen(stderr=True)
 
 
 def in_minutes(minutes: float | None) -> str:
-    """Return how long something takes, to stand behind its title; nothing where nobody says so."""
+    """Return a duration as a suffix of a title; empty if it is unknown."""
     if not minutes:
         return ""
     return f" (about {minutes:g} {'minute' if minutes == 1 else 'minutes'} on two cores)"

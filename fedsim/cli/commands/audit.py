@@ -66,9 +66,9 @@ def audit(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda: where the client trains and attacks search")] = "cpu",
 ) -> None:
-    """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
+    """Measure what an update of your own model leaks of a client's data, and the cost of defenses.
 
-    Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
+    Exit code 3: a threshold of the policy is broken. Exit code 4: a threshold is undecided.
     """
     _check_source(client_app, gradients, weights)
     batches = _sizes(batch_sizes)
@@ -110,7 +110,6 @@ def audit(
 
 
 def _check_source(client_app: str | None, gradients: Path | None, weights: Path | None) -> None:
-    """Raise where options name two sources of the update, or none for the weights."""
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
@@ -118,7 +117,6 @@ def _check_source(client_app: str | None, gradients: Path | None, weights: Path 
 
 
 def _tell(record: AuditRecord, folder: Path) -> None:
-    """Print what was found, and what the policy says of it."""
     from fedsim.audit import verdict
     from fedsim.audit.console import show
     from fedsim.judgement.limits import UNDECIDED

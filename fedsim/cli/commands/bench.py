@@ -70,7 +70,7 @@ def parallel(
     seed: Annotated[int, typer.Option(min=0, help="of the lists and of what is drawn")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Say what several tokens a step cost on lists, puzzles and sentences: exactly, and with an unmasker."""
+    """Measure the cost of several tokens a step on lists, puzzles and sentences: exactly, and with an unmasker."""
     from fedsim.bench.parallel import OTHERS, draw, measure
     from fedsim.bench.theory import analyse, mean_loss
 
@@ -124,7 +124,7 @@ def model(
 
 
 def _small_models() -> dict[str, Callable[[str, int, int], None]]:
-    """Return what trains each small model and shows how good it is, by the model's name."""
+    """Return, by the name of each small model, the function that trains it and prints its quality."""
     from fedsim.bench import denoisers, grids, pruning, training, unfreezing
 
     of_text = {
@@ -140,7 +140,6 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
 
 
 def _train(name: str) -> TrainedModel:
-    """Train a model of texts, and say what it is."""
     from fedsim.bench import training
 
     small = training.trained(name, _Steps())
@@ -169,9 +168,9 @@ def _show_denoiser(name: str, _samples: int, seed: int) -> None:
 
 
 class _Steps:
-    """Prints steps of a training to standard error: the first, one every ten seconds with the time left, and the last.
+    """Prints training steps to standard error: the first, then every ten seconds with the time left, and the last.
 
-    What a run before this one did counts nothing: the time left follows from the steps since the first one.
+    Steps of an earlier, resumed run are not timed: the time left is computed from the steps of this run.
     """
 
     def __init__(self) -> None:

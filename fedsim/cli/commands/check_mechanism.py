@@ -29,7 +29,7 @@ _Noise = Annotated[
 
 @command("check-mechanism", epilog="Example: fedsim check-mechanism my_pkg/private.py:step")
 def check_mechanism(target: _Target, noise: _Noise = False) -> None:
-    """Compare what a private step sends of neighbouring batches, with the same randomness; test sizes of batches."""
+    """Compare the outputs of a private step on neighbouring batches, with the same randomness; test batch sizes."""
     if noise:
         _check_noise(target)
         return

@@ -7,7 +7,7 @@ from fedsim.cli.commands._console import command, say
 
 @command(epilog="Example: fedsim doctor")
 def doctor() -> None:
-    """Show what is installed, which data are present, and how to get the rest."""
+    """Show installed packages and present data, and how to get the rest."""
     from fedsim.cli.doctor import examine
 
     for finding in examine():

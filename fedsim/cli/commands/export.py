@@ -18,7 +18,7 @@ def export(
     as_parquet: Annotated[bool, typer.Option("--parquet", help="write table.parquet (needs an extra)")] = False,
     as_duckdb: Annotated[bool, typer.Option("--duckdb", help="write results.duckdb (needs an extra)")] = False,
 ) -> None:
-    """Write all results as one table, a row per attacked example, and a file that explains the columns."""
+    """Write all results as a single table, a row per attacked example, and a file that explains the columns."""
     from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
 
     if not (as_csv or as_parquet or as_duckdb):

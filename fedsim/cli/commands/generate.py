@@ -40,7 +40,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens behind the prompt, at most")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print text and trace as JSON, at the end")] = False,
 ) -> None:
-    """Write a text behind a prompt; then say what its trace shows, and how many tokens a full forward pass gave."""
+    """Generate a completion of a prompt; then print the trace's leakage and the tokens per full forward pass."""
     from fedsim.core import seeding
     from fedsim.core.hooks import GenerationInputs
     from fedsim.core.types import Limits

@@ -31,7 +31,7 @@ def run(policy: _PolicyFile = _POLICY) -> None:
 
 @guard.command(cls=OneCommand, epilog="Example: fedsim guard status guard.toml")
 def status(policy: _PolicyFile = _POLICY) -> None:
-    """Show what was spent, by which runs, and how many rounds are left."""
+    """Show the privacy budget spent, the runs that spent it, and the number of rounds left."""
     from fedsim.guard.policy import read_policy
     from fedsim.guard.status import status_of
 

@@ -50,7 +50,7 @@ def list_(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, models, data, scenarios and what else there is."""
+    """List attacks, defenses, components, models, data, scenarios and the other groups."""
     every = [*_KINDS, "scenarios"]
     if group is not None and group not in every:
         raise FedsimError(f"there is nothing to list called '{group}'.{nearest(group, every)}")
@@ -68,7 +68,7 @@ def list_(
 
 
 def _page(text: str) -> None:
-    """Print a text; one that is longer than the screen page by page, where there is one."""
+    """Print a text; page it on a terminal if it has more lines than the screen."""
     if screen.is_terminal and text.count("\n") >= screen.height:
         pydoc.pager(text)
     else:
@@ -76,7 +76,6 @@ def _page(text: str) -> None:
 
 
 def _show_names(entries: dict[str, list[_Entry]]) -> None:
-    """Print every group's names, family by family."""
     for group, of_group in entries.items():
         say(f"{group} ({len(of_group)}): fedsim list {group}")
         families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(of_group)}
@@ -85,7 +84,7 @@ def _show_names(entries: dict[str, list[_Entry]]) -> None:
 
 
 def _show_entries(entries: list[_Entry]) -> None:
-    """Print names and summaries of one group, family by family."""
+    """Print names and summaries of a group, family by family."""
     for family, members in _families(entries):
         if family:
             say(family)
@@ -93,7 +92,7 @@ def _show_entries(entries: list[_Entry]) -> None:
 
 
 def _show_rows(rows: Mapping[str, str]) -> None:
-    """Print names and what stands beside them; a name that is too long continues below."""
+    """Print names with their texts in two columns; a long name wraps."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(min_width=min(max(map(len, rows), default=0), _WIDEST_NAME) + 2, overflow="fold")
     table.add_column(overflow="fold")
@@ -107,7 +106,7 @@ def _sentence(entry: _Entry) -> str:
 
 
 class _Entry(TypedDict):
-    """One line of the list; `related` is a paper other than the method's own, `family` the folder of a method."""
+    """An entry of the list; `related` is a paper other than the method's own, `family` the folder of a method."""
 
     group: str
     name: str
@@ -152,7 +151,7 @@ def _entries(group: str) -> list[_Entry]:
 
 
 def _family(method: registry.Entry) -> str:
-    """Return the folder of a method among those of its kind, or the package of somebody else's."""
+    """Return the folder of a method among the methods of its kind, or the package of a third-party method."""
     if method.kind not in ("attack", "defense", "component", "evidence_attack", "evidence_defense"):
         return ""
     *folders, _ = method.module.split(".")

@@ -56,7 +56,6 @@ def new(
 
 
 def _test_command(path: Path) -> str:
-    """Return how to run a test, and how to install pytest where it is missing."""
     command = f"python -m pytest {path}"
     if find_spec("pytest") is None:
         return f"Its test needs pytest, which is not installed: pip install pytest, then {command}"

@@ -51,9 +51,9 @@ def release(
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Attack a finished federated model before it leaves, and write a document for people who must sign.
+    """Attack a finished federated model before its release, and write a document for the approvers.
 
-    Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
+    Exit code 3: a threshold of the policy is broken. Exit code 4: a threshold is undecided.
     """
     by_name = _sites(sites)
     for named in filter(None, (target, members, non_members, secrets, *by_name.values())):
@@ -83,7 +83,6 @@ def release(
 
 
 def _show(record: ReleaseRecord) -> None:
-    """Print the figures, what the policy says, and last the verdict."""
     from fedsim.release import page, verdict
     from fedsim.report import limits
     from fedsim.report.document import to_terminal
@@ -99,7 +98,7 @@ def _sites(text: str | None) -> dict[str, str]:
     """Return the function of each site by its name.
 
     Raises:
-        FedsimError: a part is no name and function, or a name stands twice.
+        FedsimError: a part is not of the form name=function, or a name occurs twice.
     """
     pairs = [part.strip().partition("=") for part in (text or "").split(",") if part.strip()]
     by_name = {name: target for name, _, target in pairs}

@@ -12,7 +12,7 @@ from fedsim.cli.commands._console import command, say
 
 @command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
 def report(folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")]) -> None:
-    """Write the report of a sweep or run as one offline page; for a sweep also a summary in Markdown."""
+    """Write the report of a sweep or run as a single offline page; for a sweep also a summary in Markdown."""
     from fedsim.experiment.sweep.folder import PLAN
     from fedsim.report import sweep
     from fedsim.report import writing as reports

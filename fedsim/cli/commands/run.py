@@ -56,7 +56,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="print the verdict alone")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
-    """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
+    """Run a scenario: train, observe, attack, score, and write record, arrays and report into a folder."""
     from fedsim.scenario import load
     from fedsim.scenario.user_code import staying
 
@@ -110,7 +110,6 @@ def _run(
     *,
     is_silent: bool,
 ) -> tuple[RunRecord, Path]:
-    """Make the run, and return its record and the path of its page."""
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.report import writing
@@ -140,7 +139,7 @@ def _run(
 
 
 def _rest(earlier: RunRecord, scenario: Scenario) -> str:
-    """Return where a run goes on: arms that are complete stay, and the others begin anew."""
+    """Return a description of a resumed run: complete arms are kept, the others start anew."""
     from fedsim.scenario import arms
 
     done, total = sum(arm.complete for arm in earlier.arms), len(list(arms(scenario)))
@@ -160,7 +159,6 @@ def _print_json(record: RunRecord, page: Path) -> None:
 
 
 def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
-    """Print the verdict, and unless that is all that is wanted, the figures behind it."""
     from fedsim.cli import endings
     from fedsim.report.brief import write_brief
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def show(
     name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it, or a word of the glossary")],
 ) -> None:
-    """Show what a method does, its paper, its settings with their bounds, and a small scenario for an attack."""
+    """Show a method's description, paper and settings with their bounds, and a small scenario for an attack."""
     from fedsim.cli.pages import page_of
     from fedsim.core import registry
     from fedsim.core.glossary import TERMS
@@ -38,7 +38,7 @@ def show(
 
 
 def print_page(method: registry.Entry, page: Page) -> None:
-    """Print what is known of a method, before and after its import."""
+    """Print the registry entry of a method, then the page from its import."""
     where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
     say(f"{method.name} ({where}): {method.summary}\n\n{page.doc}\n")
     for heading, text in _origin(method, page):
@@ -56,7 +56,7 @@ def print_page(method: registry.Entry, page: Page) -> None:
 
 
 def _origin(method: registry.Entry, page: Page) -> list[tuple[str, str]]:
-    """Other names and papers of a method, those that there are."""
+    """Return the headings and texts of a method's other names, papers and grants that are not empty."""
     origin = [
         ("Also called", ", ".join(method.aliases)),
         ("Paper", method.origin),

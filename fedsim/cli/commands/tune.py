@@ -54,7 +54,7 @@ def _trial(arm: str, number: int, of: int | None) -> str:
 
 
 def _price(one: Tuned) -> str:
-    """Say what one training costs, and what the choice among several does."""
+    """Return the epsilon of one training, and the epsilon of choosing the best of several."""
     if one.epsilon is None or one.delta is None:
         return ""
     of_one = f"; one training states epsilon {one.epsilon:.4g} at delta {one.delta:g}"

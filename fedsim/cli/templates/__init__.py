@@ -49,14 +49,14 @@ _CLAIMS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A folder of methods: its name, and one sentence about it."""
+    """A folder of methods: its name and a one-sentence description."""
 
     name: str
     holds: str
 
 
 def families(kind: NewKind) -> list[Family]:
-    """Return the families that a new method may belong to, sorted; none where all of a kind lie in one folder."""
+    """Return the families that a new method may belong to, sorted; empty if all methods of a kind share a folder."""
     if kind not in _USUAL:
         return []
     spec = importlib.util.find_spec(_PACKAGES[kind])
@@ -89,9 +89,9 @@ class _Place:
 def write_new(
     kind: NewKind, name: str, root: Path, family: str | None = None, like: Like | None = None
 ) -> tuple[Path, Path]:
-    """Write the file of a new method and its test into `root`, and return the paths of both.
+    """Write the file of a new method and its test into `root`, and return both paths.
 
-    In a checkout these are all that is needed; elsewhere a package to install is written around them.
+    In a checkout no other file is needed; elsewhere an installable package is written around them.
 
     Args:
         kind: kind of the method.
@@ -101,7 +101,7 @@ def write_new(
         like: kind of an attack; absent: that of its family.
 
     Raises:
-        FedsimError: the name or the family is invalid, or the name or a file is taken.
+        FedsimError: the name or the family is invalid, or the name or a file exists already.
     """
     _check_name(kind, name)
     if like is not None and kind != "attack":
@@ -131,7 +131,7 @@ def _check_name(kind: NewKind, name: str) -> None:
 
 
 def _check_is_free(kind: NewKind, name: str) -> None:
-    """Check that no method of the kind has the name: two of one name would end every command."""
+    """Raise if a method of the kind has the name: a duplicate name would make every command fail."""
     taken = next((entry for entry in registry.entries(kind).values() if name in entry.names), None)
     if taken is not None:
         also = "" if taken.name == name else f", which is another name of '{taken.name}'"
@@ -139,12 +139,12 @@ def _check_is_free(kind: NewKind, name: str) -> None:
 
 
 def is_checkout(root: Path) -> bool:
-    """Tell whether a folder is a checkout of fedsim, where a method needs no package of its own."""
+    """Return whether a folder is a checkout of fedsim, where a method needs no package of its own."""
     return (root / "fedsim" / "__init__.py").exists()
 
 
 def _in_checkout(kind: NewKind, family: str, name: str, root: Path) -> _Place:
-    """Return the place beside the shipped methods; tests mirror it without the level `fedsim`."""
+    """Return the place among the shipped methods; tests mirror it without the level `fedsim`."""
     stem = name.replace("-", "_")
     folders = [*_PACKAGES[kind].split("."), *([family] if family else [])]
     rooms = [folder for folder in folders if folder != "fedsim"]
@@ -165,7 +165,6 @@ def _write(path: Path, template: str, filled: dict[str, str]) -> None:
 
 
 def _words(kind: NewKind, name: str, family: str, template: str) -> dict[str, str]:
-    """Return what stands for the placeholders of the templates."""
     base, phrase = _BASES.get(family, ""), name.replace("-", " ")
     outcome = {"name": name, "outcome": _OUTCOMES.get(kind, "")}
     claim, shown = _CLAIMS.get(template, ("", ""))
@@ -205,12 +204,12 @@ def _template(kind: NewKind, family: str, like: Like | None) -> str:
 
 
 def _tested_as(template: str) -> str:
-    """Return the template of the test: attacks share one, and so do methods that prepare a model."""
+    """Return the template of the test: attacks share a template, and so do methods that prepare a model."""
     return "attack" if template in _CLAIMS else "model" if template.endswith("-model") else template
 
 
 def _sentence(package: Path) -> str:
-    """Return the first line of a package's docstring, without importing it; empty where there is none."""
+    """Return the first line of a package's docstring, without importing it; empty without a docstring."""
     if not package.exists():
         return ""
     return (ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or "").partition("\n")[0]

@@ -11,10 +11,10 @@ TEMPLATE = Path(__file__).parent / "scenario.toml"
 
 
 def write_start(scenario: Path, folder: Path) -> list[Path]:
-    """Copy a scenario without its number, and the template, into a folder; return both paths.
+    """Copy a scenario, renamed without its number, and the template into a folder; return both paths.
 
     Raises:
-        FedsimError: one of the files exists, and nothing was written.
+        FedsimError: a file exists already; nothing was written.
     """
     files = {
         folder / f"{short_name(scenario.stem)}.toml": read_source(scenario),

@@ -143,7 +143,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         return [score_drafts(stack, states[count - 1 : count], text, first)[0] for text, states, count in pairs]
 
     def _is_unsure(self, scores: Tensor) -> bool:
-        # Confidence of the most likely token, not of the sampled one: the end of a draft must not depend on the sample.
+        # Confidence of the most likely token, not of the sample: the end of a draft must not depend on the sample.
         return self.config.sure > 0 and float((scores.amax() - scores.logsumexp(-1)).exp()) < self.config.sure
 
     def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:

@@ -100,7 +100,7 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
         """
         pad = self._pad(model)
         drafts = [Draft.line([pad] * state.room(row, context, self.config.pads)) for row in range(len(state))]
-        # Cached keys of pads are dropped at the next step, whose text has tokens at their positions.
+        # Cached keys of pads are dropped at the next step, when the text has tokens at their positions.
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
         new = [

@@ -69,7 +69,6 @@ def method_of(kind: Kind, name: str) -> Method:
 
 
 def _import_callable(name: str) -> Any:
-    """Import the function ``package.module:function``."""
     module_name, _, attribute = name.partition(":")
     process.find_own_modules(module_name)
     try:

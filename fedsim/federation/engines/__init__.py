@@ -63,7 +63,7 @@ def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable
 
 
 def _serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable[[], None]) -> None:
-    # Engines are imported lazily: two of them load parts of Flower, which takes a second.
+    # Engines are imported lazily: two of them load parts of Flower (a second).
     match world.scenario.federation.engine:
         case "local":
             from fedsim.federation.engines import local  # noqa: PLC0415

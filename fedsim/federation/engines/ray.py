@@ -55,7 +55,7 @@ def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> 
     raised: list[BaseException] = []
     catching = _catch(server, raised)
     with _quiet(), cluster(address, cpus):
-        # Imported lazily: it takes a second, and without Ray it would end the process.
+        # Imported lazily: the import is slow (a second), and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
         gpus = _gpus(world.device.type, cpus)

@@ -1,1 +1,1 @@
-"""Recovery of Gaussian noise from a generator that is linear over GF(2), or whose seed can be guessed."""
+"""Recovery of Gaussian noise from generators that are linear over GF(2) or have a guessable seed."""

@@ -1,9 +1,9 @@
-"""Gaussian values of ``Tensor.normal_`` back to the bits of the generator's outputs, each with its error margin.
+"""Bits of the generator's outputs from Gaussian values of ``Tensor.normal_``, each with its error margin.
 
-For 16 values or more torch draws one uniform u a value, in blocks of 16, and value j and j + 8 of a block are
+For 16 values or more torch draws a uniform u per value, in blocks of 16, and value j and j + 8 of a block are
 sqrt(-2 ln(1 - u[j])) times cosine and sine of 2 pi u[j + 8]. If the number of values is no multiple of 16, the last 16
-values are drawn again. Fewer than 16 values take another path: two float64 uniforms for two values, of which the second
-is kept for the next call.
+values are drawn again. Fewer than 16 values use another algorithm: two float64 uniforms for two values; the second
+value is cached for the next call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 BLOCK = 16
-MOST_BITS = 18  # of a uniform: float32 has 24, and rounding of logarithm and root disturbs the last ones
+MOST_BITS = 18  # of a uniform: float32 has 24, and rounding of logarithm and root disturbs the lowest bits
 
 FIRST_BIT = {torch.float32: 23, torch.float64: 20}  # of the first output that a uniform is made of
 
@@ -28,11 +28,11 @@ _WIDTH = {torch.float32: 1, torch.float64: 2}  # outputs that a uniform is made 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of values that one Box-Muller step made; all arrays have shape (n,).
+    """Pairs of values, each from a Box-Muller step; all arrays have shape (n,).
 
     Attributes:
-        cosine, sine: numbers of the two values, counted over all tensors in the order of the draws.
-        radius, angle: numbers of the generator's outputs that their uniforms are made of.
+        cosine, sine: indices of the two values, over all tensors in the order of the draws.
+        radius, angle: indices of the generator's outputs behind their uniforms.
         first_bit: the output's bit that is the highest of the uniform.
     """
 
@@ -56,12 +56,12 @@ def is_supported(dtype: torch.dtype) -> bool:
 
 
 def layout(sizes: Sequence[int], dtypes: Sequence[torch.dtype], holds_value: bool) -> Pairs:
-    """Return the pairs in tensors that are drawn one after the other, each by ``normal_``.
+    """Return the pairs in tensors that are drawn consecutively, each by ``normal_``.
 
     Args:
         sizes: number of values of each tensor, in the order of the draws.
         dtypes: of each tensor, float32 or float64.
-        holds_value: whether the generator keeps a value of an earlier draw of fewer than 16 values.
+        holds_value: whether the generator caches a value of an earlier draw of fewer than 16 values.
     """
     parts: list[Pairs] = []
     value = output = 0
@@ -130,6 +130,6 @@ def _blocks(size: int, dtype: torch.dtype, value: int, output: int) -> Pairs:
 
 
 def _radius_of(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the radius at which a uniform is reached, infinite at 1."""
+    """Return the Box-Muller radius of a uniform, infinite at 1."""
     with np.errstate(divide="ignore"):
         return np.sqrt(-2 * np.log1p(-uniform))

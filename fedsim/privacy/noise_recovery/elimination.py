@@ -1,6 +1,6 @@
 """Linear systems over GF(2) with rows packed into 64-bit words: elimination by the method of the Four Russians.
 
-Rows are added in batches. Pivots are searched byte by byte (8 columns), so that one table of at most 256 combinations
+Rows are added in batches. Pivots are searched byte by byte (8 columns), so that a table of at most 256 combinations
 clears a byte of all remaining rows.
 """
 
@@ -20,7 +20,7 @@ _SHIFTS = np.arange(_BYTE, dtype=np.uint8)
 
 @dataclass
 class _Group:
-    """Pivots within one byte: row i has a 1 at bit ``bits[i]`` and a 0 at the other bits in `bits`."""
+    """Pivots within a byte: row i has a 1 at bit ``bits[i]`` and a 0 at the other bits in `bits`."""
 
     bits: list[int] = field(default_factory=list[int])
     rows: list[Words] = field(default_factory=list[Words])
@@ -61,7 +61,7 @@ class LinearSystem:
         self.inconsistent += int(np.count_nonzero(active[:, -1]))
 
     def solve(self) -> Words:
-        """Return one solution, (columns / 64,); unknowns without a pivot are 0."""
+        """Return a solution, (columns / 64,); unknowns without a pivot are 0."""
         solution = np.zeros(self.columns // _WORD, np.uint64)
         for place in reversed(range(len(self._groups))):
             group = self._groups[place]
@@ -97,7 +97,7 @@ class LinearSystem:
 
 
 def _insert(group: _Group, bit: int, row: Words, place: int) -> None:
-    """Add a pivot to a group, and clear its bit from the pivots that are there."""
+    """Add a pivot to a group, and clear its bit from the group's other pivots."""
     for pivot in group.rows:
         if pivot.view(np.uint8)[place] >> bit & 1:
             np.bitwise_xor(pivot, row, out=pivot)
@@ -106,7 +106,7 @@ def _insert(group: _Group, bit: int, row: Words, place: int) -> None:
 
 
 def _without(active: Words, taken: list[int]) -> Words:
-    """Return all rows but the taken ones, whose places the first rows fill."""
+    """Return all rows except the pivot rows, moving the first rows into the freed places."""
     count = len(taken)
     places = set(taken)
     for at, first in zip([t for t in taken if t >= count], [f for f in range(count) if f not in places], strict=True):

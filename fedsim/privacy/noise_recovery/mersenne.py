@@ -23,7 +23,7 @@ _MIDDLE = 397
 _TWIST = np.uint32(0x9908B0DF)
 _FILL = np.uint32(1812433253)
 _UPPER, _LOWER = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
-# Parts of a block whose new words depend on words of the block that are already there.
+# Parts of a block in which new words depend only on words of the block that are computed already.
 _PARTS = ((0, WORDS - _MIDDLE), (WORDS - _MIDDLE, 2 * (WORDS - _MIDDLE)), (2 * (WORDS - _MIDDLE), WORDS - 1))
 
 
@@ -81,10 +81,10 @@ def rewind(state: State, count: int) -> State:
 
 
 def rows(places: Sequence[NDArray[np.intp]]) -> NDArray[np.uint64]:
-    """Return outputs' bits as rows over the bits of the state.
+    """Return bits of outputs as rows over the bits of the state.
 
     Args:
-        places: for each bit of an output, from the lowest, the increasing numbers of outputs whose bit is wanted.
+        places: for each bit of an output, from the lowest, the ascending numbers of the wanted outputs.
 
     Returns:
         (n, 312): rows of bit 0, then of bit 1, and so on. Bit b of word x[k] is unknown 32 k + b.
@@ -114,7 +114,7 @@ def _recur(words: State, at: NDArray[np.intp]) -> State:
 
 
 def _unit_symbols() -> NDArray[np.uint64]:
-    """Return the state in symbols, (624, 32, 312): word, bit, packed unknowns."""
+    """Return the symbolic state, (624, 32, 312): word, bit, packed unknowns."""
     symbols = np.zeros((WORDS * BITS, COLUMNS // 64), np.uint64)
     every = np.arange(COLUMNS)
     symbols[every, every // 64] = np.left_shift(np.uint64(1), (every % 64).astype(np.uint64))
@@ -122,8 +122,8 @@ def _unit_symbols() -> NDArray[np.uint64]:
 
 
 def _advance(symbols: NDArray[np.uint64]) -> None:
-    """Replace 624 words in symbols by the next 624."""
-    for at in range(WORDS):  # a word in symbols is 80 kB: one by one they stay in the processor's cache
+    """Replace 624 symbolic words by the next 624, in place."""
+    for at in range(WORDS):  # a symbolic word has 80 kB: word by word, they stay in the processor's cache
         word, after, middle = symbols[at], symbols[(at + 1) % WORDS], symbols[(at + _MIDDLE) % WORDS]
         upper = word[BITS - 1].copy()
         np.bitwise_xor(middle[: BITS - 2], after[1 : BITS - 1], out=word[: BITS - 2])
@@ -135,4 +135,4 @@ def _advance(symbols: NDArray[np.uint64]) -> None:
 _TWISTED = np.array([bit for bit in range(BITS) if int(_TWIST) >> bit & 1])
 _UNITS = temper(np.left_shift(np.uint32(1), np.arange(BITS, dtype=np.uint32)))
 _SOURCES = [[source for source in range(BITS) if int(_UNITS[source]) >> bit & 1] for bit in range(BITS)]
-"""For each bit of an output the bits of the untempered word whose sum it is."""
+"""For each bit of an output, the bits of the untempered word that are summed to it."""

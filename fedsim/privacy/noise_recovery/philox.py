@@ -1,4 +1,4 @@
-"""Gaussian values of torch on CUDA: Philox 4x32-10 with one subsequence a thread, and Box-Muller on its outputs.
+"""Gaussian values of torch on CUDA: Philox 4x32-10 with a subsequence per thread, and Box-Muller on its outputs.
 
 Sources: Salmon et al. 2011, doi 10.1145/2063384.2063405; torch's DistributionTemplates.h and NVIDIA's curand_normal.h.
 """
@@ -25,7 +25,7 @@ _Words = NDArray[np.uint64]
 
 
 def philox(counter: Sequence[_Words], key: Sequence[_Words]) -> tuple[_Words, _Words, _Words, _Words]:
-    """Return the four 32-bit outputs of counters and keys, whose words stand in arrays of 64 bits."""
+    """Return the four 32-bit output words, in 64-bit arrays, for counters and keys as 32-bit words in such arrays."""
     a, b, c, d = counter
     low, high = key
     for _ in range(_ROUNDS):

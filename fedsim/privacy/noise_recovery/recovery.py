@@ -21,14 +21,14 @@ _SECONDS = 120.0
 def subtract_noise(
     sent: Tensors, most_seeds: int = SMALL_SEEDS, seconds: float = _SECONDS
 ) -> tuple[ComputedNoise | UnknownNoise, Tensors]:
-    """Return how the noise of tensors was found, and the tensors without it; as they are where it was not found.
+    """Return the recovered noise and the tensors without it, or the failure and the unchanged tensors.
 
-    The deviation is measured: the update is small against the noise wherever the noise can be computed.
+    The standard deviation is measured: noise can be recovered only if the update is small against it.
 
     Args:
-        sent: an update plus noise of one deviation, float32 or float64, in the order of the draws.
-        most_seeds: seeds from 0 that are tried, beside the usual ones.
-        seconds: after which no further attempt is begun.
+        sent: an update plus noise of equal standard deviation, float32 or float64, in the order of the draws.
+        most_seeds: number of seeds from 0 to test, besides usual seeds.
+        seconds: time limit for the start of a further attempt.
     """
     start = time.perf_counter()
     entries = concatenated(list(sent.values())) if sent else torch.zeros(0)
@@ -56,10 +56,11 @@ def recover_noise(
     does NumPy's legacy generator with a random seed: its polar method rejects an unknown number of draws.
 
     Args:
-        values: what was sent, in standard deviations of the noise: a float32 or float64 tensor for each draw, in order.
+        values: the noisy update, in standard deviations of the noise: a float32 or float64 tensor for each draw, in
+            order.
         quiet: for each tensor a mask, True where the update is thought to be 0; by default nothing is assumed.
-        most_seeds: seeds from 0 that are tried, beside the usual ones.
-        seconds: after which no further attempt is begun.
+        most_seeds: number of seeds from 0 to test, besides usual seeds.
+        seconds: time limit for the start of a further attempt.
     """
     start = time.perf_counter()
     guessed = guess_seed(values, most_seeds)

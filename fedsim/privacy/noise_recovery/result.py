@@ -11,18 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ComputedNoise:
-    """Noise that was computed.
+    """Recovered noise.
 
     Attributes:
         noise: noise of variance 1 in each tensor, in the order of the draws.
         generator: name of the generator, such as ``MT19937 (torch CPU)``.
         source: how it was found: ``state``, or ``seed N``.
-        coordinates: values whose bits were used; those that were compared where a seed was guessed.
-        equations: linear equations over GF(2), 0 where a seed was guessed.
+        coordinates: number of values with used bits; for a guessed seed, number of compared values.
+        equations: linear equations over GF(2), 0 for a guessed seed.
         rank: of the equations.
         dropped: equations that contradicted the others and were left out.
         disagreement: median of the absolute difference between seen values and noise, in standard deviations of the
-            noise, on values whose bits were not used. It is about 0.95 for a wrong generator; for the right one it is
+            noise, on values without used bits. It is about 0.95 for a wrong generator; for the right generator it is
             the size of the update.
         seconds: wall time.
     """
@@ -38,7 +38,7 @@ class ComputedNoise:
     seconds: float
 
     def __str__(self) -> str:
-        """Return the finding in one line."""
+        """Return the finding as a line."""
         how = f"{self.source} from {self.coordinates:,} coordinates in {self.seconds:.0f} seconds"
         return f"the noise is computable ({self.generator}, {how})"
 
@@ -56,12 +56,12 @@ class UnknownNoise:
     seconds: float
 
     def __str__(self) -> str:
-        """Return the finding in one line."""
+        """Return the finding as a line."""
         return f"the noise was not computed: {self.reason}"
 
 
 def disagreement(values: Tensor, noise: Tensor) -> float:
-    """Return the median of the absolute difference of two vectors, infinite where there is none."""
+    """Return the median absolute difference of two vectors, infinite for empty vectors."""
     if not values.numel():
         return float("inf")
     return float((values.double() - noise.double()).abs().median())
@@ -71,5 +71,5 @@ AGREES = 0.3  # largest disagreement of noise that counts as computed; unrelated
 
 
 def concatenated(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors as one float64 vector."""
+    """Return tensors flattened into a float64 vector."""
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])

@@ -25,12 +25,12 @@ from fedsim.privacy.noise_recovery.state_recovery import GENERATOR, draw_like
 
 SMALL_SEEDS = 1 << 20
 TORCH_DEFAULT = 67280421310721
-"""Seed of ``torch.Generator()`` where nobody seeds it."""
+"""Default seed of ``torch.Generator()``."""
 
 Seeds = NDArray[np.uint64]
 Values = NDArray[np.float64]
 
-_NEAR = 1.2  # largest difference of one value, in deviations of the noise: larger for 40 % of values of wrong seeds
+_NEAR = 1.2  # largest difference of a value, in standard deviations: exceeded by 40 % of values of wrong seeds
 _FEWEST = 12  # values; with fewer a wrong seed may fit
 _MOST_OUTPUTS = 200  # after a seed
 _ATTEMPTS = 12  # of the polar method, of which more than 6 are accepted nearly always
@@ -39,29 +39,29 @@ _COMPARED = 64  # values that are compared before all are
 
 
 class _Seeded(ABC):
-    """A generator whose seeds are tried."""
+    """A generator with seeds to test."""
 
     name: ClassVar[str]
     most_seeds: ClassVar[int] = SMALL_SEEDS
 
     @abstractmethod
     def near(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
-        """Return the seeds whose first values are near the seen ones `z`."""
+        """Return the seeds with first values near the observed values `z`."""
 
     @abstractmethod
     def draw(self, seed: int, like: Sequence[Tensor]) -> list[Tensor]:
-        """Return the noise of a seed, a tensor for each seen one."""
+        """Return the noise of a seed, a tensor for each observed tensor."""
 
 
 def guess_seed(values: Sequence[Tensor], most_seeds: int = SMALL_SEEDS) -> ComputedNoise | UnknownNoise:
     """Return the noise of variance 1 that a generator with a small or usual seed added to an update.
 
-    Tried are torch's CPU generator, Philox of CUDA, NumPy's ``RandomState`` and ``default_rng`` (PCG64), each from its
-    first draw on.
+    The tested generators are torch's CPU generator, Philox of CUDA, NumPy's ``RandomState`` and ``default_rng``
+    (PCG64), each from its first draw on.
 
     Args:
-        values: what was sent, in standard deviations of the noise: a tensor for each draw, in order.
-        most_seeds: seeds from 0 that are tried, beside the usual ones.
+        values: the noisy update, in standard deviations of the noise: a tensor for each draw, in order.
+        most_seeds: number of seeds from 0 to test, besides usual seeds.
     """
     start = time.perf_counter()
     z = concatenated(values).numpy()
@@ -131,7 +131,7 @@ class _TorchCpu(_Seeded):
         return seeds
 
     def _near_small(self, seeds: Seeds, z: Values, small: int) -> Seeds:
-        """Return the near seeds where the first tensors have fewer than 16 values each, `small` in all."""
+        """Return the near seeds if the first tensors have fewer than 16 values each, `small` in total."""
         pairs = min(small, _FEWEST) // 2
         out = mersenne.first_outputs(seeds.astype(np.uint32), 4 * pairs)
         for j in range(pairs):
@@ -155,7 +155,7 @@ class _TorchCuda(_Seeded):
         return seeds
 
     def draw(self, seed: int, like: Sequence[Tensor]) -> list[Tensor]:
-        """Return the noise of the GPU whose number of threads fits best."""
+        """Return the noise for the number of GPU threads that fits best."""
         seen = concatenated(like)
         candidates = [draw_philox(like, seed, threads) for threads in GPU_THREADS]
         return min(candidates, key=lambda noise: disagreement(seen, concatenated(noise)))
@@ -166,7 +166,7 @@ class _NumpyLegacy(_Seeded):
     name = "MT19937 (numpy.random.seed, RandomState)"
 
     def near(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
-        """Return the seeds whose first two values by the polar method are near."""
+        """Return the seeds with near first two values of the polar method."""
         seeds = seeds[seeds < 1 << 32]
         out = mersenne.first_outputs(seeds.astype(np.uint32), 4 * _ATTEMPTS)
         high, low = out[::2] >> np.uint32(5), out[1::2] >> np.uint32(6)
@@ -189,7 +189,7 @@ class _NumpyLegacy(_Seeded):
 @final
 class _NumpyPcg(_Seeded):
     name = "PCG64 (numpy.random.default_rng)"
-    most_seeds = 1 << 16  # a seed takes 20 microseconds, a hundred times as long as with the others
+    most_seeds = 1 << 16  # 20 microseconds per seed, a hundred times as slow as the other generators
 
     def near(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
         def fits(seed: int) -> bool:
@@ -209,7 +209,7 @@ _GENERATORS: tuple[_Seeded, ...] = (_TorchCpu(), _TorchCuda(), _NumpyLegacy(), _
 
 
 def _uniform(out: NDArray[Any], place: int, width: int) -> Values:
-    """Return a uniform of torch that begins at an output: 24 bits of one, or 53 bits of two."""
+    """Return a uniform of torch that begins at an output: 24 bits of an output, or 53 bits of two."""
     if width == 1:
         return (out[place] & np.uint32(0xFFFFFF)) / 2.0**24
     high, low = out[place].astype(np.uint64), out[place + 1].astype(np.uint64)

@@ -1,8 +1,7 @@
 """State of MT19937 from Gaussian noise that torch drew on the CPU, by linear algebra over GF(2).
 
-Each leading bit of a uniform is one equation. Bits are used in the order of their margins, the error of a value that
-would change them, so that no bound of the update is needed: with more values, the margin of the last bit that is needed
-grows.
+Each leading bit of a uniform gives an equation. Bits are used in descending order of their margins, the smallest error
+of a value that flips the bit. No bound on the update is needed: with more values, the smallest used margin grows.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ def recover_state(
     """Return noise of variance 1 that torch's CPU generator added to an update, by recovering the generator's state.
 
     Args:
-        values: what was sent, in standard deviations of the noise: a tensor for each call of ``normal_``, in the order
-            of the calls, float32 or float64.
+        values: the noisy update, in standard deviations of the noise: a tensor for each call of ``normal_``, in the
+            order of the calls, float32 or float64.
         quiet: for each tensor a mask of its shape, True where the update is thought to be 0 or small against the noise;
-            by default everywhere. Where this fails, all values are tried.
+            by default everywhere. If this fails, all values are used.
         seconds: after which no further attempt is begun.
     """
     start = time.perf_counter()
@@ -129,7 +128,7 @@ def _sizes(values: Sequence[Tensor]) -> tuple[list[int], list[torch.dtype]]:
 
 
 def _attempts(values: Sequence[Tensor], quiet: Sequence[Tensor] | None) -> Iterator[Pairs]:
-    """Yield pairs to try, those that take little time first."""
+    """Yield the sets of pairs to test, fast attempts first."""
     sizes, dtypes = _sizes(values)
     has_small = any(0 < size < box_muller.BLOCK for size in sizes)
     masks = [] if quiet is None else [torch.cat([mask.flatten() for mask in quiet]).numpy()]
@@ -150,14 +149,14 @@ def _attempts(values: Sequence[Tensor], quiet: Sequence[Tensor] | None) -> Itera
 
 
 def _window(pairs: Pairs, begin: int, span: int) -> Pairs:
-    """Return at most span / 2 pairs that follow each other, from a value on if enough follow it."""
+    """Return at most span / 2 consecutive pairs, starting at a value if enough pairs follow it."""
     count = min(len(pairs), span // 2)
     first = min(int(np.searchsorted(pairs.cosine, begin)), len(pairs) - count)
     return pairs[slice(first, first + count)]
 
 
 def _solve(z: NDArray[np.float64], pairs: Pairs) -> _Solved | str:
-    """Return the state before the first output of pairs, or why there is none."""
+    """Return the state before the first output of pairs, or the reason of the failure."""
     if not len(pairs):
         return "too few values"
     margin, bits = box_muller.margins(z, pairs)
@@ -181,7 +180,7 @@ def _solve(z: NDArray[np.float64], pairs: Pairs) -> _Solved | str:
 
 
 def _add(system: LinearSystem, chosen: NDArray[np.intp], bits: NDArray[np.bool_], pairs: Pairs) -> NDArray[np.intp]:
-    """Add the equations of bits, and return the numbers of the values that they come from."""
+    """Add the equations of bits, and return the indices of the values behind them."""
     uniform, bit, pair = np.unravel_index(chosen, bits.shape)
     output = np.where(uniform == 0, pairs.radius[pair], pairs.angle[pair]) - pairs.radius[0]
     place = pairs.first_bit[pair] - bit

@@ -13,11 +13,11 @@ _LEFT, _NEXT, _STATE = slice(8, 12), slice(16, 24), slice(24, 24 + 8 * WORDS)
 
 
 def generator_from(state: State, holds_value: bool = False) -> torch.Generator:
-    """Return torch's generator whose next outputs follow a state of MT19937.
+    """Return a torch generator that continues from a state of MT19937.
 
     Args:
         state: (624,).
-        holds_value: whether it keeps a value for draws of fewer than 16 values; the value itself is arbitrary.
+        holds_value: whether it caches a value for draws of fewer than 16 values; the value itself is arbitrary.
     """
     generator = torch.Generator().manual_seed(0)
     if holds_value:
@@ -25,7 +25,7 @@ def generator_from(state: State, holds_value: bool = False) -> torch.Generator:
     layout = generator.get_state()
     layout[_LEFT] = torch.tensor(
         [1, 0, 0, 0], dtype=torch.uint8
-    )  # one output is left: the next call makes 624 new words
+    )  # a single output is left: the next call makes 624 new words
     layout[_NEXT] = 0
     layout[_STATE] = torch.from_numpy(state.astype(np.uint64).view(np.uint8).copy())
     generator.set_state(layout)
@@ -33,9 +33,9 @@ def generator_from(state: State, holds_value: bool = False) -> torch.Generator:
 
 
 def fresh_generator() -> torch.Generator:
-    """Return torch's generator with a state of the operating system: of a seed torch takes 32 bits only.
+    """Return a torch generator with a state from the operating system: a torch seed has 32 effective bits only.
 
-    Its draws can be computed from some 2,000 of them, so no noise that protects may come from it.
+    Its state can be recovered from some 2,000 draws, so it must not generate protective noise.
     """
     return generator_from(np.frombuffer(os.urandom(4 * WORDS), np.uint32))
 

@@ -44,7 +44,7 @@ class SecureQuantisation(Config):
 
     @property
     def max_total_weight(self) -> int:
-        """The largest total weight of a cohort whose sum does not wrap around."""
+        """The largest total weight of a cohort with a sum that does not wrap around."""
         return ((1 << self.modulus_bits) - 1) // (self.levels - 1)
 
 
@@ -92,7 +92,7 @@ class SecureAggregation(SecureQuantisation):
         return self._share_of(cohort)
 
     def neighbourhood(self, cohort: int) -> int:
-        """Return how many clients hold shares of one client's secrets, itself included."""
+        """Return the number of clients that hold shares of a client's secrets, itself included."""
         others = cohort - 1
         return 1 + (others if self.neighbours is None else min(self.neighbours, others))
 

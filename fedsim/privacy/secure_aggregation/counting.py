@@ -1,13 +1,13 @@
-"""Counts that the server adds up without learning them, and cannot change unnoticed.
+"""Authenticated, masked counts: the server adds them up, but cannot learn or change them unnoticed.
 
-All clients of a round hold a key K that the server has not. With N clients in the cohort and 2**k the largest power of
+All clients of a round hold a key K, unknown to the server. With N clients in the cohort and 2**k the largest power of
 two up to N, each adds at element e, modulo 2**bits,
 
     2**k a_e [it contributes] + M_e,    a_e odd and M_e uniform, both from K.
 
 The sum of s clients is 2**k a_e c_e + s M_e. It is uniform over the multiples of the largest power of two in s, which
-divides 2**k: so it says nothing of the count c_e, also for even s. A sum to which somebody without K adds a number
-still gives a count from 0 to s with a chance of at most 2 s 2**k / 2**bits, since a_e is unknown.
+divides 2**k: so it is independent of the count c_e, also for even s. If a party without K adds a number to a sum, the
+result decodes to a count from 0 to s with probability at most 2 s 2**k / 2**bits, since a_e is unknown.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def check_modulus(cohort: int, modulus_bits: int) -> None:
 
 
 def encode(contributes: Tensor, key: bytes, cohort: int, modulus_bits: int) -> Tensor:
-    """Return what a client adds at each element.
+    """Return a client's encoded contribution at each element.
 
     Args:
         contributes: 0 or 1 for each element, shape (P,).
         key: 32 bytes that all clients of the round hold.
-        cohort: number of clients that were asked.
+        cohort: number of clients in the cohort.
         modulus_bits: sums are modulo 2**modulus_bits.
 
     Raises:
-        FedsimError: anything but 0 and 1.
+        FedsimError: an entry is neither 0 nor 1.
     """
     if ((contributes != 0) & (contributes != 1)).any():
         raise FedsimError("a client contributes to an element or not: expected 0 or 1. Use with_contributions.")
@@ -55,17 +55,17 @@ def encode(contributes: Tensor, key: bytes, cohort: int, modulus_bits: int) -> T
 
 
 def decode(total: Tensor, key: bytes, survivors: int, cohort: int, modulus_bits: int) -> Tensor:
-    """Return how many of the survivors contributed to each element, int64, shape (P,).
+    """Return the number of survivors that contributed to each element, int64, shape (P,).
 
     Args:
-        total: sum of what the survivors added.
+        total: sum of the survivors' encoded contributions.
         key: as in `encode`.
-        survivors: how many there are.
+        survivors: number of survivors.
         cohort: as in `encode`.
         modulus_bits: as in `encode`.
 
     Raises:
-        FedsimError: the total is no sum of what so many clients with this key added.
+        FedsimError: the total is not a sum of that many encoded contributions with this key.
     """
     factors, offsets = (_unsigned(stream) for stream in _streams(key, len(total), cohort, modulus_bits))
     shift, ring = np.uint64(_shift(cohort)), np.uint64((1 << modulus_bits) - 1)
@@ -85,7 +85,7 @@ def _shift(cohort: int) -> int:
 
 
 def _streams(key: bytes, length: int, cohort: int, modulus_bits: int) -> tuple[Tensor, Tensor]:
-    """Return factor and offset of each element; a factor that is shifted is a number of the ring."""
+    """Return factor and offset of each element; a shifted factor fits into the ring."""
     factors = mask(expand(key, "factors of counts"), length, modulus_bits - _shift(cohort)) | 1
     return factors, mask(expand(key, "offsets of counts"), length, modulus_bits)
 

@@ -14,7 +14,7 @@ def neighbourhoods(
 
     Args:
         clients: distinct client numbers.
-        neighbours: an even k: clients on a random ring are joined to the k / 2 next ones on either side (Bell et al.
+        neighbours: an even k: clients on a random ring are joined to the k / 2 next clients on either side (Bell et al.
             2020, section 3). None, or k of at least all others: all clients are joined.
         generator: draws the order of the ring.
     """

@@ -1,7 +1,7 @@
 """The result of secure aggregation without the cryptography: a trusted party adds up and returns only the sum.
 
 With all others as neighbours the masked protocol gives the same integers and aborts on the same uploads. With fewer
-neighbours it may also abort where too many clients of one neighbourhood are missing.
+neighbours the protocol may also abort because too many clients of a neighbourhood are missing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum
 
 
 def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:
-    """Return what is told of the modular sum of the uploaded vectors, and the participants.
+    """Return the disclosed part of the modular sum of the uploaded vectors, and the participants.
 
     Args:
-        uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of one length with entries
-            in [0, 2**modulus_bits). Each is added and dropped before the next is requested.
+        uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of equal length with
+            entries in [0, 2**modulus_bits). Each is added and freed before the next is requested.
         cohort: number of clients in the cohort.
         config: holds the threshold and the modulus.
 
     Raises:
-        Aborted: a cohort of one, or fewer uploads than the threshold.
+        Aborted: a cohort of a single client, or fewer uploads than the threshold.
         FedsimError: vectors that cannot be added.
     """
     check_cohort(cohort)

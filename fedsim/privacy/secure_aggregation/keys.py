@@ -1,4 +1,4 @@
-"""Clients' keys: derive them, agree on one between two clients, and seal a message with it.
+"""Clients' keys: key derivation, key agreement between two clients, and authenticated encryption.
 
 X25519 key agreement (RFC 7748), HKDF with SHA-256 (RFC 5869), ChaCha20-Poly1305 (RFC 8439).
 """
@@ -19,7 +19,7 @@ _NONCE = bytes(12)
 
 
 def derive_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
-    """Return 32 bytes for one purpose of one client in one round.
+    """Return 32 bytes for a purpose of a client in a round.
 
     This is for simulations only: the run can be repeated, and the scenario's seed gives away every secret. In
     a deployment each client draws its secrets from its operating system.
@@ -51,7 +51,7 @@ def agree_on_key(private: bytes, public: bytes, purpose: str) -> bytes:
 
 
 def encrypt(key: bytes, plaintext: bytes) -> bytes:
-    """Return the plaintext, encrypted and authenticated. A key must seal only one: the nonce is constant."""
+    """Return the plaintext, encrypted and authenticated. A key must seal a single plaintext: the nonce is constant."""
     return ChaCha20Poly1305(key).encrypt(_NONCE, plaintext, None)
 
 
@@ -70,6 +70,6 @@ def decrypt(key: bytes, ciphertext: bytes) -> bytes:
 
 
 def expand(secret: bytes, purpose: str) -> bytes:
-    """Return the 32 bytes of one purpose, from which those of another cannot be told."""
+    """Return the 32 bytes of a purpose; the bytes of other purposes cannot be derived from them."""
     info = f"fedsim secure aggregation/{purpose}".encode()
     return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(secret)

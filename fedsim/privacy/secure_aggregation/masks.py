@@ -1,4 +1,4 @@
-"""Masks: long vectors that look uniform, from 32 bytes that two clients share or one client keeps.
+"""Masks: long pseudorandom vectors from 32 bytes that two clients share or a single client keeps.
 
 The whole key goes into the ChaCha20 stream (RFC 8439). A 32-bit seed, as for a NumPy generator, could be found by
 exhaustive search.

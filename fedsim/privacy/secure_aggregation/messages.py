@@ -90,8 +90,8 @@ class SealedShares(_Message):
 
     Attributes:
         sealed: for each neighbour, sealed shares of the client's secrets.
-        share_commitments: for each holder, the client itself included, the commitments to its shares, one after the
-            other in the order of the secrets.
+        share_commitments: for each holder, the client itself included, the concatenated commitments to its shares, in
+            the order of the secrets.
         secret_commitments: the commitments to the secrets, in the same order.
     """
 
@@ -109,7 +109,7 @@ class ForwardedShares(_Message):
 
 @dataclass(frozen=True)
 class UnmaskRequest(_Message):
-    """Stage 3, server to client: who of its neighbourhood (itself included) uploaded, and who only shared."""
+    """Stage 3, server to client: clients of its neighbourhood (itself included) that uploaded, and that only shared."""
 
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
@@ -130,18 +130,18 @@ class RevealedShares(_Message):
 
 @dataclass(frozen=True)
 class MaskedCounts(_Message):
-    """Stage 4 of sums that are told element by element, server to client: int64 of what survivors added as counts."""
+    """Stage 4 of per-element sums, server to client: int64 sum of the survivors' encoded counts."""
 
     total: bytes
 
 
 @dataclass(frozen=True)
 class Opening(_Message):
-    """Stage 4 of such sums, client to server.
+    """Stage 4 of per-element sums, client to server.
 
     Attributes:
-        disclosed: where, a bit for each element of the update.
-        values: its self-mask there, and on the entries that are always told, int64.
+        disclosed: elements to disclose, a bit for each element of the update.
+        values: self-mask at these elements, and at the entries that are always disclosed, int64.
     """
 
     disclosed: bytes
@@ -157,16 +157,16 @@ class Silent(_Message):
 
 @dataclass(frozen=True)
 class Memory(_Message):
-    """What a client keeps between the stages of a round.
+    """State of a client between the stages of a round.
 
     Attributes:
         round: round of this memory.
-        cohort: how many clients it was said to have.
+        cohort: number of clients in the cohort, as reported by the server.
         stage: next stage, from 0.
         mask_keys: its neighbours' public keys for pairwise masks.
         seal_keys: its neighbours' public keys for sealing.
         sealed: sealed shares that it received.
-        survivors: who uploaded, where stages follow that need it.
+        survivors: clients that uploaded, if later stages need them.
         entries: length of the vector that it uploaded.
     """
 

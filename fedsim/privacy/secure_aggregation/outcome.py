@@ -18,12 +18,12 @@ class Aborted(FedsimError):
 
 @dataclass(frozen=True)
 class Aggregate:
-    """All that the server learns.
+    """The server's complete view of a sum.
 
     Attributes:
         total: sum of the participants' vectors modulo 2**modulus_bits, int64.
-        participants: clients whose vectors are in it, ascending.
-        revealed: which elements of the update were told; None where all were.
+        participants: clients that contributed a vector, ascending.
+        revealed: mask of the disclosed elements of the update; None if all are disclosed.
     """
 
     total: Tensor
@@ -32,7 +32,7 @@ class Aggregate:
 
 
 def check_cohort(cohort: int) -> None:
-    """Raise Aborted for a cohort of one, whose sum hides nothing."""
+    """Raise Aborted for a cohort of a single client: its sum hides nothing."""
     if cohort < _FEWEST_CLIENTS:
         raise Aborted(
             f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got {cohort}: a sum of one is "

@@ -1,9 +1,9 @@
-"""Per-element secure aggregation: a sum is told only at elements to which enough clients contributed.
+"""Per-element secure aggregation: a sum is disclosed only at elements to which enough clients contributed.
 
-The sum hides who contributed, but not what one client alone contributed: where all others sent zero, the sum is that
-client's value. Rows of an embedding and of a layer that sorts examples are such elements (arXiv 2508.04285). In ideal
-mode a trusted party counts the clients that sent a non-zero value to each element, and tells neither sum nor count
-where there are too few; `per_element_protocol` does without it.
+A plain sum does not protect an element with a single contributing client: if all others sent zero, the sum is that
+client's value. Rows of an embedding and of an imprint layer are such elements (arXiv 2508.04285). In ideal mode a
+trusted party counts the clients that sent a non-zero value to each element, and discloses neither sum nor count if they
+are too few; `per_element_protocol` needs no trusted party.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ALWAYS_TOLD = 2  # entries of a sum: the loss, and the total weight
 
 
 class Disclosed(NamedTuple):
-    """What is told of a sum.
+    """Disclosed part of a sum.
 
     Attributes:
         total: the sum (P + 2,), zero at concealed elements.
-        revealed: which elements of the update are told, shape (P,); None where all are.
+        revealed: mask of the disclosed elements of the update, shape (P,); None if all are disclosed.
     """
 
     total: Tensor
@@ -32,18 +32,18 @@ class Disclosed(NamedTuple):
 
 
 def with_contributions(levels: Tensor, update: Tensor) -> Tensor:
-    """Return what a client uploads, shape (2P + 2,): its levels, and 1 for each element to which it contributes.
+    """Return a client's upload, shape (2P + 2,): its levels, and 1 for each element to which it contributes.
 
     Args:
-        levels: those of update and loss, and the weight behind them.
-        update: as it was before the rounding, shape (P,). A client of weight 0 contributes nothing.
+        levels: levels of update and loss, followed by the weight.
+        update: before the rounding, shape (P,). A client of weight 0 contributes nothing.
     """
     contributes = (update != 0).to(levels) * (levels[-1] > 0)
     return torch.cat((levels, contributes))
 
 
 def tell(total: Tensor, least: int, modulus_bits: int) -> Disclosed:
-    """Return what is told of a sum of uploads, where each element needs at least so many contributing clients.
+    """Return the disclosed part of a sum of uploads; an element needs at least `least` contributing clients.
 
     Raises:
         FedsimError: a sum of uploads without contributions.
@@ -69,5 +69,5 @@ def halves(vector: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_always_told(revealed: Tensor) -> Tensor:
-    """Return which entries of a sum (P + 2,) are told, where these elements of the update (P,) are."""
+    """Return the mask of disclosed entries of a sum (P + 2,), from the mask of disclosed elements (P,)."""
     return torch.cat((revealed, revealed.new_ones(ALWAYS_TOLD)))

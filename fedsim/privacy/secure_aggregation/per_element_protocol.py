@@ -1,22 +1,22 @@
-"""Masked sums that are told element by element: the stages of `protocol`, and two more.
+"""Masked sums with per-element disclosure: the stages of `protocol`, and two more.
 
     stage  client                               server
-    3      reveal   shares for the counts    -> count    what the survivors added as counts
-    4      open     its mask, where told     -> seek     who uploaded and opened nothing
-    5      supply   shares of their masks    -> unmask   the sum, where it is told
+    3      reveal   shares for the counts    -> count    the survivors' encoded counts
+    4      open     its mask, if disclosed   -> seek     survivors that opened nothing
+    5      supply   shares of their masks    -> unmask   the sum, if disclosed
 
-Client i uploads two halves with one pairwise mask over both, and a self-mask on each:
+Client i uploads two halves with a joint pairwise mask, and a self-mask on each:
 
     values x_i + PRG(b_i),    counts as in `counting` + PRG(b'_i).
 
-For the counts' key each client seals a random part for every other in stage 1; the key follows from the parts of all
-that shared. In stage 3 the server gets the seeds b'_i, as those of self-masks in `protocol`, and so the sum of what
-survivors added as counts, which tells it nothing. It returns that sum. Each survivor reads the counts, and refuses a
-sum that is none. It opens PRG(b_i) where enough clients contributed, and for loss and weight. For a survivor that opens
-nothing the others reveal shares of b_i itself.
+For the counts' key each client seals a random part for every other in stage 1; the key is derived from the parts of all
+clients that shared. In stage 3 the server obtains the seeds b'_i, like the seeds of self-masks in `protocol`, and so
+the sum of the survivors' encoded counts, from which it learns nothing. It returns that sum. Each survivor decodes the
+counts, and refuses an invalid sum. It opens PRG(b_i) at elements with enough contributing clients, and for loss and
+weight. For a survivor that opens nothing the others reveal shares of b_i itself.
 
-Elements that are not told stay masked by b_i of every honest client that opened. At least `holders_needed` clients did,
-so a server that follows the protocol and runs fewer learns none. A single client of its own tells it the counts.
+Concealed elements stay masked by b_i of every honest client that opened. At least `holders_needed` clients did, so a
+server that follows the protocol and controls fewer clients learns none. A single controlled client reveals the counts.
 
 A construction of this project, after the idea of arXiv 2508.04285, whose protocol is another.
 """
@@ -58,7 +58,7 @@ _SECRETS: tuple[Secret, ...] = (*SECRETS, "mask of values")
 
 @final
 class ConcealingClient(MaskingClient):
-    """One client in one round. Its vector is that of `with_contributions`."""
+    """A client in a round. Its vector is the result of `with_contributions`."""
 
     stages: ClassVar[tuple[str, ...]] = (*MaskingClient.stages, "open", "supply")
     secrets: ClassVar[tuple[Secret, ...]] = _SECRETS
@@ -80,7 +80,7 @@ class ConcealingClient(MaskingClient):
         return masked
 
     def reveal(self, request: UnmaskRequest) -> RevealedShares:
-        """Stage 3: return the shares that unmask the sum of the counts, and those of the dropped clients' mask keys."""
+        """Stage 3: return the shares that unmask the sum of the counts, and shares of dropped clients' mask keys."""
         before, answer = self.memory, super().reveal(request)
         self.memory = replace(before, stage=self.memory.stage, survivors=request.survivors)
         return answer
@@ -110,7 +110,7 @@ class ConcealingClient(MaskingClient):
         return {**super()._values(), "mask of values": self._value_mask}
 
     def _plaintext(self, shares: Mapping[Secret, bytes]) -> bytes:
-        """Return the message for the holder of these shares: beside them a part of the group key."""
+        """Return the message for a holder: its shares, then a part of the group key."""
         return super()._plaintext(shares) + self._part
 
     def _self_masked(self, vector: Tensor, sealed: Mapping[int, bytes]) -> Tensor:
@@ -123,7 +123,7 @@ class ConcealingClient(MaskingClient):
     def _counts(self, total: bytes) -> Tensor:
         size = (self.memory.entries - ALWAYS_TOLD) // 2
         if len(total) != _ENTRY_BYTES * size:
-            # Of a shorter sum the entries that are always told would lie at elements.
+            # In a shorter sum, the always disclosed entries would coincide with elements.
             raise self._refusal(f"the sum of counts has {len(total)} bytes, expected {_ENTRY_BYTES * size}")
         key, survivors = self._group_key(self.memory.sealed), len(self.memory.survivors)
         masked = as_vector(total)
@@ -147,7 +147,7 @@ class ConcealingClient(MaskingClient):
 
 @final
 class ConcealingServer(UnmaskingServer):
-    """The server in one round: the stages of `UnmaskingServer`, with `count` and `seek` before `unmask`."""
+    """The server in a round: the stages of `UnmaskingServer`, with `count` and `seek` before `unmask`."""
 
     secrets: ClassVar[tuple[Secret, ...]] = _SECRETS
     further_sealed: ClassVar[int] = shamir.SECRET_BYTES  # a part of the group key
@@ -162,7 +162,7 @@ class ConcealingServer(UnmaskingServer):
         self._revealed: Tensor | None = None
 
     def count(self, revealed: Mapping[int, RevealedShares]) -> dict[int, MaskedCounts]:
-        """Stage 3 to 4: return, for every client that revealed shares, the sum of what survivors added as counts.
+        """Stage 3 to 4: return, for every client that revealed shares, the sum of the survivors' encoded counts.
 
         Raises:
             Aborted: fewer clients than the threshold, or shares that do not open a secret.
@@ -175,13 +175,13 @@ class ConcealingServer(UnmaskingServer):
         return dict.fromkeys(sorted(answers), counts)
 
     def seek(self, openings: Mapping[int, Opening]) -> dict[int, Silent]:
-        """Stage 4 to 5: return, for every client that opened its mask, who did not; empty where all did.
+        """Stage 4 to 5: return, for every client that opened its mask, the clients that did not; empty if all did.
 
-        All clients read the same counts, so who opens at other elements than most is wrong about them.
+        All clients decode the same counts, so a client that opens at other elements than the majority is rejected.
 
         Raises:
             Aborted: fewer clients than the threshold.
-            FedsimError: openings came from a client that was not asked.
+            FedsimError: openings came from a client without a request.
         """
         well_formed = self._usable(openings, self._counted, self._check_opening)
         votes = Counter(opening.disclosed for opening in well_formed.values())
@@ -200,11 +200,11 @@ class ConcealingServer(UnmaskingServer):
         return dict.fromkeys(sorted(opened), Silent(tuple(sorted(self._silent))))
 
     def unmask(self, revealed: Mapping[int, RevealedShares]) -> Aggregate:
-        """Stage 5: return the sum where it is told, and 0 elsewhere. No shares are needed where nobody was silent.
+        """Stage 5: return the sum, 0 at concealed elements. No shares are needed if all clients opened their masks.
 
         Raises:
             Aborted: fewer clients than the threshold, or shares that do not open a mask.
-            FedsimError: called before `seek`, or shares came from a client that was not asked.
+            FedsimError: called before `seek`, or shares came from a client without a request.
         """
         if self._revealed is None:
             raise FedsimError("there is no sum to unmask: collect what clients open first, with `seek`.")

@@ -1,9 +1,9 @@
 """The two sides of SecAgg and SecAgg+: four stages between many `MaskingClient`s and one `UnmaskingServer`.
 
     stage  client                        server
-    0      advertise   public keys    -> introduce   who is whose neighbour
+    0      advertise   public keys    -> introduce   keys of the neighbours
     1      share       sealed shares  -> forward     to the neighbours
-    2      upload      masked vector  -> ask         who uploaded, who did not
+    2      upload      masked vector  -> ask         survivors and dropped clients
     3      reveal      shares         -> unmask      the sum
 
 Client i uploads, modulo 2**modulus_bits,
@@ -12,8 +12,8 @@ Client i uploads, modulo 2**modulus_bits,
 
 where j runs over the neighbours that sent shares. Pairwise masks cancel in the sum. For a survivor, its neighbours
 reveal shares of b_i; for a client that dropped out before its upload they reveal shares of its mask key, from which the
-server computes and removes its pairwise masks. No client reveals both for one client: together they would unmask an
-upload that is only late.
+server computes and removes its pairwise masks. No client reveals both for the same client: together they would unmask a
+late upload.
 
 In stage 1 each client also commits to its secrets and to every share of them. The server uses a revealed share only if
 it is the committed share, and an opened secret only if it is the committed secret.
@@ -65,10 +65,10 @@ _Answer = TypeVar("_Answer")
 
 
 class MaskingClient:
-    """One client in one round. Its secrets follow from (seed, round, client); all other state is in `memory`.
+    """A client in a round. Its secrets follow from (seed, round, client); all other state is in `memory`.
 
-    Every method is one stage and answers once. It raises FedsimError where it is called out of order, or where an
-    answer would reveal this or another client's vector.
+    Every method is a stage and answers once. It raises FedsimError if it is called out of order, or if an answer
+    would reveal this or another client's vector.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("advertise", "share", "upload", "reveal")
@@ -79,11 +79,11 @@ class MaskingClient:
     ) -> None:
         """Join a cohort of `cohort` clients, with the memory of earlier stages.
 
-        Memory of an earlier round, which this client did not finish, is dropped.
+        Memory of an earlier, unfinished round is dropped.
 
         Raises:
-            FedsimError: a later round has begun, so this one would use its masks again; or the cohort had another size
-                before, on which depends who can open a secret.
+            FedsimError: a later round has begun, so this round would reuse its masks; or the cohort had another size
+                before, which changes the number of holders needed to open a secret.
         """
         check_cohort(cohort)
         self._round = round_
@@ -156,11 +156,9 @@ class MaskingClient:
         return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
     def _values(self) -> dict[Secret, bytes]:
-        """Return the secrets, in the order of `secrets`."""
         return {"self-mask": self._self_mask, "mask key": self._mask_key}
 
     def _shares(self, holders: Sequence[int]) -> dict[int, dict[Secret, bytes]]:
-        """Return each holder's share of each secret."""
         points = [_point(holder) for holder in holders]
         shares: dict[Secret, dict[int, bytes]] = {
             secret: shamir.shares(value, self._holders_needed, points, self._polynomials[secret])
@@ -176,17 +174,17 @@ class MaskingClient:
         return b"".join(shares.values())
 
     def _self_masked(self, vector: Tensor, _sealed: Mapping[int, bytes]) -> Tensor:
-        """Return the vector with the client's own mask on it, with the sealed shares that came at hand."""
+        """Return the vector plus the client's self-mask, given the received sealed shares."""
         return reduce(vector + mask(self._self_mask, len(vector), self._config.modulus_bits), self._config.modulus_bits)
 
     def _open(self, sender: int, sealed: bytes) -> tuple[bytes, ...]:
-        """Return what a neighbour sealed for this client, cut into shares; what is no share comes last."""
+        """Return the decrypted plaintext of a neighbour, cut into shares; a further part, if any, comes last."""
         plaintext = decrypt(self._channel(sender, self._client, self.memory.seal_keys[sender]), sealed)
         cuts = range(0, len(plaintext), shamir.SHARE_BYTES)
         return tuple(plaintext[cut : cut + shamir.SHARE_BYTES] for cut in cuts)
 
     def _channel(self, sender: int, recipient: int, public: bytes) -> bytes:
-        # One key per direction and round, so it seals one message.
+        # A key per direction and round, so each key seals a single message.
         return agree_on_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
 
     def _check_turn(self, stage: str) -> None:
@@ -232,16 +230,16 @@ class MaskingClient:
 
 
 class UnmaskingServer:
-    """The server in one round. Call its methods in the order of the stages, with the answers that arrived in time.
+    """The server in a round. Call its methods in the order of the stages, with the answers that arrived in time.
 
-    An answer that cannot be used counts as one that never came, so a client can spoil nothing but its own part.
+    An invalid answer counts as a missing answer, so a client can spoil nothing but its own part.
 
     Attributes:
-        rejected: why an answer was not used, by the client that sent it.
+        rejected: reason for the rejection of an answer, by client.
     """
 
     secrets: ClassVar[tuple[Secret, ...]] = SECRETS
-    further_sealed: ClassVar[int] = 0  # bytes that a client seals for each neighbour beside its shares
+    further_sealed: ClassVar[int] = 0  # bytes that a client seals for each neighbour in addition to its shares
 
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
         """Take the cohort's client numbers; the seed draws the neighbours."""
@@ -292,7 +290,7 @@ class UnmaskingServer:
         }
 
     def ask(self, uploads: Mapping[int, Tensor]) -> dict[int, UnmaskRequest]:
-        """Stage 2 to 3: return, for every client that uploaded, the clients whose shares it must reveal.
+        """Stage 2 to 3: return, for every client that uploaded, the clients for which it must reveal shares.
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
@@ -318,7 +316,7 @@ class UnmaskingServer:
         return Aggregate(total, tuple(sorted(self._uploaded)))
 
     def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
-        """Return the sum of the uploads, on which only self-masks are left, and the answers of stage 3 by client."""
+        """Return the sum of the uploads without pairwise masks of dropped clients, and the answers by client."""
         if self._masked_total is None:
             raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
         answers, total = self._answers(revealed), self._masked_total
@@ -350,10 +348,10 @@ class UnmaskingServer:
         )
 
     def _opened(self, secret: Secret, revealed: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
-        """Return the secret of an owner from the shares that each holder revealed.
+        """Return the secret of an owner from the shares that holders revealed.
 
         Raises:
-            Aborted: too few of them are the committed shares, or they give another secret than the committed one.
+            Aborted: too few shares match their commitments, or the opened secret does not match its commitment.
         """
         values = {holder: shares[owner] for holder, shares in revealed.items() if owner in shares}
         wrong = sorted(h for h in values if not self._is_committed(secret, owner, h, values[h]))
@@ -375,7 +373,7 @@ class UnmaskingServer:
         return opened
 
     def _is_committed(self, secret: Secret, owner: int, holder: int | None, value: bytes) -> bool:
-        """Return whether the owner committed to the value as the holder's share; as the secret for no holder."""
+        """Return whether the owner committed to the value as the holder's share, or as the secret if holder is None."""
         sent = self._shared[owner]
         commitments = sent.secret_commitments if holder is None else sent.share_commitments[holder]
         begin = DIGEST_BYTES * self.secrets.index(secret)
@@ -397,7 +395,7 @@ class UnmaskingServer:
     def _usable(
         self, answers: Mapping[int, _Answer], expected: Iterable[int], check: Callable[[int, _Answer], None]
     ) -> dict[int, _Answer]:
-        """Return the answers that pass a check, and note why the others do not."""
+        """Return the answers that pass a check, and record why the others are rejected."""
         self._check_known(answers, expected)
         usable: dict[int, _Answer] = {}
         for client, answer in answers.items():
@@ -457,7 +455,7 @@ def _check_keys(keys: PublicKeys, seen: Mapping[bytes, int]) -> None:
 
 
 def check_lengths(values: Mapping[int, bytes], expected: int) -> None:
-    """Raise FedsimError where one of the values has another number of bytes."""
+    """Raise FedsimError if a value does not have the expected number of bytes."""
     wrong = next((value for value in values.values() if len(value) != expected), None)
     if wrong is not None:
         raise FedsimError(f"a share or commitment has {len(wrong)} bytes, expected {expected}.")

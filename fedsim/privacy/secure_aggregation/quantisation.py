@@ -1,12 +1,12 @@
 """Updates as integers, and modular sums of integers as weighted means.
 
 A coordinate v becomes an integer q with E[q] = (clip(v) + c) / step and |q - E[q]| < 1, where c is the clipping range
-and step = 2c / (levels - 1). A client with weight w sends w * q and, as one more coordinate, w itself: the sum over
-the cohort holds all that a weighted mean needs, and hides each client's weight. Then
+and step = 2c / (levels - 1). A client with weight w sends w * q and, as an additional coordinate, w itself: the sum
+over the cohort suffices for a weighted mean, and hides each client's weight. Then
 
     mean = step * sum(w q) / sum(w) - c,    |mean - true mean of the clipped vectors| < step,
 
-for all weights and numbers of clients, because a mean of errors below one step is below one step.
+for all weights and numbers of clients, because a mean of errors below a step is below a step.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def weighted_levels(
     levels = torch.empty(len(vector) + 1, dtype=dtype)
     levels[-1] = weight
     words = _random_words(len(vector), generator)
-    middle = 0.5 + 0.5 / _WORDS  # offset of u, whose words are signed
+    middle = 0.5 + 0.5 / _WORDS  # offset of u, since its words are signed
     least, most = middle, quantisation.levels - 1.0 + middle
     for values, word, out in zip(
         *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, levels[:-1])), strict=True
@@ -97,7 +97,7 @@ def _random_words(count: int, generator: torch.Generator) -> Tensor:
 
 
 def _is_finite(vector: Tensor) -> bool:
-    """Return whether every entry is finite, in one pass without allocation (extremes propagate NaN)."""
+    """Return whether every entry is finite, in a single pass without allocation (extremes propagate NaN)."""
     return not len(vector) or all(math.isfinite(float(extreme)) for extreme in vector.aminmax())
 
 

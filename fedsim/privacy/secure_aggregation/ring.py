@@ -13,7 +13,7 @@ _SIGN_BIT = 63
 
 
 def reduce(integers: Tensor, modulus_bits: int) -> Tensor:
-    """Return int64 `integers` (also negative ones) modulo 2**modulus_bits, in [0, 2**modulus_bits)."""
+    """Return int64 `integers`, negative or not, modulo 2**modulus_bits, in [0, 2**modulus_bits)."""
     return integers & ((1 << modulus_bits) - 1)
 
 
@@ -34,7 +34,7 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
             )
         total.add_(vector)
         added += 1
-        if added >> (_SIGN_BIT - modulus_bits):  # one more addition could overflow
+        if added >> (_SIGN_BIT - modulus_bits):  # a further addition could overflow
             total.bitwise_and_((1 << modulus_bits) - 1)
             added = 1
     return reduce(total, modulus_bits)

@@ -54,7 +54,7 @@ def reconstruct(given: Iterable[Share], threshold: int) -> bytes:
     """Return the secret behind at least `threshold` shares, by Lagrange interpolation at 0.
 
     Raises:
-        FedsimError: too few shares, two of one point, or shares that give no secret of 32 bytes.
+        FedsimError: too few shares, two shares of a point, or shares that give no secret of 32 bytes.
     """
     ordered = sorted(given, key=lambda share: share.point)
     points = tuple(share.point for share in ordered)

@@ -97,7 +97,7 @@ def _products(sent: DifferentiableUpdate, *masks: Tensor) -> ideal.Products:
 
 
 def _seconds_of(sent: DifferentiableUpdate) -> float:
-    """Return the duration of one product with A; an earlier, untimed product warms up."""
+    """Return the duration of a product with A; an earlier, untimed product warms up."""
     times = _products(sent)
     row = torch.ones(1, sent.inputs.numel(), dtype=torch.float64)
     times(row)

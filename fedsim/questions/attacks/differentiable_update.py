@@ -61,7 +61,7 @@ class DifferentiableUpdate(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One local step; `places` holds the index of each batch entry among the distinct examples."""
+    """A local step; `places` holds the index of each batch entry among the distinct examples."""
 
     batch: Batch
     places: Tensor
@@ -71,7 +71,7 @@ class _Step(NamedTuple):
 
 
 class _Share(NamedTuple):
-    """One client's update with its local steps and aggregation weight."""
+    """A client's update with its local steps and aggregation weight."""
 
     update: Update
     steps: tuple[_Step, ...]
@@ -201,7 +201,7 @@ def _combined(
 
 
 class _Client:
-    """One client's local training as a differentiable function of the examples."""
+    """A client's local training as a differentiable function of the examples."""
 
     def __init__(self, world: World, model: nn.Module, round_: int, update: Update, inputs: Tensor) -> None:
         self._world, self._model, self._round, self._kind, self._inputs = world, model, round_, update.kind, inputs
@@ -351,9 +351,9 @@ def _side_by_side(weights: Sequence[float], parts: Sequence[Spread]) -> Spread:
 
 
 def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noise:
-    """Return the rounding noise, scaled by the clipping factor, which is estimated from entries that remain nonzero.
+    """Return the rounding noise, scaled by the clipping factor (estimated from entries that remain nonzero).
 
-    `lost` is the additional rounding of each tensor of a weight delta, whose two operands were rounded.
+    `lost` is the additional rounding of each tensor of a weight delta, from rounding of both operands.
     """
     before = torch.cat([tensor.detach().flatten() for tensor in plain.values()])
     after = torch.cat([sent[name].detach().flatten() for name in plain])

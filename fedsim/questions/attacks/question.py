@@ -160,7 +160,7 @@ def _attack(
 
 
 def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
-    """Return the observation of one update, with the same client's earlier updates among `others`."""
+    """Return the observation of an update, with the same client's earlier updates among `others`."""
     who = victim.entry
     before = [
         other

@@ -80,7 +80,7 @@ def _check_means(world: World) -> None:
 
 
 def shown(world: World, journal: Journal) -> list[Victim]:
-    """Return one victim per server estimate, by round and client: the estimated update with its ground truth."""
+    """Return a victim per server estimate, by round and client: the estimated update with its ground truth."""
     way, victims = _way(world), list[Victim]()
     for client in range(_settings(world).clients):
         request = _Request(world, journal, client)
@@ -103,7 +103,7 @@ def _way(world: World) -> Unlearning[Any]:
 
 @dataclass(frozen=True)
 class _Request:
-    """One client's unlearning request, as documented in `fedsim.core.hooks.Request`."""
+    """A client's unlearning request, as documented in `fedsim.core.hooks.Request`."""
 
     world: World
     journal: Journal
@@ -199,6 +199,6 @@ class _Request:
 
     @cached_property
     def _retrained(self) -> list[Tensors]:
-        """The weights before every needed round of the second training, and after the last one."""
+        """The weights before every needed round of the second training, and after the last round."""
         last = self.rounds if self.view == "sum" else max(self.watched) - 1
         return list(trained(self._rest, last))

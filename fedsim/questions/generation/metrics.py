@@ -215,7 +215,7 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
     for number in np.unique(numbers):
         members = np.flatnonzero(numbers == number)
         radius[members] = _distances(values[members], int(near[number]))
-    radius -= 4 * np.spacing(np.abs(values))  # exclude the neighbour at this distance, whatever the rounding of a sum
+    radius -= 4 * np.spacing(np.abs(values))  # exclude the neighbour at this distance, for any rounding of a sum
     every = np.sort(values)
     within = every.searchsorted(values + radius, "left") - every.searchsorted(values - radius, "right")
     return float(

@@ -170,7 +170,7 @@ def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str,
         cost, speech = _cost(speech.texts, veiled), speech.of(veiled)
     draws = np.random.default_rng(seeding.derive(judging.seed, f"side channel {inquiry.label} {speech.question}"))
     scores = _SCORES[speech.question](speech, _answers(speech, inquiry, judging), draws, judging.confidence)
-    return {**scores, "extra_metrics": {**scores.get("more", {}), **cost}}
+    return {**scores, "extra_metrics": {**scores.get("extra_metrics", {}), **cost}}
 
 
 def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:

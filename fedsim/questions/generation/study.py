@@ -227,7 +227,7 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
         "positive-control",
         metric="trace_auc",
         value=trace_auc(scores, is_member, draws, judging.confidence),
-        chance=0.5,
+        chance_level=0.5,
     )
 
 
@@ -246,7 +246,7 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
         "positive-control",
         metric="prompt_accuracy",
         value=accuracy,
-        chance=1 / len(material.prompts),
+        chance_level=1 / len(material.prompts),
     )
 
 
@@ -272,7 +272,7 @@ def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Ju
         "positive-control",
         metric="trace_exposure",
         value=exposure,
-        chance=chance,
+        chance_level=chance,
     )
 
 

@@ -237,12 +237,12 @@ class _Study:
 
     @property
     def _others(self) -> list[int]:
-        """For each client, the index of another client."""
+        """Return, for each client, the index of another client."""
         return [(client + 1) % self._config.clients for client in range(self._config.clients)]
 
     @cached_property
     def _strangers(self) -> Batch:
-        """Public rows, as many as a client has."""
+        """Return as many public rows as a client has."""
         return self._federation.public.select(torch.arange(self._config.rows))
 
     def _control(self, known: Finding, suffix: str, role: Role = "context", **update: Any) -> Finding:

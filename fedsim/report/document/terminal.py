@@ -107,7 +107,7 @@ def _(block: Fold, console: Console) -> Iterator[RenderableType]:
 
 @_shown.register(Table)
 def _(block: Table, console: Console) -> Iterator[RenderableType]:
-    """Yield a table with all that the console has room for; where sentences or whole words have none, a line a row."""
+    """Yield a table with the columns that fit the console; if sentences or whole words do not fit, a line per row."""
     from rich.measure import Measurement  # noqa: PLC0415 - keeps the import of documents cheap
 
     shorter = _without_extras(block)

@@ -49,7 +49,7 @@ class FindingCompared(NamedTuple):
 
 
 class SweepComparison(NamedTuple):
-    """All common settings, and the names of the settings of only one sweep."""
+    """All common settings, and the names of the settings that only sweep A or only sweep B has."""
 
     titles: tuple[str, str]
     rows: tuple[SettingCompared, ...]

@@ -92,7 +92,7 @@ class SweepSetting:
         return len({victim[:3] for victim in every} - proved)
 
     def curves(self, label: str) -> list[FindingCurve]:
-        """Return the ROC curves of a membership attack, one per seed."""
+        """Return the ROC curves of a membership attack, a curve per seed."""
         return [curve for cell in self.cells for curve in cell.curves if curve.finding.label == label]
 
     def shares(self, label: str) -> Victims:

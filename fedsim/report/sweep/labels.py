@@ -58,7 +58,7 @@ def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
 
 
 def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
-    """Write a name at the first free position and return whether one exists; if `is_clear`, no line crosses a name."""
+    """Write a name at the first free position and return whether one was free; `is_clear`: no line crosses a name."""
     x, y = (float(part) for part in axes.transData.transform((point.x, point.y)))
     scale = axes.figure.dpi / 72
     for across, up, distance in _offsets():

@@ -49,7 +49,7 @@ class Place(NamedTuple):
 def dominate(places: Sequence[Place]) -> list[bool]:
     """Return for each place whether another place dominates it.
 
-    Dominance means at least as good in both respects, and better beyond both intervals in one of them.
+    Dominance means at least as good in both respects, and better beyond both intervals in either respect.
     """
     return [any(_beats(other, place) for other in places) for place in places]
 

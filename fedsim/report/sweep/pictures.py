@@ -36,7 +36,8 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
     """Return the image grid of the first seed, or None if no pictures were stored.
 
     Rows are chosen by rule: the undefended controls, and of each family of defenses the settings with the most, the
-    median and the least success. Examples are those of `image_grid.choose` on the first row, the same in every row.
+    median and the least success. `image_grid.choose` selects the examples on the first row; every row shows the same
+    examples.
     """
     shown = [row for point in representatives(points) if (row := _shown(sweep, point, sweep.seeds[0]))]
     if not shown:

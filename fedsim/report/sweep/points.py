@@ -51,7 +51,7 @@ class Point:
         p: p-value of the null hypothesis that this difference is 0, after Holm over all settings.
         membership: members found by the best membership attack at 1 % FPR, over all seeds.
         guarantee: weakest guarantee over all seeds, among the guarantees that hold against the server if every seed has
-            one; None if a seed has no guarantee.
+            such a guarantee; None if a seed has no guarantee.
         seconds: time of a single training of a client.
         figures: largest value of each metric that the policy limits, by name; None if it was not measured.
         members: members found by each membership attack at 1 % FPR, over all seeds.
@@ -85,7 +85,7 @@ class Point:
 
     @property
     def has_failed(self) -> bool:
-        """Whether every attack failed on every victim, and at least one attack was run."""
+        """Whether the setting was attacked, and every attack failed on every victim."""
         return self.strongest is None and any(self.setting.victims(label) for label in self.setting.labels)
 
     @property
@@ -131,7 +131,7 @@ def points(sweep: SweepRecords) -> list[Point]:
 
 
 def control_of(setting: SweepSetting, settings: Sequence[SweepSetting]) -> SweepSetting | None:
-    """Return the undefended setting with the most values in common; None without one, or for an undefended setting."""
+    """Return the undefended setting with the most values in common; None if missing, or for an undefended setting."""
     if setting.is_undefended:
         return None
 

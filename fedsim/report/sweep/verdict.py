@@ -1,4 +1,4 @@
-"""What the sweep answers: which setting keeps the user's own thresholds, how surely, and when nothing can be said."""
+"""Verdict of a sweep: settings that keep the user's thresholds, the confidence, or why no answer is possible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MORE = "the attacks that were tried recovered a part, another may recover more"
 
 
 class RankedThreshold(NamedTuple):
-    """One threshold against one setting; `excess` is by how much it is broken, relative to the threshold."""
+    """A threshold applied to a setting; `excess` is the relative amount by which it is exceeded."""
 
     check: Check
     excess: float
@@ -31,7 +31,7 @@ class RankedThreshold(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """One setting against the whole policy."""
+    """A setting judged by the whole policy."""
 
     point: Point
     thresholds: tuple[RankedThreshold, ...]
@@ -58,12 +58,12 @@ class Judgement:
 
 
 def judge(point: Point, policy: Policy) -> Judgement:
-    """Hold one setting to every threshold that is stated."""
+    """Judge a setting by every stated threshold."""
     return Judgement(point, tuple(_thresholds(point, policy)))
 
 
 def verdicts(sweep: SweepRecords, points: Sequence[Point]) -> list[Statement]:
-    """Return one verdict a threat model, with a level only where the user stated thresholds."""
+    """Return a verdict per threat model; it has a level only if the user stated thresholds."""
     threats = dict.fromkeys(point.setting.threat for point in points)
     by_threat = {threat: [p for p in points if p.setting.threat == threat] for threat in threats}
     can_judge = not any(banner.level == "alarm" for banner in banners(sweep, points))
@@ -76,7 +76,7 @@ def banners(sweep: SweepRecords, points: Sequence[Point]) -> list[Banner]:
 
 
 def sentence(point: Point) -> str:
-    """Return what a setting costs and what it leaves, in words."""
+    """Return a setting's cost and the strongest attack's success rate, in words."""
     parts = [_cost(point)]
     if point.strongest:
         rate, what = point.strongest.rate, point.setting.what
@@ -146,7 +146,7 @@ def _judge_share(
 
 
 def _judge_members(point: Point, limit: float) -> RankedThreshold:
-    """Hold every membership attack to the limit, and return the worst: broken, then undecided, then kept."""
+    """Judge every membership attack by the limit, and return the worst state: broken, then undecided, then kept."""
     what = "members found at 1% false alarms"
     judged = [_judge_share(what, risk.rate, limit) for risk in point.members]
     if not judged:
@@ -156,7 +156,7 @@ def _judge_members(point: Point, limit: float) -> RankedThreshold:
 
 
 def _judge_figure(name: str, measured: Interval | None, limit: float) -> RankedThreshold:
-    """Hold the largest figure of this metric that an attack reached to its limit."""
+    """Judge the largest figure of this metric by its limit."""
     if measured is None:
         return RankedThreshold(Check(name, "nothing", f"{limit:g}", "not measured"), math.inf)
     value = with_bounds(f"{measured.value:.3g}", bounds(measured, 1, 2))
@@ -205,12 +205,12 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
 
 
 def _protects_nowhere(points: Sequence[Point]) -> bool:
-    """Say whether an attack recovers everything under every setting, so that no setting is better than another."""
+    """Return whether an attack recovers everything under every setting, so that no setting is better than another."""
     return all(point.strongest is not None and point.strongest.rate.value == 1.0 for point in points)
 
 
 def _all_left(points: Sequence[Point]) -> str:
-    """Return the sentence for settings that leave everything; the one with the fewest updates has the widest bounds."""
+    """Return the sentence for settings under which every example is recovered, with the widest interval."""
     rate, what = min(
         ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda one: one[0].n
     )
@@ -219,12 +219,12 @@ def _all_left(points: Sequence[Point]) -> str:
 
 
 def _first(judged: Judgement) -> tuple[float, ...]:
-    """Return the order of settings that break no threshold."""
+    """Return the sort key of settings that break no threshold."""
     return not judged.is_sure, judged.excess, -_utility(judged.point), _risk(judged.point)
 
 
 def _missing(judged: Judgement) -> str:
-    """Return what would decide."""
+    """Return a sentence on the additional evidence that would decide; empty if not needed."""
     if number := judged.point.unproved:
         return (
             f" On {number} victim{'s' * (number > 1)} no search converged: none explained the update as well as the "
@@ -251,7 +251,7 @@ def _caveat(point: Point, points: Sequence[Point]) -> str:
 
 
 def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
-    """Say what the choice among all private runs costs, each of which read the same data."""
+    """Return a sentence on the epsilon of choosing among all private runs on the same data."""
     cells = (cell for point in points for cell in point.setting.cells)
     every = [one for cell in cells for one in cell.guarantees if one.unit == stated.unit]
     if len(every) < 2:  # noqa: PLR2004 - nothing was chosen

@@ -141,7 +141,7 @@ def _place(victim: VictimRecord) -> str:
 
 
 def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:
-    """Return (arm, table) of search outcomes, for each arm with at least one finished search."""
+    """Return (arm, table) of search outcomes, for each arm with a finished search."""
     tables: list[tuple[str, Table]] = []
     for arm in record.arms:
         rows = [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure]

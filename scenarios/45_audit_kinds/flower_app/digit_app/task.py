@@ -20,7 +20,7 @@ def partition(number: int, count: int, examples: int) -> TensorDataset:
 
 
 def train(model: nn.Module, data: TensorDataset, batch_size: int, learning_rate: float) -> float:
-    """Train for one pass, and return the loss of the last batch."""
+    """Train for an epoch, and return the loss of the last batch."""
     optimizer, loss = torch.optim.SGD(model.parameters(), lr=learning_rate), torch.zeros(())
     for images, labels in DataLoader(data, batch_size=batch_size):
         optimizer.zero_grad()

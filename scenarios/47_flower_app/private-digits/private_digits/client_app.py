@@ -1,4 +1,4 @@
-"""The client: trains on its share, and sends what the defense lets through."""
+"""The client: trains on its share, and sends the privatised update."""
 
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -12,7 +12,7 @@ app = ClientApp(mods=[as_mod("local-dp", clip=0.5, noise_multiplier=1.0)])
 
 @app.train()
 def fit(message: Message, context: Context) -> Message:
-    """Answer with the weights after one step on all examples."""
+    """Reply with the weights after a step on all examples."""
     config, node = context.run_config, context.node_config
     model = make_model()
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())

@@ -1,4 +1,4 @@
-"""The server: averages weights, and tells how good they are."""
+"""The server: averages weights, and reports their accuracy."""
 
 import torch
 from flwr.app import ArrayRecord, Context, MetricRecord
@@ -20,7 +20,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def accuracy(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-    """Return the share of images whose digit is recognised."""
+    """Return the share of correctly classified images."""
     model = make_model()
     model.load_state_dict(arrays.to_torch_state_dict())
     images, labels = digits(0)
