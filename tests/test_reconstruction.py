@@ -97,7 +97,10 @@ def test_the_same_seed_gives_the_same_guess_and_another_does_not() -> None:
         ({"1.weight": None}, "the update lacks 1 tensors of the model, first '1.weight'"),
         ({"2.weight": torch.zeros(1)}, "holds 1 tensors that the model does not train, first '2.weight'. Did you mean"),
         ({"1.weight": torch.zeros(2, 2)}, r"'1.weight' has shape \(2, 2\), expected \(48, 64\)"),
-        ({"1.bias": torch.full((48,), torch.inf)}, "'1.bias' of the update holds values that are not finite"),
+        (
+            {"1.bias": torch.full((48,), torch.inf)},
+            "'1.bias' of the update holds values that are not finite",
+        ),
     ],
 )
 def test_wrong_gradients_are_one_clear_sentence(change: Mapping[str, Tensor | None], message: str) -> None:
@@ -146,7 +149,9 @@ def test_zero_gradients_a_wrong_count_and_a_model_in_evaluation_mode() -> None:
 def test_a_batch_that_is_too_large_for_an_attack_is_refused_with_the_reason() -> None:
     model = network()
     _, _, gradients = taken(model, batch_size=4)
-    with pytest.raises(NotApplicable, match="the update mixes 4 examples; a closed form for this layer needs one"):
+    with pytest.raises(
+        NotApplicable, match="the update mixes 4 examples; the closed form of this layer needs a single example"
+    ):
         guess(model, gradients, batch_size=4, attack="closed-form-linear")
 
 

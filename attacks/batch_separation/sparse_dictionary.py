@@ -353,7 +353,7 @@ def _answer(
     count = len(atoms.rows)
     facts = {**facts, "examples found": float(count)}
     if not count:
-        reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
+        reason = f"gave up: 0 of {rank} examples separated in {rounds} rounds, too few exact zeros"
         return no_guess(observation, reason, iterations=rounds, facts=facts)
     zero_shares = (atoms.deltas == 0).double().mean(1)
     facts["zero share"] = float(zero_shares.median())
