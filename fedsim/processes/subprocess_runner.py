@@ -131,7 +131,7 @@ class Apart:
             try:
                 frame = self._child.receive(most, _LOOK_UP_EVERY)
             except frames.FrameError as error:
-                raise FedsimError(f"its answer has {error} for what it was asked.") from error
+                raise FedsimError(f"its answer has {error} for this request.") from error
             except ChannelClosed as error:
                 self._child.wait(_FAREWELL)
                 raise FedsimError(f"its process ended with {self._child.close()} before it answered.") from error

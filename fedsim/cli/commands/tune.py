@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tune(
     scenario: ScenarioFile,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; may be repeated")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the search; absent: results/NAME-tuned")] = None,
     trust: Annotated[
@@ -55,7 +55,7 @@ def _price(one: Tuned) -> str:
     """Say what one training costs, and what the choice among several does."""
     if one.epsilon is None or one.delta is None:
         return ""
-    of_one = f"; one training states epsilon {one.epsilon:.4g} at delta {one.delta:g}"
+    of_one = f"; a single training has epsilon {one.epsilon:.4g} at delta {one.delta:g}"
     if one.epsilon_of_choice is None:
         return of_one
     return (

@@ -75,7 +75,7 @@ class _Process:
         if line:
             return failure_of(json.loads(line))
         status = self._end()
-        why = f"its process ended with {status}, perhaps for lack of memory; logs/{self._log.name} holds what it said"
+        why = f"its process ended with {status}, perhaps for lack of memory; its output is in logs/{self._log.name}"
         return Failed(cause="killed", why=why)
 
     def _running(self) -> subprocess.Popen[str]:
